@@ -1,0 +1,37 @@
+"""Verdicts from frames: pandas in, frozen dataclasses out. Nothing here trains, stores or draws."""
+
+from ablate.analysis.diagnosis import Diagnosis
+from ablate.analysis.power import MoreSeeds
+from ablate.analysis.rules import ArmRule, Look, Rules
+from ablate.analysis.verdict import (
+    Analysis,
+    Comparison,
+    Effect,
+    Runs,
+    Summary,
+    judge,
+    to_json,
+    undecided,
+    winner,
+)
+from ablate.analysis.words import headline, label, sentence
+
+__all__ = [
+    "Analysis",
+    "ArmRule",
+    "Comparison",
+    "Diagnosis",
+    "Effect",
+    "Look",
+    "MoreSeeds",
+    "Rules",
+    "Runs",
+    "Summary",
+    "headline",
+    "judge",
+    "label",
+    "sentence",
+    "to_json",
+    "undecided",
+    "winner",
+]

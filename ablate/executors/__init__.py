@@ -1,0 +1,50 @@
+"""Where bundles run. An executor runs a generator function on bundles and passes its events on; it decides nothing.
+
+`inline` runs in this process, `local` in a process per device slot. Both keep the same contract, and one test suite holds
+them to it:
+
+- the events of an attempt arrive in order, and the last is Finished or Failed, whatever happens to the process;
+- `submit` takes a free slot only; a slot is free again once every run of its bundle has had its last event;
+- `cancel` breaks a run off at its next event, which becomes Failed("cancelled");
+- leaving the context ends what still runs and yields nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from ablate.events import Bundle, Event
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one bundle at a time. name: unique, for people. device: as training knows it, `cpu` or `cuda:0`.
+
+    environment: what must be set in the process before anything asks for the device.
+    """
+
+    name: str
+    device: str = "cpu"
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    @property
+    def slots(self) -> tuple[Slot, ...]: ...
+
+    def submit(self, bundle: Bundle, slot: Slot) -> None: ...
+
+    def cancel(self, run: str) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> list[Event]:
+        """Events that have arrived, at least one unless `timeout` seconds pass or nothing is under way."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

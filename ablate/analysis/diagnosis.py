@@ -1,0 +1,335 @@
+"""Why an arm does what it does, read from its curves: a code for machines, words for people, and the numbers.
+
+Diagnoses are exploratory: they explain a verdict and never make one. Each asks for more than noise: what a curve does
+must exceed twice its standard error over seeds, and a floor that is stated where it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ablate.analysis.intervals import Floats
+
+Code = Literal[
+    "over-fits",
+    "under-fits",
+    "still-improving",
+    "unstable",
+    "diverged",
+    "edge-of-levels",
+    "too-slow-for-its-gain",
+]
+
+Curves = Mapping[str, Floats]
+"""Metric → array (seeds, epochs), NaN where a run ended earlier."""
+
+SMOOTHING = 3
+"""Epochs in the centred mean that curves are smoothed with before their turning point is looked for."""
+
+NOTICEABLE_RISE = 0.02
+"""Validation loss must rise by this part of its minimum before it counts as over-fitting."""
+
+NO_GAP = 0.02
+"""Training accuracy may exceed validation accuracy by this much where a network is said to under-fit."""
+
+FITTED = 0.9
+"""A network that reaches this accuracy on either set has fitted its task, whatever is left."""
+
+SPIKE = 0.5
+"""A jump of the training loss by this part of all that training gained is a spike."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """code: stable, for machines. words: a clause that follows "it" ("over-fits from epoch 14"). detail: how far.
+
+    epoch: where it begins, 1 … E. amount: how far, in `unit`.
+    """
+
+    code: Code
+    words: str
+    detail: str = ""
+    epoch: int | None = None
+    amount: float | None = None
+    unit: str = ""
+
+
+def curves_of(
+    curves: pd.DataFrame | None, arm: str, seeds: Iterable[int], phase: str = "report"
+) -> dict[str, Floats]:
+    """One arm's curves under the given seeds. curves: long frame (arm, seed, phase, epoch, metric, value)."""
+    if curves is None or curves.empty:
+        return {}
+    mine = curves[(curves["arm"] == arm) & (curves["phase"] == phase) & curves["seed"].isin(list(seeds))]
+    found = {}
+    for metric, rows in mine.groupby("metric", sort=True):
+        table = rows.pivot_table(index="seed", columns="epoch", values="value", aggfunc="last", dropna=False)
+        table = table.reindex(columns=range(1, int(rows["epoch"].max()) + 1))
+        found[str(metric)] = table.to_numpy(dtype=float)
+    return found
+
+
+def diagnose(
+    curves: Curves,
+    *,
+    metric: str,
+    sign: float,
+    margin: float,
+    diverged: int = 0,
+    runs: int = 0,
+    reference: Curves | None = None,
+) -> tuple[Diagnosis, ...]:
+    """What the curves of one arm's finished runs show.
+
+    metric, sign (+1: higher is better), margin: of the study. diverged, runs: how many of how many replicates diverged.
+    reference: the curves of the arm it is compared with.
+    """
+    found = [
+        divergence(diverged, runs),
+        spikes(curves),
+        over_fitting(curves),
+        under_fitting(curves, reference),
+    ]
+    if not any(d is not None and d.code == "over-fits" for d in found):
+        found.append(unfinished(curves, metric=metric, sign=sign, margin=margin))
+    return tuple(d for d in found if d is not None)
+
+
+def divergence(diverged: int, runs: int) -> Diagnosis | None:
+    if not diverged:
+        return None
+    return Diagnosis(
+        "diverged", f"diverged in {diverged} of {runs} runs", amount=float(diverged), unit="runs"
+    )
+
+
+def over_fitting(curves: Curves) -> Diagnosis | None:
+    """Validation loss turns up while training loss goes on falling: from which epoch, and how far."""
+    val, train = curves.get("val/loss"), curves.get("train/loss")
+    if val is None or train is None or val.shape[1] < 3 or train.shape[1] != val.shape[1]:
+        return None
+    smooth, mean = _smooth(val), _mean(_smooth(val))
+    turn = int(np.nanargmin(mean)) if np.isfinite(mean).any() else mean.size - 1
+    if turn >= mean.size - 1:
+        return None
+    rise = _last(smooth) - smooth[:, turn]
+    falls = _mean(_smooth(train))
+    if not falls[-1] < falls[turn]:
+        return None
+    lowest = float(mean[turn])
+    # A plateau that only flickers has a lowest epoch too: the rise must stand out of the flicker after it.
+    after = (_mean(val) - mean)[turn:]
+    flicker = float(np.std(after[np.isfinite(after)]))
+    floor = max(2.0 * _standard_error(rise), 3.0 * flicker, NOTICEABLE_RISE * abs(lowest))
+    size = _average(rise)
+    if not size > floor:
+        return None
+    relative = size / abs(lowest) if lowest else math.inf
+    by = f"{relative:.0%}".replace("%", " %") if relative < 10 else f"{relative + 1:.0f}-fold"
+    return Diagnosis(
+        "over-fits",
+        f"over-fits from epoch {turn + 1}",
+        f"validation loss rises by {by} from epoch {turn + 1} to {mean.size} while training loss falls",
+        epoch=turn + 1,
+        amount=relative,
+        unit="of the lowest validation loss",
+    )
+
+
+def under_fitting(curves: Curves, reference: Curves | None = None) -> Diagnosis | None:
+    """No better on its own training data than on validation data, and not good on either.
+
+    Not good: below FITTED where accuracies are known; or a training loss above the reference's by a quarter and by
+    twice the standard error.
+    """
+    train, val = curves.get("train/loss"), curves.get("val/loss")
+    if train is None or val is None:
+        return None
+    accuracies = [curves[m] for m in ("train/accuracy", "val/accuracy") if m in curves]
+    if len(accuracies) == 2:
+        on_train, on_val = (_average(_last(a)) for a in accuracies)
+        gap = on_train - on_val > NO_GAP
+        good = max(on_train, on_val) >= FITTED
+        if not gap and not good:
+            return Diagnosis(
+                "under-fits",
+                "under-fits",
+                f"{on_train:.1%} on its own training data, no better than on validation data".replace(
+                    "%", " %"
+                ),
+                amount=on_train,
+                unit="training accuracy",
+            )
+    else:
+        gap = _average(_last(val)) > 1.1 * _average(_last(train))
+    if gap or reference is None or "train/loss" not in reference:
+        return None
+    mine, theirs = _last(train), _last(reference["train/loss"])
+    more = _average(mine) - _average(theirs)
+    noise = math.hypot(_standard_error(mine), _standard_error(theirs))
+    if more > max(2.0 * noise, 0.25 * abs(_average(theirs))) and _average(theirs) > 0:
+        times = _average(mine) / _average(theirs)
+        return Diagnosis(
+            "under-fits",
+            "under-fits",
+            f"training loss ends at {times:.1f} times the reference's, with no gap to validation",
+            amount=times,
+            unit="times the reference's training loss",
+        )
+    return None
+
+
+def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Diagnosis | None:
+    """Still improving at the last epoch: the last tenth of training gained the margin, and ends at its best.
+
+    Where the metric has no curve: validation loss, and one percent of it.
+    """
+    if metric in curves:
+        values, worth = sign * curves[metric], margin
+    elif "val/loss" in curves:
+        values = -curves["val/loss"]
+        worth = 0.01 * abs(_average(_last(values)))
+    else:
+        return None
+    epochs = values.shape[1]
+    if epochs < 3:
+        return None
+    span = max(1, round(epochs / 10))
+    gain = _last(values) - values[:, -1 - span]
+    mean = _mean(values)
+    size = _average(gain)
+    if not (
+        size >= worth and size > 2.0 * _standard_error(gain) and mean[-1] >= max(mean[np.isfinite(mean)])
+    ):
+        return None
+    last = "the last epoch" if span == 1 else f"the last {span} epochs"
+    return Diagnosis(
+        "still-improving",
+        f"is still improving at epoch {epochs}",
+        f"{last} alone gained {size:.3g}",
+        epoch=epochs,
+        amount=size,
+        unit=metric if metric in curves else "val/loss",
+    )
+
+
+def spikes(curves: Curves) -> Diagnosis | None:
+    """Training loss that jumps in the middle of training, by SPIKE of all that it gained and by half of itself."""
+    train = curves.get("train/loss")
+    if train is None or train.shape[1] < 3:
+        return None
+    first, runs = train.shape[1], 0
+    for row in train:
+        values = row[np.isfinite(row)]
+        if values.size < 3:
+            continue
+        jumps = np.diff(values)
+        gained = values[0] - values.min()
+        high = np.flatnonzero((jumps > SPIKE * max(gained, 0.0)) & (jumps > 0.5 * np.abs(values[:-1])))
+        if high.size:
+            runs += 1
+            first = min(first, int(high[0]) + 2)
+    if not runs:
+        return None
+    return Diagnosis(
+        "unstable",
+        f"is unstable: training loss jumps at epoch {first}",
+        f"in {runs} of {train.shape[0]} runs",
+        epoch=first,
+        amount=float(runs),
+        unit="runs",
+    )
+
+
+def too_slow(
+    *, effect: float | None, verdict: str, cost: float | None, margin: float, is_time: bool = False
+) -> Diagnosis | None:
+    """Costs more than it gives: every doubling of the compute ought to buy at least the margin.
+
+    For arms whose effect is settled. cost: against the reference.
+    """
+    if (
+        effect is None
+        or cost is None
+        or cost < 1.25
+        or verdict not in {"helps", "hurts", "no practical effect"}
+    ):
+        return None
+    if effect >= margin * math.log2(cost):
+        return None
+    kind = "time" if is_time else "compute"
+    return Diagnosis(
+        "too-slow-for-its-gain",
+        "is too slow for its gain",
+        f"{cost:.1f} times the {kind} ought to buy {math.log2(cost):.1f} margins",
+        amount=cost,
+        unit=f"times the {kind}",
+    )
+
+
+def at_the_edge(
+    levels: Mapping[str, float], means: Mapping[str, float], factor: str
+) -> tuple[str, Diagnosis] | None:
+    """Whether the best level is the last one that was tried: (arm, diagnosis), or None.
+
+    levels: arm → numeric level, the reference's included. means: arm → oriented mean of the metric. Asks for three
+    levels at least, since of two one is always at the edge.
+    """
+    known = {arm: level for arm, level in levels.items() if arm in means}
+    if len(set(known.values())) < 3:
+        return None
+    best = max(sorted(known), key=lambda arm: means[arm])
+    for edge, side in ((max(known.values()), "higher"), (min(known.values()), "lower")):
+        if known[best] == edge:
+            name = factor.rpartition(".")[2]
+            name = "learning rate" if name == "lr" else name.replace("_", " ")
+            return best, Diagnosis(
+                "edge-of-levels",
+                f"is at the edge of the levels of {name}",
+                f"{edge:g} is the best and the {side[:-2]}est tried: the optimum may lie {side}",
+                amount=edge,
+                unit=factor,
+            )
+    return None
+
+
+def _smooth(values: Floats) -> Floats:
+    """Centred mean over SMOOTHING epochs, shorter at both ends; curves of fewer than 5 epochs stay as they are."""
+    if values.shape[1] < 5:
+        return values
+    reach = SMOOTHING // 2
+    padded = np.pad(values, ((0, 0), (reach, reach)), constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING, axis=1)
+    known = np.isfinite(windows)
+    count = known.sum(axis=-1)
+    total = np.where(known, windows, 0.0).sum(axis=-1)
+    return np.where(np.isfinite(values), total / np.maximum(count, 1), np.nan)
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over seeds, per epoch; NaN where no run got that far."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _last(values: Floats) -> Floats:
+    """Each seed's value at the last epoch; NaN where its run ended earlier."""
+    return values[:, -1]
+
+
+def _average(values: Floats) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
+
+
+def _standard_error(values: Floats) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.std(finite, ddof=1) / math.sqrt(finite.size)) if finite.size > 1 else 0.0

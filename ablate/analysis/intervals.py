@@ -1,0 +1,201 @@
+"""The arithmetic of one look, on arrays: moderated noise, simultaneous intervals and the verdict they imply.
+
+Everything broadcasts over leading axes, so that a simulation of 100,000 studies and the report of one run the same
+lines. The last axis is the family: one entry per arm (or effect). Units are those of the metric throughout.
+
+The moderation is a cautious relative of the moderated t (Smyth 2004, doi 10.2202/1544-6115.1027): an arm's variance is
+averaged with the study's typical one, which counts as at most four degrees of freedom, and never falls below its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+ENOUGH_PAIRS = 3
+"""Below this, no interval: two differences say next to nothing about their own spread."""
+
+ENOUGH_ARMS = 5
+"""From this many arms on, their median noise is worth borrowing from."""
+
+BORROWED_DF = 4.0
+"""The most degrees of freedom that the typical noise may count for."""
+
+INCONCLUSIVE, HELPS, HURTS, NEGLIGIBLE = 0, 1, 2, 3
+"""What an interval says, as small integers, so that arrays can hold it."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One look of a family, arrays of shape (…, arms).
+
+    lo, hi: the interval, NaN below ENOUGH_PAIRS. p_adjusted: over family and looks, in [0, 1]. code: INCONCLUSIVE, … .
+    half: half-width. variance: s̃². df: its degrees of freedom. corrected: the arm's own median-corrected variance, to
+    be kept when it is decided (NaN where it does not count). typical: C, shape (…), NaN where fewer than ENOUGH_ARMS
+    arms have one.
+    """
+
+    lo: Floats
+    hi: Floats
+    p_adjusted: Floats
+    code: NDArray[np.int8]
+    half: Floats
+    variance: Floats
+    df: Floats
+    corrected: Floats
+    typical: Floats
+
+
+def paired_variance(differences: Floats, resolution: float) -> Floats:
+    """Variance over the last axis (ddof 1), at least q²/4: coarse metrics tie honestly, and a tie is not certainty.
+
+    differences: (…, pairs ≥ 2) → (…).
+    """
+    variance: Floats = np.maximum(np.var(differences, axis=-1, ddof=1), resolution**2 / 4.0)
+    return variance
+
+
+def median_corrected(variance: Floats, df: Floats) -> Floats:
+    """Variances freed of the downward skew of small samples: their median is now σ², whatever the df."""
+    return variance * df / _chi2_median(df)
+
+
+def step(
+    mean: Floats,
+    variance: Floats,
+    pairs: NDArray[np.int64],
+    *,
+    alpha: float,
+    k: int,
+    margin: float,
+    counts: NDArray[np.bool_] | None = None,
+    kept: Floats | None = None,
+) -> Step:
+    """One look: s² and mean difference of every arm → interval, adjusted p and code.
+
+    mean, variance, pairs: (…, arms), oriented; variance as `paired_variance` gives it (what stands below ENOUGH_PAIRS
+    is not read). alpha: error of this look, over the family of k. counts: arms whose noise may count as typical (None:
+    all); kept: median-corrected variance of arms decided earlier, NaN elsewhere, which stands in for their own.
+    """
+    mean, variance = np.asarray(mean, float), np.asarray(variance, float)
+    pairs = np.broadcast_to(np.asarray(pairs), mean.shape)
+    usable = pairs >= ENOUGH_PAIRS
+    nu = np.where(usable, pairs - 1.0, 2.0)  # any df will do where nothing is read
+    own = np.where(usable, median_corrected(variance, nu), np.nan)
+    if counts is not None:
+        own = np.where(counts, own, np.nan)
+    if kept is not None:
+        own = np.where(np.isnan(kept), own, kept)
+    typical = typical_noise(own)
+    moderated, df = moderate(variance, nu, typical[..., None])
+    half = t_quantile(1.0 - alpha / (2.0 * k), df) * np.sqrt(moderated / np.maximum(pairs, 1))
+    half = np.where(usable, half, np.nan)
+    lo, hi = mean - half, mean + half
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(mean) / np.sqrt(moderated / np.maximum(pairs, 1))
+    # 0/0: no difference and no noise is no evidence of a difference.
+    p = 2.0 * stats.t.sf(np.where(np.isnan(t), 0.0, t), df)
+    adjusted = np.where(usable, np.minimum(1.0, p * k * 0.05 / alpha), np.nan)
+    return Step(lo, hi, adjusted, verdict_codes(lo, hi, margin), half, moderated, df, own, typical)
+
+
+def typical_noise(corrected: Floats) -> Floats:
+    """C: median over the last axis, NaN where fewer than ENOUGH_ARMS arms have a value. (…, arms) → (…)."""
+    known = ~np.isnan(corrected)
+    enough = known.sum(axis=-1) >= ENOUGH_ARMS
+    if known.all():
+        median = np.median(corrected, axis=-1) if corrected.shape[-1] else np.full(enough.shape, np.nan)
+    else:
+        # A row without a single value would make nanmedian warn; it is masked below anyway.
+        median = np.nanmedian(np.where(enough[..., None], corrected, 0.0), axis=-1)
+    return np.where(enough, median, np.nan)
+
+
+def moderate(variance: Floats, df: Floats, typical: Floats) -> tuple[Floats, Floats]:
+    """s̃² and its degrees of freedom; unchanged where there is no typical noise (NaN)."""
+    borrowed = np.where(np.isnan(typical), 0.0, np.minimum(BORROWED_DF, df))
+    total = df + borrowed
+    pooled = (df * variance + borrowed * np.where(np.isnan(typical), 0.0, typical)) / total
+    return np.maximum(variance, pooled), total
+
+
+def verdict_codes(lo: Floats, hi: Floats, margin: float) -> NDArray[np.int8]:
+    """What each interval says. NaN: inconclusive. The order matters: within the margin, a real effect is negligible."""
+    with np.errstate(invalid="ignore"):
+        code = np.where(lo > 0, HELPS, np.where(hi < 0, HURTS, INCONCLUSIVE))
+        return np.where((lo > -margin) & (hi < margin), NEGLIGIBLE, code).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Every look of many studies: arrays of shape (…, arms), frozen where the arm was decided; `look` is 1, 2, … ."""
+
+    lo: Floats
+    hi: Floats
+    code: NDArray[np.int8]
+    look: NDArray[np.int8]
+    variance: Floats
+    df: Floats
+
+
+def sequence(
+    differences: Floats,
+    looks: tuple[tuple[int, float], ...],
+    *,
+    k: int,
+    margin: float,
+    resolution: float = 0.0,
+) -> Sequence:
+    """Goes through looks with complete data. differences: (…, arms, pairs), looks: (pairs, alpha) in order.
+
+    What `judge` does arm by arm with flags and missing pairs, for simulations.
+    """
+    shape = differences.shape[:-1]
+    kept = np.full(shape, np.nan)
+    decided = np.zeros(shape, bool)
+    found: dict[str, Any] = {
+        name: np.full(shape, np.nan) for name in ("lo", "hi", "variance", "df", "code", "look")
+    }
+    for index, (n, alpha) in enumerate(looks, start=1):
+        seen = differences[..., :n]
+        now = step(
+            seen.mean(axis=-1),
+            paired_variance(seen, resolution),
+            np.full(shape, n),
+            alpha=alpha,
+            k=k,
+            margin=margin,
+            kept=kept,
+        )
+        for name, value in (("lo", now.lo), ("hi", now.hi), ("variance", now.variance), ("df", now.df)):
+            found[name] = np.where(decided, found[name], value)
+        found["code"] = np.where(decided, found["code"], now.code)
+        found["look"] = np.where(decided, found["look"], index)
+        newly = ~decided & (now.code != INCONCLUSIVE)
+        kept = np.where(newly, now.corrected, kept)
+        decided |= newly
+    return Sequence(
+        found["lo"],
+        found["hi"],
+        found["code"].astype(np.int8),
+        found["look"].astype(np.int8),
+        found["variance"],
+        found["df"],
+    )
+
+
+def t_quantile(probability: float, df: Floats) -> Floats:
+    """Student's quantile, computed once per distinct df: a simulation has millions of entries and a handful of dfs."""
+    values, where = np.unique(df, return_inverse=True)
+    return np.asarray(stats.t.ppf(probability, values))[where].reshape(np.shape(df))
+
+
+def _chi2_median(df: Floats) -> Floats:
+    values, where = np.unique(df, return_inverse=True)
+    return np.asarray(stats.chi2.ppf(0.5, values))[where].reshape(np.shape(df))

@@ -1,0 +1,179 @@
+"""What a study can see, and what more would cost: detectable effects, the reach of a margin, the price of certainty.
+
+Differences and noise are in one unit, any unit; noise is the SD of a paired difference.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import integrate, optimize, stats
+
+from ablate.analysis.intervals import BORROWED_DF, ENOUGH_ARMS, ENOUGH_PAIRS, Floats
+
+MOST_PAIRS = 999
+"""Report seeds are 0–999; a price beyond them is no price."""
+
+_GRID = (np.arange(15) + 0.5) / 15.0
+
+
+@dataclass(frozen=True)
+class MoreSeeds:
+    """The price of certainty: total pairs at which a verdict is settled, None beyond MOST_PAIRS.
+
+    n50, n80: with chance .5 and .8. n_any: whatever the effect. chance50, chance80: the chance at those.
+    seconds50, seconds80, seconds_any: device seconds of the pairs still to be run, the arm's and its reference's
+    replicates together; None where unknown.
+    """
+
+    n50: int | None
+    n80: int | None
+    n_any: int | None
+    chance50: float | None = None
+    chance80: float | None = None
+    seconds50: float | None = None
+    seconds80: float | None = None
+    seconds_any: float | None = None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one look of a plan can see. effect: detected with 80 % power, in the metric's units.
+
+    within: whether that is no more than the margin. noise: the SD of a paired difference it rests on.
+    """
+
+    effect: float
+    within: bool
+    noise: float
+    pairs: int
+    alpha: float
+
+
+def moderated_df(pairs: int, k: int) -> float:
+    """Degrees of freedom of an arm with this many pairs, in a family of k that is all there."""
+    nu = pairs - 1.0
+    return nu + (min(BORROWED_DF, nu) if k >= ENOUGH_ARMS else 0.0)
+
+
+def detectable(k: int, pairs: int, alpha: float, power: float = 0.8) -> float:
+    """The effect that a look detects with this power, in SDs of a paired difference; infinite below 3 pairs.
+
+    k ≥ 1: size of the family. alpha: error of the look. From the noncentral t with the moderated df, upper tail. About:
+    where noise is shrunk towards the typical, the power is .74–.78 instead of .80.
+    """
+    if pairs < ENOUGH_PAIRS:
+        return math.inf
+    df = moderated_df(pairs, k)
+    critical = float(stats.t.ppf(1.0 - alpha / (2.0 * k), df))
+
+    def lacking(noncentrality: float) -> float:
+        return float(stats.nct.sf(critical, df, noncentrality)) - power
+
+    # The noncentral t's median lies near its noncentrality, so the answer is a few units above `critical`.
+    top = critical + 1.0
+    while lacking(top) < 0:
+        top *= 1.5
+    return float(optimize.brentq(lacking, 0.0, top, xtol=1e-12, rtol=1e-14)) / math.sqrt(pairs)
+
+
+def reach(k: int, pairs: int, alpha: float, *, noise: float, margin: float, power: float = 0.8) -> Reach:
+    """Whether a plan can see its margin, given the SD of a paired difference (metric units)."""
+    effect = detectable(k, pairs, alpha, power) * noise
+    return Reach(effect, effect <= margin, noise, pairs, alpha)
+
+
+def assumed_noise(values: Floats) -> float | None:
+    """SD of a paired difference expected from replicates of one arm: √2 times their own, as if pairing gained nothing.
+
+    values: (replicates,); the finite ones count. None below 2.
+    """
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    return float(np.std(finite, ddof=1) * math.sqrt(2.0)) if finite.size > 1 else None
+
+
+def best_of(k: int) -> float:
+    """By how many SDs of an arm's mean the best of k equal arms looks better: E max of k standard normals."""
+    if k <= 1:
+        return 0.0
+
+    def integrand(z: float) -> float:
+        return z * k * float(stats.norm.pdf(z)) * float(stats.norm.cdf(z)) ** (k - 1)
+
+    return float(integrate.quad(integrand, -8.0, 8.0)[0])
+
+
+def more_seeds(
+    mean: float,
+    variance: float,
+    df: float,
+    pairs: int,
+    *,
+    alpha: float,
+    k: int,
+    margin: float,
+    moderated: bool,
+    seconds_per_pair: float | None = None,
+) -> MoreSeeds:
+    """How many pairs in all would settle an inconclusive arm at its next look.
+
+    mean, variance (s̃² > 0), df, pairs: of the arm now. alpha: error of the next look. moderated: whether its df borrow.
+    The unknown noise and effect are averaged over a 15 × 15 grid of equally likely values given what was seen.
+    """
+    sigma = np.sqrt(df * variance / stats.chi2.ppf(_GRID, df))[:, None]
+    theta = mean + sigma * stats.norm.ppf(_GRID)[None, :] / math.sqrt(pairs)
+    n50 = n80 = n_any = None
+    chance50 = chance80 = None
+    first = pairs + 1
+    # In blocks, because most answers are small and the last is nearly a thousand away.
+    while first <= MOST_PAIRS and None in {n50, n80, n_any}:
+        last = min(MOST_PAIRS, max(2 * first, first + 15))
+        totals = np.arange(first, last + 1, dtype=float)
+        nu = totals - 1.0
+        quantile = stats.t.ppf(
+            1.0 - alpha / (2.0 * k), nu + (np.minimum(BORROWED_DF, nu) if moderated else 0.0)
+        )
+        per_sigma = quantile / np.sqrt(totals)
+        grid = _settled(
+            mean,
+            pairs,
+            totals[:, None, None],
+            sigma=sigma,
+            theta=theta,
+            per_sigma=per_sigma[:, None, None],
+            margin=margin,
+        )
+        chance = grid.mean(axis=(1, 2))
+        if n50 is None and (chance >= 0.5).any():
+            at = int(np.argmax(chance >= 0.5))
+            n50, chance50 = first + at, float(chance[at])
+        if n80 is None and (chance >= 0.8).any():
+            at = int(np.argmax(chance >= 0.8))
+            n80, chance80 = first + at, float(chance[at])
+        narrow = per_sigma * math.sqrt(variance) <= margin / 2.0
+        if n_any is None and narrow.any():
+            n_any = first + int(np.argmax(narrow))
+        first = last + 1
+
+    def seconds(total: int | None) -> float | None:
+        return None if total is None or seconds_per_pair is None else (total - pairs) * seconds_per_pair
+
+    return MoreSeeds(n50, n80, n_any, chance50, chance80, seconds(n50), seconds(n80), seconds(n_any))
+
+
+def _settled(
+    mean: float, pairs: int, totals: Floats, *, sigma: Floats, theta: Floats, per_sigma: Floats, margin: float
+) -> Floats:
+    """Chance that the mean of all pairs will be significant, or significantly within the margin: array (N, σ, θ)."""
+    centre = (pairs * mean + (totals - pairs) * theta) / totals
+    spread = sigma * np.sqrt(totals - pairs) / totals
+    half = per_sigma * sigma
+    inside = margin - half  # |mean| < inside: no practical effect
+    significant = stats.norm.sf((half - centre) / spread) + stats.norm.cdf((-half - centre) / spread)
+    negligible = stats.norm.cdf((inside - centre) / spread) - stats.norm.cdf((-inside - centre) / spread)
+    # The two are disjoint until inside ≥ half, and from there on they cover everything.
+    chance = significant + np.where(inside > 0, negligible, 0.0)
+    return np.where(inside >= half, 1.0, np.minimum(chance, 1.0))

@@ -1,0 +1,580 @@
+"""The command line: each command parses, calls, and prints. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.errors import AblateError, StudyError
+
+if TYPE_CHECKING:
+    from ablate.config import Config
+    from ablate.executors import Executor
+    from ablate.scheduling.coordinate import Observer, Options, Outcome
+    from ablate.study.design import Data, Plan
+    from ablate.study.spec import Study
+    from ablate.tracking.store import Store
+
+app = typer.Typer(
+    name="ablate",
+    help="Ablation studies that end in a verdict with an interval.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", show_default=False)]
+StudyName = Annotated[str, typer.Argument(help="A study in the store, or its YAML file.", show_default=False)]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the baseline; repeatable.")
+]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="One look of that many seeds, on a new plan.")
+]
+Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0,cuda:1.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Slots in all; by default one a core or one a GPU.")]
+PerDevice = Annotated[int, typer.Option(min=1, help="Runs at a time on each GPU.")]
+Kind = Annotated[str, typer.Option("--executor", help="local (a process per slot) or inline (this process).")]
+Budget = Annotated[str | None, typer.Option(help="Start nothing new after this long, e.g. 90s, 30m, 2h.")]
+Timeout = Annotated[str | None, typer.Option(help="Longest a run may take, e.g. 30m.")]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="Optuna's storage instead of the journal in mlruns/.")
+]
+AcceptCode = Annotated[
+    bool, typer.Option("--accept-code", help="Reuse runs of older training code, labelled as such.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only what went wrong, and the verdicts.")]
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    sets: Sets = None,
+    seeds: Seeds = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    runs_per_device: PerDevice = 1,
+    executor: Kind = "local",
+    budget: Budget = None,
+    timeout: Timeout = None,
+    storage: Storage = None,
+    accept_code: AcceptCode = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show arms, seeds and what is done; train nothing.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train what a study still lacks, look by look, until its arms are decided."""
+    from ablate.study import spec
+    from ablate.tracking.store import here
+
+    read = spec.read(study, sets=sets or (), seeds=seeds)
+    store = here()
+    if dry_run:
+        _dry_run(read, store)
+        return
+    from ablate.scheduling.coordinate import Options
+    from ablate.study import design
+
+    options = Options(
+        budget=_seconds(budget, "--budget"),
+        timeout=_seconds(timeout, "--timeout"),
+        accept_code=accept_code,
+    )
+    made = design.plan(read, _data)
+    pool = _executor(executor, devices, workers, runs_per_device)
+    outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
+    _conclude(outcome, f"ablate run {study}", json=json)
+
+
+@app.command("top-up")
+def top_up(
+    study: StudyName,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=990, help="Seeds to add to each undecided arm.")
+    ] = None,
+    budget: Budget = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    runs_per_device: PerDevice = 1,
+    executor: Kind = "local",
+    timeout: Timeout = None,
+    storage: Storage = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add seeds to the undecided arms of a finished study: an undeclared look, paid for as one."""
+    if (seeds is None) == (budget is None):
+        raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
+    from ablate.scheduling.coordinate import Options
+    from ablate.study import design
+    from ablate.tracking import read
+    from ablate.tracking.store import here
+
+    store = here()
+    name = _name(study)
+    record = read.plans(store, name)[-1]
+    made = design.from_record(record)
+    for arm in made.arms:
+        if arm.config.code() != made.codes[arm.name]:
+            raise StudyError(
+                "the training code has changed since this study ran, so new seeds would not be comparable",
+                place=name,
+                hint="run the study again: `ablate run` makes a new plan with the code as it is",
+            )
+        if _data(arm.config) != made.data[arm.name]:
+            raise StudyError(
+                "the data have changed since this study ran", place=name, hint="run the study again"
+            )
+    options = Options(budget=_seconds(budget, "--budget"), timeout=_seconds(timeout, "--timeout"))
+    pool = _executor(executor, devices, workers, runs_per_device)
+    outcome = _coordinate(
+        made, store, pool, options, storage, json=json, quiet=quiet, record=record, more=(seeds,)
+    )
+    _conclude(outcome, f"ablate top-up {name}", json=json)
+
+
+@app.command()
+def report(
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Studies by name or file; none: all in the store.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="html, md, latex, csv or json.")] = "html",  # noqa: A002
+    plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(help="Exit with 1 where an arm hurts, or is inconclusive.")
+    ] = None,
+) -> None:
+    """Compile what worked and what didn't, with intervals and curves."""
+    from ablate.report import export, render
+    from ablate.report.summary import summarise
+    from ablate.tracking import read
+    from ablate.tracking.store import here
+
+    formats = ("html", "md", "latex", "csv", "json")
+    if format not in formats:
+        raise StudyError(f"{format!r} is not a format", place="--format", hint=f"one of {', '.join(formats)}")
+    if fail_on not in (None, "hurts", "inconclusive"):
+        raise StudyError(
+            f"{fail_on!r} is not a verdict to fail on", place="--fail-on", hint="hurts or inconclusive"
+        )
+    store = here()
+    _recover(store)
+    names = [_name(text) for text in studies or ()] or read.experiments(store)
+    if not names:
+        raise StudyError(
+            "the store holds no study yet", place=store.uri, hint="`ablate run studies/quickstart.yaml`"
+        )
+    if len(names) > 1 and (output is not None and output.suffix):
+        raise StudyError(
+            "several studies need a folder to go to", place="--output", hint="name one without a suffix"
+        )
+    failing: list[str] = []
+    pages: list[tuple[str, str, Path, dict[str, int]]] = []
+    for name in names:
+        material = _material(store, name, plan)
+        wrong = [c.arm for c in material.analysis.comparisons if c.verdict == fail_on]
+        failing += [f"{name}: {arm}" for arm in wrong]
+        if format == "html":
+            path = _target(output, name, several=len(names) > 1)
+            summary = summarise(material)
+            _write(path, render.html(summary))
+            pages.append((name, render.headline(summary), path, material.counts))
+            _say(f"{path}")
+            continue
+        text = {
+            "json": lambda m: export.json_text(m),
+            "csv": lambda m: export.csv(m),
+            "md": lambda m: export.markdown(summarise(m)),
+            "latex": lambda m: export.latex(summarise(m)),
+        }[format](material)
+        if output is None:
+            print(text)
+        else:
+            _write(output if len(names) == 1 else output / f"{name}.{format}", text)
+    if len(pages) > 1:
+        index = pages[0][2].parent / "index.html"
+        _write(
+            index, render.index_html([(name, said, path.name, counts) for name, said, path, counts in pages])
+        )
+        _say(f"{index}")
+    if failing:
+        _say(f"{fail_on}: {', '.join(failing)}")
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def status(
+    study: Annotated[str | None, typer.Argument(help="A study; none: all in the store.")] = None,
+) -> None:
+    """Say how far studies are."""
+    from ablate.console import out
+    from ablate.tracking import read
+    from ablate.tracking.store import here
+
+    store = here()
+    _recover(store)
+    names = [_name(study)] if study else read.experiments(store)
+    for name in names:
+        record = read.plans(store, name)[-1]
+        frame, _ = read.frames(store, record)
+        counts = frame["outcome"].value_counts().to_dict()
+        said = ", ".join(
+            f"{counts[outcome]} {outcome}"
+            for outcome in ("finished", "diverged", "failed")
+            if outcome in counts
+        )
+        out.print(
+            f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {record['status'].lower()}",
+            markup=False,
+        )
+    if not names:
+        _say("the store holds no study yet")
+
+
+@app.command("list")
+def list_studies() -> None:
+    """List the studies in the store, the latest first."""
+    from ablate.tracking import read
+    from ablate.tracking.store import here
+
+    for name in read.experiments(here()):
+        print(name)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+    """Open MLflow's own pages on the store, on this machine only."""
+    import subprocess
+
+    from ablate.tracking import write
+    from ablate.tracking.store import here
+
+    store = here()
+    write.create(store)
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    _say(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    with contextlib.suppress(KeyboardInterrupt):
+        raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+# --- what commands share ----------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _name(text: str) -> str:
+    """A study's name, from itself or from its file."""
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        from ablate.study import spec
+
+        return spec.read(path).name
+    return text
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise StudyError(f"{text!r} is not a time", place=option, hint="write 90s, 30m, 2h or 1d")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _data(config: Config) -> Data:
+    """What a config trains on, prepared."""
+    from ablate.config import RunConfig
+    from ablate.data import datasets
+    from ablate.study.design import Data
+    from ablate.training.randomness import FIXED_SPLIT, derive
+
+    if not isinstance(config, RunConfig):
+        return Data()
+    dataset = datasets.prepare(config.data)
+    train, validation = datasets.split(dataset.train_labels, config.data, derive(0, FIXED_SPLIT))
+    config.model.check(dataset.shape)
+    sizes = (len(train), len(validation), len(dataset.test_labels))
+    return Data(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+
+
+def _dry_run(study: Study, store: Store) -> None:
+    from ablate import console
+    from ablate.config import RunConfig
+    from ablate.data import datasets
+    from ablate.study import design
+    from ablate.tracking import read
+
+    def known(config: Config) -> Data:
+        if isinstance(config, RunConfig) and datasets.fingerprint(config.data) is None:
+            return design.Data(fingerprint="unknown")
+        return _data(config)
+
+    made = design.plan(study, known)
+    prepared = all(data.fingerprint != "unknown" for data in made.data.values())
+    runs = list(made.replicates(made.names, range(study.looks[-1])))
+    done = None
+    if prepared:
+        found = read.done(store, [run.key for run in runs])
+        done = {name: sum(run.key in found for run in runs if run.arm == name) for name in made.names}
+    first = len(made.names) * study.looks[0]
+    console.out.print(console.plan_table(made, done))
+    most = f" (at most {len(runs)})" if len(runs) > first else ""
+    console.out.print(
+        f"{len(made.names)} arms, {first} runs{most}; margin {study.margin:g} of {study.metric}", markup=False
+    )
+    if not prepared:
+        console.out.print("The data are not prepared yet, so nothing can be said of runs already done.")
+
+
+def _executor(kind: str, devices: str, workers: int | None, per_device: int) -> Executor:
+    from ablate.training.start import train
+
+    if kind == "inline":
+        from ablate.executors import Slot
+        from ablate.executors.inline import InlineExecutor
+
+        device = "cpu" if devices in ("auto", "cpu") else devices
+        return InlineExecutor(train, Slot("inline", device))
+    if kind != "local":
+        raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
+    from ablate.executors import local
+
+    numbers = _cuda(devices)
+    slots = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(workers)
+    return local.LocalExecutor(train, slots[:workers] if workers else slots)
+
+
+def _cuda(devices: str) -> tuple[int, ...]:
+    """Numbers of the CUDA devices to use; none: the CPU."""
+    if devices == "cpu":
+        return ()
+    wanted = None if devices == "auto" else [part.strip() for part in devices.split(",")]
+    if wanted is not None:
+        for part in wanted:
+            if not re.fullmatch(r"cuda:\d+", part):
+                raise StudyError(
+                    f"{part!r} is not a device", place="--devices", hint="auto, cpu, or cuda:0,cuda:1"
+                )
+    elif not Path("/dev/nvidiactl").exists():
+        return ()  # without a driver there is nothing to ask torch for
+    import torch
+
+    found = torch.cuda.device_count()
+    if wanted is None:
+        return tuple(range(found))
+    numbers = tuple(int(part.partition(":")[2]) for part in wanted)
+    if any(number >= found for number in numbers):
+        raise StudyError(
+            f"this machine has {found} CUDA devices", place="--devices", hint="`--devices cpu` needs none"
+        )
+    return numbers
+
+
+def _coordinate(
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    options: Options,
+    storage: str | None,
+    *,
+    json: bool,
+    quiet: bool,
+    record: Any = None,
+    more: tuple[int | None] | None = None,
+) -> Outcome:
+    """Run a plan, or top it up by `more` seeds, with everything it takes around it."""
+    from ablate import console
+    from ablate.analysis import to_json
+    from ablate.scheduling.coordinate import Coordinator
+    from ablate.scheduling.queue import Queue
+    from ablate.tracking import write
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store.lock(plan.study.name))
+        _recover(store)
+        observer: Observer
+        if json:
+            observer = console.JsonLines()
+        elif quiet or not console.is_terminal():
+            observer = console.Lines(plan, quiet=quiet)
+        else:
+            observer = stack.enter_context(console.Display(plan, len(executor.slots)))
+        stack.enter_context(_interruptible())
+        tracker = stack.enter_context(write.Tracker(store, plan.study.name))
+        stack.enter_context(executor)
+        coordinator = Coordinator(
+            plan,
+            executor=executor,
+            tracker=tracker,
+            ledger=Queue(plan, store.root, storage),
+            store=store,
+            options=options,
+            observer=observer,
+            record=record,
+        )
+        environment = _environment()
+        try:
+            outcome = coordinator.run(environment) if more is None else coordinator.top_up(environment, *more)
+        except BaseException:
+            tracker.end(plan.id, complete=False)
+            raise
+        import json as json_module
+
+        verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
+        tracker.end(
+            plan.id, complete=outcome.ending == "complete", files={"verdicts.json": verdicts.encode()}
+        )
+        if not tracker.close():
+            _say(
+                f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
+            )
+        return outcome
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends a study as Ctrl-C does; a second Ctrl-C ends it at once."""
+
+    def stop(number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
+    from ablate import console
+
+    if not json:
+        console.out.print(console.verdicts(outcome.analysis))
+    name = outcome.record["study"]
+    if outcome.ending == "budget":
+        _say(f"the budget is spent: {outcome.left} planned runs left undone; `{command}` goes on")
+    if outcome.failed:
+        _say(f"{outcome.failed} runs failed; `ablate report {name}` says why")
+    if not json:
+        _say(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
+    if outcome.failed or outcome.analysis.error:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _recover(store: Store) -> None:
+    """Put in order what killed processes left behind, if there is any."""
+    spooled = store.root / "spool"
+    from ablate.tracking import read
+
+    if (spooled.is_dir() and any(spooled.glob("*.jsonl"))) or read.orphans(store):
+        from ablate.tracking import write
+
+        ended = write.recover(store)
+        if ended:
+            _say(f"{ended} runs of a process that died were marked as killed")
+
+
+def _environment() -> dict[str, str]:
+    """What a study ran with, for the record."""
+    import platform
+    import shlex
+    import subprocess
+    from importlib import metadata
+
+    found = {
+        "command": "ablate " + shlex.join(sys.argv[1:]),
+        "version": metadata.version("ablate"),
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+    for package in ("torch", "mlflow", "optuna"):
+        found[package] = metadata.version(package)
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
+    )
+    if git.returncode == 0:
+        found["commit"] = git.stdout.strip()
+    return found
+
+
+def _material(store: Store, name: str, plan_id: str | None) -> Any:
+    """Everything the report of a study is made from."""
+    import json
+
+    import numpy as np
+
+    from ablate.analysis import judge
+    from ablate.analysis import plan as recorded_plan
+    from ablate.report.summary import Material
+    from ablate.tracking import read
+
+    plans = read.plans(store, name)
+    found = [record for record in plans if plan_id is None or record["plan"].startswith(plan_id)]
+    if not found:
+        raise StudyError(
+            f"no plan {plan_id!r} of {name}",
+            place="--plan",
+            hint="plans: " + ", ".join(r["plan"] for r in plans),
+        )
+    record = found[-1]
+    replicates, curves = read.frames(store, record)
+    analysis = judge(recorded_plan.rules(record), replicates, curves)
+    arm_of = dict(zip(replicates["run_id"], replicates["arm"], strict=True))
+    confusion: dict[str, Any] = {}
+    for run, content in read.files(store, record, "confusion_matrix.json").items():
+        if run in arm_of:
+            counts = np.asarray(json.loads(content)["counts"])
+            arm = arm_of[run]
+            confusion[arm] = confusion[arm] + counts if arm in confusion else counts
+    return Material(record, analysis, replicates, curves, confusion, record["environment"])
+
+
+def _target(output: Path | None, name: str, *, several: bool) -> Path:
+    if output is None:
+        return Path("reports") / f"{name}.html"
+    return output / f"{name}.html" if several or not output.suffix else output
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".tmp")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise StudyError(f"cannot be written ({error.strerror})", place=str(path)) from None
+
+
+def main() -> None:
+    """The entry point: one place where a mistake becomes a message and an exit code."""
+    try:
+        app()
+    except AblateError as error:
+        _say(f"error: {error}")
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        _say("interrupted: what is finished is kept, and the same command goes on from there")
+        sys.exit(INTERRUPTED)

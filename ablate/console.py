@@ -1,0 +1,250 @@
+"""What a person sees in the terminal: progress while a study runs, tables, verdicts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ablate.events import EpochEnd, Event, Failed, Finished
+from ablate.scheduling.coordinate import Observer
+
+if TYPE_CHECKING:
+    from ablate.analysis import Analysis
+    from ablate.executors import Slot
+    from ablate.study.design import Plan, Run
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
+STYLE = {WAITING: "dim", RUNNING: "bold cyan", FINISHED: "green", DIVERGED: "yellow", FAILED: "bold red"}
+WIDEST_GRID = 40
+
+
+class Lines(Observer):
+    """Plain lines on stderr, one a finished run: for logs and pipes. quiet: only what went wrong."""
+
+    def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
+        self._plan = plan
+        self._quiet = quiet
+        self._done = self._of = 0
+
+    def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
+        self._done, self._of = done, runs
+        title = f"look {look}: {pairs} seeds an arm" if look else f"confirmation: {pairs} fresh seeds"
+        self._say(f"{title}, {runs} runs" + (f", {done} of them done" if done else ""))
+
+    def event(self, run: Run, event: Event) -> None:
+        name = f"{run.arm} · seed {run.seed}"
+        if isinstance(event, Finished):
+            self._done += 1
+            seconds = event.metrics.get("time/train_seconds", float("nan"))
+            self._say(f"[{self._done}/{self._of}] {name}: {event.outcome} in {seconds:.1f} s")
+        elif isinstance(event, Failed):
+            err.print(Text(f"{name}: attempt {event.attempt} failed: {event.reason}", style="red"))
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            err.print(Text(text))
+
+
+class JsonLines(Observer):
+    """One JSON object a line on stdout: for machines."""
+
+    def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
+        self._put(kind="look", look=look, pairs=pairs, runs=runs, done=done)
+
+    def running(self, run: Run, slot: Slot, attempt: int) -> None:
+        self._put(kind="running", run=run.key, arm=run.arm, seed=run.seed, slot=slot.name, attempt=attempt)
+
+    def event(self, run: Run, event: Event) -> None:
+        what: dict[str, Any] = {
+            "kind": type(event).__name__.lower(),
+            "run": run.key,
+            "arm": run.arm,
+            "seed": run.seed,
+        }
+        for name in ("epoch", "outcome", "reason", "attempt"):
+            if hasattr(event, name):
+                what[name] = getattr(event, name)
+        if isinstance(event, EpochEnd | Finished):
+            what["metrics"] = {
+                n: v if v == v and abs(v) != float("inf") else None for n, v in event.metrics.items()
+            }  # noqa: PLR0124
+        self._put(**what)
+
+    def judged(self, analysis: Analysis) -> None:
+        from ablate.analysis import to_json
+
+        self._put(kind="verdicts", verdicts=to_json(analysis, ""))
+
+    def note(self, text: str) -> None:
+        self._put(kind="note", text=text)
+
+    @staticmethod
+    def _put(**what: Any) -> None:
+        print(json.dumps(what), flush=True)
+
+
+class Display(Observer):
+    """A grid of arms × seeds that fills, what each slot is doing, and the time left. A context manager."""
+
+    def __init__(self, plan: Plan, slots: int) -> None:
+        self._plan = plan
+        self._slots = slots
+        self._marks: dict[tuple[str, int], str] = {}
+        self._now: dict[str, tuple[Run, str]] = {}
+        self._slot_of: dict[str, str] = {}
+        self._notes: list[str] = []
+        self._verdicts: dict[str, str] = {}
+        self._began = time.monotonic()
+        self._look = ""
+        self._pairs = plan.study.looks[0]
+        self._of = self._done = self._trained = 0
+        self._since = time.monotonic()
+        self._lock = threading.RLock()
+        self._live = Live(
+            self._picture(), console=err, refresh_per_second=4, get_renderable=self._picture, transient=True
+        )
+
+    def __enter__(self) -> Display:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
+        with self._lock:
+            self._look = (
+                f"look {look} · {pairs} seeds an arm" if look else f"confirmation · {pairs} fresh seeds"
+            )
+            self._of, self._done, self._trained, self._since = runs, done, 0, time.monotonic()
+            self._pairs = max(self._pairs, pairs)
+
+    def running(self, run: Run, slot: Slot, attempt: int) -> None:
+        with self._lock:
+            self._marks[run.arm, run.seed] = RUNNING
+            again = f" · attempt {attempt}" if attempt > 1 else ""
+            self._now[slot.name] = (run, f"starting{again}")
+            self._slot_of[run.key] = slot.name
+
+    def event(self, run: Run, event: Event) -> None:
+        with self._lock:
+            slot = self._slot_of.get(run.key, "")
+            if isinstance(event, EpochEnd):
+                metric = self._plan.study.metric
+                value = event.metrics.get(metric)
+                shown = f" · {metric} {value:.4f}" if value is not None else ""
+                self._now[slot] = (run, f"epoch {event.epoch}{shown}")
+            elif isinstance(event, Finished):
+                self._marks[run.arm, run.seed] = FINISHED if event.outcome == "finished" else DIVERGED
+                self._done += 1
+                self._trained += 1
+                self._now.pop(slot, None)
+            elif isinstance(event, Failed):
+                self._marks[run.arm, run.seed] = FAILED
+                self._now.pop(slot, None)
+                err.print(
+                    Text(
+                        f"{run.arm} · seed {run.seed}: attempt {event.attempt} failed: {event.reason}",
+                        style="red",
+                    )
+                )
+
+    def judged(self, analysis: Analysis) -> None:
+        with self._lock:
+            self._verdicts = {c.arm: c.verdict for c in analysis.comparisons}
+
+    def note(self, text: str) -> None:
+        err.print(Text(text))
+
+    def _picture(self) -> RenderableType:
+        with self._lock:
+            study = self._plan.study
+            head = Text.assemble((study.name, "bold"), f"  {self._look}  ", (self._left(), "dim"))
+            grid = Table.grid(padding=(0, 2))
+            for arm in self._plan.names:
+                cells = Text()
+                seeds = [s for a, s in self._marks if a == arm]
+                base = 1000 if arm == "A/A" else 0
+                fresh = sorted(s for s in seeds if s >= 3000)
+                for seed in [*range(base, base + min(self._pairs, WIDEST_GRID)), *fresh]:
+                    mark = self._marks.get((arm, seed), WAITING)
+                    cells.append(mark, style=STYLE[mark])
+                grid.add_row(
+                    Text(arm, overflow="ellipsis", no_wrap=True),
+                    cells,
+                    Text(self._verdicts.get(arm, ""), style="italic"),
+                )
+            slots = Table.grid(padding=(0, 2))
+            for name, (run, doing) in sorted(self._now.items()):
+                slots.add_row(
+                    Text(name, style="dim"), Text(f"{run.arm} · seed {run.seed}"), Text(doing, style="cyan")
+                )
+            return Group(head, grid, slots)
+
+    def _left(self) -> str:
+        took = time.monotonic() - self._since
+        progress = f"{self._done}/{self._of} runs"
+        if not self._trained:
+            return progress
+        left = took / self._trained * (self._of - self._done)
+        return f"{progress} · about {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `40 s`, `12 min`, `3.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
+    """Arms with the number of seeds of each look and what is done already; done: arm → runs."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for look, pairs in enumerate(plan.study.looks, 1):
+        table.add_column(f"look {look}", justify="right")
+        del pairs
+    if done is not None:
+        table.add_column("done", justify="right")
+    for name in plan.names:
+        counts = [
+            f"{pairs} seeds" if look == 0 else f"to {pairs}" for look, pairs in enumerate(plan.study.looks)
+        ]
+        table.add_row(Text(name), *counts, *([str(done.get(name, 0))] if done is not None else []))
+    return table
+
+
+def verdicts(analysis: Analysis) -> RenderableType:
+    """The result of a study: its headline and a sentence an arm."""
+    from ablate.analysis import headline, sentence
+
+    style = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
+    lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
+    for item in (*analysis.comparisons, *analysis.effects):
+        lines.append(Text("  " + sentence(item, analysis.rules), style=style.get(item.verdict, "magenta")))
+    for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
+        if check is not None:
+            lines.append(Text(f"  {title}: {sentence(check, analysis.rules)}", style="dim"))
+    lines += [Text(f"  note: {warning}", style="dim") for warning in analysis.warnings]
+    return Group(*lines)
+
+
+def is_terminal() -> bool:
+    return sys.stderr.isatty()

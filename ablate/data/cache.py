@@ -1,0 +1,255 @@
+"""Decoded data sets on disk: written once, read as memory maps, named by their content.
+
+    <cache>/datasets/
+      <fingerprint>/          an entry: four .npy files and meta.json
+      sources/<key>.json      which entry a source (its name, its files, the resizing) was decoded to
+      building-<key>/         what a builder is writing; left behind only if it was killed
+      <key>.lock              held by the builder of that source
+
+An entry appears by one rename, complete and on the disk, so a reader needs no lock. A lock belongs to an open file and
+ends with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablate.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Part of every source's key: raise it when the layout or the reading of any source changes.
+FORMAT = 1
+
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_CHUNK = 1024
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much of it is done, and how much there is (None: unknown)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set ready for training.
+
+    The images are memory-mapped copy-on-write: what is written into them stays in this process, and torch takes them
+    without a copy. To use one in another process, prepare it there again; pickling would copy every pixel.
+    """
+
+    train_images: NDArray[np.uint8]  # (N, C, H, W), C-contiguous
+    train_labels: NDArray[np.int64]  # (N,), indices into `classes`
+    test_images: NDArray[np.uint8]  # (M, C, H, W), C-contiguous
+    test_labels: NDArray[np.int64]  # (M,)
+    classes: tuple[str, ...]
+    fingerprint: str  # sha256 of pixels, labels and class names; independent of where the data lie
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        _, channels, height, width = self.train_images.shape
+        return channels, height, width
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a source was decoded to: images (N, C, H, W) uint8 of any strides, labels (N,)."""
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    key: whatever decides the content, such as a name or a listing; read: decodes it, with a scratch folder of its own that
+    is removed once the entry is written.
+    """
+
+    key: Sequence[str]
+    read: Callable[[Path, Progress], Content]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([FORMAT, *self.key]).encode()).hexdigest()[:32]
+
+
+def default_folder() -> Path:
+    """$ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate."""
+    if chosen := os.environ.get("ABLATE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablate"
+
+
+def find(source: Source, folder: Path) -> Dataset | None:
+    """The entry of a source if it is there and whole, else None."""
+    try:
+        index = json.loads((folder / "sources" / f"{source.digest}.json").read_bytes())
+        return _load(folder / index["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def obtain(source: Source, folder: Path, progress: Progress) -> Dataset:
+    """The entry of a source, decoded first if need be. Raises DataError."""
+    if found := find(source, folder):
+        return found
+    try:
+        (folder / "sources").mkdir(parents=True, exist_ok=True)
+        with locked(folder / f"{source.digest}.lock"):
+            # Whoever held the lock before has very likely built it.
+            return find(source, folder) or _build(source, folder, progress)
+    except OSError as error:
+        raise DataError(
+            f"the cache {folder} cannot be written: {error.strerror or error}",
+            hint="the environment variable ABLATE_CACHE names another folder",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on `file`, which stays: removing it would let two processes lock two files of that name.
+
+    Raises BlockingIOError if it is held elsewhere and `wait` is false.
+    """
+    with file.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
+    _sweep(folder, mine=source.digest)
+    scratch = folder / f"building-{source.digest}"
+    scratch.mkdir()
+    try:
+        content = source.read(scratch, progress)
+        fingerprint = _write(content, scratch / "entry")
+        _publish(scratch / "entry", folder / fingerprint)
+        index = folder / "sources" / f"{source.digest}.json"
+        _write_json(scratch / "index", {"fingerprint": fingerprint})
+        (scratch / "index").rename(index)
+        _sync(index.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    dataset = _load(folder / fingerprint)
+    assert dataset is not None, f"{folder / fingerprint} is broken as soon as it is written"
+    return dataset
+
+
+def _sweep(folder: Path, *, mine: str) -> None:
+    """Remove what killed builders left behind. The caller holds the lock of `mine`."""
+    for leftover in folder.glob("building-*"):
+        digest = leftover.name.removeprefix("building-")
+        if digest == mine:
+            shutil.rmtree(leftover)
+            continue
+        with contextlib.suppress(BlockingIOError), locked(folder / f"{digest}.lock", wait=False):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write(content: Content, entry: Path) -> str:
+    """Write an entry and return its fingerprint. Plain writes: a full disk is then an error, not a SIGBUS."""
+    entry.mkdir()
+    digest = hashlib.sha256()
+    shapes: dict[str, list[int]] = {}
+    sizes: dict[str, int] = {}
+    for name in _ARRAYS:
+        array: NDArray[Any] = getattr(content, name)
+        dtype = np.dtype("u1" if name.endswith("images") else "<i8")
+        shapes[name] = list(array.shape)
+        digest.update(f"{name} {shapes[name]}\n".encode())
+        with (entry / f"{name}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": dtype.str, "fortran_order": False, "shape": array.shape}
+            )
+            for start in range(0, len(array), _CHUNK):
+                chunk = np.ascontiguousarray(array[start : start + _CHUNK], dtype=dtype)
+                digest.update(chunk.data)
+                file.write(chunk.data)
+            sizes[name] = file.tell()
+            _flush(file)
+    digest.update(json.dumps(content.classes).encode())
+    meta = {"format": FORMAT, "classes": content.classes, "shapes": shapes, "sizes": sizes}
+    _write_json(entry / "meta.json", meta)
+    _sync(entry)
+    return digest.hexdigest()
+
+
+def _publish(entry: Path, place: Path) -> None:
+    """Move a finished entry to its place, unless a whole one is there already (another source of the same content)."""
+    with contextlib.suppress(OSError):
+        entry.rename(place)
+    if _load(place) is None:
+        shutil.rmtree(place, ignore_errors=True)
+        entry.rename(place)
+    _sync(place.parent)
+
+
+def _load(entry: Path) -> Dataset | None:
+    """An entry, or None unless it is whole as far as shapes and sizes can tell."""
+    try:
+        meta = json.loads((entry / "meta.json").read_bytes())
+        arrays: dict[str, NDArray[Any]] = {}
+        for name in _ARRAYS:
+            file = entry / f"{name}.npy"
+            if meta["format"] != FORMAT or file.stat().st_size != meta["sizes"][name]:
+                return None
+            # Copy-on-write rather than read-only: torch warns about arrays that it could not write to.
+            arrays[name] = np.load(file, mmap_mode="c" if name.endswith("images") else None)
+            if arrays[name].shape != tuple(meta["shapes"][name]):
+                return None
+        return Dataset(**arrays, classes=tuple(meta["classes"]), fingerprint=entry.name)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_json(file: Path, value: object) -> None:
+    with file.open("wb") as handle:
+        handle.write(json.dumps(value).encode())
+        _flush(handle)
+
+
+def _flush(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Put a folder's list of names on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Stderr:
+    """Progress in lines on stderr: the first after two seconds, then one every five. What is quick stays silent."""
+
+    def __init__(self, first: float = 2.0, every: float = 5.0) -> None:
+        self._next = time.monotonic() + first
+        self._every = every
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._every
+            share = f" ({100 * done // total} %)" if total else ""
+            print(f"{what}: {done:,}{f' of {total:,}' if total else ''}{share}", file=sys.stderr, flush=True)

@@ -1,0 +1,134 @@
+"""Data sets that torchvision knows: fetched once, checked against its digests, and read through it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablate.data.cache import Content, Progress, Source, locked
+from ablate.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PIECE = 1 << 16
+_TIMEOUT_SECONDS = 30.0
+
+
+def source(name: str, torchvision_name: str, root: str | None, default_root: Path) -> Source:
+    """torchvision_name: its class there. root: folder with the archive or what it unpacks to; downloads go there too."""
+    folder = Path(root).expanduser() if root else default_root
+
+    def read(_scratch: Path, progress: Progress) -> Content:
+        return _read(name, torchvision_name, folder, progress)
+
+    # The MNIST family is not checked by content once it is unpacked, so what lies under a root is that root's own.
+    return Source((name, str(folder.resolve()) if root else ""), read)
+
+
+def _read(name: str, torchvision_name: str, root: Path, progress: Progress) -> Content:
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, torchvision_name)
+    try:
+        return _load(kind, root)
+    except RuntimeError:  # torchvision's word for "not there, or not whole"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Builders with other settings may be here for the same archive.
+            with locked(root / ".download.lock"):
+                _fetch_all(name, kind, root, progress)
+                return _load(kind, root)
+        except (OSError, RuntimeError, AssertionError, ValueError, EOFError, tarfile.TarError) as error:
+            raise DataError(
+                f"{name} cannot be read from {root}: {error}",
+                place="data.root",
+                hint="remove the damaged files there",
+            ) from error
+
+
+def _load(kind: Any, root: Path) -> Content:
+    parts = []
+    with warnings.catch_warnings():
+        # The archive's pickles are from before NumPy 2.4, which deprecates how they spell a dtype.
+        warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
+        for train in (True, False):
+            part = kind(str(root), train=train, download=False)
+            images = np.asarray(part.data)
+            images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+            parts.append((images, np.asarray(part.targets, dtype=np.int64)))
+    # MNIST's are "0 - zero"; the digit alone is what an image folder of it would say.
+    classes = tuple(c.partition(" - ")[0] for c in part.classes)
+    return Content(*parts[0], *parts[1], classes)
+
+
+def _fetch_all(name: str, kind: Any, root: Path, progress: Progress) -> None:
+    """Fetch and unpack what is missing. Unpacking is ours because torchvision's leaves a half where it is killed."""
+    if hasattr(kind, "mirrors"):  # the MNIST family: four gzipped files, from any of some mirrors
+        raw = root / kind.__name__ / "raw"
+        raw.mkdir(parents=True, exist_ok=True)
+        for packed_name, md5 in kind.resources:
+            packed = raw / packed_name
+            _fetch(name, [f"{mirror}{packed_name}" for mirror in kind.mirrors], packed, md5, progress)
+            unpacking = packed.with_suffix(".unpacking")
+            with gzip.open(packed) as inside, unpacking.open("wb") as outside:
+                shutil.copyfileobj(inside, outside)
+            unpacking.rename(packed.with_suffix(""))
+    else:  # the CIFAR family: one archive, whose content torchvision checks file by file
+        archive = root / kind.filename
+        _fetch(name, [kind.url], archive, kind.tgz_md5, progress)
+        progress(f"unpacking {archive.name}", 0, None)
+        with tarfile.open(archive) as inside:
+            inside.extractall(root, filter="data")
+
+
+def _fetch(name: str, urls: Iterable[str], file: Path, md5: str, progress: Progress) -> None:
+    """Have `file` with that digest, from the first url that gives it. Raises DataError if none does."""
+    if file.is_file() and _md5(file) == md5:
+        return
+    partial = file.with_name(f"{file.name}.partial")
+    problems = []
+    for url in urls:
+        try:
+            _download(url, partial, f"downloading {file.name}", progress)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            problems.append(f"{url}: {reason or type(error).__name__}")
+            continue
+        if _md5(partial) == md5:
+            partial.rename(file)
+            return
+        problems.append(f"{url}: what arrived is not the file it should be (its MD5 differs)")
+    partial.unlink(missing_ok=True)
+    raise DataError(
+        f"{name} is not in {file.parent} and could not be downloaded ({'; '.join(problems)})",
+        hint=f"without a network: put {file.name} into {file.parent}, or into a folder of your own and"
+        f" `--set data.root=FOLDER`; or train on a folder of images:"
+        f" `--set data.name=image_folder --set data.root=FOLDER`",
+    )
+
+
+def _download(url: str, file: Path, what: str, progress: Progress) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "ablate"})  # noqa: S310 (torchvision's own addresses)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer, file.open("wb") as out:  # noqa: S310
+        total, done = answer.length, 0
+        progress(what, done, total)
+        while piece := answer.read(_PIECE):
+            out.write(piece)
+            done += len(piece)
+            progress(what, done, total)
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

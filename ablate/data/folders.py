@@ -1,0 +1,256 @@
+"""Image folders: `train/<class>/*` and `test/<class>/*`, or one tree `<class>/*` to be split."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ablate.data.cache import Content, Progress, Source
+from ablate.data.split import stratified
+from ablate.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+TEST_SHARE = 0.2
+_CHUNK = 64
+# Below this many bytes a file, threads cost more in switching than they win in decoding.
+_WORTH_THREADS = 8_192
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One tree of class folders. files: names within `folder`, sorted, class by class."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: NDArray[np.int64]
+    size: int
+
+
+def source(root: str, resize: int | None) -> Source:
+    """An image folder as it is now. root: `~` allowed. Raises DataError if it is not laid out as one.
+
+    The key is a digest of the listing: relative path, size and times of every image, without `root`, so that a folder
+    that was moved is still known. (The time of the last change of state is among them: it tells two folders apart whose
+    files were given the same size and date.)
+    """
+    top = Path(root).expanduser()
+    digest = hashlib.sha256()
+    if not top.is_dir():
+        raise DataError(
+            f"there is {'no folder' if not top.exists() else 'a file, not a folder, at'} {top}",
+            place="data.root",
+            hint="data.root names a folder that holds train/<class>/* and test/<class>/*, or <class>/*",
+        )
+    present = {name for name in ("train", "test") if (top / name).is_dir()}
+    if len(present) == 1:
+        here, absent = present.pop(), "test" if (top / "train").is_dir() else "train"
+        raise DataError(
+            f"{top} has {here}/ but no {absent}/",
+            place="data.root",
+            hint="give it both, or point data.root at one tree of class folders: a fifth is then kept as the test set",
+        )
+    if present:
+        train, test = _scan(top / "train", digest), _scan(top / "test", digest)
+        _same_classes(train, test, top)
+        return Source(
+            ("image_folder", "two trees", str(resize), digest.hexdigest()),
+            lambda scratch, progress: _two_trees(train, test, resize, scratch, progress),
+        )
+    tree = _scan(top, digest)
+    return Source(
+        ("image_folder", "one tree", str(resize), digest.hexdigest()),
+        lambda scratch, progress: _one_tree(tree, resize, scratch, progress),
+    )
+
+
+def _scan(folder: Path, digest: hashlib._Hash) -> _Part:
+    classes: list[str] = []
+    files: list[str] = []
+    counts: list[int] = []
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+        for name in names:
+            found: list[str] = []
+            with os.scandir(folder / name) as entries:
+                for entry in entries:
+                    # Dot files are the file managers' own, whatever their suffix.
+                    if (
+                        entry.name.lower().endswith(SUFFIXES)
+                        and not entry.name.startswith(".")
+                        and entry.is_file()
+                    ):
+                        status = entry.stat()
+                        total += status.st_size
+                        found.append(
+                            f"{name}/{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
+                        )
+            found.sort()
+            digest.update(os.fsencode("\n".join(found) + "\n\n"))
+            classes.append(name)
+            counts.append(len(found))
+            files += [line.partition("\0")[0] for line in found]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}", place="data.root") from error
+    digest.update(b"\n")
+    if not classes:
+        raise DataError(
+            f"{folder} holds no class folders",
+            place="data.root",
+            hint="data.root names a folder that holds train/<class>/* and test/<class>/*, or <class>/*",
+        )
+    for name, count in zip(classes, counts, strict=True):
+        if count == 0:
+            raise DataError(
+                f"there are no images in {folder / name}",
+                place="data.root",
+                hint=f"images are files named {' '.join('*' + s for s in SUFFIXES)}; subfolders are not searched",
+            )
+    if len(classes) == 1:
+        raise DataError(f"{folder} holds only one class, {classes[0]!r}", place="data.root")
+    return _Part(
+        folder,
+        tuple(classes),
+        tuple(files),
+        np.repeat(np.arange(len(classes)), counts).astype(np.int64),
+        total,
+    )
+
+
+def _same_classes(train: _Part, test: _Part, top: Path) -> None:
+    if train.classes == test.classes:
+        return
+    sides = [
+        f"only in {name}/: {', '.join(extra)}"
+        for name, one, other in (("train", train, test), ("test", test, train))
+        if (extra := sorted(set(one.classes) - set(other.classes)))
+    ]
+    raise DataError(
+        f"train/ and test/ in {top} hold different classes ({'; '.join(sides)})",
+        place="data.root",
+        hint="both need a folder of images for every class",
+    )
+
+
+def _two_trees(train: _Part, test: _Part, resize: int | None, scratch: Path, progress: Progress) -> Content:
+    images, grey = _decode([train, test], resize, scratch, progress)
+    if grey:
+        images = images[:, :1]
+    cut = len(train.files)
+    return Content(images[:cut], train.labels, images[cut:], test.labels, train.classes)
+
+
+def _one_tree(tree: _Part, resize: int | None, scratch: Path, progress: Progress) -> Content:
+    held_out = stratified(
+        tree.labels,
+        round(TEST_SHARE * len(tree.files)),
+        np.random.default_rng(0),
+        keep=(1, 2),
+        classes=tree.classes,
+        place="data.root",
+    )
+    images, grey = _decode([tree], resize, scratch, progress)
+    if grey:
+        images = images[:, :1]
+    rest = np.setdiff1d(np.arange(len(tree.files)), held_out)
+    return Content(images[rest], tree.labels[rest], images[held_out], tree.labels[held_out], tree.classes)
+
+
+def _decode(
+    parts: list[_Part], resize: int | None, scratch: Path, progress: Progress
+) -> tuple[NDArray[np.uint8], bool]:
+    """All images as (N, 3, H, W) uint8, in order, mapped from a file in `scratch`; and whether every one was grey."""
+    paths = [(part.folder, name) for part in parts for name in part.files]
+    shared = os.path.commonpath([part.folder.parent if len(parts) > 1 else part.folder for part in parts])
+    batches = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    grey, first, done = True, None, 0
+    with (scratch / "pixels").open("wb") as file:
+        for batch, decoded in zip(batches, _in_order(batches, resize, parts), strict=True):
+            for (folder, name), (pixels, size, is_grey) in zip(batch, decoded, strict=True):
+                if first is None:
+                    first = (folder / name, size)
+                if size != first[1]:
+                    raise _different_sizes(first, (folder / name, size), shared)
+                grey &= is_grey
+                file.write(pixels)
+            done += len(batch)
+            progress("reading images", done, len(paths))
+    assert first is not None
+    width, height = first[1]
+    shape = (len(paths), height, width, 3)
+    pixels_ = np.memmap(scratch / "pixels", dtype=np.uint8, mode="r", shape=shape)
+    return pixels_.transpose(0, 3, 1, 2), grey
+
+
+_Decoded = list[tuple[bytes, tuple[int, int], bool]]
+
+
+def _in_order(
+    batches: list[list[tuple[Path, str]]], resize: int | None, parts: list[_Part]
+) -> Iterator[_Decoded]:
+    def work(batch: list[tuple[Path, str]]) -> _Decoded:
+        return [_decode_one(folder / name, resize) for folder, name in batch]
+
+    if sum(part.size for part in parts) < _WORTH_THREADS * sum(len(part.files) for part in parts):
+        yield from map(work, batches)
+        return
+    with ThreadPoolExecutor() as pool:
+        try:
+            yield from pool.map(work, batches)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode_one(path: Path, resize: int | None) -> tuple[bytes, tuple[int, int], bool]:
+    """One image as RGB bytes (row by row), its (width, height), and whether it is stored as grey."""
+    from PIL import Image
+
+    try:
+        # From memory: a decoder reads a file in pieces and reopens it, which takes twice as long.
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            mode = image.mode
+            # Conversion would clip these to 0…255 in silence.
+            deep = mode.startswith(("I", "F"))
+            rgb = None if deep else image.convert("RGB")
+    except Exception as error:  # decoders raise anything on damaged files
+        reason = str(error).replace(f" {error.__cause__}", "") if isinstance(error, OSError) else repr(error)
+        raise DataError(
+            f"{path} cannot be read as an image: {reason}",
+            place="data.root",
+            hint="mend the file or remove it",
+        ) from error
+    if rgb is None:
+        raise DataError(
+            f"{path} has more than 8 bits a channel (mode {mode})",
+            place="data.root",
+            hint="convert it to 8 bits",
+        )
+    if resize is not None and rgb.size != (resize, resize):
+        rgb = rgb.resize((resize, resize), Image.Resampling.BILINEAR)
+    return rgb.tobytes(), rgb.size, mode in {"1", "L", "LA", "La"}
+
+
+def _different_sizes(
+    one: tuple[Path, tuple[int, int]], other: tuple[Path, tuple[int, int]], shared: str
+) -> DataError:
+    first, second = (f"{os.path.relpath(path, shared)} is {w}×{h}" for path, (w, h) in (one, other))
+    side = min(*one[1], *other[1])
+    return DataError(
+        f"the images in {shared} differ in size: {first}, {second}",
+        place="data.root",
+        hint=f"`--set data.resize={side}` makes every image {side}×{side}",
+    )

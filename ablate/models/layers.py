@@ -1,0 +1,59 @@
+"""Building blocks that torch lacks, or has in a form that cannot be reproduced run by run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_MONOTONE = ("relu", "leaky_relu", "tanh")
+
+
+class Dropout(nn.Module):
+    """Inverted dropout with a generator of its own (Srivastava et al., JMLR 2014).
+
+    `torch.nn.functional.dropout` draws from the global generator, so anything else that draws there would shift the
+    masks. Here the masks are a stream of the run's seed: `use` hands the generator in before training.
+
+    x: (n, …) float → the same shape; each element is zeroed with chance `p` and the rest scaled by 1/(1 − p), in
+    training only.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * keep.mul_(1 / (1 - self.p))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def use(model: nn.Module, generator: torch.Generator) -> None:
+    """Let every Dropout of `model` draw its masks from `generator` (which lives on the model's device)."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
+
+
+def activation(name: str) -> nn.Module:
+    return {
+        "relu": nn.ReLU,
+        "leaky_relu": nn.LeakyReLU,
+        "tanh": nn.Tanh,
+        "gelu": nn.GELU,
+        "silu": nn.SiLU,
+    }[name]()
+
+
+def pooled_activation(name: str, pool: int) -> list[nn.Module]:
+    """`pool`×`pool` max-pooling and an activation, in the cheaper order of the two where both are the same function.
+
+    A maximum commutes with a monotone activation, and after pooling there is only a quarter of the elements left.
+    """
+    layers = [nn.MaxPool2d(pool), activation(name)]
+    return layers if name in _MONOTONE else layers[::-1]

@@ -1,0 +1,108 @@
+"""How numbers, levels and durations are written: one way for the page, its figures and its exports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablate.analysis import words
+
+MINUS = "−"
+NOTHING = "–"
+"""Stands where there is no number to give."""
+
+
+def decimals(step: float) -> int:
+    """Decimals that show a step (a margin, in shown units) to two significant digits, at most 6."""
+    if not (math.isfinite(step) and step > 0):
+        return 2
+    return min(6, max(0, 1 - math.floor(math.log10(step))))
+
+
+def plain(value: float | None, digits: int) -> str:
+    """A number with a real minus sign; never a negative zero."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    text = f"{abs(value):,.{digits}f}"
+    is_zero = not any(c in "123456789" for c in text)
+    return text if value >= 0 or is_zero else MINUS + text
+
+
+def signed(value: float | None, digits: int) -> str:
+    """A difference: its sign always stands, except for nought."""
+    text = plain(value, digits)
+    positive = value is not None and math.isfinite(value) and value > 0 and any(c in "123456789" for c in text)
+    return f"+{text}" if positive else text
+
+
+def span(lo: float | None, hi: float | None, digits: int) -> str:
+    """An interval: `−0.2 to +0.5`."""
+    if lo is None or hi is None:
+        return NOTHING
+    return f"{signed(lo, digits)} to {signed(hi, digits)}"
+
+
+def ratio(value: float | None) -> str:
+    """`2.6×`; three digits where they tell something."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if value >= 100:
+        return f"{value:,.0f}×"
+    return f"{value:.1f}×" if value >= 10 else f"{value:.2f}×"
+
+
+def p_value(p: float | None) -> str:
+    if p is None or not math.isfinite(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
+def compact(value: float | None) -> str:
+    """Large counts: `1.2 M`, `340 k`."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Device time: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    return f"{seconds:.1f} s" if seconds < 10 else words.duration(seconds)
+
+
+def level(value: Any) -> str:
+    """A level as an axis or a cell shows it: a scalar, a block by its name, or several paths with their values."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        name = value.get("name")
+        rest = [f"{str(k).rpartition('.')[2]}={level(v)}" for k, v in value.items() if k != "name"]
+        return f"{name} ({', '.join(rest)})" if name and rest else str(name) if name else ", ".join(rest)
+    if isinstance(value, list | tuple):
+        return ", ".join(level(v) for v in value)
+    return str(value)
+
+
+def listing(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def verb(n: int, one: str, many: str) -> str:
+    return one if n == 1 else many

@@ -1,0 +1,444 @@
+"""The coordinator: plan × executor × tracker × ledger.
+
+All decisions are made here, in one thread: what runs next, what is retried, when a look is complete, which arms go on,
+when to stop. Executors only run, the tracker only records.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ablate.analysis import Analysis, judge, undecided, winner
+from ablate.analysis import plan as recorded_plan
+from ablate.analysis.words import sentence
+from ablate.errors import StoreError, StudyError
+from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
+from ablate.executors import Executor, Slot
+from ablate.scheduling.queue import Queue
+from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
+from ablate.tracking import read
+from ablate.tracking.store import Store
+from ablate.tracking.write import Tracker
+
+RETRIES = 1
+TICK = 0.25
+
+Ending = Literal["complete", "budget", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """budget: seconds after which nothing new is started. timeout: seconds a run may take. threads: of a run on a CPU.
+
+    accept_code: reuse runs of older training code, labelled as such.
+    """
+
+    budget: float | None = None
+    timeout: float | None = None
+    threads: int = 1
+    accept_code: bool = False
+
+
+class Observer:
+    """What a display may want to know; every method may be overridden."""
+
+    def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
+        """A look begins: its number, pairs an arm, runs it takes, and how many of them are done already."""
+
+    def running(self, run: Run, slot: Slot, attempt: int) -> None:
+        """A run was handed to a slot."""
+
+    def event(self, run: Run, event: Event) -> None:
+        """Something happened to a run."""
+
+    def judged(self, analysis: Analysis) -> None:
+        """A look is complete and was judged."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a study ended. left: planned runs of the current look that were not done."""
+
+    record: Mapping[str, Any]
+    analysis: Analysis
+    ending: Ending
+    failed: int
+    left: int
+
+
+class Coordinator:
+    """Runs one plan. record: the plan's record where it is an extended one; the plan's own otherwise."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        executor: Executor,
+        tracker: Tracker,
+        ledger: Queue,
+        store: Store,
+        options: Options,
+        observer: Observer,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._executor = executor
+        self._tracker = tracker
+        self._ledger = ledger
+        self._store = store
+        self._options = options
+        self._show = observer
+        self._began = time.monotonic()
+        self.record: dict[str, Any] = {"extra_looks": [], "confirmed": None} | dict(record or plan.record())
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._curves: dict[str, list[dict[str, Any]]] = {}
+        self._planned: dict[str, Run] = {}
+        self._attempts = read.attempts(store, plan.study.name)
+        self._spent = False
+
+    # --- a study from its plan to its verdicts ---
+
+    def run(self, environment: Mapping[str, str]) -> Outcome:
+        """Go through the declared looks, then confirm the winner where the study asks for it."""
+        self._tracker.plan(self.record, environment)
+        self._reuse(self._plan.replicates(self._plan.names, range(self._plan.study.looks[-1])))
+        analysis = self._judge(closed=0)
+        going = list(self._plan.names)
+        left = 0
+        for number, pairs in enumerate(self._plan.study.looks, 1):
+            runs = list(self._plan.replicates(going, range(pairs)))
+            left = self._look(number, pairs, runs)
+            if left:
+                break
+            analysis = self._judge(closed=number)
+            self._show.judged(analysis)
+            self._tracker.arms(_arm_rows(analysis), pairs)
+            going = self._still_going(analysis)
+            if analysis.error or not going:
+                break
+        if not left and not analysis.error:
+            left = self._confirm(analysis, environment)
+        return self._end(left)
+
+    def top_up(self, environment: Mapping[str, str], seeds: int | None) -> Outcome:
+        """One undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows."""
+        before = [*self.record["looks"], *self.record["extra_looks"]]
+        self._reuse_recorded()
+        analysis = self._judge(closed=len(before))
+        going = self._still_going(analysis)
+        if not going:
+            raise StudyError(
+                "no arm is undecided, so more seeds would change nothing",
+                place=self._plan.study.name,
+                hint="a new question wants a new study, or `confirm: true`",
+            )
+        have = max(before)
+        most = have + (seeds if seeds is not None else 1000 - have)
+        runs = list(self._plan.replicates(going, range(have, most)))
+        if seeds is not None:
+            self._extend(runs, environment, look=most)
+        left = self._look(len(before) + 1, most, runs, record=seeds is None)
+        pairs = most
+        if seeds is None:
+            # The budget decided how many: whole rounds only, so that the arms stay even.
+            done = [sum(1 for run in runs if run.arm == arm and run.key in self._rows) for arm in going]
+            pairs = have + min(done)
+            left = 0
+            if pairs == have:
+                raise StudyError(
+                    "the budget did not allow one more seed of each undecided arm", place="--budget"
+                )
+            kept = [run for run in runs if run.seed % 1000 < pairs]
+            self._extend(kept, environment, look=pairs)
+        if not left:
+            analysis = self._judge(closed=len(before) + 1)
+            self._show.judged(analysis)
+            self._tracker.arms(_arm_rows(analysis), pairs)
+        return self._end(left)
+
+    def _confirm(self, analysis: Analysis, environment: Mapping[str, str]) -> int:
+        """The winner again, on fresh seeds. Returns the number of runs left undone."""
+        best = self.record["confirmed"] or (winner(analysis) if self._plan.study.confirm else None)
+        if best is None:
+            return 0
+        pairs = self._plan.study.looks[-1]
+        runs = list(self._plan.replicates([self._plan.reference, best], range(pairs), "confirm"))
+        if self.record["confirmed"] is None:
+            self.record["confirmed"] = best
+            self._extend(runs, environment)
+        self._reuse(runs)
+        self._show.note(f"confirming {best} on {pairs} fresh seeds")
+        return self._look(0, pairs, runs)
+
+    def _extend(self, runs: Iterable[Run], environment: Mapping[str, str], look: int | None = None) -> None:
+        """Record what is added to the plan before it runs."""
+        known = {run["key"] for run in self.record["runs"]}
+        added = [
+            {"arm": run.arm, "seed": run.seed, "phase": run.phase, "key": run.key}
+            for run in runs
+            if run.key not in known
+        ]
+        self.record["runs"] = [*self.record["runs"], *added]
+        if look is not None:
+            self.record["extra_looks"] = [*self.record["extra_looks"], look]
+        self._tracker.plan(self.record, environment)
+
+    def _still_going(self, analysis: Analysis) -> list[str]:
+        """Undecided arms with what they are compared with, in plan order; empty where all is decided."""
+        open_arms = set(undecided(analysis))
+        if not open_arms:
+            return []
+        keep = open_arms | {self._plan.reference, NOISE_FLOOR}
+        return [name for name in self._plan.names if name in keep]
+
+    def _end(self, left: int) -> Outcome:
+        ending: Ending = "budget" if self._spent and left else "complete"
+        looks = self.record["looks"] + self.record["extra_looks"]
+        analysis = self._judge(closed=None if left else len(looks))
+        failed = sum(row["outcome"] == "failed" for row in self._rows.values())
+        return Outcome(self.record, analysis, ending, failed, left)
+
+    # --- what is known ---
+
+    def _judge(self, closed: int | None) -> Analysis:
+        rows = read.frame(list(self._rows.values()), read.REPLICATE_COLUMNS)
+        curves = read.frame([row for rows in self._curves.values() for row in rows], read.CURVE_COLUMNS)
+        return judge(recorded_plan.rules(self.record), rows, curves, closed=closed)
+
+    def _reuse(self, runs: Iterable[Run]) -> None:
+        """Take what the store has already, from whatever study; copy what is not in this one."""
+        wanted = {run.key: run for run in runs}
+        self._planned |= wanted
+        found = read.done(self._store, wanted)
+        here, elsewhere = {}, {}
+        for key, run in found.items():
+            (here if run.experiment == self._plan.study.name else elsewhere)[key] = run
+        labels: dict[str, dict[str, str]] = {}
+        older = {run.recipe: run for run in wanted.values() if run.key not in found}
+        if older:
+            others = read.done(self._store, older, by="recipe")
+            if others and self._options.accept_code:
+                for recipe, run in others.items():
+                    elsewhere[older[recipe].key] = run
+                    labels[older[recipe].key] = {"ablate.accepted_code": run.tags["ablate.key"]}
+            elif others:
+                self._show.note(
+                    f"{len(others)} finished {'run' if len(others) == 1 else 'runs'} of older training code "
+                    "not reused (--accept-code takes them, labelled)"
+                )
+        for key, run in elsewhere.items():
+            self._tracker.copy(wanted[key], run.run_id, self._plan.id, labels.get(key))
+        if elsewhere:
+            self._show.note(
+                f"{len(elsewhere)} finished {'run' if len(elsewhere) == 1 else 'runs'} reused from the store"
+            )
+        for experiment in {run.experiment for run in found.values()} | {
+            run.experiment for run in elsewhere.values()
+        }:
+            mine = {key: run for key, run in {**here, **elsewhere}.items() if run.experiment == experiment}
+            self._take(mine, experiment)
+        self._ledger.match({key: row["value"] for key, row in self._rows.items()}, wanted)
+
+    def _take(self, found: Mapping[str, read.Recorded], experiment: str) -> None:
+        points = read.points(self._store, [run.run_id for run in found.values()], experiment)
+        for key, run in found.items():
+            planned = vars(self._planned[key])
+            mine = points[run.run_id]
+            self._rows[key] = read.replicate(self.record, planned, run.tags, mine, run.run_id, done=True)
+            self._curves[key] = read.curve(planned, mine)
+
+    def _reuse_recorded(self) -> None:
+        """All runs that the record names, as they were done; none is trained again."""
+        wanted = {run["key"]: run for run in self.record["runs"]}
+        for key, run in wanted.items():
+            self._planned[key] = Run(key, "", run["arm"], run["seed"], run["phase"])
+        found = {
+            k: r for k, r in read.done(self._store, wanted).items() if r.experiment == self._plan.study.name
+        }
+        self._take(found, self._plan.study.name)
+        self._ledger.match({key: row["value"] for key, row in self._rows.items()}, self._planned)
+
+    # --- running ---
+
+    def _look(self, number: int, pairs: int, runs: list[Run], *, record: bool = True) -> int:
+        """Do the runs of a look that are not done. Returns how many are left undone."""
+        del record
+        self._planned |= {run.key: run for run in runs}
+        missing = [run for run in runs if run.key not in self._rows]
+        self._show.looking(number, pairs, len(runs), len(runs) - len(missing))
+        self._execute(missing)
+        return sum(run.key not in self._rows for run in runs)
+
+    def _execute(self, runs: list[Run]) -> None:
+        waiting = deque((run, 0) for run in runs)
+        free = list(self._executor.slots)
+        at: dict[str, tuple[Run, Slot, int, float]] = {}
+        seqs: dict[str, int] = {}
+        points: dict[str, dict[str, list[tuple[int, float]]]] = {}
+        tags: dict[str, dict[str, str]] = {}
+        expired: set[str] = set()
+        rounds = _Rounds(runs)
+        try:
+            while waiting or at:
+                while waiting and free and not self._out_of_budget(waiting, rounds, at):
+                    run, failures = waiting.popleft()
+                    slot = free.pop(0)
+                    attempt = self._attempts.get(run.key, 0) + 1
+                    self._attempts[run.key] = attempt
+                    self._ledger.ask(run)
+                    self._executor.submit(Bundle((self._task(run, attempt, slot),)), slot)
+                    at[run.key] = (run, slot, failures, time.monotonic())
+                    points[run.key], tags[run.key], seqs[run.key] = {}, {}, 0
+                    self._show.running(run, slot, attempt)
+                if not at:
+                    return
+                for event in self._executor.wait(TICK if self._options.timeout else None):
+                    run, slot, failures, since = at[event.run]
+                    if event.run in expired and isinstance(event, Failed):
+                        limit = f"took longer than {self._options.timeout:g} s"
+                        event = replace(event, kind="timeout", reason=limit)  # noqa: PLW2901
+                    seqs[run.key] = event.seq
+                    self._note(event, run, points[run.key], tags[run.key])
+                    if not is_last(event):
+                        continue
+                    del at[run.key]
+                    free.append(slot)
+                    rounds.done(run, time.monotonic() - since)
+                    if isinstance(event, Failed) and event.kind in ("error", "crash") and failures < RETRIES:
+                        waiting.appendleft((run, failures + 1))
+                    else:
+                        self._settle(event, run, points[run.key], tags[run.key])
+                self._expire(at, expired)
+        except KeyboardInterrupt:
+            for key, (run, _, _, _) in at.items():
+                event = Failed(
+                    key, self._attempts[key], seqs[key] + 1, time.time(), "cancelled", "interrupted"
+                )
+                self._tracker.event(event, run, self._plan.config(run), self._plan.id)
+                self._ledger.tell(event, float("nan"))
+            raise
+
+    def _task(self, run: Run, attempt: int, slot: Slot) -> Task:
+        config = self._plan.config(run)
+        payload = {
+            "config": config.tree(),
+            "seed": run.seed,
+            "train": self._plan.study.train,
+            "device": slot.device,
+            "threads": self._options.threads,
+        }
+        return Task(run.key, attempt, payload)
+
+    def _note(
+        self, event: Event, run: Run, points: dict[str, list[tuple[int, float]]], tags: dict[str, str]
+    ) -> None:
+        """Pass an event on, and keep what the judgement needs of it."""
+        self._tracker.event(event, run, self._plan.config(run), self._plan.id)
+        self._show.event(run, event)
+        match event:
+            case Started():
+                tags |= {f"ablate.{name}": str(value) for name, value in event.facts.items()}
+            case EpochEnd():
+                for metric, value in event.metrics.items():
+                    points.setdefault(metric, []).append((event.epoch, value))
+                self._ledger.report(
+                    run.key, event.epoch, event.metrics.get(self._plan.study.metric, float("nan"))
+                )
+            case Finished():
+                for metric, value in event.metrics.items():
+                    points.setdefault(metric, []).append((event.epoch, value))
+                tags |= {f"ablate.{name}": str(value) for name, value in event.facts.items()}
+                tags |= {"ablate.outcome": event.outcome, "ablate.epoch": str(event.epoch)}
+                values = dict(points.get(self._plan.study.metric, []))
+                self._ledger.tell(event, values.get(event.epoch, float("nan")))
+            case Failed():
+                tags |= {"ablate.outcome": "failed", "ablate.reason": event.reason}
+                self._ledger.tell(event, float("nan"))
+
+    def _settle(
+        self, event: Event, run: Run, points: Mapping[str, list[tuple[int, float]]], tags: Mapping[str, str]
+    ) -> None:
+        """The run has had its last attempt: it counts."""
+        if isinstance(event, Finished) and self._plan.study.metric not in points:
+            raise StoreError(
+                f"training never yielded the metric {self._plan.study.metric!r}",
+                place="metric",
+                hint=f"it yielded {', '.join(sorted(points)) or 'nothing'}",
+            )
+        done = isinstance(event, Finished)
+        self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
+        self._curves[run.key] = read.curve(vars(run), points)
+
+    def _out_of_budget(self, waiting: deque[tuple[Run, int]], rounds: _Rounds, at: Mapping[str, Any]) -> bool:
+        if self._options.budget is None:
+            return False
+        left = self._options.budget - (time.monotonic() - self._began)
+        run, _ = waiting[0]
+        # A round of seeds is begun only if it can be expected to fit: half a round would leave the arms uneven.
+        if left <= 0 or (rounds.begins(run) and rounds.expected(len(self._executor.slots)) > left):
+            self._spent = True
+        del at
+        return self._spent
+
+    def _expire(self, at: Mapping[str, tuple[Run, Slot, int, float]], expired: set[str]) -> None:
+        if self._options.timeout is None:
+            return
+        for key, (_, slot, _, since) in at.items():
+            if key not in expired and time.monotonic() - since > self._options.timeout:
+                expired.add(key)
+                kill = getattr(self._executor, "kill", None)
+                kill(slot) if kill is not None else self._executor.cancel(key)
+
+
+class _Rounds:
+    """Runs grouped by replicate number, to say when a new round begins and how long one takes."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._first: dict[tuple[Phase, int], str] = {}
+        self._size: dict[tuple[Phase, int], int] = {}
+        self._seconds: list[float] = []
+        for run in runs:
+            self._first.setdefault(self._round(run), run.key)
+            self._size[self._round(run)] = self._size.get(self._round(run), 0) + 1
+
+    def begins(self, run: Run) -> bool:
+        return self._first.get(self._round(run)) == run.key
+
+    def done(self, _run: Run, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    def expected(self, slots: int) -> float:
+        """Seconds of a whole round on so many slots; 0 while nothing is known."""
+        if not self._seconds:
+            return 0.0
+        return sum(self._seconds) / len(self._seconds) * max(self._size.values()) / slots
+
+    @staticmethod
+    def _round(run: Run) -> tuple[Phase, int]:
+        return ("report" if run.phase == "A/A" else run.phase, run.seed % 1000)
+
+
+def _arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
+    """What an arm's own run in MLflow carries: means, spreads, the verdict and its sentence."""
+    base = analysis.baseline
+    rows: dict[str, dict[str, Any]] = {}
+    if base.mean is not None:
+        tags = {"ablate.verdict": "baseline", "mlflow.note.content": "What every other arm is compared with."}
+        rows[base.arm] = {"metrics": _numbers({"mean": base.mean, "sd": base.sd, "n": base.n}), "tags": tags}
+    for c in (*analysis.comparisons, *((analysis.aa,) if analysis.aa else ())):
+        numbers = {"mean": c.summary.mean, "sd": c.summary.sd, "n": c.n, "effect": c.effect}
+        numbers |= {"effect_low": c.lo, "effect_high": c.hi, "cost_ratio": c.cost_ratio}
+        tags = {"ablate.verdict": c.verdict, "mlflow.note.content": sentence(c, analysis.rules)}
+        rows[c.arm] = {"metrics": _numbers(numbers), "tags": tags}
+    return rows
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value is not None}

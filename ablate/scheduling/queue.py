@@ -1,0 +1,137 @@
+"""Optuna's part: every run that is trained is a trial, in a journal that optuna-dashboard opens.
+
+Where there is nothing to decide — a planned arm under a planned seed — Optuna keeps the ledger: the run is enqueued with
+its levels, asked for, and told its result. The record of what is done is MLflow's; after a crash the ledger is made to
+match it. The only module that imports Optuna.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablate.events import Event, Finished
+from ablate.study.design import NOISE_FLOOR, Plan, Run, parameter
+
+
+class Queue:
+    """The ledger of one plan. storage: a URL, or None for a journal file in `folder`.
+
+    Hand every run out through `ask` and bring it back through `tell`: one asker, because storages differ in whether two
+    of them would get the same trial.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, storage: str | None = None) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("optuna").propagate = False
+        self._plan = plan
+        self._optuna = optuna
+        if storage is None:
+            backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+            opened: Any = optuna.storages.JournalStorage(backend)
+        else:
+            opened = storage
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # A stored categorical can never gain a level, so another set of factors is another Optuna study.
+            self._study = optuna.create_study(
+                study_name=f"{plan.study.name}-{plan.id}",
+                storage=opened,
+                sampler=optuna.samplers.RandomSampler(seed=0),
+                direction=plan.study.direction,
+                load_if_exists=True,
+            )
+        self._space = _space(plan, optuna)
+        self._open: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return str(self._study.study_name)
+
+    def match(self, done: Mapping[str, float], runs: Mapping[str, Run]) -> None:
+        """Make the ledger say what the record says. done: run key → its value (NaN where it diverged). runs: by key."""
+        states = self._optuna.trial.TrialState
+        told: set[str] = set()
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state in (states.RUNNING, states.WAITING):
+                # Left behind by a coordinator that is gone: there is only ever one, and this is it.
+                self._study.tell(trial.number, state=states.FAIL)
+            elif trial.state is states.COMPLETE or trial.user_attrs.get("outcome") == "diverged":
+                told.add(trial.user_attrs.get("run", ""))
+        for key, value in done.items():
+            if key in told or key not in runs:
+                continue
+            run = runs[key]
+            finite = math.isfinite(value)
+            self._study.add_trial(
+                self._optuna.trial.create_trial(
+                    state=states.COMPLETE if finite else states.FAIL,
+                    value=value if finite else None,
+                    params=self._parameters(run),
+                    distributions=self._space,
+                    user_attrs=self._attributes(run) | ({} if finite else {"outcome": "diverged"}),
+                )
+            )
+
+    def ask(self, run: Run) -> None:
+        """Open the trial of a run that is about to start."""
+        parameters = self._parameters(run)
+        self._study.enqueue_trial(parameters, user_attrs=self._attributes(run))
+        trial = self._study.ask(self._space)
+        assert trial.user_attrs.get("run") == run.key, "another process asks this Optuna study for trials"
+        self._open[run.key] = trial
+
+    def report(self, run: str, epoch: int, value: float) -> None:
+        """An intermediate value, for Optuna's own plots."""
+        if math.isfinite(value) and run in self._open:
+            self._open[run].report(value, epoch)
+
+    def tell(self, event: Event, value: float) -> None:
+        """Close the trial of a run that ended. value: its primary metric, NaN where it has none."""
+        trial = self._open.pop(event.run, None)
+        if trial is None:
+            return
+        states = self._optuna.trial.TrialState
+        if isinstance(event, Finished) and event.outcome == "finished" and math.isfinite(value):
+            self._study.tell(trial, value)
+            return
+        trial.set_user_attr("outcome", event.outcome if isinstance(event, Finished) else "failed")
+        self._study.tell(trial, state=states.FAIL)
+
+    def _parameters(self, run: Run) -> dict[str, Any]:
+        arm = self._plan.arms[0] if run.arm == NOISE_FLOOR else self._plan.arm(run.arm)
+        return {
+            name: _as(self._space[name], level) if name in self._space else level
+            for name, level in arm.levels.items()
+        }
+
+    def _attributes(self, run: Run) -> dict[str, Any]:
+        return {"run": run.key, "arm": run.arm, "seed": run.seed, "phase": run.phase}
+
+
+def _space(plan: Plan, optuna: Any) -> dict[str, Any]:
+    """Factor → distribution over the levels of the plan: numbers as numbers, anything else as choices of text."""
+    space: dict[str, Any] = {}
+    for name in plan.arms[0].levels:
+        levels = [parameter(arm.levels[name]) for arm in plan.arms]
+        if all(isinstance(level, int) for level in levels):
+            space[name] = optuna.distributions.IntDistribution(min(levels), max(levels))
+        elif all(isinstance(level, int | float) for level in levels):
+            space[name] = optuna.distributions.FloatDistribution(float(min(levels)), float(max(levels)))
+        else:
+            choices = sorted({str(level) for level in levels})
+            space[name] = optuna.distributions.CategoricalDistribution(choices)
+    return space
+
+
+def _as(distribution: Any, level: Any) -> Any:
+    value = parameter(level)
+    if hasattr(distribution, "choices"):
+        return str(value)
+    return float(value) if type(distribution).__name__ == "FloatDistribution" else value

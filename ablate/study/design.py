@@ -1,0 +1,308 @@
+"""Study → Plan: which arms, under which seeds, in which order.
+
+The plan is fixed before the first run and recorded as it is; everything afterwards reads the record, so that an edit of
+the study or an upgrade never changes what a finished study says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from ablate.config import Config, FreeConfig, RunConfig, key, show
+from ablate.errors import StudyError
+from ablate.study import spec
+from ablate.study.spec import Study
+
+Phase = Literal["report", "A/A", "tune", "confirm"]
+FIRST_SEED: Mapping[Phase, int] = {"report": 0, "A/A": 1000, "tune": 2000, "confirm": 3000}
+NOISE_FLOOR = "A/A"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an arm trains on. fingerprint: digest of the content ('' where training brings its own data, then 0 images).
+
+    train, validation, test: numbers of images. shape: of one, (channels, height, width).
+    """
+
+    fingerprint: str = ""
+    train: int = 0
+    validation: int = 0
+    test: int = 0
+    shape: tuple[int, ...] = ()
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The baseline with one set of overrides.
+
+    factor, level: what the arm is about (None for the reference; a level is a scalar, a block, or {path: value} of a
+    zipped factor). levels: the level of every factor of the study in this arm, as text or number.
+    """
+
+    name: str
+    factor: str | None
+    level: Any
+    config: Config
+    levels: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned replicate. key names it; recipe is the key's part that does not depend on the code."""
+
+    key: str
+    recipe: str
+    arm: str
+    seed: int
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arms × seeds. arms[0] is the reference that every other arm is compared with.
+
+    data, codes: of each arm, by name. Keys of runs derive from them and the arm's config.
+    """
+
+    study: Study
+    arms: tuple[Arm, ...]
+    data: Mapping[str, Data]
+    codes: Mapping[str, str]
+
+    @property
+    def reference(self) -> str:
+        return self.arms[0].name
+
+    def arm(self, name: str) -> Arm:
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def config(self, run: Run) -> Config:
+        """What a run trains. An A/A run is the reference under a seed of its own."""
+        arm = self.arms[0] if run.arm == NOISE_FLOOR else self.arm(run.arm)
+        return arm.config.with_seed(run.seed)
+
+    def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
+        """The run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
+        seed = FIRST_SEED[phase] + replicate
+        of = self.reference if arm == NOISE_FLOOR else arm
+        config = self.arm(of).config.with_seed(seed)
+        fingerprint = self.data[of].fingerprint
+        return Run(key(config, fingerprint, self.codes[of]), config.recipe(fingerprint), arm, seed, phase)
+
+    def replicates(
+        self, arms: Iterable[str], replicates: Iterable[int], phase: Phase = "report"
+    ) -> Iterator[Run]:
+        """Breadth first: every arm's first seed before any arm's second, so that a broken-off study is still balanced."""
+        arms = list(arms)
+        for replicate in replicates:
+            for arm in arms:
+                yield self.run(arm, replicate, NOISE_FLOOR if arm == NOISE_FLOOR else phase)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Arms in the order they run, the noise floor last."""
+        return tuple(arm.name for arm in self.arms) + ((NOISE_FLOOR,) if self.study.noise_floor else ())
+
+    @property
+    def resolution(self) -> float:
+        """Smallest step of the metric: one validation image for the built-in accuracies; 0 where it has none."""
+        if self.study.resolution is not None:
+            return self.study.resolution
+        sizes = self.data[self.reference]
+        images = {"val/accuracy": sizes.validation, "train/accuracy": sizes.train}.get(self.study.metric, 0)
+        return 1 / images if images and self.study.train is None else 0.0
+
+    @property
+    def id(self) -> str:
+        """Names the plan: other levels, looks, margin, data or training code make another plan of the same study."""
+        study = self.study
+        parts = [
+            *(study.name, study.metric, study.direction, study.margin, study.resolution, study.design),
+            *(study.looks, study.noise_floor, study.confirm, study.deterministic),
+            [[run.arm, run.key] for run in self.replicates((arm.name for arm in self.arms), [0])],
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    def record(self) -> dict[str, Any]:
+        """The plan as plain values, complete enough to judge, report, resume and extend the study without its file."""
+        study = self.study
+        return {
+            "plan": self.id,
+            "study": study.name,
+            "question": study.question,
+            "metric": study.metric,
+            "direction": study.direction,
+            "margin": study.margin,
+            "resolution": self.resolution,
+            "design": study.design,
+            "looks": list(study.looks),
+            "noise_floor": study.noise_floor,
+            "confirm": study.confirm,
+            "deterministic": study.deterministic,
+            "train": study.train,
+            "reference": self.reference,
+            "factors": [{"name": f.name, "levels": [dict(row) for row in f.levels]} for f in study.factors],
+            "arms": [
+                {
+                    "name": arm.name,
+                    "factor": arm.factor,
+                    "level": arm.level,
+                    "levels": dict(arm.levels),
+                    "config": arm.config.tree(),
+                    "data": dataclasses.asdict(self.data[arm.name]),
+                    "code": self.codes[arm.name],
+                }
+                for arm in self.arms
+            ],
+            "runs": [
+                {"arm": run.arm, "seed": run.seed, "phase": run.phase, "key": run.key}
+                for run in self.replicates(self.names, range(study.looks[-1]))
+            ],
+            "text": study.text,
+        }
+
+
+def plan(study: Study, data: Callable[[Config], Data]) -> Plan:
+    """The plan of a study. data: config → what it trains on.
+
+    Raises StudyError where two arms turn out to be the same run.
+    """
+    arms = tuple(_DESIGNS[study.design](study))
+    made = Plan(
+        study,
+        arms,
+        {arm.name: data(arm.config) for arm in arms},
+        {arm.name: arm.config.code() for arm in arms},
+    )
+    seen: dict[str, str] = {}
+    for run in made.replicates((arm.name for arm in arms), [0]):
+        if run.key in seen:
+            raise StudyError(
+                f"the arms {seen[run.key]!r} and {run.arm!r} are the same run: same settings, same data",
+                place="factors",
+                hint="a level that points at a copy of the same data changes nothing",
+            )
+        seen[run.key] = run.arm
+    return made
+
+
+def from_record(record: Mapping[str, Any]) -> Plan:
+    """The plan that a record describes, with the configs, data and code digests that it had."""
+    train = record["train"]
+
+    def config(tree: Mapping[str, Any]) -> Config:
+        return FreeConfig.parse(train, tree) if train else RunConfig.parse(tree)
+
+    arms = tuple(
+        Arm(a["name"], a["factor"], a["level"], config(a["config"]).with_seed(0), a["levels"])
+        for a in record["arms"]
+    )
+    study = Study(
+        name=record["study"],
+        question=record["question"],
+        metric=record["metric"],
+        direction=record["direction"],
+        margin=record["margin"],
+        baseline=arms[0].config,
+        factors=tuple(spec.Factor(f["name"], tuple(f["levels"])) for f in record["factors"]),
+        design=record["design"],
+        looks=tuple(record["looks"]),
+        resolution=record["resolution"] or None,
+        noise_floor=record["noise_floor"],
+        confirm=record["confirm"],
+        train=train,
+        deterministic=record["deterministic"],
+        text=record["text"],
+    )
+    data = {
+        a["name"]: Data(
+            **a["data"] | {"shape": tuple(a["data"]["shape"]), "classes": tuple(a["data"]["classes"])}
+        )
+        for a in record["arms"]
+    }
+    return Plan(study, arms, data, {a["name"]: a["code"] for a in record["arms"]})
+
+
+def name_of(overrides: Mapping[str, Any]) -> str:
+    return ",".join(f"{path}={show(value)}" for path, value in overrides.items()) or "baseline"
+
+
+def _level(row: Mapping[str, Any]) -> Any:
+    return next(iter(row.values())) if len(row) == 1 else dict(row)
+
+
+def _base_level(study: Study, factor: spec.Factor) -> Any:
+    """The baseline's own level of a factor."""
+    return _level({path: study.baseline.get(path) for path in factor.paths})
+
+
+def _one_at_a_time(study: Study) -> Iterator[Arm]:
+    base = {factor.name: _base_level(study, factor) for factor in study.factors}
+    yield Arm("baseline", None, None, study.baseline, base)
+    for factor in study.factors:
+        for row in factor.levels:
+            config = study.baseline.override(row)
+            yield Arm(name_of(row), factor.name, _level(row), config, base | {factor.name: _level(row)})
+
+
+def _leave_one_out(study: Study) -> Iterator[Arm]:
+    base = {factor.name: _base_level(study, factor) for factor in study.factors}
+    full = {factor.name: _level(factor.levels[0]) for factor in study.factors}
+    rows = {factor.name: factor.levels[0] for factor in study.factors}
+    yield Arm("full", None, None, study.baseline.override(_merged(rows.values())), full)
+    for factor in study.factors:
+        rest = _merged(row for name, row in rows.items() if name != factor.name)
+        without = {path: study.baseline.get(path) for path in factor.paths}
+        yield Arm(
+            f"full but {name_of(without)}",
+            factor.name,
+            _level(without),
+            study.baseline.override(rest),
+            full | {factor.name: base[factor.name]},
+        )
+
+
+def _factorial(study: Study) -> Iterator[Arm]:
+    base = {factor.name: _base_level(study, factor) for factor in study.factors}
+    choices = [(None, *factor.levels) for factor in study.factors]
+    for cell in itertools.product(*choices):
+        rows = [row for row in cell if row is not None]
+        overrides = _merged(rows)
+        levels = {
+            factor.name: base[factor.name] if row is None else _level(row)
+            for factor, row in zip(study.factors, cell, strict=True)
+        }
+        changed = [factor.name for factor, row in zip(study.factors, cell, strict=True) if row is not None]
+        yield Arm(
+            name_of(overrides),
+            changed[0] if len(changed) == 1 else None,
+            _level(overrides) if overrides else None,
+            study.baseline.override(overrides),
+            levels,
+        )
+
+
+def _merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {path: value for row in rows for path, value in row.items()}
+
+
+_DESIGNS: Mapping[str, Callable[[Study], Iterator[Arm]]] = {
+    "one-at-a-time": _one_at_a_time,
+    "leave-one-out": _leave_one_out,
+    "factorial": _factorial,
+}
+
+
+def parameter(value: Any) -> str | int | float:
+    """A level as a number where it is one, else as text."""
+    return (
+        value if isinstance(value, int | float) and not isinstance(value, bool) else cast("str", show(value))
+    )

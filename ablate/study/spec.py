@@ -1,0 +1,463 @@
+"""The study file: YAML ↔ Study.
+
+Reading is where most mistakes are made, so it is where they are named: every message says the file, the line, the key,
+and the nearest thing that would have been right.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ablate.config import Config, FreeConfig, RunConfig, show
+from ablate.errors import StudyError, nearest
+
+MOST_BYTES = 1_000_000
+MOST_NODES = 20_000
+MOST_SEEDS = 1_000
+METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+DESIGNS = ("one-at-a-time", "leave-one-out", "factorial")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+_KEYS = (
+    "study",
+    "question",
+    "metric",
+    "direction",
+    "margin",
+    "resolution",
+    "baseline",
+    "factors",
+    "design",
+    "seeds",
+    "noise_floor",
+    "confirm",
+    "train",
+    "deterministic",
+)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that is changed. name: a dotted path, or a plain name for several paths that change together.
+
+    levels: each a set of overrides, path → value; a factor of one path has one-entry levels.
+    """
+
+    name: str
+    levels: tuple[Mapping[str, Any], ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(self.levels[0])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file says it, checked. looks: numbers of seeds at which the arms are judged, ascending.
+
+    margin: smallest difference worth having, in the metric's units. resolution: smallest step of the metric, or None
+    where the data decide it. text: the file as it was read. baseline: the reference configuration.
+    """
+
+    name: str
+    question: str
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    margin: float
+    baseline: Config
+    factors: tuple[Factor, ...]
+    design: Literal["one-at-a-time", "leave-one-out", "factorial"]
+    looks: tuple[int, ...]
+    resolution: float | None = None
+    noise_floor: bool = False
+    confirm: bool = False
+    train: str | None = None
+    deterministic: bool = False
+    text: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """Plain values of a YAML text, and where each path stands in it."""
+
+    source: str
+    values: Any
+    lines: Mapping[tuple[str, ...], int]
+
+    def place(self, path: str) -> str:
+        """`file:line: path`, with the line of the nearest enclosing key that is in the file."""
+        parts = tuple(path.split(".")) if path else ()
+        for line_of in (parts[:length] for length in range(len(parts), -1, -1)):
+            if line_of in self.lines:
+                return f"{self.source}:{self.lines[line_of]}" + (f": {path}" if path else "")
+        return f"{self.source}: {path}" if path else self.source
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's idea of a number and a boolean: `1e-5` is a number; `no`, `on`, `1:30` and `012` are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, regexp) for tag, regexp in found if tag in {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+    ]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
+
+
+def read(path: Path, *, sets: Iterable[str] = (), seeds: int | None = None) -> Study:
+    """The study in a file. sets: `path=value` overrides of the baseline. seeds: one look of that many instead.
+
+    Raises StudyError for every mistake in the file or the overrides.
+    """
+    if not path.exists():
+        others = [str(p) for p in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
+        raise StudyError(
+            "there is no such file", place=str(path), hint=nearest(str(path), others) if others else None
+        )
+    if not path.is_file():
+        raise StudyError("is not a file", place=str(path), hint="name the study's YAML file")
+    if path.stat().st_size > MOST_BYTES:
+        raise StudyError(
+            f"{path.stat().st_size:,} bytes is too large for a study; at most {MOST_BYTES:,}", place=str(path)
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise StudyError(f"cannot be read as UTF-8 text ({error})", place=str(path)) from None
+    return parse(text, source=str(path), sets=sets, seeds=seeds)
+
+
+def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: int | None = None) -> Study:
+    """The study in a YAML text; as `read`."""
+    document = _load(text, source)
+    values = document.values
+    if not isinstance(values, dict):
+        raise StudyError(
+            "is not a study: the top level must be keys such as `study:` and `factors:`", place=source
+        )
+    for name in values:
+        if name not in _KEYS:
+            raise StudyError(
+                f"unknown key {name!r}", place=document.place(str(name)), hint=nearest(str(name), _KEYS)
+            )
+    for name in ("study", "margin", "baseline", "factors"):
+        if values.get(name) is None:
+            raise StudyError(f"`{name}:` is missing", place=source, hint=_MISSING[name])
+
+    name = values["study"]
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise StudyError(
+            f"{show(name)!r} cannot name a study",
+            place=document.place("study"),
+            hint="use letters, digits, `-`, `_` and `.`, beginning with a letter or digit: it names files and an experiment",
+        )
+    train = _typed(document, values, "train", str, None)
+    baseline = _baseline(document, train, sets)
+    metric = _metric(document, values, train)
+    factors = _factors(document, values["factors"], baseline)
+    design = _typed(document, values, "design", str, "one-at-a-time")
+    if design not in DESIGNS:
+        raise StudyError(
+            f"{design!r} is not a design", place=document.place("design"), hint=nearest(design, DESIGNS)
+        )
+    if design == "leave-one-out":
+        for factor in factors:
+            if len(factor.levels) != 1:
+                raise StudyError(
+                    f"leave-one-out takes one level a factor, the one of the full system; here are {len(factor.levels)}",
+                    place=document.place(f"factors.{factor.name}"),
+                )
+        if len(factors) < 2:
+            raise StudyError("leave-one-out needs at least two factors", place=document.place("factors"))
+    direction = _typed(
+        document, values, "direction", str, "minimize" if metric.endswith("loss") else "maximize"
+    )
+    if direction not in ("maximize", "minimize"):
+        raise StudyError(
+            f"{direction!r} is not a direction",
+            place=document.place("direction"),
+            hint=nearest(direction, ("maximize", "minimize")),
+        )
+    return Study(
+        name=name,
+        question=_typed(document, values, "question", str, "") or "",
+        metric=metric,
+        direction=direction,
+        margin=_positive(document, values, "margin"),
+        resolution=None if values.get("resolution") is None else _positive(document, values, "resolution"),
+        baseline=baseline,
+        factors=factors,
+        design=design,
+        looks=_looks(document, values.get("seeds", {"initial": 5, "max": 10}) if seeds is None else seeds),
+        noise_floor=_typed(document, values, "noise_floor", bool, False),
+        confirm=_typed(document, values, "confirm", bool, False),
+        train=train,
+        deterministic=_typed(document, values, "deterministic", bool, False),
+        text=text,
+    )
+
+
+_MISSING = {
+    "study": "give the study a name, for example `study: width`",
+    "margin": "say the smallest difference worth having, in the metric's units: 0.005 is half a point of accuracy",
+    "baseline": "describe the run that every arm is compared with, at least `data:` and `model:`",
+    "factors": "say what is changed, for example `factors: {model.width: [32, 128]}`",
+}
+
+
+def _load(text: str, source: str) -> _Document:
+    lines: dict[tuple[str, ...], int] = {}
+    nodes = 0
+
+    def walk(node: yaml.Node, path: tuple[str, ...], inside: tuple[yaml.Node, ...]) -> None:
+        # Composing only links aliases, so a short text can stand for billions of values: count before building them.
+        nonlocal nodes
+        nodes += 1
+        if nodes > MOST_NODES or any(node is outer for outer in inside):
+            raise StudyError(
+                f"aliases unfold to more than {MOST_NODES:,} values",
+                place=f"{source}:{node.start_mark.line + 1}",
+            )
+        lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[Hashable, int] = {}
+            for key_node, value in node.value:
+                line = key_node.start_mark.line + 1
+                if not isinstance(key_node, yaml.ScalarNode):
+                    raise StudyError("a key must be plain text", place=f"{source}:{line}")
+                name = str(key_node.value)
+                if name in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                    raise StudyError(
+                        f"the key {name!r} stands here twice (first on line {seen[name]})",
+                        place=f"{source}:{line}",
+                    )
+                seen[name] = line
+                inner = (*path, *name.split("."))
+                lines.setdefault(inner, line)
+                walk(value, inner, (*inside, node))
+        elif isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                walk(value, path, (*inside, node))
+
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise StudyError("is empty", place=source, hint="`studies/` holds examples")
+            walk(node, (), ())
+            return _Document(source, loader.construct_document(node), lines)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise StudyError(f"is not YAML: {what}", place=where) from None
+    except RecursionError:
+        raise StudyError("is nested too deeply for a study", place=source) from None
+    except (ValueError, OverflowError, TypeError) as error:
+        raise StudyError(f"holds a value that cannot be read: {error}", place=source) from None
+
+
+def _typed(document: _Document, values: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = values.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind):
+        wanted = {str: "text", bool: "true or false"}[kind]
+        raise StudyError(f"should be {wanted} (got {show(value)})", place=document.place(name))
+    return value
+
+
+def _positive(document: _Document, values: Mapping[str, Any], name: str) -> float:
+    value = values[name]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (math.isfinite(value) and value > 0)
+    ):
+        raise StudyError(
+            f"should be a number above 0, in the metric's units (got {show(value)})",
+            place=document.place(name),
+        )
+    return float(value)
+
+
+def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Config:
+    tree = document.values["baseline"]
+    if not isinstance(tree, dict):
+        raise StudyError("should be a block of keys", place=document.place("baseline"))
+
+    def place(path: str) -> str:
+        return document.place(f"baseline.{path}" if path else "baseline")
+
+    config: Config
+    if train is not None:
+        if not re.match(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", train):
+            raise StudyError(
+                f"{train!r} does not name a function",
+                place=document.place("train"),
+                hint="write `package.module:function`",
+            )
+        config = FreeConfig.parse(train, tree, place=place)
+    else:
+        if "seed" in tree:
+            raise StudyError(
+                "the seed is not part of the baseline", place=place("seed"), hint="`seeds:` says how many"
+            )
+        config = RunConfig.parse(tree, place=place)
+    changes: dict[str, Any] = {}
+    for text in sets:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise StudyError(
+                f"{text!r} is not `path=value`", place="--set", hint="for example --set training.epochs=5"
+            )
+        changes[path.removeprefix("baseline.")] = _load(value or '""', f"--set {path}").values
+    try:
+        return config.override(changes) if changes else config
+    except StudyError as error:
+        raise StudyError(error.message, place=f"--set {error.place}", hint=error.hint) from None
+
+
+def _metric(document: _Document, values: Mapping[str, Any], train: str | None) -> str:
+    metric = str(_typed(document, values, "metric", str, "val/accuracy"))
+    place = document.place("metric")
+    if metric.startswith("test/"):
+        raise StudyError(
+            f"{metric!r} would choose arms by the test set",
+            place=place,
+            hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
+        )
+    if train is None and metric not in METRICS:
+        raise StudyError(
+            f"{metric!r} is not a metric of the built-in training", place=place, hint=nearest(metric, METRICS)
+        )
+    if not re.match(r"[\w\-. :/]+\Z", metric):
+        raise StudyError(
+            f"{metric!r} cannot name a metric", place=place, hint="use letters, digits and - . : / _"
+        )
+    return metric
+
+
+def _looks(document: _Document, seeds: Any) -> tuple[int, ...]:
+    place = document.place("seeds")
+    if isinstance(seeds, dict):
+        for name in seeds:
+            if name not in ("initial", "max"):
+                raise StudyError(
+                    f"unknown key {name!r}", place=place, hint=nearest(str(name), ("initial", "max"))
+                )
+        counts = [seeds.get("initial"), seeds.get("max")]
+        if None in counts:
+            raise StudyError(
+                "needs both `initial` and `max`", place=place, hint="or write one number for a single look"
+            )
+        if counts[0] == counts[1]:
+            counts.pop()
+    else:
+        counts = seeds if isinstance(seeds, list) else [seeds]
+    if not counts:
+        raise StudyError("is empty", place=place)
+    for n in counts:
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_SEEDS:
+            raise StudyError(
+                f"should be whole numbers of seeds from 1 to {MOST_SEEDS} (got {show(n)})", place=place
+            )
+    if any(later <= earlier for earlier, later in zip(counts, counts[1:], strict=False)):
+        raise StudyError(f"each look needs more seeds than the one before (got {show(counts)})", place=place)
+    return tuple(counts)
+
+
+def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Factor, ...]:
+    if not isinstance(factors, dict) or not factors:
+        raise StudyError(
+            "should be keys with lists of levels", place=document.place("factors"), hint=_MISSING["factors"]
+        )
+    found: list[Factor] = []
+    owner: dict[str, str] = {}
+    for name, levels in factors.items():
+        place = document.place(f"factors.{name}")
+        if isinstance(levels, dict):
+            if set(levels) != {"zip"} or not isinstance(levels["zip"], dict) or not levels["zip"]:
+                raise StudyError(
+                    "should be a list of levels, or `{zip: {path: [levels], …}}`",
+                    place=place,
+                    hint=_MISSING["factors"],
+                )
+            if "." in name:
+                raise StudyError(
+                    f"{name!r} names paths that change together: use a name without dots", place=place
+                )
+            columns = levels["zip"]
+            for path, column in columns.items():
+                if not isinstance(column, list) or not column:
+                    raise StudyError(
+                        "should be a list of levels", place=document.place(f"factors.{name}.zip.{path}")
+                    )
+            if len({len(column) for column in columns.values()}) > 1:
+                lengths = ", ".join(f"{path} has {len(column)}" for path, column in columns.items())
+                raise StudyError(f"zipped lists need equal lengths: {lengths}", place=place)
+            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        else:
+            if not isinstance(levels, list):
+                raise StudyError(
+                    f"should be a list of levels (got {show(levels)})", place=place, hint=f"[{show(levels)}]"
+                )
+            if not levels:
+                raise StudyError(
+                    "has no levels", place=place, hint="list at least one that differs from the baseline"
+                )
+            rows = [{name: level} for level in levels]
+        for path in rows[0]:
+            if path in owner:
+                raise StudyError(f"{path!r} is already changed by the factor {owner[path]!r}", place=place)
+            owner[path] = name
+        _check_levels(document, name, rows, baseline)
+        found.append(Factor(name, tuple(rows)))
+    return tuple(found)
+
+
+def _check_levels(document: _Document, name: str, rows: list[dict[str, Any]], baseline: Config) -> None:
+    place = document.place(f"factors.{name}")
+    seen: dict[Config, dict[str, Any]] = {}
+    for row in rows:
+        try:
+            changed = baseline.override(row)
+        except StudyError as error:
+            raise StudyError(f"level {_words(row)}: {error.message}", place=place, hint=error.hint) from None
+        if changed == baseline:
+            raise StudyError(
+                f"level {_words(row)} is the baseline's own",
+                place=place,
+                hint="leave it out: the baseline always runs",
+            )
+        if changed in seen:
+            raise StudyError(f"level {_words(row)} stands here twice", place=place)
+        seen[changed] = row
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    return (
+        show(next(iter(row.values())))
+        if len(row) == 1
+        else ", ".join(f"{p}={show(v)}" for p, v in row.items())
+    )

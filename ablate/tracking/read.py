@@ -1,0 +1,417 @@
+"""Reading the record: frames for the analysis, plans as they were recorded, runs that can be reused.
+
+A local store is read with SQL, because MLflow's client needs seconds for what sqlite answers in a fraction; any other
+store through the client. Both give the same frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlparse
+
+from ablate.errors import StoreError, nearest
+from ablate.tracking import store as stores
+from ablate.tracking.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINAL_METRICS = ("test/", "time/", "model/")
+REPLICATE_COLUMNS = (
+    "arm",
+    "seed",
+    "phase",
+    "outcome",
+    "value",
+    "test",
+    "weights",
+    "trace",
+    "seconds",
+    "flops",
+    "parameters",
+    "epochs",
+    "run_id",
+    "key",
+    "attempt",
+    "reason",
+    "device",
+    "torch",
+    "fused",
+    "source_run",
+)
+CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
+
+Outcome = Literal["finished", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as the store holds it. start, end: seconds since the epoch; end None while it runs."""
+
+    run_id: str
+    experiment: str
+    status: str
+    start: float
+    end: float | None
+    artifacts: str
+    tags: Mapping[str, str]
+
+    @property
+    def done(self) -> bool:
+        """It has a result, `diverged` counting as one."""
+        return self.status == "FINISHED" and self.tags.get("ablate.outcome") in ("finished", "diverged")
+
+    @property
+    def attempt(self) -> int:
+        return int(self.tags.get("ablate.attempt", 1))
+
+
+Points = dict[str, list[tuple[int, float]]]
+"""Metric → [(step, value)], in the order of steps."""
+
+
+def experiments(store: Store) -> list[str]:
+    """Names of the experiments that hold studies, the latest first."""
+    if not store.exists:
+        return []
+    if store.database is not None:
+        with _sql(store) as db:
+            rows = db.execute(
+                "SELECT e.name, max(r.start_time) AS latest FROM experiments e JOIN runs r USING (experiment_id) "
+                "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'ablate.kind' AND t.value = 'report' "
+                "WHERE e.lifecycle_stage = 'active' AND r.lifecycle_stage = 'active' GROUP BY e.name ORDER BY latest DESC"
+            )
+            return [str(name) for name, _ in rows]
+    client = _client(store)
+    found = {
+        e.name: max(
+            (run.info.start_time for run in client.search_runs([e.experiment_id], _IS_REPORT)), default=None
+        )
+        for e in client.search_experiments()
+    }
+    return sorted(
+        (name for name, at in found.items() if at is not None), key=lambda name: -(found[name] or 0)
+    )
+
+
+def plans(store: Store, study: str) -> list[dict[str, Any]]:
+    """The plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status` and `environment`.
+
+    Raises StoreError where the study is not in the store.
+    """
+    runs = [run for run in _runs(store, {"ablate.kind": "report"}, study) if "ablate.plan" in run.tags]
+    if not runs:
+        known = experiments(store)
+        raise StoreError(
+            f"there is no study {study!r} in {store.uri}",
+            hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
+        )
+    found = []
+    for run in sorted(runs, key=lambda run: float(run.tags.get("ablate.recorded", run.start))):
+        text = artifact(store, run, "plan.json")
+        if text is None:
+            continue
+        environment = {
+            n.removeprefix("ablate."): v
+            for n, v in run.tags.items()
+            if n.removeprefix("ablate.") in _ENVIRONMENT
+        }
+        found.append(
+            json.loads(text) | {"run_id": run.run_id, "status": run.status, "environment": environment}
+        )
+    return found
+
+
+_ENVIRONMENT = frozenset(
+    {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded"}
+)
+_IS_REPORT = "tags.`ablate.kind` = 'report'"
+
+
+def done(store: Store, keys: Iterable[str], *, by: Literal["key", "recipe"] = "key") -> dict[str, Recorded]:
+    """Runs with a result, in any experiment, by their key (or recipe, which does not depend on the training code)."""
+    wanted = set(keys)
+    found: dict[str, Recorded] = {}
+    for run in _runs(store, {"ablate.kind": "replicate"}):
+        name = run.tags.get(f"ablate.{by}", "")
+        if name in wanted and run.done and name not in found:
+            found[name] = run
+    return found
+
+
+def orphans(store: Store) -> list[str]:
+    """Runs of ours that are RUNNING though their owner is gone, or its lease has passed."""
+    import time
+
+    if not store.exists:
+        return []
+    return [
+        run.run_id
+        for run in _runs(store, {}, status="RUNNING")
+        if (owner := run.tags.get("ablate.owner"))
+        and (stores.is_dead(owner) or float(run.tags.get("ablate.lease", 0)) < time.time())
+    ]
+
+
+def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replicates and curves of a recorded plan: what the analysis reads.
+
+    Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out.
+    """
+    planned = {run["key"]: run for run in plan["runs"]}
+    chosen: dict[str, Recorded] = {}
+    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
+        key = run.tags.get("ablate.key", "")
+        if key not in planned or run.status == "RUNNING":
+            continue
+        old = chosen.get(key)
+        if old is None or (run.done, run.attempt) > (old.done, old.attempt):
+            chosen[key] = run
+    found = points(store, [run.run_id for run in chosen.values()], plan["study"])
+    rows, curves = [], []
+    for key, run in chosen.items():
+        mine = found.get(run.run_id, {})
+        rows.append(replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done))
+        curves += curve(planned[key], mine)
+    return frame(rows, REPLICATE_COLUMNS), frame(curves, CURVE_COLUMNS)
+
+
+def replicate(
+    plan: Mapping[str, Any],
+    run: Mapping[str, Any],
+    tags: Mapping[str, str],
+    points: Mapping[str, list[tuple[int, float]]],
+    run_id: str,
+    *,
+    done: bool,
+) -> dict[str, Any]:
+    """One row of the replicates frame, from what was recorded of a run."""
+    outcome = tags.get("ablate.outcome", "failed") if done else "failed"
+    epoch = int(tags.get("ablate.epoch", 0))
+    epochs = max(
+        (step for metric in points if not metric.startswith(FINAL_METRICS) for step, _ in points[metric]),
+        default=0,
+    )
+    metric = plan["metric"]
+    arm = next((a for a in plan["arms"] if a["name"] == run["arm"]), plan["arms"][0])
+    images = arm["data"]["train"]
+    forward = _last(points, "model/flops")
+    return {
+        "arm": run["arm"],
+        "seed": run["seed"],
+        "phase": run["phase"],
+        "outcome": outcome,
+        "value": dict(points.get(metric, [])).get(epoch, math.nan) if outcome == "finished" else math.nan,
+        "test": _last(points, "test/" + metric.partition("/")[2]) if outcome == "finished" else math.nan,
+        "weights": tags.get("ablate.weights"),
+        "trace": tags.get("ablate.trace"),
+        "seconds": _last(points, "time/train_seconds"),
+        # A backward pass costs about two forward ones.
+        "flops": 3 * forward * images * epochs if images else math.nan,
+        "parameters": _last(points, "model/parameters"),
+        "epochs": epochs,
+        "run_id": run_id,
+        "key": run["key"],
+        "attempt": int(tags.get("ablate.attempt", 1)),
+        "reason": tags.get("ablate.reason"),
+        "device": tags.get("ablate.device"),
+        "torch": tags.get("ablate.torch"),
+        "fused": tags.get("ablate.fused"),
+        "source_run": tags.get("ablate.source_run"),
+    }
+
+
+def curve(run: Mapping[str, Any], points: Mapping[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
+    """Rows of the curves frame: the metrics that are logged epoch by epoch."""
+    return [
+        {
+            "arm": run["arm"],
+            "seed": run["seed"],
+            "phase": run["phase"],
+            "epoch": step,
+            "metric": metric,
+            "value": value,
+        }
+        for metric, values in points.items()
+        if not metric.startswith(FINAL_METRICS)
+        for step, value in values
+    ]
+
+
+def frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def artifact(store: Store, run: Recorded, name: str) -> bytes | None:
+    """Content of an artifact of a run, None where it has none of that name."""
+    place = urlparse(run.artifacts)
+    if place.scheme in ("", "file"):
+        path = Path(unquote(place.path)) / name
+        return path.read_bytes() if path.exists() else None
+    import tempfile
+
+    client = _client(store)
+    if name not in {item.path for item in client.list_artifacts(run.run_id)}:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run.run_id, name, folder)).read_bytes()
+
+
+def files(store: Store, plan: Mapping[str, Any], name: str) -> dict[str, bytes]:
+    """An artifact of every finished replicate of a plan, by run id."""
+    keys = {run["key"] for run in plan["runs"]}
+    found = {}
+    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
+        if (
+            run.done
+            and run.tags.get("ablate.key") in keys
+            and (content := artifact(store, run, name)) is not None
+        ):
+            found[run.run_id] = content
+    return found
+
+
+def attempts(store: Store, study: str) -> dict[str, int]:
+    """Run key → the highest attempt recorded in a study's experiment."""
+    highest: dict[str, int] = {}
+    if not store.exists:
+        return highest
+    for run in _runs(store, {"ablate.kind": "replicate"}, study):
+        key = run.tags.get("ablate.key", "")
+        highest[key] = max(highest.get(key, 0), run.attempt)
+    return highest
+
+
+def _last(points: Mapping[str, list[tuple[int, float]]], metric: str) -> float:
+    values = points.get(metric)
+    return values[-1][1] if values else math.nan
+
+
+# --- two ways to read ---------------------------------------------------------------------------------------------
+
+
+def _runs(
+    store: Store, tags: Mapping[str, str], experiment: str | None = None, status: str | None = None
+) -> list[Recorded]:
+    """Active runs that carry the given tags."""
+    if not store.exists:
+        return []
+    if store.database is not None:
+        return _sql_runs(store, tags, experiment, status)
+    client = _client(store)
+    if experiment is not None:
+        one = client.get_experiment_by_name(experiment)
+        among = [one] if one is not None and one.lifecycle_stage == "active" else []
+    else:
+        among = list(client.search_experiments())
+    names = {e.experiment_id: e.name for e in among}
+    parts = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+    parts += [f"attributes.status = '{status}'"] if status else []
+    found, token = [], None
+    while names:
+        page = client.search_runs(list(names), " and ".join(parts), max_results=1000, page_token=token)
+        found += [
+            Recorded(
+                run.info.run_id,
+                names[run.info.experiment_id],
+                run.info.status,
+                run.info.start_time / 1000,
+                run.info.end_time / 1000 if run.info.end_time else None,
+                run.info.artifact_uri,
+                dict(run.data.tags),
+            )
+            for run in page
+        ]
+        token = page.token
+        if not token:
+            break
+    return sorted(found, key=lambda run: run.start)
+
+
+def _sql_runs(
+    store: Store, tags: Mapping[str, str], experiment: str | None, status: str | None
+) -> list[Recorded]:
+    where = ["r.lifecycle_stage = 'active'", "e.lifecycle_stage = 'active'"]
+    values: list[str] = []
+    for name, value in tags.items():
+        where.append("r.run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)")
+        values += [name, value]
+    if experiment is not None:
+        where.append("e.name = ?")
+        values.append(experiment)
+    if status is not None:
+        where.append("r.status = ?")
+        values.append(status)
+    chosen = f"FROM runs r JOIN experiments e USING (experiment_id) WHERE {' AND '.join(where)}"
+    with _sql(store) as db:
+        rows = db.execute(
+            f"SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri {chosen} ORDER BY r.start_time",  # noqa: S608
+            values,
+        ).fetchall()
+        of: dict[str, dict[str, str]] = {row[0]: {} for row in rows}
+        for run, name, value in db.execute(
+            f"SELECT run_uuid, key, value FROM tags WHERE key LIKE 'ablate.%' AND run_uuid IN (SELECT r.run_uuid {chosen})",  # noqa: S608
+            values,
+        ):
+            of[run][name] = value
+    return [
+        Recorded(run, name, state, start / 1000, end / 1000 if end else None, artifacts, of[run])
+        for run, name, state, start, end, artifacts in rows
+    ]
+
+
+def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Points]:
+    """Every metric of runs of one experiment, by run id."""
+    found: dict[str, Points] = {run: {} for run in run_ids}
+    if not run_ids:
+        return found
+    if store.database is None:
+        client = _client(store)
+        for run in run_ids:
+            for metric in client.get_run(run).data.metrics:
+                history = sorted(
+                    (p.step, p.timestamp, p.value) for p in client.get_metric_history(run, metric)
+                )
+                found[run][metric] = [(step, value) for step, _, value in history]
+        return found
+    with _sql(store) as db:
+        rows = db.execute(
+            "SELECT m.run_uuid, m.key, m.step, m.value, m.is_nan FROM metrics m JOIN runs r USING (run_uuid) "
+            "JOIN experiments e USING (experiment_id) WHERE e.name = ? ORDER BY m.step, m.timestamp",
+            [experiment],
+        )
+        for run, metric, step, value, is_nan in rows:
+            if run in found:
+                found[run].setdefault(metric, []).append((step, math.nan if is_nan else value))
+    return found
+
+
+@contextlib.contextmanager
+def _sql(store: Store) -> Iterator[sqlite3.Connection]:
+    assert store.database is not None
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{store.database}?mode=ro", uri=True, timeout=30)
+        ) as db:
+            yield db
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"cannot be read as an MLflow database ({error})",
+            place=str(store.database),
+            hint="`mlflow db upgrade` may help",
+        ) from None
+
+
+def _client(store: Store) -> Any:
+    from ablate.tracking.write import _client as client
+
+    return client(store.uri)

@@ -1,0 +1,113 @@
+"""Where the record is kept: an MLflow store, and a folder beside it for what MLflow does not hold."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ablate.errors import StoreError
+
+SCHEME = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Store:
+    """uri: for MLflow. root: `mlruns`, holding the local database, artifacts, Optuna's journal, spool and locks."""
+
+    uri: str
+    root: Path
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a local sqlite store; None for a server or another database."""
+        return Path(self.uri.removeprefix(SCHEME)) if self.uri.startswith(SCHEME) else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to read; a server is taken to be there."""
+        return self.database is None or self.database.exists()
+
+    def folder(self, name: str) -> Path:
+        """A folder under the root, made if need be. Raises StoreError."""
+        path = self.root / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the folder ({error.strerror})", place=str(path), hint="run where you may write"
+            ) from None
+        return path
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock that dies with this process. Raises StoreError where another process holds it."""
+        path = self.folder("locks") / f"{name}.lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise StoreError(
+                    f"another process works on it ({file.read().strip() or 'unknown'})",
+                    place=name,
+                    hint="wait for it, or stop it; `ablate status` shows how far it is",
+                ) from None
+            file.truncate(0)
+            file.write(owner())
+            file.flush()
+            yield
+
+
+def here() -> Store:
+    """The store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
+    root = Path("mlruns")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    return Store(uri or f"{SCHEME}{root / 'mlflow.db'}", root)
+
+
+@cache
+def boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return "unknown"
+
+
+def _started(pid: int) -> str:
+    """When a process began, in clock ticks since boot: tells it from a later one with the same id."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "0"
+
+
+def owner() -> str:
+    """This process, so that another can tell whether it still lives."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}/{boot_id()}/{pid}/{_started(pid)}"
+
+
+def is_dead(name: str) -> bool:
+    """Whether the owner is certainly gone: of this host, and of an earlier boot or no longer running."""
+    host, _, rest = name.partition("/")
+    if host != socket.gethostname():
+        return False
+    boot, pid, started = (*rest.split("/"), "", "", "")[:3]
+    if boot != boot_id():
+        return True
+    if not pid.isdigit():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    # Without /proc only the process id speaks.
+    return _started(int(pid)) not in (started, "0")

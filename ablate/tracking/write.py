@@ -1,0 +1,575 @@
+"""Writing the record: a thread of its own, fed through a spool on disk.
+
+Everything to be recorded is first a line in `mlruns/spool/`, then delivered to MLflow in order. A slow or absent server
+therefore never holds up training, and what a killed process had not delivered is delivered by the next one. Delivery may
+be repeated after a crash; every operation is written so that doing it twice is doing it once.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import queue
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ablate.config import Config
+from ablate.errors import StoreError
+from ablate.events import EpochEnd, Event, Failed, Finished, Started
+from ablate.study.design import Run
+from ablate.tracking import store as stores
+from ablate.tracking.store import Store
+
+LEASE = 600.0
+RENEW = 120.0
+RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
+LONGEST_TAG = 7500
+
+Record = dict[str, Any]
+
+
+class Tracker:
+    """Takes operations from the coordinator, at once; delivers them to MLflow in a thread.
+
+    problem: what keeps it from delivering, for the display; None while all is well.
+    """
+
+    def __init__(self, store: Store, experiment: str) -> None:
+        self._store = store
+        self._experiment = experiment
+        self.problem: str | None = None
+        self._path = store.folder("spool") / f"{int(time.time() * 1000):013d}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._file = self._path.open("ab")
+        # The lock says that the owner lives: whoever finds a spool unlocked may deliver it.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._inbox: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._delivered = 0
+        self._spooled = 0
+        self._changed = threading.Condition()
+        self._give_up = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="ablate tracker", daemon=True)
+        self._thread.start()
+
+    # --- operations ---
+
+    def plan(self, record: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        """Record a plan, or the plan again with what has been added to it."""
+        self._put({"op": "plan", "plan": dict(record), "environment": dict(environment)})
+
+    def event(self, event: Event, run: Run, config: Config, plan: str) -> None:
+        """Record what happened to a run."""
+        base: Record = {"key": run.key, "attempt": event.attempt, "time": event.time}
+        base |= {"run": _facts(run), "plan": plan, "config": config.tree()}
+        match event:
+            case Started():
+                params = {name: value for name, value in config.flatten().items() if name != "seed"}
+                self._put(base | {"op": "started", "params": params, "facts": dict(event.facts)})
+            case EpochEnd():
+                self._put(base | {"op": "epoch", "epoch": event.epoch, "metrics": dict(event.metrics)})
+            case Finished():
+                files = {name: base64.b64encode(content).decode() for name, content in event.files.items()}
+                ended = {"outcome": event.outcome, "epoch": event.epoch, "metrics": dict(event.metrics)}
+                self._put(base | {"op": "finished", "facts": dict(event.facts), "files": files} | ended)
+            case Failed():
+                failed = {"kind": event.kind, "reason": event.reason, "detail": event.detail}
+                self._put(base | {"op": "failed"} | failed)
+
+    def copy(self, run: Run, source: str, plan: str, tags: Mapping[str, str] | None = None) -> None:
+        """Record a run that was trained for another study, as this study's own."""
+        self._put(
+            {"op": "copy", "run": _facts(run), "source": source, "plan": plan, "tags": dict(tags or {})}
+        )
+
+    def arms(self, rows: Mapping[str, Mapping[str, Any]], step: int) -> None:
+        """Record what is known of each arm: name → {"metrics": {…}, "tags": {…}}. step: number of seeds so far."""
+        self._put({"op": "arms", "arms": {name: dict(row) for name, row in rows.items()}, "step": step})
+
+    def end(self, plan: str, *, complete: bool, files: Mapping[str, bytes] | None = None) -> None:
+        """Close the plan's own run and the arms'."""
+        encoded = {name: base64.b64encode(content).decode() for name, content in (files or {}).items()}
+        self._put({"op": "end", "plan": plan, "complete": complete, "files": encoded})
+
+    # --- life ---
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything put so far is delivered; False where that took longer than `timeout` seconds."""
+        with self._changed:
+            target = self._spooled
+            return self._changed.wait_for(lambda: self._delivered >= target, timeout)
+
+    def close(self, timeout: float = 30.0) -> bool:
+        """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Whether all was delivered."""
+        self._inbox.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._give_up.set()
+            self._thread.join(5)
+        done = self._delivered == self._spooled
+        if done:
+            _discard(self._path)
+        self._file.close()
+        return done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _put(self, record: Record) -> None:
+        record = {"experiment": self._experiment, "time": time.time()} | record
+        line = json.dumps(record).encode() + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the spool ({error.strerror})",
+                place=str(self._path),
+                hint="free some space, then run again",
+            ) from None
+        with self._changed:
+            self._spooled += 1
+        self._inbox.put(record)
+
+    def _work(self) -> None:
+        delivery: _Delivery | None = None
+        due = time.monotonic() + RENEW
+        while True:
+            try:
+                record = self._inbox.get(timeout=max(0.1, due - time.monotonic()))
+            except queue.Empty:
+                due = time.monotonic() + RENEW
+                if delivery is not None:
+                    with contextlib.suppress(Exception):
+                        delivery.renew()
+                continue
+            if record is None:
+                return
+            again = False
+            for wait in _forever(RETRY_AFTER):
+                try:
+                    if delivery is None:
+                        delivery = _Delivery(self._store)
+                    delivery.deliver(record, again=again)
+                    break
+                except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
+                    self.problem = (
+                        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    )
+                    again = True
+                    if self._give_up.wait(wait):
+                        return
+            self.problem = None
+            with self._changed:
+                self._delivered += 1
+                _mark(self._path, self._delivered)
+                self._changed.notify_all()
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return dataclasses.asdict(run)
+
+
+def recover(store: Store) -> int:
+    """Deliver what killed processes left in the spool, and end the runs that died with them.
+
+    Returns the number of runs that were ended. Raises StoreError where the store cannot be reached.
+    """
+    spool = store.root / "spool"
+    left = sorted(spool.glob("*.jsonl")) if spool.is_dir() else []
+    delivery: _Delivery | None = None
+    for path in left:
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # its owner lives
+            records = []
+            for line in file.read().splitlines():
+                with contextlib.suppress(ValueError):  # the line that was being written when its process died
+                    records.append(json.loads(line))
+            delivered = _marked(path)
+            if len(records) > delivered:
+                delivery = delivery or _reached(store)
+                for record in records[delivered:]:
+                    delivery.deliver(record, again=True)
+                    delivered += 1
+                    _mark(path, delivered)
+            _discard(path)
+    from ablate.tracking import read
+
+    if not store.exists:
+        return 0
+    orphans = read.orphans(store)
+    if orphans:
+        delivery = delivery or _reached(store)
+        for run in orphans:
+            delivery.reap(run)
+    return len(orphans)
+
+
+def _reached(store: Store) -> _Delivery:
+    try:
+        return _Delivery(store)
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"cannot be opened: {str(error).splitlines()[0]}", place=store.uri) from None
+
+
+def create(store: Store) -> None:
+    """Make a local database, by one process only: MLflow's own migration is not safe against a second one."""
+    if store.database is None or store.database.exists():
+        return
+    folder = store.folder("locks")
+    with (folder / "database.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if store.database.exists():
+            return
+        # Built aside and renamed, so that a killed process leaves no half-made database.
+        building = store.database.with_suffix(f".{os.getpid()}.tmp")
+        _client(f"{stores.SCHEME}{building}")
+        building.rename(store.database)
+
+
+class _Delivery:
+    """Operations on an MLflow store, each harmless when repeated. again: it may have been delivered already."""
+
+    def __init__(self, store: Store) -> None:
+        create(store)
+        self._store = store
+        self._client = _client(store.uri)
+        self._experiments: dict[str, str] = {}
+        self._known: dict[tuple[str, ...], str] = {}
+        self._open: set[str] = set()
+
+    def deliver(self, record: Record, *, again: bool) -> None:
+        experiment = self._experiment(record["experiment"])
+        _OPERATIONS[record["op"]](self, experiment, record, again)
+
+    def renew(self) -> None:
+        """Say that the runs under way still have an owner."""
+        for run in self._open:
+            self._client.set_tag(run, "ablate.lease", f"{time.time() + LEASE:.0f}")
+
+    def reap(self, run: str) -> None:
+        self._tag(run, {"ablate.outcome": "failed", "ablate.reason": "its process died"})
+        self._client.set_terminated(run, "KILLED")
+
+    # --- operations ---
+
+    def plan(self, experiment: str, record: Record, _again: bool) -> None:
+        plan = record["plan"]
+        run = self._of_plan(experiment, plan["plan"])
+        self._tag(
+            run,
+            {f"ablate.{name}": value for name, value in record["environment"].items()}
+            | {
+                "ablate.metric": plan["metric"],
+                "ablate.margin": repr(plan["margin"]),
+                "ablate.recorded": repr(time.time()),
+            }
+            | {"mlflow.note.content": plan["question"]},
+        )
+        self._files(
+            run, {"plan.json": json.dumps(plan, indent=1).encode(), "study.yaml": plan["text"].encode()}
+        )
+        for arm in plan["arms"]:
+            self._arm(experiment, arm["name"])
+
+    def started(self, experiment: str, record: Record, again: bool) -> None:
+        self._replicate(experiment, record, again)
+
+    def epoch(self, experiment: str, record: Record, again: bool) -> None:
+        run = self._replicate(experiment, record, again)
+        self._batch(run, record["metrics"], record["time"], record["epoch"])
+
+    def finished(self, experiment: str, record: Record, again: bool) -> None:
+        run = self._replicate(experiment, record, again)
+        tags = {f"ablate.{name}": str(value) for name, value in record["facts"].items()}
+        tags |= {"ablate.outcome": record["outcome"], "ablate.epoch": str(record["epoch"])}
+        self._batch(run, record["metrics"], record["time"], record["epoch"], tags)
+        self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
+        self._close(run, "FINISHED", record["time"])
+
+    def failed(self, experiment: str, record: Record, again: bool) -> None:
+        run = self._replicate(experiment, record, again)
+        self._tag(
+            run,
+            {
+                "ablate.outcome": "failed",
+                "ablate.failure": record["kind"],
+                "ablate.reason": record["reason"][:4000],
+            },
+        )
+        if record["detail"]:
+            self._files(run, {"traceback.txt": record["detail"].encode()})
+        self._close(run, "KILLED" if record["kind"] == "cancelled" else "FAILED", record["time"])
+
+    def copy(self, experiment: str, record: Record, again: bool) -> None:
+        from mlflow.entities import Param
+
+        facts, source = record["run"], self._client.get_run(record["source"])
+        origin = source.data.tags.get("ablate.source_run", record["source"])
+        run = (
+            self._find(experiment, {"ablate.key": facts["key"], "ablate.source_run": origin})
+            if again
+            else None
+        )
+        if run is None:
+            its = {
+                n: v for n, v in source.data.tags.items() if n.startswith("ablate.") and n not in _OWN_TAGS
+            }
+            tags = its | _replicate_tags(record) | {"ablate.source_run": origin} | record["tags"]
+            run = self._create(
+                experiment, _run_name(facts), tags, self._arm(experiment, facts["arm"]), record["time"]
+            )
+        points = [
+            p for name in source.data.metrics for p in self._client.get_metric_history(record["source"], name)
+        ]
+        params = [Param(name, value) for name, value in source.data.params.items()]
+        self._client.log_batch(run, metrics=points, params=params)
+        with tempfile.TemporaryDirectory() as folder:
+            for item in self._client.list_artifacts(record["source"]):
+                self._client.download_artifacts(record["source"], item.path, folder)
+            self._client.log_artifacts(run, folder)
+        self._close(run, "FINISHED", record["time"])
+
+    def arms(self, experiment: str, record: Record, _again: bool) -> None:
+        for name, row in record["arms"].items():
+            run = self._arm(experiment, name)
+            self._batch(run, row["metrics"], record["time"], record["step"], row["tags"])
+
+    def end(self, experiment: str, record: Record, again: bool) -> None:
+        run = self._of_plan(experiment, record["plan"], reopen=False)
+        self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
+        if again:  # the runs that were open are not known here
+            self._open |= {
+                run,
+                *self._found(experiment, "attributes.status = 'RUNNING' and tags.`ablate.kind` = 'arm'"),
+            }
+        for open_run in [*self._open]:
+            self._close(open_run, "FINISHED" if record["complete"] else "KILLED", record["time"])
+
+    # --- building blocks ---
+
+    def _experiment(self, name: str) -> str:
+        if name not in self._experiments:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                location = (
+                    (self._store.folder("artifacts") / name).resolve().as_uri()
+                    if self._store.database
+                    else None
+                )
+                kind = {"mlflow.experimentKind": "custom_model_development"}
+                self._experiments[name] = self._client.create_experiment(
+                    name, artifact_location=location, tags=kind
+                )
+            elif found.lifecycle_stage != "active":
+                raise StoreError(
+                    "the experiment was deleted in MLflow",
+                    place=name,
+                    hint=f"restore it with `mlflow experiments restore -x {found.experiment_id}`, or rename the study",
+                )
+            else:
+                self._experiments[name] = found.experiment_id
+        return self._experiments[name]
+
+    def _of_plan(self, experiment: str, plan: str, *, reopen: bool = True) -> str:
+        """The run that carries a plan."""
+        tags = {"ablate.kind": "report", "ablate.plan": plan}
+        return self._lasting(experiment, ("plan", experiment, plan), f"report · {plan}", tags, reopen=reopen)
+
+    def _arm(self, experiment: str, name: str) -> str:
+        """The run under which an arm's replicates are nested, whatever the plan."""
+        return self._lasting(
+            experiment, ("arm", experiment, name), name, {"ablate.kind": "arm", "ablate.arm": name}
+        )
+
+    def _lasting(
+        self,
+        experiment: str,
+        known_as: tuple[str, ...],
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        reopen: bool = True,
+    ) -> str:
+        """A run that goes on from one `ablate run` to the next: found and opened again, or made."""
+        if known_as not in self._known:
+            run = self._find(experiment, tags)
+            if run is None:
+                run = self._create(experiment, name, tags)
+            elif reopen:
+                self._tag(run, {"ablate.owner": stores.owner(), "ablate.lease": f"{time.time() + LEASE:.0f}"})
+                self._client.update_run(run, "RUNNING")
+                self._open.add(run)
+            self._known[known_as] = run
+        return self._known[known_as]
+
+    def _replicate(self, experiment: str, record: Record, again: bool) -> str:
+        """The run of one attempt of a replicate; made where this is the first that is heard of it."""
+        from mlflow.entities import Param
+
+        attempt = str(record["attempt"])
+        known_as = ("replicate", experiment, record["key"], attempt)
+        if known_as not in self._known:
+            identity = {"ablate.kind": "replicate", "ablate.key": record["key"], "ablate.attempt": attempt}
+            run = self._find(experiment, identity) if again else None
+            if run is None:
+                facts, config = record["run"], json.dumps(record["config"])
+                tags = {f"ablate.{name}": str(value) for name, value in record.get("facts", {}).items()}
+                tags |= identity | _replicate_tags(record)
+                if len(config) <= LONGEST_TAG:
+                    tags["ablate.config"] = config
+                run = self._create(
+                    experiment, _run_name(facts), tags, self._arm(experiment, facts["arm"]), record["time"]
+                )
+            # Outside the branch: a crash between the two must not leave a run without parameters.
+            params = [Param(name, str(value)) for name, value in record.get("params", {}).items()]
+            if params:
+                self._client.log_batch(run, params=params)
+            self._known[known_as] = run
+        return self._known[known_as]
+
+    def _find(self, experiment: str, tags: Mapping[str, str]) -> str | None:
+        quoted = {name: value.replace("'", "\\'") for name, value in tags.items()}
+        found = self._found(
+            experiment, " and ".join(f"tags.`{name}` = '{value}'" for name, value in quoted.items())
+        )
+        return found[0] if found else None
+
+    def _found(self, experiment: str, condition: str) -> list[str]:
+        return [str(run.info.run_id) for run in self._client.search_runs([experiment], condition)]
+
+    def _create(
+        self,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        parent: str | None = None,
+        at: float | None = None,
+    ) -> str:
+        study = next(known for known, identity in self._experiments.items() if identity == experiment)
+        own = {
+            "ablate.study": study,
+            "ablate.owner": stores.owner(),
+            "ablate.lease": f"{time.time() + LEASE:.0f}",
+            **({"mlflow.parentRunId": parent} if parent else {}),
+        }
+        start = int((at or time.time()) * 1000)
+        made = self._client.create_run(experiment, start_time=start, tags={**tags, **own}, run_name=name)
+        self._open.add(made.info.run_id)
+        return str(made.info.run_id)
+
+    def _close(self, run: str, status: str, at: float) -> None:
+        self._client.set_terminated(run, status, end_time=int(at * 1000))
+        self._open.discard(run)
+
+    def _tag(self, run: str, tags: Mapping[str, str]) -> None:
+        self._batch(run, {}, 0, 0, tags)
+
+    def _batch(
+        self,
+        run: str,
+        metrics: Mapping[str, float],
+        at: float,
+        step: int,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        # The event's own time: the same point logged twice is one point.
+        points = [Metric(name, value, int(at * 1000), step) for name, value in metrics.items()]
+        self._client.log_batch(
+            run, metrics=points, tags=[RunTag(name, value) for name, value in (tags or {}).items()]
+        )
+
+    def _files(self, run: str, files: Mapping[str, bytes]) -> None:
+        if not files:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._client.log_artifacts(run, folder)
+
+
+_OWN_TAGS = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.study", "ablate.plan"})
+_OPERATIONS: Mapping[str, Callable[[_Delivery, str, Record, bool], None]] = {
+    "plan": _Delivery.plan,
+    "started": _Delivery.started,
+    "epoch": _Delivery.epoch,
+    "finished": _Delivery.finished,
+    "failed": _Delivery.failed,
+    "copy": _Delivery.copy,
+    "arms": _Delivery.arms,
+    "end": _Delivery.end,
+}
+
+
+def _replicate_tags(record: Record) -> dict[str, str]:
+    run = record["run"]
+    return {
+        "ablate.kind": "replicate",
+        "ablate.plan": record["plan"],
+        "ablate.arm": run["arm"],
+        "ablate.seed": str(run["seed"]),
+        "ablate.phase": run["phase"],
+        "ablate.key": run["key"],
+        "ablate.recipe": run["recipe"],
+    }
+
+
+def _run_name(run: Mapping[str, Any]) -> str:
+    return f"{run['arm']} · seed {run['seed']}"
+
+
+def _client(uri: str) -> Any:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # MLflow announces its migrations as a server would; here they are a detail.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _forever(waits: tuple[float, ...]) -> Iterator[float]:
+    yield from waits
+    while True:
+        yield waits[-1]
+
+
+# How far a spool is delivered stands beside it, in a file that is replaced whole.
+def _mark(spool: Path, delivered: int) -> None:
+    with contextlib.suppress(OSError):
+        aside = spool.with_suffix(".tmp")
+        aside.write_text(str(delivered))
+        aside.replace(spool.with_suffix(".delivered"))
+
+
+def _marked(spool: Path) -> int:
+    try:
+        return int(spool.with_suffix(".delivered").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _discard(spool: Path) -> None:
+    for path in (spool, spool.with_suffix(".delivered"), spool.with_suffix(".tmp")):
+        path.unlink(missing_ok=True)
