@@ -196,8 +196,8 @@ def report(
             _say(f"{path}")
             continue
         text = {
-            "json": lambda m: export.json_text(m),
-            "csv": lambda m: export.csv(m),
+            "json": export.json_text,
+            "csv": export.csv,
             "md": lambda m: export.markdown(summarise(m)),
             "latex": lambda m: export.latex(summarise(m)),
         }[format](material)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,11 +19,11 @@ from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.coordinate import Observer
 
 if TYPE_CHECKING:
-    from ablate.analysis import Analysis
+    from ablate.analysis import Analysis, Comparison, Effect
     from ablate.executors import Slot
     from ablate.study.design import Plan, Run
 
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
@@ -80,9 +81,7 @@ class JsonLines(Observer):
             if hasattr(event, name):
                 what[name] = getattr(event, name)
         if isinstance(event, EpochEnd | Finished):
-            what["metrics"] = {
-                n: v if v == v and abs(v) != float("inf") else None for n, v in event.metrics.items()
-            }  # noqa: PLR0124
+            what["metrics"] = {n: v if math.isfinite(v) else None for n, v in event.metrics.items()}
         self._put(**what)
 
     def judged(self, analysis: Analysis) -> None:
@@ -119,7 +118,7 @@ class Display(Observer):
             self._picture(), console=err, refresh_per_second=4, get_renderable=self._picture, transient=True
         )
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -237,8 +236,11 @@ def verdicts(analysis: Analysis) -> RenderableType:
 
     style = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
-    for item in (*analysis.comparisons, *analysis.effects):
-        lines.append(Text("  " + sentence(item, analysis.rules), style=style.get(item.verdict, "magenta")))
+    items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
+    lines += [
+        Text("  " + sentence(item, analysis.rules), style=style.get(item.verdict, "magenta"))
+        for item in items
+    ]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
             lines.append(Text(f"  {title}: {sentence(check, analysis.rules)}", style="dim"))

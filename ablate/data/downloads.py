@@ -41,20 +41,20 @@ def _read(name: str, torchvision_name: str, root: Path, progress: Progress) -> C
 
     kind = getattr(torchvision.datasets, torchvision_name)
     try:
-        return _load(kind, root)
-    except RuntimeError:  # torchvision's word for "not there, or not whole"
         try:
+            return _load(kind, root)
+        except RuntimeError:  # torchvision's word for "not there, or not whole"
             root.mkdir(parents=True, exist_ok=True)
-            # Builders with other settings may be here for the same archive.
-            with locked(root / ".download.lock"):
-                _fetch_all(name, kind, root, progress)
-                return _load(kind, root)
-        except (OSError, RuntimeError, AssertionError, ValueError, EOFError, tarfile.TarError) as error:
-            raise DataError(
-                f"{name} cannot be read from {root}: {error}",
-                place="data.root",
-                hint="remove the damaged files there",
-            ) from error
+        # Builders with other settings may be here for the same archive.
+        with locked(root / ".download.lock"):
+            _fetch_all(name, kind, root, progress)
+            return _load(kind, root)
+    except (OSError, RuntimeError, AssertionError, ValueError, EOFError, tarfile.TarError) as error:
+        raise DataError(
+            f"{name} cannot be read from {root}: {str(error) or 'a file is damaged'}",
+            place="data.root",
+            hint="where a file there is damaged, remove it",
+        ) from error
 
 
 def _load(kind: Any, root: Path) -> Content:
@@ -102,8 +102,12 @@ def _fetch(name: str, urls: Iterable[str], file: Path, md5: str, progress: Progr
         try:
             _download(url, partial, f"downloading {file.name}", progress)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            problems.append(f"{url}: {reason or type(error).__name__}")
+            # An HTTPError's reason lacks its number; a plain URLError is nothing but its reason.
+            http_error = isinstance(error, urllib.error.HTTPError)
+            reason = error.reason if isinstance(error, urllib.error.URLError) and not http_error else error
+            problems.append(f"{url}: {str(reason) or type(error).__name__}")
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
             continue
         if _md5(partial) == md5:
             partial.rename(file)

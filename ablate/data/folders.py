@@ -217,7 +217,7 @@ def _in_order(
 
 def _decode_one(path: Path, resize: int | None) -> tuple[bytes, tuple[int, int], bool]:
     """One image as RGB bytes (row by row), its (width, height), and whether it is stored as grey."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         # From memory: a decoder reads a file in pieces and reopens it, which takes twice as long.
@@ -227,7 +227,8 @@ def _decode_one(path: Path, resize: int | None) -> tuple[bytes, tuple[int, int],
             deep = mode.startswith(("I", "F"))
             rgb = None if deep else image.convert("RGB")
     except Exception as error:  # decoders raise anything on damaged files
-        reason = str(error).replace(f" {error.__cause__}", "") if isinstance(error, OSError) else repr(error)
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is empty, or of no known format" if unknown else str(error) or type(error).__name__
         raise DataError(
             f"{path} cannot be read as an image: {reason}",
             place="data.root",

@@ -180,7 +180,7 @@ def cuda_slots(devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...
 def _no_main() -> Iterator[None]:
     """Hide the parent's main module, which a child would otherwise import again, command line and all."""
     main = sys.modules["__main__"]
-    saved = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    saved: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
     main.__dict__["__spec__"] = None
     try:
         yield

@@ -41,13 +41,14 @@ def use(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def activation(name: str) -> nn.Module:
-    return {
+    kinds: dict[str, type[nn.Module]] = {
         "relu": nn.ReLU,
         "leaky_relu": nn.LeakyReLU,
         "tanh": nn.Tanh,
         "gelu": nn.GELU,
         "silu": nn.SiLU,
-    }[name]()
+    }
+    return kinds[name]()
 
 
 def pooled_activation(name: str, pool: int) -> list[nn.Module]:

@@ -217,7 +217,8 @@ class Coordinator:
         wanted = {run.key: run for run in runs}
         self._planned |= wanted
         found = read.done(self._store, wanted)
-        here, elsewhere = {}, {}
+        here: dict[str, read.Recorded] = {}
+        elsewhere: dict[str, read.Recorded] = {}
         for key, run in found.items():
             (here if run.experiment == self._plan.study.name else elsewhere)[key] = run
         labels: dict[str, dict[str, str]] = {}

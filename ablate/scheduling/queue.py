@@ -33,7 +33,9 @@ class Queue:
         self._plan = plan
         self._optuna = optuna
         if storage is None:
-            backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+            from optuna.storages.journal import JournalFileBackend
+
+            backend = JournalFileBackend(str(folder / "optuna.journal"))
             opened: Any = optuna.storages.JournalStorage(backend)
         else:
             opened = storage

@@ -12,7 +12,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ablate.config import Config, FreeConfig, RunConfig, key, show
 from ablate.errors import StudyError
@@ -104,7 +104,7 @@ class Plan:
         arms = list(arms)
         for replicate in replicates:
             for arm in arms:
-                yield self.run(arm, replicate, NOISE_FLOOR if arm == NOISE_FLOOR else phase)
+                yield self.run(arm, replicate, "A/A" if arm == NOISE_FLOOR else phase)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -303,6 +303,4 @@ _DESIGNS: Mapping[str, Callable[[Study], Iterator[Arm]]] = {
 
 def parameter(value: Any) -> str | int | float:
     """A level as a number where it is one, else as text."""
-    return (
-        value if isinstance(value, int | float) and not isinstance(value, bool) else cast("str", show(value))
-    )
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else show(value)

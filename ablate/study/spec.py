@@ -6,6 +6,7 @@ and the nearest thing that would have been right.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Hashable, Iterable, Mapping
@@ -382,7 +383,7 @@ def _looks(document: _Document, seeds: Any) -> tuple[int, ...]:
             raise StudyError(
                 f"should be whole numbers of seeds from 1 to {MOST_SEEDS} (got {show(n)})", place=place
             )
-    if any(later <= earlier for earlier, later in zip(counts, counts[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(counts)):
         raise StudyError(f"each look needs more seeds than the one before (got {show(counts)})", place=place)
     return tuple(counts)
 

@@ -354,7 +354,7 @@ def _sql_runs(
     chosen = f"FROM runs r JOIN experiments e USING (experiment_id) WHERE {' AND '.join(where)}"
     with _sql(store) as db:
         rows = db.execute(
-            f"SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri {chosen} ORDER BY r.start_time",  # noqa: S608
+            f"SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri {chosen} ORDER BY r.start_time",
             values,
         ).fetchall()
         of: dict[str, dict[str, str]] = {row[0]: {} for row in rows}

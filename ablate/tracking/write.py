@@ -227,7 +227,7 @@ def _reached(store: Store) -> _Delivery:
         return _Delivery(store)
     except StoreError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
         raise StoreError(f"cannot be opened: {str(error).splitlines()[0]}", place=store.uri) from None
 
 

@@ -57,13 +57,14 @@ def confusion_svg(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) ->
     shares = _ratio(
         confusion.astype(np.float64), confusion.sum(axis=1, keepdims=True).repeat(len(classes), 1)
     )
-    parts = [
+    head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + side + 10}" height="{top + side + 10}" '
         'font-family="sans-serif" font-size="11">'
         '<rect width="100%" height="100%" fill="white"/>'
         f'<text x="{left + side / 2}" y="14" text-anchor="middle">predicted</text>'
         f'<text transform="translate(12 {top + side / 2}) rotate(-90)" text-anchor="middle">truth</text>'
-    ]
+    )
+    parts = [head]
     for i, name in enumerate(classes):
         at = i * cell + cell / 2
         label = html.escape(name)

@@ -29,7 +29,7 @@ from ablate import config as configs
 from ablate.config import RunConfig
 from ablate.data import augment, datasets
 from ablate.data.datasets import Dataset
-from ablate.errors import AblateError
+from ablate.errors import AblateError, TrainingError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
 from ablate.models import layers as own_layers
 from ablate.models import table
@@ -101,8 +101,14 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
             steps = _free_steps(payload)
         for step in steps:
             if isinstance(step, Result):
-                outcome = "diverged" if step.diverged else "finished"
-                yield Finished(*mark(), outcome, step.epoch, step.metrics, step.files, step.facts)
+                yield Finished(
+                    *mark(),
+                    "diverged" if step.diverged else "finished",
+                    step.epoch,
+                    step.metrics,
+                    step.files,
+                    step.facts,
+                )
             elif step.epoch == 0:
                 yield Started(*mark(), step.facts)
             else:
@@ -131,7 +137,7 @@ def _free_steps(payload: Mapping[str, Any]) -> Steps:
             yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, losses.facts())
             return
     if epoch == 0:
-        raise configs.StudyError("the training function yielded no metrics", place=payload["train"])
+        raise TrainingError("the training function yielded no metrics", place=payload["train"])
     final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
     yield Result(
         False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, losses.facts()
@@ -187,7 +193,7 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     model = initialised(config, data.shape, len(data.classes))
     rows = table.layers(model, data.shape)
     size, work = table.parameters(model), table.flops(model, data.shape)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     own_layers.use(model, generator(seed, "dropout", device))
     optimizer = make_optimizer(config.optimizer, model)
     order = generator(seed, "order")
@@ -205,7 +211,7 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
         lr = 0.0
         loss_sum = torch.zeros((), device=device, dtype=torch.float64)
         hits = torch.zeros((), device=device, dtype=torch.int64)
-        for index in torch.randperm(len(training), generator=order).split(recipe.batch_size):
+        for index in torch.split(torch.randperm(len(training), generator=order), recipe.batch_size):
             images, labels = training.batch(index)
             images = training.floats(augment.augment(images, config.augment, draws))
             lr = lr_at(step)
@@ -287,7 +293,7 @@ def _costs(began: float, size: int, work: int) -> dict[str, float]:
 
 def _npz(**arrays: np.ndarray[Any, Any]) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
@@ -352,7 +358,7 @@ def evaluate(model: nn.Module, pixels: Pixels, amp: torch.autocast) -> Evaluatio
     model.eval()
     loss = torch.zeros((), device=pixels.device, dtype=torch.float64)
     truth, predicted, classes = [], [], 0
-    for index in torch.arange(len(pixels)).split(EVALUATION_BATCH):
+    for index in torch.split(torch.arange(len(pixels)), EVALUATION_BATCH):
         images, labels = pixels.batch(index)
         with amp:
             logits = model(pixels.floats(images)).float()
@@ -360,7 +366,7 @@ def evaluate(model: nn.Module, pixels: Pixels, amp: torch.autocast) -> Evaluatio
         truth.append(labels)
         predicted.append(logits.argmax(1))
         classes = logits.shape[1]
-    small = np.uint8 if classes <= 256 else np.uint16
+    small: type[np.unsignedinteger[Any]] = np.uint8 if classes <= 256 else np.uint16
     true, seen = (torch.cat(parts).cpu().numpy().astype(small) for parts in (truth, predicted))
     confusion = metrics.confusion_matrix(true, seen, classes)
     return Evaluation(

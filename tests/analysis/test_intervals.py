@@ -174,7 +174,7 @@ def test_leading_axes_broadcast_to_the_same_numbers_as_one_study_at_a_time():
 
 def test_looks_gone_through_at_once_freeze_what_was_decided():
     rng = np.random.default_rng(4)
-    d = rng.normal(0.4, 0.5, size=(200, 5, 10))
+    d = rng.normal(0.9, 0.5, size=(200, 5, 10))
     found = sequence(d, ((5, 0.01125), (10, 0.03375)), k=5, margin=0.5)
     first = step(
         d[..., :5].mean(-1), paired_variance(d[..., :5], 0), np.full((200, 5), 5), alpha=0.01125, k=5, margin=0.5

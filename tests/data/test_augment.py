@@ -15,7 +15,9 @@ DTYPES = [torch.uint8, torch.float32, torch.float64, torch.bfloat16]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
-def batch(n=12, channels=3, height=9, width=11, dtype=torch.float32, memory_format=torch.contiguous_format):
+def batch(
+    n=12, *, channels=3, height=9, width=11, dtype=torch.float32, memory_format=torch.contiguous_format
+):
     x = torch.rand(n, channels, height, width, generator=torch.Generator().manual_seed(0)) * 255
     return x.to(dtype).contiguous(memory_format=memory_format)
 
@@ -29,7 +31,7 @@ def seeded(seed=0):
 def test_flip_mirrors_exactly_the_chosen_images(dtype, memory_format):
     x = batch(dtype=dtype, memory_format=memory_format)
     mask = torch.arange(len(x)) % 3 == 0
-    expected = torch.stack([reference.horizontal_flip(i) if m else i for i, m in zip(x, mask)])
+    expected = torch.stack([reference.horizontal_flip(i) if m else i for i, m in zip(x, mask, strict=True)])
     assert torch.equal(flip(x, mask), expected)
 
 
@@ -41,7 +43,10 @@ def test_pad_crop_is_torchvisions_pad_then_crop(dtype, memory_format, channels):
     pad = 3
     dy, dx = torch.arange(49) // 7, torch.arange(49) % 7  # every offset there is
     expected = torch.stack(
-        [reference.crop(reference.pad(i, [pad]), int(r), int(c), 9, 11) for i, r, c in zip(x, dy, dx)]
+        [
+            reference.crop(reference.pad(i, [pad]), int(r), int(c), 9, 11)
+            for i, r, c in zip(x, dy, dx, strict=True)
+        ]
     )
     assert torch.equal(pad_crop(x, dy, dx, pad), expected)
 
@@ -78,7 +83,7 @@ def test_rotate_rounds_bytes_as_torchvision_does():
 def test_rotate_turns_counter_clockwise_about_the_centre_by_quarter_turns():
     x = batch(4, height=10, width=10)
     degrees = torch.tensor([0.0, 90.0, 180.0, -90.0])
-    expected = torch.stack([torch.rot90(i, k, dims=(-2, -1)) for i, k in zip(x, (0, 1, 2, 3))])
+    expected = torch.stack([torch.rot90(i, k, dims=(-2, -1)) for i, k in zip(x, (0, 1, 2, 3), strict=True)])
     torch.testing.assert_close(rotate(x, degrees), expected, atol=1e-3, rtol=0)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painted_folders import Counter, paint
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,29 +22,6 @@ from ablate.data.datasets import Cifar10, Cifar100, DataConfig, Digits, FashionM
 from ablate.errors import DataError
 
 MEMBERS = [Digits, Cifar10, Cifar100, Mnist, FashionMnist, ImageFolder]
-
-
-def paint(root: Path, classes=("cat", "dog"), train=6, test=3, mode="RGB", size=(8, 6), seed=0) -> Path:
-    """An image folder of random PNGs. size: (width, height)."""
-    generator = np.random.default_rng(seed)
-    for part, count in (("train", train), ("test", test)):
-        for name in classes:
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-                Image.fromarray(pixels).convert(mode).save(folder / f"{i}.png")
-    return root
-
-
-class Counter:
-    """Progress that counts how often it was called: never, where nothing is decoded."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, what, done, total):
-        self.calls.append((what, done, total))
 
 
 @pytest.fixture
@@ -132,9 +110,10 @@ def test_digits_are_sklearns_images_scaled_to_bytes_with_a_stratified_fifth_as_t
     images = np.concatenate([ours.train_images, ours.test_images])[:, 0]
     labels = np.concatenate([ours.train_labels, ours.test_labels])
     expected = sorted(
-        (t, np.round(i * 255 / 16).astype(int).tolist()) for i, t in zip(theirs.images, theirs.target)
+        (t, np.round(i * 255 / 16).astype(int).tolist())
+        for i, t in zip(theirs.images, theirs.target, strict=True)
     )
-    assert sorted((t, i.tolist()) for i, t in zip(images, labels)) == expected
+    assert sorted((t, i.tolist()) for i, t in zip(images, labels, strict=True)) == expected
     shares = np.bincount(ours.test_labels) / np.bincount(labels)
     assert np.all(np.abs(shares - 0.2) < 0.005)
 
@@ -337,7 +316,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written.*Not a directory") as caught:
+    with pytest.raises(DataError, match=r"cannot be written.*Not a directory") as caught:
         datasets.prepare(Digits(), tmp_path / "file")
     assert "ABLATE_CACHE" in str(caught.value)
 
@@ -447,7 +426,8 @@ def test_all_of_cifar10_is_read_once_and_found_again_at_once(store):
     assert (len(data.classes), data.classes[0], data.classes[-1]) == (10, "airplane", "truck")
     assert set(np.bincount(data.train_labels)) == {5000}
     start = time.monotonic()
-    again, counter = datasets.prepare(config, store, counter := Counter()), counter
+    counter = Counter()
+    again = datasets.prepare(config, store, counter)
     assert time.monotonic() - start < 2
     assert counter.calls == []
     assert again.fingerprint == data.fingerprint

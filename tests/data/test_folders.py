@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+from painted_folders import paint
 from PIL import Image
-from test_datasets import paint
 
 from ablate.data import datasets, folders
 from ablate.data.datasets import ImageFolder

@@ -1,0 +1,31 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install quickstart test check bench soak
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ablate needs Python 3.11 or newer; set PYTHON=…"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/ablate run studies/quickstart.yaml
+	$(BIN)/ablate report quickstart
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: install
+	$(BIN)/python benchmarks/verdicts.py
+
+soak: install
+	$(BIN)/python -m pytest -m slow
