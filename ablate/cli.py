@@ -408,10 +408,11 @@ def _coordinate(
     from ablate.analysis import to_json
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.queue import Queue
-    from ablate.tracking import write
+    from ablate.tracking import read, write
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
+        read.refuse_deleted(store, plan.study.name)
         _recover(store)
         observer: Observer
         if json:

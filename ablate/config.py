@@ -13,9 +13,11 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self, cast, get_args
+from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
@@ -26,6 +28,13 @@ from ablate.fields import Block
 from ablate.models import ModelConfig
 
 Scalar = str | int | float | bool | None
+
+# What a plain word means in a study file, by YAML 1.2; anything else is text.
+NULL = r"~|null|Null|NULL|"
+BOOLEAN = r"true|false"
+INTEGER = r"[-+]?(0|[1-9][0-9]*)"
+REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
 
 
 class Config(Protocol):
@@ -182,22 +191,17 @@ class RunConfig(Block):
                     "the seed is not a factor: `seeds` says how many replicates there are", place=path
                 )
             value = changes[path]
-            parts = path.split(".")
-            inner = tree
-            for depth, part in enumerate(parts[:-1]):
-                if not isinstance(inner, dict) or part not in inner:
-                    _unknown(inner, parts[: depth + 1])
-                inner = inner[part]
-            if not isinstance(inner, dict):
-                raise StudyError(f"`{'.'.join(parts[:-1])}` is a value, not a block", place=path)
-            if parts[-1] not in inner:
-                _unknown(inner, parts)
-            if len(parts) == 2 and parts[1] == "name":
-                tree[parts[0]] = {"name": value} | {
-                    f: inner[f] for f in _shared_fields(parts[0]) if f in inner
+            *outer, last = path.split(".")
+            inner = _block(tree, outer, self.flatten())
+            if inner is tree and last not in tree:
+                _unknown(tree, [last], self.flatten())
+            if len(outer) == 1 and last == "name" and inner.get("name", value) != value:
+                tree[outer[0]] = {f: inner[f] for f in _shared_fields(outer[0]) if f in inner} | {
+                    "name": value
                 }
             else:
-                inner[parts[-1]] = value
+                # Whether the block has such a field depends on its name, so validation finds out.
+                inner[last] = value
         return self.parse(tree)
 
     def with_seed(self, seed: int) -> Self:
@@ -264,17 +268,13 @@ class FreeConfig:
         tree = self.tree()
         for path in sorted(changes, key=lambda p: p.count(".")):
             *outer, last = path.split(".")
-            inner: Any = tree
-            for depth, part in enumerate(outer):
-                if not isinstance(inner, dict) or part not in inner:
-                    _unknown(inner, path.split(".")[: depth + 1])
-                inner = inner[part]
-            if not isinstance(inner, dict) or last not in inner:
-                _unknown(inner, path.split("."))
+            inner = _block(tree, outer, self.flatten())
+            if last not in inner:
+                _unknown(inner, path.split("."), self.flatten())
             old, new = inner[last], changes[path]
             _plain(new, tuple(path.split(".")), str)
             if old is not None and new is not None and isinstance(old, bool) != isinstance(new, bool):
-                raise StudyError(f"{show(new)} where the baseline has {show(old)}", place=path)
+                raise StudyError(f"{brief(new)} where the baseline has {brief(old)}", place=path)
             inner[last] = new
         return type(self)(self.train, tree, self._seed)
 
@@ -291,55 +291,79 @@ class FreeConfig:
         return cast("dict[str, Any]", json.loads(json.dumps(self._values)))
 
     def recipe(self, fingerprint: str) -> str:
-        return _digest([self._values, self._seed, fingerprint])[:16]
+        return _digest([_canonical(self._values), self._seed, fingerprint])[:16]
 
     def code(self) -> str:
         module = self.train.partition(":")[0]
+        top = module.partition(".")[0]
+        look_in_working_folder()
         try:
-            top = importlib.util.find_spec(module.partition(".")[0])
+            found = importlib.util.find_spec(top)
         except (ImportError, ValueError):
-            top = None
-        if top is None:
+            found = None
+        if found is None:
             raise StudyError(
-                f"there is no module {module.partition('.')[0]!r} to import",
+                f"there is no module {top!r} to import",
                 place="train",
                 hint="install it, or run from the folder that holds it",
             )
-        if top.submodule_search_locations:
+        if found.submodule_search_locations:
             # Which of a package's modules matter cannot be told from outside, so all of them do.
             return code_digest(
-                tuple(sorted(f for root in top.submodule_search_locations for f in Path(root).rglob("*.py")))
+                tuple(
+                    sorted(f for root in found.submodule_search_locations for f in Path(root).rglob("*.py"))
+                )
             )
-        return code_digest((Path(cast("str", top.origin)),))
+        if not found.has_location:
+            raise StudyError(f"{top!r} is a part of Python itself, not a training of your own", place="train")
+        return code_digest((Path(cast("str", found.origin)),))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FreeConfig) and (self.train, self._values, self._seed) == (
-            other.train,
-            other._values,
-            other._seed,
-        )
+        return isinstance(other, FreeConfig) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash((self.train, json.dumps(self._values, sort_keys=True), self._seed))
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[str, str, int]:
+        # Compared as text: to Python, True equals 1.
+        return self.train, json.dumps(_canonical(self._values), sort_keys=True), self._seed
 
 
 # --- shared ------------------------------------------------------------------------------------------------------
 
 
 def show(value: Any) -> str:
-    """A value as a person would write it in a study file: `true`, `null`, `1e-05`, `{depth: 2, name: cnn}`."""
+    """A value as a person would write it in a study file: `true`, `null`, `1e-05`, `{depth: 2, name: cnn}`.
+
+    Text that would be read as something else stands in quotes, so that different values never look the same.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
+        if not math.isfinite(value):
+            return f"{value:g}".replace("nan", ".nan").replace("inf", ".inf")
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(show(v) for v in value) + "]"
-    return str(value)
+    return repr(value) if isinstance(value, str) and _NOT_TEXT.match(value) else str(value)
+
+
+def brief(value: Any) -> str:
+    """A value in a message: as in `show`, but a whole float keeps its point, and a long one is cut."""
+    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else show(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def look_in_working_folder() -> None:
+    """Let the user's modules be imported from where they stand: an installed command does not look there by itself."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def code_digest(files: tuple[Path, ...]) -> str:
@@ -352,7 +376,12 @@ def code_digest(files: tuple[Path, ...]) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _file_digest(file: Path, _changed: int) -> str:
-    return _digest(_shape(ast.parse(file.read_bytes())))
+    content = file.read_bytes()
+    try:
+        return _digest(_shape(ast.parse(content)))
+    except (SyntaxError, ValueError, RecursionError):
+        # Not Python that this interpreter reads (a template, a compiled module): then every byte counts.
+        return hashlib.sha256(content).hexdigest()
 
 
 def _shape(node: Any) -> Any:
@@ -387,24 +416,44 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
     return flat
 
 
-def _get(tree: Any, path: str) -> Any:
-    parts = path.split(".")
-    for depth, part in enumerate(parts):
-        if not isinstance(tree, dict) or part not in tree:
-            _unknown(tree, parts[: depth + 1])
+def _get(tree: dict[str, Any], path: str) -> Any:
+    *outer, last = path.split(".")
+    inner = _block(tree, outer, ())
+    if last not in inner:
+        _unknown(inner, path.split("."))
+    return inner[last]
+
+
+def _block(tree: Any, path: list[str], leaves: Iterable[str]) -> Any:
+    """The block of `tree` at `path`. leaves: every path there is, to suggest one of. Raises StudyError."""
+    for depth, part in enumerate(path):
+        if part not in tree:
+            _unknown(tree, path[: depth + 1], leaves)
         tree = tree[part]
+        if not isinstance(tree, dict):
+            raise StudyError(
+                f"`{'.'.join(path[: depth + 1])}` is a value, not a block of keys", place=".".join(path)
+            )
     return tree
 
 
-def _unknown(inner: Any, parts: list[str]) -> None:
-    """Raise for the last of `parts`, which is no key of the block `inner`."""
-    known = inner.keys() if isinstance(inner, dict) else ()
-    prefix = ".".join(parts[:-1])
+def _unknown(block: Mapping[str, Any], path: list[str], leaves: Iterable[str] = ()) -> NoReturn:
+    """Raise for the last of `path`, which is no key of `block`."""
+    known = [leaf for leaf in leaves if leaf.rpartition(".")[2] == path[-1]] if len(path) == 1 else []
     raise StudyError(
-        f"unknown key {parts[-1]!r}",
-        place=".".join(parts),
-        hint=nearest(parts[-1], known) if known else f"`{prefix}` is a value, not a block",
+        f"unknown key {path[-1]!r}",
+        place=".".join(path),
+        hint=f"did you mean {known[0]!r}?" if known else nearest(path[-1], block) or "this block has no keys",
     )
+
+
+def _canonical(value: Any) -> Any:
+    """Plain values with whole floats as integers: 1 and 1.0 are one setting."""
+    if isinstance(value, dict):
+        return {name: _canonical(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_canonical(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: Any, path: tuple[str, ...], place: Callable[[str], str]) -> None:
@@ -432,33 +481,48 @@ def _readable(
     """The first mistake of a validation, in a person's words."""
     first = error.errors()[0]
     path, fields = _real_path(first["loc"], model, tree)
+    kind, got = first["type"], first["input"]
     message, hint = first["msg"], None
-    match first["type"]:
-        case "extra_forbidden":
-            message, hint = f"unknown key {path[-1]!r}", nearest(str(path[-1]), fields)
-        case "union_tag_invalid":
-            message, hint = (
-                f"unknown name {first['ctx']['tag']!r}",
-                nearest(
-                    str(first["ctx"]["tag"]),
-                    [t.strip(" '") for t in first["ctx"]["expected_tags"].split(",")],
-                ),
-            )
-            path = (*path, "name")
-        case "union_tag_not_found":
-            message = "a `name` is missing"
-        case "missing":
-            message = "is missing"
-        case "literal_error":
-            message = f"{show(first['input'])} is not one of {first['ctx']['expected']}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            message = f"{show(first['input'])} is a value where a block of keys belongs"
-        case _:
-            message = message.removeprefix("Value error, ")
-            message = message[0].lower() + message[1:]
-            if not isinstance(first["input"], Mapping):
-                message += f" (got {show(first['input'])})"
+    if kind in {"extra_forbidden", "invalid_key"}:
+        message, hint = f"unknown key {path[-1]!r}", nearest(str(path[-1]), fields)
+    elif kind == "union_tag_invalid":
+        named = got["name"]
+        message = f"unknown name {brief(named)!r}"
+        hint = nearest(str(named), re.findall(r"'([^']*)'", first["ctx"]["expected_tags"]))
+        path = (*path, "name")
+    elif kind == "union_tag_not_found":
+        message = "a `name` is missing"
+    elif kind == "missing":
+        message = "is missing"
+    elif kind == "literal_error":
+        message = f"{brief(got)} is not one of {first['ctx']['expected']}"
+    elif kind in {"model_type", "model_attributes_type", "dict_type"}:
+        message = f"{brief(got)} is a value where a block of keys belongs"
+    elif kind in _SHOULD:
+        limits = {name: show(limit) for name, limit in first.get("ctx", {}).items()}
+        message = f"should be {_SHOULD[kind].format(**limits)} (got {brief(got)})"
+    else:
+        message = message.removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        if not isinstance(got, Mapping):
+            message += f" (got {brief(got)})"
     return StudyError(message, place=place(".".join(str(p) for p in path)), hint=hint)
+
+
+_SHOULD = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "a text that is not empty",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+}
 
 
 def _real_path(

@@ -7,7 +7,7 @@ must exceed twice its standard error over seeds, and a floor that is stated wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,7 +130,9 @@ def over_fitting(curves: Curves) -> Diagnosis | None:
     size = _average(rise)
     if not size > floor:
         return None
-    relative = size / abs(lowest) if lowest else math.inf
+    # Said without the smoothing, which would flatten both ends.
+    far = _average(val[:, -1] - val[:, turn])
+    relative = far / abs(lowest) if lowest else math.inf
     by = f"{relative:.0%}".replace("%", " %") if relative < 10 else f"{relative + 1:.0f}-fold"
     return Diagnosis(
         "over-fits",
@@ -297,6 +299,18 @@ def at_the_edge(
                 unit=factor,
             )
     return None
+
+
+def rough_grid(levels: Sequence[float], scores: Sequence[float], noise: float) -> bool:
+    """Whether a tuning grid is too coarse to trust its optimum: the best's neighbours differ from it by more than noise.
+
+    levels, scores: one per candidate, in any order. noise: SD of a candidate's score over seeds.
+    """
+    order = np.argsort(levels, kind="stable")
+    sorted_scores = np.asarray(scores, float)[order]
+    best = int(np.argmax(sorted_scores))
+    beside = [sorted_scores[i] for i in (best - 1, best + 1) if 0 <= i < sorted_scores.size]
+    return any(float(sorted_scores[best] - score) > noise for score in beside)
 
 
 def _smooth(values: Floats) -> Floats:

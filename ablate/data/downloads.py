@@ -60,7 +60,7 @@ def _read(name: str, torchvision_name: str, root: Path, progress: Progress) -> C
 def _load(kind: Any, root: Path) -> Content:
     parts = []
     with warnings.catch_warnings():
-        # The archive's pickles are from before NumPy 2.4, which deprecates how they spell a dtype.
+        # The archive's pickles spell a dtype in a way that the first releases of NumPy 2.4 warn about.
         warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
         for train in (True, False):
             part = kind(str(root), train=train, download=False)
@@ -77,23 +77,31 @@ def _fetch_all(name: str, kind: Any, root: Path, progress: Progress) -> None:
     if hasattr(kind, "mirrors"):  # the MNIST family: four gzipped files, from any of some mirrors
         raw = root / kind.__name__ / "raw"
         raw.mkdir(parents=True, exist_ok=True)
+        needed = " ".join(packed_name for packed_name, _ in kind.resources)
         for packed_name, md5 in kind.resources:
             packed = raw / packed_name
-            _fetch(name, [f"{mirror}{packed_name}" for mirror in kind.mirrors], packed, md5, progress)
+            _fetch(name, [f"{mirror}{packed_name}" for mirror in kind.mirrors], packed, md5, needed, progress)
             unpacking = packed.with_suffix(".unpacking")
             with gzip.open(packed) as inside, unpacking.open("wb") as outside:
                 shutil.copyfileobj(inside, outside)
             unpacking.rename(packed.with_suffix(""))
     else:  # the CIFAR family: one archive, whose content torchvision checks file by file
         archive = root / kind.filename
-        _fetch(name, [kind.url], archive, kind.tgz_md5, progress)
+        _fetch(name, [kind.url], archive, kind.tgz_md5, archive.name, progress)
         progress(f"unpacking {archive.name}", 0, None)
         with tarfile.open(archive) as inside:
-            inside.extractall(root, filter="data")
+            # The archive's digest was checked; refusing members that leave the folder came with Python 3.11.4 only.
+            if hasattr(tarfile, "data_filter"):
+                inside.extractall(root, filter="data")
+            else:
+                inside.extractall(root)  # noqa: S202
 
 
-def _fetch(name: str, urls: Iterable[str], file: Path, md5: str, progress: Progress) -> None:
-    """Have `file` with that digest, from the first url that gives it. Raises DataError if none does."""
+def _fetch(name: str, urls: Iterable[str], file: Path, md5: str, needed: str, progress: Progress) -> None:
+    """Have `file` with that digest, from the first url that gives it. Raises DataError if none does.
+
+    needed: the files that a person without a network would have to bring.
+    """
     if file.is_file() and _md5(file) == md5:
         return
     partial = file.with_name(f"{file.name}.partial")
@@ -115,10 +123,9 @@ def _fetch(name: str, urls: Iterable[str], file: Path, md5: str, progress: Progr
         problems.append(f"{url}: what arrived is not the file it should be (its MD5 differs)")
     partial.unlink(missing_ok=True)
     raise DataError(
-        f"{name} is not in {file.parent} and could not be downloaded ({'; '.join(problems)})",
-        hint=f"without a network: put {file.name} into {file.parent}, or into a folder of your own and"
-        f" `--set data.root=FOLDER`; or train on a folder of images:"
-        f" `--set data.name=image_folder --set data.root=FOLDER`",
+        f"{name} is not (or not whole) in {file.parent} and could not be downloaded ({'; '.join(problems)})",
+        hint=f"without a network: put {needed} into {file.parent} (`--set data.root=FOLDER` for another place);"
+        f" or train on a folder of images: `--set data.name=image_folder --set data.root=FOLDER`",
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ _WORTH_THREADS = 8_192
 
 @dataclass(frozen=True)
 class _Part:
-    """One tree of class folders. files: names within `folder`, sorted, class by class."""
+    """Images in class folders. files: names within `folder`, sorted, class by class; size: bytes in the whole tree."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -155,6 +155,7 @@ def _two_trees(train: _Part, test: _Part, resize: int | None, scratch: Path, pro
 
 
 def _one_tree(tree: _Part, resize: int | None, scratch: Path, progress: Progress) -> Content:
+    """A fifth of every class is the test set: always the same files, as long as the listing of names is the same."""
     held_out = stratified(
         tree.labels,
         round(TEST_SHARE * len(tree.files)),
@@ -163,11 +164,12 @@ def _one_tree(tree: _Part, resize: int | None, scratch: Path, progress: Progress
         classes=tree.classes,
         place="data.root",
     )
-    images, grey = _decode([tree], resize, scratch, progress)
-    if grey:
-        images = images[:, :1]
     rest = np.setdiff1d(np.arange(len(tree.files)), held_out)
-    return Content(images[rest], tree.labels[rest], images[held_out], tree.labels[held_out], tree.classes)
+    train, test = (
+        replace(tree, files=tuple(tree.files[i] for i in part), labels=tree.labels[part])
+        for part in (rest, held_out)
+    )
+    return _two_trees(train, test, resize, scratch, progress)
 
 
 def _decode(
@@ -175,7 +177,7 @@ def _decode(
 ) -> tuple[NDArray[np.uint8], bool]:
     """All images as (N, 3, H, W) uint8, in order, mapped from a file in `scratch`; and whether every one was grey."""
     paths = [(part.folder, name) for part in parts for name in part.files]
-    shared = os.path.commonpath([part.folder.parent if len(parts) > 1 else part.folder for part in parts])
+    shared = os.path.commonpath([part.folder for part in parts])
     batches = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     grey, first, done = True, None, 0
     with (scratch / "pixels").open("wb") as file:
@@ -205,7 +207,8 @@ def _in_order(
     def work(batch: list[tuple[Path, str]]) -> _Decoded:
         return [_decode_one(folder / name, resize) for folder, name in batch]
 
-    if sum(part.size for part in parts) < _WORTH_THREADS * sum(len(part.files) for part in parts):
+    trees = {part.folder: part.size for part in parts}
+    if sum(trees.values()) < _WORTH_THREADS * sum(len(batch) for batch in batches):
         yield from map(work, batches)
         return
     with ThreadPoolExecutor() as pool:

@@ -58,3 +58,10 @@ def pooled_activation(name: str, pool: int) -> list[nn.Module]:
     """
     layers = [nn.MaxPool2d(pool), activation(name)]
     return layers if name in _MONOTONE else layers[::-1]
+
+
+class Flattened(nn.Sequential):
+    """Modules in sequence, on images laid out as vectors. x: (n, c, h, w) → what they make of (n, c·h·w)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return super().forward(x.flatten(1))  # type: ignore[no-any-return]

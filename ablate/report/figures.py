@@ -25,6 +25,7 @@ from ablate.report.summary import (
     Line,
     Response,
     Row,
+    reach,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
     shown = [row for row in rows if row.kind != "baseline" and row.interval.estimate is not None]
     names = [_wrap(row.label) for row in shown]
     traces: list[Any] = []
+    layout_notes: list[dict[str, Any]] = []
     for row, y in zip(shown, range(len(shown)), strict=True):
         interval, sign = row.interval, mark(row.interval.verdict)
         lo, hi = interval.lo, interval.hi
@@ -60,13 +62,27 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
             traces.append(_segment(go, ends, y, sign.colour, 1.0, dash="dot"))
         if lo is not None and hi is not None:
             dash = "dash" if interval.verdict == "inconclusive" else "solid"
-            traces.append(_segment(go, [_within(lo, axis), _within(hi, axis)], y, sign.colour, 2.5, dash=dash))
+            traces.append(
+                _segment(go, [_within(lo, axis), _within(hi, axis)], y, sign.colour, 2.5, dash=dash)
+            )
+        if not axis.low <= interval.estimate <= axis.high:
+            layout_notes.append(_beyond(interval.estimate, axis, y, sign.colour))
+            lo, hi = (
+                min(e for e in (lo, interval.estimate) if e is not None),
+                max(e for e in (hi, interval.estimate) if e is not None),
+            )
         traces.append(
             go.Scatter(
+                visible=axis.low <= interval.estimate <= axis.high,
                 x=[_within(interval.estimate, axis)],
                 y=[y],
                 mode="markers",
-                marker={"symbol": sign.symbol, "size": 11, "color": sign.colour, "line": {"width": 1.5, "color": sign.colour}},
+                marker={
+                    "symbol": sign.symbol,
+                    "size": 11,
+                    "color": sign.colour,
+                    "line": {"width": 1.5, "color": sign.colour},
+                },
                 hovertemplate="%{customdata}<extra></extra>",
                 customdata=[hover],
                 showlegend=False,
@@ -86,23 +102,31 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
                         showlegend=False,
                     )
                 )
-    title = f"effect, {axis.unit} (right of nought: better)" if axis.unit else "effect (right of nought: better)"
-    layout = _layout(60 + 26 * len(shown) + 10 * sum("<br>" in n for n in names) + 30)
-    layout["xaxis"] |= {"title": {"text": title}, "range": [axis.low, axis.high], "tickvals": list(axis.ticks)}
-    layout["xaxis"] |= {"ticktext": [_tick(t, axis.ticks) for t in axis.ticks]}
-    layout["yaxis"] |= {
-        "tickvals": list(range(len(shown))),
-        "ticktext": names,
-        "range": [len(shown) - 0.4, -0.6],
-        "showgrid": False,
-        "ticklabelstandoff": 10,
-        "tickfont": {"color": INK},
-        "fixedrange": True,
-    }
+    layout = _layout(80 + 28 * len(shown) + 10 * sum("<br>" in n for n in names))
+    unit = f"effect, {axis.unit}" if axis.unit else "effect"
+    _axis(
+        layout,
+        "xaxis",
+        f"{unit} (right of 0 is better)",
+        range=[axis.low, axis.high],
+        tickvals=list(axis.ticks),
+        ticktext=[_tick(t, axis.ticks) for t in axis.ticks],
+    )
+    _names(layout, names)
+    layout["yaxis"]["fixedrange"] = True
     layout["shapes"] = [
         _rectangle(x0=-axis.margin, x1=axis.margin, y0=0, y1=1, xref="x", yref="paper"),
-        {"type": "line", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": MUTED, "width": 1.2}},
+        {
+            "type": "line",
+            "x0": 0,
+            "x1": 0,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": MUTED, "width": 1.2},
+        },
     ]
+    layout["annotations"] = layout_notes
     return go.Figure(traces, layout)
 
 
@@ -116,7 +140,7 @@ def response(found: Response) -> go.Figure:
     dots: tuple[list[Any], list[float], list[str]] = ([], [], [])
     for place, level in zip(places, found.levels, strict=True):
         for seed, value in level.dots:
-            dots[0].append(place)
+            dots[0].append(_beside(place, found))
             dots[1].append(value)
             dots[2].append(f"{_text(level.label)}, seed {seed}: {_number(value, found)}")
     means = [(p, level) for p, level in zip(places, found.levels, strict=True) if level.mean is not None]
@@ -129,7 +153,11 @@ def response(found: Response) -> go.Figure:
     traces = []
     if along:
         line = {"color": fade(INK, 0.55), "width": 1.5}
-        traces.append(scatter([p for p, _ in means], [m.mean for _, m in means], mode="lines", line=line, hoverinfo="skip"))
+        traces.append(
+            scatter(
+                [p for p, _ in means], [m.mean for _, m in means], mode="lines", line=line, hoverinfo="skip"
+            )
+        )
     traces.append(
         scatter(
             dots[0],
@@ -155,18 +183,21 @@ def response(found: Response) -> go.Figure:
             **hovered,
         )
     )
-    layout = _layout(340 if along else 90 + 34 * len(found.levels))
-    value_axis, level_axis = ("yaxis", "xaxis") if along else ("xaxis", "yaxis")
-    layout[value_axis] |= {"title": {"text": value_title}}
+    layout = _layout(340 if along else 90 + 36 * len(found.levels))
     notes = [f" ({level.trouble})" if level.trouble else "" for level in found.levels]
     names = [_wrap(level.text + note) for level, note in zip(found.levels, notes, strict=True)]
-    layout[level_axis] |= {"tickvals": places, "ticktext": names, "showgrid": along}
+    ends = [v for _, level in means for v in (level.mean, *(d for _, d in level.dots)) if v is not None]
+    ends += found.band or ()
+    pad = 0.06 * (max(ends) - min(ends)) or 1e-9
+    shown = {"range": [min(ends) - pad, max(ends) + pad]}
     if along:
-        layout["xaxis"] |= {"title": {"text": _text(found.title)}, "type": found.scale}
-        if len(names) > MOST_NAMED:
-            layout["xaxis"] |= {"tickvals": None, "ticktext": None}
+        many = len(names) > MOST_NAMED
+        labels = {} if many else {"tickvals": places, "ticktext": names}
+        _axis(layout, "xaxis", _text(found.title), type=found.scale, **labels)
+        _axis(layout, "yaxis", value_title, **shown)
     else:
-        layout["yaxis"] |= {"range": [len(places) - 0.5, -0.5], "ticklabelstandoff": 8, "tickfont": {"color": INK}}
+        _axis(layout, "xaxis", value_title, **shown)
+        _names(layout, names)
     if found.band:
         low, high = found.band
         across = {"y0": low, "y1": high, "x0": 0, "x1": 1, "xref": "paper", "yref": "y"}
@@ -177,19 +208,19 @@ def response(found: Response) -> go.Figure:
 
 def curves(found: Curves) -> list[tuple[str, go.Figure]]:
     """(title, figure): all arms in one where they are few, else one each. Training dashed, validation solid."""
-    colours = palette.ordered(len(found.arms)) if found.ordered else palette.unordered(len(found.arms))
     if len(found.arms) <= OVERLAID:
-        return [("", _curves(found, list(zip(found.arms, colours, strict=True)), legend=True, height=340))]
-    return [
-        (arm.label, _curves(found, [(arm, BLUE)], legend=False, height=240)) for arm in found.arms
-    ]
+        coloured = list(zip(found.arms, palette.SERIES, strict=False))
+        return [("", _curves(found, coloured, legend=True, height=340))]
+    return [(arm.label, _curves(found, [(arm, BLUE)], legend=False, height=230)) for arm in found.arms]
 
 
 def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: int) -> go.Figure:
     """What arms give against what they cost, and the front of those that nothing beats on both."""
     import plotly.graph_objects as go
 
-    front = sorted((p for p in points if p.best), key=lambda p: p.cost)
+    low, high = _level_range(points)
+    inside = [p for p in points if low <= p.mean <= high]
+    front = sorted((p for p in inside if p.best), key=lambda p: p.cost)
     traces = [
         go.Scatter(
             x=[p.cost for p in front],
@@ -201,17 +232,14 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
         ),
         go.Scatter(
             x=[p.cost for p in points],
-            y=[p.mean for p in points],
-            mode="markers+text" if len(points) <= MOST_NAMED else "markers",
-            text=[_wrap(p.label) for p in points],
-            textposition=_places(points),
-            textfont={"size": 11, "color": MUTED},
+            y=[min(max(p.mean, low), high) for p in points],
+            mode="markers",
             cliponaxis=False,
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [p.high - p.mean for p in points],
-                "arrayminus": [p.mean - p.low for p in points],
+                "array": [p.high - p.mean if p in inside else 0.0 for p in points],
+                "arrayminus": [p.mean - p.low if p in inside else 0.0 for p in points],
                 "color": fade(INK, 0.3),
                 "thickness": 1.2,
                 "width": 0,
@@ -223,21 +251,32 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
                 "line": {"width": 1.5, "color": [mark(p.verdict).colour for p in points]},
             },
             customdata=[
-                f"{_text(p.label)}<br>{wording.plain(p.mean, digits)} {unit} at {wording.ratio(p.cost)}" for p in points
+                f"{_text(p.label)}<br>{wording.plain(p.mean, digits)} {unit} at {wording.ratio(p.cost)}"
+                for p in points
             ],
             hovertemplate="%{customdata}<extra></extra>",
             showlegend=False,
         ),
     ]
-    layout = _layout(380)
+    layout = _layout(400)
     known = [p.cost for p in points]
-    wide = max(known) > 4 * min(known)
-    layout["xaxis"] |= {"title": {"text": f"{basis} against the baseline"}, "ticksuffix": "×"}
-    if wide:
-        low, high = math.log10(min(known)), math.log10(max(known))
-        pad = 0.12 * (high - low)
-        layout["xaxis"] |= {"type": "log", "dtick": "D2" if high - low < 2.2 else 1, "range": [low - pad, high + pad]}
-    layout["yaxis"] |= {"title": {"text": _titled(metric, unit)}}
+    if _is_wide(points):
+        ends = math.log10(min(known)), math.log10(max(known))
+        pad = 0.12 * (ends[1] - ends[0])
+        ticks = [t for t in _powers(ends) if ends[0] - pad <= math.log10(t) <= ends[1] + pad]
+        more = {
+            "type": "log",
+            "range": [ends[0] - pad, ends[1] + pad],
+            "tickvals": ticks,
+            "ticktext": [f"{t:g}×" for t in ticks],
+        }
+    else:
+        more = {"ticksuffix": "×"}
+    _axis(layout, "xaxis", f"{basis} against the baseline", **more)
+    _axis(
+        layout, "yaxis", _titled(metric, unit), range=[low - 0.04 * (high - low), high + 0.08 * (high - low)]
+    )
+    layout["annotations"] = _captions(points, low, high, unit, digits)
     return go.Figure(traces, layout)
 
 
@@ -252,7 +291,9 @@ def interactions(found: Interactions) -> go.Figure:
         ("", ""),
         scale=_diverging(),
         limits=(-largest, largest),
-        texts=[["" if v is None else wording.signed(v, found.digits) for v in row] for row in found.estimates],
+        texts=[
+            ["" if v is None else wording.signed(v, found.digits) for v in row] for row in found.estimates
+        ],
         unit=found.unit,
     )
 
@@ -315,7 +356,7 @@ def _layout(height: int) -> dict[str, Any]:
         "zeroline": False,
         "automargin": True,
         "tickfont": {"color": MUTED},
-        "title": {"font": {"color": MUTED, "size": 12}, "standoff": 10},
+        "title": {"font": {"color": MUTED, "size": 12}, "standoff": 12},
     }
     return {
         "template": "none",
@@ -324,12 +365,39 @@ def _layout(height: int) -> dict[str, Any]:
         "paper_bgcolor": CLEAR,
         "plot_bgcolor": CLEAR,
         "margin": {"l": 48, "r": 16, "t": 12, "b": 44},
-        "hoverlabel": {"bgcolor": GROUND, "bordercolor": FAINT, "font": {"color": INK, "size": 12}, "align": "left"},
+        "hoverlabel": {
+            "bgcolor": GROUND,
+            "bordercolor": FAINT,
+            "font": {"color": INK, "size": 12},
+            "align": "left",
+        },
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"color": INK}},
         "hovermode": "closest",
         "xaxis": dict(axis),
         "yaxis": dict(axis),
     }
+
+
+def _axis(layout: dict[str, Any], which: str, title: str, **more: Any) -> None:
+    layout[which] |= more
+    layout[which]["title"] = layout[which]["title"] | {"text": title}
+
+
+def _names(layout: dict[str, Any], names: Sequence[str], title: str = "") -> None:
+    """An axis of names, from top to bottom."""
+    _axis(
+        layout,
+        "yaxis",
+        title,
+        tickvals=list(range(len(names))),
+        ticktext=list(names),
+        range=[len(names) - 0.5, -0.5],
+        showgrid=False,
+        showline=False,
+        ticks="",
+        ticklabelstandoff=8,
+        tickfont={"color": INK},
+    )
 
 
 def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, height: int) -> go.Figure:
@@ -349,12 +417,17 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                     x=list(line.epochs),
                     y=_rounded(line.mean),
                     mode="lines" if len(line.epochs) > 1 else "markers",
-                    line={"color": colour, "width": 1.4 if line.split == "train" else 2.2, "dash": _dash(line)},
+                    line={
+                        "color": colour,
+                        "width": 1.4 if line.split == "train" else 2.2,
+                        "dash": _dash(line),
+                    },
                     name=_text(arm.label),
                     legendgroup=arm.arm,
                     showlegend=legend and not named,
                     # The name goes in as data: in the template, plotly would read what looks like a variable in it.
-                    customdata=[f"{_text(arm.label)}{split} ({wording.count(line.seeds, 'seed')})"] * len(line.epochs),
+                    customdata=[f"{_text(arm.label)}{split} ({wording.count(line.seeds, 'seed')})"]
+                    * len(line.epochs),
                     hovertemplate=f"%{{y:.4~g}}{found.unit} %{{customdata}}<extra></extra>",
                 )
             )
@@ -374,13 +447,17 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                 }
             )
     layout["hovermode"] = "x unified"
-    layout["xaxis"] |= {"title": {"text": "epoch"}, "tickformat": "d", "nticks": 8}
-    title = f"{_text(found.quantity)}{', %' if found.unit == '%' else ''}{' (log)' if found.log else ''}"
-    layout["yaxis"] |= {"title": {"text": title}, "range": [found.low, found.high]}
+    _axis(layout, "xaxis", "epoch", tickformat="d", nticks=8)
+    # Beside each other, figures have a title above them already.
+    title = f"{_text(found.quantity)}{', %' if found.unit == '%' else ''}" if legend else ""
     if found.log:
-        layout["yaxis"] |= {"type": "log", "range": [math.log10(found.low), math.log10(found.high)], "dtick": 1}
+        _axis(
+            layout, "yaxis", title, type="log", range=[math.log10(found.low), math.log10(found.high)], dtick=1
+        )
+    else:
+        _axis(layout, "yaxis", title, range=[found.low, found.high])
     if not legend:
-        layout["margin"] = {"l": 44, "r": 12, "t": 8, "b": 40}
+        layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 40}
     return go.Figure(traces, layout)
 
 
@@ -411,7 +488,12 @@ def _overfit(go: Any, arm: ArmCurves, colour: str) -> list[Any]:
                     x=[arm.overfits],
                     y=_rounded([line.mean[at]]),
                     mode="markers",
-                    marker={"symbol": "circle-open", "size": 11, "color": colour, "line": {"width": 2, "color": colour}},
+                    marker={
+                        "symbol": "circle-open",
+                        "size": 11,
+                        "color": colour,
+                        "line": {"width": 2, "color": colour},
+                    },
                     customdata=[f"{_text(arm.label)} over-fits from here"],
                     hovertemplate="%{customdata}<extra></extra>",
                     showlegend=False,
@@ -455,22 +537,29 @@ def _heatmap(
         hovertemplate=f"%{{customdata}}: %{{z:.2f}} {unit}<extra></extra>",
     )
     layout = _layout(110 + (row_height if written else 14) * len(rows))
-    names = {"tickvals": list(range(len(columns))), "ticktext": list(columns), "showgrid": False}
-    layout["xaxis"] |= {**names, "title": {"text": titles[0]}, "showline": False, "ticks": ""}
-    layout["yaxis"] |= {
-        "tickvals": list(range(len(rows))),
-        "ticktext": list(rows),
-        "title": {"text": titles[1]},
-        "showgrid": False,
-        "showline": False,
-        "ticks": "",
-        "range": [len(rows) - 0.5, -0.5],
-    }
+    bare = {"showgrid": False, "showline": False, "ticks": ""}
+    _axis(layout, "xaxis", titles[0], tickvals=list(range(len(columns))), ticktext=list(columns), **bare)
+    _names(layout, rows, titles[1])
     return go.Figure([trace], layout)
 
 
 def _diverging() -> list[list[Any]]:
     return [[0.0, VERMILLION], [0.5, GROUND], [1.0, BLUE]]
+
+
+def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
+    """An effect that is off the scale, as a number at its edge."""
+    left = value < axis.low
+    return {
+        "x": axis.low if left else axis.high,
+        "y": y,
+        "text": wording.signed(value, axis.digits),
+        "showarrow": False,
+        "xanchor": "left" if left else "right",
+        "xshift": 10 if left else -10,
+        "yshift": 12,
+        "font": {"size": 11, "color": colour},
+    }
 
 
 def _segment(go: Any, ends: Sequence[float], y: int, colour: str, width: float, *, dash: str) -> Any:
@@ -498,7 +587,9 @@ def _hover_of(row: Row, axis: Axis) -> str:
     lines = [f"<b>{_text(row.label)}</b>: {_text(row.verdict)}"]
     lines.append(f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}")
     if interval.lo is not None:
-        lines[-1] += f" ({wording.span(interval.lo, interval.hi, axis.digits)}), adjusted p {wording.p_value(row.p)}"
+        lines[-1] += (
+            f" ({wording.span(interval.lo, interval.hi, axis.digits)}), adjusted p {wording.p_value(row.p)}"
+        )
     if interval.images_lo is not None:
         lines.append(f"for new images {wording.span(interval.images_lo, interval.images_hi, axis.digits)}")
     lines.append(wording.count(row.n, "seed"))
@@ -514,20 +605,75 @@ def _number(value: float | None, found: Response) -> str:
     return f"{wording.plain(value, found.digits)} {found.unit}".strip()
 
 
-def _places(points: Sequence[Cost]) -> list[str]:
-    """Where names stand: above a point, or below where another one is near above it."""
-    spread = (max(p.mean for p in points) - min(p.mean for p in points)) or 1.0
-    widest = (math.log(max(p.cost for p in points)) - math.log(min(p.cost for p in points))) or 1.0
+def _beside(place: Any, found: Response) -> Any:
+    """Where the dots of a level stand: just after its mark, which would cover them."""
+    if found.scale == "named":
+        return place + 0.26
+    known = [level.x for level in found.levels if level.x is not None]
+    if found.scale == "log":
+        return place * (max(known) / min(known)) ** 0.018
+    return place + 0.018 * (max(known) - min(known))
 
-    def crowded(p: Cost) -> bool:
-        return any(
-            q is not p
-            and 0 <= q.mean - p.mean < 0.18 * spread
-            and abs(math.log(q.cost) - math.log(p.cost)) < 0.16 * widest
-            for q in points
+
+def _level_range(points: Sequence[Cost]) -> tuple[float, float]:
+    """Values to show, without those so far from the baseline that the others would be one line."""
+    base = next((p.mean for p in points if p.verdict is None), points[0].mean)
+    limit = reach((max(abs(p.high - base), abs(p.low - base)) for p in points), 0.0)
+    inside = [e for p in points for e in (p.low, p.high) if abs(p.mean - base) <= limit] or [base]
+    return min(inside), max(inside)
+
+
+def _powers(ends: tuple[float, float]) -> list[float]:
+    """Round costs for the ticks of an axis with these logarithms at its ends."""
+    powers = range(math.floor(ends[0]) - 1, math.ceil(ends[1]) + 2)
+    steps = (1,) if ends[1] - ends[0] > 3 else (1, 2, 5)
+    return [step * 10.0**power for power in powers for step in steps]
+
+
+def _captions(
+    points: Sequence[Cost], low: float, high: float, unit: str, digits: int
+) -> list[dict[str, Any]]:
+    """Names of the points. Those that stand together share one, and one that is off the scale tells its value."""
+    width = math.log10(max(p.cost for p in points) / min(p.cost for p in points)) or 1.0
+    groups: list[list[Cost]] = []
+    for point in sorted(points, key=lambda p: -p.mean):
+        near = next(
+            (
+                group
+                for group in groups
+                if abs(math.log10(group[-1].cost / point.cost)) < 0.14 * width
+                and (group[-1].mean - point.mean < 0.09 * (high - low) or group[-1].mean < low)
+                and (group[-1].mean < low) == (point.mean < low)
+            ),
+            None,
         )
+        if near is None:
+            groups.append([point])
+        else:
+            near.append(point)
+    captions = []
+    for group in groups:
+        off = not low <= group[0].mean <= high
+        value = f" ({wording.plain(group[0].mean, digits)} {unit})" if off and len(group) == 1 else ""
+        names = [p.label for p in group]
+        text = wording.listing(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
+        captions.append(
+            {
+                "x": math.log10(group[0].cost) if _is_wide(points) else group[0].cost,
+                "y": min(max(group[0].mean, low), high),
+                "text": _wrap(text + value, 34),
+                "showarrow": False,
+                "yanchor": "bottom",
+                "yshift": 8,
+                "font": {"size": 11, "color": MUTED},
+            }
+        )
+    return captions
 
-    return ["bottom center" if crowded(p) else "top center" for p in points]
+
+def _is_wide(points: Sequence[Cost]) -> bool:
+    """Costs so far apart that their axis is logarithmic."""
+    return max(p.cost for p in points) > 4 * min(p.cost for p in points)
 
 
 def _titled(metric: str, unit: str) -> str:

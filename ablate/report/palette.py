@@ -22,20 +22,11 @@ DARK_OF: dict[str, str] = {
     "#9b2c6f": "#e48dc2",  # purple
     "#007a5a": "#4cc9a0",  # green
     "#2b7bb0": "#8cc7f0",  # sky
-    # Steps of one ramp, for levels that have an order.
-    "#3b1f6b": "#b8a1ec",
-    "#2f4b9c": "#8fb0f5",
-    "#1f7a9c": "#6cc7dd",
-    "#1d8a6c": "#63d2a4",
-    "#5c8a1e": "#abd35f",
-    "#9c7a00": "#e8cb4f",
 }
 
 BLUE, VERMILLION, OCHRE, PURPLE, GREEN, SKY = "#00609c", "#b3430d", "#8f5f00", "#9b2c6f", "#007a5a", "#2b7bb0"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, OCHRE, SKY)
-"""For arms without an order."""
-RAMP = ("#3b1f6b", "#2f4b9c", "#1f7a9c", "#1d8a6c", "#5c8a1e", "#9c7a00")
-"""For arms whose levels have an order, from low to high."""
+"""For curves that share a figure, the reference aside."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +59,3 @@ def mark(verdict: str | None) -> Mark:
 def fade(colour: str, opacity: float) -> str:
     """A colour of this palette, see-through. opacity in [0, 1]."""
     return f"{colour}{round(255 * opacity):02x}"
-
-
-def ordered(n: int) -> tuple[str, ...]:
-    """n colours along the ramp, as far apart as it allows; they repeat beyond its length."""
-    if n <= 1:
-        return RAMP[2:3] * n
-    last = len(RAMP) - 1
-    return tuple(RAMP[round(i * last / (n - 1))] for i in range(n)) if n <= len(RAMP) else tuple(RAMP[i % len(RAMP)] for i in range(n))
-
-
-def unordered(n: int) -> tuple[str, ...]:
-    return tuple(SERIES[i % len(SERIES)] for i in range(n))

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ablate.analysis import words
 from ablate.analysis.rules import AA_ARM, Rules
-from ablate.analysis.verdict import Analysis, Comparison, Effect
+from ablate.analysis.verdict import Analysis, Comparison, Effect, undecided
 from ablate.analysis.verdict import Summary as Figures
 from ablate.report import wording
 
@@ -192,7 +192,7 @@ class ArmCurves:
 class Curves:
     """One quantity (loss, accuracy, …) over training, for a reference and the arms held against it.
 
-    low, high: range to show, narrower than the data where `cut`. ordered: the arms are levels that have an order.
+    low, high: range to show, narrower than the data where `cut`.
     """
 
     quantity: str
@@ -203,7 +203,6 @@ class Curves:
     high: float
     log: bool = False
     cut: bool = False
-    ordered: bool = False
 
 
 @dataclass(frozen=True)
@@ -295,6 +294,18 @@ class RunRow:
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """Runs of an arm that went wrong in the same way, or are missing. seeds: in words. run_ids: where there are any."""
+
+    label: str
+    seeds: str
+    phase: str
+    outcome: str
+    reason: str
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph)."""
 
@@ -318,17 +329,13 @@ class Summary:
     interactions: Interactions | None
     confusion: Confusion | None
     runs: tuple[RunRow, ...]
+    trouble: tuple[Trouble, ...]
     counts: tuple[tuple[str, int], ...]
     methods: tuple[tuple[str, str], ...]
     looks: tuple[tuple[str, ...], ...]
     environment: tuple[tuple[str, str], ...]
     reproduce: tuple[str, ...]
     text: str
-
-    @property
-    def trouble(self) -> tuple[RunRow, ...]:
-        """Runs that are missing, or ended without a usable result."""
-        return tuple(run for run in self.runs if run.outcome != "finished")
 
 
 GROUPS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
@@ -340,7 +347,7 @@ GROUPS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
         "any difference is smaller than the margin",
         frozenset({"no practical effect"}),
     ),
-    ("open", "Don’t know yet", "the interval holds both a difference that matters and none", frozenset({"inconclusive"})),
+    ("open", "Don’t know yet", "more than one answer still fits the interval", frozenset({"inconclusive"})),
     ("unstable", "Unstable", "training diverged under some seeds", frozenset({"unstable"})),
     (
         "void",
@@ -387,6 +394,9 @@ class _Writer:
         self.fits |= {c.arm: c.fit for c in self.analysis.comparisons}
         self.replicates = material.replicates
         self.report = self.replicates[self.replicates["phase"] == REPORT]
+        self.planned: dict[tuple[str, str], list[int]] = {}
+        for run in self.record.get("runs", []):
+            self.planned.setdefault((run["arm"], run["phase"]), []).append(run["seed"])
         self.rows = {row.arm: row for row in (self._comparison_row(c) for c in self.analysis.comparisons)}
 
     def summary(self) -> Summary:
@@ -407,7 +417,9 @@ class _Writer:
             axis=self._axis(rows),
             groups=self._groups(),
             rows=rows,
-            cells=tuple(self._raw_row(cell, "arm") for cell in self.analysis.cells if cell.arm != self.rules.reference),
+            cells=tuple(
+                self._raw_row(cell, "arm") for cell in self.analysis.cells if cell.arm != self.rules.reference
+            ),
             components=self._components(),
             sections=tuple(self._sections()),
             costs=self._costs(),
@@ -415,6 +427,7 @@ class _Writer:
             interactions=self._interactions(),
             confusion=self._confusion(),
             runs=runs,
+            trouble=_troubles(runs),
             counts=(
                 ("planned", counts.planned),
                 ("finished", counts.finished),
@@ -436,10 +449,16 @@ class _Writer:
 
     def _label(self, arm: str) -> str:
         if arm == self.rules.reference:
-            return "Full" if arm == "full" else "Baseline" if arm == "baseline" else words.label(arm, self.rules)
+            return (
+                "Full" if arm == "full" else "Baseline" if arm == "baseline" else words.label(arm, self.rules)
+            )
         if arm == AA_ARM:
             return "A/A: the baseline again"
         return words.label(arm, self.rules)
+
+    def _the(self, arm: str) -> str:
+        """A reference within a sentence."""
+        return {"baseline": "the baseline", "full": "the full arm"}.get(arm, self._label(arm))
 
     def _interval(self, item: Comparison | Effect) -> Interval:
         estimate = item.effect if isinstance(item, Comparison) else item.estimate
@@ -474,12 +493,20 @@ class _Writer:
             every = f"Every {noun} is" if len(items) > 1 else f"The {noun} is"
             return first, f"{every} settled, with {wording.count(analysis.pairs, 'seed')} each at most."
         n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
-        many = f"{wording.count(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
+        many = (
+            f"{wording.count(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
+        )
         if not n80:
-            return first, f"{many}, and no number of seeds within reach would settle {wording.verb(len(open_items), 'it', 'them')}."
+            return (
+                first,
+                f"{many}, and no number of seeds within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
+            )
         reach = f"{n80[0]} seeds" if n80[0] == n80[-1] else f"{n80[0]} to {n80[-1]} seeds"
         which = "" if len(n80) == len(open_items) else f" ({len(n80)} of them)"
-        return first, f"{many}: to settle {wording.verb(len(open_items), 'it', 'them')}{which} with a chance of 80 % takes {reach} in all."
+        return (
+            first,
+            f"{many}: to settle {wording.verb(len(open_items), 'it', 'them')}{which} with a chance of 80 % takes {reach} in all.",
+        )
 
     def _notices(self) -> Iterable[Notice]:
         analysis, runs = self.analysis, self.analysis.runs
@@ -488,14 +515,14 @@ class _Writer:
         if analysis.provisional:
             yield Notice(
                 "provisional",
-                f"Provisional: {runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in. "
+                f"{runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in. "
                 "Verdicts are read when a look is complete; until then an effect is only a first impression.",
             )
         elif runs.missing:
             yield Notice(
                 "provisional",
-                f"The study is not complete: {wording.count(runs.missing, 'run')} of {runs.planned} "
-                f"{wording.verb(runs.missing, 'is', 'are')} still missing.",
+                f"{wording.count(runs.missing, 'run')} of {runs.planned} {wording.verb(runs.missing, 'is', 'are')} not in yet. "
+                "Settled verdicts stand; open ones may change.",
             )
         if runs.failed:
             yield Notice(
@@ -503,7 +530,11 @@ class _Writer:
                 f"{wording.count(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
                 f"the {wording.verb(runs.failed, 'reason stands', 'reasons stand')} under Runs.",
             )
-        for column, what in (("device", "kinds of device"), ("torch", "versions of torch"), ("fused", "kinds of fusion")):
+        for column, what in (
+            ("device", "kinds of device"),
+            ("torch", "versions of torch"),
+            ("fused", "kinds of fusion"),
+        ):
             found = self._mixture(column)
             if len(found) > 1:
                 parts = wording.listing(f"{name} ({wording.count(n, 'run')})" for name, n in found.items())
@@ -517,7 +548,9 @@ class _Writer:
             return {}
         known = self.report[self.report["outcome"] == "finished"][column].dropna().astype(str)
         names = known.str.replace(r":\d+$", "", regex=True) if column == "device" else known
-        return {str(name): int(n) for name, n in names[names != ""].value_counts(sort=False).sort_index().items()}
+        return {
+            str(name): int(n) for name, n in names[names != ""].value_counts(sort=False).sort_index().items()
+        }
 
     def _facts(self) -> Iterable[tuple[str, str]]:
         record, analysis = self.record, self.analysis
@@ -530,16 +563,14 @@ class _Writer:
             "fractional": "a fraction of all combinations",
         }.get(self.rules.design, self.rules.design)
         arms = wording.count(len(self.arms) - 1, "arm")
-        yield "Compared", f"{arms} with the {self._label(self.rules.reference).lower()}: {design}, {self._seeds()}"
+        yield "Compared", f"{arms} with {self._the(self.rules.reference)}: {design}, {self._seeds()}"
         if training := _outline(reference.get("config", {})):
             yield "Baseline" if self.rules.reference == "baseline" else "Reference", training
         data = reference.get("data", {})
         named = (reference.get("config", {}) or {}).get("data")
         name = named.get("name", "") if isinstance(named, Mapping) else ""
         if data.get("train"):
-            sizes = (
-                f"{data['train']:,} images to train on, {data['validation']:,} to validate, {data['test']:,} to test"
-            )
+            sizes = f"{data['train']:,} images to train on, {data['validation']:,} to validate, {data['test']:,} to test"
             yield "Data", f"{name}: {sizes}" if name else sizes
         elif name:
             yield "Data", str(name)
@@ -547,11 +578,13 @@ class _Writer:
         margin = f"{wording.plain(self.margin, self.digits).rstrip('0').rstrip('.')} {self.unit}".strip()
         yield "Judged by", f"{self.rules.metric}, {orientation}; a difference counts from {margin}"
         yield "Cost", self._cost_words()
-        if date := self.material.environment.get("date") or self.material.environment.get("recorded"):
-            yield "Date", str(date)
         if plan := record.get("plan"):
             looks = len(self.rules.schedule())
-            state = f"look {analysis.look} of {looks}" if analysis.look else f"before the first of {wording.count(looks, 'look')}"
+            state = (
+                f"look {analysis.look} of {looks}"
+                if analysis.look
+                else f"before the first of {wording.count(looks, 'look')}"
+            )
             yield "Plan", f"{plan}, {state}"
 
     def _seeds(self) -> str:
@@ -579,24 +612,30 @@ class _Writer:
     def _copied(self) -> pd.Series[bool]:
         if "source_run" not in self.replicates.columns:
             return pd.Series(False, index=self.replicates.index)
-        return self.replicates["source_run"].map(lambda value: isinstance(value, str) and bool(value)).astype(bool)
+        return (
+            self.replicates["source_run"]
+            .map(lambda value: isinstance(value, str) and bool(value))
+            .astype(bool)
+        )
 
     # --- verdicts -------------------------------------------------------------------------------------------------
 
     def _axis(self, rows: Sequence[Row]) -> Axis:
-        ends = [
-            end
+        shown = [
+            [e for e in (row.interval.lo, row.interval.hi, row.interval.estimate) if e is not None]
             for row in rows
-            for end in (row.interval.lo, row.interval.hi, row.interval.estimate)
-            if end is not None and row.kind != "baseline"
+            if row.kind != "baseline"
         ]
-        limit = _reach([abs(e) for e in ends], 2.0 * self.margin)
+        # By arm, not by end: the near end of an interval must not be the step that lets its far end in.
+        limit = reach((max(abs(e) for e in ends) for ends in shown if ends), 2.0 * self.margin)
+        ends = [e for row in shown for e in row]
         low = max(-limit, min([*ends, -1.5 * self.margin]))
         high = min(limit, max([*ends, 1.5 * self.margin]))
         pad = 0.04 * (high - low)
-        cut = any(e < low - 1e-12 or e > high + 1e-12 for e in ends)
-        low, high = low - pad, high + pad
-        return Axis(low, high, self.margin, self.unit, self.digits, _ticks(low, high), cut)
+        cut = any(e < low - pad or e > high + pad for e in ends)
+        return Axis(
+            low - pad, high + pad, self.margin, self.unit, self.digits, _ticks(low - pad, high + pad), cut
+        )
 
     def _groups(self) -> tuple[Group, ...]:
         items = [(item, i) for i, item in enumerate(_items(self.analysis))]
@@ -607,6 +646,7 @@ class _Writer:
             if sign is not None:
                 mine.sort(key=lambda pair: sign * (self._interval(pair[0]).estimate or 0.0))
             if mine:
+                meaning = meaning.replace("the baseline", self._the(self.rules.reference))
                 groups.append(Group(key, title, meaning, tuple(self._finding(item, i) for item, i in mine)))
         return tuple(groups)
 
@@ -624,11 +664,13 @@ class _Writer:
     def _notes(self, item: Comparison) -> tuple[str, ...]:
         notes = []
         if item.cost_ratio is not None:
-            notes.append(f"{wording.ratio(item.cost_ratio)} {'device time' if item.cost_is_time else 'compute'}")
+            notes.append(wording.share(item.cost_ratio, "device time" if item.cost_is_time else "compute"))
         if item.parameter_ratio is not None:
-            notes.append(f"{wording.ratio(item.parameter_ratio)} parameters")
+            notes.append(wording.share(item.parameter_ratio, "parameters"))
         if item.test_effect is not None:
-            notes.append(f"test {wording.signed(self._shown(item.test_effect), self.digits)} {self.unit}".strip())
+            notes.append(
+                f"test {wording.signed(self._shown(item.test_effect), self.digits)} {self.unit}".strip()
+            )
         if trouble := _trouble(item.failed, item.diverged, item.missing):
             notes.append(trouble)
         return tuple(notes)
@@ -699,7 +741,9 @@ class _Writer:
             fit=tuple(d.words for d in raw.fit),
             trouble=_trouble(raw.failed, raw.diverged, raw.missing),
             levels=tuple((name, wording.level(value)) for name, value in levels.items()),
-            present=tuple(levels.get(f) == _only_level(self.record, f) for f in self._components()) if levels else (),
+            present=tuple(levels.get(f) == _only_level(self.record, f) for f in self._components())
+            if levels
+            else (),
         )
 
     def _components(self) -> tuple[str, ...]:
@@ -733,7 +777,15 @@ class _Writer:
             )
             low, high = raw.mean if raw.low is None else raw.low, raw.mean if raw.high is None else raw.high
             costs.append(
-                Cost(label, cost, raw.mean * self.factor, low * self.factor, high * self.factor, verdict, not beaten)
+                Cost(
+                    label,
+                    cost,
+                    raw.mean * self.factor,
+                    low * self.factor,
+                    high * self.factor,
+                    verdict,
+                    not beaten,
+                )
             )
         return tuple(costs) if len({c.cost for c in costs}) > 1 else ()
 
@@ -758,7 +810,9 @@ class _Writer:
             arms = [arm for arms in by_factor.values() for arm in arms]
             yield self._section(0, "All combinations", "", arms, bands, "Every combination that was run.")
             return
-        single = [arm for factor, arms in by_factor.items() if len(arms) == 1 or factor is None for arm in arms]
+        single = [
+            arm for factor, arms in by_factor.items() if len(arms) == 1 or factor is None for arm in arms
+        ]
         index = 0
         for factor, arms in by_factor.items():
             if factor is not None and len(arms) > 1:
@@ -780,13 +834,18 @@ class _Writer:
         return f"The baseline stands at {wording.level(base)}." if base is not None else ""
 
     def _section(
-        self, index: int, title: str, code: str, arms: list[str], bands: dict[tuple[str, str], Line], intro: str
+        self,
+        index: int,
+        title: str,
+        code: str,
+        arms: list[str],
+        bands: dict[tuple[str, str], Line],
+        intro: str,
     ) -> Section:
         comparisons = {c.arm: c for c in self.analysis.comparisons}
         reference = next((comparisons[a].reference for a in arms if a in comparisons), self.rules.reference)
         response = self._response(title, code, arms, reference)
-        ordered = response is not None and response.scale != "named"
-        if ordered and response is not None:
+        if response is not None and response.scale != "named":
             arms = [level.arm for level in response.levels if level.arm != reference]
         return Section(
             f"factor-{index}",
@@ -795,14 +854,17 @@ class _Writer:
             intro,
             tuple(self._remarks([reference, *arms])),
             response,
-            tuple(self._curves(arms, reference, bands, code, ordered=ordered)),
+            tuple(self._curves(arms, reference, bands, code)),
             self._effect_pairs() if self.rules.factorial else self._pairs(arms, reference),
         )
 
     def _remarks(self, arms: Iterable[str]) -> Iterable[tuple[str, str]]:
         for arm in arms:
-            for found in self.fits.get(arm, ()):
-                yield self._label(arm), f"{found.words}: {found.detail}" if found.detail else found.words
+            if fits := self.fits.get(arm):
+                yield (
+                    self._label(arm),
+                    "; ".join(f"{d.words} ({d.detail})" if d.detail else d.words for d in fits),
+                )
 
     def _response(self, title: str, factor: str, arms: list[str], reference: str) -> Response | None:
         comparisons = {c.arm: c for c in self.analysis.comparisons}
@@ -813,7 +875,13 @@ class _Writer:
         scale = _scale(places.values()) if factor else "named"
         levels = []
         for arm, place in places.items():
-            raw = summaries[arm] if arm in summaries else comparisons[arm].summary if arm in comparisons else None
+            raw = (
+                summaries[arm]
+                if arm in summaries
+                else comparisons[arm].summary
+                if arm in comparisons
+                else None
+            )
             dots = self._values(arm)
             if raw is None and not dots:
                 continue
@@ -856,7 +924,10 @@ class _Writer:
         finished = self.report[self.report["outcome"] == "finished"][["arm", "seed"]]
         usable = set(finished["arm"])
         done = pd.MultiIndex.from_frame(finished)
-        keep = pd.MultiIndex.from_frame(curves[["arm", "seed"]]).isin(done) | ~curves["arm"].isin(usable).to_numpy()
+        keep = (
+            pd.MultiIndex.from_frame(curves[["arm", "seed"]]).isin(done)
+            | ~curves["arm"].isin(usable).to_numpy()
+        )
         groups = curves[keep].groupby(["arm", "metric", "epoch"], sort=True)["value"]
         table = groups.agg(["mean", "min", "max", "count"]).reset_index()
         means = table.groupby("metric")["mean"].mean()
@@ -883,8 +954,6 @@ class _Writer:
         reference: str,
         bands: dict[tuple[str, str], Line],
         factor: str,
-        *,
-        ordered: bool,
     ) -> Iterable[Curves]:
         quantities: dict[str, list[str]] = {}
         for arm, metric in bands:
@@ -914,16 +983,16 @@ class _Writer:
                 continue
             unit = "%" if everything[0].percent else ""
             low, high, log, cut = _range(everything)
-            yield Curves(
-                quantity, unit, base if base.lines else None, mine, low, high, log=log, cut=cut, ordered=ordered
-            )
+            yield Curves(quantity, unit, base if base.lines else None, mine, low, high, log=log, cut=cut)
 
     def _pairs(self, arms: list[str], reference: str) -> Pairs:
         rows = [self.rows[arm] for arm in arms if arm in self.rows]
         mine = self.report[self.report["arm"].isin([reference, *arms])]
         found = {
             (str(arm), int(seed)): (str(outcome), float(value))
-            for arm, seed, outcome, value in zip(mine["arm"], mine["seed"], mine["outcome"], mine["value"], strict=True)
+            for arm, seed, outcome, value in zip(
+                mine["arm"], mine["seed"], mine["outcome"], mine["value"], strict=True
+            )
         }
         seeds = tuple(sorted({seed for _, seed in found}))
 
@@ -954,7 +1023,8 @@ class _Writer:
             "",
             (),
             tuple(
-                (row, tuple(d[s] * self.factor if s in d else "" for s in seeds)) for row, d in ((r, effects[r.arm]) for r in rows)
+                (row, tuple(d[s] * self.factor if s in d else "" for s in seeds))
+                for row, d in ((r, effects[r.arm]) for r in rows)
             ),
         )
 
@@ -967,20 +1037,36 @@ class _Writer:
             return None
         base = _row_shares(confusion[reference])
         recorded = (self.arms.get(reference, {}).get("data") or {}).get("classes") or ()
-        classes = tuple(map(str, recorded)) if len(recorded) == len(base) else tuple(map(str, range(len(base))))
+        classes = (
+            tuple(map(str, recorded)) if len(recorded) == len(base) else tuple(map(str, range(len(base))))
+        )
         arms = tuple(
             ClassShift(arm, self._label(arm), _table(_row_shares(confusion[arm]) - base))
             for arm in self.arms
             if arm != reference and arm in confusion and confusion[arm].shape == base.shape
         )
-        return Confusion(classes, self._label(reference), _table(base), arms)
+        return Confusion(classes, self._the(reference), _table(base), arms)
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
     def _runs(self) -> tuple[RunRow, ...]:
         found = [self._run(row) for row in self.replicates.to_dict("records")]
         found += [
-            RunRow(arm, self._label(arm), seed, phase, "missing", None, None, None, None, "", "", "not run yet", "")
+            RunRow(
+                arm,
+                self._label(arm),
+                seed,
+                phase,
+                "missing",
+                None,
+                None,
+                None,
+                None,
+                "",
+                "",
+                "not run yet",
+                "",
+            )
             for arm, seed, phase in self._missing()
         ]
         place = {arm: i for i, arm in enumerate(self.arms)}
@@ -993,7 +1079,11 @@ class _Writer:
 
         def number(name: str) -> float | None:
             value = row.get(name)
-            return float(value) if isinstance(value, int | float | np.number) and math.isfinite(float(value)) else None
+            return (
+                float(value)
+                if isinstance(value, int | float | np.number) and math.isfinite(float(value))
+                else None
+            )
 
         arm, epochs = str(row["arm"]), number("epochs")
         finished = row["outcome"] == "finished"
@@ -1014,20 +1104,24 @@ class _Writer:
         )
 
     def _missing(self) -> Iterable[tuple[str, int, str]]:
-        """Runs that are due and not there. Which are due is the analysis' to say; it counts them, arm by arm."""
+        """Runs that are due and not there: up to the next look for what is open and its reference, else to the last."""
         analysis = self.analysis
-        due = {(c.arm, REPORT): c.missing for c in analysis.comparisons}
-        due |= {(s.arm, REPORT): s.missing for s in (analysis.baseline, *analysis.references, *analysis.cells)}
-        if analysis.aa is not None:
-            due[analysis.aa.arm, "A/A"] = analysis.aa.missing
-        there = set(zip(self.replicates["arm"], self.replicates["seed"], self.replicates["phase"], strict=True))
-        for (arm, phase), missing in due.items():
-            absent = [
-                (arm, int(run["seed"]), phase)
-                for run in self.record.get("runs", [])
-                if run["arm"] == arm and run["phase"] == phase and (arm, run["seed"], phase) not in there
-            ]
-            yield from absent[:missing]
+        going_on = set(undecided(analysis))
+        going_on |= {self.rules.reference_of(arm) for arm in going_on} | (
+            {self.rules.reference} if going_on else set()
+        )
+        there = set(
+            zip(self.replicates["arm"], self.replicates["seed"], self.replicates["phase"], strict=True)
+        )
+        absent = []
+        for run in self.record.get("runs", []):
+            pairs = analysis.next_look.pairs if run["arm"] in going_on else analysis.pairs
+            due = self.planned.get((run["arm"], run["phase"]), [])[: max(pairs, analysis.pairs)]
+            key = (run["arm"], run["seed"], run["phase"])
+            if run["seed"] in due and key not in there:
+                absent.append(key)
+        # The analysis has the last word on how many; it knows whether the study is over.
+        yield from absent[: analysis.runs.missing]
 
     # --- methods --------------------------------------------------------------------------------------------------
 
@@ -1080,7 +1174,7 @@ class _Writer:
             "freedom; an arm noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0.",
         )
         yield (
-            "Trouble",
+            "Failures and divergence",
             "A failed run counts as missing. A run whose loss is no longer finite has diverged: that is a result, and an arm "
             "with one is called unstable, unless the others already show that it hurts. Runs that are identical under "
             "different seeds, or identical to the baseline’s, are no comparison; weights and losses tell, never the metric.",
@@ -1093,7 +1187,7 @@ class _Writer:
         if any(c.ci_new_images for c in analysis.comparisons):
             yield "It holds for these validation images; the wider interval beside it is for new ones."
         else:
-            yield "It holds for these validation images: for new images of the same kind it would be wider."
+            yield "It holds for this validation set: for new data of the same kind it would be wider."
         if rules.retunes:
             yield f"Settings that were tuned stand at the values found, by {wording.count(rules.retunes, 'search', 'searches')}; a search is noisy too."
         else:
@@ -1122,7 +1216,9 @@ class _Writer:
         return tuple(steps)
 
 
-_VERDICT = re.compile(r" (?:clearly |helps|hurts|makes no |is inconclusive|is unstable|is no comparison|cannot be )")
+_VERDICT = re.compile(
+    r" (?:clearly |helps|hurts|makes no |is inconclusive|is unstable|is no comparison|cannot be )"
+)
 """Where the subject of a sentence ends."""
 
 # --- small readings ---------------------------------------------------------------------------------------------------
@@ -1137,8 +1233,32 @@ def _verdict_words(item: Comparison) -> str:
 
 
 def _trouble(failed: int, diverged: int, missing: int) -> str:
-    parts = [f"{n} {word}" for n, word in ((diverged, "diverged"), (failed, "failed"), (missing, "missing")) if n]
+    parts = [
+        f"{n} {word}" for n, word in ((diverged, "diverged"), (failed, "failed"), (missing, "missing")) if n
+    ]
     return wording.listing(parts) if parts else ""
+
+
+def _troubles(runs: Iterable[RunRow]) -> tuple[Trouble, ...]:
+    """Failures first, then divergences, then what is missing."""
+    together: dict[tuple[str, str, str, str], list[RunRow]] = {}
+    for run in runs:
+        if run.outcome != "finished":
+            together.setdefault((run.outcome, run.label, run.phase, run.reason), []).append(run)
+    order = {"failed": 0, "diverged": 1}
+    return tuple(
+        Trouble(
+            label,
+            wording.seeds([run.seed for run in found]),
+            phase,
+            outcome,
+            reason,
+            tuple(run.run_id for run in found if run.run_id),
+        )
+        for (outcome, label, phase, reason), found in sorted(
+            together.items(), key=lambda item: order.get(item[0][0], 2)
+        )
+    )
 
 
 def _sentence(text: str) -> str:
@@ -1173,7 +1293,9 @@ def _outline(config: Any) -> str:
     if isinstance(training, Mapping) and "epochs" in training:
         parts.append(wording.count(int(training["epochs"]), "epoch"))
     if not parts:
-        parts = [f"{k} {wording.level(v)}" for k, v in config.items() if not isinstance(v, Mapping | list)][:5]
+        parts = [f"{k} {wording.level(v)}" for k, v in config.items() if not isinstance(v, Mapping | list)][
+            :5
+        ]
     return " · ".join(parts)
 
 
@@ -1219,7 +1341,7 @@ def _scale(levels: Iterable[Any]) -> Literal["linear", "log", "named"]:
     return "log" if unevenness(np.log(numbers)) < unevenness(numbers) - 1e-9 else "linear"
 
 
-def _reach(sizes: Iterable[float], least: float) -> float:
+def reach(sizes: Iterable[float], least: float) -> float:
     """How far a scale goes: to the largest size, leaving out those FAR beyond the rest."""
     known = sorted(s for s in sizes if math.isfinite(s))
     limit = max([least, *known[: (len(known) + 1) // 2]])
@@ -1242,7 +1364,7 @@ def _range(lines: Sequence[Line]) -> tuple[float, float, bool, bool]:
     """(low, high, log, cut) of an axis for these curves: one arm that explodes must not flatten the others."""
     low = min(min(line.low) for line in lines)
     tops = [max(line.high) for line in lines]
-    high = _reach(tops, 0.0) if low >= 0 else max(tops)
+    high = reach(tops, 0.0) if low >= 0 else max(tops)
     cut = high < max(tops)
     log = low > 0 and high / low > 100
     if log:

@@ -32,7 +32,9 @@ def plain(value: float | None, digits: int) -> str:
 def signed(value: float | None, digits: int) -> str:
     """A difference: its sign always stands, except for nought."""
     text = plain(value, digits)
-    positive = value is not None and math.isfinite(value) and value > 0 and any(c in "123456789" for c in text)
+    positive = (
+        value is not None and math.isfinite(value) and value > 0 and any(c in "123456789" for c in text)
+    )
     return f"+{text}" if positive else text
 
 
@@ -44,12 +46,15 @@ def span(lo: float | None, hi: float | None, digits: int) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """`2.6×`; three digits where they tell something."""
+    """`2.6×`, `0.27×`, `120×`."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    if value >= 100:
-        return f"{value:,.0f}×"
-    return f"{value:.1f}×" if value >= 10 else f"{value:.2f}×"
+    return f"{value:,.0f}×" if value >= 100 else f"{value:.1f}×" if value >= 0.95 else f"{value:.2g}×"
+
+
+def share(value: float, what: str) -> str:
+    """A ratio and what it is of: `2.6× the compute`, `the same compute`."""
+    return f"the same {what}" if 0.995 <= value <= 1.005 else f"{ratio(value)} the {what}"
 
 
 def p_value(p: float | None) -> str:
@@ -106,3 +111,19 @@ def listing(words: Iterable[str]) -> str:
 
 def verb(n: int, one: str, many: str) -> str:
     return one if n == 1 else many
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """`seed 4`, `seeds 5 to 9`, `seeds 0, 2 and 5 to 9`."""
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    parts = [
+        text
+        for run in runs
+        for text in ([str(n) for n in run] if len(run) < 3 else [f"{run[0]} to {run[-1]}"])
+    ]
+    return f"{'seed' if sum(map(len, runs)) == 1 else 'seeds'} {listing(parts)}"

@@ -291,6 +291,27 @@ def attempts(store: Store, study: str) -> dict[str, int]:
     return highest
 
 
+def refuse_deleted(store: Store, study: str) -> None:
+    """Raise StoreError where the study's experiment was deleted in MLflow: nothing could be recorded there."""
+    if not store.exists:
+        return
+    if store.database is not None:
+        with _sql(store) as db:
+            found = db.execute(
+                "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage <> 'active'", [study]
+            ).fetchone()
+            identity = found and found[0]
+    else:
+        experiment = _client(store).get_experiment_by_name(study)
+        identity = experiment.experiment_id if experiment and experiment.lifecycle_stage != "active" else None
+    if identity:
+        raise StoreError(
+            "the experiment was deleted in MLflow",
+            place=study,
+            hint=f"restore it with `mlflow experiments restore -x {identity}`, or rename the study",
+        )
+
+
 def _last(points: Mapping[str, list[tuple[int, float]]], metric: str) -> float:
     values = points.get(metric)
     return values[-1][1] if values else math.nan

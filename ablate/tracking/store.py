@@ -66,9 +66,12 @@ class Store:
 
 def here() -> Store:
     """The store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
-    root = Path("mlruns")
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return Store(uri or f"{SCHEME}{root / 'mlflow.db'}", root)
+    # Absolute, because MLflow keeps connections by name for as long as the process lives.
+    root = Path("mlruns").resolve()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SCHEME}{root / 'mlflow.db'}"
+    if uri.startswith(SCHEME):
+        uri = SCHEME + str(Path(uri.removeprefix(SCHEME)).resolve())
+    return Store(uri, root)
 
 
 @cache

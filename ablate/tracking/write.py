@@ -381,11 +381,7 @@ class _Delivery:
                     name, artifact_location=location, tags=kind
                 )
             elif found.lifecycle_stage != "active":
-                raise StoreError(
-                    "the experiment was deleted in MLflow",
-                    place=name,
-                    hint=f"restore it with `mlflow experiments restore -x {found.experiment_id}`, or rename the study",
-                )
+                raise StoreError("the experiment was deleted in MLflow", place=name)
             else:
                 self._experiments[name] = found.experiment_id
         return self._experiments[name]
@@ -541,11 +537,12 @@ def _run_name(run: Mapping[str, Any]) -> str:
 
 def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow import MlflowClient
+
     # MLflow announces its migrations as a server would; here they are a detail.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from mlflow import MlflowClient
-
     return MlflowClient(uri)
 
 

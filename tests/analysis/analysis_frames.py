@@ -43,7 +43,9 @@ def row(arm: str, seed: int, value: float, **more) -> dict:
     }
 
 
-def replicates(differences: Mapping[str, Sequence[float]], *, base: Sequence[float] | None = None) -> pd.DataFrame:
+def replicates(
+    differences: Mapping[str, Sequence[float]], *, base: Sequence[float] | None = None
+) -> pd.DataFrame:
     """A frame in which arm − baseline is exactly what is asked for, up to rounding, seeds 0, 1, … ."""
     longest = max((len(d) for d in differences.values()), default=0)
     # Powers of two, so that base + d − base loses nothing to rounding that a six-digit test could see.

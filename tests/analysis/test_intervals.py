@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from analysis_frames import V3, V4
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,7 +26,6 @@ from ablate.analysis.intervals import (
     verdict_codes,
 )
 from ablate.analysis.rules import declared_alphas, extra_alpha
-from analysis_frames import V3, V4
 
 
 def look(differences, *, alpha, k, margin=0.5, q=0.0, kept=None):
@@ -111,7 +111,9 @@ def test_four_arms_agree_with_statsmodels_bonferroni_intervals():
     d = rng.normal(0.3, 1, (4, 9))
     found = look(d, alpha=0.05, k=4)
     for i, row in enumerate(d):
-        assert (found.lo[i], found.hi[i]) == pytest.approx(DescrStatsW(row).tconfint_mean(0.05 / 4), rel=1e-10)
+        assert (found.lo[i], found.hi[i]) == pytest.approx(
+            DescrStatsW(row).tconfint_mean(0.05 / 4), rel=1e-10
+        )
     raw = [stats.ttest_1samp(row, 0).pvalue for row in d]
     assert found.p_adjusted == pytest.approx(multipletests(raw, 0.05, method="bonferroni")[1], rel=1e-10)
 
@@ -163,9 +165,7 @@ def test_an_interval_says_one_thing(lo, hi, code):
 def test_leading_axes_broadcast_to_the_same_numbers_as_one_study_at_a_time():
     rng = np.random.default_rng(3)
     d = rng.normal(size=(7, 6, 5))
-    together = step(
-        d.mean(-1), paired_variance(d, 0.1), np.full((7, 6), 5), alpha=0.01125, k=6, margin=0.5
-    )
+    together = step(d.mean(-1), paired_variance(d, 0.1), np.full((7, 6), 5), alpha=0.01125, k=6, margin=0.5)
     for i in range(7):
         alone = look(d[i], alpha=0.01125, k=6, q=0.1)
         assert together.lo[i].tolist() == alone.lo.tolist()
@@ -177,7 +177,12 @@ def test_looks_gone_through_at_once_freeze_what_was_decided():
     d = rng.normal(0.9, 0.5, size=(200, 5, 10))
     found = sequence(d, ((5, 0.01125), (10, 0.03375)), k=5, margin=0.5)
     first = step(
-        d[..., :5].mean(-1), paired_variance(d[..., :5], 0), np.full((200, 5), 5), alpha=0.01125, k=5, margin=0.5
+        d[..., :5].mean(-1),
+        paired_variance(d[..., :5], 0),
+        np.full((200, 5), 5),
+        alpha=0.01125,
+        k=5,
+        margin=0.5,
     )
     decided = first.code != INCONCLUSIVE
     assert 0.1 < decided.mean() < 0.9
@@ -197,7 +202,9 @@ finite = st.floats(-1e3, 1e3, allow_nan=False)
     k=st.integers(1, 50),
     margin=st.floats(1e-3, 1e3),
 )
-def test_p_is_below_five_percent_exactly_when_the_interval_excludes_zero(mean, variance, pairs, alpha, k, margin):
+def test_p_is_below_five_percent_exactly_when_the_interval_excludes_zero(
+    mean, variance, pairs, alpha, k, margin
+):
     found = step(mean, variance, pairs, alpha=alpha, k=k, margin=margin)
     usable = pairs >= 3
     excludes = (found.lo > 0) | (found.hi < 0)

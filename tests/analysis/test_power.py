@@ -13,7 +13,12 @@ from ablate.analysis.power import assumed_noise, best_of, detectable, more_seeds
 
 @pytest.mark.parametrize(
     ("k", "n", "alpha", "effect"),
-    [(1, 5, 0.045, 1.734679), (6, 5, 0.01125, 2.533857), (6, 10, 0.03375, 1.343001), (20, 10, 0.03375, 1.557085)],
+    [
+        (1, 5, 0.045, 1.734679),
+        (6, 5, 0.01125, 2.533857),
+        (6, 10, 0.03375, 1.343001),
+        (20, 10, 0.03375, 1.557085),
+    ],
 )
 def test_v8_effect_with_80_percent_power(k, n, alpha, effect):
     assert detectable(k, n, alpha) == pytest.approx(effect, abs=5e-7)
@@ -42,7 +47,15 @@ def test_a_margin_is_within_reach_when_the_detectable_effect_is_no_larger():
 def test_v5_price_of_certainty():
     c = np.array([0.4, -0.3, 0.5, 0.1, 0.3])
     price = more_seeds(
-        float(c.mean()), 0.1006450717, 8.0, 5, alpha=0.03375, k=5, margin=0.5, moderated=True, seconds_per_pair=20.0
+        float(c.mean()),
+        0.1006450717,
+        8.0,
+        5,
+        alpha=0.03375,
+        k=5,
+        margin=0.5,
+        moderated=True,
+        seconds_per_pair=20.0,
     )
     assert (price.n50, price.n80, price.n_any) == (11, 15, 16)
     assert (price.chance50, price.chance80) == pytest.approx((0.580756, 0.812751), abs=5e-7)
@@ -84,7 +97,12 @@ def test_at_n_any_pairs_every_effect_is_settled():
     d = (d - d.mean()) / d.std(ddof=1) * math.sqrt(0.1)
     for effect in np.linspace(-1.5, 1.5, 301):
         found = step(
-            np.array([effect]), np.array([float(paired_variance(d, 0))]), np.array([n]), alpha=0.03375, k=1, margin=0.5
+            np.array([effect]),
+            np.array([float(paired_variance(d, 0))]),
+            np.array([n]),
+            alpha=0.03375,
+            k=1,
+            margin=0.5,
         )
         assert found.code[0] != 0
 

@@ -1,11 +1,11 @@
 """What a plan fixes before its first run."""
 
 import pytest
+from analysis_frames import rules
 
 from ablate.analysis import ArmRule
 from ablate.analysis.rules import schedule
 from ablate.errors import StudyError
-from analysis_frames import rules
 
 
 def test_undeclared_looks_follow_in_the_order_of_their_pairs():
@@ -19,12 +19,19 @@ def test_undeclared_looks_follow_in_the_order_of_their_pairs():
 
 
 def test_an_undeclared_look_may_come_between_declared_ones_and_keeps_its_own_error():
-    assert [(look.pairs, look.declared) for look in schedule((5, 10), (7,))] == [(5, True), (7, False), (10, True)]
+    assert [(look.pairs, look.declared) for look in schedule((5, 10), (7,))] == [
+        (5, True),
+        (7, False),
+        (10, True),
+    ]
 
 
 def test_the_look_after_the_last_is_the_next_undeclared_one():
     plan = rules(looks=(5, 10))
-    assert (plan.look_after(0).alpha, plan.look_after(1).alpha) == (pytest.approx(0.01125), pytest.approx(0.03375))
+    assert (plan.look_after(0).alpha, plan.look_after(1).alpha) == (
+        pytest.approx(0.01125),
+        pytest.approx(0.03375),
+    )
     assert (plan.look_after(2).alpha, plan.look_after(2).declared) == (0.0025, False)
     assert rules(looks=(5,), extra_looks=(8,)).look_after(2).alpha == 0.00125
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from analysis_frames import V3, V4, change, drop, replicates, row, rules
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,6 @@ from ablate.analysis import ArmRule, judge, undecided, winner
 from ablate.analysis.intervals import sequence
 from ablate.analysis.verdict import new_images_half
 from ablate.errors import StoreError, StudyError
-from analysis_frames import V3, V4, change, drop, replicates, row, rules
 
 
 def six(*values):
@@ -24,12 +24,15 @@ def only(found):
     return comparison
 
 
+HELPS = [0.8, 0.3, 0.6, 0.5, 0.9]
+WIDE = [2.0, -1.0, 0.5, -0.8, 1.0]
+
 # --- the protocol's vectors, through the frames ---
 
 
 def test_v3_from_frames():
     found = judge(rules("ABCDE"), replicates(V3))
-    a, b, c, d, e = found.comparisons
+    a, _, c, d, e = found.comparisons
     assert [x.verdict for x in found.comparisons] == [
         "helps",
         "no practical effect",
@@ -41,7 +44,7 @@ def test_v3_from_frames():
     assert (c.lo, c.hi) == six(-0.425979, 0.825979)
     assert (d.lo, d.hi) == six(-3.178091, 0.778091)
     assert (e.lo, e.hi) == six(-0.395830, 0.595830)
-    assert [x.ruled_out for x in (a, b, c, d, e)] == [None, None, "loss", None, "loss"]
+    assert [x.ruled_out for x in found.comparisons] == [None, None, "loss", None, "loss"]
     assert (found.look, found.pairs, found.alpha) == (1, 5, pytest.approx(0.01125))
     assert undecided(found) == ["C", "D", "E"]
 
@@ -50,11 +53,622 @@ def test_v4_decided_arms_stay_frozen_at_the_look_that_decided_them():
     frame = drop(drop(replicates(V4), "A", *range(5, 10)), "B", *range(5, 10))
     found = judge(rules("ABCDE"), frame)
     a, b, c, d, e = found.comparisons
-    assert (a.lo, a.hi, a.look, a.n, a.alpha) == (*six(0.397797, 1.602203).expected, 1, 5, pytest.approx(0.01125))
-    assert (b.verdict, b.look) == ("no practical effect", 1)
-    assert (c.verdict, c.look, c.lo, c.hi) == ("no practical effect", 2, *six(-0.008385, 0.488385).expected)
-    assert c.p_adjusted == pytest.approx(0.061625, abs=5e-7)
-    assert (d.verdict, d.clearly) == ("hurts", True)
+    assert [(x.verdict, x.look, x.n) for x in found.comparisons] == [
+        ("helps", 1, 5),
+        ("no practical effect", 1, 5),
+        ("no practical effect", 2, 10),
+        ("hurts", 2, 10),
+        ("no practical effect", 2, 10),
+    ]
+    assert (a.lo, a.hi, a.alpha) == six(0.397797, 1.602203, 0.01125)
+    assert (b.lo, b.hi) == six(-0.495830, 0.495830)
+    assert (c.lo, c.hi, c.p_adjusted) == six(-0.008385, 0.488385, 0.061625)
     assert (d.lo, d.hi, d.p_adjusted) == six(-2.057298, -0.502702, 0.001072)
-    assert (e.verdict, e.lo, e.hi) == ("no practical effect", *six(-0.083954, 0.263954).expected)
+    assert (e.lo, e.hi) == six(-0.083954, 0.263954)
+    assert [x.clearly for x in found.comparisons] == [False, False, False, True, False]
     assert undecided(found) == []
+
+
+def test_more_seeds_of_a_decided_arm_change_nothing():
+    small = drop(drop(replicates(V4), "A", *range(5, 10)), "B", *range(5, 10))
+    extra = pd.concat([small, pd.DataFrame([row("A", i, -100.0) for i in range(5, 10)])])
+    assert judge(rules("ABCDE"), extra).comparison("A") == judge(rules("ABCDE"), small).comparison("A")
+
+
+def test_v5_the_price_of_certainty_is_that_of_the_next_look():
+    price = judge(rules("ABCDE"), replicates(V3)).comparison("C").more_seeds
+    assert (price.n50, price.n80, price.n_any) == (11, 15, 16)
+    assert (price.chance50, price.chance80) == six(0.580756, 0.812751)
+    # Six more pairs, each an arm's replicate and a baseline's at 10 s.
+    assert price.seconds50 == pytest.approx(6 * 20)
+
+
+def test_v6_ties_of_a_coarse_metric_are_judged_by_its_resolution():
+    q = 100 / 360
+    tied = only(judge(rules("A", looks=(3,), resolution=q), replicates({"A": [0, 0, 0]})))
+    assert (tied.lo, tied.hi) == six(-0.365128, 0.365128)
+    assert (tied.verdict, tied.real) == ("no practical effect", False)
+    shifted = only(judge(rules("A", looks=(5,), resolution=q), replicates({"A": [q] * 5})))
+    assert (shifted.lo, shifted.hi) == six(0.098874, 0.456681)
+    assert (shifted.verdict, shifted.real) == ("no practical effect", True)
+
+
+def test_v7_new_images_widen_the_interval():
+    assert new_images_half(0.602203, 0.21, 0.01125, 5) == pytest.approx(0.879919, abs=5e-7)
+
+
+def test_the_interval_for_new_images_comes_from_the_seed_mean_correctness_of_each_image():
+    rng = np.random.default_rng(0)
+    correct = {
+        arm: pd.DataFrame(rng.random((5, 200)) < p, index=range(5))
+        for arm, p in (("baseline", 0.7), ("A", 0.8))
+    }
+    found = only(judge(rules("A", looks=(5,)), replicates({"A": HELPS}), correct=correct))
+    difference = (correct["A"].mean() - correct["baseline"].mean()).to_numpy()
+    se = difference.std(ddof=1) / math.sqrt(200)
+    half = new_images_half(found.hi - found.effect, se, 0.045, 1)
+    assert found.ci_new_images == pytest.approx((found.effect - half, found.effect + half))
+    assert only(judge(rules("A", looks=(5,)), replicates({"A": HELPS}))).ci_new_images is None
+
+
+# --- looks ---
+
+
+def test_before_the_first_look_is_complete_everything_is_provisional():
+    frame = drop(replicates({"A": HELPS, "B": HELPS}), "B", 4)
+    found = judge(rules("AB"), frame)
+    assert (found.look, found.provisional, found.alpha) == (0, True, pytest.approx(0.01125))
+    assert [(c.provisional, c.look, c.n, c.missing) for c in found.comparisons] == [
+        (True, 0, 5, 0),
+        (True, 0, 4, 1),
+    ]
+    assert undecided(found) == ["A", "B"]
+    assert winner(found) is None
+
+
+def test_a_look_still_running_leaves_the_one_before_it_in_force():
+    frame = drop(replicates({"A": WIDE * 2}), "A", 8, 9)
+    found = judge(rules("A"), frame)
+    assert (found.look, found.provisional, only(found).n) == (1, False, 5)
+    assert found.runs.missing == 2
+
+
+def test_a_look_waits_for_the_reference_too():
+    frame = drop(replicates({"A": WIDE * 2}), "baseline", 9)
+    assert judge(rules("A"), frame).look == 1
+
+
+def test_the_caller_may_close_a_look_with_pairs_missing():
+    frame = drop(replicates({"A": HELPS}), "A", 4)
+    found = judge(rules("A"), frame, closed=1)
+    assert (found.look, only(found).n, only(found).missing, only(found).alpha) == (
+        1,
+        4,
+        1,
+        pytest.approx(0.01125),
+    )
+    with pytest.raises(StudyError):
+        judge(rules("A"), frame, closed=3)
+
+
+def test_a_failed_run_closes_a_look_and_costs_a_pair_but_no_error():
+    frame = change(replicates({"A": HELPS}), "A", 2, outcome="failed", value=np.nan)
+    found = judge(rules("A"), frame)
+    assert (found.look, only(found).n, only(found).failed, only(found).alpha) == (
+        1,
+        4,
+        1,
+        pytest.approx(0.01125),
+    )
+    assert [seed for seed, _ in only(found).differences] == [0, 1, 3, 4]
+
+
+def test_only_undecided_arms_are_waited_for():
+    frame = drop(replicates({"A": [5.0, 5.1, 4.9, 5.0, 5.2] * 2, "B": WIDE * 2}), "A", *range(5, 10))
+    found = judge(rules("AB"), frame)
+    assert found.look == 2
+    assert (found.comparison("A").look, found.comparison("B").look) == (1, 2)
+
+
+def test_no_look_is_spent_once_all_is_decided():
+    found = judge(rules("A"), replicates({"A": [5.0, 5.1, 4.9, 5.0, 5.2] * 2}))
+    assert (found.look, found.pairs) == (1, 5)
+    assert found.next_look.alpha == pytest.approx(0.03375)
+
+
+def test_an_undeclared_look_spends_its_own_small_error():
+    found = judge(rules("A", looks=(5,), extra_looks=(10,)), replicates({"A": WIDE * 2}))
+    assert (found.look, found.declared, only(found).n, only(found).alpha) == (2, False, 10, 0.0025)
+    assert found.next_look.alpha == 0.00125
+
+
+def test_planned_seeds_are_gone_through_in_the_order_of_the_plan():
+    frame = replicates({"A": [1.0, 1.1, 0.9, -5.0, 1.0, 1.2]})
+    found = judge(rules("A", looks=(5,), seeds=(5, 4, 2, 1, 0, 3)), frame)
+    assert {seed for seed, _ in only(found).differences} == {0, 1, 2, 4, 5}
+
+
+def test_without_a_record_nothing_is_said():
+    frame = replicates({"A": HELPS}).iloc[:0]
+    found = judge(rules("AB"), frame)
+    assert [(c.verdict, c.n, c.effect, c.lo, c.more_seeds) for c in found.comparisons] == [
+        ("inconclusive", 0, None, None, None)
+    ] * 2
+    assert found.baseline.mean is None
+    assert found.runs.planned == 15
+
+
+def test_a_study_without_arms_has_a_baseline_and_no_comparison():
+    found = judge(rules(()), replicates({"A": HELPS}))
+    assert found.comparisons == ()
+    assert found.baseline.n == 5
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_below_three_pairs_there_is_an_effect_and_no_interval(n):
+    found = only(judge(rules("A", looks=(n,)), replicates({"A": [5.0] * n})))
+    assert (found.verdict, found.n, found.effect) == ("inconclusive", n, 5.0)
+    assert (found.lo, found.hi, found.p_adjusted, found.more_seeds) == (None, None, None, None)
+    assert found.withheld == "too few pairs"
+
+
+def test_missing_pairs_widen_the_interval_at_the_same_error():
+    whole = only(judge(rules("A", looks=(5,)), replicates({"A": HELPS})))
+    frame = change(replicates({"A": HELPS}), "A", 1, outcome="failed", value=np.nan)
+    part = only(judge(rules("A", looks=(5,)), frame))
+    assert part.alpha == whole.alpha
+    reference = judge(rules("A", looks=(4,)), replicates({"A": [0.8, 0.6, 0.5, 0.9]}))
+    assert (part.lo, part.hi) == pytest.approx((only(reference).lo, only(reference).hi))
+
+
+# --- flags ---
+
+
+@pytest.mark.parametrize("digest", ["weights", "trace"])
+def test_copies_under_different_seeds_are_not_independent(digest):
+    frame = change(replicates({"A": HELPS}), "A", 3, **{digest: "same"})
+    frame = change(frame, "A", 1, **{digest: "same"})
+    found = only(judge(rules("A"), frame))
+    assert (found.verdict, found.lo, found.p_adjusted) == ("not independent", None, None)
+    assert undecided(judge(rules("A"), frame)) == []
+
+
+def test_copies_of_the_reference_make_every_arm_not_independent():
+    frame = change(replicates({"A": HELPS, "B": HELPS}), "baseline", 3, weights="w/baseline/report/0")
+    assert [c.verdict for c in judge(rules("AB"), frame).comparisons] == ["not independent"] * 2
+
+
+def test_training_that_ignores_its_seed_on_purpose_is_exempt():
+    frame = replicates({"A": [0.8] * 5}, base=[50.0] * 5).assign(weights=None, trace="same")
+    frame.loc[frame["arm"] == "A", "trace"] = "other"
+    assert only(judge(rules("A", deterministic=False), frame)).verdict == "not independent"
+    found = only(judge(rules("A", deterministic=True), frame))
+    assert (found.verdict, found.lo, found.hi) == ("helps", pytest.approx(0.8), pytest.approx(0.8))
+
+
+def test_equal_metrics_alone_are_honest_ties():
+    frame = replicates({"A": [0.0] * 5}, base=[50.0] * 5)
+    assert only(judge(rules("A", resolution=0.25), frame)).verdict == "no practical effect"
+
+
+@pytest.mark.parametrize("digest", ["weights", "trace"])
+def test_an_arm_identical_to_the_baseline_under_every_seed_changed_nothing(digest):
+    frame = replicates({"A": [0.0] * 5})
+    other = "trace" if digest == "weights" else "weights"
+    frame[other] = None
+    for seed in range(5):
+        frame = change(frame, "A", seed, **{digest: f"{digest[0]}/baseline/report/{seed}"})
+    found = only(judge(rules("A"), frame))
+    assert (found.verdict, found.lo) == ("no override", None)
+    assert undecided(judge(rules("A"), frame)) == []
+
+
+def test_one_seed_that_differs_is_an_override():
+    frame = replicates({"A": [0.0, 0.1, 0.0, -0.1, 0.0]})
+    for seed in range(4):
+        frame = change(
+            frame, "A", seed, weights=f"w/baseline/report/{seed}", trace=f"t/baseline/report/{seed}"
+        )
+    assert only(judge(rules("A"), frame)).verdict == "no practical effect"
+
+
+def test_weights_decide_over_the_trace_whether_anything_changed():
+    # Averaging the weights at the end, for instance, leaves the loss trace as it was.
+    frame = replicates({"A": HELPS})
+    for seed in range(5):
+        frame = change(frame, "A", seed, trace=f"t/baseline/report/{seed}")
+    assert only(judge(rules("A"), frame)).verdict == "helps"
+
+
+def test_flagged_arms_leave_the_typical_noise():
+    arms = V3 | {"F": [0.0] * 5}
+    frame = replicates(arms)
+    for seed in range(5):
+        frame = change(frame, "F", seed, weights=f"w/baseline/report/{seed}")
+    found = judge(rules("ABCDEF"), frame)
+    assert found.comparison("F").verdict == "no override"
+    # V3's own figures, but for k = 6.
+    alone = judge(rules("ABCDE"), replicates(V3))
+    assert found.noise == pytest.approx(alone.noise)
+    assert found.comparison("C").hi > alone.comparison("C").hi
+
+
+def test_a_diverged_replicate_makes_an_arm_unstable_however_good_the_rest():
+    frame = change(replicates({"A": [2.0, 2.1, 1.9, 2.0, 2.2]}), "A", 2, outcome="diverged", value=np.nan)
+    found = only(judge(rules("A"), frame))
+    assert (found.verdict, found.diverged, found.n) == ("unstable", 1, 4)
+    assert found.effect == pytest.approx(2.075)
+    assert found.lo is not None
+    assert undecided(judge(rules("A"), frame)) == []
+
+
+def test_an_unstable_arm_whose_finished_runs_are_worse_hurts():
+    frame = change(
+        replicates({"A": [-2.0, -2.1, -1.9, -2.0, -2.2]}), "A", 2, outcome="diverged", value=np.nan
+    )
+    found = only(judge(rules("A"), frame))
+    assert (found.verdict, found.diverged) == ("hurts", 1)
+
+
+def test_an_arm_of_which_nothing_finished_is_unstable():
+    frame = replicates({"A": [0.0] * 5})
+    for seed in range(5):
+        frame = change(frame, "A", seed, outcome="diverged", value=np.nan)
+    found = only(judge(rules("A"), frame))
+    assert (found.verdict, found.n, found.effect, found.diverged) == ("unstable", 0, None, 5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_finished_run_without_a_finite_metric_counts_as_diverged(value):
+    frame = change(replicates({"A": HELPS}), "A", 0, value=value)
+    found = only(judge(rules("A"), frame))
+    assert (found.verdict, found.diverged, found.n) == ("unstable", 1, 4)
+
+
+def test_diverged_runs_are_no_copies_of_each_other():
+    frame = replicates({"A": HELPS})
+    for seed in (1, 2):
+        frame = change(frame, "A", seed, outcome="diverged", value=np.nan, weights="nan", trace="nan")
+    assert only(judge(rules("A"), frame)).verdict == "unstable"
+
+
+def test_an_unstable_arm_still_counts_for_the_typical_noise():
+    frame = change(replicates(V3), "D", 4, outcome="diverged", value=np.nan)
+    found = judge(rules("ABCDE"), frame)
+    assert found.comparison("D").verdict == "unstable"
+    # Without D only four arms would be left, and nothing would be borrowed.
+    assert (found.comparison("A").lo, found.comparison("A").hi) == six(0.397797, 1.602203)
+
+
+def test_a_diverged_baseline_is_an_error_of_the_study():
+    frame = change(replicates({"A": HELPS, "B": WIDE}), "baseline", 3, outcome="diverged", value=np.nan)
+    found = judge(rules("AB"), frame)
+    assert "baseline diverged under seed 3" in found.error
+    assert [(c.verdict, c.lo, c.withheld) for c in found.comparisons] == [
+        ("inconclusive", None, "reference diverged")
+    ] * 2
+    assert undecided(found) == []
+
+
+# --- noise ---
+
+
+def test_differences_without_any_noise_are_not_certainty():
+    found = judge(rules("A"), replicates({"A": [0.75] * 5}))
+    assert (only(found).verdict, only(found).lo, only(found).withheld) == ("inconclusive", None, "no noise")
+    assert any("no noise to judge by" in w for w in found.warnings)
+
+
+def test_rounding_errors_are_no_noise():
+    frame = replicates({"A": [0.1] * 5}, base=[0.1, 0.2, 0.3, 0.7, 1.1])
+    assert only(judge(rules("A"), frame)).withheld == "no noise"
+
+
+def test_an_arm_without_noise_borrows_where_five_others_have_some():
+    found = judge(rules("ABCDEF"), replicates(V3 | {"F": [0.75] * 5})).comparison("F")
+    assert found.lo is not None
+    assert found.hi > found.lo
+
+
+# --- orientation ---
+
+
+def test_a_minimised_metric_turns_the_sign_and_nothing_else():
+    down = {arm: [-x for x in d] for arm, d in V3.items()}
+    up = judge(rules("ABCDE"), replicates(V3))
+    turned = judge(rules("ABCDE", direction="minimize"), replicates(down))
+    for one, other in zip(up.comparisons, turned.comparisons, strict=True):
+        assert one.verdict == other.verdict
+        assert (one.effect, one.lo, one.hi) == pytest.approx((other.effect, other.lo, other.hi))
+
+
+def test_the_test_effect_is_oriented_and_stands_beside_the_verdict():
+    frame = replicates({"A": HELPS})
+    frame["test"] = np.where(frame["arm"] == "A", 0.4, 0.1)
+    assert only(judge(rules("A"), frame)).test_effect == pytest.approx(0.3)
+    assert only(judge(rules("A", direction="minimize"), frame)).test_effect == pytest.approx(-0.3)
+    assert only(judge(rules("A"), replicates({"A": HELPS}))).test_effect is None
+
+
+# --- costs ---
+
+
+def test_cost_is_compute_and_falls_back_to_time():
+    frame = replicates({"A": HELPS})
+    mine = frame["arm"] == "A"
+    frame.loc[mine, ["flops", "seconds", "parameters"]] = [2.6e9, 15.0, 4e4]
+    found = only(judge(rules("A"), frame))
+    assert (found.cost_ratio, found.cost_is_time, found.seconds_ratio, found.parameter_ratio) == (
+        pytest.approx(2.6),
+        False,
+        pytest.approx(1.5),
+        pytest.approx(4.0),
+    )
+    frame.loc[mine, "flops"] = np.nan
+    found = only(judge(rules("A"), frame))
+    assert (found.cost_ratio, found.cost_is_time) == (pytest.approx(1.5), True)
+
+
+# --- references, A/A, confirmation ---
+
+
+def test_an_arm_may_have_a_reference_of_its_own():
+    frame = replicates({"full": [3.0] * 5, "no A": [2.0, 2.1, 1.9, 2.0, 2.05]})
+    found = judge(rules([ArmRule("no A", "A", False, reference="full")]), frame)
+    assert only(found).effect == pytest.approx(-0.99)
+    assert only(found).reference == "full"
+    assert [s.arm for s in found.references] == ["baseline", "full"]
+
+
+def with_aa(frame, values, **more):
+    rows = [row("A/A", 1000 + i, v, phase="A/A", **more) for i, v in enumerate(values)]
+    return pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
+
+
+def test_a_over_a_is_held_against_the_baseline_and_is_no_part_of_the_family():
+    plain = replicates({"A": HELPS})
+    found = judge(rules("A"), with_aa(plain, [50.1, 50.2, 50.4, 50.8, 50.1]))
+    assert (found.aa.verdict, found.aa.n, found.aa.alpha) == (
+        "no practical effect",
+        5,
+        pytest.approx(0.01125),
+    )
+    assert [seed for seed, _ in found.aa.differences] == [0, 1, 2, 3, 4]
+    assert only(found) == only(judge(rules("A"), plain))
+    assert found.warnings == judge(rules("A"), plain).warnings
+
+
+def test_a_over_a_that_differs_is_a_warning():
+    found = judge(rules("A"), with_aa(replicates({"A": HELPS}), [55.0, 55.2, 55.5, 55.7, 55.0]))
+    assert found.aa.verdict == "helps"
+    assert any(w.startswith("A/A") for w in found.warnings)
+
+
+def test_a_over_a_that_repeats_the_baseline_is_not_independent():
+    frame = with_aa(replicates({"A": HELPS}), [50.1, 50.2, 50.4, 50.8, 50.1])
+    frame.loc[frame["arm"] == "A/A", "weights"] = [f"w/baseline/report/{i}" for i in range(5)]
+    assert judge(rules("A"), frame).aa.verdict == "not independent"
+
+
+def test_the_winner_is_re_estimated_on_fresh_seeds_with_the_whole_error():
+    frame = replicates({"A": HELPS, "B": [3.0, 3.1, 2.9, 3.2, 2.8]})
+    assert winner(judge(rules("AB"), frame)) == "B"
+    rows = [row("baseline", 3000 + i, 50.0 + 0.1 * i, phase="confirm") for i in range(5)]
+    rows += [row("B", 3000 + i, 52.0 + 0.15 * i, phase="confirm") for i in range(5)]
+    found = judge(rules("AB", confirm_seeds=5), pd.concat([frame, pd.DataFrame(rows)], ignore_index=True))
+    fresh = found.confirmation
+    assert (fresh.arm, fresh.n, fresh.alpha, fresh.provisional) == ("B", 5, 0.05, False)
+    assert fresh.effect == pytest.approx(2.1)
+    assert fresh.more_seeds is None
+    partly = judge(rules("AB", confirm_seeds=6), pd.concat([frame, pd.DataFrame(rows)], ignore_index=True))
+    assert partly.confirmation.provisional
+    assert partly.runs.missing - found.runs.missing == 2
+
+
+def test_nobody_wins_where_nobody_helps():
+    assert winner(judge(rules("A"), replicates({"A": WIDE}))) is None
+
+
+def test_tuning_runs_are_no_part_of_any_comparison():
+    plain = replicates({"A": HELPS})
+    tune = pd.DataFrame([row("A", 2000 + i, 99.0, phase="tune") for i in range(5)])
+    assert judge(rules("A"), pd.concat([plain, tune], ignore_index=True)) == judge(rules("A"), plain)
+
+
+# --- warnings ---
+
+
+def test_a_margin_below_two_steps_of_the_metric_is_a_warning():
+    frame = replicates({"A": HELPS})
+    assert any("resolution" in w for w in judge(rules("A", resolution=0.3), frame).warnings)
+    assert not any("resolution" in w for w in judge(rules("A", resolution=0.25), frame).warnings)
+
+
+def test_an_arm_much_noisier_than_the_others_is_named():
+    assert any(
+        w.startswith("D: its differences spread 3.4 times")
+        for w in judge(rules("ABCDE"), replicates(V3)).warnings
+    )
+
+
+def test_mixed_devices_and_versions_are_named_but_not_two_cards_of_a_kind():
+    frame = replicates({"A": HELPS})
+    mixed = frame.assign(
+        device=["cuda:0"] * 5 + ["cpu"] * 5, torch=["2.11"] * 9 + ["2.12"], fused=[True] * 5 + [False] * 5
+    )
+    warnings = " ".join(judge(rules("A"), mixed).warnings)
+    assert "mix devices (cpu, cuda)" in warnings
+    assert "versions of torch (2.11, 2.12)" in warnings
+    assert "fused and single runs" in warnings
+    alike = frame.assign(device=["cuda:0"] * 5 + ["cuda:1"] * 5, torch="2.11", fused=True)
+    assert judge(rules("A"), alike).warnings == ()
+
+
+def test_a_margin_out_of_reach_is_a_warning_while_something_is_open():
+    noisy = replicates({"A": [3.0, -2.0, 1.0, -3.0, 2.0] * 2})
+    found = judge(rules("A"), noisy)
+    assert found.detectable > 0.5
+    assert any("out of reach" in w for w in found.warnings)
+
+
+def test_strong_skew_with_unequal_noise_is_a_warning():
+    rng = np.random.default_rng(8)
+    base = 50 - rng.exponential(0.1, 30)
+    frame = pd.DataFrame(
+        [row("baseline", i, base[i]) for i in range(30)]
+        + [row("A", i, v) for i, v in enumerate(50 - rng.exponential(0.5, 30))]
+    )
+    assert any("skewed" in w for w in judge(rules("A", looks=(30,)), frame).warnings)
+    even = pd.DataFrame(
+        [row("baseline", i, base[i]) for i in range(30)]
+        + [row("A", i, v) for i, v in enumerate(50 - rng.exponential(0.1, 30))]
+    )
+    assert not any("skewed" in w for w in judge(rules("A", looks=(30,)), even).warnings)
+
+
+# --- the record ---
+
+
+def test_two_records_of_one_replicate_are_an_error_of_the_store():
+    frame = pd.concat([replicates({"A": HELPS}), pd.DataFrame([row("A", 0, 1.0)])])
+    with pytest.raises(StoreError, match="two replicates under seed 0"):
+        judge(rules("A"), frame)
+
+
+def test_a_frame_without_a_needed_column_is_an_error_of_the_store():
+    with pytest.raises(StoreError, match="outcome"):
+        judge(rules("A"), replicates({"A": HELPS}).drop(columns="outcome"))
+
+
+def test_an_unknown_outcome_is_an_error_of_the_store():
+    with pytest.raises(StoreError, match="exploded"):
+        judge(rules("A"), change(replicates({"A": HELPS}), "A", 0, outcome="exploded"))
+
+
+def test_figures_of_the_baseline_are_raw():
+    found = judge(rules("A", direction="minimize"), replicates({"A": HELPS}, base=[1.0, 2.0, 3.0, 4.0, 5.0]))
+    b = found.baseline
+    assert (b.n, b.mean, b.low, b.high, b.seconds, b.epochs) == (5, 3.0, 1.0, 5.0, 10.0, 20.0)
+    assert b.sd == pytest.approx(math.sqrt(2.5))
+
+
+def test_runs_are_counted_as_planned_finished_failed_diverged_and_missing():
+    frame = drop(replicates({"A": WIDE, "B": WIDE}), "B", 4)
+    frame = change(frame, "A", 0, outcome="failed", value=np.nan)
+    frame = change(frame, "B", 0, outcome="diverged", value=np.nan)
+    runs = judge(rules("AB"), frame).runs
+    assert (runs.planned, runs.finished, runs.failed, runs.diverged, runs.missing) == (15, 12, 1, 1, 1)
+
+
+# --- laws ---
+
+steps = st.integers(-40, 40).map(lambda i: i / 16)
+
+
+@st.composite
+def studies(draw):
+    arms = draw(st.integers(1, 7))
+    pairs = draw(st.integers(1, 10))
+    differences = {f"arm{i}": draw(st.lists(steps, min_size=pairs, max_size=pairs)) for i in range(arms)}
+    frame = replicates(differences)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(frame) - 1))
+        outcome = draw(st.sampled_from(["failed", "diverged", "absent"]))
+        if outcome == "absent":
+            frame = frame.drop(frame.index[at])
+        else:
+            frame.loc[frame.index[at], ["outcome", "value"]] = [outcome, np.nan]
+    options = {
+        "looks": draw(st.sampled_from([(3,), (5,), (3, 6), (5, 10), (3, 5, 8)])),
+        "margin": draw(st.sampled_from([0.25, 0.5, 2.0])),
+        "resolution": draw(st.sampled_from([0.0, 0.0625])),
+    }
+    return differences, frame, options
+
+
+@given(studies(), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_rows_never_matters(study, random):
+    differences, frame, options = study
+    order = list(range(len(frame)))
+    random.shuffle(order)
+    one = judge(rules(differences, **options), frame)
+    assert judge(rules(differences, **options), frame.iloc[order]) == one
+
+
+@given(studies())
+@settings(max_examples=60, deadline=None)
+def test_the_interval_never_contradicts_the_verdict(study):
+    differences, frame, options = study
+    margin = options["margin"]
+    for c in judge(rules(differences, **options), frame).comparisons:
+        if c.lo is None:
+            assert c.verdict in {"inconclusive", "unstable", "not independent", "no override"}
+            assert c.p_adjusted is None
+            continue
+        assert c.n >= 3
+        assert c.lo <= c.effect <= c.hi
+        excludes = c.lo > 0 or c.hi < 0
+        if abs(c.p_adjusted - 0.05) > 1e-9:
+            assert (c.p_adjusted < 0.05) == excludes
+        inside = -margin < c.lo and c.hi < margin
+        expected = {
+            "helps": c.lo > 0 and not inside,
+            "hurts": c.hi < 0 and not inside,
+            "no practical effect": inside,
+            "inconclusive": not inside and not excludes,
+            "unstable": c.diverged > 0 and (inside or c.hi >= 0),
+        }
+        assert expected[c.verdict]
+        assert c.real == (c.verdict == "no practical effect" and excludes)
+        assert c.clearly == (
+            (c.verdict == "helps" and c.lo >= margin) or (c.verdict == "hurts" and c.hi <= -margin)
+        )
+        if c.ruled_out is not None:
+            assert c.verdict == "inconclusive"
+            assert (c.hi < margin) if c.ruled_out == "gain" else (c.lo > -margin)
+        assert (c.more_seeds is not None) == (c.verdict == "inconclusive")
+
+
+@given(studies())
+@settings(max_examples=30, deadline=None)
+def test_turning_metric_and_direction_round_turns_nothing(study):
+    differences, frame, options = study
+    turned = frame.assign(value=-frame["value"])
+    one = judge(rules(differences, **options), frame)
+    other = judge(rules(differences, direction="minimize", **options), turned)
+    for a, b in zip(one.comparisons, other.comparisons, strict=True):
+        assert (a.verdict, a.lo, a.hi, a.p_adjusted, a.more_seeds) == (
+            b.verdict,
+            b.lo,
+            b.hi,
+            b.p_adjusted,
+            b.more_seeds,
+        )
+
+
+@given(studies())
+@settings(max_examples=30, deadline=None)
+def test_swapping_gain_and_loss_mirrors_every_verdict(study):
+    differences, frame, options = study
+    assume(not (frame["outcome"] == "diverged").any())  # a diverged arm may hurt but never help
+    one = judge(rules(differences, **options), frame)
+    mirrored = judge(rules(differences, direction="minimize", **options), frame)
+    mirror = {"helps": "hurts", "hurts": "helps"}
+    for a, b in zip(one.comparisons, mirrored.comparisons, strict=True):
+        assert mirror.get(a.verdict, a.verdict) == b.verdict
+        if a.lo is not None:
+            assert (a.lo, a.hi) == (-b.hi, -b.lo)
+
+
+def test_arm_by_arm_and_all_at_once_are_the_same_procedure():
+    rng = np.random.default_rng(9)
+    d = rng.normal(0.4, 0.6, size=(40, 6, 10))
+    plan = rules([f"arm{i}" for i in range(6)])
+    at_once = sequence(d, tuple((look.pairs, look.alpha) for look in plan.schedule()), k=6, margin=0.5)
+    codes = {"inconclusive": 0, "helps": 1, "hurts": 2, "no practical effect": 3}
+    for i in range(40):
+        found = judge(plan, replicates({f"arm{j}": d[i, j] for j in range(6)}))
+        assert [codes[c.verdict] for c in found.comparisons] == at_once.code[i].tolist()
+        assert [c.lo for c in found.comparisons] == pytest.approx(at_once.lo[i].tolist(), abs=1e-9)
+        assert [c.hi for c in found.comparisons] == pytest.approx(at_once.hi[i].tolist(), abs=1e-9)

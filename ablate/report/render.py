@@ -1,0 +1,395 @@
+"""The page: a summary becomes one HTML file that works offline, for good.
+
+Nothing in it leaves the page: scripts, styles, figures and the plotting library are inside, and a content security
+policy forbids the rest. Scripts run only if their digest is named in that policy, so that a name in a study could not
+become one even if it slipped through the escaping.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ablate.report import figures, palette, wording
+from ablate.report.summary import GROUPS, Axis, Interval, Section, Summary
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
+WIDTH, HEIGHT = 320, 28
+"""Of a small interval, in its own units; it is as wide as its place."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure's place on the page. small: several stand beside each other. data: the figure, as JSON."""
+
+    id: str
+    title: str
+    label: str
+    height: int
+    small: bool
+    data: Markup
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Pictures of one kind under a heading. caption: how to read them."""
+
+    title: str
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A section with its pictures."""
+
+    section: Section
+    panels: tuple[Panel, ...]
+
+
+def html(summary: Summary) -> str:
+    """The whole report as one offline HTML file."""
+    album = _Album()
+    page = _environment().get_template("report.html")
+    panels = {
+        "forest": album.panel(
+            "", "", [("", figures.forest(summary.axis, summary.rows))], "Effects with their intervals"
+        ),
+        "costs": _cost_panel(album, summary),
+        "interactions": _interaction_panel(album, summary),
+        "classes": _class_panels(album, summary),
+    }
+    chapters = [Chapter(section, tuple(_section_panels(album, section))) for section in summary.sections]
+    script, library = _asset("report.js"), plotly_js()
+    text: str = page.render(
+        s=summary,
+        panels=panels,
+        chapters=chapters,
+        pictures=album.pictures,
+        digests=[_digest(script.encode()), _digest(library)],
+        palette=script_json(palette.DARK_OF),
+        library=_packed(library),
+        **_shared(),
+        script=_markup(script),
+    )
+    return text
+
+
+def index_html(studies: Iterable[tuple[str, str, str, Mapping[str, int]]]) -> str:
+    """A page that leads to several reports. studies: (study, headline, path relative to this page, counts by group)."""
+    titles = {key: title for key, title, _, _ in GROUPS}
+    tones = {key: palette.mark(next(iter(members))) for key, _, _, members in GROUPS}
+    entries = [
+        (
+            name,
+            headline,
+            quote(path),
+            [(titles[key], tones[key], n) for key, n in counts.items() if n and key in titles],
+        )
+        for name, headline, path, counts in studies
+    ]
+    text: str = _environment().get_template("index.html").render(entries=entries, **_shared())
+    return text
+
+
+def plotly_js() -> bytes:
+    """The plotting library that goes into a report."""
+    from plotly.offline import get_plotlyjs
+
+    library: str = get_plotlyjs()
+    return library.encode()
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that can stand inside a script element, whatever its texts hold."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return _markup(text)
+
+
+def interval_svg(interval: Interval, axis: Axis) -> Markup:
+    """A small drawing of an effect with its interval, against nought and the margin. Colours come from the style sheet."""
+    tone = palette.mark(interval.verdict).tone
+    said = "no effect to show"
+    parts = [_ground(axis)]
+    if interval.estimate is not None:
+        said = f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}".strip()
+        middle = HEIGHT / 2
+        if interval.images_lo is not None and interval.images_hi is not None:
+            said_images = (_place(interval.images_lo, axis), _place(interval.images_hi, axis))
+            parts.append(_line(*said_images, middle, "images"))
+        if interval.lo is not None and interval.hi is not None:
+            said += f", {wording.span(interval.lo, interval.hi, axis.digits)}"
+            parts.append(_line(_place(interval.lo, axis), _place(interval.hi, axis), middle, "span"))
+            for end in (interval.lo, interval.hi):
+                x = _place(end, axis)
+                if axis.low <= end <= axis.high:
+                    parts.append(f'<path class="span" d="M{x:.1f} {middle - 5}v10"/>')
+                else:
+                    outwards = -1 if end < axis.low else 1
+                    parts.append(
+                        f'<path class="arrow" d="M{x + 7 * outwards:.1f} {middle}L{x:.1f} {middle - 5}v10z"/>'
+                    )
+        if axis.low <= interval.estimate <= axis.high:
+            parts.append(_symbol(tone, _place(interval.estimate, axis), middle))
+        else:
+            left = interval.estimate < axis.low
+            text = wording.signed(interval.estimate, axis.digits)
+            at, anchor = (14, "start") if left else (WIDTH - 14, "end")
+            parts.append(f'<text x="{at}" y="9" text-anchor="{anchor}">{text}</text>')
+    return _svg(tone, said, parts, HEIGHT)
+
+
+def axis_svg(axis: Axis) -> Markup:
+    """The scale that the small drawings share."""
+    ticks = axis.ticks
+    if len(ticks) > 5:
+        ticks = tuple(t for i, t in enumerate(ticks) if (i - ticks.index(min(ticks, key=abs))) % 2 == 0)
+    step = abs(ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
+    digits = max(0, wording.decimals(step) - 1)
+    parts = []
+    for tick in ticks:
+        x = _place(tick, axis)
+        parts.append(f'<path class="tick" d="M{x:.1f} 16v4"/>')
+        parts.append(f'<text x="{x:.1f}" y="11" text-anchor="middle">{wording.signed(tick, digits)}</text>')
+    return _svg("axis", f"scale in {axis.unit}" if axis.unit else "scale", parts, 20)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+class _Album:
+    """Numbers the pictures and keeps their data."""
+
+    def __init__(self) -> None:
+        self.pictures: list[Picture] = []
+
+    def panel(
+        self,
+        title: str,
+        caption: str,
+        drawn: Iterable[tuple[str, go.Figure]],
+        label: str,
+        *,
+        small: bool = False,
+    ) -> Panel:
+        added = []
+        for name, figure in drawn:
+            spec = figures.as_json(figure)
+            said = f"{label}: {name}" if name else label
+            height = int(spec["layout"].get("height", 340))
+            added.append(
+                Picture(f"figure-{len(self.pictures)}", name, said, height, small, script_json(spec))
+            )
+            self.pictures.append(added[-1])
+        return Panel(title, caption, tuple(added))
+
+
+def _section_panels(album: _Album, section: Section) -> Iterable[Panel]:
+    found = section.response
+    if found is not None:
+        where = "horizontal" if found.scale != "named" else "vertical"
+        caption = (
+            f"A dot for every seed, a mark for the mean. The {where} band is the reference ± the margin."
+        )
+        yield album.panel(
+            f"{found.metric} by level" if section.code else f"{found.metric} by arm",
+            caption,
+            [("", figures.response(found))],
+            f"{section.title}: {found.metric} by level",
+        )
+    for curves in section.curves:
+        drawn = figures.curves(curves)
+        few = len(drawn) == 1
+        splits = {line.split for arm in curves.arms for line in arm.lines}
+        said = ["Training dashed, validation solid."] if len(splits) > 1 else []
+        said.append("Mean over seeds, with a band from the lowest seed to the highest.")
+        if not few and curves.reference is not None:
+            said.append(f"Grey: the {curves.reference.label.lower()}.")
+        if any(arm.overfits for arm in (*curves.arms, *([curves.reference] if curves.reference else []))):
+            said.append("A ring: over-fitting begins.")
+        if curves.cut:
+            said.append("Some of it runs off the scale; double-click to see all.")
+        name = {"lr": "Learning rate"}.get(curves.quantity, curves.quantity[:1].upper() + curves.quantity[1:])
+        yield album.panel(name, " ".join(said), drawn, f"{section.title}: {name} by epoch", small=not few)
+
+
+def _cost_panel(album: _Album, summary: Summary) -> Panel | None:
+    if not summary.costs:
+        return None
+    basis = "device time" if summary.cost_basis == "time" else "compute of a run (FLOPs × epochs)"
+    figure = figures.costs(summary.costs, basis, summary.metric, summary.value_unit, summary.digits)
+    caption = "Lines reach from the lowest seed to the highest. Dotted: the front of arms that no other beats on both counts."
+    return album.panel("", caption, [("", figure)], f"{summary.metric} against cost")
+
+
+def _interaction_panel(album: _Album, summary: Summary) -> Panel | None:
+    if summary.interactions is None:
+        return None
+    caption = "Main effects on the diagonal, interactions beside it."
+    return album.panel(
+        "", caption, [("", figures.interactions(summary.interactions))], "Effects and interactions"
+    )
+
+
+def _class_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
+    found = summary.confusion
+    if found is None:
+        return ()
+    panels = []
+    if found.arms:
+        panels.append(
+            album.panel(
+                "Accuracy on each class",
+                f"Points against {found.reference}, on the test images of all seeds. Exploratory: no interval stands behind these.",
+                [("", figures.per_class(found))],
+                "Accuracy on each class, by arm",
+            )
+        )
+    panels.append(
+        album.panel(
+            f"Confusion matrix of {found.reference}",
+            "Percent of each true class (row), over the test images of all seeds.",
+            [("", figures.confusion(found))],
+            "Confusion matrix",
+        )
+    )
+    if found.arms:
+        panels.append(
+            album.panel(
+                "What each arm confuses more, and less",
+                f"Points of each true class against {found.reference}: blue more, orange fewer. Blue is good on the diagonal, orange beside it.",
+                [(arm.label, figures.shift(arm, found.classes)) for arm in found.arms],
+                "Confusion against the reference",
+                small=True,
+            )
+        )
+    return tuple(panels)
+
+
+# --- small drawings ---------------------------------------------------------------------------------------------------
+
+
+def _place(value: float, axis: Axis) -> float:
+    """Where a value stands in a small drawing, with room for an arrow at both ends."""
+    inner = WIDTH - 20
+    part = (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low)
+    return 10 + part * inner
+
+
+def _ground(axis: Axis) -> str:
+    left, right, nought = _place(-axis.margin, axis), _place(axis.margin, axis), _place(0.0, axis)
+    return (
+        f'<rect class="margin" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT}"/>'
+        f'<path class="nought" d="M{nought:.1f} 0V{HEIGHT}"/>'
+    )
+
+
+def _line(x0: float, x1: float, y: float, kind: str) -> str:
+    return f'<path class="{kind}" d="M{x0:.1f} {y}H{x1:.1f}"/>'
+
+
+def _symbol(tone: str, x: float, y: float) -> str:
+    """The mark of a verdict, the same as in the figures."""
+    shape = {
+        "helps": f"M{x:.1f} {y - 6}l6 11h-12z",
+        "hurts": f"M{x:.1f} {y + 6}l6 -11h-12z",
+        "none": f"M{x - 5:.1f} {y - 5}h10v10h-10z",
+        "unstable": f"M{x - 5:.1f} {y - 5}l10 10m0 -10l-10 10",
+        "void": f"M{x:.1f} {y - 6}l6 6l-6 6l-6 -6z",
+    }.get(tone)
+    if shape is None:
+        return f'<circle class="mark" cx="{x:.1f}" cy="{y}" r="5"/>'
+    return f'<path class="mark" d="{shape}"/>'
+
+
+def _svg(tone: str, said: str, parts: Iterable[str], height: int) -> Markup:
+    from markupsafe import escape
+
+    label = escape(said)
+    opening = (
+        f'<svg class="interval tone-{tone}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
+    )
+    return _markup(f"{opening}{''.join(parts)}</svg>")
+
+
+# --- assembling -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "signed": wording.signed,
+        "plain": wording.plain,
+        "span": wording.span,
+        "ratio": wording.ratio,
+        "p": wording.p_value,
+        "compact": wording.compact,
+        "duration": wording.duration,
+        "tidy": _tidy,
+    }
+    return made
+
+
+def _tidy(text: str) -> str:
+    """A sentence that does not break between a number and its percent sign."""
+    return text.replace(" %", "\u00a0%")
+
+
+def _shared() -> dict[str, Any]:
+    """What both pages need."""
+    return {
+        "style": _markup(_asset("report.css")),
+        "mark": palette.mark,
+        "interval_svg": interval_svg,
+        "axis_svg": axis_svg,
+        "count": wording.count,
+        "phases": lambda runs: any(run.phase != "report" for run in runs),
+    }
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _packed(library: bytes) -> str:
+    """A script, compressed, as text. The page inflates it again."""
+    return base64.b64encode(gzip.compress(library, 9, mtime=0)).decode()
+
+
+@functools.cache
+def _digest(script: bytes) -> str:
+    """How a content security policy names a script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode()
+
+
+def _markup(text: str) -> Markup:
+    """Text that is safe as it stands: our own files, or values already escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)  # noqa: S704

@@ -1,0 +1,176 @@
+"use strict";
+// Draws the figures as they come into view, sorts and filters the tables. Nothing here leaves the page.
+(() => {
+  const read = (id) => document.getElementById(id).textContent;
+  const darkOf = JSON.parse(read("palette"));
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const NARROW = 520;
+  const PRINTED = { small: 325, whole: 670 }; // px on A4 with the style sheet's margins
+  let printing = false;
+  const drawn = new Map(); // element → its figure as it was sent
+
+  // --- figures -------------------------------------------------------------------------------------------------------
+
+  // Colours by name of the field, so that a label which looks like a colour stays as it is.
+  const themed = (value, isColour) => {
+    if (typeof value === "string") {
+      const twin = isColour && darkOf[value.slice(0, 7)];
+      return twin ? twin + value.slice(7) : value;
+    }
+    if (Array.isArray(value)) return value.map((item) => themed(item, isColour));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, /color/i.test(key))]));
+    }
+    return value;
+  };
+
+  const fitted = (element, spec) => {
+    const isDark = dark.matches && !printing;
+    const figure = isDark ? themed(spec, false) : JSON.parse(JSON.stringify(spec));
+    const layout = figure.layout;
+    const small = element.classList.contains("small");
+    layout.width = printing ? PRINTED[small ? "small" : "whole"] : element.clientWidth;
+    layout.autosize = false;
+    if (layout.width < NARROW) {
+      layout.font.size = 11;
+      layout.margin = { ...layout.margin, l: 40, r: 12 };
+      for (const axis of [layout.xaxis, layout.yaxis]) if (!axis.tickvals && !axis.dtick) axis.nticks = 6;
+    }
+    // A finger that scrolls the page must not zoom into a figure.
+    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
+    return figure;
+  };
+
+  const draw = (element) => {
+    const spec = drawn.get(element) ?? JSON.parse(read(`${element.id}-data`));
+    const again = drawn.has(element);
+    drawn.set(element, spec);
+    const { data, layout } = fitted(element, spec);
+    const config = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+    globalThis.Plotly[again ? "react" : "newPlot"](element, data, layout, config);
+    element.dataset.drawn = "";
+  };
+
+  const inflate = async (id) => {
+    const packed = atob(read(id));
+    const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  };
+
+  const library = async () => {
+    const script = document.createElement("script");
+    script.textContent = await inflate("library");
+    document.head.append(script);
+  };
+
+  const figures = [...document.querySelectorAll(".figure")];
+  const excuse = (why) => {
+    for (const element of figures) {
+      element.textContent = `This browser cannot draw the figures (${why}); the tables hold their numbers.`;
+      element.style.height = "auto";
+    }
+  };
+
+  const watch = () => {
+    const observer = new IntersectionObserver(
+      (entries) => {
+        for (const { isIntersecting, target } of entries) {
+          if (!isIntersecting || drawn.has(target)) continue;
+          observer.unobserve(target);
+          draw(target);
+        }
+      },
+      { rootMargin: "600px 0px" },
+    );
+    for (const element of figures) observer.observe(element);
+  };
+
+  const redraw = () => [...drawn.keys()].forEach((element) => element.clientWidth && draw(element));
+
+  let width = innerWidth;
+  let timer = 0;
+  addEventListener("resize", () => {
+    if (innerWidth === width || printing) return; // a phone's address bar resizes the height alone
+    width = innerWidth;
+    clearTimeout(timer);
+    timer = setTimeout(redraw, 120);
+  });
+  dark.addEventListener("change", redraw);
+
+  // Paper: everything drawn, light, and as wide as the sheet. The event waits for nothing, so neither may this.
+  const opened = [];
+  const toPaper = () => {
+    if (printing || !globalThis.Plotly) return;
+    printing = true;
+    for (const details of document.querySelectorAll("details:not([open])")) {
+      details.open = true;
+      opened.push(details);
+    }
+    figures.forEach(draw);
+  };
+  const fromPaper = () => {
+    if (!printing) return;
+    printing = false;
+    for (const details of opened.splice(0)) details.open = false;
+    redraw();
+  };
+  addEventListener("beforeprint", toPaper);
+  addEventListener("afterprint", fromPaper);
+
+  if (typeof DecompressionStream === "undefined") excuse("it cannot inflate gzip");
+  else library().then(watch, (error) => excuse(error.message));
+
+  // --- tables --------------------------------------------------------------------------------------------------------
+
+  const valueOf = (row, column) => {
+    const cell = row.cells[column];
+    if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
+    return cell.textContent.trim();
+  };
+
+  // Numbers before texts, what is empty always last.
+  const compare = (a, b, down) => {
+    if (a === "" || b === "") return (a === "") - (b === "");
+    const order =
+      typeof a === "number" && typeof b === "number"
+        ? a - b
+        : String(a).localeCompare(String(b), undefined, { numeric: true });
+    return down ? -order : order;
+  };
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      head.querySelector("button")?.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+        rows.sort(([a], [b]) => compare(a, b, down));
+        body.append(...rows.map(([, row]) => row));
+      });
+    });
+  }
+
+  const words = document.getElementById("runs-words");
+  const outcome = document.getElementById("runs-outcome");
+  const rows = [...document.getElementById("runs-table").tBodies[0].rows];
+  const filter = () => {
+    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      const text = `${row.textContent} ${row.cells[0].title}`.toLowerCase();
+      const keep =
+        wanted.every((word) => text.includes(word)) && (!outcome.value || row.dataset.outcome === outcome.value);
+      row.hidden = !keep;
+      shown += keep;
+    }
+    const all = `${rows.length} run${rows.length === 1 ? "" : "s"}`;
+    document.getElementById("runs-count").textContent = shown === rows.length ? all : `${shown} of ${all}`;
+  };
+  words.addEventListener("input", filter);
+  outcome.addEventListener("input", filter);
+  document.getElementById("runs-filter").addEventListener("submit", (event) => event.preventDefault());
+})();

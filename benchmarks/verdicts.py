@@ -1,0 +1,364 @@
+"""How often verdicts are right, measured by simulation and on real replicates, as markdown tables.
+
+    python benchmarks/verdicts.py                    all tables of docs/verdicts.md, some minutes on one core
+    python benchmarks/verdicts.py --quick            the same with a fiftieth of the studies
+    python benchmarks/verdicts.py --real pool.csv    one network's replicates (columns seed, value), split at random
+                                                     into a baseline and null arms
+
+The simulated studies run through `ablate.analysis.intervals`, the lines that judge a real study; a test holds the two
+against each other. Noise is drawn for every replicate and the arms share their baseline, so that their differences are
+correlated as they are in a study.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ablate.analysis.intervals import (
+    HELPS,
+    HURTS,
+    INCONCLUSIVE,
+    NEGLIGIBLE,
+    paired_variance,
+    sequence,
+    step,
+)
+from ablate.analysis.power import detectable, more_seeds
+from ablate.analysis.rules import schedule
+
+CHUNK = 5_000
+"""Studies held in memory at once."""
+
+LOOKS, EXTRA = (5, 10), (15,)
+
+REAL_ENOUGH = 200
+"""Fewer real replicates cannot tell an error rate of five percent from one of eight."""
+
+
+# --- noise ---
+
+
+def normal(rng, shape):
+    return rng.standard_normal(shape)
+
+
+def skewed(rng, shape):
+    """Centred exponential with its tail on the bad side: most runs alike, a few much worse. SD 1."""
+    return 1.0 - rng.standard_exponential(shape)
+
+
+def heavy(rng, shape):
+    """Student's t with 3 degrees of freedom, scaled to SD 1."""
+    return rng.standard_t(3, shape) / math.sqrt(3.0)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """baseline: its SD. arms: SD of each arm, repeated over the family. step: the metric's resolution in SDs."""
+
+    name: str
+    draw: object = normal
+    baseline: float = 1.0
+    arms: tuple[float, ...] = (1.0,)
+    step: float = 0.0
+
+
+SCENARIOS = (
+    Scenario("normal, equal noise"),
+    Scenario("normal, arms 1:1 to 3:1", arms=(1.0, 1.5, 2.0, 2.5, 3.0)),
+    Scenario("normal, one arm in five 3:1", arms=(3.0, 1.0, 1.0, 1.0, 1.0)),
+    Scenario("normal, four arms in five 3:1", arms=(1.0, 3.0, 3.0, 3.0, 3.0)),
+    Scenario("normal, baseline 3:1", baseline=3.0),
+    Scenario("normal, quiet baseline, arms 1:3 to 1:1", baseline=0.2, arms=(1.0, 0.33, 0.33, 0.5, 0.7)),
+    Scenario("normal, resolution of half an SD", step=0.5),
+    Scenario("skewed (exponential), equal noise", draw=skewed),
+    Scenario("skewed (exponential), arms 1:1 to 3:1", draw=skewed, arms=(1.0, 1.5, 2.0, 2.5, 3.0)),
+    Scenario("heavy-tailed (t3), equal noise", draw=heavy),
+    Scenario("heavy-tailed (t3), arms 1:1 to 3:1", draw=heavy, arms=(1.0, 1.5, 2.0, 2.5, 3.0)),
+)
+
+
+def differences(scenario, arms, pairs, effect, studies, rng):
+    """(studies, arms, pairs): arm − baseline, with the given true effect for every arm."""
+    base = scenario.draw(rng, (studies, 1, pairs)) * scenario.baseline
+    sd = np.resize(np.asarray(scenario.arms), arms)[:, None]
+    values = effect + scenario.draw(rng, (studies, arms, pairs)) * sd
+    if scenario.step:
+        # Somewhere on the metric's grid, different in every study.
+        level = rng.random((studies, 1, 1)) * scenario.step
+        values = np.round((values + level) / scenario.step) * scenario.step
+        base = np.round((base + level) / scenario.step) * scenario.step
+    return values - base
+
+
+def looks(extra=EXTRA, declared=LOOKS):
+    return tuple((look.pairs, look.alpha) for look in schedule(declared, extra))
+
+
+# --- what is measured ---
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of studies, with its standard error."""
+
+    value: float
+    studies: int
+
+    @property
+    def error(self):
+        return math.sqrt(max(self.value * (1 - self.value), 1e-9) / self.studies)
+
+    def __str__(self):
+        return f"{self.value:.4f}"
+
+
+def claims(scenario, arms, effect, margin, studies, rng):
+    """Through the declared looks and one undeclared: (any false claim, any false direction, all intervals cover).
+
+    A false claim is `helps` or `hurts` at no effect, `no practical effect` at one of the margin or more, and the wrong
+    direction anywhere.
+    """
+    wrong = directed = covered = 0
+    for start in range(0, studies, CHUNK):
+        size = min(CHUNK, studies - start)
+        d = differences(scenario, arms, max(n for n, _ in looks()), effect, size, rng)
+        found = sequence(d, looks(), k=arms, margin=margin, resolution=scenario.step)
+        direction = (found.code == HURTS) | ((found.code == HELPS) & (effect <= 0))
+        negligible = (found.code == NEGLIGIBLE) & (abs(effect) >= margin)
+        directed += int(direction.any(axis=-1).sum())
+        wrong += int((direction | negligible).any(axis=-1).sum())
+        covered += int(((found.lo <= effect) & (effect <= found.hi)).all(axis=-1).sum())
+    return Rate(wrong / studies, studies), Rate(directed / studies, studies), Rate(covered / studies, studies)
+
+
+def error_tables(studies, rng, sizes=(1, 6, 20)):
+    """Two tables: errors of null arms, and of arms whose effect is exactly the margin. Each figure is the worse of two
+    margins, 1 and 2.5 SDs of a typical difference."""
+    header = "| noise | " + " | ".join(f"k = {k}: error | covers" for k in sizes) + " |"
+    rule = "| --- |" + " ---: | ---: |" * len(sizes)
+    for title, at_margin in (
+        ("False `helps` or `hurts` among null arms", False),
+        ("False `no practical effect` (or `hurts`) at a true effect of exactly the margin", True),
+    ):
+        print(f"\n**{title}.** {studies} studies a cell, looks 5 and 10 and an undeclared one at 15.\n")
+        print(header, rule, sep="\n")
+        for scenario in SCENARIOS:
+            cells = []
+            for k in sizes:
+                spread = math.hypot(scenario.baseline, float(np.median(np.resize(scenario.arms, k))))
+                found = [
+                    claims(scenario, k, margin if at_margin else 0.0, margin, studies, rng)
+                    for margin in (1.0 * spread, 2.5 * spread)
+                ]
+                error, cover = max(f[0].value for f in found), min(f[2].value for f in found)
+                cells.append(f"{error:.4f} | {cover:.4f}")
+            print(f"| {scenario.name} | " + " | ".join(cells) + " |", flush=True)
+    worst = Rate(0.05, studies)
+    print(f"\nStandard error at .05: {worst.error:.4f}.")
+
+
+def power_table(studies, rng, sizes=(1, 6, 20), pairs=(3, 5, 8, 10, 15, 20)):
+    """Share of arms found to help in a study of one look, by pairs; effects in SDs of a paired difference."""
+    print(f"\n**Power against n**: one declared look, share of arms found to help, {studies} studies a cell.\n")
+    print("| k | effect | " + " | ".join(f"n = {n}" for n in pairs) + " |")
+    print("| ---: | ---: |" + " ---: |" * len(pairs))
+    for k in sizes:
+        for effect in (0.5, 1.0, 1.5, 2.0, 3.0):
+            cells = [f"{helped(k, n, effect, 0.045, studies, rng):.2f}" for n in pairs]
+            print(f"| {k} | {effect} | " + " | ".join(cells) + " |", flush=True)
+    print("\n**Power at the effect that the plan calls detectable with 80 %**, noise equal over arms.\n")
+    print("| k | n | α | detectable effect | power found |\n| ---: | ---: | ---: | ---: | ---: |")
+    for k, n, alpha in ((1, 5, 0.045), (6, 5, 0.01125), (6, 10, 0.03375), (20, 10, 0.03375)):
+        effect = detectable(k, n, alpha)
+        print(f"| {k} | {n} | {alpha} | {effect:.3f} | {helped(k, n, effect, alpha, studies, rng):.3f} |", flush=True)
+
+
+def helped(k, n, effect, alpha, studies, rng):
+    """Share of arms whose verdict is `helps`, at one look; the margin is a tenth of an SD."""
+    scenario = SCENARIOS[0]
+    count = 0
+    for start in range(0, studies, CHUNK):
+        size = min(CHUNK, studies - start)
+        d = differences(scenario, k, n, effect * math.sqrt(2.0), size, rng)
+        found = sequence(d, ((n, alpha),), k=k, margin=0.1 * math.sqrt(2.0))
+        count += int((found.code == HELPS).sum())
+    return count / (studies * k)
+
+
+def calibration_table(studies, rng, sizes=(1, 6)):
+    """Whether arms are settled at the number of seeds that the price of certainty names, as often as it says."""
+    print(f"\n**How many more seeds**: arms inconclusive at 5 pairs, run on to the total named; {studies} studies a row.")
+    print("Effects uniform within ±3 margins, noise log-uniform between a third of the margin and three times it.\n")
+    print("| k | promise | mean promised | settled | standard error | arms | median total |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for k in sizes:
+        for name, row in calibration(k, studies, rng).items():
+            promised, settled, totals = (np.array(column, float) for column in zip(*row, strict=True))
+            error = math.sqrt(settled.mean() * (1 - settled.mean()) / settled.size)
+            print(
+                f"| {k} | {name} | {promised.mean():.3f} | {settled.mean():.3f} | {error:.3f} | {settled.size} "
+                f"| {np.median(totals):.0f} |",
+                flush=True,
+            )
+
+
+def calibration(k, studies, rng):
+    """Promise → list of (promised chance, settled, total pairs) over one inconclusive arm of each study."""
+    (first, alpha), (_, later) = looks(())
+    found = {"even chance (N50)": [], "80 % (N80)": [], "whatever the effect (N_any)": []}
+    for _ in range(studies):
+        sd = math.exp(rng.uniform(math.log(1 / 3), math.log(3)))
+        effects = rng.uniform(-3, 3, k)
+        base = rng.standard_normal(200) * sd / math.sqrt(2)
+        d = effects[:, None] + rng.standard_normal((k, 200)) * sd / math.sqrt(2) - base
+        now = one_look(d, first, alpha, k)
+        arm = int(np.argmax(now.code == INCONCLUSIVE))
+        if now.code[arm] != INCONCLUSIVE:
+            continue
+        price = more_seeds(
+            float(d[arm, :first].mean()),
+            float(now.variance[arm]),
+            float(now.df[arm]),
+            first,
+            alpha=later,
+            k=k,
+            margin=1.0,
+            moderated=bool(np.isfinite(now.typical)),
+        )
+        kept = np.where(now.code == INCONCLUSIVE, np.nan, now.corrected)
+        named = (price.n50, price.chance50), (price.n80, price.chance80), (price.n_any, 1.0)
+        for row, (total, chance) in zip(found.values(), named, strict=True):
+            if total is not None and total <= 200:
+                then = one_look(d, total, later, k, kept)
+                row.append((chance, then.code[arm] != INCONCLUSIVE, total))
+    return found
+
+
+def one_look(d, pairs, alpha, k, kept=None):
+    seen = d[:, :pairs]
+    return step(
+        seen.mean(axis=-1),
+        paired_variance(seen, 0.0),
+        np.full(k, pairs),
+        alpha=alpha,
+        k=k,
+        margin=1.0,
+        kept=kept,
+    )
+
+
+# --- real replicates ---
+
+
+@dataclass(frozen=True)
+class RealNull:
+    """rate: share of studies with any false `helps` or `hurts`. error: its standard error. negligible: share of null
+    arms found to make no practical difference, which they do. covers: share of studies all of whose intervals hold 0."""
+
+    rate: float
+    error: float
+    negligible: float
+    covers: float
+    replicates: int
+    studies: int
+
+    @property
+    def holds(self):
+        return self.rate - 3.0 * self.error <= 0.05
+
+
+def real_null(values, *, margin, resolution, rng, arms=5, studies=20_000, resamples=200):
+    """Splits replicates of one network at random into a baseline and null arms, many times, and judges them.
+
+    values: (replicates,) of the metric, finite. The splits share one pool, so that the error of the rate is not that of
+    independent studies: it is found by drawing the pool itself again, with replacement, and splitting that; what the
+    finite number of splits adds is taken off there and put back once.
+    """
+    values = np.asarray(values, float)
+    rate, negligible, covers = split(values, margin, resolution, arms, studies, rng)
+    each = max(200, studies // 20)
+    rates = []
+    for _ in range(resamples):
+        again = rng.choice(values, values.size)
+        rates.append(split(again, margin, resolution, arms, each, rng)[0])
+    inner = float(np.mean([r * (1 - r) for r in rates])) / each
+    between = max(0.0, float(np.var(rates, ddof=1)) - inner)
+    error = math.sqrt(between + rate * (1 - rate) / studies)
+    return RealNull(rate, error, negligible, covers, values.size, studies)
+
+
+def split(values, margin, resolution, arms, studies, rng):
+    """(any false direction, share of arms negligible, all intervals hold 0) over random splits of one pool."""
+    pairs = max(n for n, _ in looks())
+    needed = (arms + 1) * pairs
+    if values.size < needed:
+        raise SystemExit(f"{values.size} replicates are too few: one split needs {needed}")
+    directed = covered = negligible = 0
+    for start in range(0, studies, CHUNK):
+        size = min(CHUNK, studies - start)
+        drawn = np.argsort(rng.random((size, values.size)), axis=1)[:, :needed]
+        table = values[drawn].reshape(size, arms + 1, pairs)
+        found = sequence(table[:, 1:] - table[:, :1], looks(), k=arms, margin=margin, resolution=resolution)
+        directed += int(((found.code == HELPS) | (found.code == HURTS)).any(axis=-1).sum())
+        negligible += int((found.code == NEGLIGIBLE).sum())
+        covered += int(((found.lo <= 0) & (found.hi >= 0)).all(axis=-1).sum())
+    return directed / studies, negligible / (studies * arms), covered / studies
+
+
+def smallest_step(values):
+    """The metric's resolution as the replicates show it: the smallest gap between two that differ."""
+    gaps = np.diff(np.unique(np.round(np.asarray(values, float), 12)))
+    return float(gaps.min()) if gaps.size else 0.0
+
+
+def real_table(path, margin, resolution, studies, rng):
+    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    values = frame.drop_duplicates("seed")["value"].to_numpy(float)
+    values = values[np.isfinite(values)]
+    if values.size < REAL_ENOUGH:
+        raise SystemExit(f"{path} has {values.size} usable replicates; at least {REAL_ENOUGH} are needed")
+    q = smallest_step(values) if resolution is None else resolution
+    found = real_null(values, margin=margin, resolution=q, rng=rng, studies=studies)
+    skew = float(pd.Series(values).skew())
+    print(f"\n**Real replicates**: {values.size} of one network, mean {values.mean():.4f}, SD {values.std(ddof=1):.4f},")
+    print(f"skewness {skew:.2f}, resolution {q:.5f}; margin {margin:g}; a baseline and 5 null arms, {studies} splits.\n")
+    print("| false helps/hurts | standard error | ≤ .05 within 3 of them | covers | null arms found negligible |")
+    print("| ---: | ---: | :---: | ---: | ---: |")
+    verdict = "yes" if found.holds else "**no**"
+    print(f"| {found.rate:.4f} | {found.error:.4f} | {verdict} | {found.covers:.4f} | {found.negligible:.3f} |")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a fiftieth of the studies")
+    parser.add_argument("--only", choices=("errors", "power", "calibration"), help="one part of the simulation")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--real", type=Path, metavar="FILE", help="csv or parquet with columns seed, value")
+    parser.add_argument("--margin", type=float, default=0.005, help="of the real metric (default 0.005)")
+    parser.add_argument("--resolution", type=float, help="of the real metric (default: its smallest step)")
+    given = parser.parse_args(arguments)
+    rng = np.random.default_rng(given.seed)
+    began = time.perf_counter()
+    shrink = 50 if given.quick else 1
+    if given.real is not None:
+        real_table(given.real, given.margin, given.resolution, 50_000 // shrink, rng)
+        return
+    if given.only in {None, "errors"}:
+        error_tables(50_000 // shrink, rng)
+    if given.only in {None, "power"}:
+        power_table(10_000 // shrink, rng)
+    if given.only in {None, "calibration"}:
+        calibration_table(4_000 // shrink, rng)
+    print(f"\n{time.perf_counter() - began:.0f} s, seed {given.seed}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Diagnoses on curves made by hand, and on networks made to over- and under-fit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from analysis_frames import replicates, rules
+from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
+from sklearn.neural_network import MLPClassifier
+
+from ablate.analysis import ArmRule, judge
+from ablate.analysis.diagnosis import (
+    at_the_edge,
+    curves_of,
+    diagnose,
+    over_fitting,
+    rough_grid,
+    spikes,
+    too_slow,
+    under_fitting,
+    unfinished,
+)
+
+EPOCHS = np.arange(1, 21)
+
+
+def curves(val, train, *, seeds=5, noise=0.0, **more):
+    rng = np.random.default_rng(0)
+    made = {"val/loss": val, "train/loss": train, **{name.replace("_", "/"): c for name, c in more.items()}}
+    return {
+        name: np.asarray(c, float) * np.ones((seeds, 1)) + noise * rng.normal(size=(seeds, len(c)))
+        for name, c in made.items()
+    }
+
+
+FALLING = 2.0 * np.exp(-EPOCHS / 4) + 0.1
+LEVEL = np.exp(-EPOCHS) + 0.1
+TURNING = np.where(EPOCHS <= 14, 0.5 + (14 - EPOCHS) ** 2 / 100, 0.5 + (EPOCHS - 14) / 30)
+
+
+def codes(found):
+    return [d.code for d in found]
+
+
+# --- over-fitting ---
+
+
+def test_validation_loss_that_turns_up_over_fits_from_its_lowest_epoch():
+    found = over_fitting(curves(TURNING, FALLING))
+    assert (found.code, found.epoch, found.words) == ("over-fits", 14, "over-fits from epoch 14")
+    assert found.amount == pytest.approx(0.2 / 0.5, rel=0.15)
+    assert "training loss falls" in found.detail
+
+
+def test_over_fitting_is_seen_through_noise():
+    assert over_fitting(curves(TURNING, FALLING, noise=0.02)).epoch in range(12, 17)
+
+
+def test_a_falling_validation_loss_does_not_over_fit():
+    assert over_fitting(curves(FALLING + 0.2, FALLING)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flickering_plateau_does_not_over_fit(seed):
+    rng = np.random.default_rng(seed)
+    plateau = {
+        "val/loss": FALLING + 0.2 + 0.03 * rng.normal(size=(5, 20)),
+        "train/loss": FALLING * np.ones((5, 1)),
+    }
+    assert over_fitting(plateau) is None
+
+
+def test_both_losses_rising_is_no_over_fitting():
+    assert over_fitting(curves(TURNING, TURNING)) is None
+
+
+def test_one_seed_suffices_for_a_clear_turn():
+    assert over_fitting(curves(TURNING, FALLING, seeds=1)).epoch == 14
+
+
+def test_without_curves_nothing_is_diagnosed():
+    assert diagnose({}, metric="val/accuracy", sign=1, margin=0.005) == ()
+    assert curves_of(None, "A", [0]) == {}
+
+
+def test_two_epochs_are_too_few_to_turn():
+    assert over_fitting(curves([1.0, 2.0], [2.0, 1.0])) is None
+
+
+# --- under-fitting ---
+
+
+def test_poor_on_its_own_training_data_under_fits():
+    flat = np.full(20, 1.5)
+    found = under_fitting(curves(flat, flat, train_accuracy=np.full(20, 0.5), val_accuracy=np.full(20, 0.5)))
+    assert (found.code, found.amount) == ("under-fits", pytest.approx(0.5))
+
+
+def test_a_gap_to_validation_is_no_under_fitting():
+    found = under_fitting(
+        curves(FALLING + 1, FALLING, train_accuracy=np.full(20, 0.7), val_accuracy=np.full(20, 0.5))
+    )
+    assert found is None
+
+
+def test_heavy_augmentation_alone_is_no_under_fitting():
+    found = under_fitting(
+        curves(FALLING, FALLING, train_accuracy=np.full(20, 0.7), val_accuracy=np.full(20, 0.97))
+    )
+    assert found is None
+
+
+def test_a_training_loss_that_ends_well_above_the_reference_s_under_fits():
+    arm, reference = curves(FALLING + 0.5, FALLING + 0.5), curves(FALLING + 0.1, FALLING)
+    found = under_fitting(arm, reference)
+    assert found.code == "under-fits"
+    assert "times the reference's" in found.detail
+    assert under_fitting(reference, reference) is None
+
+
+# --- unfinished ---
+
+
+def test_a_metric_that_gained_the_margin_at_the_end_is_still_improving():
+    rising = {"val/accuracy": (0.5 + 0.01 * EPOCHS) * np.ones((5, 1))}
+    found = unfinished(rising, metric="val/accuracy", sign=1.0, margin=0.005)
+    assert (found.code, found.epoch, found.amount) == ("still-improving", 20, pytest.approx(0.02))
+
+
+def test_a_metric_that_levelled_off_is_not():
+    level = {"val/accuracy": (0.9 - 0.4 * np.exp(-EPOCHS / 2)) * np.ones((5, 1))}
+    assert unfinished(level, metric="val/accuracy", sign=1.0, margin=0.005) is None
+
+
+def test_a_loss_still_falling_is_improving():
+    falling = {"val/loss": (2.0 - 0.05 * EPOCHS) * np.ones((5, 1))}
+    assert unfinished(falling, metric="val/loss", sign=-1.0, margin=0.01).amount == pytest.approx(0.1)
+
+
+def test_without_a_curve_of_the_metric_validation_loss_is_read():
+    falling = {"val/loss": (2.0 - 0.05 * EPOCHS) * np.ones((5, 1))}
+    assert unfinished(falling, metric="my_score", sign=1.0, margin=0.5).unit == "val/loss"
+
+
+def test_an_arm_that_over_fits_is_not_called_unfinished():
+    made = curves(TURNING, FALLING) | {"val/accuracy": (0.5 + 0.01 * EPOCHS) * np.ones((5, 1))}
+    assert codes(diagnose(made, metric="val/accuracy", sign=1.0, margin=0.005)) == ["over-fits"]
+
+
+# --- unstable, diverged, slow, at the edge ---
+
+
+def test_a_training_loss_that_jumps_is_unstable():
+    train = np.array([FALLING, FALLING])
+    train[1, 8] = 3.0
+    found = spikes({"train/loss": train})
+    assert (found.code, found.epoch, found.amount) == ("unstable", 9, 1.0)
+    assert spikes({"train/loss": np.array([FALLING])}) is None
+
+
+def test_diverged_runs_are_counted():
+    found = diagnose({}, metric="m", sign=1, margin=1, diverged=2, runs=5)
+    assert [(d.code, d.words) for d in found] == [("diverged", "diverged in 2 of 5 runs")]
+
+
+@pytest.mark.parametrize(
+    ("effect", "verdict", "cost", "slow"),
+    [
+        (1.8, "helps", 2.6, False),
+        (0.6, "helps", 2.6, True),  # 2.6× is 1.4 doublings, each worth a margin of .5
+        (0.0, "no practical effect", 2.0, True),
+        (-1.0, "hurts", 2.0, True),
+        (0.0, "no practical effect", 1.1, False),
+        (0.0, "inconclusive", 4.0, False),
+        (None, "unstable", 4.0, False),
+        (0.0, "no practical effect", None, False),
+    ],
+)
+def test_every_doubling_of_the_compute_ought_to_buy_the_margin(effect, verdict, cost, slow):
+    found = too_slow(effect=effect, verdict=verdict, cost=cost, margin=0.5)
+    assert (found is not None) == slow
+
+
+def test_the_best_level_at_either_end_is_at_the_edge():
+    levels = {"a": 0.1, "baseline": 0.01, "b": 0.001}
+    arm, found = at_the_edge(levels, {"a": 3.0, "baseline": 2.0, "b": 1.0}, "optimizer.lr")
+    assert (arm, found.words, found.amount) == ("a", "is at the edge of the levels of learning rate", 0.1)
+    assert "highest tried" in found.detail
+    arm, found = at_the_edge(levels, {"a": 1.0, "baseline": 2.0, "b": 3.0}, "optimizer.lr")
+    assert (arm, found.amount) == ("b", 0.001)
+    assert "lowest tried" in found.detail
+
+
+def test_a_best_level_inside_or_one_of_two_is_not():
+    levels = {"a": 0.1, "baseline": 0.01, "b": 0.001}
+    assert at_the_edge(levels, {"a": 1.0, "baseline": 2.0, "b": 1.0}, "lr") is None
+    assert at_the_edge({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, "lr") is None
+
+
+def test_a_grid_is_rough_where_the_best_s_neighbours_differ_by_more_than_the_noise():
+    assert rough_grid([1, 2, 3], [0.1, 0.9, 0.8], noise=0.2)
+    assert not rough_grid([3, 1, 2], [0.8, 0.8, 0.9], noise=0.2)
+
+
+# --- through judge ---
+
+
+def long(arm, made, seeds=5):
+    return pd.DataFrame(
+        [
+            (arm, seed, "report", epoch + 1, metric, values[seed, epoch])
+            for metric, values in made.items()
+            for seed in range(seeds)
+            for epoch in range(values.shape[1])
+        ],
+        columns=["arm", "seed", "phase", "epoch", "metric", "value"],
+    )
+
+
+def test_judge_hangs_diagnoses_on_arms_and_baseline():
+    frame = replicates(
+        {"optimizer.lr=1": [0.8, 0.3, 0.6, 0.5, 0.9], "optimizer.lr=2": [1.8, 1.3, 1.6, 1.5, 1.9]}
+    )
+    table = pd.concat(
+        [long("optimizer.lr=1", curves(TURNING, FALLING)), long("baseline", curves(LEVEL, LEVEL))]
+    )
+    arms = [ArmRule("optimizer.lr=1", "optimizer.lr", 1), ArmRule("optimizer.lr=2", "optimizer.lr", 2)]
+    plan = rules(arms, looks=(5,), baseline_levels={"optimizer.lr": 0.5})
+    found = judge(plan, frame, table)
+    assert [codes(c.fit) for c in found.comparisons] == [["over-fits"], ["edge-of-levels"]]
+    assert found.baseline.fit == ()
+    assert judge(plan, frame, table.sample(frac=1, random_state=1)) == found
+
+
+# --- real runs ---
+
+
+def train(*, hidden, images, epochs, rate, label_noise=0.0):
+    """Curves of a small network on digits, three seeds."""
+    x, y = load_digits(return_X_y=True)
+    x = x / 16
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(y))
+    fit, held = order[:images], order[1000:1500]
+    target = y.copy()
+    wrong = fit[rng.random(images) < label_noise]
+    target[wrong] = rng.integers(0, 10, wrong.size)
+    names = ("train/loss", "val/loss", "train/accuracy", "val/accuracy")
+    made = {name: np.zeros((3, epochs)) for name in names}
+    for seed in range(3):
+        net = MLPClassifier((hidden,), learning_rate_init=rate, batch_size=32, random_state=seed)
+        for epoch in range(epochs):
+            net.partial_fit(x[fit], target[fit], classes=range(10))
+            for part, rows, truth in (("train", fit, target), ("val", held, y)):
+                p = net.predict_proba(x[rows])
+                made[f"{part}/loss"][seed, epoch] = log_loss(truth[rows], p, labels=range(10))
+                made[f"{part}/accuracy"][seed, epoch] = (p.argmax(1) == truth[rows]).mean()
+    return made
+
+
+def test_a_network_made_to_over_fit_is_found_out():
+    made = train(hidden=128, images=200, epochs=30, rate=0.01, label_noise=0.2)
+    found = diagnose(made, metric="val/accuracy", sign=1.0, margin=0.01)
+    assert codes(found) == ["over-fits"]
+    assert 1 <= found[0].epoch < 20
+    assert found[0].amount > 0.1
+
+
+def test_a_network_made_to_under_fit_is_found_out():
+    made = train(hidden=2, images=800, epochs=12, rate=0.003)
+    assert "under-fits" in codes(diagnose(made, metric="val/accuracy", sign=1.0, margin=0.01))
+
+
+def test_a_sound_network_gets_no_diagnosis():
+    made = train(hidden=32, images=900, epochs=16, rate=0.005)
+    assert codes(diagnose(made, metric="val/accuracy", sign=1.0, margin=0.01)) == []

@@ -1,0 +1,134 @@
+"""What tests of several rooms share: a store to copy, a folder to work in, and a training that takes no time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+# A training of the user's own. Accuracy depends on the config and, through a seeded generator, on the seed; switches make
+# it misbehave in the ways that schedulers must survive.
+TOY = '''
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+
+def fit(config, seed):
+    """A response with known effects and noise."""
+    noise = random.Random(f"{sorted(config.items())}/{seed}")
+    shared = random.Random(seed).gauss(0, 0.01)
+    if config.get("raises"):
+        raise RuntimeError("it was told to")
+    if config.get("dies_once"):
+        mark = Path(f"died-{seed}")
+        if not mark.exists():
+            mark.touch()
+            yield {"train/loss": 9.0, "val/loss": 9.0, "val/accuracy": 0.1}
+            os.kill(os.getpid(), signal.SIGKILL)
+    for epoch in range(1, config["epochs"] + 1):
+        time.sleep(config.get("sleep", 0))
+        share = epoch / config["epochs"]
+        loss = 1 - 0.5 * share + noise.gauss(0, 0.001)
+        if config.get("diverges"):
+            loss = float("nan")
+        accuracy = 0.5 + 0.2 * share + config["gain"] + shared + noise.gauss(0, config["spread"])
+        yield {"train/loss": loss, "val/loss": loss, "val/accuracy": accuracy, "test/accuracy": accuracy - 0.01}
+'''
+
+STUDY = """
+study: {name}
+margin: 0.02
+train: toy:fit
+baseline: {{gain: 0.0, spread: 0.001, epochs: 2, sleep: 0, raises: false, dies_once: false, diverges: false, width: 8}}
+factors: {factors}
+seeds: {seeds}
+"""
+
+
+@pytest.fixture(scope="session")
+def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: making one takes seconds, copying it none."""
+    from ablate.tracking import write
+    from ablate.tracking.store import Store
+
+    root = tmp_path_factory.mktemp("template") / "mlruns"
+    store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
+    write.create(store)
+    assert store.database is not None
+    return store.database
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared data, once for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with an empty store, in which the command line is run."""
+
+    root: Path
+
+    def ablate(self, *arguments: str, code: int = 0) -> str:
+        """Run a command in this process; its output, both streams. The exit code is checked."""
+        import ablate.cli as cli
+
+        result = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=True)
+        output = result.output
+        if isinstance(result.exception, cli.AblateError):
+            assert code == cli.MISTAKE, f"a mistake was not expected: {result.exception}"
+            return f"{output}error: {result.exception}"
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, output
+        return output
+
+    def study(self, name: str = "toy", factors: str = "{gain: [0.2, 0.001]}", seeds: str = "3", more: str = "") -> str:
+        path = self.root / f"{name}.yaml"
+        path.write_text(STUDY.format(name=name, factors=factors, seeds=seeds) + more)
+        return str(path)
+
+    @property
+    def store(self):
+        from ablate.tracking.store import here
+
+        return here()
+
+    @property
+    def client(self):
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.store.uri)
+
+    def runs(self, study: str = "toy", kind: str = "replicate"):
+        experiment = self.client.get_experiment_by_name(study)
+        return self.client.search_runs([experiment.experiment_id], f"tags.`ablate.kind` = '{kind}'", max_results=5000)
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path, template_store: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(template_store, tmp_path / "mlruns" / "mlflow.db")
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # The module of the same name belongs to another test's folder.
+    monkeypatch.delitem(sys.modules, "toy", raising=False)
+    yield Workplace(tmp_path)
+    sys.modules.pop("toy", None)

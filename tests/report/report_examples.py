@@ -1,0 +1,249 @@
+"""Studies that never ran, with everything a report has to cope with: made by a formula, judged for real."""
+
+import hashlib
+import math
+
+import numpy as np
+import pandas as pd
+
+from ablate.analysis import judge
+from ablate.analysis.plan import rules
+from ablate.report.summary import Material
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+TEXT = """\
+study: width-and-friends
+question: Do wider networks help, and what else does?
+metric: val/accuracy
+margin: 0.005
+baseline:
+  data: {name: cifar10, validation: 0.1}
+  model: {name: cnn, depth: 3, width: 64, dropout: 0.25}
+  optimizer: {name: sgd, lr: 0.05}
+  training: {epochs: 20, batch_size: 256}
+factors:
+  model.width: [16, 32, 128, 256]
+  model.dropout: [0.0, 0.5]
+  optimizer.lr: [1.0]
+  augment: [null]
+seeds: {initial: 5, max: 10}
+"""
+
+# arm → final accuracy, its noise, compute, parameters, how much it over-fits
+SHAPES = {
+    "baseline": (0.842, 0.0018, 1.0, 0.42e6, 0.05),
+    "model.width=16": (0.782, 0.0024, 0.09, 0.03e6, 0.0),
+    "model.width=32": (0.8255, 0.0018, 0.27, 0.11e6, 0.02),
+    "model.width=128": (0.8575, 0.0016, 3.9, 1.66e6, 0.12),
+    "model.width=256": (0.8585, 0.0042, 15.4, 6.6e6, 0.35),
+    "model.dropout=0.0": (0.8375, 0.0028, 1.0, 0.42e6, 0.5),
+    "model.dropout=0.5": (0.8422, 0.0012, 1.0, 0.42e6, 0.0),
+    "optimizer.lr=1.0": (0.55, 0.03, 1.0, 0.42e6, 0.0),
+    "augment=null": (0.814, 0.002, 0.98, 0.42e6, 0.6),
+}
+LEVELS = {
+    "model.width=16": ("model.width", 16),
+    "model.width=32": ("model.width", 32),
+    "model.width=128": ("model.width", 128),
+    "model.width=256": ("model.width", 256),
+    "model.dropout=0.0": ("model.dropout", 0.0),
+    "model.dropout=0.5": ("model.dropout", 0.5),
+    "optimizer.lr=1.0": ("optimizer.lr", 1.0),
+    "augment=null": ("augment", None),
+}
+BASE = {"model.width": 64, "model.dropout": 0.25, "optimizer.lr": 0.05, "augment": {"flip": True, "crop": 4}}
+
+
+def record(
+    arms,
+    levels,
+    *,
+    base=BASE,
+    design="one-at-a-time",
+    metric="val/accuracy",
+    margin=0.005,
+    looks=(5, 10),
+    classes=CLASSES,
+    **more,
+):
+    """A recorded plan, as `Plan.record()` makes it. levels: arm → (factor, level)."""
+    reference, *others = arms
+
+    def entry(name):
+        factor, level = levels.get(name, (None, None))
+        here = (
+            dict(level) if isinstance(level, dict) and factor is None else {factor: level} if factor else {}
+        )
+        return {
+            "name": name,
+            "factor": factor,
+            "level": level,
+            "levels": base | here,
+            "config": {
+                "data": {"name": "cifar10", "subset": None},
+                "model": {"name": "cnn", "depth": 3, "width": 64, "dropout": 0.25, "batch_norm": True},
+                "optimizer": {"name": "sgd", "lr": 0.05},
+                "training": {"epochs": 20, "batch_size": 256},
+            },
+            "data": {
+                "fingerprint": "f00d",
+                "train": 45_000,
+                "validation": 5_000,
+                "test": 10_000,
+                "shape": [3, 32, 32],
+                "classes": list(classes),
+            },
+            "code": "c0de",
+        }
+
+    factors = {}
+    for name in others:
+        factor, level = levels[name]
+        if factor is not None:
+            factors.setdefault(factor, []).append({factor: level})
+    return {
+        "plan": "5f0c93d7a1b2",
+        "study": "width-and-friends",
+        "question": "Do wider networks help, and what else does?",
+        "metric": metric,
+        "direction": "maximize",
+        "margin": margin,
+        "resolution": 1 / 5_000,
+        "design": design,
+        "looks": list(looks),
+        "noise_floor": False,
+        "confirm": False,
+        "deterministic": False,
+        "train": None,
+        "reference": reference,
+        "factors": [{"name": f, "levels": rows} for f, rows in factors.items()],
+        "arms": [entry(name) for name in arms],
+        "runs": [
+            {"arm": name, "seed": seed, "phase": "report", "key": f"{name}-{seed}"}
+            for seed in range(looks[-1])
+            for name in arms
+        ],
+        "text": TEXT,
+    } | more
+
+
+def replicate(arm, seed, value, *, outcome="finished", phase="report", **more):
+    name = hashlib.sha256(f"{arm}{seed}{phase}".encode()).hexdigest()
+    return {
+        "arm": arm,
+        "seed": seed,
+        "phase": phase,
+        "outcome": outcome,
+        "value": value if outcome == "finished" else math.nan,
+        "test": value - 0.004 if outcome == "finished" else math.nan,
+        "weights": name[:16],
+        "trace": name[16:32],
+        "seconds": 61.0,
+        "flops": 1e12,
+        "parameters": 1e5,
+        "epochs": 20,
+        "run_id": name[:32],
+        "device": "cuda:0",
+        "torch": "2.11.0",
+        "fused": None,
+        "reason": None,
+        "source_run": None,
+    } | more
+
+
+def curve(arm, seed, final, overfit, rng, epochs=20, stop=None):
+    """Rows of the curves frame: losses and accuracies that approach their end, with noise that shrinks."""
+    rows = []
+    for epoch in range(1, (stop or epochs) + 1):
+        part = epoch / epochs
+        gain = 1 - math.exp(-4.2 * part)
+        noise = rng.normal() * 0.012 * (1.2 - part)
+        accuracy = 0.1 + (final - 0.1) * gain / (1 - math.exp(-4.2)) + noise
+        train = min(0.999, accuracy + 0.015 + 0.13 * overfit * part)
+        metrics = {
+            "train/loss": 2.3 * math.exp(-(2.1 + 1.4 * overfit) * part) * (1 + rng.normal() * 0.015) + 0.02,
+            "val/loss": 2.25 * (1 - accuracy) ** 0.9
+            + 0.9 * overfit * max(0.0, part - 0.45) ** 1.4
+            + 0.15
+            + abs(rng.normal()) * 0.01,
+            "train/accuracy": train,
+            "val/accuracy": accuracy if epoch < epochs else final,
+            "lr": 0.05 * math.sin(math.pi * part),
+        }
+        if stop == epoch:
+            metrics["train/loss"] = metrics["val/loss"] = math.nan
+        rows += [
+            {"arm": arm, "seed": seed, "phase": "report", "epoch": epoch, "metric": metric, "value": value}
+            for metric, value in metrics.items()
+        ]
+    return rows
+
+
+def confusions(shapes, classes=CLASSES):
+    rng = np.random.default_rng(5)
+    base = rng.dirichlet(np.ones(len(classes)) * 0.4, len(classes))
+    found = {}
+    for arm, (final, *_) in shapes.items():
+        mixed = base + rng.normal(0, 0.02, base.shape).clip(0)
+        np.fill_diagonal(mixed, 0)
+        mixed /= mixed.sum(axis=1, keepdims=True)
+        rights = np.clip(final + rng.normal(0, 0.03, len(classes)), 0.05, 0.99)
+        shares = mixed * (1 - rights)[:, None] + np.diag(rights)
+        found[arm] = np.round(shares * 5_000).astype(int)
+    return found
+
+
+def material(seeds=5, **more):
+    """Eight arms of four factors: a verdict of every common kind, divergences, and a failed run."""
+    rng = np.random.default_rng(7)
+    plan = record(list(SHAPES), LEVELS, **more)
+    shared = rng.normal(0, 0.002, 20)
+    rows, curves = [], []
+    for arm, (final, noise, compute, parameters, overfit) in SHAPES.items():
+        for seed in range(seeds):
+            value = round((final + shared[seed] + rng.normal(0, noise)) * 5_000) / 5_000
+            costs = {
+                "flops": compute * 2.1e14,
+                "parameters": parameters,
+                "seconds": 40 + 21 * compute + rng.normal(),
+            }
+            if arm == "optimizer.lr=1.0" and seed in {1, 3}:
+                rows.append(
+                    replicate(
+                        arm,
+                        seed,
+                        value,
+                        outcome="diverged",
+                        reason="loss not finite in epoch 3",
+                        **costs | {"epochs": 3},
+                    )
+                )
+                curves += curve(arm, seed, value, 0.0, rng, stop=3)
+            elif arm == "model.dropout=0.5" and seed == 4:
+                reason = "the worker died (signal 9), twice"
+                rows.append(
+                    replicate(
+                        arm, seed, value, outcome="failed", reason=reason, **costs | {"seconds": math.nan}
+                    )
+                )
+            else:
+                rows.append(replicate(arm, seed, value, **costs))
+                curves += curve(arm, seed, value, overfit, rng)
+    frame = pd.DataFrame(rows)
+    table = pd.DataFrame(curves)
+    return Material(
+        record=plan,
+        analysis=judge(rules(plan), frame, table),
+        replicates=frame,
+        curves=table,
+        confusion=confusions({a: s for a, s in SHAPES.items() if a != "optimizer.lr=1.0"}),
+        environment={
+            "version": "0.1.0",
+            "python": "3.13.5",
+            "torch": "2.11.0",
+            "commit": "6dd71f9a40c1",
+            "command": "ablate run studies/width-and-friends.yaml --seeds 5",
+            "date": "2026-03-14",
+        },
+    )

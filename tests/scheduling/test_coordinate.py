@@ -1,0 +1,268 @@
+"""What the coordinator decides, seen through the record: order, retries, resumption, reuse, looks, budgets, top-ups."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
+
+
+def arms_and_seeds(runs):
+    return sorted((run.data.tags["ablate.arm"], int(run.data.tags["ablate.seed"])) for run in runs)
+
+
+def test_every_arm_has_its_first_seed_before_any_has_its_second(workplace):
+    workplace.ablate("run", workplace.study(), "--executor", "inline")
+    order = [
+        (int(run.data.tags["ablate.seed"]), run.data.tags["ablate.arm"])
+        for run in sorted(workplace.runs(), key=lambda run: run.info.start_time)
+    ]
+    assert [seed for seed, _ in order] == [0] * 3 + [1] * 3 + [2] * 3
+    assert [arm for _, arm in order[:3]] == ["baseline", "gain=0.2", "gain=0.001"]
+
+
+def test_a_finished_study_is_not_trained_again(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    before = {run.info.run_id for run in workplace.runs()}
+    assert "9 of them done" in workplace.ablate("run", study, "--executor", "inline")
+    assert {run.info.run_id for run in workplace.runs()} == before
+    assert [run.info.status for run in workplace.runs(kind="report")] == ["FINISHED"]
+
+
+def test_a_run_that_raises_is_tried_twice_then_reported_and_the_study_goes_on(workplace):
+    study = workplace.study(factors="{raises: [true], gain: [0.2]}")
+    workplace.ablate("run", study, "--executor", "inline", code=1)
+    failed = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "raises=true"]
+    assert {run.info.status for run in failed} == {"FAILED"}
+    assert sorted((int(r.data.tags["ablate.seed"]), r.data.tags["ablate.attempt"]) for r in failed) == [
+        (seed, attempt) for seed in range(3) for attempt in "12"
+    ]
+    assert all("it was told to" in run.data.tags["ablate.reason"] for run in failed)
+    verdicts = json.loads(workplace.ablate("report", "toy", "--format", "json"))
+    assert verdicts["runs"]["failed"] == 3
+    assert {arm["arm"]: (arm["verdict"], arm["failed"]) for arm in verdicts["arms"]} == {
+        "raises=true": ("inconclusive", 3),
+        "gain=0.2": ("helps", 0),
+    }
+
+
+def test_a_worker_that_dies_fails_its_attempt_and_the_retry_counts_once(workplace):
+    study = workplace.study(factors="{dies_once: [true]}")
+    workplace.ablate("run", study, "--workers", "2")
+    runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "dies_once=true"]
+    assert sorted((int(r.data.tags["ablate.seed"]), r.data.tags["ablate.attempt"], r.info.status) for r in runs) == [
+        (seed, attempt, status) for seed in range(3) for attempt, status in (("1", "FAILED"), ("2", "FINISHED"))
+    ]
+    assert "SIGKILL" in next(r.data.tags["ablate.reason"] for r in runs if r.info.status == "FAILED")
+
+
+def test_a_diverged_run_is_done_and_makes_its_arm_unstable(workplace):
+    study = workplace.study(factors="{diverges: [true], gain: [0.2]}")
+    workplace.ablate("run", study, "--executor", "inline")
+    diverged = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "diverges=true"]
+    assert {(run.info.status, run.data.tags["ablate.outcome"]) for run in diverged} == {("FINISHED", "diverged")}
+    verdicts = json.loads(workplace.ablate("report", "toy", "--format", "json"))
+    assert verdicts["arms"][0]["verdict"] == "unstable"
+    assert len(diverged) == verdicts["arms"][0]["diverged"] == 3
+
+
+def test_runs_of_another_study_with_the_same_key_are_copied_not_trained(workplace):
+    workplace.ablate("run", workplace.study("first"), "--executor", "inline")
+    said = workplace.ablate("run", workplace.study("second"), "--executor", "inline")
+    assert "9 finished runs reused" in said
+    first = {run.data.tags["ablate.key"]: run for run in workplace.runs("first")}
+    second = workplace.runs("second")
+    assert len(second) == 9
+    for run in second:
+        source = first[run.data.tags["ablate.key"]]
+        assert run.data.tags["ablate.source_run"] == source.info.run_id
+        assert run.data.tags["ablate.study"] == "second"
+        assert run.data.metrics == source.data.metrics
+        assert run.data.params == source.data.params
+        histories = [
+            [(p.step, p.value) for p in workplace.client.get_metric_history(r.info.run_id, "val/accuracy")]
+            for r in (run, source)
+        ]
+        assert histories[0] == histories[1]
+    one, two = (json.loads(workplace.ablate("report", name, "--format", "json")) for name in ("first", "second"))
+    assert [arm["effect"] for arm in one["arms"]] == [arm["effect"] for arm in two["arms"]]
+
+
+def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    report = workplace.ablate("report", "toy", "--format", "json")
+    code = Path("toy.py")
+    code.write_text("# a comment changes nothing\n" + code.read_text())
+    assert "9 of them done" in workplace.ablate("run", study, "--executor", "inline", "--dry-run") or True
+    workplace.ablate("run", study, "--executor", "inline")
+    assert len(workplace.runs()) == 9
+
+    code.write_text(code.read_text().replace("0.5 + 0.2 * share", "0.4 + 0.2 * share"))
+    assert workplace.ablate("report", "toy", "--format", "json") == report, "a finished study stays as it was"
+    sys.modules.pop("toy")
+    said = workplace.ablate("run", study, "--executor", "inline", "--seeds", "3", "--accept-code")
+    assert "reused" in said
+    accepted = [run for run in workplace.runs() if "ablate.accepted_code" in run.data.tags]
+    assert len(accepted) == 9
+
+
+def test_edited_training_code_is_trained_anew_and_the_message_says_so(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    code = Path("toy.py")
+    code.write_text(code.read_text().replace("0.5 + 0.2 * share", "0.4 + 0.2 * share"))
+    sys.modules.pop("toy")
+    said = workplace.ablate("run", study, "--executor", "inline")
+    assert "9 finished runs of older training code not reused" in said
+    assert len(workplace.runs()) == 18
+
+
+def test_only_undecided_arms_and_the_baseline_go_on_to_the_next_look(workplace):
+    # Noise of about the margin: after three seeds nothing can be said of `gain: 0.012`.
+    study = workplace.study(factors="{gain: [0.2], spread: [0.04]}", seeds="{initial: 3, max: 5}")
+    workplace.ablate("run", study, "--executor", "inline")
+    seeds = {arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm] for arm in ("baseline", "gain=0.2", "spread=0.04")}
+    assert seeds == {"baseline": [0, 1, 2, 3, 4], "gain=0.2": [0, 1, 2], "spread=0.04": [0, 1, 2, 3, 4]}
+
+
+def test_a_top_up_adds_seeds_to_undecided_arms_and_is_an_undeclared_look(workplace):
+    study = workplace.study(factors="{gain: [0.2], spread: [0.06]}", seeds="3")
+    workplace.ablate("run", study, "--executor", "inline")
+    said = workplace.ablate("top-up", "toy", "--seeds", "2", "--executor", "inline")
+    assert "undeclared" in said
+    seeds = {arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm] for arm in ("baseline", "gain=0.2", "spread=0.06")}
+    assert seeds == {"baseline": [0, 1, 2, 3, 4], "gain=0.2": [0, 1, 2], "spread=0.06": [0, 1, 2, 3, 4]}
+    verdicts = json.loads(workplace.ablate("report", "toy", "--format", "json"))
+    by_arm = {arm["arm"]: arm for arm in verdicts["arms"]}
+    assert (by_arm["gain=0.2"]["n"], by_arm["spread=0.06"]["n"]) == (3, 5)
+    assert verdicts["alpha"] == pytest.approx(0.0025)
+
+
+def test_a_top_up_by_budget_adds_whole_rounds(workplace):
+    study = workplace.study(factors="{spread: [0.06]}", seeds="3")
+    workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1")
+    workplace.ablate("top-up", "toy", "--budget", "2s", "--executor", "inline")
+    seeds = {arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm] for arm in ("baseline", "spread=0.06")}
+    assert seeds["baseline"] == seeds["spread=0.06"]
+    assert len(seeds["baseline"]) > 3
+
+
+def test_a_top_up_of_a_study_without_undecided_arms_is_refused(workplace):
+    workplace.ablate("run", workplace.study(factors="{gain: [0.2]}"), "--executor", "inline")
+    assert "no arm is undecided" in workplace.ablate("top-up", "toy", "--seeds", "2", code=2)
+
+
+def test_the_noise_floor_and_the_confirmation_have_seeds_of_their_own(workplace):
+    study = workplace.study(more="noise_floor: true\nconfirm: true\n")
+    workplace.ablate("run", study, "--executor", "inline")
+    by_phase: dict[str, list[tuple[str, int]]] = {}
+    for run in workplace.runs():
+        place = (run.data.tags["ablate.arm"], int(run.data.tags["ablate.seed"]))
+        by_phase.setdefault(run.data.tags["ablate.phase"], []).append(place)
+    assert sorted(by_phase["A/A"]) == [("A/A", 1000 + i) for i in range(3)]
+    assert sorted(by_phase["confirm"]) == [(arm, 3000 + i) for arm in ("baseline", "gain=0.2") for i in range(3)]
+    workplace.ablate("report", "toy")
+    assert len(workplace.runs()) == 9 + 3 + 6
+    workplace.ablate("run", study, "--executor", "inline")
+    assert len(workplace.runs()) == 9 + 3 + 6
+
+
+def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_left(workplace):
+    study = workplace.study(seeds="9")
+    said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1", "--budget", "2s")
+    counts = [sum(1 for a, _ in arms_and_seeds(workplace.runs()) if a == arm) for arm in ("baseline", "gain=0.2", "gain=0.001")]
+    assert len(set(counts)) == 1
+    assert 1 <= counts[0] < 9
+    assert f"{27 - sum(counts)} planned runs left undone" in said
+    assert workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1")
+    assert len(workplace.runs()) == 27
+
+
+def test_a_run_that_takes_longer_than_the_timeout_is_ended_and_reported(workplace):
+    study = workplace.study(factors="{sleep: [30]}", seeds="1")
+    workplace.ablate("run", study, "--workers", "2", "--timeout", "2s", code=1)
+    [slow] = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "sleep=30"]
+    assert (slow.info.status, slow.data.tags["ablate.failure"]) == ("FAILED", "timeout")
+
+
+def test_a_training_that_never_yields_the_metric_says_what_it_yields(workplace):
+    output = workplace.ablate("run", workplace.study(more="metric: val/f1\n"), "--executor", "inline", code=2)
+    assert "val/f1" in output
+    assert "val/accuracy" in output
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_goes_on(workplace, sign):
+    study = workplace.study(seeds="4")
+    command = [*ABLATE, "run", study, "--set", "sleep=0.2", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("[3/"):
+                break
+        process.send_signal(sign)
+        began = time.monotonic()
+        process.communicate()
+        assert time.monotonic() - began < 5
+    assert process.returncode == (-sign if sign is signal.SIGKILL else 130)
+    workplace.ablate("status")
+    for kind in ("replicate", "arm", "report"):
+        assert not [run for run in workplace.runs(kind=kind) if run.info.status == "RUNNING"]
+    done = {run.info.run_id for run in workplace.runs() if run.info.status == "FINISHED"}
+    assert len(done) >= 3
+    workplace.ablate("run", study, "--set", "sleep=0.2", "--executor", "inline")
+    finished = [run for run in workplace.runs() if run.info.status == "FINISHED"]
+    assert done <= {run.info.run_id for run in finished}
+    assert arms_and_seeds(finished) == sorted((arm, seed) for arm in ("baseline", "gain=0.2", "gain=0.001") for seed in range(4))
+
+
+def test_a_second_run_of_the_same_study_at_the_same_time_says_who_is_at_it(workplace):
+    study = workplace.study()
+    with workplace.store.lock("toy"):
+        assert str(os.getpid()) in workplace.ablate("run", study, "--executor", "inline", code=2)
+
+
+# --- Optuna's ledger ---
+
+
+def ledger(workplace):
+    backend = optuna.storages.journal.JournalFileBackend("mlruns/optuna.journal")
+    storage = optuna.storages.JournalStorage(backend)
+    [name] = optuna.study.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def test_every_run_is_a_trial_with_its_levels_and_its_value(workplace):
+    workplace.ablate("run", workplace.study(factors="{gain: [0.2], width: [16], raises: [true]}"), "--executor", "inline", code=1)
+    trials = ledger(workplace).get_trials()
+    complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
+    values = {run.data.tags["ablate.key"]: run.data.metrics.get("val/accuracy") for run in workplace.runs()}
+    assert {trial.user_attrs["run"]: trial.value for trial in complete} == {k: v for k, v in values.items() if v is not None}
+    assert {(t.params["gain"], t.params["width"], t.params["raises"]) for t in complete} == {
+        (0.0, 8, "false"),
+        (0.2, 8, "false"),
+        (0.0, 16, "false"),
+    }
+    assert len([trial for trial in trials if trial.state is optuna.trial.TrialState.FAIL]) == 6
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_record(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    before = {trial.user_attrs["run"]: trial.value for trial in ledger(workplace).get_trials()}
+    Path("mlruns/optuna.journal").unlink()
+    workplace.ablate("run", study, "--executor", "inline")
+    after = ledger(workplace).get_trials()
+    assert {trial.user_attrs["run"]: trial.value for trial in after} == before
+    assert len(after) == 9

@@ -1,0 +1,168 @@
+"""The command line from end to end: real training, real Optuna, a real MLflow store, read back with MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DIGITS = """
+study: digits
+question: Does width matter?
+margin: 0.02
+baseline:
+  data: {name: digits, validation: 0.25, subset: 400}
+  model: {name: cnn, depth: 2, width: 8}
+  optimizer: {name: sgd, lr: 0.1, momentum: 0.9}
+  training: {epochs: 3, batch_size: 64}
+factors:
+  model.width: [2]
+seeds: 3
+"""
+
+
+@pytest.fixture
+def digits(workplace):
+    (workplace.root / "digits.yaml").write_text(DIGITS)
+    return workplace
+
+
+def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_recorded(digits):
+    said = digits.ablate("run", "digits.yaml", "--workers", "2")
+    assert "Width 2" in said
+
+    replicates = digits.runs("digits")
+    assert sorted((r.data.tags["ablate.arm"], int(r.data.tags["ablate.seed"])) for r in replicates) == [
+        (arm, seed) for arm in ("baseline", "model.width=2") for seed in range(3)
+    ]
+    arms = {run.info.run_id: run.data.tags["ablate.arm"] for run in digits.runs("digits", "arm")}
+    for run in replicates:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["ablate.outcome"] == "finished"
+        assert arms[run.data.tags["mlflow.parentRunId"]] == run.data.tags["ablate.arm"]
+        assert run.data.params["optimizer.lr"] == "0.1"
+        assert json.loads(run.data.tags["ablate.config"])["model"]["width"] == int(run.data.params["model.width"])
+        for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"):
+            history = digits.client.get_metric_history(run.info.run_id, metric)
+            assert [point.step for point in history] == [1, 2, 3]
+        for metric in ("test/loss", "test/accuracy", "test/precision_macro", "test/recall_macro", "test/f1_macro"):
+            assert 0 <= run.data.metrics[metric]
+        assert run.data.metrics["model/parameters"] > 0
+        assert run.data.metrics["model/flops"] > 0
+        assert run.data.metrics["time/train_seconds"] > 0
+        files = {item.path for item in digits.client.list_artifacts(run.info.run_id)}
+        assert {"confusion_matrix.json", "confusion_matrix.svg", "layers.json", "config.json", "predictions.npz"} <= files
+    predictions = np.load(digits.client.download_artifacts(replicates[0].info.run_id, "predictions.npz"))
+    accuracy = float((predictions["test_truth"] == predictions["test_predicted"]).mean())
+    assert accuracy == pytest.approx(replicates[0].data.metrics["test/accuracy"])
+    [report] = digits.runs("digits", "report")
+    assert report.info.status == "FINISHED"
+
+    digits.ablate("report", "digits")
+    html = Path("reports/digits.html").read_text()
+    assert "Does width matter?" in html
+    verdicts = json.loads(digits.ablate("report", "digits", "--format", "json"))
+    assert verdicts["runs"] == {"planned": 6, "finished": 6, "failed": 0, "diverged": 0, "missing": 0}
+    [arm] = verdicts["arms"]
+    assert (arm["arm"], arm["factor"], arm["level"], arm["n"]) == ("model.width=2", "model.width", 2, 3)
+    differences = [
+        _last_accuracy(digits, "model.width=2", seed) - _last_accuracy(digits, "baseline", seed) for seed in range(3)
+    ]
+    assert arm["effect"] == pytest.approx(np.mean(differences))
+    assert arm["ci"][0] < arm["effect"] < arm["ci"][1]
+
+    assert "6 finished of at most 6 runs" in digits.ablate("status")
+    assert digits.ablate("list").strip() == "digits"
+
+
+def _last_accuracy(workplace, arm: str, seed: int) -> float:
+    [run] = [
+        r for r in workplace.runs("digits") if r.data.tags["ablate.arm"] == arm and r.data.tags["ablate.seed"] == str(seed)
+    ]
+    return run.data.metrics["val/accuracy"]
+
+
+def test_the_same_study_in_processes_and_in_this_process_gives_the_same_weights(digits):
+    digits.ablate("run", "digits.yaml", "--seeds", "1", "--workers", "2")
+    weights = {r.data.tags["ablate.arm"]: r.data.tags["ablate.weights"] for r in digits.runs("digits")}
+    digits.ablate("run", "digits.yaml", "--seeds", "1", "--executor", "inline", "--set", "training.epochs=3")
+    assert len(digits.runs("digits")) == 2, "the key is the same, so nothing was trained again"
+    (digits.root / "again.yaml").write_text(DIGITS.replace("study: digits", "study: again").replace("epochs: 3", "epochs: 2"))
+    digits.ablate("run", "again.yaml", "--seeds", "1", "--executor", "inline")
+    digits.ablate("run", "again.yaml", "--seeds", "1", "--executor", "inline", "--set", "training.epochs=3")
+    again = [r for r in digits.runs("again") if r.data.params["training.epochs"] == "3"]
+    assert {r.data.tags["ablate.arm"]: r.data.tags["ablate.weights"] for r in again} == weights
+
+
+def test_a_dry_run_shows_the_plan_and_what_is_done_and_writes_nothing(digits):
+    before = sorted(path for path in digits.root.rglob("*") if path.is_file())
+    said = digits.ablate("run", "digits.yaml", "--dry-run", "--seeds", "2")
+    assert "model.width=2" in said
+    assert "2 arms, 4 runs" in said
+    assert sorted(path for path in digits.root.rglob("*") if path.is_file()) == before
+    digits.ablate("run", "digits.yaml", "--seeds", "1", "--executor", "inline")
+    assert re.search(r"baseline\s+2 seeds\s+1", digits.ablate("run", "digits.yaml", "--dry-run", "--seeds", "2"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("width: 8", "widht: 8"), "digits.yaml:7: baseline.model.widht: unknown key 'widht'\n  did you mean 'width'?"),
+        (("lr: 0.1", "lr: true"), "baseline.optimizer.lr"),
+        (("model.width: [2]", "model.width: [8]"), "is the baseline's own"),
+        (("margin: 0.02", "margin: .nan"), "margin"),
+        (("study: digits", "study: ../up"), "cannot name a study"),
+        (("name: digits, validation", "name: image_folder, root: nowhere, validation"), "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_message_with_exit_code_2_and_nothing_is_written(digits, change, said):
+    (digits.root / "digits.yaml").write_text(DIGITS.replace(*change))
+    before = sorted(path for path in digits.root.rglob("*") if path.is_file())
+    output = digits.ablate("run", "digits.yaml", code=2)
+    assert said in output
+    assert "Traceback" not in output
+    assert sorted(path for path in digits.root.rglob("*") if path.is_file()) == before
+
+
+def test_a_network_that_shrinks_its_input_to_nothing_says_so_before_anything_trains(digits):
+    (digits.root / "digits.yaml").write_text(
+        DIGITS.replace("model: {name: cnn, depth: 2, width: 8}", "model: {name: small_cnn}").replace(
+            "model.width: [2]", "model.dropout: [0.5]"
+        )
+    )
+    output = digits.ablate("run", "digits.yaml", code=2)
+    assert "(W−F+2P)/S+1" in output
+
+
+def test_events_as_json_lines_tell_every_run_and_the_verdicts(workplace):
+    lines = [json.loads(line) for line in workplace.ablate("run", workplace.study(), "--json", "--executor", "inline").splitlines() if line.startswith("{")]
+    finished = [line for line in lines if line["kind"] == "finished"]
+    assert len(finished) == 9
+    [verdicts] = [line["verdicts"] for line in lines if line["kind"] == "verdicts"]
+    assert {arm["arm"]: arm["verdict"] for arm in verdicts["arms"]} == {
+        "gain=0.2": "helps",
+        "gain=0.001": "no practical effect",
+    }
+
+
+def test_a_report_can_fail_a_pipeline_on_arms_that_hurt(workplace):
+    workplace.ablate("run", workplace.study(factors="{gain: [-0.2]}"), "--executor", "inline", "-q")
+    assert "gain=-0.2" in workplace.ablate("report", "toy", "--fail-on", "hurts", code=1)
+    workplace.ablate("report", "toy", "--fail-on", "inconclusive")
+
+
+def test_reports_of_several_studies_get_an_index(workplace):
+    workplace.ablate("run", workplace.study("one"), "--executor", "inline", "-q")
+    workplace.ablate("run", workplace.study("two"), "--executor", "inline", "-q")
+    workplace.ablate("report")
+    index = Path("reports/index.html").read_text()
+    assert "one.html" in index
+    assert "two.html" in index
+
+
+def test_a_study_that_is_not_in_the_store_is_named_with_the_nearest_that_is(workplace):
+    workplace.ablate("run", workplace.study(), "--executor", "inline", "-q")
+    assert "did you mean 'toy'?" in workplace.ablate("report", "tyo", code=2)

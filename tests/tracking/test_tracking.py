@@ -1,0 +1,190 @@
+"""The record: what is spooled is delivered once and in order, whatever dies; what is read is the same by every way."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from ablate.config import FreeConfig
+from ablate.events import EpochEnd, Finished, Started
+from ablate.study.design import Run
+from ablate.tracking import read, store as stores, write
+from ablate.tracking.store import Store
+
+CONFIG = FreeConfig("toy:fit", {"gain": 0.0})
+RUN = Run("k" * 16, "r" * 16, "baseline", 0, "report")
+
+
+def put_a_run(tracker: write.Tracker, run: Run = RUN, epochs: int = 3) -> None:
+    at = 1_700_000_000.0
+    tracker.event(Started(run.key, 1, 0, at, {"device": "cpu: test"}), run, CONFIG, "plan")
+    for epoch in range(1, epochs + 1):
+        tracker.event(EpochEnd(run.key, 1, epoch, at + epoch, epoch, {"val/loss": 1 / epoch}), run, CONFIG, "plan")
+    ended = Finished(run.key, 1, epochs + 1, at + 9, "finished", epochs, {"test/loss": 0.5}, {"a.txt": b"content"}, {"trace": "t"})
+    tracker.event(ended, run, CONFIG, "plan")
+
+
+def everything(workplace):
+    """Runs with their metrics and tags, but for who wrote them when."""
+    return [
+        (
+            run.info.status,
+            run.data.metrics,
+            {n: v for n, v in run.data.tags.items() if n not in {"ablate.owner", "ablate.lease", "mlflow.parentRunId"}},
+            [(p.step, p.value) for p in workplace.client.get_metric_history(run.info.run_id, "val/loss")],
+        )
+        for run in workplace.runs("study")
+    ]
+
+
+def test_what_an_absent_server_did_not_take_stays_spooled_and_the_next_command_delivers_it(workplace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tracker = write.Tracker(Store(f"http://127.0.0.1:{port}", workplace.store.root), "study")
+    began = time.monotonic()
+    put_a_run(tracker)
+    assert time.monotonic() - began < 0.5, "putting never waits for the server"
+    assert not tracker.close(timeout=1.0)
+    assert tracker.problem
+    write.recover(workplace.store)
+    [(status, metrics, tags, history)] = everything(workplace)
+    assert status == "FINISHED"
+    assert metrics["test/loss"] == 0.5
+    assert history == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert tags["ablate.trace"] == "t"
+    assert not list((workplace.store.root / "spool").iterdir())
+
+
+def test_a_spool_delivered_twice_is_recorded_once(workplace):
+    tracker = write.Tracker(workplace.store, "study")
+    put_a_run(tracker)
+    assert tracker.flush(30)
+    [spool] = (workplace.store.root / "spool").glob("*.jsonl")
+    lines = spool.read_bytes()
+    tracker.close()
+    before = everything(workplace)
+    # As if the process had been killed after delivering everything, and before noting any of it.
+    spool.write_bytes(lines)
+    write.recover(workplace.store)
+    assert everything(workplace) == before
+    assert len(before) == 1
+
+
+def test_a_line_torn_by_a_kill_is_left_out(workplace):
+    tracker = write.Tracker(workplace.store, "study")
+    put_a_run(tracker)
+    assert tracker.flush(30)
+    [spool] = (workplace.store.root / "spool").glob("*.jsonl")
+    lines = spool.read_bytes()
+    tracker.close()
+    spool.write_bytes(lines + lines[: len(lines) // 2])
+    write.recover(workplace.store)
+    assert len(everything(workplace)) == 1
+    assert not list((workplace.store.root / "spool").iterdir())
+
+
+def test_the_spool_of_a_living_process_is_left_alone(workplace):
+    script = (
+        "import sys, time; from ablate.tracking import write, store; "
+        "t = write.Tracker(store.Store('http://127.0.0.1:9', store.here().root), 'study'); "
+        "t.plan({'plan': 'p', 'metric': 'm', 'margin': 1, 'question': '', 'text': '', 'arms': []}, {}); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        write.recover(workplace.store)
+        assert list((workplace.store.root / "spool").glob("*.jsonl"))
+        other.kill()
+        other.wait()
+        write.recover(workplace.store)
+        assert not list((workplace.store.root / "spool").glob("*.jsonl"))
+    assert len(workplace.runs("study", "report")) == 1
+
+
+def orphan(workplace, owner: str, lease: float) -> str:
+    client = workplace.client
+    experiment = client.get_experiment_by_name("study")
+    identity = experiment.experiment_id if experiment else client.create_experiment("study")
+    tags = {"ablate.kind": "replicate", "ablate.owner": owner, "ablate.lease": str(lease)}
+    return client.create_run(identity, tags=tags).info.run_id
+
+
+def test_only_runs_whose_owner_is_gone_or_whose_lease_has_passed_are_ended(workplace):
+    host, later, long_ago = socket.gethostname(), time.time() + 600, time.time() - 1
+    dead = [
+        orphan(workplace, f"{host}/{stores.boot_id()}/{2**22 - 1}/1", later),
+        orphan(workplace, f"{host}/another-boot/1/1", later),
+        orphan(workplace, "another-host/x/1/1", long_ago),
+    ]
+    alive = [orphan(workplace, stores.owner(), later), orphan(workplace, "another-host/x/1/1", later)]
+    assert sorted(read.orphans(workplace.store)) == sorted(dead)
+    assert write.recover(workplace.store) == 3
+    status = {run.info.run_id: run.info.status for run in workplace.runs("study")}
+    assert {status[run] for run in dead} == {"KILLED"}
+    assert {status[run] for run in alive} == {"RUNNING"}
+
+
+def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
+    workplace.ablate("run", workplace.study(factors="{raises: [true], gain: [0.2], diverges: [true]}"), "--executor", "inline", code=1)
+    local = workplace.store
+    # The same database under a name that the SQL reader does not take for its own.
+    remote = Store(f"sqlite+pysqlite:///{local.database.resolve()}", local.root)
+    assert remote.database is None
+    plan = read.plans(local, "toy")[-1]
+    assert read.plans(remote, "toy")[-1] == plan
+    for one, other in zip(read.frames(local, plan), read.frames(remote, plan), strict=True):
+        order = ["arm", "seed"] + [c for c in ("metric", "epoch") if c in one]
+        pd.testing.assert_frame_equal(
+            one.sort_values(order).reset_index(drop=True), other.sort_values(order).reset_index(drop=True)
+        )
+    assert read.experiments(local) == read.experiments(remote) == ["toy"]
+    assert read.attempts(local, "toy") == read.attempts(remote, "toy")
+
+
+def test_the_plan_is_read_as_it_was_recorded_and_an_older_one_by_its_id(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
+    older, newer = read.plans(workplace.store, "toy")
+    assert (older["looks"], newer["looks"]) == ([3], [2])
+    assert json.loads(workplace.ablate("report", "toy", "--format", "json"))["runs"]["planned"] == 6
+    assert json.loads(workplace.ablate("report", "toy", "--format", "json", "--plan", older["plan"]))["runs"]["planned"] == 9
+    assert older["text"] == (workplace.root / "toy.yaml").read_text()
+    assert older["environment"]["version"]
+
+
+def test_a_deleted_experiment_is_named_before_anything_trains(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline", "--seeds", "1")
+    workplace.client.delete_experiment(workplace.client.get_experiment_by_name("toy").experiment_id)
+    assert "deleted" in workplace.ablate("run", study, "--executor", "inline", code=2)
+
+
+def test_a_database_that_is_none_is_one_clear_message(workplace):
+    (workplace.root / "mlruns" / "mlflow.db").write_bytes(b"not a database at all" * 100)
+    output = workplace.ablate("run", workplace.study(), "--executor", "inline", code=2)
+    assert "cannot be read as an MLflow database" in output
+
+
+@pytest.mark.parametrize("count", [4])
+def test_processes_that_need_a_new_database_at_once_get_one(tmp_path, count):
+    script = (
+        "from ablate.tracking import write, store; from pathlib import Path; "
+        f"s = store.Store('sqlite:///{tmp_path}/mlruns/mlflow.db', Path('{tmp_path}/mlruns')); write.create(s); "
+        "from mlflow import MlflowClient; print(len(MlflowClient(s.uri).search_experiments()))"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    assert [process.communicate()[0] for process in processes] == ["1\n"] * count
