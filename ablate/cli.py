@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -421,7 +422,7 @@ def _coordinate(
             observer = console.Lines(plan, quiet=quiet)
         else:
             observer = stack.enter_context(console.Display(plan, len(executor.slots)))
-        stack.enter_context(_interruptible())
+        stop = stack.enter_context(_interruptible())
         tracker = stack.enter_context(write.Tracker(store, plan.study.name))
         stack.enter_context(executor)
         coordinator = Coordinator(
@@ -430,7 +431,7 @@ def _coordinate(
             tracker=tracker,
             ledger=Queue(plan, store.root, storage),
             store=store,
-            options=options,
+            options=replace(options, stop=stop),
             observer=observer,
             record=record,
         )
@@ -454,16 +455,18 @@ def _coordinate(
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does; a second Ctrl-C ends it at once."""
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM asked for the end; a second Ctrl-C ends the process at once."""
+    asked = False
 
-    def stop(number: int, _frame: Any) -> None:
+    def stop(_number: int, _frame: Any) -> None:
+        nonlocal asked
+        asked = True
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        raise KeyboardInterrupt(signal.Signals(number).name)
 
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield lambda: asked
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

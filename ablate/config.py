@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from ablate.data import datasets
 from ablate.data.augment import Augment
 from ablate.errors import StudyError, nearest
 from ablate.fields import Block
-from ablate.models import ModelConfig
+from ablate.models import ModelConfig, NumpyMlp
 
 Scalar = str | int | float | bool | None
 
@@ -35,6 +35,8 @@ BOOLEAN = r"true|false"
 INTEGER = r"[-+]?(0|[1-9][0-9]*)"
 REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
+
+_NOT_A_FACTOR = "the seed is not a factor: `seeds` says how many replicates there are"
 
 
 class Config(Protocol):
@@ -174,6 +176,12 @@ class RunConfig(Block):
     training: TrainingConfig = TrainingConfig()
     seed: Annotated[int, Field(ge=0, description="Fixes every source of variation of the run.")] = 0
 
+    @model_validator(mode="after")
+    def _model_can_train_so(self) -> Self:
+        if isinstance(self.model, NumpyMlp) and self.training.precision != "float32":
+            raise ValueError(f"numpy_mlp trains in float32: NumPy has no {self.training.precision}")
+        return self
+
     @classmethod
     def parse(cls, tree: Mapping[str, Any], *, place: Callable[[str], str] = str) -> Self:
         """From plain values. place: dotted path → how to name it in a message. Raises StudyError."""
@@ -187,9 +195,7 @@ class RunConfig(Block):
         # Outermost first, and a block's name before its other fields: a name resets the block that they live in.
         for path in sorted(changes, key=lambda p: (p.count("."), not p.endswith(".name"))):
             if path == "seed":
-                raise StudyError(
-                    "the seed is not a factor: `seeds` says how many replicates there are", place=path
-                )
+                raise StudyError(_NOT_A_FACTOR, place=path)
             value = changes[path]
             *outer, last = path.split(".")
             inner = _block(tree, outer, self.flatten())
@@ -267,6 +273,8 @@ class FreeConfig:
     def override(self, changes: Mapping[str, Any]) -> Self:
         tree = self.tree()
         for path in sorted(changes, key=lambda p: p.count(".")):
+            if path == "seed":
+                raise StudyError(_NOT_A_FACTOR, place=path)
             *outer, last = path.split(".")
             inner = _block(tree, outer, self.flatten())
             if last not in inner:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+LONGEST_REASON = 400
+
 
 @dataclass(frozen=True)
 class Task:
@@ -92,3 +94,10 @@ Training = Callable[[Bundle], Generator[Event, frozenset[str] | None, None]]
 def is_last(event: Event) -> bool:
     """No event of the same run and attempt follows this one."""
     return isinstance(event, Finished | Failed)
+
+
+def in_one_line(error: BaseException) -> str:
+    """An exception as the reason of a Failed: its kind and the first line of what it says."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

@@ -76,7 +76,8 @@ SCENARIOS = (
     Scenario("normal, one arm in five 3:1", arms=(3.0, 1.0, 1.0, 1.0, 1.0)),
     Scenario("normal, four arms in five 3:1", arms=(1.0, 3.0, 3.0, 3.0, 3.0)),
     Scenario("normal, baseline 3:1", baseline=3.0),
-    Scenario("normal, quiet baseline, arms 1:3 to 1:1", baseline=0.2, arms=(1.0, 0.33, 0.33, 0.5, 0.7)),
+    Scenario("normal, quiet baseline, arms 1:3 to 1:1", baseline=0.1, arms=(1.0, 0.33, 0.33, 0.5, 0.7)),
+    Scenario("normal, quiet baseline, one arm in five 10:1", baseline=0.1, arms=(1.0, 0.1, 0.1, 0.1, 0.1)),
     Scenario("normal, resolution of half an SD", step=0.5),
     Scenario("skewed (exponential), equal noise", draw=skewed),
     Scenario("skewed (exponential), arms 1:1 to 3:1", draw=skewed, arms=(1.0, 1.5, 2.0, 2.5, 3.0)),
@@ -140,8 +141,10 @@ def claims(scenario, arms, effect, margin, studies, rng):
 
 
 def error_tables(studies, rng, sizes=(1, 6, 20)):
-    """Two tables: errors of null arms, and of arms whose effect is exactly the margin. Each figure is the worse of two
-    margins, 1 and 2.5 SDs of a typical difference."""
+    """Two tables: errors of null arms, and of arms whose effect is exactly the margin.
+
+    Each figure is the worst of three margins: a fifth of, once and two and a half times the SD of a typical difference.
+    """
     header = "| noise | " + " | ".join(f"k = {k}: error | covers" for k in sizes) + " |"
     rule = "| --- |" + " ---: | ---: |" * len(sizes)
     for title, at_margin in (
@@ -156,7 +159,7 @@ def error_tables(studies, rng, sizes=(1, 6, 20)):
                 spread = math.hypot(scenario.baseline, float(np.median(np.resize(scenario.arms, k))))
                 found = [
                     claims(scenario, k, margin if at_margin else 0.0, margin, studies, rng)
-                    for margin in (1.0 * spread, 2.5 * spread)
+                    for margin in (0.2 * spread, 1.0 * spread, 2.5 * spread)
                 ]
                 error, cover = max(f[0].value for f in found), min(f[2].value for f in found)
                 cells.append(f"{error:.4f} | {cover:.4f}")
@@ -167,7 +170,9 @@ def error_tables(studies, rng, sizes=(1, 6, 20)):
 
 def power_table(studies, rng, sizes=(1, 6, 20), pairs=(3, 5, 8, 10, 15, 20)):
     """Share of arms found to help in a study of one look, by pairs; effects in SDs of a paired difference."""
-    print(f"\n**Power against n**: one declared look, share of arms found to help, {studies} studies a cell.\n")
+    print(
+        f"\n**Power against n**: one declared look, share of arms found to help, {studies} studies a cell.\n"
+    )
     print("| k | effect | " + " | ".join(f"n = {n}" for n in pairs) + " |")
     print("| ---: | ---: |" + " ---: |" * len(pairs))
     for k in sizes:
@@ -178,7 +183,10 @@ def power_table(studies, rng, sizes=(1, 6, 20), pairs=(3, 5, 8, 10, 15, 20)):
     print("| k | n | α | detectable effect | power found |\n| ---: | ---: | ---: | ---: | ---: |")
     for k, n, alpha in ((1, 5, 0.045), (6, 5, 0.01125), (6, 10, 0.03375), (20, 10, 0.03375)):
         effect = detectable(k, n, alpha)
-        print(f"| {k} | {n} | {alpha} | {effect:.3f} | {helped(k, n, effect, alpha, studies, rng):.3f} |", flush=True)
+        print(
+            f"| {k} | {n} | {alpha} | {effect:.3f} | {helped(k, n, effect, alpha, studies, rng):.3f} |",
+            flush=True,
+        )
 
 
 def helped(k, n, effect, alpha, studies, rng):
@@ -195,8 +203,12 @@ def helped(k, n, effect, alpha, studies, rng):
 
 def calibration_table(studies, rng, sizes=(1, 6)):
     """Whether arms are settled at the number of seeds that the price of certainty names, as often as it says."""
-    print(f"\n**How many more seeds**: arms inconclusive at 5 pairs, run on to the total named; {studies} studies a row.")
-    print("Effects uniform within ±3 margins, noise log-uniform between a third of the margin and three times it.\n")
+    print(
+        f"\n**How many more seeds**: arms inconclusive at 5 pairs, run on to the total named; {studies} studies a row."
+    )
+    print(
+        "Effects uniform within ±3 margins, noise log-uniform between a third of the margin and three times it.\n"
+    )
     print("| k | promise | mean promised | settled | standard error | arms | median total |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for k in sizes:
@@ -328,18 +340,28 @@ def real_table(path, margin, resolution, studies, rng):
     q = smallest_step(values) if resolution is None else resolution
     found = real_null(values, margin=margin, resolution=q, rng=rng, studies=studies)
     skew = float(pd.Series(values).skew())
-    print(f"\n**Real replicates**: {values.size} of one network, mean {values.mean():.4f}, SD {values.std(ddof=1):.4f},")
-    print(f"skewness {skew:.2f}, resolution {q:.5f}; margin {margin:g}; a baseline and 5 null arms, {studies} splits.\n")
-    print("| false helps/hurts | standard error | ≤ .05 within 3 of them | covers | null arms found negligible |")
+    print(
+        f"\n**Real replicates**: {values.size} of one network, mean {values.mean():.4f}, SD {values.std(ddof=1):.4f},"
+    )
+    print(
+        f"skewness {skew:.2f}, resolution {q:.5f}; margin {margin:g}; a baseline and 5 null arms, {studies} splits.\n"
+    )
+    print(
+        "| false helps/hurts | standard error | ≤ .05 within 3 of them | covers | null arms found negligible |"
+    )
     print("| ---: | ---: | :---: | ---: | ---: |")
     verdict = "yes" if found.holds else "**no**"
-    print(f"| {found.rate:.4f} | {found.error:.4f} | {verdict} | {found.covers:.4f} | {found.negligible:.3f} |")
+    print(
+        f"| {found.rate:.4f} | {found.error:.4f} | {verdict} | {found.covers:.4f} | {found.negligible:.3f} |"
+    )
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the studies")
-    parser.add_argument("--only", choices=("errors", "power", "calibration"), help="one part of the simulation")
+    parser.add_argument(
+        "--only", choices=("errors", "power", "calibration"), help="one part of the simulation"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path, metavar="FILE", help="csv or parquet with columns seed, value")
     parser.add_argument("--margin", type=float, default=0.005, help="of the real metric (default 0.005)")
@@ -352,9 +374,9 @@ def main(arguments=None):
         real_table(given.real, given.margin, given.resolution, 50_000 // shrink, rng)
         return
     if given.only in {None, "errors"}:
-        error_tables(50_000 // shrink, rng)
+        error_tables(100_000 // shrink, rng)
     if given.only in {None, "power"}:
-        power_table(10_000 // shrink, rng)
+        power_table(20_000 // shrink, rng)
     if given.only in {None, "calibration"}:
         calibration_table(4_000 // shrink, rng)
     print(f"\n{time.perf_counter() - began:.0f} s, seed {given.seed}.")

@@ -1,7 +1,7 @@
 """Verdicts from frames: pandas in, frozen dataclasses out. Nothing here trains, stores or draws."""
 
 from ablate.analysis.diagnosis import Diagnosis
-from ablate.analysis.power import MoreSeeds
+from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
 from ablate.analysis.rules import ArmRule, Look, Rules
 from ablate.analysis.verdict import (
     Analysis,
@@ -24,12 +24,16 @@ __all__ = [
     "Effect",
     "Look",
     "MoreSeeds",
+    "Reach",
     "Rules",
     "Runs",
     "Summary",
+    "assumed_noise",
+    "detectable",
     "headline",
     "judge",
     "label",
+    "reach",
     "sentence",
     "to_json",
     "undecided",

@@ -35,21 +35,32 @@ INCONCLUSIVE, HELPS, HURTS, NEGLIGIBLE = 0, 1, 2, 3
 class Step:
     """One look of a family, arrays of shape (…, arms).
 
-    lo, hi: the interval, NaN below ENOUGH_PAIRS. p_adjusted: over family and looks, in [0, 1]. code: INCONCLUSIVE, … .
-    half: half-width. variance: s̃². df: its degrees of freedom. corrected: the arm's own median-corrected variance, to
+    lo, hi: the interval, NaN below ENOUGH_PAIRS. code: INCONCLUSIVE, … . half: half-width. t: |mean| over its standard
+    error. variance: s̃². df: its degrees of freedom. corrected: the arm's own median-corrected variance, to
     be kept when it is decided (NaN where it does not count). typical: C, shape (…), NaN where fewer than ENOUGH_ARMS
-    arms have one.
+    arms have one. spent: error of the look per member of the family.
     """
 
     lo: Floats
     hi: Floats
-    p_adjusted: Floats
     code: NDArray[np.int8]
     half: Floats
+    t: Floats
     variance: Floats
     df: Floats
     corrected: Floats
     typical: Floats
+    spent: float
+
+    @property
+    def p_adjusted(self) -> Floats:
+        """Two-sided p over family and looks, in [0, 1]; NaN below ENOUGH_PAIRS. Below .05 where the interval excludes 0.
+
+        Made on demand: simulations read intervals only, and would spend half their time here.
+        """
+        # 0/0: no difference and no noise is no evidence of a difference.
+        p = 2.0 * stats.t.sf(np.where(np.isnan(self.t), 0.0, self.t), self.df)
+        return np.where(np.isnan(self.half), np.nan, np.minimum(1.0, p * 0.05 / self.spent))
 
 
 def paired_variance(differences: Floats, resolution: float) -> Floats:
@@ -99,10 +110,7 @@ def step(
     lo, hi = mean - half, mean + half
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(mean) / np.sqrt(moderated / np.maximum(pairs, 1))
-    # 0/0: no difference and no noise is no evidence of a difference.
-    p = 2.0 * stats.t.sf(np.where(np.isnan(t), 0.0, t), df)
-    adjusted = np.where(usable, np.minimum(1.0, p * k * 0.05 / alpha), np.nan)
-    return Step(lo, hi, adjusted, verdict_codes(lo, hi, margin), half, moderated, df, own, typical)
+    return Step(lo, hi, verdict_codes(lo, hi, margin), half, t, moderated, df, own, typical, alpha / k)
 
 
 def typical_noise(corrected: Floats) -> Floats:

@@ -659,23 +659,26 @@ def _aa(study: _Study) -> Comparison | None:
     sampler = partial(
         pair, record, reference, sign=rules.sign, deterministic=rules.deterministic, same_arm=True
     )
+    # Only the first look's seeds are owed: A/A need not follow the undecided arms to the next.
+    first = set(study.seeds[: rules.looks[0]])
+    seeds = [s for s in study.seeds if s in first or s in record]
     readings, _ = _go_through(
         [_Unit(sampler, ())],
         rules.schedule(),
         lambda look, _: look.index <= study.last,
         rules,
         k=1,
-        seeds=study.seeds,
+        seeds=seeds,
     )
     reading = readings[0]
-    due = study.seeds[: reading.look.pairs]
+    due = seeds[: reading.look.pairs]
     mine = {s: record[s] for s in due if s in record}
     return _comparison(
         ArmRule(AA_ARM),
         reading,
         rules,
         mine,
-        study.within(rules.reference, reading.look),
+        {s: reference[s] for s in due if s in reference},
         curves=study.curves_of(AA_ARM, mine, AA),
         reference_curves={},
     )
@@ -838,15 +841,16 @@ def _mark_edges(
     """Adds the diagnosis of a best level that is the last one tried, for factors with numeric levels."""
     marked = list(comparisons)
     for factor in dict.fromkeys(c.factor for c in comparisons if c.factor is not None):
-        of_factor = {
-            c.arm: (c.level, c.summary.mean)
-            for c in comparisons
-            if c.factor == factor and c.reference == baseline.arm
-        }
-        of_factor[baseline.arm] = (rules.baseline_levels.get(factor), baseline.mean)
-        levels = {a: float(level) for a, (level, _) in of_factor.items() if _numeric(level)}
-        means = {a: rules.sign * mean for a, (_, mean) in of_factor.items() if mean is not None}
-        found = at_the_edge(levels, means, factor)
+        tried = [
+            c for c in comparisons if c.factor == factor and c.reference == baseline.arm and _numeric(c.level)
+        ]
+        levels = {c.arm: float(c.level) for c in tried}
+        # Paired effects, not means: arms that went through different looks have seen different seeds.
+        effects = {c.arm: c.effect for c in tried if c.effect is not None and c.verdict in _WORDS.values()}
+        if _numeric(rules.baseline_levels.get(factor)):
+            levels[baseline.arm] = float(rules.baseline_levels[factor])
+            effects[baseline.arm] = 0.0
+        found = at_the_edge(levels, effects, factor)
         for i, c in enumerate(marked):
             if found is not None and c.arm == found[0]:
                 marked[i] = replace(c, fit=(*c.fit, found[1]))

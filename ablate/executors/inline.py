@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import sys
 from collections.abc import Generator
 from types import TracebackType
 from typing import Self
 
-from ablate.events import Bundle, Event, Failed, Training, is_last
-from ablate.executors import Slot
+from ablate.events import Bundle, Event, Training, is_last
+from ablate.executors import Slot, stream
 
 
 class InlineExecutor:
@@ -17,55 +18,37 @@ class InlineExecutor:
     def __init__(self, training: Training, slot: Slot | None = None) -> None:
         self._training = training
         self.slots = (slot or Slot("inline"),)
-        self._bundle: Bundle | None = None
-        self._steps: Generator[Event, frozenset[str] | None, None] | None = None
-        self._next_seq: dict[str, int] = {}
+        self._open: set[str] = set()
+        self._events: Generator[Event, None, None] | None = None
         self._cancelled: set[str] = set()
-        self._primed = False
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         assert slot in self.slots, f"{slot} is not a slot of this executor"
-        assert self._bundle is None, "the slot is taken"
-        self._bundle = bundle
-        self._steps = self._training(bundle)
-        self._next_seq = {task.run: 0 for task in bundle.tasks}
+        assert not self._open, "the slot is taken"
+        self._open = set(bundle.runs)
         self._cancelled = set()
-        self._primed = False
+        self._events = stream.events(self._training, bundle, lambda: frozenset(self._cancelled))
 
     def cancel(self, run: str) -> None:
-        if run in self._next_seq:
+        if run in self._open:
             self._cancelled.add(run)
 
     def wait(self, timeout: float | None = None) -> list[Event]:  # noqa: ARG002 — there is nothing to wait for
-        if self._steps is None or self._bundle is None:
+        if self._events is None:
             return []
-        try:
-            event = self._steps.send(frozenset(self._cancelled)) if self._primed else next(self._steps)
-            self._primed = True
-        except StopIteration:
-            return self._end("training ended without a result")
-        except Exception as error:  # noqa: BLE001 — whatever training raises is a failed attempt
-            return self._end(f"{type(error).__name__}: {error}")
-        if is_last(event):
-            self._next_seq.pop(event.run, None)
-            if not self._next_seq:
-                self._steps.close()
-                self._bundle = self._steps = None
-        elif event.run in self._next_seq:
-            self._next_seq[event.run] = event.seq + 1
+        # The program's results go to stdout; what a training prints is not one of them.
+        with contextlib.redirect_stdout(sys.stderr):
+            event = next(self._events)
+            if is_last(event):
+                self._open.remove(event.run)
+            if not self._open:
+                self._end()
         return [event]
 
-    def _end(self, reason: str) -> list[Event]:
-        """The bundle is over: what had no last event has failed."""
-        assert self._bundle is not None
-        attempts = {task.run: task.attempt for task in self._bundle.tasks}
-        lost: list[Event] = [
-            Failed(run, attempts[run], seq, time.time(), "error", reason)
-            for run, seq in self._next_seq.items()
-        ]
-        self._bundle = self._steps = None
-        self._next_seq = {}
-        return lost
+    def _end(self) -> None:
+        if self._events is not None:
+            self._events.close()
+        self._events, self._open = None, set()
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +56,4 @@ class InlineExecutor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._steps is not None:
-            self._steps.close()
-        self._bundle = self._steps = None
+        self._end()

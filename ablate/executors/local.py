@@ -2,12 +2,13 @@
 
 Workers come from a forkserver that has imported torch and nothing else: a child is ready in a few tens of milliseconds
 instead of seconds, and because the forkserver never touches `torch.cuda`, each child is free to open its own device.
-What a worker's environment must say travels in its start message: a variable set after the forkserver began is not seen
-by its children.
+What a worker's environment must say (this process's own, and the slot's) travels in its start message: a variable set
+after the forkserver began is not seen by its children.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -16,15 +17,15 @@ import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, Self
 
-from ablate.events import Bundle, Event, Failed, Training, is_last
-from ablate.executors import Slot
+from ablate.events import Bundle, Event, Failed, Training, in_one_line, is_last
+from ablate.executors import Slot, stream
 
 
 class _Worker:
@@ -35,7 +36,7 @@ class _Worker:
         with _no_main():
             self.process: ForkServerProcess = context.Process(
                 target=_serve,
-                args=(theirs, training, dict(slot.environment), list(sys.path)),
+                args=(theirs, training, dict(os.environ) | dict(slot.environment), list(sys.path)),
                 name=f"ablate {slot.name}",
                 daemon=True,
             )
@@ -50,31 +51,35 @@ class _Worker:
         return bool(self.next_seq)
 
     def submit(self, bundle: Bundle) -> None:
-        self.attempts = {task.run: task.attempt for task in bundle.tasks}
-        self.next_seq = dict.fromkeys(self.attempts, 0)
         # A dead worker shows at its next `wait`, which reports the bundle's runs as crashed.
         with contextlib.suppress(OSError):
             self.pipe.send(("bundle", bundle))
+        self.attempts = {task.run: task.attempt for task in bundle.tasks}
+        self.next_seq = dict.fromkeys(self.attempts, 0)
 
-    def note(self, event: Event) -> bool:
-        """Whether the event belongs to a run that is still open."""
-        if event.run not in self.next_seq:
-            return False
-        if is_last(event):
-            del self.next_seq[event.run]
-        else:
-            self.next_seq[event.run] = event.seq + 1
-        return True
+    def receive(self) -> list[Event]:
+        """What has arrived; where the process is gone, also the last events of the runs that it took with it."""
+        # Asked first: what a process wrote before it died is in the pipe by then.
+        alive = self.process.is_alive()
+        events: list[Event] = []
+        try:
+            while self.busy and self.pipe.poll():
+                event: Event = self.pipe.recv()
+                if is_last(event):
+                    del self.next_seq[event.run]
+                else:
+                    self.next_seq[event.run] = event.seq + 1
+                events.append(event)
+        except (EOFError, OSError):
+            return events + self._lost(self._manner())
+        except Exception as error:  # noqa: BLE001 — an event that cannot be read back may raise anything
+            return events + self._lost(f"the worker sent what cannot be read: {in_one_line(error)}")
+        # Something the training started may hold the pipe open when the process itself is gone.
+        return events if alive or not self.busy else events + self._lost(self._manner())
 
-    def lost(self) -> list[Event]:
-        """The last events of the runs that the process took with it."""
+    def _lost(self, reason: str) -> list[Event]:
+        self.kill()
         self.process.join(timeout=5)
-        code = self.process.exitcode
-        reason = (
-            f"the worker was killed by {signal.Signals(-code).name}"
-            if code is not None and code < 0
-            else f"the worker exited with {code}"
-        )
         gone: list[Event] = [
             Failed(run, self.attempts[run], seq, time.time(), "crash", reason)
             for run, seq in self.next_seq.items()
@@ -82,12 +87,31 @@ class _Worker:
         self.next_seq = {}
         return gone
 
+    def _manner(self) -> str:
+        """How the process ended."""
+        self.process.join(timeout=5)
+        code = self.process.exitcode
+        if code is None:
+            return "the worker closed its connection"
+        if code >= 0:
+            return f"the worker exited with {code}"
+        try:
+            return f"the worker was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"the worker was killed by signal {-code}"
+
+    def kill(self) -> None:
+        """The process and all that it started: it leads a process group of its own."""
+        assert self.process.pid is not None
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+
     def stop(self) -> None:
-        self.pipe.close()
-        if self.process.is_alive():
-            self.process.kill()
+        self.kill()
         self.process.join()
         self.process.close()
+        self.pipe.close()
 
 
 class LocalExecutor:
@@ -104,7 +128,8 @@ class LocalExecutor:
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         worker = self._workers.get(slot.name)
         assert worker is None or not worker.busy, f"{slot.name} is taken"
-        if worker is not None and not worker.process.is_alive():
+        # An idle worker has nothing to say: if there is something to read, it is the end.
+        if worker is not None and (not worker.process.is_alive() or worker.pipe.poll()):
             worker.stop()
             worker = None
         if worker is None:
@@ -118,25 +143,25 @@ class LocalExecutor:
                     worker.pipe.send(("cancel", run))
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        busy = {worker.pipe: worker for worker in self._workers.values() if worker.busy}
-        if not busy:
-            return []
-        events: list[Event] = []
-        for pipe in wait(list(busy), timeout):
-            worker = busy[pipe]  # type: ignore[index]
-            try:
-                while worker.busy and worker.pipe.poll():
-                    event = worker.pipe.recv()
-                    if worker.note(event):
-                        events.append(event)
-            except (EOFError, OSError):
-                events += worker.lost()
-        return events
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            busy = [worker for worker in self._workers.values() if worker.busy]
+            sources = [source for worker in busy for source in (worker.pipe, worker.process.sentinel)]
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            ready = wait(sources, left) if sources else []
+            events = [
+                event
+                for worker in busy
+                if worker.pipe in ready or worker.process.sentinel in ready
+                for event in worker.receive()
+            ]
+            if events or not ready:
+                return events
 
     def kill(self, slot: Slot) -> None:
         """Kill a slot's process: for a run that hangs and hears nothing. Its runs fail as crashed at the next `wait`."""
         if (worker := self._workers.get(slot.name)) is not None:
-            worker.process.kill()
+            worker.kill()
 
     @property
     def processes(self) -> Mapping[str, int | None]:
@@ -144,11 +169,17 @@ class LocalExecutor:
         return {name: worker.process.pid for name, worker in self._workers.items()}
 
     def __enter__(self) -> Self:
+        # For a program that ends without leaving the context: multiprocessing would end the workers alone.
+        atexit.register(self._stop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        atexit.unregister(self._stop)
+        self._stop()
+
+    def _stop(self) -> None:
         for worker in self._workers.values():
             worker.stop()
         self._workers.clear()
@@ -164,12 +195,12 @@ def cpu_slots(number: int | None = None) -> tuple[Slot, ...]:
 def cuda_slots(devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...]:
     """Slots on CUDA devices, numbered as this process sees them. A worker sees its one device as `cuda:0`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    real = visible.split(",") if visible else None
+    real = None if visible is None else visible.split(",")
     return tuple(
         Slot(
             f"cuda-{device}" + (f".{i}" if per_device > 1 else ""),
             "cuda:0",
-            {"CUDA_VISIBLE_DEVICES": real[device].strip() if real else str(device)},
+            {"CUDA_VISIBLE_DEVICES": real[device].strip() if real is not None else str(device)},
         )
         for i in range(per_device)
         for device in devices
@@ -180,7 +211,9 @@ def cuda_slots(devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...
 def _no_main() -> Iterator[None]:
     """Hide the parent's main module, which a child would otherwise import again, command line and all."""
     main = sys.modules["__main__"]
-    saved: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    saved: dict[str, Any] = {
+        name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__
+    }
     main.__dict__["__spec__"] = None
     try:
         yield
@@ -192,11 +225,18 @@ def _no_main() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, training: Training, environment: Mapping[str, str], path: list[str]) -> None:
-    """Train bundles as they come; leave at once when the parent is gone."""
+    """Train bundles as they come; leave at once when the parent is gone, and take along what training started."""
+    os.setpgid(0, 0)
+    os.environ.clear()
     os.environ.update(environment)
     sys.path[:] = path
-    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    # Ctrl-C may reach a worker all the same; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Daemons may have no children, but a training's own loaders may well have some, started as they usually are.
+    multiprocessing.current_process().daemon = False
+    multiprocessing.set_start_method(None, force=True)
+    # The program's results go to stdout; what a training prints is not one of them.
+    os.dup2(2, 1)
     inbox: queue.SimpleQueue[Bundle] = queue.SimpleQueue()
     cancelled: set[str] = set()
 
@@ -205,7 +245,7 @@ def _serve(pipe: Connection, training: Training, environment: Mapping[str, str],
             try:
                 kind, what = pipe.recv()
             except (EOFError, OSError):
-                os._exit(0)
+                os.killpg(0, signal.SIGKILL)
             if kind == "bundle":
                 cancelled.clear()
                 inbox.put(what)
@@ -214,32 +254,19 @@ def _serve(pipe: Connection, training: Training, environment: Mapping[str, str],
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        bundle = inbox.get()
-        for event in _events(training, bundle, cancelled):
-            try:
-                pipe.send(event)
-            except OSError:
-                os._exit(0)
+        _pass_on(stream.events(training, inbox.get(), lambda: frozenset(cancelled)), pipe)
 
 
-def _events(training: Training, bundle: Bundle, cancelled: set[str]) -> Iterator[Event]:
-    """The training's events, and a Failed for each run that it leaves without a last one."""
-    next_seq: dict[str, int] = {task.run: 0 for task in bundle.tasks}
-    attempts = {task.run: task.attempt for task in bundle.tasks}
-    reason, detail = "training ended without a result", ""
-    steps: Any = training(bundle)
-    try:
-        event = next(steps)
-        while True:
-            if is_last(event):
-                next_seq.pop(event.run, None)
-            elif event.run in next_seq:
-                next_seq[event.run] = event.seq + 1
-            yield event
-            event = steps.send(frozenset(cancelled))
-    except StopIteration:
-        pass
-    except Exception as error:  # noqa: BLE001 — whatever training raises is a failed attempt
-        reason, detail = f"{type(error).__name__}: {error}", traceback.format_exc()
-    for run, seq in next_seq.items():
-        yield Failed(run, attempts[run], seq, time.time(), "error", reason, detail)
+def _pass_on(events: Generator[Event, None, None], pipe: Connection) -> None:
+    event = next(events, None)
+    while event is not None:
+        try:
+            content = ForkingPickler.dumps(event)
+        except Exception as error:  # noqa: BLE001 — pickling runs the code of whatever is in the event
+            event = events.throw(TypeError(f"an event cannot leave the process: {error}"))
+            continue
+        try:
+            pipe.send_bytes(content)
+        except OSError:
+            os.killpg(0, signal.SIGKILL)
+        event = next(events, None)

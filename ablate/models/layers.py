@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -60,8 +62,52 @@ def pooled_activation(name: str, pool: int) -> list[nn.Module]:
     return layers if name in _MONOTONE else layers[::-1]
 
 
+class Branches(nn.Module):
+    """Named modules side by side on the same images. x: (n, c, h, w) → their channels joined, (n, Σ channels, h, w)."""
+
+    def __init__(self, branches: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name, branch in branches.items():
+            self.add_module(name, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+AUXILIARY_WEIGHT = 0.3
+"""What the loss of an auxiliary head counts in training, beside the network's own (Szegedy et al. 2014)."""
+
+
+class Headed(nn.Module):
+    """Named parts in sequence, some with an auxiliary head: a classifier that only helps to train what comes before it.
+
+    parts: name → module, in order. heads: name of a part → its head, from what that part makes to (n, classes).
+    x: (n, c, h, w) → (n, classes) logits; in training, where there are heads, (logits, [logits of each head]).
+    """
+
+    def __init__(self, parts: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._order = tuple(parts)
+        self._headed = tuple(heads)
+        for name, part in parts.items():
+            self.add_module(name, part)
+            if name in heads:
+                self.add_module(f"auxiliary_{name}", heads[name])
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+        found: list[Tensor] = []
+        for name in self._order:
+            x = self._modules[name](x)  # type: ignore[misc]
+            if self.training and name in self._headed:
+                found.append(self._modules[f"auxiliary_{name}"](x))  # type: ignore[misc]
+        return (x, found) if found else x
+
+
 class Flattened(nn.Sequential):
     """Modules in sequence, on images laid out as vectors. x: (n, c, h, w) → what they make of (n, c·h·w)."""
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return super().forward(x.flatten(1))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        for module in self:
+            x = module(x)
+        return x

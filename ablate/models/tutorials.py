@@ -94,7 +94,10 @@ class TutorialCnn(Block):
     name: Literal["tutorial_cnn"] = "tutorial_cnn"
     layers: Annotated[Literal[2, 3], Field(description="Number of convolutions: 2 or 3.")] = 3
     width: Annotated[
-        int, Field(ge=1, le=4096, description="Channels of the first convolution; each next one has twice as many.")
+        int,
+        Field(
+            ge=1, le=4096, description="Channels of the first convolution; each next one has twice as many."
+        ),
     ] = 16
     kernel_size: Annotated[
         Literal[1, 3, 5, 7],
@@ -104,7 +107,9 @@ class TutorialCnn(Block):
     dropout: Annotated[
         float,
         Field(
-            ge=0, lt=1, description="Chance that a unit is zeroed in training, before each of the two linear layers."
+            ge=0,
+            lt=1,
+            description="Chance that a unit is zeroed in training, before each of the two linear layers.",
         ),
     ] = 0.25
     batch_norm: Annotated[bool, Field(description="Batch normalisation after every convolution.")] = False
@@ -175,7 +180,10 @@ class WhatWorked(Block):
         ),
     ] = 6
     width: Annotated[
-        float, Field(gt=0, le=16, description="Multiplier of every convolution's channels, and of the hidden layer's.")
+        float,
+        Field(
+            gt=0, le=16, description="Multiplier of every convolution's channels, and of the hidden layer's."
+        ),
     ] = 1.0
     middle: Annotated[
         float,

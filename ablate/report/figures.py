@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ablate.report import palette, wording
-from ablate.report.palette import BLUE, FAINT, GROUND, INK, MUTED, SKY, VERMILLION, fade, mark
-from ablate.report.summary import (
+from ablate.report.contents import (
     ArmCurves,
     Axis,
     ClassShift,
@@ -25,8 +24,9 @@ from ablate.report.summary import (
     Line,
     Response,
     Row,
-    reach,
 )
+from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, fade, mark
+from ablate.report.scales import reach
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -67,10 +67,6 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
             )
         if not axis.low <= interval.estimate <= axis.high:
             layout_notes.append(_beyond(interval.estimate, axis, y, sign.colour))
-            lo, hi = (
-                min(e for e in (lo, interval.estimate) if e is not None),
-                max(e for e in (hi, interval.estimate) if e is not None),
-            )
         traces.append(
             go.Scatter(
                 visible=axis.low <= interval.estimate <= axis.high,
@@ -88,8 +84,12 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
                 showlegend=False,
             )
         )
-        for end, symbol, at in ((lo, "triangle-left", axis.low), (hi, "triangle-right", axis.high)):
-            if end is not None and not axis.low <= end <= axis.high:
+        known = [e for e in (lo, interval.estimate, hi) if e is not None]
+        for off, symbol, at in (
+            (min(known) < axis.low, "triangle-left", axis.low),
+            (max(known) > axis.high, "triangle-right", axis.high),
+        ):
+            if off:
                 traces.append(
                     go.Scatter(
                         x=[at],
@@ -305,7 +305,7 @@ def confusion(found: Confusion) -> go.Figure:
         [_text(c) for c in found.classes],
         [_text(c) for c in found.classes],
         ("predicted", "true"),
-        scale=[[0.0, GROUND], [1.0, SKY]],
+        scale=[[0.0, GROUND], [1.0, MORE]],
         limits=(0.0, 100.0),
         texts=[[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in found.shares],
         unit="%",
@@ -440,7 +440,9 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                     "y": 1,
                     "yref": "paper",
                     "yanchor": "top",
-                    "xanchor": "right" if arm.overfits > max(l.epochs[-1] for l in arm.lines) / 2 else "left",
+                    "xanchor": "right"
+                    if arm.overfits > max(line.epochs[-1] for line in arm.lines) / 2
+                    else "left",
                     "text": f"over-fits from {arm.overfits}" if colour != MUTED else "",
                     "showarrow": False,
                     "font": {"size": 11, "color": colour},
@@ -530,7 +532,7 @@ def _heatmap(
         ygap=2,
         text=texts,
         texttemplate="%{text}" if written else None,
-        textfont={"size": 11},
+        textfont={"size": 11, "color": INK},
         customdata=[
             [f"{row} → {column}" if titles[1] else f"{row}, {column}" for column in columns] for row in rows
         ],
@@ -544,7 +546,7 @@ def _heatmap(
 
 
 def _diverging() -> list[list[Any]]:
-    return [[0.0, VERMILLION], [0.5, GROUND], [1.0, BLUE]]
+    return [[0.0, LESS], [0.5, GROUND], [1.0, MORE]]
 
 
 def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
@@ -655,13 +657,13 @@ def _captions(
     for group in groups:
         off = not low <= group[0].mean <= high
         value = f" ({wording.plain(group[0].mean, digits)} {unit})" if off and len(group) == 1 else ""
-        names = [p.label for p in group]
+        names = [p.label.replace(" ", "\u00a0") for p in group]
         text = wording.listing(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
         captions.append(
             {
                 "x": math.log10(group[0].cost) if _is_wide(points) else group[0].cost,
-                "y": min(max(group[0].mean, low), high),
-                "text": _wrap(text + value, 34),
+                "y": min(max(low, *(p.high for p in group)), high),
+                "text": _wrap(text + value, 40),
                 "showarrow": False,
                 "yanchor": "bottom",
                 "yshift": 8,
@@ -698,7 +700,7 @@ def _text(name: str) -> str:
 def _wrap(name: str, width: int = 26) -> str:
     """A name broken into lines of about `width`, at spaces or commas."""
     lines = [""]
-    for word in name.replace(",", ", ").split():
+    for word in name.replace(",", ", ").split(" "):
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()

@@ -21,11 +21,14 @@ DARK_OF: dict[str, str] = {
     "#8f5f00": "#e3b341",  # ochre
     "#9b2c6f": "#e48dc2",  # purple
     "#007a5a": "#4cc9a0",  # green
-    "#2b7bb0": "#8cc7f0",  # sky
+    # Grounds that carry text.
+    "#7fb5dd": "#1f5f8f",
+    "#eda27a": "#8f4420",
 }
 
-BLUE, VERMILLION, OCHRE, PURPLE, GREEN, SKY = "#00609c", "#b3430d", "#8f5f00", "#9b2c6f", "#007a5a", "#2b7bb0"
-SERIES = (BLUE, VERMILLION, GREEN, PURPLE, OCHRE, SKY)
+BLUE, VERMILLION, OCHRE, PURPLE, GREEN = "#00609c", "#b3430d", "#8f5f00", "#9b2c6f", "#007a5a"
+MORE, LESS = "#7fb5dd", "#eda27a"
+SERIES = (BLUE, VERMILLION, GREEN)
 """For curves that share a figure, the reference aside."""
 
 

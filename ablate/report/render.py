@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
-from ablate.report.summary import GROUPS, Axis, Interval, Section, Summary
+from ablate.report.contents import GROUPS, Axis, Interval, Section, Summary
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -231,9 +231,10 @@ def _section_panels(album: _Album, section: Section) -> Iterable[Panel]:
 def _cost_panel(album: _Album, summary: Summary) -> Panel | None:
     if not summary.costs:
         return None
-    basis = "device time" if summary.cost_basis == "time" else "compute of a run (FLOPs × epochs)"
+    basis = "device time" if summary.cost_basis == "time" else "compute"
     figure = figures.costs(summary.costs, basis, summary.metric, summary.value_unit, summary.digits)
-    caption = "Lines reach from the lowest seed to the highest. Dotted: the front of arms that no other beats on both counts."
+    what = "" if summary.cost_basis == "time" else "Compute: FLOPs × epochs of a run. "
+    caption = f"{what}Lines reach from the lowest seed to the highest. Dotted: the front of arms that no other beats on both counts."
     return album.panel("", caption, [("", figure)], f"{summary.metric} against cost")
 
 

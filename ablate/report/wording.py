@@ -29,6 +29,12 @@ def plain(value: float | None, digits: int) -> str:
     return text if value >= 0 or is_zero else MINUS + text
 
 
+def trimmed(value: float, digits: int) -> str:
+    """A declared number, without noughts that say nothing: `0.5`, `10`."""
+    text = plain(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def signed(value: float | None, digits: int) -> str:
     """A difference: its sign always stands, except for nought."""
     text = plain(value, digits)
@@ -49,7 +55,9 @@ def ratio(value: float | None) -> str:
     """`2.6×`, `0.27×`, `120×`."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:,.0f}×" if value >= 100 else f"{value:.1f}×" if value >= 0.95 else f"{value:.2g}×"
+    if value >= 100:
+        return f"{value:,.0f}×"
+    return f"{value:.1f}×" if value >= 1.05 else f"{value:.2f}×" if value >= 0.95 else f"{value:.2g}×"
 
 
 def share(value: float, what: str) -> str:
@@ -101,6 +109,13 @@ def level(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(level(v) for v in value)
     return str(value)
+
+
+def title(factor: str) -> str:
+    """A factor as a heading: `optimizer.lr` → "Learning rate"."""
+    leaf = factor.rpartition(".")[2]
+    text = {"lr": "learning rate"}.get(leaf, leaf.replace("_", " "))
+    return text[:1].upper() + text[1:]
 
 
 def listing(words: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,13 +34,15 @@ Ending = Literal["complete", "budget", "interrupted"]
 class Options:
     """budget: seconds after which nothing new is started. timeout: seconds a run may take. threads: of a run on a CPU.
 
-    accept_code: reuse runs of older training code, labelled as such.
+    accept_code: reuse runs of older training code, labelled as such. stop: whether someone wants the study to end; asked
+    between events, so that it never ends in the middle of recording one.
     """
 
     budget: float | None = None
     timeout: float | None = None
     threads: int = 1
     accept_code: bool = False
+    stop: Callable[[], bool] = lambda: False
 
 
 class Observer:
@@ -300,22 +302,27 @@ class Coordinator:
                     self._show.running(run, slot, attempt)
                 if not at:
                     return
-                for event in self._executor.wait(TICK if self._options.timeout else None):
+                for event in self._executor.wait(TICK):
+                    if self._options.stop():
+                        raise KeyboardInterrupt
                     run, slot, failures, since = at[event.run]
                     if event.run in expired and isinstance(event, Failed):
                         limit = f"took longer than {self._options.timeout:g} s"
                         event = replace(event, kind="timeout", reason=limit)  # noqa: PLW2901
                     seqs[run.key] = event.seq
+                    if is_last(event):
+                        del at[run.key]
+                        free.append(slot)
                     self._note(event, run, points[run.key], tags[run.key])
                     if not is_last(event):
                         continue
-                    del at[run.key]
-                    free.append(slot)
                     rounds.done(run, time.monotonic() - since)
                     if isinstance(event, Failed) and event.kind in ("error", "crash") and failures < RETRIES:
                         waiting.appendleft((run, failures + 1))
                     else:
                         self._settle(event, run, points[run.key], tags[run.key])
+                if self._options.stop():
+                    raise KeyboardInterrupt
                 self._expire(at, expired)
         except KeyboardInterrupt:
             for key, (run, _, _, _) in at.items():

@@ -142,6 +142,7 @@ class Plan:
             "direction": study.direction,
             "margin": study.margin,
             "resolution": self.resolution,
+            "declared_resolution": study.resolution,
             "design": study.design,
             "looks": list(study.looks),
             "noise_floor": study.noise_floor,
@@ -149,6 +150,7 @@ class Plan:
             "deterministic": study.deterministic,
             "train": study.train,
             "reference": self.reference,
+            "baseline": study.baseline.tree(),
             "factors": [{"name": f.name, "levels": [dict(row) for row in f.levels]} for f in study.factors],
             "arms": [
                 {
@@ -182,13 +184,14 @@ def plan(study: Study, data: Callable[[Config], Data]) -> Plan:
         {arm.name: data(arm.config) for arm in arms},
         {arm.name: arm.config.code() for arm in arms},
     )
+    assert len(made.data) == len(arms), "two arms have the same name"
     seen: dict[str, str] = {}
     for run in made.replicates((arm.name for arm in arms), [0]):
         if run.key in seen:
             raise StudyError(
                 f"the arms {seen[run.key]!r} and {run.arm!r} are the same run: same settings, same data",
                 place="factors",
-                hint="a level that points at a copy of the same data changes nothing",
+                hint="leave one of them out; a copy of the same data under another name counts as the same",
             )
         seen[run.key] = run.arm
     return made
@@ -211,11 +214,11 @@ def from_record(record: Mapping[str, Any]) -> Plan:
         metric=record["metric"],
         direction=record["direction"],
         margin=record["margin"],
-        baseline=arms[0].config,
+        baseline=config(record["baseline"]).with_seed(0),
         factors=tuple(spec.Factor(f["name"], tuple(f["levels"])) for f in record["factors"]),
         design=record["design"],
         looks=tuple(record["looks"]),
-        resolution=record["resolution"] or None,
+        resolution=record["declared_resolution"],
         noise_floor=record["noise_floor"],
         confirm=record["confirm"],
         train=train,

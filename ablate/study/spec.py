@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import yaml
 
-from ablate.config import Config, FreeConfig, RunConfig, show
+from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, show
 from ablate.errors import StudyError, nearest
 
 MOST_BYTES = 1_000_000
 MOST_NODES = 20_000
+MOST_DEPTH = 50
 MOST_SEEDS = 1_000
+MOST_ARMS = 5_000
 METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 DESIGNS = ("one-at-a-time", "leave-one-out", "factorial")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
@@ -111,13 +113,9 @@ _Loader.yaml_implicit_resolvers = {
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern, _first in (
-    ("bool", r"true|false", "tf"),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
+    ("bool", BOOLEAN, "tf"),
+    ("int", INTEGER, "-+0123456789"),
+    ("float", REAL, "-+0123456789."),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first))
 
@@ -127,10 +125,16 @@ def read(path: Path, *, sets: Iterable[str] = (), seeds: int | None = None) -> S
 
     Raises StudyError for every mistake in the file or the overrides.
     """
-    if not path.exists():
+    try:
+        missing = not path.exists()
+    except OSError as error:
+        raise StudyError(f"cannot be read ({error.strerror})", place=brief(str(path))) from None
+    if missing:
         others = [str(p) for p in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
         raise StudyError(
-            "there is no such file", place=str(path), hint=nearest(str(path), others) if others else None
+            "there is no such file",
+            place=str(path),
+            hint=nearest(str(path), others) or "name the study's YAML file",
         )
     if not path.is_file():
         raise StudyError("is not a file", place=str(path), hint="name the study's YAML file")
@@ -163,11 +167,17 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
             raise StudyError(f"`{name}:` is missing", place=source, hint=_MISSING[name])
 
     name = values["study"]
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not isinstance(name, str):
         raise StudyError(
-            f"{show(name)!r} cannot name a study",
+            f"should be text (got {brief(name)})",
             place=document.place("study"),
-            hint="use letters, digits, `-`, `_` and `.`, beginning with a letter or digit: it names files and an experiment",
+            hint="a number can be a name in quotes" if isinstance(name, int | float) else None,
+        )
+    if not _NAME.match(name):
+        raise StudyError(
+            f"{brief(name)!r} cannot name a study",
+            place=document.place("study"),
+            hint="use up to 100 letters, digits, `-`, `_` and `.`, beginning with a letter or digit: it names files",
         )
     train = _typed(document, values, "train", str, None)
     baseline = _baseline(document, train, sets)
@@ -187,6 +197,14 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
                 )
         if len(factors) < 2:
             raise StudyError("leave-one-out needs at least two factors", place=document.place("factors"))
+    if design == "factorial" and (cells := math.prod(1 + len(f.levels) for f in factors)) > MOST_ARMS:
+        raise StudyError(
+            f"makes {cells:,} arms; at most {MOST_ARMS:,}",
+            place=document.place("design"),
+            hint="take fewer factors or levels, or `design: one-at-a-time`",
+        )
+    if design != "one-at-a-time":
+        _check_combinations(document, factors, baseline)
     direction = _typed(
         document, values, "direction", str, "minimize" if metric.endswith("loss") else "maximize"
     )
@@ -231,11 +249,13 @@ def _load(text: str, source: str) -> _Document:
         # Composing only links aliases, so a short text can stand for billions of values: count before building them.
         nonlocal nodes
         nodes += 1
-        if nodes > MOST_NODES or any(node is outer for outer in inside):
-            raise StudyError(
-                f"aliases unfold to more than {MOST_NODES:,} values",
-                place=f"{source}:{node.start_mark.line + 1}",
-            )
+        place = f"{source}:{node.start_mark.line + 1}"
+        if any(node is outer for outer in inside):
+            raise StudyError("an alias stands for the block that it is in", place=place)
+        if nodes > MOST_NODES:
+            raise StudyError(f"more than {MOST_NODES:,} values, with aliases unfolded", place=place)
+        if len(inside) > MOST_DEPTH:
+            raise StudyError(f"is nested too deeply for a study: more than {MOST_DEPTH} levels", place=place)
         lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             seen: dict[Hashable, int] = {}
@@ -246,7 +266,7 @@ def _load(text: str, source: str) -> _Document:
                 name = str(key_node.value)
                 if name in seen and key_node.tag != "tag:yaml.org,2002:merge":
                     raise StudyError(
-                        f"the key {name!r} stands here twice (first on line {seen[name]})",
+                        f"the key {brief(name)!r} stands here twice (first on line {seen[name]})",
                         place=f"{source}:{line}",
                     )
                 seen[name] = line
@@ -273,8 +293,11 @@ def _load(text: str, source: str) -> _Document:
         where = f"{source}:{mark.line + 1}" if mark else source
         raise StudyError(f"is not YAML: {what}", place=where) from None
     except RecursionError:
-        raise StudyError("is nested too deeply for a study", place=source) from None
-    except (ValueError, OverflowError, TypeError) as error:
+        raise StudyError(
+            f"is nested too deeply for a study: more than {MOST_DEPTH} levels", place=source
+        ) from None
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
+        # What PyYAML lets through where an explicit tag and its value disagree (`!!bool maybe`).
         raise StudyError(f"holds a value that cannot be read: {error}", place=source) from None
 
 
@@ -284,22 +307,22 @@ def _typed(document: _Document, values: Mapping[str, Any], name: str, kind: type
         return default
     if not isinstance(value, kind):
         wanted = {str: "text", bool: "true or false"}[kind]
-        raise StudyError(f"should be {wanted} (got {show(value)})", place=document.place(name))
+        raise StudyError(f"should be {wanted} (got {brief(value)})", place=document.place(name))
     return value
 
 
 def _positive(document: _Document, values: Mapping[str, Any], name: str) -> float:
     value = values[name]
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (math.isfinite(value) and value > 0)
-    ):
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number > 0):
         raise StudyError(
-            f"should be a number above 0, in the metric's units (got {show(value)})",
+            f"should be a number above 0, in the metric's units (got {brief(value)})",
             place=document.place(name),
         )
-    return float(value)
+    return number
 
 
 def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Config:
@@ -310,6 +333,10 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
     def place(path: str) -> str:
         return document.place(f"baseline.{path}" if path else "baseline")
 
+    if "seed" in tree:
+        raise StudyError(
+            "the seed is not part of the baseline", place=place("seed"), hint="`seeds:` says how many"
+        )
     config: Config
     if train is not None:
         if not re.match(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", train):
@@ -320,10 +347,6 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
             )
         config = FreeConfig.parse(train, tree, place=place)
     else:
-        if "seed" in tree:
-            raise StudyError(
-                "the seed is not part of the baseline", place=place("seed"), hint="`seeds:` says how many"
-            )
         config = RunConfig.parse(tree, place=place)
     changes: dict[str, Any] = {}
     for text in sets:
@@ -332,11 +355,29 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
             raise StudyError(
                 f"{text!r} is not `path=value`", place="--set", hint="for example --set training.epochs=5"
             )
-        changes[path.removeprefix("baseline.")] = _load(value or '""', f"--set {path}").values
+        if path in _KEYS and path != "baseline":
+            raise StudyError(
+                f"`{path}` is not part of the baseline",
+                place=f"--set {path}",
+                hint="--set changes the baseline; anything else is changed in the file",
+            )
+        changes[path.removeprefix("baseline.")] = _value(path, value)
     try:
         return config.override(changes) if changes else config
     except StudyError as error:
         raise StudyError(error.message, place=f"--set {error.place}", hint=error.hint) from None
+
+
+def _value(path: str, text: str) -> Any:
+    """What the right side of a `--set` says, read as in a study file; nothing is the empty text."""
+    try:
+        return _load(text, "").values if text.strip() else ""
+    except StudyError as error:
+        raise StudyError(
+            f"{brief(text)!r} {error.message}",
+            place=f"--set {path}",
+            hint="quote what YAML would take for something else: --set \"data.root='#1'\"",
+        ) from None
 
 
 def _metric(document: _Document, values: Mapping[str, Any], train: str | None) -> str:
@@ -372,8 +413,6 @@ def _looks(document: _Document, seeds: Any) -> tuple[int, ...]:
             raise StudyError(
                 "needs both `initial` and `max`", place=place, hint="or write one number for a single look"
             )
-        if counts[0] == counts[1]:
-            counts.pop()
     else:
         counts = seeds if isinstance(seeds, list) else [seeds]
     if not counts:
@@ -381,10 +420,12 @@ def _looks(document: _Document, seeds: Any) -> tuple[int, ...]:
     for n in counts:
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_SEEDS:
             raise StudyError(
-                f"should be whole numbers of seeds from 1 to {MOST_SEEDS} (got {show(n)})", place=place
+                f"should be whole numbers of seeds from 1 to {MOST_SEEDS:,} (got {brief(n)})", place=place
             )
+    if isinstance(seeds, dict) and counts[0] == counts[1]:
+        counts.pop()
     if any(later <= earlier for earlier, later in itertools.pairwise(counts)):
-        raise StudyError(f"each look needs more seeds than the one before (got {show(counts)})", place=place)
+        raise StudyError(f"each look needs more seeds than the one before (got {brief(counts)})", place=place)
     return tuple(counts)
 
 
@@ -397,6 +438,7 @@ def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Facto
     owner: dict[str, str] = {}
     for name, levels in factors.items():
         place = document.place(f"factors.{name}")
+        _check_path(name, place)
         if isinstance(levels, dict):
             if set(levels) != {"zip"} or not isinstance(levels["zip"], dict) or not levels["zip"]:
                 raise StudyError(
@@ -410,6 +452,7 @@ def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Facto
                 )
             columns = levels["zip"]
             for path, column in columns.items():
+                _check_path(path, place)
                 if not isinstance(column, list) or not column:
                     raise StudyError(
                         "should be a list of levels", place=document.place(f"factors.{name}.zip.{path}")
@@ -421,7 +464,9 @@ def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Facto
         else:
             if not isinstance(levels, list):
                 raise StudyError(
-                    f"should be a list of levels (got {show(levels)})", place=place, hint=f"[{show(levels)}]"
+                    f"should be a list of levels (got {brief(levels)})",
+                    place=place,
+                    hint=f"write `[{brief(levels)}]`",
                 )
             if not levels:
                 raise StudyError(
@@ -435,6 +480,35 @@ def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Facto
         _check_levels(document, name, rows, baseline)
         found.append(Factor(name, tuple(rows)))
     return tuple(found)
+
+
+def _check_path(path: Any, place: str) -> None:
+    if not isinstance(path, str):
+        raise StudyError(f"{show(path)} is not a path such as `model.width`", place=place)
+
+
+def _check_combinations(document: _Document, factors: tuple[Factor, ...], baseline: Config) -> None:
+    """Whether the levels of any two factors can be in one arm, where the design puts them there."""
+    for first, second in itertools.combinations(factors, 2):
+        place = document.place(f"factors.{second.name}")
+        for one, other in itertools.product(first.paths, second.paths):
+            outer, inner = sorted((one, other), key=len)
+            if inner.startswith(f"{outer}."):
+                raise StudyError(
+                    f"`{outer}` and `{inner}` cannot both be changed in one arm: the one holds the other",
+                    place=place,
+                    hint="`design: one-at-a-time` never combines them",
+                )
+        for one_row, other_row in itertools.product(first.levels, second.levels):
+            try:
+                baseline.override({**one_row, **other_row})
+            except StudyError as error:
+                raise StudyError(
+                    f"{_words(one_row)} of {first.name!r} and {_words(other_row)} of {second.name!r} do not go"
+                    f" together: {error.message}",
+                    place=place,
+                    hint=error.hint,
+                ) from None
 
 
 def _check_levels(document: _Document, name: str, rows: list[dict[str, Any]], baseline: Config) -> None:
@@ -457,8 +531,6 @@ def _check_levels(document: _Document, name: str, rows: list[dict[str, Any]], ba
 
 
 def _words(row: Mapping[str, Any]) -> str:
-    return (
-        show(next(iter(row.values())))
-        if len(row) == 1
-        else ", ".join(f"{p}={show(v)}" for p, v in row.items())
-    )
+    if len(row) == 1:
+        return brief(next(iter(row.values())))
+    return ", ".join(f"{path}={brief(value)}" for path, value in row.items())

@@ -212,9 +212,8 @@ def recover(store: Store) -> int:
             _discard(path)
     from ablate.tracking import read
 
-    if not store.exists:
-        return 0
-    orphans = read.orphans(store)
+    # Delivering made this process the owner of runs that the dead one had under way.
+    orphans = set(read.orphans(store)) | (delivery.under_way if delivery else set())
     if orphans:
         delivery = delivery or _reached(store)
         for run in orphans:
@@ -266,7 +265,13 @@ class _Delivery:
         for run in self._open:
             self._client.set_tag(run, "ablate.lease", f"{time.time() + LEASE:.0f}")
 
+    @property
+    def under_way(self) -> set[str]:
+        """Runs that were opened through this and not closed."""
+        return set(self._open)
+
     def reap(self, run: str) -> None:
+        """End a run whose process is gone."""
         self._tag(run, {"ablate.outcome": "failed", "ablate.reason": "its process died"})
         self._client.set_terminated(run, "KILLED")
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import numbers
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ablate.config import look_in_working_folder
 from ablate.errors import TrainingError, nearest
 
 Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
@@ -26,8 +25,7 @@ Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
 def load(path: str) -> Fit:
     """The function that `package.module:function` names, looked for in the working folder too. Raises TrainingError."""
     module_name, _, function = path.partition(":")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 — sys.path holds text
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    look_in_working_folder()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,10 +30,12 @@ from ablate.config import RunConfig
 from ablate.data import augment, datasets
 from ablate.data.datasets import Dataset
 from ablate.errors import AblateError, TrainingError
-from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
+from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, in_one_line
 from ablate.models import layers as own_layers
 from ablate.models import table
+from ablate.models.numpy_mlp import NumpyMlp
 from ablate.training import free, metrics
+from ablate.training.numpy_learner import NumpyLearner
 from ablate.training.randomness import FIXED_SPLIT, derive, generator
 
 EVALUATION_BATCH = 1000
@@ -69,6 +71,9 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     """
     cancelled: frozenset[str] = frozenset()
     for task in bundle.tasks:
+        if task.run in cancelled:
+            yield Failed(task.run, task.attempt, 0, time.time(), "cancelled", "cancelled")
+            continue
         stamped = _stamp(task)
         try:
             event = next(stamped, None)
@@ -114,9 +119,10 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
             else:
                 yield EpochEnd(*mark(), step.epoch, step.metrics)
     except AblateError as error:
-        yield Failed(*mark(), "error", str(error))
-    except Exception as error:  # noqa: BLE001 — whatever training raises is a failed attempt, not a dead worker
-        yield Failed(*mark(), "error", f"{type(error).__name__}: {error}", traceback.format_exc())
+        where = f"{error.place}: " if error.place else ""
+        yield Failed(*mark(), "error", f"{where}{error.message}", str(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
+        yield Failed(*mark(), "error", in_one_line(error), traceback.format_exc())
 
 
 def _free_steps(payload: Mapping[str, Any]) -> Steps:
@@ -179,6 +185,8 @@ def machine(device: torch.device | str) -> dict[str, Any]:
 
 def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     began = time.perf_counter()
+    if isinstance(config.model, NumpyMlp):
+        device = torch.device("cpu")
     seed, recipe = config.seed, config.training
     split_seed = derive(seed, "split") if config.data.split == "per-seed" else derive(0, FIXED_SPLIT)
     train_index, val_index = datasets.split(data.train_labels, config.data, split_seed)
@@ -190,24 +198,18 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     training = Pixels(data.train_images, data.train_labels, train_index, mean, std, device)
     validation = Pixels(data.train_images, data.train_labels, val_index, mean, std, device)
 
-    model = initialised(config, data.shape, len(data.classes))
-    rows = table.layers(model, data.shape)
-    size, work = table.parameters(model), table.flops(model, data.shape)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    own_layers.use(model, generator(seed, "dropout", device))
-    optimizer = make_optimizer(config.optimizer, model)
+    learner = _learner(config, data.shape, len(data.classes), device)
+    made = learner.summary
     order = generator(seed, "order")
     draws = generator(seed, "augmentation", device)
     per_epoch = math.ceil(len(training) / recipe.batch_size)
     lr_at = schedule(config.schedule, config.optimizer.lr, recipe.epochs * per_epoch)
-    amp = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    yield Progress(0, {}, machine(device) | {"parameters": size, "flops": work})
+    yield Progress(0, {}, machine(device) | {"parameters": made.parameters, "flops": made.flops})
 
     losses, best, step = Trace(), (math.inf, 0), 0
     validated = None
-    kept: dict[str, Any] = {}
+    kept: Any = None
     for epoch in range(1, recipe.epochs + 1):
-        model.train()
         lr = 0.0
         loss_sum = torch.zeros((), device=device, dtype=torch.float64)
         hits = torch.zeros((), device=device, dtype=torch.int64)
@@ -215,19 +217,12 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
             images, labels = training.batch(index)
             images = training.floats(augment.augment(images, config.augment, draws))
             lr = lr_at(step)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.zero_grad()
-            with amp:
-                logits = model(images)
-            loss = F.cross_entropy(logits.float(), labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            batch_loss, batch_hits = learner.step(images, labels, lr)
             step += 1
             # Sums stay on the device: reading a value here would make a GPU wait at every step.
-            loss_sum += loss.detach() * len(labels)
-            hits += (logits.detach().argmax(1) == labels).sum()
-        seen = evaluate(model, validation, amp)
+            loss_sum += batch_loss
+            hits += batch_hits
+        seen = evaluate(learner.logits, validation)
         values = {
             "train/loss": float(loss_sum) / len(training),
             "train/accuracy": float(hits) / len(training),
@@ -241,21 +236,21 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
             yield Result(
                 True,
                 epoch,
-                _costs(began, size, work),
+                _costs(began, made),
                 {},
                 losses.facts() | {"reason": f"loss not finite in epoch {epoch}"},
             )
             return
         if recipe.checkpoint == "best" and seen.loss < best[0]:
-            best, kept, validated = (seen.loss, epoch), copy.deepcopy(model.state_dict()), seen
+            best, kept, validated = (seen.loss, epoch), learner.weights(), seen
         elif recipe.checkpoint == "last":
             best, validated = (seen.loss, epoch), seen
-    if kept:
-        model.load_state_dict(kept)
+    if kept is not None:
+        learner.restore(kept)
 
     every = np.arange(len(data.test_labels))
     assert validated is not None
-    tested = evaluate(model, Pixels(data.test_images, data.test_labels, every, mean, std, device), amp)
+    tested = evaluate(learner.logits, Pixels(data.test_images, data.test_labels, every, mean, std, device))
     scores = metrics.scores(tested.confusion)
     final = {
         "test/loss": tested.loss,
@@ -266,7 +261,7 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     }
     files = {
         "config.json": json.dumps(config.tree(), indent=2).encode(),
-        "layers.json": json.dumps([vars(row) for row in rows]).encode(),
+        "layers.json": json.dumps([vars(row) for row in made.rows]).encode(),
         "confusion_matrix.json": json.dumps(
             {
                 "classes": data.classes,
@@ -283,12 +278,16 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
             test_predicted=tested.predicted,
         ),
     }
-    facts = losses.facts() | {"weights": weights_digest(model)}
-    yield Result(False, best[1], final | _costs(began, size, work), files, facts)
+    facts = losses.facts() | {"weights": learner.digest()}
+    yield Result(False, best[1], final | _costs(began, made), files, facts)
 
 
-def _costs(began: float, size: int, work: int) -> dict[str, float]:
-    return {"time/train_seconds": time.perf_counter() - began, "model/parameters": size, "model/flops": work}
+def _costs(began: float, made: table.Summary) -> dict[str, float]:
+    return {
+        "time/train_seconds": time.perf_counter() - began,
+        "model/parameters": made.parameters,
+        "model/flops": made.flops,
+    }
 
 
 def _npz(**arrays: np.ndarray[Any, Any]) -> bytes:
@@ -353,15 +352,13 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, pixels: Pixels, amp: torch.autocast) -> Evaluation:
-    """The model in evaluation mode on a whole split."""
-    model.eval()
+def evaluate(logits_of: Callable[[Tensor], Tensor], pixels: Pixels) -> Evaluation:
+    """A network on a whole split. logits_of: (n, C, H, W) float → (n, classes), in evaluation mode."""
     loss = torch.zeros((), device=pixels.device, dtype=torch.float64)
     truth, predicted, classes = [], [], 0
     for index in torch.split(torch.arange(len(pixels)), EVALUATION_BATCH):
         images, labels = pixels.batch(index)
-        with amp:
-            logits = model(pixels.floats(images)).float()
+        logits = logits_of(pixels.floats(images)).float()
         loss += F.cross_entropy(logits, labels, reduction="sum")
         truth.append(labels)
         predicted.append(logits.argmax(1))
@@ -374,8 +371,95 @@ def evaluate(model: nn.Module, pixels: Pixels, amp: torch.autocast) -> Evaluatio
     )
 
 
+# --- what the loop trains -----------------------------------------------------------------------------------------
+
+
+class Learner(Protocol):
+    """A network together with its rule of update, on one device. The loop knows nothing else of what it trains."""
+
+    summary: table.Summary
+
+    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        """One update on a batch → the sum of its losses and the number of hits before it, still on the device.
+
+        images: (b, C, H, W) float, normalised. labels: (b,) int64.
+        """
+        ...
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(b, C, H, W) float → (b, classes), in evaluation mode."""
+        ...
+
+    def weights(self) -> Any:
+        """A copy of the weights, for `restore`."""
+        ...
+
+    def restore(self, weights: Any) -> None: ...
+
+    def digest(self) -> str:
+        """Digest of every weight, bit for bit."""
+        ...
+
+
+def _learner(config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device) -> Learner:
+    if isinstance(config.model, NumpyMlp):
+        return NumpyLearner(config.model, config.optimizer, shape, classes, derive(config.seed, "weights"))
+    return TorchLearner(config, shape, classes, device)
+
+
+class TorchLearner:
+    """A torch module with a torch optimizer."""
+
+    def __init__(
+        self, config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device
+    ) -> None:
+        model = initialised(config, shape, classes)
+        self.summary = table.summary(model, shape)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
+        own_layers.use(self.model, generator(config.seed, "dropout", device))
+        self.optimizer = make_optimizer(config.optimizer, self.model)
+        self._amp = torch.autocast(
+            device.type, torch.bfloat16, enabled=config.training.precision == "bfloat16"
+        )
+
+    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        if not self.model.training:
+            self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()
+        with self._amp:
+            output = self.model(images)
+        logits, heads = output if isinstance(output, tuple) else (output, [])
+        loss = F.cross_entropy(logits.float(), labels)
+        total = loss
+        for head in heads:
+            total = total + own_layers.AUXILIARY_WEIGHT * F.cross_entropy(head.float(), labels)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        # Auxiliary losses are left out, so that training and validation loss measure the same.
+        return loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum()
+
+    def logits(self, images: Tensor) -> Tensor:
+        if self.model.training:
+            self.model.eval()
+        with self._amp:
+            found: Tensor = self.model(images)
+        return found
+
+    def weights(self) -> dict[str, Tensor]:
+        return copy.deepcopy(self.model.state_dict())
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights)
+
+    def digest(self) -> str:
+        return weights_digest(self.model)
+
+
 def initialised(config: RunConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The network of a config with the initial weights of its seed."""
+    """The torch module of a config with the initial weights of its seed."""
+    assert not isinstance(config.model, NumpyMlp), "numpy_mlp is no torch module"
     # torch's layers draw their weights from the global generator: give them a private one for the time being.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "weights"))

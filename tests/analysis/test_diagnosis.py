@@ -259,7 +259,7 @@ def train(*, hidden, images, epochs, rate, label_noise=0.0):
 
 
 def test_a_network_made_to_over_fit_is_found_out():
-    made = train(hidden=128, images=200, epochs=30, rate=0.01, label_noise=0.2)
+    made = train(hidden=64, images=200, epochs=25, rate=0.01, label_noise=0.2)
     found = diagnose(made, metric="val/accuracy", sign=1.0, margin=0.01)
     assert codes(found) == ["over-fits"]
     assert 1 <= found[0].epoch < 20

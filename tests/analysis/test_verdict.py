@@ -438,6 +438,12 @@ def test_a_over_a_is_held_against_the_baseline_and_is_no_part_of_the_family():
     assert found.warnings == judge(rules("A"), plain).warnings
 
 
+def test_a_over_a_owes_no_more_than_the_first_look():
+    found = judge(rules("A"), with_aa(replicates({"A": WIDE * 2}), [50.1, 50.9, 50.0, 51.8, 49.1]))
+    assert (found.look, found.aa.n, found.aa.missing) == (2, 5, 0)
+    assert judge(rules("A"), with_aa(replicates({"A": WIDE * 2}), [50.1, 50.2])).aa.missing == 3
+
+
 def test_a_over_a_that_differs_is_a_warning():
     found = judge(rules("A"), with_aa(replicates({"A": HELPS}), [55.0, 55.2, 55.5, 55.7, 55.0]))
     assert found.aa.verdict == "helps"

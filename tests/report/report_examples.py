@@ -247,3 +247,139 @@ def material(seeds=5, **more):
             "date": "2026-03-14",
         },
     )
+
+
+EMPTY_CURVES = pd.DataFrame(columns=["arm", "seed", "phase", "epoch", "metric", "value"])
+
+
+def small(
+    arms, levels, effects, *, seeds=5, outcome=lambda arm, seed: "finished", sign=1.0, more_rows=(), **more
+):
+    """A study without curves. effects: arm → what it adds to 0.8 (or to `base_value`), before noise."""
+    rng = np.random.default_rng(3)
+    base_value = more.pop("base_value", 0.8)
+    plan = record(arms, levels, **more)
+    rows = [
+        replicate(
+            arm, seed, base_value + sign * effects[arm] + rng.normal(0, 0.001), outcome=outcome(arm, seed)
+        )
+        for arm in arms
+        for seed in range(seeds)
+    ]
+    rows += more_rows
+    columns = list(replicate("x", 0, 0.0))
+    frame = pd.DataFrame(rows, columns=columns)
+    return Material(plan, judge(rules(plan), frame, EMPTY_CURVES), frame, EMPTY_CURVES)
+
+
+def leave_one_out():
+    """Full, and full minus each of three components."""
+    names = {"augment.flip": (False, True), "model.dropout": (0.0, 0.25), "model.batch_norm": (False, True)}
+    base = {f: without for f, (without, _) in names.items()}
+    arms = ["full", *(f"full but {f}={without}" for f, (without, _) in names.items())]
+    levels = {arm: (f, names[f][0]) for arm, f in zip(arms[1:], names, strict=True)}
+    effects = dict(zip(arms, (0.0, -0.012, 0.0005, -0.03), strict=True))
+    plan_base = {f: with_ for f, (_, with_) in names.items()}
+    made = small(arms, levels, effects, base=plan_base, design="leave-one-out", reference="full")
+    factors = [{"name": f, "levels": [{f: with_}]} for f, (_, with_) in names.items()]
+    assert base
+    return Material(made.record | {"factors": factors}, made.analysis, made.replicates, made.curves)
+
+
+def factorial():
+    """Two factors with an interaction: cells and effects instead of arms."""
+    arms = ["baseline", "model.width=128", "augment.flip=false", "model.width=128,augment.flip=false"]
+    levels = {
+        "model.width=128": ("model.width", 128),
+        "augment.flip=false": ("augment.flip", False),
+        "model.width=128,augment.flip=false": (None, {"model.width": 128, "augment.flip": False}),
+    }
+    effects = dict(zip(arms, (0.0, 0.02, -0.015, 0.015), strict=True))
+    made_factors = [
+        {"name": "model.width", "levels": [{"model.width": 128}]},
+        {"name": "augment.flip", "levels": [{"augment.flip": False}]},
+    ]
+    return small(
+        arms,
+        levels,
+        effects,
+        base={"model.width": 64, "augment.flip": True},
+        design="factorial",
+        factors=made_factors,
+    )
+
+
+def of_loss():
+    """A loss, to be minimized: raw values fall where effects rise."""
+    arms = ["baseline", "model.width=128", "model.width=256"]
+    levels = {"model.width=128": ("model.width", 128), "model.width=256": ("model.width", 256)}
+    effects = dict(zip(arms, (0.0, 0.05, 0.08), strict=True))
+    return small(
+        arms,
+        levels,
+        effects,
+        sign=-1.0,
+        base_value=0.7,
+        metric="val/loss",
+        direction="minimize",
+        margin=0.01,
+        resolution=0.0,
+    )
+
+
+def unfinished(seeds=2):
+    """A study of which only the first seeds are in."""
+    return small(
+        ["baseline", "model.width=128"],
+        {"model.width=128": ("model.width", 128)},
+        {"baseline": 0.0, "model.width=128": 0.02},
+        seeds=seeds,
+    )
+
+
+def not_started():
+    return unfinished(seeds=0)
+
+
+def diverged_baseline():
+    def outcome(arm, seed):
+        return "diverged" if (arm, seed) == ("baseline", 2) else "finished"
+
+    return small(
+        ["baseline", "model.width=128"],
+        {"model.width=128": ("model.width", 128)},
+        {"baseline": 0.0, "model.width=128": 0.02},
+        outcome=outcome,
+    )
+
+
+ATTACK = "</script><script>alert('x')</script><img src=x onerror=alert(1)>${7*7}{{7*7}}%{x}<b>bold</b>"
+
+
+def hostile():
+    """Names of everything that a user can name, each of them trying to be code."""
+    arms = ["baseline", f"model.name={ATTACK}", f"model.name={ATTACK}2"]
+    levels = {arms[1]: ("model.name", ATTACK), arms[2]: ("model.name", ATTACK + "2")}
+    effects = dict(zip(arms, (0.0, 0.02, -0.02), strict=True))
+    made = small(
+        arms,
+        levels,
+        effects,
+        base={"model.name": "cnn"},
+        classes=(ATTACK, "bird"),
+        outcome=lambda arm, seed: "failed" if (arm, seed) == (arms[2], 1) else "finished",
+        study=ATTACK,
+        question=ATTACK,
+        text=f"study: {ATTACK}\n",
+    )
+    frame = made.replicates.assign(reason=ATTACK, device=ATTACK, source_run=ATTACK)
+    frame["run_id"] = [f"{ATTACK}{i}" for i in range(len(frame))]
+    rng = np.random.default_rng(1)
+    curves = pd.DataFrame(
+        [row for arm in arms for seed in range(5) for row in curve(arm, seed, 0.8, 0.3, rng)]
+    )
+    curves = pd.concat([curves, curves[curves["metric"] == "lr"].assign(metric=ATTACK)])
+    confusion = {arm: np.array([[40, 10 + i], [5, 45]]) for i, arm in enumerate(arms)}
+    environment = {"command": ATTACK, "commit": ATTACK, ATTACK: ATTACK}
+    analysis = judge(rules(made.record), frame, curves)
+    return Material(made.record, analysis, frame, curves, confusion, environment)

@@ -24,6 +24,20 @@
     return value;
   };
 
+  // Of many ticks on a logarithmic axis, powers of ten remain.
+  const thin = (axis) => {
+    if (axis.type !== "log" || !axis.tickvals || axis.tickvals.length <= 6) return;
+    const kept = axis.tickvals.map((value, i) => [value, i]).filter(([value]) => Number.isInteger(Math.log10(value)));
+    axis.ticktext = kept.map(([, i]) => axis.ticktext[i]);
+    axis.tickvals = kept.map(([value]) => value);
+  };
+
+  // Numbers that do not fit into their cells are left to the colours.
+  const unwrite = (trace, width) => {
+    const longest = Math.max(...trace.text.flat().map((text) => text.length));
+    if ((width - 130) / trace.x.length < 6.5 * longest) delete trace.texttemplate;
+  };
+
   const fitted = (element, spec) => {
     const isDark = dark.matches && !printing;
     const figure = isDark ? themed(spec, false) : JSON.parse(JSON.stringify(spec));
@@ -35,7 +49,9 @@
       layout.font.size = 11;
       layout.margin = { ...layout.margin, l: 40, r: 12 };
       for (const axis of [layout.xaxis, layout.yaxis]) if (!axis.tickvals && !axis.dtick) axis.nticks = 6;
+      thin(layout.xaxis);
     }
+    for (const trace of figure.data) if (trace.type === "heatmap") unwrite(trace, layout.width);
     // A finger that scrolls the page must not zoom into a figure.
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
     return figure;

@@ -1,0 +1,318 @@
+"""What stands in a report, as frozen data: findings, tables, curves, words.
+
+Nothing here draws. The page and the exports only lay out what stands in a `Summary`. Effects and intervals are in shown
+units (points for accuracies) and oriented, so that higher is better; raw means are as the metric is written, in percent
+for accuracies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to know before reading on."""
+
+    kind: Literal["error", "provisional", "warning"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The scale shared by all intervals, in shown units. cut: something runs off it."""
+
+    low: float
+    high: float
+    margin: float
+    unit: str
+    digits: int
+    ticks: tuple[float, ...]
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An effect with its interval, in shown units. images_lo, images_hi: the wider interval, for new images."""
+
+    estimate: float | None
+    lo: float | None
+    hi: float | None
+    verdict: str
+    images_lo: float | None = None
+    images_hi: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict in words. subject: how the sentence begins, where it does. anchor: of the evidence on the page."""
+
+    arm: str
+    label: str
+    subject: str
+    sentence: str
+    verdict: str
+    interval: Interval
+    notes: tuple[str, ...]
+    anchor: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings of one kind. meaning: what being in this group says."""
+
+    key: str
+    title: str
+    meaning: str
+    findings: tuple[Finding, ...]
+
+
+Kind = Literal["baseline", "arm", "effect", "A/A", "confirmation"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table of arms. Effects in shown units; mean, sd, test of the metric itself, in shown units too."""
+
+    kind: Kind
+    arm: str
+    label: str
+    anchor: str
+    verdict: str
+    interval: Interval
+    p: float | None
+    n: int
+    mean: float | None = None
+    sd: float | None = None
+    test: float | None = None
+    test_effect: float | None = None
+    cost_ratio: float | None = None
+    cost_is_time: bool = False
+    parameter_ratio: float | None = None
+    seconds: float | None = None
+    parameters: float | None = None
+    fit: tuple[str, ...] = ()
+    trouble: str = ""
+    levels: tuple[tuple[str, str], ...] = ()
+    present: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a factor with every seed's value, in shown units. x: where it stands, None on a named axis."""
+
+    text: str
+    x: float | None
+    arm: str
+    label: str
+    mean: float | None
+    dots: tuple[tuple[int, float], ...]
+    verdict: str | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    """The metric over the levels of a factor. scale: of the level axis. band: the reference's mean ± margin."""
+
+    title: str
+    metric: str
+    unit: str
+    digits: int
+    scale: Literal["linear", "log", "named"]
+    levels: tuple[Level, ...]
+    band: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """Mean over seeds by epoch, between the lowest and the highest seed."""
+
+    split: Literal["train", "validation", ""]
+    epochs: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: int
+    percent: bool = False
+
+
+@dataclass(frozen=True)
+class ArmCurves:
+    """overfits: the epoch from which the arm over-fits, where it was found to."""
+
+    arm: str
+    label: str
+    lines: tuple[Line, ...]
+    overfits: int | None = None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One quantity (loss, accuracy, …) over training, for a reference and the arms held against it.
+
+    low, high: range to show, narrower than the data where `cut`.
+    """
+
+    quantity: str
+    unit: str
+    reference: ArmCurves | None
+    arms: tuple[ArmCurves, ...]
+    low: float
+    high: float
+    log: bool = False
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The evidence itself: the reference's value under each seed, and what each arm adds to it there.
+
+    cells: text where there is no number (`failed`, `diverged`, …).
+    """
+
+    seeds: tuple[int, ...]
+    reference: str
+    values: tuple[float | str, ...]
+    rows: tuple[tuple[Row, tuple[float | str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A factor and what is known of it. remarks: (arm, what its curves show)."""
+
+    anchor: str
+    title: str
+    code: str
+    intro: str
+    remarks: tuple[tuple[str, str], ...]
+    response: Response | None
+    curves: tuple[Curves, ...]
+    pairs: Pairs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an arm costs and what it gives. cost: against the baseline. best: nothing is both cheaper and better."""
+
+    label: str
+    cost: float
+    mean: float
+    low: float
+    high: float
+    verdict: str | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Estimated effects of a factorial design, in shown units: main effects on the diagonal, interactions beside it."""
+
+    terms: tuple[str, ...]
+    estimates: tuple[tuple[float | None, ...], ...]
+    unit: str
+    digits: int
+
+
+@dataclass(frozen=True)
+class ClassShift:
+    """An arm's confusion against the reference's, in points of each true class's images."""
+
+    arm: str
+    label: str
+    difference: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Shares in percent of each true class (rows), over the test images of all seeds."""
+
+    classes: tuple[str, ...]
+    reference: str
+    shares: tuple[tuple[float, ...], ...]
+    arms: tuple[ClassShift, ...]
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One replicate, recorded or missing. value, test: in shown units, None without a result."""
+
+    arm: str
+    label: str
+    seed: int
+    phase: str
+    outcome: str
+    value: float | None
+    test: float | None
+    epochs: int | None
+    seconds: float | None
+    device: str
+    run_id: str
+    reason: str
+    source_run: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Runs of an arm that went wrong in the same way, or are missing. seeds: in words. run_ids: where there are any."""
+
+    label: str
+    seeds: str
+    phase: str
+    outcome: str
+    reason: str
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph)."""
+
+    study: str
+    question: str
+    answer: tuple[str, str]
+    notices: tuple[Notice, ...]
+    facts: tuple[tuple[str, str], ...]
+    metric: str
+    unit: str
+    value_unit: str
+    digits: int
+    axis: Axis
+    groups: tuple[Group, ...]
+    rows: tuple[Row, ...]
+    cells: tuple[Row, ...]
+    components: tuple[str, ...]
+    sections: tuple[Section, ...]
+    costs: tuple[Cost, ...]
+    cost_basis: str
+    interactions: Interactions | None
+    confusion: Confusion | None
+    runs: tuple[RunRow, ...]
+    trouble: tuple[Trouble, ...]
+    counts: tuple[tuple[str, int], ...]
+    methods: tuple[tuple[str, str], ...]
+    looks: tuple[tuple[str, ...], ...]
+    environment: tuple[tuple[str, str], ...]
+    reproduce: tuple[str, ...]
+    text: str
+
+
+GROUPS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
+    ("worked", "What worked", "better than the baseline, beyond the noise of seeds", frozenset({"helps"})),
+    ("hurt", "What didn’t", "worse than the baseline, beyond the noise of seeds", frozenset({"hurts"})),
+    (
+        "none",
+        "No practical effect",
+        "any difference is smaller than the margin",
+        frozenset({"no practical effect"}),
+    ),
+    ("open", "Don’t know yet", "more than one answer still fits the interval", frozenset({"inconclusive"})),
+    ("unstable", "Unstable", "training diverged under some seeds", frozenset({"unstable"})),
+    (
+        "void",
+        "Not a comparison",
+        "nothing was compared: the runs are copies of one another, or of the baseline’s",
+        frozenset({"not independent", "no override"}),
+    ),
+)

@@ -1,0 +1,232 @@
+"""A report as text: JSON for scripts, Markdown for a pull request, LaTeX for a paper, CSV for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv as table
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ablate.analysis.verdict import to_json
+from ablate.report import palette, wording
+from ablate.report.contents import Row, Summary
+from ablate.report.reading import Material
+
+
+def json_text(material: Material) -> str:
+    """The verdicts as JSON, by the documented contract: numbers in the metric's own units, nothing rounded."""
+    found = to_json(material.analysis, str(material.record["study"]))
+    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv(material: Material) -> str:
+    """A line per arm (per effect in a factorial design), with the fields of the JSON: metric units, nothing rounded."""
+    found = to_json(material.analysis, str(material.record["study"]))
+    rows = [_flat(row) for row in (found["arms"] or found["effects"])]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = table.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def markdown(summary: Summary) -> str:
+    """Question, answer, verdicts and the table of arms, for a README or a pull request."""
+    lines = [f"## {_md(summary.question or summary.study)}", "", _md(" ".join(summary.answer)), ""]
+    for notice in summary.notices:
+        if notice.kind != "warning":
+            lines += [f"> **{notice.kind.capitalize()}.** {_md(notice.text)}", ""]
+    for group in summary.groups:
+        lines += [f"**{group.title}**", ""]
+        lines += [f"- {_md(finding.sentence)}" for finding in group.findings]
+        lines.append("")
+    columns = _columns(summary, _md)
+    rows = [[cell(row) for _, cell, _ in columns] for row in summary.rows]
+    lines.append("| " + " | ".join(_md(head) for head, _, _ in columns) + " |")
+    lines.append("| " + " | ".join("---:" if right else "---" for _, _, right in columns) + " |")
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines += ["", _md(_note(summary)), ""]
+    return "\n".join(lines)
+
+
+def latex(summary: Summary) -> str:
+    """The table of arms for a paper. Needs the packages booktabs and amssymb.
+
+    Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference.
+    """
+    ticks = summary.components if any(row.present for row in summary.rows) else ()
+    best = _best(summary)
+    head = [*(_tex(wording.title(name)) for name in ticks)] or ["Arm"]
+    head += [_tex(f"{summary.metric}{f' ({summary.value_unit})' if summary.value_unit else ''}")]
+    head += [
+        _tex(f"Effect{f' ({summary.unit})' if summary.unit else ''}"),
+        "Interval",
+        "$p$",
+        "Verdict",
+        "Cost",
+    ]
+    lines = [
+        f"% {' '.join(summary.study.split())}: needs \\usepackage{{booktabs,amssymb}}",
+        "\\begin{tabular}{" + ("c" * len(ticks) or "l") + "rrrrlr}",
+        "\\toprule",
+        " & ".join(head) + " \\\\",
+        "\\midrule",
+    ]
+    table_rows = [row for row in summary.rows if row.kind not in {"A/A", "confirmation"}]
+    if summary.cells:
+        table_rows = [row for row in table_rows if row.kind != "effect"] + list(summary.cells)
+    for i, row in enumerate(table_rows):
+        named = (
+            [("$\\checkmark$" if there else "$\\times$") for there in row.present]
+            if ticks
+            else [_tex(row.label)]
+        )
+        if ticks and not row.present:
+            named = [_tex(row.label), *[""] * (len(ticks) - 1)]
+        mean = "" if row.mean is None else _tex_number(wording.plain(row.mean, summary.digits))
+        if row.sd is not None:
+            mean += f" \\pm {wording.plain(row.sd, summary.digits)}"
+        if mean:
+            mean = f"$\\mathbf{{{mean}}}$" if row is best else f"${mean}$"
+        cells = [*named, mean, *_tex_effect(row, summary.digits)]
+        lines.append(" & ".join(cells) + " \\\\")
+        if i == 0 and len(table_rows) > 1:
+            lines.append("\\midrule")
+    lines += ["\\bottomrule", "\\end{tabular}", f"% {_note(summary)}", ""]
+    return "\n".join(lines)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _columns(summary: Summary, escape: Callable[[str], str]) -> list[tuple[str, Callable[[Row], str], bool]]:
+    """(heading, cell, whether it is aligned right) of the table of arms."""
+    digits = summary.digits
+
+    def known(value: float | None, write: Callable[[float], str]) -> str:
+        return "" if value is None else write(value)
+
+    def verdict(row: Row) -> str:
+        return f"{palette.mark(row.interval.verdict).sign} {row.verdict}" if row.verdict else ""
+
+    def mean(row: Row) -> str:
+        spread = f" ± {wording.plain(row.sd, digits)}" if row.sd is not None else ""
+        return known(row.mean, lambda value: wording.plain(value, digits)) + spread
+
+    unit, value_unit = (f", {u}" if u else "" for u in (summary.unit, summary.value_unit))
+    return [
+        ("Effect" if summary.cells else "Arm", lambda row: escape(row.label), False),
+        ("Verdict", lambda row: escape(verdict(row)), False),
+        (
+            f"Effect{unit}",
+            lambda row: known(row.interval.estimate, lambda v: wording.signed(v, digits)),
+            True,
+        ),
+        (
+            "Interval",
+            lambda row: known(row.interval.lo, lambda v: wording.span(v, row.interval.hi, digits)),
+            True,
+        ),
+        ("Adj. p", lambda row: escape(known(row.p, wording.p_value)), True),
+        ("Seeds", lambda row: str(row.n), True),
+        (f"{summary.metric}{value_unit}", mean, True),
+        (f"Test{unit}", lambda row: known(row.test_effect, lambda v: wording.signed(v, digits)), True),
+        ("Cost", lambda row: "1×" if row.kind == "baseline" else known(row.cost_ratio, wording.ratio), True),
+        ("Parameters", lambda row: known(row.parameters, wording.compact), True),
+    ]
+
+
+def _note(summary: Summary) -> str:
+    margin = f"{wording.trimmed(summary.axis.margin, summary.digits)} {summary.unit}".strip()
+    return (
+        f"{summary.metric}: mean ± standard deviation over seeds. Intervals hold together for the whole study; "
+        f"the margin is {margin}."
+    )
+
+
+def _best(summary: Summary) -> Row | None:
+    """The row to print bold: the largest effect that helps, else the reference."""
+    helping = [row for row in summary.rows if row.kind == "arm" and row.interval.verdict == "helps"]
+    if helping:
+        return max(helping, key=lambda row: row.interval.estimate or 0.0)
+    return next((row for row in summary.rows if row.kind == "baseline"), None)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of the JSON as cells: intervals in two columns, lists and blocks as text."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        if name in {"ci", "ci_new_images"}:
+            low, high = value or (None, None)
+            cells |= {f"{name}_lo": low, f"{name}_hi": high}
+        elif name == "more_seeds":
+            cells |= {part: (value or {}).get(part) for part in ("n50", "n80", "n_any")}
+        elif isinstance(value, list):
+            cells[name] = " ".join(map(str, value))
+        elif isinstance(value, Mapping):
+            cells[name] = json.dumps(value, ensure_ascii=False)
+        elif isinstance(value, bool):
+            cells[name] = str(value).lower()
+        else:
+            cells[name] = value
+    return cells
+
+
+def _tex_effect(row: Row, digits: int) -> list[str]:
+    interval = row.interval
+    if interval.estimate is None:
+        return ["", "", "", "", "" if row.cost_ratio is None else _tex_ratio(row.cost_ratio)]
+    ends: Sequence[float | None] = (interval.lo, interval.hi)
+    lo, hi = (None if end is None else _tex_number(wording.signed(end, digits)) for end in ends)
+    return [
+        f"${_tex_number(wording.signed(interval.estimate, digits))}$",
+        "" if lo is None else f"$[{lo}, {hi}]$",
+        "" if row.p is None else f"${_tex_number(wording.p_value(row.p))}$",
+        _tex(row.verdict),
+        "" if row.cost_ratio is None else _tex_ratio(row.cost_ratio),
+    ]
+
+
+def _tex_ratio(value: float) -> str:
+    return f"${wording.ratio(value).removesuffix('×')}\\times$"
+
+
+def _tex_number(text: str) -> str:
+    """A written number within mathematics."""
+    return text.replace(wording.MINUS, "-").replace(",", "{,}")
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    wording.MINUS: "$-$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "\n": " ",
+    "\r": " ",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in text)
+
+
+def _md(text: str) -> str:
+    """A text that Markdown shows as it is, within a table too."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

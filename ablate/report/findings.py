@@ -1,0 +1,419 @@
+"""The top of a report, its verdicts in words, and the table of arms."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis import words
+from ablate.analysis.verdict import Comparison, Effect
+from ablate.analysis.verdict import Summary as Figures
+from ablate.report import scales, wording
+from ablate.report.contents import (
+    GROUPS,
+    Axis,
+    Cost,
+    Finding,
+    Group,
+    Interactions,
+    Interval,
+    Kind,
+    Notice,
+    Row,
+)
+from ablate.report.reading import Reading, trouble
+
+_VERDICT = re.compile(
+    r" (?:clearly |helps|hurts|makes no |is inconclusive|is unstable|is no comparison|cannot be )"
+)
+"""Where the subject of a sentence ends."""
+
+
+def answer(reading: Reading) -> tuple[str, str]:
+    """The finding, and how settled it is."""
+    analysis = reading.analysis
+    first = words.headline(analysis)
+    if analysis.error:
+        return first, "No arm is judged until that is mended."
+    items = reading.items
+    open_items = [item for item in items if item.verdict == "inconclusive"]
+    noun = "effect" if reading.rules.factorial else "arm"
+    if analysis.provisional:
+        runs = analysis.runs
+        return first, (
+            f"This is provisional: {runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in, "
+            f"and verdicts fall at {wording.count(analysis.next_look.pairs, 'seed')}."
+        )
+    if not open_items:
+        every = f"Every {noun} is" if len(items) > 1 else f"The {noun} is"
+        return first, f"{every} settled, with {wording.count(analysis.pairs, 'seed')} each at most."
+    n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
+    many = f"{wording.count(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
+    if not n80:
+        return (
+            first,
+            f"{many}, and no number of seeds within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
+        )
+    reach = f"{n80[0]} seeds" if n80[0] == n80[-1] else f"{n80[0]} to {n80[-1]} seeds"
+    which = "" if len(n80) == len(open_items) else f" ({len(n80)} of them)"
+    return (
+        first,
+        f"{many}: to settle {wording.verb(len(open_items), 'it', 'them')}{which} with a chance of 80 % takes {reach} in all.",
+    )
+
+
+def notices(reading: Reading) -> Iterable[Notice]:
+    """What to know before reading on: errors, what is not in yet, what failed, what is mixed."""
+    analysis, runs = reading.analysis, reading.analysis.runs
+    if analysis.error:
+        yield Notice("error", _sentence(analysis.error[:1].upper() + analysis.error[1:]))
+    elif analysis.provisional:
+        yield Notice(
+            "provisional",
+            f"{runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in. "
+            "Verdicts are read when a look is complete; until then an effect is only a first impression.",
+        )
+    elif runs.missing:
+        yield Notice(
+            "provisional",
+            f"{wording.count(runs.missing, 'run')} of {runs.planned} {wording.verb(runs.missing, 'is', 'are')} not in yet. "
+            "Settled verdicts stand; open ones may change.",
+        )
+    if runs.failed:
+        yield Notice(
+            "warning",
+            f"{wording.count(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
+            f"the {wording.verb(runs.failed, 'reason stands', 'reasons stand')} under Runs.",
+        )
+    for column, what in (
+        ("device", "kinds of device"),
+        ("torch", "versions of torch"),
+        ("fused", "kinds of fusion"),
+    ):
+        found = reading.mixture(column)
+        if len(found) > 1:
+            parts = wording.listing(f"{name} ({wording.count(n, 'run')})" for name, n in found.items())
+            yield Notice("warning", f"Runs of different {what} are compared with each other: {parts}.")
+    for warning in analysis.warnings:
+        if warning == analysis.error:
+            continue
+        yield Notice("warning", _sentence(warning))
+
+
+def facts(reading: Reading) -> Iterable[tuple[str, str]]:
+    """What was compared, on what data, by which metric, at what cost."""
+    record, analysis = reading.record, reading.analysis
+    reference = reading.arms.get(reading.rules.reference, {})
+    design = {
+        "one-at-a-time": "one change at a time",
+        "leave-one-out": "one component left out at a time",
+        "both": "one change at a time, and one component left out at a time",
+        "factorial": "all combinations",
+        "fractional": "a fraction of all combinations",
+    }.get(reading.rules.design, reading.rules.design)
+    arms = wording.count(len(reading.arms) - 1, "arm")
+    yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
+    if training := _outline(reference.get("config", {})):
+        yield "Baseline" if reading.rules.reference == "baseline" else "Reference", training
+    data = reference.get("data", {})
+    named = (reference.get("config", {}) or {}).get("data")
+    name = named.get("name", "") if isinstance(named, Mapping) else ""
+    if data.get("train"):
+        sizes = f"{data['train']:,} images to train on, {data['validation']:,} to validate, {data['test']:,} to test"
+        yield "Data", f"{name}: {sizes}" if name else sizes
+    elif name:
+        yield "Data", str(name)
+    orientation = "higher is better" if reading.rules.direction == "maximize" else "lower is better"
+    yield (
+        "Judged by",
+        f"{reading.rules.metric}, {orientation}; a difference counts from {reading.margin_words}",
+    )
+    yield "Cost", _cost_words(reading)
+    if plan := record.get("plan"):
+        looks = len(reading.rules.schedule())
+        state = (
+            f"look {analysis.look} of {looks}"
+            if analysis.look
+            else f"before the first of {wording.count(looks, 'look')}"
+        )
+        yield "Plan", f"{plan}, {state}"
+
+
+def _seeds(reading: Reading) -> str:
+    seeds = [c.n for c in reading.analysis.comparisons] or [reading.analysis.baseline.n]
+    low, high = min(seeds), max(seeds)
+    if not high:
+        return "no seed in yet"
+    return f"{wording.count(high, 'seed')} each" if low == high else f"{low} to {high} seeds each"
+
+
+def _cost_words(reading: Reading) -> str:
+    runs = reading.analysis.runs
+    done = runs.finished + runs.diverged
+    of = f"{done} of {runs.planned} runs" if done != runs.planned else wording.count(done, "run")
+    parts = [of]
+    if "seconds" in reading.replicates.columns and not reading.replicates.empty:
+        seconds = pd.to_numeric(reading.replicates["seconds"], errors="coerce")
+        copied = reading.copied()
+        spent = float(seconds[[not c for c in copied]].sum())
+        if spent > 0:
+            parts.append(f"{wording.duration(spent)} of device time")
+        if any(copied):
+            parts.append(f"{wording.count(sum(copied), 'run')} taken from earlier studies")
+    return ", ".join(parts)
+
+
+def axis(reading: Reading, rows: Sequence[Row]) -> Axis:
+    """The scale on which all intervals are drawn; it holds the margin, and leaves out what is far beyond the rest."""
+    shown = [
+        [e for e in (row.interval.lo, row.interval.hi, row.interval.estimate) if e is not None]
+        for row in rows
+        if row.kind != "baseline"
+    ]
+    # By arm, not by end: the near end of an interval must not be the step that lets its far end in.
+    limit = scales.reach((max(abs(e) for e in ends) for ends in shown if ends), 2.0 * reading.margin)
+    ends = [e for row in shown for e in row]
+    low = max(-limit, min([*ends, -1.5 * reading.margin]))
+    high = min(limit, max([*ends, 1.5 * reading.margin]))
+    pad = 0.04 * (high - low)
+    cut = any(e < low - pad or e > high + pad for e in ends)
+    return Axis(
+        low - pad,
+        high + pad,
+        reading.margin,
+        reading.unit,
+        reading.digits,
+        scales.ticks(low - pad, high + pad),
+        cut,
+    )
+
+
+def groups(reading: Reading) -> tuple[Group, ...]:
+    """Findings by verdict, the largest effects first."""
+    items = [(item, i) for i, item in enumerate(reading.items)]
+    reference = reading.the(reading.rules.reference)
+    found = []
+    for key, title, meaning, members in GROUPS:
+        mine = [(item, i) for item, i in items if item.verdict in members]
+        sign = {"worked": -1.0, "hurt": 1.0}.get(key)
+        if sign is not None:
+            mine.sort(key=lambda pair: sign * (reading.interval(pair[0]).estimate or 0.0))
+        if mine:
+            findings = tuple(_finding(reading, item, i) for item, i in mine)
+            found.append(Group(key, title, meaning.replace("the baseline", reference), findings))
+    return tuple(found)
+
+
+def _finding(reading: Reading, item: Comparison | Effect, index: int) -> Finding:
+    sentence = words.sentence(item, reading.rules)
+    if isinstance(item, Effect):
+        name, label, anchor = " × ".join(item.terms), _terms(item.terms), f"effect-{index}"
+        notes: tuple[str, ...] = ()
+    else:
+        name, label, anchor = item.arm, reading.label(item.arm), reading.anchors[item.arm]
+        notes = _notes(reading, item)
+    subject = label if sentence.startswith(label) else _VERDICT.split(sentence, maxsplit=1)[0]
+    return Finding(name, label, subject, sentence, item.verdict, reading.interval(item), notes, anchor)
+
+
+def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
+    notes = []
+    if item.cost_ratio is not None:
+        notes.append(wording.share(item.cost_ratio, "device time" if item.cost_is_time else "compute"))
+    if item.parameter_ratio is not None:
+        notes.append(wording.share(item.parameter_ratio, "parameters"))
+    if item.test_effect is not None:
+        notes.append(
+            f"test {wording.signed(reading.shown(item.test_effect), reading.digits)} {reading.unit}".strip()
+        )
+    if wrong := trouble(item.failed, item.diverged, item.missing):
+        notes.append(wrong)
+    return tuple(notes)
+
+
+def _terms(terms: Iterable[str]) -> str:
+    return " × ".join(map(_term, terms))
+
+
+def rows(reading: Reading) -> tuple[Row, ...]:
+    """References, arms, effects, then what stands outside the family."""
+    analysis = reading.analysis
+    found = [raw_row(reading, summary, "baseline") for summary in (analysis.baseline, *reading.others)]
+    found += [_comparison_row(reading, item) for item in analysis.comparisons]
+    found += [
+        Row(
+            "effect",
+            " × ".join(effect.terms),
+            _terms(effect.terms),
+            f"effect-{i}",
+            _verdict_words(effect),
+            reading.interval(effect),
+            effect.p_adjusted,
+            effect.n,
+        )
+        for i, effect in enumerate(analysis.effects)
+    ]
+    if analysis.confirmation is not None:
+        row = _comparison_row(reading, analysis.confirmation)
+        label = f"{row.label}, on fresh seeds"
+        found.append(dataclasses.replace(row, kind="confirmation", label=label, anchor=""))
+    if analysis.aa is not None:
+        row = _comparison_row(reading, analysis.aa)
+        found.append(dataclasses.replace(row, kind="A/A", anchor=""))
+    return tuple(found)
+
+
+def _comparison_row(reading: Reading, item: Comparison) -> Row:
+    raw = raw_row(reading, item.summary, "arm")
+    return dataclasses.replace(
+        raw,
+        arm=item.arm,
+        label=reading.label(item.arm),
+        anchor=reading.anchors.get(item.arm, ""),
+        verdict=_verdict_words(item),
+        interval=reading.interval(item),
+        p=item.p_adjusted,
+        n=item.n,
+        test_effect=reading.shown(item.test_effect),
+        cost_ratio=item.cost_ratio,
+        cost_is_time=item.cost_is_time,
+        parameter_ratio=item.parameter_ratio,
+        fit=tuple(d.words for d in item.fit),
+        trouble=trouble(item.failed, item.diverged, item.missing),
+    )
+
+
+def raw_row(reading: Reading, raw: Figures, kind: Kind) -> Row:
+    """A row without a verdict: an arm's own figures."""
+    levels = reading.levels(raw.arm)
+    return Row(
+        kind,
+        raw.arm,
+        reading.label(raw.arm),
+        reading.anchors.get(raw.arm, ""),
+        "",
+        Interval(None, None, None, ""),
+        None,
+        raw.n,
+        mean=reading.shown(raw.mean),
+        sd=reading.shown(raw.sd),
+        test=reading.shown(raw.test),
+        seconds=raw.seconds,
+        parameters=raw.parameters,
+        fit=tuple(d.words for d in raw.fit),
+        trouble=trouble(raw.failed, raw.diverged, raw.missing),
+        levels=tuple((name, wording.level(value)) for name, value in levels.items()),
+        present=tuple(levels.get(f) == _only_level(reading.record, f) for f in components(reading)),
+    )
+
+
+def components(reading: Reading) -> tuple[str, ...]:
+    """Factors that are there or not, one level each: what a table can tick off."""
+    if reading.rules.design not in {"leave-one-out", "factorial", "fractional", "both"}:
+        return ()
+    factors = reading.record.get("factors", [])
+    return tuple(f["name"] for f in factors) if all(len(f["levels"]) == 1 for f in factors) else ()
+
+
+def costs(reading: Reading) -> tuple[Cost, ...]:
+    """Every arm with a known cost, the baseline at 1; `best` by what no other arm beats on both counts."""
+    found: list[tuple[str, float, Figures, str | None]] = []
+    base = reading.analysis.baseline
+    if any(c.cost_ratio is not None for c in reading.analysis.comparisons):
+        found.append((reading.label(base.arm), 1.0, base, None))
+    found += [
+        (reading.label(c.arm), c.cost_ratio, c.summary, c.verdict)
+        for c in reading.analysis.comparisons
+        if c.cost_ratio is not None and c.cost_ratio > 0 and c.reference == reading.rules.reference
+    ]
+    known = [(label, cost, raw, verdict) for label, cost, raw, verdict in found if raw.mean is not None]
+    sign = reading.rules.sign
+    costs = []
+    for label, cost, raw, verdict in known:
+        assert raw.mean is not None
+        beaten = any(
+            other.mean is not None
+            and (c <= cost and sign * other.mean >= sign * raw.mean)
+            and (c < cost or sign * other.mean > sign * raw.mean)
+            for _, c, other, _ in known
+        )
+        low, high = raw.mean if raw.low is None else raw.low, raw.mean if raw.high is None else raw.high
+        costs.append(
+            Cost(
+                label,
+                cost,
+                raw.mean * reading.factor,
+                low * reading.factor,
+                high * reading.factor,
+                verdict,
+                not beaten,
+            )
+        )
+    return tuple(costs) if len({c.cost for c in costs}) > 1 else ()
+
+
+def interactions(reading: Reading) -> Interactions | None:
+    """The square of main effects and interactions; None where there is at most one factor to show."""
+    mains = [e.terms[0] for e in reading.analysis.effects if len(e.terms) == 1]
+    if len(mains) < 2:
+        return None
+    found = {frozenset(e.terms): reading.shown(e.estimate) for e in reading.analysis.effects}
+    square = tuple(tuple(found.get(frozenset((a, b))) for b in mains) for a in mains)
+    return Interactions(tuple(map(_term, mains)), square, reading.unit, reading.digits)
+
+
+def _verdict_words(item: Comparison | Effect) -> str:
+    if item.clearly:
+        return f"clearly {item.verdict}"
+    if item.real:
+        return f"{item.verdict} (real, below the margin)"
+    return item.verdict
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _only_level(record: Mapping[str, Any], factor: str) -> Any:
+    for entry in record.get("factors", []):
+        if entry["name"] == factor:
+            row = entry["levels"][0]
+            return next(iter(row.values())) if len(row) == 1 else dict(row)
+    return None
+
+
+def _outline(config: Any) -> str:
+    """The reference in a line: model, optimizer and epochs where it has them, else its first scalars."""
+    if not isinstance(config, Mapping):
+        return ""
+    parts = []
+    model, optimizer, training = (config.get(name) for name in ("model", "optimizer", "training"))
+    if isinstance(model, Mapping) and "name" in model:
+        inside = [
+            f"{k.replace('_', ' ')} {wording.level(v)}"
+            for k, v in model.items()
+            if isinstance(v, int | float) and not isinstance(v, bool)
+        ]
+        parts.append(f"{model['name']} ({', '.join(inside[:4])})" if inside else str(model["name"]))
+    if isinstance(optimizer, Mapping) and "name" in optimizer:
+        rate = f", learning rate {wording.level(optimizer['lr'])}" if "lr" in optimizer else ""
+        parts.append(f"{optimizer['name']}{rate}")
+    if isinstance(training, Mapping) and "epochs" in training:
+        parts.append(wording.count(int(training["epochs"]), "epoch"))
+    if not parts:
+        plain = [f"{k} {wording.level(v)}" for k, v in config.items() if not isinstance(v, Mapping | list)]
+        parts = plain[:5]
+    return " · ".join(parts)
+
+
+def _term(term: str) -> str:
+    """One side of a factorial effect: `model.width=128` → "Width 128"."""
+    factor, _, text = term.partition("=")
+    if text == "null":
+        return f"No {wording.title(factor).lower()}"
+    return f"{wording.title(factor)} { ({'true': 'on', 'false': 'off'}.get(text, text)) }".strip()

@@ -1,0 +1,100 @@
+"""How the verdicts came about, in words: what an interval means, what it does not cover, how to get it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ablate.report import wording
+from ablate.report.reading import Reading
+
+
+def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
+    """(number, seeds, α, how it came about, state) of every look."""
+    return tuple(
+        (
+            str(look.index),
+            str(look.pairs),
+            f"{look.alpha:.4g}",
+            "declared" if look.declared else "undeclared",
+            "closed" if look.index <= reading.analysis.look else "to come",
+        )
+        for look in reading.rules.schedule()
+    )
+
+
+def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
+    """(heading, paragraph): how the verdicts are made."""
+    k = reading.rules.k
+    family = wording.count(k, "effect" if reading.rules.factorial else "arm")
+    pairs = """
+        Replicate i of every arm trains under seed i, which fixes the initial weights, the order of batches, augmentation
+        and dropout. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
+        oriented so that higher is better."""
+    interval = f"""
+        Each interval is made for the whole study. Its {family} share one error: over all of them and all looks, the
+        chance that any interval misses its true effect is at most 5 %. It is a t interval of the paired differences at
+        level 1 − α/k, with k = {k} and the α of the look that decided."""
+    looking = """
+        Results are read only at numbers of seeds fixed beforehand. Each look spends its part of the 5 %, in proportion to
+        the squares of its seeds; 0.5 % is kept for looks that nobody planned. What is settled at a look keeps its verdict
+        and its interval; only what is open goes on, with its reference."""
+    margin = f"""
+        {reading.margin_words} is the smallest difference worth having, fixed in the study before the first run. An
+        interval wholly within ± the margin means no practical effect; otherwise one above 0 means that the arm helps, one
+        below 0 that it hurts, clearly so where it lies wholly beyond the margin. Anything else is not known yet."""
+    noise = """
+        The noise of an arm is the spread of its own differences, never below half of the metric’s smallest step. With
+        five arms or more it is averaged with what is typical in the study, which counts as up to four more degrees of
+        freedom; an arm noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
+    trouble = """
+        A failed run counts as missing. A run whose loss is no longer finite has diverged: that is a result, and an arm
+        with one is called unstable, unless the others already show that it hurts. Runs that are identical under different
+        seeds, or identical to the reference’s, are no comparison; weights and losses tell, never the metric."""
+    found = {
+        "Pairs": pairs,
+        "The interval": interval,
+        "Looks": looking,
+        "The margin": margin,
+        "Noise": noise,
+        "Failures and divergence": trouble,
+        "What the interval does not cover": " ".join(_limits(reading)),
+    }
+    return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in found.items())
+
+
+def _limits(reading: Reading) -> Iterable[str]:
+    rules, analysis = reading.rules, reading.analysis
+    unit = f" {reading.unit}" if reading.unit else ""
+    if any(c.ci_new_images for c in analysis.comparisons):
+        yield "It holds for these validation images; the wider interval beside it is for new ones."
+    else:
+        yield "It holds for this validation set: for new data of the same kind it would be wider."
+    if rules.retunes:
+        yield f"Settings that were tuned stand at the values found, by {wording.count(rules.retunes, 'search', 'searches')}; a search is noisy too."
+    else:
+        yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
+    yield "Arms are chosen on validation data. The test set is scored once per finished run, stands beside, and decides nothing."
+    if analysis.optimism:
+        yield (
+            f"The best of {rules.k} arms that were all equal would look better by about "
+            f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly luck of the draw."
+        )
+    if analysis.detectable and math.isfinite(analysis.detectable):
+        yield (
+            "At the noise seen, the last declared look finds an effect of about "
+            f"{wording.plain(reading.shown(analysis.detectable), reading.digits)}{unit} with a chance of 80 %."
+        )
+    if rules.resolution > 0:
+        yield f"The metric moves in steps of {wording.plain(reading.shown(rules.resolution), reading.digits + 1)}{unit}."
+
+
+def reproduce(reading: Reading) -> tuple[str, ...]:
+    """The commands that made this study, as far as they are known."""
+    environment = reading.material.environment
+    steps = []
+    if commit := environment.get("commit"):
+        steps.append(f"git checkout {commit}")
+    steps.append(environment.get("command") or f"ablate run {reading.record['study']}.yaml")
+    steps.append(f"ablate report {reading.record['study']}")
+    return tuple(steps)

@@ -1,0 +1,130 @@
+"""A study's material with what every part of its report needs: units, labels, anchors, and who is who."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+
+from ablate.analysis import words
+from ablate.analysis.rules import AA_ARM, Rules
+from ablate.analysis.verdict import Analysis, Comparison, Effect
+from ablate.report import wording
+from ablate.report.contents import Interval
+
+REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a report is made from.
+
+    record: the recorded plan (`Plan.record()`). analysis: of its replicates. replicates: a row per recorded replicate
+    (arm, seed, phase, outcome, value, test, seconds, flops, parameters, epochs, run_id, weights, trace, device, torch,
+    fused, reason, source_run; all but the first five may be absent). curves: long (arm, seed, phase, epoch, metric,
+    value). confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
+    environment: name → what the study ran in (`command`, `commit`, versions, date).
+    """
+
+    record: Mapping[str, Any]
+    analysis: Analysis
+    replicates: pd.DataFrame
+    curves: pd.DataFrame
+    confusion: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reading:
+    """Made once from a material, and handed to everything that writes a part of the report."""
+
+    def __init__(self, material: Material) -> None:
+        self.material = material
+        self.record = material.record
+        self.analysis = material.analysis
+        self.rules: Rules = material.analysis.rules
+        scale = words.scale(self.rules, material.analysis.baseline.mean)
+        self.factor, self.unit = scale.factor, scale.unit
+        self.value_unit = "%" if scale.unit == "points" else scale.unit
+        self.margin = self.rules.margin * self.factor
+        self.digits = wording.decimals(self.margin)
+        self.arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in self.record["arms"]}
+        # The baseline is the first of the references; further ones are those that only some arms are held against.
+        self.others = tuple(s for s in self.analysis.references if s.arm != self.rules.reference)
+        self.anchors = {arm: f"arm-{i}" for i, arm in enumerate(self.arms)}
+        self.fits = {s.arm: s.fit for s in (self.analysis.baseline, *self.others, *self.analysis.cells)}
+        self.fits |= {c.arm: c.fit for c in self.analysis.comparisons}
+        self.replicates = material.replicates
+        self.report = self.replicates[self.replicates["phase"] == REPORT]
+
+    @property
+    def margin_words(self) -> str:
+        """The margin as it is said: "0.5 points"."""
+        return f"{wording.trimmed(self.margin, self.digits)} {self.unit}".strip()
+
+    def shown(self, value: float | None) -> float | None:
+        """A difference or a value of the metric in shown units."""
+        return None if value is None or not math.isfinite(value) else value * self.factor
+
+    def label(self, arm: str) -> str:
+        known = {"baseline": "Baseline", "full": "Full", AA_ARM: "A/A: the baseline again"}
+        return known.get(arm) or words.label(arm, self.rules)
+
+    def levels(self, arm: str) -> Mapping[str, Any]:
+        """Factor → the level at which it stands in this arm."""
+        found: Mapping[str, Any] = self.arms.get(arm, {}).get("levels") or {}
+        return found
+
+    def the(self, arm: str) -> str:
+        """A reference within a sentence."""
+        return {"baseline": "the baseline", "full": "the full arm"}.get(arm, self.label(arm))
+
+    @property
+    def items(self) -> tuple[Comparison | Effect, ...]:
+        """Everything that has a verdict, in the order of the plan."""
+        return (*self.analysis.comparisons, *self.analysis.effects)
+
+    def interval(self, item: Comparison | Effect) -> Interval:
+        estimate = item.effect if isinstance(item, Comparison) else item.estimate
+        images = item.ci_new_images if isinstance(item, Comparison) else None
+        return Interval(
+            self.shown(estimate),
+            self.shown(item.lo),
+            self.shown(item.hi),
+            item.verdict,
+            self.shown(images[0]) if images else None,
+            self.shown(images[1]) if images else None,
+        )
+
+    def values(self, arm: str) -> tuple[tuple[int, float], ...]:
+        """(seed, value) of an arm's finished report replicates, in shown units."""
+        mine = self.report[(self.report["arm"] == arm) & (self.report["outcome"] == "finished")]
+        pairs = sorted(zip(mine["seed"], mine["value"], strict=True))
+        return tuple((int(s), float(v) * self.factor) for s, v in pairs if math.isfinite(v))
+
+    def copied(self) -> list[bool]:
+        """Whether a replicate was taken from an earlier study, for every row of the frame."""
+        if "source_run" not in self.replicates.columns:
+            return [False] * len(self.replicates)
+        return [isinstance(source, str) and bool(source) for source in self.replicates["source_run"]]
+
+    def mixture(self, column: str) -> dict[str, int]:
+        """What the compared runs ran on, with the number of runs of each; numbers of devices aside."""
+        if column not in self.report.columns:
+            return {}
+        known = self.report[self.report["outcome"] == "finished"][column].dropna().astype(str)
+        names = known.str.replace(r":\d+$", "", regex=True) if column == "device" else known
+        return {
+            str(name): int(n) for name, n in names[names != ""].value_counts(sort=False).sort_index().items()
+        }
+
+
+def trouble(failed: int, diverged: int, missing: int) -> str:
+    """What went wrong with an arm's runs: "2 diverged and 1 failed"; nothing where nothing did."""
+    parts = [
+        f"{n} {word}" for n, word in ((diverged, "diverged"), (failed, "failed"), (missing, "missing")) if n
+    ]
+    return wording.listing(parts) if parts else ""

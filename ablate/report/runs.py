@@ -1,0 +1,100 @@
+"""Every run of a study: recorded, failed, diverged, or due and missing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ablate.analysis.verdict import undecided
+from ablate.report import wording
+from ablate.report.contents import RunRow, Trouble
+from ablate.report.reading import Reading
+
+
+def every(reading: Reading) -> tuple[RunRow, ...]:
+    """All runs, by arm, phase and seed; those that are due and not there among them."""
+    found = [_run(reading, row) for row in reading.replicates.to_dict("records")]
+    found += [
+        RunRow(arm, reading.label(arm), seed, phase, "missing", None, None, None, None, "", "", "", "")
+        for arm, seed, phase in _missing(reading)
+    ]
+    place = {arm: i for i, arm in enumerate(reading.arms)}
+    return tuple(sorted(found, key=lambda run: (place.get(run.arm, len(place)), run.phase, run.seed)))
+
+
+def _run(reading: Reading, row: Mapping[Any, Any]) -> RunRow:
+    def text(name: str) -> str:
+        value = row.get(name)
+        return value if isinstance(value, str) else ""
+
+    def number(name: str) -> float | None:
+        value = row.get(name)
+        return (
+            float(value)
+            if isinstance(value, int | float | np.number) and math.isfinite(float(value))
+            else None
+        )
+
+    arm, epochs = str(row["arm"]), number("epochs")
+    finished = row["outcome"] == "finished"
+    return RunRow(
+        arm,
+        reading.label(arm),
+        int(row["seed"]),
+        str(row["phase"]),
+        str(row["outcome"]),
+        reading.shown(number("value")) if finished else None,
+        reading.shown(number("test")) if finished else None,
+        None if epochs is None else int(epochs),
+        number("seconds"),
+        text("device"),
+        text("run_id"),
+        text("reason"),
+        text("source_run"),
+    )
+
+
+def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
+    """Runs that are due and not there: what is open goes on to the next look, with its reference."""
+    analysis = reading.analysis
+    going_on = set(undecided(analysis))
+    if going_on:
+        going_on |= {reading.rules.reference, *map(reading.rules.reference_of, going_on)}
+    columns = (reading.replicates[name] for name in ("arm", "seed", "phase"))
+    there = set(zip(*columns, strict=True))
+    places: Counter[tuple[str, str]] = Counter()
+    absent = []
+    for run in reading.record.get("runs", []):
+        key = (run["arm"], run["seed"], run["phase"])
+        places[run["arm"], run["phase"]] += 1
+        due = analysis.next_look.pairs if run["arm"] in going_on else 0
+        if key not in there and places[run["arm"], run["phase"]] <= max(due, analysis.pairs):
+            absent.append(key)
+    # How many is the analysis' to say: it knows whether the study is over.
+    yield from absent[: analysis.runs.missing]
+
+
+def troubles(runs: Iterable[RunRow]) -> tuple[Trouble, ...]:
+    """Failures first, then divergences, then what is missing."""
+    together: dict[tuple[str, str, str, str], list[RunRow]] = {}
+    for run in runs:
+        if run.outcome != "finished":
+            together.setdefault((run.outcome, run.label, run.phase, run.reason), []).append(run)
+    order = {"failed": 0, "diverged": 1}
+    return tuple(
+        Trouble(
+            label,
+            wording.seeds([run.seed for run in found]),
+            phase,
+            outcome,
+            reason,
+            tuple(run.run_id for run in found if run.run_id),
+        )
+        for (outcome, label, phase, reason), found in sorted(
+            together.items(), key=lambda item: order.get(item[0][0], 2)
+        )
+    )

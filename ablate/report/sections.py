@@ -1,0 +1,299 @@
+"""A section per factor: the metric over its levels, curves over training, and the pairs behind each verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ablate.analysis import words
+from ablate.report import scales, wording
+from ablate.report.contents import (
+    ArmCurves,
+    ClassShift,
+    Confusion,
+    Curves,
+    Level,
+    Line,
+    Pairs,
+    Response,
+    Row,
+    Section,
+)
+from ablate.report.reading import REPORT, Reading, trouble
+
+MOST_EPOCHS = 240
+"""Points a curve is thinned to: more than a screen shows."""
+
+
+def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
+    """A section for every factor of several levels, one for all that have a single level. rows: the table of arms."""
+    bands = _bands(reading)
+    by_factor: dict[str | None, list[str]] = {}
+    for name, arm in reading.arms.items():
+        if name != reading.rules.reference and name not in {s.arm for s in reading.others}:
+            by_factor.setdefault(arm.get("factor"), []).append(name)
+    if reading.rules.factorial:
+        arms = [arm for arms in by_factor.values() for arm in arms]
+        yield _section(
+            reading, rows, 0, "All combinations", "", arms, bands, "Every combination that was run."
+        )
+        return
+    single = [arm for factor, arms in by_factor.items() if len(arms) == 1 or factor is None for arm in arms]
+    index = 0
+    for factor, arms in by_factor.items():
+        if factor is not None and len(arms) > 1:
+            intro = _levels_intro(reading, factor)
+            yield _section(reading, rows, index, wording.title(factor), factor, arms, bands, intro)
+            index += 1
+    if single:
+        title = "Components" if reading.rules.design == "leave-one-out" else "Single changes"
+        intro = (
+            "Each arm is everything but one component."
+            if reading.rules.design == "leave-one-out"
+            else "Each arm changes one setting of the baseline."
+        )
+        if len(single) == 1:
+            title, intro = reading.label(single[0]), ""
+        yield _section(reading, rows, index, title, "", single, bands, intro)
+
+
+def _levels_intro(reading: Reading, factor: str) -> str:
+    base = reading.levels(reading.rules.reference).get(factor)
+    return f"The baseline stands at {wording.level(base)}." if base is not None else ""
+
+
+def _section(
+    reading: Reading,
+    rows: Sequence[Row],
+    index: int,
+    title: str,
+    code: str,
+    arms: list[str],
+    bands: dict[tuple[str, str], Line],
+    intro: str,
+) -> Section:
+    comparisons = {c.arm: c for c in reading.analysis.comparisons}
+    reference = next((comparisons[a].reference for a in arms if a in comparisons), reading.rules.reference)
+    response = _response(reading, title, code, arms, reference)
+    if response is not None and response.scale != "named":
+        arms = [level.arm for level in response.levels if level.arm != reference]
+    return Section(
+        f"factor-{index}",
+        title,
+        code,
+        intro,
+        tuple(_remarks(reading, [reference, *arms])),
+        response,
+        tuple(_curves(reading, arms, reference, bands, code)),
+        _effect_pairs(reading, rows) if reading.rules.factorial else _pairs(reading, rows, arms, reference),
+    )
+
+
+def _remarks(reading: Reading, arms: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for arm in arms:
+        if fits := reading.fits.get(arm):
+            yield (
+                reading.label(arm),
+                "; ".join(f"{d.words} ({d.detail})" if d.detail else d.words for d in fits),
+            )
+
+
+def _response(reading: Reading, title: str, factor: str, arms: list[str], reference: str) -> Response | None:
+    comparisons = {c.arm: c for c in reading.analysis.comparisons}
+    summaries = {s.arm: s for s in (reading.analysis.baseline, *reading.others, *reading.analysis.cells)}
+    places = {arm: reading.levels(arm).get(factor) for arm in (reference, *arms)}
+    scale = scales.spacing(places.values()) if factor else "named"
+    levels = []
+    for arm, place in places.items():
+        raw = summaries[arm] if arm in summaries else comparisons[arm].summary if arm in comparisons else None
+        dots = reading.values(arm)
+        if raw is None and not dots:
+            continue
+        levels.append(
+            Level(
+                wording.level(place) if factor else reading.label(arm),
+                float(place or 0) if scale != "named" else None,
+                arm,
+                reading.label(arm),
+                reading.shown(raw.mean) if raw else None,
+                dots,
+                comparisons[arm].verdict if arm in comparisons else None,
+                trouble(raw.failed, raw.diverged, 0) if raw else "",
+            )
+        )
+    if not any(level.dots for level in levels):
+        return None
+    if scale != "named":
+        levels.sort(key=lambda level: level.x or 0.0)
+    mean = reading.shown(summaries[reference].mean) if reference in summaries else None
+    band = None if mean is None else (mean - reading.margin, mean + reading.margin)
+    axis = factor or ("" if reading.rules.factorial else title)
+    return Response(
+        axis, reading.rules.metric, reading.value_unit, reading.digits, scale, tuple(levels), band
+    )
+
+
+def _factor_of(reading: Reading, metric: str, mean: float) -> float:
+    """100 for what is shown in percent, else 1. The primary metric's margin has no say in another's unit."""
+    rules = dataclasses.replace(reading.rules, metric=metric, margin=1e-6)
+    return float(words.scale(rules, mean).factor)
+
+
+def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
+    """(arm, metric) → its curve, over the finished runs; over all where none finished."""
+    curves = reading.material.curves
+    if curves.empty:
+        return {}
+    curves = curves[(curves["phase"] == REPORT) & np.isfinite(curves["value"].to_numpy(dtype=float))]
+    finished = reading.report[reading.report["outcome"] == "finished"][["arm", "seed"]]
+    usable = set(finished["arm"])
+    done = pd.MultiIndex.from_frame(finished)
+    keep = (
+        pd.MultiIndex.from_frame(curves[["arm", "seed"]]).isin(done) | ~curves["arm"].isin(usable).to_numpy()
+    )
+    groups = curves[keep].groupby(["arm", "metric", "epoch"], sort=True)["value"]
+    table = groups.agg(["mean", "min", "max", "count"]).reset_index()
+    means = table.groupby("metric")["mean"].mean()
+    units = {str(metric): _factor_of(reading, str(metric), float(mean)) for metric, mean in means.items()}
+    found = {}
+    for (arm, metric), rows in table.groupby(["arm", "metric"], sort=False):
+        step = max(1, math.ceil(len(rows) / MOST_EPOCHS))
+        thin = pd.concat([rows.iloc[:-1:step], rows.iloc[-1:]])
+        unit = units[str(metric)]
+        found[str(arm), str(metric)] = Line(
+            _split(str(metric)),
+            tuple(int(e) for e in thin["epoch"]),
+            tuple((thin["mean"] * unit).astype(float)),
+            tuple((thin["min"] * unit).astype(float)),
+            tuple((thin["max"] * unit).astype(float)),
+            int(thin["count"].max()),
+            percent=unit != 1.0,
+        )
+    return found
+
+
+def _curves(
+    reading: Reading,
+    arms: list[str],
+    reference: str,
+    bands: dict[tuple[str, str], Line],
+    factor: str,
+) -> Iterable[Curves]:
+    quantities: dict[str, list[str]] = {}
+    for arm, metric in bands:
+        if arm == reference or arm in arms:
+            known = quantities.setdefault(_quantity(metric), [])
+            if metric not in known:
+                known.append(metric)
+    if not any(part in factor for part in ("lr", "schedule", "optimizer")):
+        quantities.pop("lr", None)
+    order = {"loss": 0, "accuracy": 1, "lr": 3}
+    for quantity in sorted(quantities, key=lambda q: (order.get(q, 2), q)):
+        metrics = sorted(quantities[quantity], key=lambda m: m.startswith("val/"))
+
+        def drawn(arm: str, metrics: list[str] = metrics, quantity: str = quantity) -> ArmCurves:
+            start = next((d.epoch for d in reading.fits.get(arm, ()) if d.code == "over-fits"), None)
+            return ArmCurves(
+                arm,
+                reading.label(arm),
+                tuple(bands[arm, m] for m in metrics if (arm, m) in bands),
+                start if quantity == "loss" else None,
+            )
+
+        mine = tuple(d for d in map(drawn, arms) if d.lines)
+        base = drawn(reference)
+        everything = [line for d in (base, *mine) for line in d.lines]
+        if not mine or not everything:
+            continue
+        unit = "%" if everything[0].percent else ""
+        low, high, log, cut = scales.extent(everything)
+        yield Curves(quantity, unit, base if base.lines else None, mine, low, high, log=log, cut=cut)
+
+
+def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
+    """Every arm minus the reference, seed by seed."""
+    of = {row.arm: row for row in rows if row.kind == "arm"}
+    mine = reading.report[reading.report["arm"].isin([reference, *arms])]
+    found = {
+        (str(arm), int(seed)): (str(outcome), float(value))
+        for arm, seed, outcome, value in zip(
+            mine["arm"], mine["seed"], mine["outcome"], mine["value"], strict=True
+        )
+    }
+    seeds = tuple(sorted({seed for _, seed in found}))
+
+    def value(seed: int) -> float | str:
+        outcome, number = found.get((reference, seed), ("", math.nan))
+        return number * reading.factor if outcome == "finished" else outcome
+
+    def difference(arm: str, seed: int) -> float | str:
+        outcome, number = found.get((arm, seed), ("", math.nan))
+        base, base_value = found.get((reference, seed), ("", math.nan))
+        if outcome == base == "finished":
+            return reading.rules.sign * (number - base_value) * reading.factor
+        return outcome if outcome != "finished" else "unpaired"
+
+    return Pairs(
+        seeds,
+        reading.label(reference),
+        tuple(value(seed) for seed in seeds),
+        tuple((of[arm], tuple(difference(arm, seed) for seed in seeds)) for arm in arms if arm in of),
+    )
+
+
+def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
+    """Every effect of a factorial design, seed by seed."""
+    effects = {" × ".join(e.terms): dict(e.differences) for e in reading.analysis.effects}
+    seeds = tuple(sorted({seed for found in effects.values() for seed in found}))
+    pairs = []
+    for row in rows:
+        if row.kind == "effect":
+            found = effects[row.arm]
+            pairs.append(
+                (row, tuple(found[seed] * reading.factor if seed in found else "" for seed in seeds))
+            )
+    return Pairs(seeds, "", (), tuple(pairs))
+
+
+def confusion(reading: Reading) -> Confusion | None:
+    """The reference's confusion matrix and what the arms change of it; None where it is not known."""
+    counted = reading.material.confusion
+    reference = reading.rules.reference
+    if reference not in counted:
+        return None
+    base = _row_shares(counted[reference])
+    recorded = (reading.arms.get(reference, {}).get("data") or {}).get("classes") or ()
+    classes = tuple(map(str, recorded)) if len(recorded) == len(base) else tuple(map(str, range(len(base))))
+    arms = tuple(
+        ClassShift(arm, reading.label(arm), _table(_row_shares(counted[arm]) - base))
+        for arm in reading.arms
+        if arm != reference and arm in counted and counted[arm].shape == base.shape
+    )
+    return Confusion(classes, reading.the(reference), _table(base), arms)
+
+
+def _split(metric: str) -> Literal["train", "validation", ""]:
+    head = metric.partition("/")[0]
+    return "train" if head == "train" else "validation" if head == "val" else ""
+
+
+def _quantity(metric: str) -> str:
+    head, slash, rest = metric.partition("/")
+    return rest if slash and head in {"train", "val"} else metric
+
+
+def _row_shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    counts = np.asarray(counts, dtype=float)
+    total = counts.sum(axis=1, keepdims=True)
+    shares: npt.NDArray[np.float64] = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+    return 100.0 * shares
+
+
+def _table(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(v) for v in row) for row in values)

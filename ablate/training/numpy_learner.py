@@ -1,0 +1,72 @@
+"""How `numpy_mlp` takes part in the training loop: batches in, NumPy inside, sums out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+import torch
+from torch import Tensor
+
+from ablate import config as configs
+from ablate.models import numpy_mlp, table
+from ablate.models.numpy_mlp import Adaptive, Array, Momentum, NumpyMlp
+
+
+class NumpyLearner:
+    """A network of NumPy arrays with its rule of update; as `ablate.training.train.Learner` describes. On the CPU."""
+
+    def __init__(
+        self,
+        model: NumpyMlp,
+        optimizer: configs.Sgd | configs.Adam | configs.AdamW,
+        shape: tuple[int, int, int],
+        classes: int,
+        seed: int,
+    ) -> None:
+        """seed: of the initial weights."""
+        # NumPy's matrix products take every core unless told; torch has been told already.
+        threadpoolctl.threadpool_limits(torch.get_num_threads(), user_api="blas")
+        sizes = model.sizes(shape, classes)
+        self.summary = table.perceptron(sizes)
+        self.network = numpy_mlp.initialize_network(sizes, model.initialisation, np.random.default_rng(seed))
+        self._rule = rule(optimizer)
+        self._one_hot = np.eye(classes, dtype=np.float32)
+
+    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        truth = labels.numpy()
+        # A diverging network overflows; the loop sees that in its loss.
+        with np.errstate(all="ignore"):
+            losses, outputs = numpy_mlp.train(
+                self.network, _rows(images), self._one_hot[truth], self._rule, lr
+            )
+        hits = np.count_nonzero(outputs.argmax(axis=1) == truth)
+        return torch.tensor(float(losses.sum(dtype=np.float64)), dtype=torch.float64), torch.tensor(hits)
+
+    def logits(self, images: Tensor) -> Tensor:
+        with np.errstate(all="ignore"):
+            return torch.from_numpy(numpy_mlp.forward_propagation(self.network, _rows(images))[-1])
+
+    def weights(self) -> list[Array]:
+        return [array.copy() for array in numpy_mlp.arrays(self.network)]
+
+    def restore(self, weights: list[Array]) -> None:
+        for mine, given in zip(numpy_mlp.arrays(self.network), weights, strict=True):
+            np.copyto(mine, given)
+
+    def digest(self) -> str:
+        return numpy_mlp.digest(self.network)
+
+
+def rule(config: configs.Sgd | configs.Adam | configs.AdamW) -> Momentum | Adaptive:
+    """The rule of update that an optimizer's config asks for."""
+    if isinstance(config, configs.Sgd):
+        return Momentum(config.momentum, config.nesterov, config.weight_decay)
+    decoupled = isinstance(config, configs.AdamW)
+    return Adaptive(config.beta1, config.beta2, config.weight_decay, decoupled)
+
+
+def _rows(images: Tensor) -> np.ndarray[Any, Any]:
+    """(b, C, H, W) → (b, C·H·W)."""
+    return images.contiguous().numpy().reshape(len(images), -1)

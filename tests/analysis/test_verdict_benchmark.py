@@ -1,0 +1,93 @@
+"""The simulation that the tables of docs/verdicts.md come from."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "benchmarks" / "verdicts.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("verdicts_benchmark", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up while they are made.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, spec.name, module)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def within_three(rate, limit=0.05):
+    return rate.value <= limit + 3 * (limit * (1 - limit) / rate.studies) ** 0.5
+
+
+@pytest.mark.parametrize("arms", [1, 6, 20])
+@pytest.mark.parametrize("scenario", range(7))
+def test_under_normal_noise_false_claims_stay_below_five_percent(benchmark, scenario, arms):
+    rng = np.random.default_rng(scenario)
+    chosen = benchmark.SCENARIOS[scenario]
+    assert chosen.name.startswith("normal")
+    for effect in (0.0, 1.0):
+        wrong, _, covered = benchmark.claims(chosen, arms, effect, 1.0, 2000, rng)
+        assert within_three(wrong)
+        assert within_three(benchmark.Rate(1 - covered.value, covered.studies))
+
+
+def test_power_at_the_detectable_effect_is_about_what_the_plan_says(benchmark):
+    rng = np.random.default_rng(1)
+    plain = benchmark.helped(1, 5, benchmark.detectable(1, 5, 0.045), 0.045, 5000, rng)
+    assert plain == pytest.approx(0.80, abs=0.02)
+    shrunk = benchmark.helped(6, 5, benchmark.detectable(6, 5, 0.01125), 0.01125, 5000, rng)
+    assert 0.72 < shrunk < 0.82
+
+
+def test_promised_seeds_settle_arms_at_least_about_as_often_as_promised(benchmark):
+    found = benchmark.calibration(6, 150, np.random.default_rng(2))
+    for promised, settled in (
+        zip(*rows, strict=True) for rows in (r and [x[:2] for x in r] for r in found.values())
+    ):
+        assert np.mean(settled) > np.mean(promised) - 0.2
+
+
+def test_null_arms_of_one_pool_are_seldom_told_apart(benchmark):
+    rng = np.random.default_rng(3)
+    pool = np.round(rng.normal(0.95, 0.01, 250) * 360) / 360
+    found = benchmark.real_null(pool, margin=0.005, resolution=1 / 360, rng=rng, studies=2000, resamples=30)
+    assert found.holds
+    assert found.rate < 0.06
+    assert 0 < found.error < 0.03
+    assert found.covers > 0.94
+
+
+def test_a_pool_that_is_no_pool_is_refused(benchmark, tmp_path):
+    path = tmp_path / "pool.csv"
+    pd.DataFrame({"seed": range(150), "value": 0.5}).to_csv(path, index=False)
+    with pytest.raises(SystemExit, match="at least 200"):
+        benchmark.main(["--real", str(path)])
+
+
+def test_real_replicates_are_read_from_csv_and_told_as_a_table(benchmark, tmp_path, capsys):
+    path = tmp_path / "pool.csv"
+    values = np.round(np.random.default_rng(4).normal(0.95, 0.01, 220) * 360) / 360
+    pd.DataFrame({"seed": range(220), "value": values}).to_csv(path, index=False)
+    benchmark.main(["--real", str(path), "--quick"])
+    told = capsys.readouterr().out
+    assert "220 of one network" in told
+    assert "resolution 0.00278" in told
+    assert told.count("|") > 15
+
+
+def test_the_same_seed_gives_the_same_table_and_another_another(benchmark):
+    rates = [
+        benchmark.claims(benchmark.SCENARIOS[0], 6, 0.0, 1.0, 500, np.random.default_rng(seed))[2].value
+        for seed in (5, 5, 6)
+    ]
+    assert rates[0] == rates[1]
+    draws = [
+        benchmark.differences(benchmark.SCENARIOS[0], 2, 3, 0.0, 1, np.random.default_rng(s)) for s in (5, 6)
+    ]
+    assert not np.array_equal(*draws)
