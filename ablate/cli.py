@@ -18,9 +18,10 @@ from ablate.errors import AblateError, StudyError
 
 if TYPE_CHECKING:
     from ablate.config import Config
-    from ablate.executors import Executor
+    from ablate.executors import Executor, Slot
     from ablate.scheduling.coordinate import Observer, Options, Outcome
     from ablate.study.design import Data, Plan
+    from ablate.study.forecast import RunCost
     from ablate.study.spec import Study
     from ablate.tracking.store import Store
 
@@ -31,6 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+DISAGREEMENT = 0.05
+"""Share of validation images on which two trainings of one network are taken to disagree while nothing is known."""
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -100,6 +104,29 @@ def run(
     _conclude(outcome, f"ablate run {study}", json=json)
 
 
+@app.command()
+def plan(
+    study: StudyFile,
+    sets: Sets = None,
+    seeds: Seeds = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    runs_per_device: PerDevice = 1,
+) -> None:
+    """Say what a study would cost and what it could see, by training a little of each arm."""
+    from ablate import console
+    from ablate.study import design, spec
+    from ablate.tracking.store import here
+
+    read = spec.read(study, sets=sets or (), seeds=seeds)
+    made = design.plan(read, _data)
+    slots = _slots(devices, workers, runs_per_device)
+    store = here()
+    costs = _costs(made, store, slots[0].device)
+    noise, source = _noise(made, store)
+    console.out.print(console.forecast(made, costs, len(slots), noise, source))
+
+
 @app.command("top-up")
 def top_up(
     study: StudyName,
@@ -160,8 +187,7 @@ def report(
     ] = None,
 ) -> None:
     """Compile what worked and what didn't, with intervals and curves."""
-    from ablate.report import export, render
-    from ablate.report.summary import summarise
+    from ablate import report as reports
     from ablate.tracking import read
     from ablate.tracking.store import here
 
@@ -191,25 +217,25 @@ def report(
         failing += [f"{name}: {arm}" for arm in wrong]
         if format == "html":
             path = _target(output, name, several=len(names) > 1)
-            summary = summarise(material)
-            _write(path, render.html(summary))
-            pages.append((name, render.headline(summary), path, material.counts))
+            summary = reports.summarise(material)
+            _write(path, reports.html(summary))
+            pages.append((name, summary.headline, path, summary.tally))
             _say(f"{path}")
             continue
         text = {
-            "json": export.json_text,
-            "csv": export.csv,
-            "md": lambda m: export.markdown(summarise(m)),
-            "latex": lambda m: export.latex(summarise(m)),
+            "json": reports.json_text,
+            "csv": reports.csv,
+            "md": lambda m: reports.markdown(reports.summarise(m)),
+            "latex": lambda m: reports.latex(reports.summarise(m)),
         }[format](material)
         if output is None:
-            print(text)
+            print(text, end="")
         else:
             _write(output if len(names) == 1 else output / f"{name}.{format}", text)
     if len(pages) > 1:
         index = pages[0][2].parent / "index.html"
         _write(
-            index, render.index_html([(name, said, path.name, counts) for name, said, path, counts in pages])
+            index, reports.index_html([(name, said, path.name, counts) for name, said, path, counts in pages])
         )
         _say(f"{index}")
     if failing:
@@ -359,11 +385,17 @@ def _executor(kind: str, devices: str, workers: int | None, per_device: int) -> 
         return InlineExecutor(train, Slot("inline", device))
     if kind != "local":
         raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
+    from ablate.executors.local import LocalExecutor
+
+    return LocalExecutor(train, _slots(devices, workers, per_device))
+
+
+def _slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...]:
     from ablate.executors import local
 
     numbers = _cuda(devices)
     slots = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(workers)
-    return local.LocalExecutor(train, slots[:workers] if workers else slots)
+    return slots[:workers] if workers else slots
 
 
 def _cuda(devices: str) -> tuple[int, ...]:
@@ -488,6 +520,66 @@ def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
+def _costs(plan: Plan, store: Store, device: str) -> dict[str, RunCost]:
+    """What a run of each arm costs: as the store remembers it, else as a little training of it shows."""
+    import statistics
+
+    from ablate.config import RunConfig
+    from ablate.study.forecast import RunCost
+    from ablate.tracking import read
+
+    found: dict[str, RunCost] = {}
+    probed: dict[str, RunCost] = {}
+    for arm in plan.arms:
+        seeds = [plan.run(arm.name, i) for i in range(plan.study.looks[-1])]
+        before = read.seconds(store, [run.key for run in seeds])
+        if before:
+            found[arm.name] = RunCost(statistics.median(before))
+    for arm in plan.arms:
+        config, data = arm.config, plan.data[arm.name]
+        if not isinstance(config, RunConfig):
+            found.setdefault(arm.name, RunCost())
+            continue
+        if arm.name in found and len(found) == len(plan.arms):
+            continue
+        # Rates and schedules cost nothing: arms that differ in them alone are measured once.
+        alike = repr((config.data, config.model, config.augment, config.training, config.optimizer.name))
+        if alike not in probed:
+            from ablate.training import probe
+
+            sizes = (data.train, data.validation, data.test)
+            probed[alike] = RunCost(**probe.run_seconds(config, sizes, len(data.classes), device))
+        known = found.get(arm.name)
+        found[arm.name] = replace(probed[alike], seconds=known.seconds) if known else probed[alike]
+    return found
+
+
+def _noise(plan: Plan, store: Store) -> tuple[float | None, str]:
+    """SD of a paired difference to be expected, and where that figure comes from."""
+    import numpy as np
+
+    from ablate.analysis import judge, power
+    from ablate.analysis import plan as recorded_plan
+    from ablate.tracking import read
+
+    record = plan.record()
+    replicates, _ = read.frames(store, record)
+    if len(replicates):
+        noise = judge(recorded_plan.rules(record), replicates).noise
+        if noise is not None:
+            return noise, "from this study's own runs so far"
+    values = read.baseline_values(store, plan.arms[0].config.tree(), plan.study.metric)
+    noise = power.assumed_noise(np.asarray(values))
+    if noise is not None:
+        return noise, f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing"
+    images = plan.data[plan.reference].validation
+    if plan.study.metric == "val/accuracy" and images:
+        return (DISAGREEMENT / images) ** 0.5, (
+            f"assumed: two trainings disagree on {DISAGREEMENT:.0%} of the {images:,} validation images"
+        )
+    return None, "unknown: no earlier runs of this baseline"
+
+
 def _recover(store: Store) -> None:
     """Put in order what killed processes left behind, if there is any."""
     spooled = store.root / "spool"
@@ -532,7 +624,7 @@ def _material(store: Store, name: str, plan_id: str | None) -> Any:
 
     from ablate.analysis import judge
     from ablate.analysis import plan as recorded_plan
-    from ablate.report.summary import Material
+    from ablate.report import Material
     from ablate.tracking import read
 
     plans = read.plans(store, name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
     from ablate.executors import Slot
     from ablate.study.design import Plan, Run
+    from ablate.study.forecast import RunCost
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -228,6 +229,90 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
         ]
         table.add_row(Text(name), *counts, *([str(done.get(name, 0))] if done is not None else []))
     return table
+
+
+def forecast(
+    plan: Plan, costs: Mapping[str, RunCost], slots: int, noise: float | None, source: str
+) -> RenderableType:
+    """What a plan costs and what it can see."""
+    from ablate.analysis import plan as recorded_plan
+    from ablate.analysis import power
+    from ablate.analysis.words import scale
+    from ablate.study.forecast import forecast as add_up
+
+    cost = add_up(plan, costs, slots)
+    rules = recorded_plan.rules(plan.record())
+    said = scale(rules)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm")
+    for title in ("parameters", "MFLOP an image", "a run", "runs", "in all"):
+        table.add_column(title, justify="right")
+    for arm in cost.arms:
+        runs = str(arm.first) if arm.first == arm.most else f"{arm.first}–{arm.most}"
+        table.add_row(
+            Text(arm.arm),
+            f"{arm.parameters:,}" if arm.parameters else "",
+            f"{arm.flops / 1e6:,.2f}" if arm.flops else "",
+            duration(arm.seconds) if arm.seconds is not None else "unknown",
+            runs,
+            _span(
+                None if arm.seconds is None else arm.seconds * arm.first,
+                None if arm.seconds is None else arm.seconds * arm.most,
+            ),
+        )
+    looks = rules.schedule()
+    lines: list[RenderableType] = [table, Text("")]
+    total = f"{len(cost.arms)} arms, {cost.runs_first}" + (
+        f"–{cost.runs_most}" if cost.runs_most > cost.runs_first else ""
+    )
+    lines.append(Text(f"{total} runs on {slots} slots: about {_span(cost.first, cost.most)}"))
+    if noise is None:
+        effect = power.detectable(rules.k, looks[-1].pairs, looks[-1].alpha)
+        lines.append(
+            Text(
+                f"noise {source}; {looks[-1].pairs} seeds detect about {effect:.2f} SDs of a paired difference"
+            )
+        )
+        return Group(*lines)
+    lines.append(
+        Text(
+            f"noise of a paired difference: {noise * said.factor:.2g} {said.unit} ({source})".replace(
+                "  ", " "
+            )
+        )
+    )
+    for look in looks:
+        if look.pairs < 3:
+            lines.append(Text(f"{look.pairs} seeds give no interval: at least 3 are needed", style="yellow"))
+            continue
+        reach = power.reach(rules.k, look.pairs, look.alpha, noise=noise, margin=plan.study.margin)
+        text = f"{look.pairs} seeds detect about {reach.effect * said.factor:.2g} {said.unit} with 80 % power"
+        lines.append(
+            Text(
+                text
+                + (
+                    ""
+                    if reach.within
+                    else f"; the margin of {plan.study.margin * said.factor:g} is out of reach"
+                ),
+                style="" if reach.within else "yellow",
+            )
+        )
+    if plan.resolution and plan.study.margin < 2 * plan.resolution:
+        lines.append(
+            Text(
+                f"the margin is less than two steps of the metric ({plan.resolution * said.factor:.2g} each)",
+                style="yellow",
+            )
+        )
+    return Group(*lines)
+
+
+def _span(first: float | None, most: float | None) -> str:
+    if first is None or most is None:
+        return "unknown"
+    low, high = duration(first), duration(most)
+    return low if low == high else f"{low} to {high}"
 
 
 def verdicts(analysis: Analysis) -> RenderableType:

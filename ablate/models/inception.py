@@ -171,8 +171,11 @@ class InceptionV2(_Inception):
 
     Batch normalisation: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167. Two 3×3 for a 5×5, and a 1×n and an n×1
     for an n×n: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567. The nine modules and their channels stay those of
-    `inception_v1`, and so do the stages, so that the two differ in these ideas alone; the papers' own networks also move
-    channels and pooling about.
+    `inception_v1`, so that the two differ in these ideas alone; the papers' own networks also move channels and pooling
+    about.
+
+    Stages for a (3, 32, 32) input are thus the same: stem (192, 32, 32) → 3a, 3b (480, 32, 32) → pool (480, 16, 16) →
+    4a to 4e (832, 16, 16) → pool (832, 8, 8) → 5a, 5b (1024, 8, 8) → mean 1024 → classes.
 
     On CIFAR-10 a write-up of both versions, without transfer learning, reports 84 % validation and 80 % test accuracy.
     """

@@ -1,0 +1,11 @@
+"""What a study found, laid out: one offline page, and the same as Markdown, LaTeX, CSV and JSON.
+
+`summarise` turns a study's material into a `Summary`, which is data; `html` and the functions of `export` lay it out.
+"""
+
+from ablate.report.contents import Summary
+from ablate.report.export import csv, json_text, latex, markdown
+from ablate.report.render import html, index_html
+from ablate.report.summary import Material, summarise
+
+__all__ = ["Material", "Summary", "csv", "html", "index_html", "json_text", "latex", "markdown", "summarise"]

@@ -100,7 +100,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a factor with every seed's value, in shown units. x: where it stands, None on a named axis."""
+    """One level of a factor with every seed's value, in shown units. x: where it stands, None on a named axis.
+
+    verdict: None for the reference, empty where there is none to be had (a cell of a factorial design).
+    """
 
     text: str
     x: float | None
@@ -296,6 +299,16 @@ class Summary:
     environment: tuple[tuple[str, str], ...]
     reproduce: tuple[str, ...]
     text: str
+
+    @property
+    def headline(self) -> str:
+        """What the study found, in one sentence."""
+        return self.answer[0]
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """Number of findings in each group that has any, by its key."""
+        return {group.key: len(group.findings) for group in self.groups}
 
 
 GROUPS: tuple[tuple[str, str, str, frozenset[str]], ...] = (

@@ -193,7 +193,7 @@ def response(found: Response) -> go.Figure:
     if along:
         many = len(names) > MOST_NAMED
         labels = {} if many else {"tickvals": places, "ticktext": names}
-        _axis(layout, "xaxis", _text(found.title), type=found.scale, **labels)
+        _axis(layout, "xaxis", _short(found.title, 60), type=found.scale, **labels)
         _axis(layout, "yaxis", value_title, **shown)
     else:
         _axis(layout, "xaxis", value_title, **shown)
@@ -282,12 +282,11 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
 
 def interactions(found: Interactions) -> go.Figure:
     """Estimated effects of a factorial design: main effects on the diagonal, interactions beside it."""
-    names = [_wrap(term) for term in found.terms]
     largest = max((abs(v) for row in found.estimates for v in row if v is not None), default=1.0)
     return _heatmap(
         [[math.nan if v is None else v for v in row] for row in found.estimates],
-        names,
-        names,
+        found.terms,
+        found.terms,
         ("", ""),
         scale=_diverging(),
         limits=(-largest, largest),
@@ -302,8 +301,8 @@ def confusion(found: Confusion) -> go.Figure:
     """Where the images of each class end up, in percent of the class."""
     return _heatmap(
         found.shares,
-        [_text(c) for c in found.classes],
-        [_text(c) for c in found.classes],
+        found.classes,
+        found.classes,
         ("predicted", "true"),
         scale=[[0.0, GROUND], [1.0, MORE]],
         limits=(0.0, 100.0),
@@ -315,11 +314,10 @@ def confusion(found: Confusion) -> go.Figure:
 def shift(found: ClassShift, classes: Sequence[str]) -> go.Figure:
     """An arm's confusion matrix minus the reference's, in points of each class."""
     largest = max((abs(v) for row in found.difference for v in row), default=0.0) or 1.0
-    names = [_text(c) for c in classes]
     return _heatmap(
         found.difference,
-        names,
-        names,
+        classes,
+        classes,
         ("predicted", "true"),
         scale=_diverging(),
         limits=(-largest, largest),
@@ -334,8 +332,8 @@ def per_class(found: Confusion) -> go.Figure:
     largest = max((abs(v) for row in table for v in row), default=0.0) or 1.0
     return _heatmap(
         table,
-        [_text(c) for c in found.classes],
-        [_wrap(arm.label) for arm in found.arms],
+        found.classes,
+        [arm.label for arm in found.arms],
         ("class", ""),
         scale=_diverging(),
         limits=(-largest, largest),
@@ -422,7 +420,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                         "width": 1.4 if line.split == "train" else 2.2,
                         "dash": _dash(line),
                     },
-                    name=_text(arm.label),
+                    name=_short(arm.label),
                     legendgroup=arm.arm,
                     showlegend=legend and not named,
                     # The name goes in as data: in the template, plotly would read what looks like a variable in it.
@@ -451,7 +449,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
     layout["hovermode"] = "x unified"
     _axis(layout, "xaxis", "epoch", tickformat="d", nticks=8)
     # Beside each other, figures have a title above them already.
-    title = f"{_text(found.quantity)}{', %' if found.unit == '%' else ''}" if legend else ""
+    title = f"{_short(found.quantity)}{', %' if found.unit == '%' else ''}" if legend else ""
     if found.log:
         _axis(
             layout, "yaxis", title, type="log", range=[math.log10(found.low), math.log10(found.high)], dtick=1
@@ -534,14 +532,25 @@ def _heatmap(
         texttemplate="%{text}" if written else None,
         textfont={"size": 11, "color": INK},
         customdata=[
-            [f"{row} → {column}" if titles[1] else f"{row}, {column}" for column in columns] for row in rows
+            [
+                f"{_text(row)} → {_text(column)}" if titles[1] else f"{_text(row)}, {_text(column)}"
+                for column in columns
+            ]
+            for row in rows
         ],
         hovertemplate=f"%{{customdata}}: %{{z:.2f}} {unit}<extra></extra>",
     )
     layout = _layout(110 + (row_height if written else 14) * len(rows))
     bare = {"showgrid": False, "showline": False, "ticks": ""}
-    _axis(layout, "xaxis", titles[0], tickvals=list(range(len(columns))), ticktext=list(columns), **bare)
-    _names(layout, rows, titles[1])
+    _axis(
+        layout,
+        "xaxis",
+        titles[0],
+        tickvals=list(range(len(columns))),
+        ticktext=[_short(c, 16) for c in columns],
+        **bare,
+    )
+    _names(layout, [_wrap(row) for row in rows], titles[1])
     return go.Figure([trace], layout)
 
 
@@ -679,7 +688,7 @@ def _is_wide(points: Sequence[Cost]) -> bool:
 
 
 def _titled(metric: str, unit: str) -> str:
-    return f"{_text(metric)}, {unit}" if unit else _text(metric)
+    return f"{_short(metric)}, {unit}" if unit else _short(metric)
 
 
 def _tick(value: float, ticks: Sequence[float]) -> str:
@@ -697,14 +706,21 @@ def _text(name: str) -> str:
     return html.escape(name, quote=False)
 
 
+def _short(name: str, width: int = 28) -> str:
+    """A name that leaves room for the figure beside it; the hover text and the tables have the whole of it."""
+    return _text(name if len(name) <= width else f"{name[: width - 1]}…")
+
+
 def _wrap(name: str, width: int = 26) -> str:
-    """A name broken into lines of about `width`, at spaces or commas."""
+    """A name broken into lines of about `width`, at spaces or commas; of three lines at most."""
     lines = [""]
     for word in name.replace(",", ", ").split(" "):
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "<br>".join(_text(line) for line in lines)
+        lines[-1] = f"{lines[-1]} {word}".strip(" ")
+    if len(lines) > 3:
+        lines = [*lines[:2], f"{lines[2]} …"]
+    return "<br>".join(_short(line, width + 2) for line in lines)
 
 
 def as_json(figure: go.Figure) -> Mapping[str, Any]:

@@ -236,7 +236,7 @@ def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
 
 
 def _terms(terms: Iterable[str]) -> str:
-    return " × ".join(map(_term, terms))
+    return " × ".join(wording.term(*term.split("=", 1)) for term in terms)
 
 
 def rows(reading: Reading) -> tuple[Row, ...]:
@@ -363,7 +363,7 @@ def interactions(reading: Reading) -> Interactions | None:
         return None
     found = {frozenset(e.terms): reading.shown(e.estimate) for e in reading.analysis.effects}
     square = tuple(tuple(found.get(frozenset((a, b))) for b in mains) for a in mains)
-    return Interactions(tuple(map(_term, mains)), square, reading.unit, reading.digits)
+    return Interactions(tuple(_terms([main]) for main in mains), square, reading.unit, reading.digits)
 
 
 def _verdict_words(item: Comparison | Effect) -> str:
@@ -409,11 +409,3 @@ def _outline(config: Any) -> str:
         plain = [f"{k} {wording.level(v)}" for k, v in config.items() if not isinstance(v, Mapping | list)]
         parts = plain[:5]
     return " · ".join(parts)
-
-
-def _term(term: str) -> str:
-    """One side of a factorial effect: `model.width=128` → "Width 128"."""
-    factor, _, text = term.partition("=")
-    if text == "null":
-        return f"No {wording.title(factor).lower()}"
-    return f"{wording.title(factor)} { ({'true': 'on', 'false': 'off'}.get(text, text)) }".strip()

@@ -50,13 +50,14 @@ MARKS: dict[str, Mark] = {
     "unstable": Mark("unstable", "x", PURPLE, "✕"),
     "not independent": Mark("void", "diamond-open", MUTED, "◇"),
     "no override": Mark("void", "diamond-open", MUTED, "◇"),
+    "": Mark("void", "circle", INK, "●"),
 }
 BASELINE = Mark("baseline", "diamond", INK, "◆")
 
 
 def mark(verdict: str | None) -> Mark:
-    """The mark of a verdict; of the baseline where there is none."""
-    return MARKS.get(verdict or "", BASELINE)
+    """The mark of a verdict, of no verdict (empty), or of the reference itself (None)."""
+    return BASELINE if verdict is None else MARKS[verdict]
 
 
 def fade(colour: str, opacity: float) -> str:

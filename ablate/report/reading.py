@@ -71,7 +71,13 @@ class Reading:
 
     def label(self, arm: str) -> str:
         known = {"baseline": "Baseline", "full": "Full", AA_ARM: "A/A: the baseline again"}
-        return known.get(arm) or words.label(arm, self.rules)
+        if arm in known:
+            return known[arm]
+        if not self.rules.factorial:
+            return words.label(arm, self.rules)
+        base = self.levels(self.rules.reference)
+        changed = [wording.term(f, wording.level(v)) for f, v in self.levels(arm).items() if v != base.get(f)]
+        return wording.listing(changed) if changed else arm
 
     def levels(self, arm: str) -> Mapping[str, Any]:
         """Factor → the level at which it stands in this arm."""

@@ -89,7 +89,7 @@ def html(summary: Summary) -> str:
 
 
 def index_html(studies: Iterable[tuple[str, str, str, Mapping[str, int]]]) -> str:
-    """A page that leads to several reports. studies: (study, headline, path relative to this page, counts by group)."""
+    """A page that leads to several reports. studies: (study, headline, path relative to this page, `Summary.tally`)."""
     titles = {key: title for key, title, _, _ in GROUPS}
     tones = {key: palette.mark(next(iter(members))) for key, _, _, members in GROUPS}
     entries = [

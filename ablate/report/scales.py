@@ -58,7 +58,8 @@ def extent(lines: Sequence[Line]) -> tuple[float, float, bool, bool]:
     tops = [max(line.high) for line in lines]
     high = reach(tops, 0.0) if low >= 0 else max(tops)
     cut = high < max(tops)
-    log = low > 0 and high / low > 100
+    # Beyond a million it is the tail of a schedule, which no logarithm makes worth showing.
+    log = low > 0 and 100 < high / low < 1e6
     if log:
         return low / 1.15, high * 1.15, True, cut
     pad = 0.05 * (high - low) or 0.05 * max(abs(high), 1e-9)

@@ -123,7 +123,7 @@ def _response(reading: Reading, title: str, factor: str, arms: list[str], refere
                 reading.label(arm),
                 reading.shown(raw.mean) if raw else None,
                 dots,
-                comparisons[arm].verdict if arm in comparisons else None,
+                comparisons[arm].verdict if arm in comparisons else None if arm == reference else "",
                 trouble(raw.failed, raw.diverged, 0) if raw else "",
             )
         )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ablate.analysis.verdict import Analysis
 from ablate.report import findings, methods, runs, sections
-from ablate.report.contents import GROUPS, Summary
+from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
 
-__all__ = ["Material", "Summary", "summarise", "tallies"]
+__all__ = ["Material", "Summary", "summarise"]
 
 
 def summarise(material: Material) -> Summary:
@@ -55,9 +54,3 @@ def summarise(material: Material) -> Summary:
         reproduce=methods.reproduce(reading),
         text=str(reading.record.get("text") or ""),
     )
-
-
-def tallies(analysis: Analysis) -> dict[str, int]:
-    """How many arms (or effects) are in each group, by its key: what an index of studies shows."""
-    verdicts = [item.verdict for item in analysis.comparisons] + [item.verdict for item in analysis.effects]
-    return {key: sum(v in members for v in verdicts) for key, _, _, members in GROUPS}

@@ -118,6 +118,14 @@ def title(factor: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def term(factor: str, text: str) -> str:
+    """A factor at a level: "Width 128", "Flip off", "No augment"."""
+    if text in {"null", "none"}:
+        return f"No {title(factor).lower()}"
+    said = {"true": "on", "false": "off"}.get(text, text)
+    return f"{title(factor)} {said}"
+
+
 def listing(words: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *most, last = words

@@ -291,6 +291,36 @@ def attempts(store: Store, study: str) -> dict[str, int]:
     return highest
 
 
+def seconds(store: Store, keys: Iterable[str]) -> list[float]:
+    """Device seconds of the finished runs of these keys."""
+    found = list(done(store, keys).values())
+    values = []
+    for experiment in {run.experiment for run in found}:
+        mine = points(store, [run.run_id for run in found if run.experiment == experiment], experiment)
+        values += [_last(of, "time/train_seconds") for of in mine.values()]
+    return [value for value in values if math.isfinite(value)]
+
+
+def baseline_values(store: Store, config: Mapping[str, Any], metric: str) -> list[float]:
+    """The metric at the epoch that counts, of every finished run of this config, whatever its seed and study."""
+    found: dict[str, list[Recorded]] = {}
+    seen: set[str] = set()
+    for run in _runs(store, {"ablate.kind": "replicate", "ablate.outcome": "finished"}):
+        its = json.loads(run.tags.get("ablate.config", "null"))
+        if not run.done or its is None or run.tags["ablate.key"] in seen:
+            continue
+        if {**its, "seed": None} == {**config, "seed": None}:
+            seen.add(run.tags["ablate.key"])
+            found.setdefault(run.experiment, []).append(run)
+    values = []
+    for experiment, runs in found.items():
+        of = points(store, [run.run_id for run in runs], experiment)
+        values += [
+            dict(of[r.run_id].get(metric, [])).get(int(r.tags["ablate.epoch"]), math.nan) for r in runs
+        ]
+    return [value for value in values if math.isfinite(value)]
+
+
 def refuse_deleted(store: Store, study: str) -> None:
     """Raise StoreError where the study's experiment was deleted in MLflow: nothing could be recorded there."""
     if not store.exists:
@@ -298,7 +328,8 @@ def refuse_deleted(store: Store, study: str) -> None:
     if store.database is not None:
         with _sql(store) as db:
             found = db.execute(
-                "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage <> 'active'", [study]
+                "SELECT experiment_id FROM experiments WHERE name = ? AND lifecycle_stage <> 'active'",
+                [study],
             ).fetchone()
             identity = found and found[0]
     else:

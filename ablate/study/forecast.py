@@ -1,0 +1,68 @@
+"""What a plan will cost, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ablate.study.design import NOISE_FLOOR, Plan
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """seconds: device seconds of one run; None where nothing is known. first, most: runs to the first and the last look."""
+
+    arm: str
+    seconds: float | None
+    parameters: int | None
+    flops: int | None
+    first: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """first, most: seconds of wall-clock time on all slots, to the first and to the last look; None where unknown."""
+
+    arms: tuple[ArmCost, ...]
+    runs_first: int
+    runs_most: int
+    first: float | None
+    most: float | None
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What is known of one run of an arm; see ArmCost."""
+
+    seconds: float | None = None
+    parameters: int | None = None
+    flops: int | None = None
+
+
+def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int) -> Forecast:
+    """Add up a plan's cost from what one run of each arm costs, on so many slots that never idle.
+
+    costs: by arm; the noise floor costs what the reference does. Winners confirmed on fresh seeds come on top of `most`
+    as one more round of two arms.
+    """
+    looks = plan.study.looks
+    arms = []
+    for name in plan.names:
+        cost = costs[plan.reference if name == NOISE_FLOOR else name]
+        arms.append(ArmCost(name, cost.seconds, cost.parameters, cost.flops, looks[0], looks[-1]))
+    confirming = looks[-1] * 2 if plan.study.confirm else 0
+    known = all(arm.seconds is not None for arm in arms)
+    dearest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
+
+    def wall(per_arm: int, extra: float = 0.0) -> float | None:
+        total = sum((arm.seconds or 0.0) * per_arm for arm in arms) + extra
+        return max(total / slots, dearest) if known else None
+
+    return Forecast(
+        tuple(arms),
+        len(arms) * looks[0],
+        len(arms) * looks[-1] + confirming,
+        wall(looks[0]),
+        wall(looks[-1], confirming * dearest),
+    )

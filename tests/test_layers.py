@@ -1,0 +1,163 @@
+"""The layering of the design, checked on what the files import, wherever in a file the import stands."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ablate
+
+ROOT = Path(ablate.__file__).parent
+
+# Every room, and the rooms of ablate that it may import besides itself.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "events": set(),
+    "fields": set(),
+    "data": {"errors", "fields"},
+    "models": {"errors", "fields"},
+    "config": {"errors", "fields", "data", "models"},
+    "study": {"errors", "config"},
+    "training": {"errors", "events", "fields", "data", "models", "config"},
+    # Side branches, joined only by `cli` and `scheduling`.
+    "executors": {"errors", "events"},
+    "tracking": {"errors", "events", "config", "study"},
+    "analysis": {"errors"},
+    "report": {"errors", "analysis"},
+    # Where they are joined.
+    "scheduling": {"errors", "events", "config", "study", "executors", "tracking", "analysis"},
+    "console": {"errors", "events", "study", "executors", "scheduling", "analysis"},
+    "cli": {"*"},
+}
+
+# Packages that only these rooms or files may import; a name with a slash is one file.
+HOMES: dict[str, set[str]] = {
+    "mlflow": {"tracking"},
+    "optuna": {"scheduling/queue"},
+    "ray": {"executors/ray"},
+    "torch": {"data", "models", "training", "cli"},
+    "torchvision": {"data"},
+    "sklearn": {"data"},
+    "plotly": {"report"},
+    "jinja2": {"report"},
+    "typer": {"cli"},
+    "rich": {"console"},
+}
+
+# Modules that importing the command line must not load.
+HEAVY = ("torch", "torchvision", "mlflow", "optuna", "pandas", "plotly", "sklearn", "scipy", "jinja2")
+
+
+def files() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    """`scheduling/queue` for ablate/scheduling/queue.py."""
+    return file.relative_to(ROOT).with_suffix("").as_posix()
+
+
+def room_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def imports(file: Path) -> set[tuple[str, int]]:
+    """Dotted names that a file imports, at its top or inside functions, under TYPE_CHECKING or not, with their lines."""
+    found: set[tuple[str, int]] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {(alias.name, node.lineno) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute here"
+            found |= {(f"{node.module}.{alias.name}", node.lineno) for alias in node.names}
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in {"__import__", "importlib.import_module", "import_module"}
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            found.add((node.args[0].value, node.lineno))
+    return found
+
+
+def breaches(file: Path) -> list[str]:
+    name = name_of(file)
+    room = room_of(name)
+    allowed = ROOMS[room] | {room}
+    found = []
+    for imported, line in sorted(imports(file)):
+        top, _, inside = imported.partition(".")
+        if top == "ablate":
+            target = inside.partition(".")[0]
+            if target and target not in allowed and "*" not in allowed:
+                found.append(f"ablate/{name}.py:{line}: {room} may not import {imported}")
+        elif top in HOMES and not {name, room} & HOMES[top]:
+            found.append(
+                f"ablate/{name}.py:{line}: {top} is imported in {', '.join(sorted(HOMES[top]))} alone"
+            )
+    return found
+
+
+def test_every_room_is_in_the_table():
+    rooms = {room_of(name_of(file)) for file in files()} - {"__init__", "__main__"}
+    assert rooms == set(ROOMS)
+
+
+@pytest.mark.parametrize("file", files(), ids=name_of)
+def test_a_file_imports_only_what_its_room_may(file):
+    if name_of(file) not in {"__init__", "__main__"}:
+        assert breaches(file) == []
+
+
+def test_the_table_has_no_circle():
+    """A room may import only rooms that come before it."""
+    seen: set[str] = set()
+    for room, allowed in ROOMS.items():
+        assert allowed <= seen or allowed == {"*"}, f"{room} imports what stands below it"
+        seen.add(room)
+
+
+def test_the_check_sees_imports_wherever_they_stand(tmp_path):
+    file = tmp_path / "some.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "import torch.nn as t, mlflow\n"
+        "if TYPE_CHECKING:\n    from ablate.study import spec\n"
+        "def f():\n    import optuna\n    from ablate.training.train import train\n"
+        "class A:\n    def g(self):\n        importlib.import_module('ray')\n"
+    )
+    names = {name for name, _ in imports(file)}
+    assert {
+        "torch.nn",
+        "mlflow",
+        "ablate.study.spec",
+        "optuna",
+        "ablate.training.train.train",
+        "ray",
+    } <= names
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_command_line_loads_nothing_heavy():
+    assert loaded_by("import ablate.cli") & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import ablate.study.design", {"torch", "mlflow", "optuna", "pandas"}),
+        ("import ablate.executors.inline, ablate.executors.local", {"torch", "mlflow", "optuna", "pydantic"}),
+        ("import ablate.analysis", {"torch", "mlflow", "optuna"}),
+        ("import ablate.training.start", {"torch", "mlflow", "optuna"}),
+    ],
+)
+def test_a_room_loads_nothing_that_it_may_not_even_at_second_hand(statement, absent):
+    assert loaded_by(statement) & absent == set()
