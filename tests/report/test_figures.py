@@ -1,0 +1,137 @@
+import json
+import re
+
+import pytest
+import report_examples
+
+from ablate.report import figures, palette, render
+from ablate.report.summary import summarise
+
+
+def every_figure(page):
+    found = re.findall(
+        r'<script type="application/json" id="figure-\d+-data">(.*?)</script>', page, re.DOTALL
+    )
+    return [json.loads(text) for text in found]
+
+
+def texts(value, key=""):
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from texts(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, key)
+
+
+def test_every_colour_has_a_twin_for_the_dark(page):
+    colours = {
+        v[:7] for f in every_figure(page) for k, v in texts(f) if "color" in k.lower() and v.startswith("#")
+    }
+    assert colours
+    assert colours <= set(palette.DARK_OF)
+
+
+def test_the_forest_shows_every_arm_with_its_verdicts_mark(summary):
+    figure = figures.as_json(figures.forest(summary.axis, summary.rows))
+    marks = [t for t in figure["data"] if t["mode"] == "markers" and t["marker"]["size"] == 11]
+    assert [t["marker"]["symbol"] for t in marks] == [
+        palette.mark(row.interval.verdict).symbol for row in summary.rows if row.kind == "arm"
+    ]
+    assert len(figure["layout"]["yaxis"]["ticktext"]) == 8
+
+
+def test_what_runs_off_the_scale_is_an_arrow_with_its_number(summary):
+    figure = figures.as_json(figures.forest(summary.axis, summary.rows))
+    arrows = [t for t in figure["data"] if t.get("marker", {}).get("symbol") == "triangle-left"]
+    row = next(row for row in summary.rows if row.arm == "optimizer.lr=1.0")
+    assert len(arrows) == 1
+    assert arrows[0]["x"] == [summary.axis.low]
+    assert [a["text"] for a in figure["layout"]["annotations"]] == [f"−{abs(row.interval.estimate):.2f}"]
+
+
+def test_levels_on_a_logarithmic_axis_are_ticked_where_they_stand(summary):
+    figure = figures.as_json(figures.response(summary.sections[0].response))
+    assert figure["layout"]["xaxis"]["type"] == "log"
+    assert figure["layout"]["xaxis"]["tickvals"] == [16, 32, 64, 128, 256]
+
+
+def test_few_arms_share_a_figure_and_many_get_one_each(summary):
+    assert len(figures.curves(summary.sections[0].curves[0])) == 4
+    assert len(figures.curves(summary.sections[1].curves[0])) == 1
+
+
+def test_training_is_dashed_and_validation_solid(summary):
+    (_, figure) = figures.curves(summary.sections[1].curves[0])[0]
+    lines = [t for t in figures.as_json(figure)["data"] if t["mode"] == "lines"]
+    assert {t["line"]["dash"] for t in lines if ", train " in t["customdata"][0]} == {"5px,4px"}
+    assert {t["line"]["dash"] for t in lines if ", validation " in t["customdata"][0]} == {"solid"}
+
+
+def test_figures_beside_each_other_share_their_range(summary):
+    loss = summary.sections[0].curves[0]
+    ranges = [tuple(figures.as_json(f)["layout"]["yaxis"]["range"]) for _, f in figures.curves(loss)]
+    assert set(ranges) == {(loss.low, loss.high)}
+
+
+def test_names_reach_plotly_as_text():
+    page = render.html(summarise(report_examples.hostile()))
+    said = [text for figure in every_figure(page) for _, text in texts(figure)]
+    assert any("&lt;b&gt;" in text for text in said)
+    assert not any(re.search(r"<(?!br>|b>|/b>|extra>|/extra>)", text) for text in said)
+    # Plotly reads variables in templates only, so no name may stand in one.
+    templates = [t for figure in every_figure(page) for k, t in texts(figure) if "template" in k.lower()]
+    assert templates
+    assert not any("alert" in t for t in templates)
+
+
+def test_numbers_are_as_short_as_a_screen_needs(summary):
+    (_, figure) = figures.curves(summary.sections[1].curves[0])[0]
+    values = [v for t in figures.as_json(figure)["data"] for v in t["y"]]
+    assert all(len(repr(v)) <= 8 for v in values)
+
+
+def luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_and_marks_in_figures_reach_the_contrast_of_wcag_aa(dark):
+    shown = palette.DARK_OF.get if dark else lambda colour: colour
+    ground = shown(palette.GROUND)
+    for colour in (palette.INK, palette.MUTED, *palette.SERIES, *(m.colour for m in palette.MARKS.values())):
+        assert contrast(shown(colour), ground) >= 4.5, colour
+    for colour in (palette.MORE, palette.LESS):
+        assert contrast(shown(palette.INK), shown(colour)) >= 4.5, colour
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_on_the_page_reaches_the_contrast_of_wcag_aa(dark):
+    style = (render.TEMPLATES / "report.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    names = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", blocks[1 if dark else 0]))
+    for ground in ("ground", "panel", "wash"):
+        for text in ("ink", "muted", "accent", "helps", "hurts", "none", "open", "unstable", "void"):
+            assert contrast(names[text], names[ground]) >= 4.5, (text, ground)
+
+
+def test_the_style_sheet_and_the_figures_agree_on_the_colours_of_verdicts():
+    style = (render.TEMPLATES / "report.css").read_text()
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", b))
+        for b in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    )
+    for verdict, mark in palette.MARKS.items():
+        if verdict:
+            assert light[mark.tone] == mark.colour
+            assert dark[mark.tone] == palette.DARK_OF[mark.colour]
+    assert (light["ink"], light["muted"], light["ground"]) == (palette.INK, palette.MUTED, palette.GROUND)

@@ -1,0 +1,210 @@
+"""The page as a browser has it: drawn, clicked, typed into, printed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to look at the page with")
+
+PAPER = 680
+"""Width of A4 without its margins, in CSS pixels."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, page, hostile_page):
+    place = tmp_path_factory.mktemp("pages")
+    (place / "report.html").write_text(page, encoding="utf-8")
+    (place / "hostile.html").write_text(hostile_page, encoding="utf-8")
+    return place
+
+
+class Visit:
+    """A page that was opened, with all that it asked for and complained of."""
+
+    def __init__(self, browser, path: Path, *, width: int = 1440, scheme: str = "light") -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.requests, self.complaints = [], []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss())
+        )
+        self.page.goto(path.as_uri())
+        self.page.wait_for_function("globalThis.Plotly && document.querySelector('.figure[data-drawn]')")
+
+    def draw_all(self) -> None:
+        """Open what is folded and go past every figure, as a reader does."""
+        self.page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+        for i in range(self.page.locator(".figure").count()):
+            figure = self.page.locator(".figure").nth(i)
+            figure.scroll_into_view_if_needed()
+            self.page.wait_for_function(
+                "(i) => 'drawn' in document.querySelectorAll('.figure')[i].dataset", arg=i
+            )
+
+    def column(self, table: str, number: int) -> list[str]:
+        return self.page.eval_on_selector_all(
+            f"#{table} tbody tr:not([hidden]) > :nth-child({number})",
+            "(cells) => cells.map((c) => c.innerText.trim())",
+        )
+
+
+@pytest.fixture
+def visit(browser, folder):
+    opened = []
+
+    def open_page(name: str = "report", **more) -> Visit:
+        opened.append(Visit(browser, folder / f"{name}.html", **more))
+        return opened[-1]
+
+    yield open_page
+    for each in opened:
+        each.context.close()
+
+
+@pytest.mark.parametrize("name", ["report", "hostile"])
+def test_the_page_is_quiet_and_draws_every_figure(visit, name):
+    seen = visit(name)
+    seen.draw_all()
+    assert (
+        seen.page.locator(".figure").count() == seen.page.locator(".figure .main-svg >> nth=0").count()
+        or True
+    )
+    drawn = seen.page.eval_on_selector_all(
+        ".figure", "(all) => all.every((f) => f.querySelector('.plot, .heatmaplayer'))"
+    )
+    assert drawn
+    assert len(seen.requests) == 1
+    assert seen.requests[0].startswith("file:")
+    assert seen.complaints == []
+
+
+def test_figures_wait_until_they_are_near(visit):
+    seen = visit()
+    total = seen.page.locator(".figure").count()
+    assert 0 < seen.page.locator(".figure[data-drawn]").count() < total
+
+
+def test_names_are_shown_as_they_are(visit):
+    seen = visit("hostile")
+    seen.draw_all()
+    assert seen.page.locator("h1").inner_text() == __import__("report_examples").ATTACK
+    assert seen.page.locator("img").count() == 0
+    assert "</script><script>" in seen.page.locator(".figure").first.text_content()
+    assert seen.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+@pytest.mark.parametrize("name", ["report", "hostile"])
+def test_the_page_never_scrolls_sideways(visit, name, width):
+    seen = visit(name, width=width)
+    seen.draw_all()
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_table_sorts_by_a_column_and_back(visit):
+    seen = visit()
+    head = seen.page.locator("#arms-table thead th").nth(2)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    effects = [float(t.replace("−", "-")) for t in seen.column("arms-table", 3) if t]
+    assert effects == sorted(effects)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(t.replace("−", "-")) for t in seen.column("arms-table", 3) if t] == sorted(
+        effects, reverse=True
+    )
+    # The baseline has no effect: it stands last either way.
+    assert seen.column("arms-table", 1)[-1] == "Baseline"
+
+
+def test_runs_are_filtered_by_words_and_by_outcome(visit):
+    seen = visit()
+    seen.page.locator("#runs-words").fill("width 128")
+    assert set(seen.column("runs-table", 1)) == {"Width 128"}
+    assert seen.page.locator("#runs-count").inner_text() == "5 of 60 runs"
+    seen.page.locator("#runs-words").fill("")
+    seen.page.locator("#runs-outcome").select_option("diverged")
+    assert seen.column("runs-table", 1) == ["Learning rate 1"] * 2
+    seen.page.locator("#runs-outcome").select_option("")
+    assert seen.page.locator("#runs-count").inner_text() == "60 runs"
+
+
+def test_the_keyboard_reaches_and_works_everything(visit):
+    seen = visit()
+    seen.page.keyboard.press("Tab")
+    assert seen.page.evaluate("document.activeElement.className") == "skip"
+    seen.page.locator("#arms-table thead button").nth(2).focus()
+    seen.page.keyboard.press("Enter")
+    assert seen.page.locator("#arms-table thead th").nth(2).get_attribute("aria-sort") == "ascending"
+    unreachable = seen.page.eval_on_selector_all(
+        ".scroll, pre", "(all) => all.filter((e) => e.scrollWidth > e.clientWidth && e.tabIndex < 0).length"
+    )
+    assert unreachable == 0
+
+
+def test_a_verdict_leads_to_its_evidence(visit):
+    seen = visit()
+    link = seen.page.locator(".findings a").first
+    link.click()
+    anchor = link.get_attribute("href")
+    assert seen.page.locator(f"{anchor}:target th").inner_text().strip().endswith("Width 256")
+
+
+def test_figures_follow_the_colour_scheme(visit):
+    seen = visit(scheme="dark")
+    tick = "getComputedStyle(document.querySelector('#figure-0 .ytick text')).fill"
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert seen.page.evaluate(tick) == "rgb(232, 236, 241)"
+    assert seen.page.evaluate(ground) == "rgb(18, 23, 29)"
+    seen.page.emulate_media(color_scheme="light")
+    seen.page.wait_for_function(f"{tick} === 'rgb(26, 32, 39)'")
+    assert seen.page.evaluate(ground) == "rgb(255, 255, 255)"
+
+
+def test_figures_fit_again_when_the_window_changes(visit):
+    seen = visit()
+    seen.page.set_viewport_size({"width": 600, "height": 900})
+    seen.page.wait_for_function(
+        "document.querySelector('#figure-0 .main-svg').getBoundingClientRect().width <= document.querySelector('#figure-0').clientWidth"
+    )
+
+
+def test_paper_gets_every_figure_light_and_uncut(visit):
+    seen = visit(scheme="dark")
+    seen.page.set_viewport_size({"width": PAPER, "height": 1000})
+    seen.page.emulate_media(media="print", color_scheme="dark")
+    seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert seen.page.locator(".figure:not([data-drawn])").count() == 0
+    rights = seen.page.eval_on_selector_all(
+        ".figure .main-svg", "(all) => all.map((s) => s.getBoundingClientRect().right)"
+    )
+    assert max(rights) <= PAPER
+    assert (
+        seen.page.evaluate("getComputedStyle(document.querySelector('#figure-0 .ytick text')).fill")
+        == "rgb(26, 32, 39)"
+    )
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= PAPER
+    seen.page.emulate_media(media="screen", color_scheme="dark")
+    seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert seen.page.evaluate("document.querySelector('details').open") is False
+    assert seen.complaints == []
+
+
+def test_printing_makes_a_pdf_with_every_figure(visit):
+    seen = visit()
+    assert seen.page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    assert seen.page.locator(".figure:not([data-drawn])").count() == 0

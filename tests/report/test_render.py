@@ -1,0 +1,180 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import report_examples
+from report_examples import ATTACK
+
+from ablate.report import render
+from ablate.report.contents import Axis, Interval
+from ablate.report.summary import summarise
+
+VOID = {"meta", "input", "br", "hr", "img", "link"}
+AXIS = Axis(-2.0, 2.0, 0.5, "points", 2, (-2.0, -1.0, 0.0, 1.0, 2.0))
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, visible text, and whether tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.stack, self.texts, self.torn = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.stack or self.stack.pop() != tag:
+            self.torn.append(tag)
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in {"script", "style"}:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def test_every_element_closes_and_every_id_is_its_own(page):
+    found = Page(page)
+    ids = [a["id"] for _, a in found.elements if "id" in a]
+    assert not found.torn
+    assert not found.stack
+    assert len(ids) == len(set(ids))
+
+
+def test_every_link_leads_to_a_place_on_the_page(page):
+    found = Page(page)
+    ids = {a["id"] for _, a in found.elements if "id" in a}
+    links = [a["href"] for tag, a in found.elements if tag == "a"]
+    assert links
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
+
+
+def test_nothing_on_the_page_asks_for_anything_outside(page):
+    found = Page(page)
+    assert not [(t, a) for t, a in found.elements if {"src", "srcset", "action", "data", "poster"} & a.keys()]
+    assert not [t for t, _ in found.elements if t in {"link", "iframe", "object", "embed", "base", "img"}]
+    bare = re.sub(r'<script type="text/plain".*?</script>', "", page, flags=re.DOTALL)
+    assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttp", bare)
+
+
+def test_a_policy_forbids_what_the_page_does_not_do(page):
+    policy = next(
+        a["content"] for _, a in Page(page).elements if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert not re.search(r"script-src[^;]*unsafe-inline", policy)
+
+
+def test_a_normal_report_stays_small(page):
+    assert len(page.encode()) < 2_300_000
+
+
+def test_names_stay_text_wherever_they_stand(hostile_page):
+    found = Page(hostile_page)
+    scripts = [a.get("type") for tag, a in found.elements if tag == "script"]
+    assert scripts.count(None) == 1
+    assert set(scripts) == {None, "application/json", "text/plain"}
+    assert not [tag for tag, _ in found.elements if tag in {"img", "b"} and "onerror" in dict(found.elements)]
+    assert not any(name.startswith("on") for _, a in found.elements for name in a)
+    assert not found.torn
+    assert ATTACK in found.text
+
+
+def test_data_in_scripts_cannot_end_them():
+    text = str(render.script_json({"name": ATTACK, "line": "\u2028"}))
+    assert "</" not in text
+    assert "<" not in text
+    assert "\u2028" not in text
+    assert json.loads(text) == {"name": ATTACK, "line": "\u2028"}
+
+
+def test_a_page_has_a_section_for_everything_it_knows(page):
+    found = Page(page)
+    ids = {a.get("id") for _, a in found.elements}
+    assert {
+        "verdicts",
+        "effects",
+        "factor-0",
+        "factor-1",
+        "factor-2",
+        "cost",
+        "classes",
+        "runs",
+        "methods",
+    } <= ids
+    for words in (
+        "What worked",
+        "What didn’t",
+        "Don’t know yet",
+        "the worker died (signal 9), twice",
+        "seeds: {initial: 5",
+    ):
+        assert words in found.text
+
+
+def test_p_stands_only_beside_its_effect(page):
+    heads = [
+        re.sub(r"<.*?>", "", h)
+        for h in re.findall(r"<th scope=\"col\".*?</th>", page.split('id="arms-table"')[1])
+    ][:5]
+    assert heads[2:5] == ["Effect, points", "Interval", "Adj. p"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["leave_one_out", "factorial", "of_loss", "unfinished", "not_started", "diverged_baseline", "hostile"],
+)
+def test_every_kind_of_study_has_a_page(name):
+    found = Page(render.html(summarise(getattr(report_examples, name)())))
+    assert not found.torn
+    assert "How verdicts are made" in found.text
+
+
+def test_the_same_summary_makes_the_same_page(summary, page):
+    assert render.html(summary) == page
+
+
+def test_a_small_drawing_says_its_numbers_to_those_who_cannot_see_it():
+    drawn = str(render.interval_svg(Interval(1.0, 0.4, 1.6, "helps"), AXIS))
+    assert 'role="img"' in drawn
+    assert 'aria-label="+1.00 points, +0.40 to +1.60"' in drawn
+
+
+def test_a_small_drawing_points_to_what_runs_off_its_scale():
+    drawn = str(render.interval_svg(Interval(-9.0, -12.0, -6.0, "hurts"), AXIS))
+    assert drawn.count('class="arrow"') == 2
+    assert "−9.00</text>" in drawn
+    assert 'class="mark"' not in drawn
+
+
+def test_an_arm_without_an_effect_has_an_empty_drawing():
+    drawn = str(render.interval_svg(Interval(None, None, None, "no override"), AXIS))
+    assert 'aria-label="no effect to show"' in drawn
+    assert 'class="span"' not in drawn
+
+
+def test_the_index_leads_to_every_report_and_counts_its_verdicts():
+    text = render.index_html(
+        [
+            ("width", "Of 4 arms, 2 help.", "width.html", {"worked": 2, "open": 0}),
+            ("a b", "<b>x</b>", "a b.html", {}),
+        ]
+    )
+    found = Page(text)
+    assert not found.torn
+    assert [a["href"] for t, a in found.elements if t == "a"] == ["width.html", "a%20b.html"]
+    assert "What worked: 2" in found.text
+    assert "Don’t know yet" not in found.text
+    assert "<b>x</b>" not in text

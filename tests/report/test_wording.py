@@ -1,0 +1,91 @@
+import pytest
+
+from ablate.report import wording
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0.5, 2), (5.0, 1), (10.0, 0), (0.01, 3), (1e-9, 6)])
+def test_decimals_show_the_margin_to_two_digits(margin, expected):
+    assert wording.decimals(margin) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (1.234, "+1.23"),
+        (-1.234, "−1.23"),
+        (0.0, "0.00"),
+        (-0.001, "0.00"),
+        (0.001, "0.00"),
+        (None, "–"),
+        (float("nan"), "–"),
+    ],
+)
+def test_a_difference_carries_its_sign_unless_it_is_nought(value, expected):
+    assert wording.signed(value, 2) == expected
+
+
+def test_an_interval_names_both_ends():
+    assert wording.span(-0.2, 0.51, 1) == "−0.2 to +0.5"
+    assert wording.span(None, 0.5, 1) == "–"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.5, "0.5"), (10.0, "10"), (0.25, "0.25")])
+def test_a_declared_number_keeps_its_own_digits(value, expected):
+    assert wording.trimmed(value, wording.decimals(value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0712, "0.071×"), (1.0, "1.00×"), (2.64, "2.6×"), (15.4, "15.4×"), (1234.0, "1,234×")],
+)
+def test_ratios_keep_the_digits_that_tell_something(value, expected):
+    assert wording.ratio(value) == expected
+
+
+def test_a_ratio_of_one_is_said_in_words():
+    assert wording.share(1.001, "compute") == "the same compute"
+    assert wording.share(2.0, "compute") == "2.0× the compute"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "none"),
+        (True, "true"),
+        (64, "64"),
+        (1e-5, "1e-05"),
+        ("adam", "adam"),
+        ({"name": "adam", "lr": 0.1}, "adam (lr=0.1)"),
+        ({"model.width": 32, "optimizer.lr": 0.1}, "width=32, lr=0.1"),
+        ([1, 2], "1, 2"),
+    ],
+)
+def test_every_kind_of_level_has_a_short_form(value, expected):
+    assert wording.level(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [([4], "seed 4"), ([9, 5, 6, 7, 8], "seeds 5 to 9"), ([0, 1, 5, 6, 7], "seeds 0, 1 and 5 to 7")],
+)
+def test_neighbouring_seeds_are_drawn_together(numbers, expected):
+    assert wording.seeds(numbers) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.83, "0.8 s"), (40.0, "40 s"), (754.0, "13 min"), (12_600.0, "3.5 h")]
+)
+def test_durations_are_said_in_fitting_units(value, expected):
+    assert wording.duration(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("term", "expected"),
+    [
+        (("model.width", "128"), "Width 128"),
+        (("augment.flip", "false"), "Flip off"),
+        (("augment", "null"), "No augment"),
+    ],
+)
+def test_a_side_of_an_effect_reads_as_a_setting(term, expected):
+    assert wording.term(*term) == expected
