@@ -27,6 +27,9 @@ from ablate.errors import StudyError, nearest
 from ablate.fields import Block
 from ablate.models import ModelConfig, NumpyMlp
 
+NO_TRAINING = frozenset({"probe.py", "start.py", "free.py"})
+"""Files in `training/` that no result of the built-in training depends on."""
+
 Scalar = str | int | float | bool | None
 
 # What a plain word means in a study file, by YAML 1.2; anything else is text.
@@ -233,8 +236,10 @@ class RunConfig(Block):
     def code(self) -> str:
         here = Path(__file__).parent
         module = Path(cast("str", importlib.util.find_spec(type(self.model).__module__).origin))  # type: ignore[union-attr]
-        files = [*sorted((here / "training").glob("*.py")), here / "models" / "layers.py", module]
-        return code_digest((*files, here / "data" / "split.py", here / "data" / "augment.py"))
+        unused = NO_TRAINING if isinstance(self.model, NumpyMlp) else {*NO_TRAINING, "numpy_learner.py"}
+        files = [f for f in sorted((here / "training").glob("*.py")) if f.name not in unused]
+        files += [here / "models" / "layers.py", module, here / "data" / "split.py", here / "data" / "augment.py"]
+        return code_digest(tuple(files))
 
 
 def _shared_fields(block: str) -> frozenset[str]:

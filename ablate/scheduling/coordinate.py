@@ -146,7 +146,7 @@ class Coordinator:
         runs = list(self._plan.replicates(going, range(have, most)))
         if seeds is not None:
             self._extend(runs, environment, look=most)
-        left = self._look(len(before) + 1, most, runs, record=seeds is None)
+        left = self._look(len(before) + 1, most, runs)
         pairs = most
         if seeds is None:
             # The budget decided how many: whole rounds only, so that the arms stay even.
@@ -270,9 +270,8 @@ class Coordinator:
 
     # --- running ---
 
-    def _look(self, number: int, pairs: int, runs: list[Run], *, record: bool = True) -> int:
+    def _look(self, number: int, pairs: int, runs: list[Run]) -> int:
         """Do the runs of a look that are not done. Returns how many are left undone."""
-        del record
         self._planned |= {run.key: run for run in runs}
         missing = [run for run in runs if run.key not in self._rows]
         self._show.looking(number, pairs, len(runs), len(runs) - len(missing))
@@ -290,7 +289,7 @@ class Coordinator:
         rounds = _Rounds(runs)
         try:
             while waiting or at:
-                while waiting and free and not self._out_of_budget(waiting, rounds, at):
+                while waiting and free and not self._out_of_budget(waiting[0][0], rounds):
                     run, failures = waiting.popleft()
                     slot = free.pop(0)
                     attempt = self._attempts.get(run.key, 0) + 1
@@ -316,7 +315,7 @@ class Coordinator:
                     self._note(event, run, points[run.key], tags[run.key])
                     if not is_last(event):
                         continue
-                    rounds.done(run, time.monotonic() - since)
+                    rounds.took(time.monotonic() - since)
                     if isinstance(event, Failed) and event.kind in ("error", "crash") and failures < RETRIES:
                         waiting.appendleft((run, failures + 1))
                     else:
@@ -384,15 +383,13 @@ class Coordinator:
         self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
         self._curves[run.key] = read.curve(vars(run), points)
 
-    def _out_of_budget(self, waiting: deque[tuple[Run, int]], rounds: _Rounds, at: Mapping[str, Any]) -> bool:
+    def _out_of_budget(self, run: Run, rounds: _Rounds) -> bool:
         if self._options.budget is None:
             return False
         left = self._options.budget - (time.monotonic() - self._began)
-        run, _ = waiting[0]
         # A round of seeds is begun only if it can be expected to fit: half a round would leave the arms uneven.
         if left <= 0 or (rounds.begins(run) and rounds.expected(len(self._executor.slots)) > left):
             self._spent = True
-        del at
         return self._spent
 
     def _expire(self, at: Mapping[str, tuple[Run, Slot, int, float]], expired: set[str]) -> None:
@@ -419,7 +416,7 @@ class _Rounds:
     def begins(self, run: Run) -> bool:
         return self._first.get(self._round(run)) == run.key
 
-    def done(self, _run: Run, seconds: float) -> None:
+    def took(self, seconds: float) -> None:
         self._seconds.append(seconds)
 
     def expected(self, slots: int) -> float:

@@ -19,7 +19,7 @@ import yaml
 from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, show
 from ablate.errors import StudyError, nearest
 
-MOST_BYTES = 1_000_000
+MOST_BYTES = 200_000
 MOST_NODES = 20_000
 MOST_DEPTH = 50
 MOST_SEEDS = 1_000
