@@ -19,6 +19,7 @@ from ablate.errors import AblateError, StudyError
 if TYPE_CHECKING:
     from ablate.config import Config
     from ablate.executors import Executor, Slot
+    from ablate.report import Material
     from ablate.scheduling.coordinate import Observer, Options, Outcome
     from ablate.study.design import Data, Plan
     from ablate.study.forecast import RunCost
@@ -222,12 +223,13 @@ def report(
             pages.append((name, summary.headline, path, summary.tally))
             _say(f"{path}")
             continue
-        text = {
+        writers: dict[str, Callable[[Material], str]] = {
             "json": reports.json_text,
             "csv": reports.csv,
             "md": lambda m: reports.markdown(reports.summarise(m)),
             "latex": lambda m: reports.latex(reports.summarise(m)),
-        }[format](material)
+        }
+        text = writers[format](material)
         if output is None:
             print(text, end="")
         else:
@@ -616,7 +618,7 @@ def _environment() -> dict[str, str]:
     return found
 
 
-def _material(store: Store, name: str, plan_id: str | None) -> Any:
+def _material(store: Store, name: str, plan_id: str | None) -> Material:
     """Everything the report of a study is made from."""
     import json
 

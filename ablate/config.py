@@ -235,11 +235,29 @@ class RunConfig(Block):
 
     def code(self) -> str:
         here = Path(__file__).parent
-        module = Path(cast("str", importlib.util.find_spec(type(self.model).__module__).origin))  # type: ignore[union-attr]
         unused = NO_TRAINING if isinstance(self.model, NumpyMlp) else {*NO_TRAINING, "numpy_learner.py"}
-        files = [f for f in sorted((here / "training").glob("*.py")) if f.name not in unused]
-        files += [here / "models" / "layers.py", module, here / "data" / "split.py", here / "data" / "augment.py"]
-        return code_digest(tuple(files))
+        training = [f for f in sorted((here / "training").glob("*.py")) if f.name not in unused]
+        models = _with_what_they_import(
+            here / "models", type(self.model).__module__.rpartition(".")[2], "layers"
+        )
+        return code_digest((*training, *models, here / "data" / "split.py", here / "data" / "augment.py"))
+
+
+def _with_what_they_import(folder: Path, *modules: str) -> list[Path]:
+    """Files of modules in `folder`, and of those in it that they import, wherever in a file the import stands."""
+    found: set[Path] = set()
+    waiting = [folder / f"{module}.py" for module in modules]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not file.is_file():
+            continue
+        found.add(file)
+        waiting += [
+            folder / f"{module.rpartition('.')[2]}.py"
+            for module in _imported(file, file.stat().st_mtime_ns)
+            if module.startswith(f"ablate.{folder.name}.")
+        ]
+    return sorted(found)
 
 
 def _shared_fields(block: str) -> frozenset[str]:
@@ -311,7 +329,7 @@ class FreeConfig:
         top = module.partition(".")[0]
         look_in_working_folder()
         try:
-            found = importlib.util.find_spec(top)
+            found = None if top == "__main__" else importlib.util.find_spec(top)
         except (ImportError, ValueError):
             found = None
         if found is None:
@@ -395,6 +413,13 @@ def _file_digest(file: Path, _changed: int) -> str:
     except (SyntaxError, ValueError, RecursionError):
         # Not Python that this interpreter reads (a template, a compiled module): then every byte counts.
         return hashlib.sha256(content).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _imported(file: Path, _changed: int) -> tuple[str, ...]:
+    """Modules that a file imports names from."""
+    nodes = ast.walk(ast.parse(file.read_bytes()))
+    return tuple(node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module)
 
 
 def _shape(node: Any) -> Any:

@@ -83,7 +83,7 @@ class Workplace:
 
     def ablate(self, *arguments: str, code: int = 0) -> str:
         """Run a command in this process; its output, both streams. The exit code is checked."""
-        import ablate.cli as cli
+        from ablate import cli
 
         result = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=True)
         output = result.output

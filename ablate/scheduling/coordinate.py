@@ -302,8 +302,7 @@ class Coordinator:
                 if not at:
                     return
                 for event in self._executor.wait(TICK):
-                    if self._options.stop():
-                        raise KeyboardInterrupt
+                    self._heed()
                     run, slot, failures, since = at[event.run]
                     if event.run in expired and isinstance(event, Failed):
                         limit = f"took longer than {self._options.timeout:g} s"
@@ -320,8 +319,7 @@ class Coordinator:
                         waiting.appendleft((run, failures + 1))
                     else:
                         self._settle(event, run, points[run.key], tags[run.key])
-                if self._options.stop():
-                    raise KeyboardInterrupt
+                self._heed()
                 self._expire(at, expired)
         except KeyboardInterrupt:
             for key, (run, _, _, _) in at.items():
@@ -331,6 +329,11 @@ class Coordinator:
                 self._tracker.event(event, run, self._plan.config(run), self._plan.id)
                 self._ledger.tell(event, float("nan"))
             raise
+
+    def _heed(self) -> None:
+        """End the study where someone asked for it."""
+        if self._options.stop():
+            raise KeyboardInterrupt
 
     def _task(self, run: Run, attempt: int, slot: Slot) -> Task:
         config = self._plan.config(run)

@@ -45,7 +45,7 @@ class Visit:
         )
         self.page.goto(path.as_uri())
         # Not wait_for_function: it evaluates text, which the page's own policy forbids.
-        self.page.locator(".figure[data-drawn]").first.wait_for(state="attached")
+        self.page.locator("html[data-ready]").wait_for(state="attached")
 
     def draw_all(self) -> None:
         """Open what is folded and go past every figure, as a reader does."""
@@ -90,8 +90,12 @@ def test_the_page_is_quiet_and_draws_every_figure(visit, name):
 
 def test_figures_wait_until_they_are_near(visit):
     seen = visit()
-    total = seen.page.locator(".figure").count()
-    assert 0 < seen.page.locator(".figure[data-drawn]").count() < total
+    assert seen.page.locator(".figure[data-drawn]").count() < seen.page.locator(".figure").count()
+    last = seen.page.locator(".figure").last
+    seen.page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    assert last.get_attribute("data-drawn") is None
+    last.scroll_into_view_if_needed()
+    sync_api.expect(last).to_have_attribute("data-drawn", "")
 
 
 def test_names_are_shown_as_they_are(visit):
@@ -162,6 +166,7 @@ def test_a_verdict_leads_to_its_evidence(visit):
 
 def test_figures_follow_the_colour_scheme(visit):
     seen = visit(scheme="dark")
+    seen.page.locator("#figure-0").scroll_into_view_if_needed()
     tick = seen.page.locator("#figure-0 .ytick text").first
     body = seen.page.locator("body")
     sync_api.expect(tick).to_have_css("fill", "rgb(232, 236, 241)")
@@ -173,6 +178,8 @@ def test_figures_follow_the_colour_scheme(visit):
 
 def test_figures_fit_again_when_the_window_changes(visit):
     seen = visit()
+    seen.page.locator("#figure-0").scroll_into_view_if_needed()
+    sync_api.expect(seen.page.locator("#figure-0")).to_have_attribute("data-drawn", "")
     seen.page.set_viewport_size({"width": 600, "height": 900})
     width = seen.page.evaluate("document.querySelector('#figure-0').clientWidth")
     assert width < 600

@@ -14,7 +14,8 @@ import pytest
 from ablate.config import FreeConfig
 from ablate.events import EpochEnd, Finished, Started
 from ablate.study.design import Run
-from ablate.tracking import read, store as stores, write
+from ablate.tracking import read, write
+from ablate.tracking import store as stores
 from ablate.tracking.store import Store
 
 CONFIG = FreeConfig("toy:fit", {"gain": 0.0})

@@ -89,6 +89,7 @@
   };
 
   const watch = () => {
+    document.documentElement.dataset.ready = "";
     const observer = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries) {
