@@ -41,6 +41,13 @@ NO_GAP = 0.02
 FITTED = 0.9
 """A network that reaches this accuracy on either set has fitted its task, whatever is left."""
 
+POOR = 0.5
+"""Stands for FITTED where training accuracy lies well below validation accuracy: dropout or augmentation press it down,
+and then it says little about the fit."""
+
+WORSE_FIT = 0.25
+"""A training loss above the reference's by this part of it is clearly worse."""
+
 SPIKE = 0.5
 """A jump of the training loss by this part of all that training gained is a spike."""
 
@@ -92,11 +99,13 @@ def diagnose(
     """
     found = [
         divergence(diverged, runs),
-        spikes(curves),
-        over_fitting(curves),
-        under_fitting(curves, reference),
+        jumps := spikes(curves),
+        over := over_fitting(curves),
     ]
-    if not any(d is not None and d.code == "over-fits" for d in found):
+    # What jumps about is not fitted either, but for want of a steady step, not of capacity.
+    if jumps is None:
+        found.append(under_fitting(curves, reference, metric=metric, sign=sign, margin=margin))
+    if over is None:
         found.append(unfinished(curves, metric=metric, sign=sign, margin=margin))
     return tuple(d for d in found if d is not None)
 
@@ -110,45 +119,58 @@ def divergence(diverged: int, runs: int) -> Diagnosis | None:
 
 
 def over_fitting(curves: Curves) -> Diagnosis | None:
-    """Validation loss turns up while training loss goes on falling: from which epoch, and how far."""
+    """Validation loss turns up while training loss goes on falling: from which epoch, and how far.
+
+    Rises are compared as ratios, since runs that over-fit do so to very different heights, and at the end over the last
+    epochs together, since the very last may be a spike.
+    """
     val, train = curves.get("val/loss"), curves.get("train/loss")
     if val is None or train is None or val.shape[1] < 3 or train.shape[1] != val.shape[1]:
         return None
-    smooth, mean = _smooth(val), _mean(_smooth(val))
+    mean = _mean(_smooth(val))
     turn = int(np.nanargmin(mean)) if np.isfinite(mean).any() else mean.size - 1
     if turn >= mean.size - 1:
         return None
-    rise = _last(smooth) - smooth[:, turn]
     falls = _mean(_smooth(train))
     if not falls[-1] < falls[turn]:
         return None
     lowest = float(mean[turn])
+    positive = bool((val[np.isfinite(val)] > 0).all())
+    heights = np.log(val) if positive else val / abs(lowest or 1.0)
+    smooth = _smooth(heights)
+    rise = _median(heights[:, max(turn + 1, mean.size - SMOOTHING) :]) - smooth[:, turn]
     # A plateau that only flickers has a lowest epoch too: the rise must stand out of the flicker after it.
-    after = (_mean(val) - mean)[turn:]
+    after = (_mean(heights) - _mean(smooth))[turn:]
     flicker = float(np.std(after[np.isfinite(after)]))
-    floor = max(2.0 * _standard_error(rise), 3.0 * flicker, NOTICEABLE_RISE * abs(lowest))
-    size = _average(rise)
-    if not size > floor:
+    if not _average(rise) > max(2.0 * _standard_error(rise), 3.0 * flicker, math.log1p(NOTICEABLE_RISE)):
         return None
     # Said without the smoothing, which would flatten both ends.
-    far = _average(val[:, -1] - val[:, turn])
-    relative = far / abs(lowest) if lowest else math.inf
-    by = f"{relative:.0%}".replace("%", " %") if relative < 10 else f"{relative + 1:.0f}-fold"
+    far = _average(val[:, -1] - val[:, turn]) / abs(lowest) if lowest else math.inf
+    by = f"{far:.0%}".replace("%", " %") if far < 10 else f"{far + 1:.0f}-fold"
     return Diagnosis(
         "over-fits",
         f"over-fits from epoch {turn + 1}",
         f"validation loss rises by {by} from epoch {turn + 1} to {mean.size} while training loss falls",
         epoch=turn + 1,
-        amount=relative,
+        amount=far,
         unit="of the lowest validation loss",
     )
 
 
-def under_fitting(curves: Curves, reference: Curves | None = None) -> Diagnosis | None:
-    """No better on its own training data than on validation data, and not good on either.
+def under_fitting(
+    curves: Curves,
+    reference: Curves | None = None,
+    *,
+    metric: str = "val/accuracy",
+    sign: float = 1.0,
+    margin: float = 0.0,
+) -> Diagnosis | None:
+    """Fits even its own training data badly, for what the task allows or for what the reference reaches.
 
-    Not good: below FITTED where accuracies are known; or a training loss above the reference's by a quarter and by
-    twice the standard error.
+    Badly for the task, where accuracies are known: below FITTED on either set, and no better on training data than on
+    validation data. Badly for the reference: a training loss clearly above its, worse on the metric by the margin too,
+    and most of the additional validation loss is there in training already. Training curves are taken with dropout and
+    augmentation at work, which is why a worse training loss alone says nothing.
     """
     train, val = curves.get("train/loss"), curves.get("val/loss")
     if train is None or val is None:
@@ -156,9 +178,8 @@ def under_fitting(curves: Curves, reference: Curves | None = None) -> Diagnosis 
     accuracies = [curves[m] for m in ("train/accuracy", "val/accuracy") if m in curves]
     if len(accuracies) == 2:
         on_train, on_val = (_average(_last(a)) for a in accuracies)
-        gap = on_train - on_val > NO_GAP
-        good = max(on_train, on_val) >= FITTED
-        if not gap and not good:
+        pressed = on_train < on_val - NO_GAP
+        if on_train - on_val <= NO_GAP and max(on_train, on_val) < (POOR if pressed else FITTED):
             return Diagnosis(
                 "under-fits",
                 "under-fits",
@@ -168,23 +189,34 @@ def under_fitting(curves: Curves, reference: Curves | None = None) -> Diagnosis 
                 amount=on_train,
                 unit="training accuracy",
             )
-    else:
-        gap = _average(_last(val)) > 1.1 * _average(_last(train))
-    if gap or reference is None or "train/loss" not in reference:
+    if reference is None or "train/loss" not in reference or "val/loss" not in reference:
         return None
-    mine, theirs = _last(train), _last(reference["train/loss"])
+    theirs = _average(_last(reference["train/loss"]))
+    more, beyond = (_clearly_more(_last(curves[m]), _last(reference[m])) for m in ("train/loss", "val/loss"))
+    if metric in curves and metric in reference:
+        lost = _clearly_more(-sign * _last(curves[metric]), -sign * _last(reference[metric]))
+        worse = lost > 0 and lost >= margin
+    else:
+        worse = beyond > 0
+    if not (worse and theirs > 0 and more > WORSE_FIT * theirs):
+        return None
+    # Had it the reference's training loss and lost all of this on new data, it would be over-fitting.
+    if _average(_last(val)) - _average(_last(reference["val/loss"])) > 2.0 * more:
+        return None
+    times = 1.0 + more / theirs
+    return Diagnosis(
+        "under-fits",
+        "under-fits",
+        f"training loss ends at {times:.1f} times the reference's, and validation is worse too",
+        amount=times,
+        unit="times the reference's training loss",
+    )
+
+
+def _clearly_more(mine: Floats, theirs: Floats) -> float:
+    """By how much the mean of one exceeds the other's; 0 where that is within twice its standard error."""
     more = _average(mine) - _average(theirs)
-    noise = math.hypot(_standard_error(mine), _standard_error(theirs))
-    if more > max(2.0 * noise, 0.25 * abs(_average(theirs))) and _average(theirs) > 0:
-        times = _average(mine) / _average(theirs)
-        return Diagnosis(
-            "under-fits",
-            "under-fits",
-            f"training loss ends at {times:.1f} times the reference's, with no gap to validation",
-            amount=times,
-            unit="times the reference's training loss",
-        )
-    return None
+    return more if more > 2.0 * math.hypot(_standard_error(mine), _standard_error(theirs)) else 0.0
 
 
 def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Diagnosis | None:
@@ -337,6 +369,11 @@ def _mean(values: Floats) -> Floats:
 def _last(values: Floats) -> Floats:
     """Each seed's value at the last epoch; NaN where its run ended earlier."""
     return values[:, -1]
+
+
+def _median(values: Floats) -> Floats:
+    """Each seed's median over epochs; NaN where its run ended earlier."""
+    return np.where(np.isfinite(values).all(axis=1), np.median(values, axis=1), np.nan)
 
 
 def _average(values: Floats) -> float:

@@ -406,7 +406,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
     layout = _layout(height)
     for arm, colour in drawn:
         traces += [_band(go, line, colour) for line in arm.lines]
-    for arm, colour in drawn:
+    for group, (arm, colour) in enumerate(drawn):
         named = False
         for line in reversed(arm.lines):
             split = f", {line.split}" if line.split else ""
@@ -421,7 +421,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                         "dash": _dash(line),
                     },
                     name=_short(arm.label),
-                    legendgroup=arm.arm,
+                    legendgroup=str(group),
                     showlegend=legend and not named,
                     # The name goes in as data: in the template, plotly would read what looks like a variable in it.
                     customdata=[f"{_text(arm.label)}{split} ({wording.count(line.seeds, 'seed')})"]

@@ -122,7 +122,7 @@ class Reading:
         if column not in self.report.columns:
             return {}
         known = self.report[self.report["outcome"] == "finished"][column].dropna().astype(str)
-        names = known.str.replace(r":\d+$", "", regex=True) if column == "device" else known
+        names = known.str.replace(r":\d+\b", "", regex=True) if column == "device" else known
         return {
             str(name): int(n) for name, n in names[names != ""].value_counts(sort=False).sort_index().items()
         }

@@ -89,13 +89,14 @@ def experiments(store: Store) -> list[str]:
                 "WHERE e.lifecycle_stage = 'active' AND r.lifecycle_stage = 'active' GROUP BY e.name ORDER BY latest DESC"
             )
             return [str(name) for name, _ in rows]
-    client = _client(store)
-    found = {
-        e.name: max(
-            (run.info.start_time for run in client.search_runs([e.experiment_id], _IS_REPORT)), default=None
-        )
-        for e in client.search_experiments()
-    }
+    with _asked(store) as client:
+        found = {
+            e.name: max(
+                (run.info.start_time for run in client.search_runs([e.experiment_id], _IS_REPORT)),
+                default=None,
+            )
+            for e in client.search_experiments()
+        }
     return sorted(
         (name for name, at in found.items() if at is not None), key=lambda name: -(found[name] or 0)
     )
@@ -259,10 +260,9 @@ def artifact(store: Store, run: Recorded, name: str) -> bytes | None:
         return path.read_bytes() if path.exists() else None
     import tempfile
 
-    client = _client(store)
-    if name not in {item.path for item in client.list_artifacts(run.run_id)}:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
+    with _asked(store) as client, tempfile.TemporaryDirectory() as folder:
+        if name not in {item.path for item in client.list_artifacts(run.run_id)}:
+            return None
         return Path(client.download_artifacts(run.run_id, name, folder)).read_bytes()
 
 
@@ -333,7 +333,8 @@ def refuse_deleted(store: Store, study: str) -> None:
             ).fetchone()
             identity = found and found[0]
     else:
-        experiment = _client(store).get_experiment_by_name(study)
+        with _asked(store) as client:
+            experiment = client.get_experiment_by_name(study)
         identity = experiment.experiment_id if experiment and experiment.lifecycle_stage != "active" else None
     if identity:
         raise StoreError(
@@ -359,7 +360,13 @@ def _runs(
         return []
     if store.database is not None:
         return _sql_runs(store, tags, experiment, status)
-    client = _client(store)
+    with _asked(store) as client:
+        return _client_runs(client, tags, experiment, status)
+
+
+def _client_runs(
+    client: Any, tags: Mapping[str, str], experiment: str | None, status: str | None
+) -> list[Recorded]:
     if experiment is not None:
         one = client.get_experiment_by_name(experiment)
         among = [one] if one is not None and one.lifecycle_stage == "active" else []
@@ -427,13 +434,13 @@ def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Point
     if not run_ids:
         return found
     if store.database is None:
-        client = _client(store)
-        for run in run_ids:
-            for metric in client.get_run(run).data.metrics:
-                history = sorted(
-                    (p.step, p.timestamp, p.value) for p in client.get_metric_history(run, metric)
-                )
-                found[run][metric] = [(step, value) for step, _, value in history]
+        with _asked(store) as client:
+            for run in run_ids:
+                for metric in client.get_run(run).data.metrics:
+                    history = sorted(
+                        (p.step, p.timestamp, p.value) for p in client.get_metric_history(run, metric)
+                    )
+                    found[run][metric] = [(step, value) for step, _, value in history]
         return found
     with _sql(store) as db:
         rows = db.execute(
@@ -463,7 +470,19 @@ def _sql(store: Store) -> Iterator[sqlite3.Connection]:
         ) from None
 
 
-def _client(store: Store) -> Any:
-    from ablate.tracking.write import _client as client
+@contextlib.contextmanager
+def _asked(store: Store) -> Iterator[Any]:
+    """MLflow's client on a store that is no local file. Raises StoreError where it does not answer."""
+    from mlflow.exceptions import MlflowException
 
-    return client(store.uri)
+    from ablate.tracking import write
+
+    try:
+        yield write.client(store.uri)
+    except (MlflowException, OSError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"the store does not answer ({said[:300]})",
+            place=store.uri,
+            hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",
+        ) from None

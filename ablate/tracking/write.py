@@ -241,7 +241,7 @@ def create(store: Store) -> None:
             return
         # Built aside and renamed, so that a killed process leaves no half-made database.
         building = store.database.with_suffix(f".{os.getpid()}.tmp")
-        _client(f"{stores.SCHEME}{building}")
+        client(f"{stores.SCHEME}{building}")
         building.rename(store.database)
 
 
@@ -251,7 +251,7 @@ class _Delivery:
     def __init__(self, store: Store) -> None:
         create(store)
         self._store = store
-        self._client = _client(store.uri)
+        self._client = client(store.uri)
         self._experiments: dict[str, str] = {}
         self._known: dict[tuple[str, ...], str] = {}
         self._open: set[str] = set()
@@ -540,9 +540,12 @@ def _run_name(run: Mapping[str, Any]) -> str:
     return f"{run['arm']} · seed {run['seed']}"
 
 
-def _client(uri: str) -> Any:
+def client(uri: str) -> Any:
+    """MLflow's client on a store, quiet and quick to give up: whoever asks decides whether to ask again."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient
 
     # MLflow announces its migrations as a server would; here they are a detail.

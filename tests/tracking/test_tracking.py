@@ -26,8 +26,20 @@ def put_a_run(tracker: write.Tracker, run: Run = RUN, epochs: int = 3) -> None:
     at = 1_700_000_000.0
     tracker.event(Started(run.key, 1, 0, at, {"device": "cpu: test"}), run, CONFIG, "plan")
     for epoch in range(1, epochs + 1):
-        tracker.event(EpochEnd(run.key, 1, epoch, at + epoch, epoch, {"val/loss": 1 / epoch}), run, CONFIG, "plan")
-    ended = Finished(run.key, 1, epochs + 1, at + 9, "finished", epochs, {"test/loss": 0.5}, {"a.txt": b"content"}, {"trace": "t"})
+        tracker.event(
+            EpochEnd(run.key, 1, epoch, at + epoch, epoch, {"val/loss": 1 / epoch}), run, CONFIG, "plan"
+        )
+    ended = Finished(
+        run.key,
+        1,
+        epochs + 1,
+        at + 9,
+        "finished",
+        epochs,
+        {"test/loss": 0.5},
+        {"a.txt": b"content"},
+        {"trace": "t"},
+    )
     tracker.event(ended, run, CONFIG, "plan")
 
 
@@ -37,14 +49,20 @@ def everything(workplace):
         (
             run.info.status,
             run.data.metrics,
-            {n: v for n, v in run.data.tags.items() if n not in {"ablate.owner", "ablate.lease", "mlflow.parentRunId"}},
+            {
+                n: v
+                for n, v in run.data.tags.items()
+                if n not in {"ablate.owner", "ablate.lease", "mlflow.parentRunId"}
+            },
             [(p.step, p.value) for p in workplace.client.get_metric_history(run.info.run_id, "val/loss")],
         )
         for run in workplace.runs("study")
     ]
 
 
-def test_what_an_absent_server_did_not_take_stays_spooled_and_the_next_command_delivers_it(workplace, monkeypatch):
+def test_what_an_absent_server_did_not_take_stays_spooled_and_the_next_command_delivers_it(
+    workplace, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.socket() as free:
@@ -136,7 +154,13 @@ def test_only_runs_whose_owner_is_gone_or_whose_lease_has_passed_are_ended(workp
 
 
 def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
-    workplace.ablate("run", workplace.study(factors="{raises: [true], gain: [0.2], diverges: [true]}"), "--executor", "inline", code=1)
+    workplace.ablate(
+        "run",
+        workplace.study(factors="{raises: [true], gain: [0.2], diverges: [true]}"),
+        "--executor",
+        "inline",
+        code=1,
+    )
     local = workplace.store
     # The same database under a name that the SQL reader does not take for its own.
     remote = Store(f"sqlite+pysqlite:///{local.database.resolve()}", local.root)
@@ -159,7 +183,12 @@ def test_the_plan_is_read_as_it_was_recorded_and_an_older_one_by_its_id(workplac
     older, newer = read.plans(workplace.store, "toy")
     assert (older["looks"], newer["looks"]) == ([3], [2])
     assert json.loads(workplace.ablate("report", "toy", "--format", "json"))["runs"]["planned"] == 6
-    assert json.loads(workplace.ablate("report", "toy", "--format", "json", "--plan", older["plan"]))["runs"]["planned"] == 9
+    assert (
+        json.loads(workplace.ablate("report", "toy", "--format", "json", "--plan", older["plan"]))["runs"][
+            "planned"
+        ]
+        == 9
+    )
     assert older["text"] == (workplace.root / "toy.yaml").read_text()
     assert older["environment"]["version"]
 
@@ -185,7 +214,18 @@ def test_processes_that_need_a_new_database_at_once_get_one(tmp_path, count):
         "from mlflow import MlflowClient; print(len(MlflowClient(s.uri).search_experiments()))"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(count)
     ]
     assert [process.communicate()[0] for process in processes] == ["1\n"] * count
+
+
+def test_a_server_that_does_not_answer_is_one_clear_message(workplace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for command in (["run", workplace.study(), "--executor", "inline"], ["report"], ["status"]):
+        output = workplace.ablate(*command, code=2)
+        assert "http://127.0.0.1:9: the store does not answer" in output
+        assert "is the server running?" in output

@@ -1,0 +1,422 @@
+"""Study → plan: which arms under which seeds in which order, what names them, and the record of it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ablate.config import RunConfig, key
+from ablate.errors import StudyError
+from ablate.study import design, spec
+from ablate.study.design import Data
+
+quick = settings(max_examples=25, deadline=None)
+
+BASE = """\
+study: some
+margin: 0.005
+baseline:
+  data: {name: digits, validation: 0.2}
+  model: {name: cnn, depth: 2, width: 16}
+  augment: {flip: true}
+"""
+FREE = """\
+study: forest
+train: own_plan:fit
+metric: score
+margin: 0.1
+baseline: {trees: 10, tree: {depth: 3, kind: null}, on: yes}
+"""
+SIZES = Data("d1g1t5", 1000, 250, 500, (1, 8, 8), tuple("0123456789"))
+
+
+def study(factors: str, more: str = "seeds: 3", base: str = BASE, **options) -> spec.Study:
+    return spec.parse(f"{base}factors: {factors}\n{more}\n", source="some.yaml", **options)
+
+
+def data_of(config) -> Data:
+    """Data that are told apart by name alone."""
+    return (
+        dataclasses.replace(SIZES, fingerprint=f"{config.get('data.name')}-pixels")
+        if isinstance(config, RunConfig)
+        else Data()
+    )
+
+
+def plan(factors: str, more: str = "seeds: 3", base: str = BASE, **options) -> design.Plan:
+    return design.plan(study(factors, more, base, **options), data_of)
+
+
+def arms(made: design.Plan) -> list[tuple]:
+    return [(arm.name, arm.factor, arm.level) for arm in made.arms]
+
+
+@pytest.fixture
+def own_plan(tmp_path, monkeypatch):
+    (tmp_path / "own_plan.py").write_text("def fit(config, seed):\n    yield {'score': 1}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+# --- designs --------------------------------------------------------------------------------------------------------
+
+
+def test_one_at_a_time_changes_one_factor_in_each_arm():
+    made = plan("{model.width: [8, 32], optimizer.lr: [1e-2]}")
+    assert arms(made) == [
+        ("baseline", None, None),
+        ("model.width=8", "model.width", 8),
+        ("model.width=32", "model.width", 32),
+        ("optimizer.lr=0.01", "optimizer.lr", 0.01),
+    ]
+    assert made.reference == "baseline"
+    assert [dict(arm.levels) for arm in made.arms] == [
+        {"model.width": 16, "optimizer.lr": 0.05},
+        {"model.width": 8, "optimizer.lr": 0.05},
+        {"model.width": 32, "optimizer.lr": 0.05},
+        {"model.width": 16, "optimizer.lr": 0.01},
+    ]
+    assert made.arms[1].config == made.arms[0].config.override({"model.width": 8})
+
+
+def test_leave_one_out_compares_with_the_full_system():
+    made = plan("{model.width: [32], optimizer.lr: [1e-2], augment: [null]}", "design: leave-one-out")
+    assert arms(made) == [
+        ("full", None, None),
+        ("full but model.width=16", "model.width", 16),
+        ("full but optimizer.lr=0.05", "optimizer.lr", 0.05),
+        (
+            "full but augment={flip: true, crop: 0, rotation: 0}",
+            "augment",
+            {"flip": True, "crop": 0, "rotation": 0.0},
+        ),
+    ]
+    base = made.study.baseline
+    full = {"model.width": 32, "optimizer.lr": 0.01, "augment": None}
+    assert made.reference == "full"
+    assert made.arm("full").config == base.override(full)
+    for arm in made.arms[1:]:
+        assert arm.config == base.override({path: v for path, v in full.items() if path != arm.factor})
+    assert made.arms[1].levels["model.width"] == 16
+    assert made.arms[1].levels["optimizer.lr"] == 0.01
+
+
+def test_a_factorial_has_every_combination_the_baseline_first():
+    made = plan("{model.width: [8, 32], optimizer.lr: [1e-2]}", "design: factorial")
+    assert arms(made) == [
+        ("baseline", None, None),
+        ("optimizer.lr=0.01", "optimizer.lr", 0.01),
+        ("model.width=8", "model.width", 8),
+        ("model.width=8,optimizer.lr=0.01", None, {"model.width": 8, "optimizer.lr": 0.01}),
+        ("model.width=32", "model.width", 32),
+        ("model.width=32,optimizer.lr=0.01", None, {"model.width": 32, "optimizer.lr": 0.01}),
+    ]
+    assert {(arm.levels["model.width"], arm.levels["optimizer.lr"]) for arm in made.arms} == {
+        (width, lr) for width in (16, 8, 32) for lr in (0.05, 0.01)
+    }
+
+
+@pytest.mark.parametrize("kind", ["one-at-a-time", "factorial"])
+def test_zipped_paths_are_one_factor(kind):
+    made = plan("{both: {zip: {model.width: [8, 32], optimizer.lr: [0.2, 1e-2]}}}", f"design: {kind}")
+    levels = [{"model.width": 8, "optimizer.lr": 0.2}, {"model.width": 32, "optimizer.lr": 0.01}]
+    assert arms(made) == [
+        ("baseline", None, None),
+        ("model.width=8,optimizer.lr=0.2", "both", levels[0]),
+        ("model.width=32,optimizer.lr=0.01", "both", levels[1]),
+    ]
+    assert [arm.levels["both"] for arm in made.arms] == [{"model.width": 16, "optimizer.lr": 0.05}, *levels]
+
+
+def test_zipped_paths_are_left_out_together():
+    made = plan(
+        "{both: {zip: {model.width: [32], optimizer.lr: [1e-2]}}, augment.crop: [2]}", "design: leave-one-out"
+    )
+    assert [arm.name for arm in made.arms] == [
+        "full",
+        "full but model.width=16,optimizer.lr=0.05",
+        "full but augment.crop=0",
+    ]
+    assert made.arms[1].config == made.study.baseline.override({"augment.crop": 2})
+
+
+def test_levels_may_be_blocks_and_nothing():
+    made = plan("{model: [{name: small_cnn, kernel_size: 2}], augment: [null]}")
+    assert arms(made) == [
+        ("baseline", None, None),
+        ("model={name: small_cnn, kernel_size: 2}", "model", {"name": "small_cnn", "kernel_size": 2}),
+        ("augment=null", "augment", None),
+    ]
+    assert made.arms[1].config.get("model.hidden") == [120, 84]
+    assert made.arms[2].config.get("augment.flip") is False
+
+
+def test_a_new_name_is_a_level_too():
+    made = plan("{model.name: [small_cnn], data.name: [mnist]}")
+    assert [arm.name for arm in made.arms] == ["baseline", "model.name=small_cnn", "data.name=mnist"]
+    assert made.arms[1].config.get("model.channels") == [6, 16]
+    assert made.arms[2].config.get("data.validation") == 0.2
+    assert made.data["data.name=mnist"].fingerprint == "mnist-pixels"
+
+
+def test_two_ways_to_the_same_run_are_a_mistake():
+    with pytest.raises(StudyError) as caught:
+        plan("{augment: [null], augment.flip: [false]}")
+    assert "the arms 'augment=null' and 'augment.flip=false' are the same run" in str(caught.value)
+
+
+def test_a_copy_of_the_same_data_is_no_level():
+    made = study("{data.root: [/here, /there]}", sets=["data.name=mnist"])
+    with pytest.raises(StudyError, match="are the same run: same settings, same data"):
+        design.plan(made, lambda _config: SIZES)
+    different = iter(["a", "b", "c"])
+    assert len(design.plan(made, lambda _config: Data(next(different))).arms) == 3
+
+
+def test_ones_own_training_is_planned_like_any_other(own_plan):
+    made = plan("{trees: [20, '20'], tree.depth: [null], tree: [{depth: 9}]}", base=FREE)
+    assert arms(made) == [
+        ("baseline", None, None),
+        ("trees=20", "trees", 20),
+        ("trees='20'", "trees", "20"),
+        ("tree.depth=null", "tree.depth", None),
+        ("tree={depth: 9}", "tree", {"depth": 9}),
+    ]
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+FACTORS = {
+    "model.width": [4, 8, 32],
+    "model.depth": [1, 3],
+    "model.activation": ["tanh", "gelu"],
+    "model.batch_norm": [False],
+    "augment.crop": [1, 2],
+    "optimizer.lr": [0.1, 0.2],
+    "training.epochs": [1, 2, 3],
+    "data.subset": [500, 600],
+}
+
+
+@st.composite
+def studies(draw, kind: str | None = None):
+    kind = kind or draw(st.sampled_from(["one-at-a-time", "leave-one-out", "factorial"]))
+    names = draw(st.lists(st.sampled_from(sorted(FACTORS)), min_size=2, max_size=3, unique=True))
+    levels = {
+        name: draw(
+            st.lists(
+                st.sampled_from(FACTORS[name]),
+                min_size=1,
+                max_size=1 if kind == "leave-one-out" else 3,
+                unique=True,
+            )
+        )
+        for name in names
+    }
+    looks = sorted(draw(st.sets(st.integers(1, 6), min_size=1, max_size=3)))
+    return study(
+        json.dumps(levels),
+        f"design: {kind}\nseeds: {looks}\nnoise_floor: {draw(st.sampled_from(['true', 'false']))}",
+    )
+
+
+@quick
+@given(studies())
+def test_arms_differ_from_the_reference_only_in_their_factors(made):
+    made = design.plan(made, data_of)
+    reference = made.arms[0].config.flatten()
+    for arm in made.arms[1:]:
+        different = {path for path, value in arm.config.flatten().items() if reference[path] != value}
+        changed = {name for name, level in arm.levels.items() if level != made.arms[0].levels[name]}
+        assert different == changed
+        assert different
+        if made.study.design != "factorial":
+            assert different == {arm.factor}
+        assert all(arm.config.get(path) == level for path, level in arm.levels.items())
+
+
+@quick
+@given(studies())
+def test_runs_go_breadth_first_over_seeds(made):
+    made = design.plan(made, data_of)
+    runs = list(made.replicates(made.names, range(made.study.looks[-1])))
+    assert [run.arm for run in runs] == list(made.names) * made.study.looks[-1]
+    replicates = [run.seed - design.FIRST_SEED[run.phase] for run in runs]
+    assert replicates == sorted(replicates)
+    assert len({run.key for run in runs}) == len(runs), "no two runs are the same"
+    assert {run.phase for run in runs if run.arm == "A/A"} <= {"A/A"}
+
+
+@quick
+@given(studies())
+def test_the_same_study_makes_the_same_plan(made):
+    one, two = (
+        design.plan(spec.parse(made.text, source=name), data_of) for name in ("here.yaml", "there.yaml")
+    )
+    assert one == two
+    assert one.id == two.id
+
+
+@quick
+@given(studies())
+def test_a_plan_comes_back_from_its_record_as_it_was(made):
+    made = design.plan(made, data_of)
+    record = json.loads(json.dumps(made.record(), allow_nan=False))
+    again = design.from_record(record)
+    assert again == made
+    assert again.id == made.id == record["plan"]
+    assert json.loads(json.dumps(again.record())) == record
+    runs = list(again.replicates(again.names, range(made.study.looks[-1])))
+    assert [(run.arm, run.seed, run.key) for run in runs] == [
+        (r["arm"], r["seed"], r["key"]) for r in record["runs"]
+    ]
+    for run in runs:
+        assert again.config(run) == made.config(run)
+        assert (
+            key(
+                again.config(run),
+                again.data[run.arm if run.arm != "A/A" else again.reference].fingerprint,
+                again.codes[again.reference],
+            )
+            == run.key
+        )
+
+
+def test_a_plan_of_ones_own_training_comes_back_from_its_record(own_plan):
+    made = plan("{trees: [20], tree: [{depth: 9}]}", "seeds: [2, 4]\nresolution: 0.5", base=FREE)
+    again = design.from_record(json.loads(json.dumps(made.record())))
+    assert again == made
+    assert again.id == made.id
+    assert again.resolution == 0.5
+
+
+def test_a_record_needs_neither_the_code_nor_the_data_that_it_was_made_with(own_plan, tmp_path):
+    made = plan("{trees: [20]}", base=FREE)
+    record = made.record()
+    (tmp_path / "own_plan.py").write_text("def fit(config, seed):\n    yield {'score': 2}\n")
+    assert design.from_record(record).id == made.id
+    (tmp_path / "own_plan.py").unlink()
+    assert design.from_record(record).id == made.id
+
+
+# --- what names a plan ----------------------------------------------------------------------------------------------
+
+ORIGINAL = "{model.width: [8, 32], optimizer.lr: [1e-2]}"
+
+
+@pytest.mark.parametrize(
+    ("factors", "more"),
+    [
+        ("{model.width: [8, 64], optimizer.lr: [1e-2]}", "seeds: 3"),
+        ("{model.width: [8], optimizer.lr: [1e-2]}", "seeds: 3"),
+        ("{optimizer.lr: [1e-2], model.width: [8, 32]}", "seeds: 3"),
+        (ORIGINAL, "seeds: 4"),
+        (ORIGINAL, "seeds: [2, 3]"),
+        (ORIGINAL, "seeds: 3\nnoise_floor: true"),
+        (ORIGINAL, "seeds: 3\nconfirm: true"),
+        (ORIGINAL, "seeds: 3\nmetric: val/loss"),
+        (ORIGINAL, "seeds: 3\ndirection: minimize"),
+        (ORIGINAL, "seeds: 3\nresolution: 0.25"),
+        (ORIGINAL, "seeds: 3\ndesign: factorial"),
+    ],
+)
+def test_another_question_is_another_plan(factors, more):
+    assert plan(factors, more).id != plan(ORIGINAL).id
+
+
+def test_another_margin_baseline_name_or_override_is_another_plan():
+    ids = {
+        plan(ORIGINAL).id,
+        plan(ORIGINAL, base=BASE.replace("0.005", "0.01")).id,
+        plan(ORIGINAL, base=BASE.replace("study: some", "study: other")).id,
+        plan(ORIGINAL, base=BASE.replace("depth: 2", "depth: 3")).id,
+        plan(ORIGINAL, sets=["training.epochs=3"]).id,
+        plan(ORIGINAL, seeds=7).id,
+    }
+    assert len(ids) == 6
+
+
+def test_other_data_or_other_code_is_another_plan():
+    made = plan(ORIGINAL)
+    other = design.plan(made.study, lambda _config: dataclasses.replace(SIZES, fingerprint="other"))
+    edited = dataclasses.replace(made, codes=dict.fromkeys(made.codes, "edited"))
+    assert len({made.id, other.id, edited.id}) == 3
+
+
+def test_comments_layout_and_the_question_make_the_same_plan():
+    text = f"{BASE}factors: {ORIGINAL}\nseeds: 3\n"
+    same = f"# why\n{text}\nquestion: Does it matter?   # no\n".replace("{name: digits", "{  name: 'digits'")
+    one, two = (design.plan(spec.parse(t, source="s.yaml"), data_of) for t in (text, same))
+    assert one.id == two.id
+    assert list(one.replicates(one.names, range(3))) == list(two.replicates(two.names, range(3)))
+
+
+# --- seeds, noise, resolution ---------------------------------------------------------------------------------------
+
+
+def test_every_phase_has_its_own_range_of_seeds():
+    made = plan(ORIGINAL)
+    assert [made.run("baseline", 2, phase).seed for phase in ("report", "A/A", "tune", "confirm")] == [
+        2,
+        1002,
+        2002,
+        3002,
+    ]
+    keys = {made.run("baseline", 2, phase).key for phase in ("report", "A/A", "tune", "confirm")}
+    assert len(keys) == 4
+
+
+def test_the_noise_floor_is_the_reference_under_seeds_of_its_own():
+    made = plan(
+        "{model.width: [32], optimizer.lr: [1e-2]}", "seeds: 2\nnoise_floor: true\ndesign: leave-one-out"
+    )
+    assert made.names[-1] == "A/A"
+    runs = [run for run in made.replicates(made.names, range(2)) if run.arm == "A/A"]
+    assert [(run.seed, run.phase) for run in runs] == [(1000, "A/A"), (1001, "A/A")]
+    assert [made.config(run) for run in runs] == [
+        made.arm("full").config.with_seed(seed) for seed in (1000, 1001)
+    ]
+
+
+def test_without_a_noise_floor_there_is_none():
+    assert plan(ORIGINAL).names == tuple(arm.name for arm in plan(ORIGINAL).arms)
+
+
+@pytest.mark.parametrize(
+    ("more", "resolution"),
+    [
+        ("metric: val/accuracy", 1 / 250),
+        ("metric: train/accuracy", 1 / 1000),
+        ("metric: val/loss", 0.0),
+        ("metric: val/accuracy\nresolution: 0.1", 0.1),
+    ],
+)
+def test_the_smallest_step_of_an_accuracy_is_one_image(more, resolution):
+    assert plan(ORIGINAL, more).resolution == resolution
+    record = plan(ORIGINAL, more).record()
+    assert record["resolution"] == resolution
+    assert design.from_record(record).resolution == resolution
+
+
+def test_the_smallest_step_of_another_training_is_not_known(own_plan):
+    assert plan("{trees: [20]}", base=FREE).resolution == 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, 3),
+        (0.5, 0.5),
+        (True, "true"),
+        (None, "null"),
+        ("relu", "relu"),
+        ([1, 2], "[1, 2]"),
+        ({"a": 1}, "{a: 1}"),
+    ],
+)
+def test_a_level_is_a_number_where_it_is_one_and_text_elsewhere(value, expected):
+    found = design.parameter(value)
+    assert (type(found), found) == (type(expected), expected)

@@ -1,0 +1,218 @@
+"""Training of the user's own: a generator function, named by import path, that yields a dict of metrics an epoch."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from ablate.errors import TrainingError
+from ablate.events import EpochEnd, Failed, Finished, Started, Task
+from ablate.training import free, train
+
+MODULE = '''
+"""Trainings as users write them, good and bad."""
+import sys
+from fractions import Fraction
+
+import numpy as np
+from sklearn.datasets import load_iris
+from sklearn.tree import DecisionTreeClassifier
+
+def forest(config, seed):
+    x, y = load_iris(return_X_y=True)
+    test = np.random.default_rng(seed).permutation(len(x))[:50]
+    rest = np.setdiff1d(np.arange(len(x)), test)
+    for depth in range(1, config["depth"] + 1):
+        model = DecisionTreeClassifier(max_depth=depth, random_state=seed).fit(x[rest], y[rest])
+        yield {"train/loss": 1 - model.score(x[rest], y[rest]), "val/accuracy": np.float32(model.score(x[rest], y[rest])),
+               "test/accuracy": model.score(x[test], y[test]), "model/leaves": model.get_n_leaves(), "time/mine": 3.0}
+
+def echo(config, seed):
+    yield {"seed": seed, **config}
+
+def numbers(config, seed):
+    yield {"a": 1, "b": 0.5, "c": np.float64(2), "d": np.int64(3), "e": Fraction(1, 4)}
+
+def nan(config, seed):
+    yield {"val/loss": 0.5}
+    yield {"val/loss": float("nan"), "test/loss": 1.0}
+    yield {"val/loss": 0.5}
+
+def infinite(config, seed):
+    yield {"train/loss": float("inf")}
+
+def nothing(config, seed):
+    return
+    yield
+
+def empty(config, seed):
+    yield {}
+
+def a_list(config, seed):
+    yield [0.5]
+
+def text(config, seed):
+    yield {"val/accuracy": 0.5}
+    yield {"val/accuracy": "high"}
+
+def true(config, seed):
+    yield {"val/accuracy": True}
+
+def an_array(config, seed):
+    yield {"val/accuracy": np.array([0.5])}
+
+def no_name(config, seed):
+    yield {3: 0.5}
+
+def raises(config, seed):
+    yield {"val/accuracy": 0.5}
+    raise KeyError("learning\\nrate")
+
+def exits(config, seed):
+    yield {"val/accuracy": 0.5}
+    sys.exit("enough")
+
+def changes_its_config(config, seed):
+    config["depth"] = 99
+    yield {"val/accuracy": 0.5}
+
+def prints(config, seed):
+    print("hello")
+    yield {"val/accuracy": 0.5}
+
+def plain(config, seed):
+    return {"val/accuracy": 0.5}
+'''
+
+
+@pytest.fixture(autouse=True)
+def trainings(tmp_path, monkeypatch):
+    (tmp_path / "trainings_of_ones_own.py").write_text(MODULE)
+    (tmp_path / "broken_training.py").write_text("def fit(:\n")
+    (tmp_path / "lacking_training.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "raising_training.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in ("trainings_of_ones_own", "broken_training", "lacking_training", "raising_training"):
+        sys.modules.pop(name, None)
+
+
+def events(
+    function: str, config: dict | None = None, seed: int = 0, module: str = "trainings_of_ones_own"
+) -> list:
+    payload = {
+        "config": config or {},
+        "seed": seed,
+        "train": f"{module}:{function}",
+        "device": "cpu",
+        "threads": 1,
+    }
+    return list(train.events_of(Task("run", 1, payload)))
+
+
+def test_every_yield_is_an_epoch_and_test_metrics_are_kept_for_the_end():
+    found = events("forest", {"depth": 3})
+    assert [type(event) for event in found] == [Started, EpochEnd, EpochEnd, EpochEnd, Finished]
+    assert [event.seq for event in found] == [0, 1, 2, 3, 4]
+    assert [event.epoch for event in found[1:4]] == [1, 2, 3]
+    assert all(set(event.metrics) == {"train/loss", "val/accuracy"} for event in found[1:4])
+    last = found[-1]
+    assert (last.outcome, last.epoch) == ("finished", 3)
+    assert set(last.metrics) == {"test/accuracy", "model/leaves", "time/train_seconds"}
+    assert last.metrics["test/accuracy"] > 0.8
+
+
+def test_a_training_is_told_its_config_and_its_seed():
+    assert events("echo", {"a": 3, "b": 0.5}, seed=7)[1].metrics == {"seed": 7.0, "a": 3.0, "b": 0.5}
+
+
+def test_the_same_seed_leaves_the_same_trace_and_another_seed_another():
+    traces = [events("forest", {"depth": 2}, seed)[-1].facts["trace"] for seed in (0, 0, 1)]
+    assert traces[0] == traces[1] != traces[2]
+
+
+def test_numbers_of_any_kind_become_floats():
+    found = events("numbers")[1].metrics
+    assert found == {"a": 1.0, "b": 0.5, "c": 2.0, "d": 3.0, "e": 0.25}
+    assert {type(value) for value in found.values()} == {float}
+
+
+@pytest.mark.parametrize(("function", "epoch"), [("nan", 2), ("infinite", 1)])
+def test_a_metric_that_is_not_finite_is_divergence(function, epoch):
+    found = events(function)
+    assert [type(event) for event in found] == [Started, *[EpochEnd] * epoch, Finished]
+    assert not all(math.isfinite(value) for value in found[-2].metrics.values())
+    assert (found[-1].outcome, found[-1].epoch, set(found[-1].metrics)) == (
+        "diverged",
+        epoch,
+        {"time/train_seconds"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "epochs", "reason"),
+    [
+        ("nothing", 0, "trainings_of_ones_own:nothing: the training function yielded no metrics"),
+        ("empty", 0, "training yielded {} where a dict of metrics belongs"),
+        ("a_list", 0, "training yielded [0.5] where a dict of metrics belongs"),
+        ("text", 1, "the metric 'val/accuracy' is 'high', not a number"),
+        ("true", 0, "the metric 'val/accuracy' is True, not a number"),
+        ("an_array", 0, "the metric 'val/accuracy' is array([0.5]), not a number"),
+        ("no_name", 0, "the metric 3 is 0.5, not a number"),
+        ("raises", 1, "KeyError: 'learning\\nrate'"),
+        ("exits", 1, "SystemExit: enough"),
+        (
+            "plain",
+            0,
+            "trainings_of_ones_own:plain: 'plain' is not a generator function of trainings_of_ones_own",
+        ),
+        (
+            "forets",
+            0,
+            "trainings_of_ones_own:forets: 'forets' is not a generator function of trainings_of_ones_own",
+        ),
+    ],
+)
+def test_a_training_that_yields_anything_else_has_failed(function, epochs, reason):
+    found = events(function)
+    assert [type(event) for event in found] == [Started, *[EpochEnd] * epochs, Failed]
+    assert (found[-1].kind, found[-1].reason) == ("error", reason)
+
+
+def test_a_training_that_raises_says_where():
+    detail = events("raises")[-1].detail
+    assert 'raise KeyError("learning' in detail
+    assert "trainings_of_ones_own.py" in detail
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("nowhere_to_be_found", "cannot import 'nowhere_to_be_found': No module named 'nowhere_to_be_found'"),
+        ("lacking_training", "cannot import 'lacking_training': No module named 'nowhere_to_be_found'"),
+        ("broken_training", "SyntaxError: invalid syntax (broken_training.py, line 1)"),
+        ("raising_training", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_fails_the_run(module, reason):
+    last = events("fit", module=module)[-1]
+    assert isinstance(last, Failed)
+    assert last.reason.removeprefix(f"{module}:fit: ") == reason
+
+
+def test_a_misspelt_function_is_told_the_nearest():
+    with pytest.raises(TrainingError, match="did you mean 'forest'"):
+        free.load("trainings_of_ones_own:forets")
+
+
+def test_the_working_folder_is_looked_in(tmp_path):
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", str(tmp_path))]
+    assert free.load("trainings_of_ones_own:forest").__name__ == "forest"
+
+
+def test_a_training_may_write_into_its_config():
+    config = {"depth": 1}
+    assert isinstance(events("changes_its_config", config)[-1], Finished)
