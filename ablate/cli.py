@@ -285,6 +285,30 @@ def list_studies() -> None:
 
 
 @app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A network; none: all of them.")] = None,
+    input: Annotated[  # noqa: A002
+        str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
+    ] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=1, max=100_000, help="Number of classes.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """List the networks with parameters and FLOPs, or print the layers of one in the order they are executed."""
+    import json as json_module
+
+    from ablate.models import table
+
+    shape = table.parse_shape(input)
+    if name is None:
+        rows = table.listing(shape, classes)
+        print(json_module.dumps(table.listing_json(rows), indent=1) if json else table.listing_text(rows))
+        return
+    made = table.describe(table.by_name(name), shape, classes)
+    plain = table.as_json(name, made, shape, classes)
+    print(json_module.dumps(plain, indent=1) if json else table.text(made))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
     import subprocess

@@ -391,10 +391,13 @@ def brief(value: Any) -> str:
 
 
 def look_in_working_folder() -> None:
-    """Let the user's modules be imported from where they stand: an installed command does not look there by itself."""
+    """Let the user's modules be imported from where they stand: an installed command does not look there by itself.
+
+    Last of all places, so that a file that happens to be called `queue.py` breaks nothing.
+    """
     here = str(Path.cwd())
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)
 
 
 def code_digest(files: tuple[Path, ...]) -> str:

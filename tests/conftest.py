@@ -95,7 +95,9 @@ class Workplace:
         assert result.exit_code == code, output
         return output
 
-    def study(self, name: str = "toy", factors: str = "{gain: [0.2, 0.001]}", seeds: str = "3", more: str = "") -> str:
+    def study(
+        self, name: str = "toy", factors: str = "{gain: [0.2, 0.001]}", seeds: str = "3", more: str = ""
+    ) -> str:
         path = self.root / f"{name}.yaml"
         path.write_text(STUDY.format(name=name, factors=factors, seeds=seeds) + more)
         return str(path)
@@ -114,7 +116,9 @@ class Workplace:
 
     def runs(self, study: str = "toy", kind: str = "replicate"):
         experiment = self.client.get_experiment_by_name(study)
-        return self.client.search_runs([experiment.experiment_id], f"tags.`ablate.kind` = '{kind}'", max_results=5000)
+        return self.client.search_runs(
+            [experiment.experiment_id], f"tags.`ablate.kind` = '{kind}'", max_results=5000
+        )
 
 
 @pytest.fixture

@@ -44,17 +44,31 @@ def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_rec
         assert run.data.tags["ablate.outcome"] == "finished"
         assert arms[run.data.tags["mlflow.parentRunId"]] == run.data.tags["ablate.arm"]
         assert run.data.params["optimizer.lr"] == "0.1"
-        assert json.loads(run.data.tags["ablate.config"])["model"]["width"] == int(run.data.params["model.width"])
+        assert json.loads(run.data.tags["ablate.config"])["model"]["width"] == int(
+            run.data.params["model.width"]
+        )
         for metric in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr"):
             history = digits.client.get_metric_history(run.info.run_id, metric)
             assert [point.step for point in history] == [1, 2, 3]
-        for metric in ("test/loss", "test/accuracy", "test/precision_macro", "test/recall_macro", "test/f1_macro"):
+        for metric in (
+            "test/loss",
+            "test/accuracy",
+            "test/precision_macro",
+            "test/recall_macro",
+            "test/f1_macro",
+        ):
             assert run.data.metrics[metric] >= 0
         assert run.data.metrics["model/parameters"] > 0
         assert run.data.metrics["model/flops"] > 0
         assert run.data.metrics["time/train_seconds"] > 0
         files = {item.path for item in digits.client.list_artifacts(run.info.run_id)}
-        assert {"confusion_matrix.json", "confusion_matrix.svg", "layers.json", "config.json", "predictions.npz"} <= files
+        assert {
+            "confusion_matrix.json",
+            "confusion_matrix.svg",
+            "layers.json",
+            "config.json",
+            "predictions.npz",
+        } <= files
     predictions = np.load(digits.client.download_artifacts(replicates[0].info.run_id, "predictions.npz"))
     accuracy = float((predictions["test_truth"] == predictions["test_predicted"]).mean())
     assert accuracy == pytest.approx(replicates[0].data.metrics["test/accuracy"])
@@ -69,7 +83,8 @@ def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_rec
     [arm] = verdicts["arms"]
     assert (arm["arm"], arm["factor"], arm["level"], arm["n"]) == ("model.width=2", "model.width", 2, 3)
     differences = [
-        _last_accuracy(digits, "model.width=2", seed) - _last_accuracy(digits, "baseline", seed) for seed in range(3)
+        _last_accuracy(digits, "model.width=2", seed) - _last_accuracy(digits, "baseline", seed)
+        for seed in range(3)
     ]
     assert arm["effect"] == pytest.approx(np.mean(differences))
     assert arm["ci"][0] < arm["effect"] < arm["ci"][1]
@@ -80,7 +95,9 @@ def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_rec
 
 def _last_accuracy(workplace, arm: str, seed: int) -> float:
     [run] = [
-        r for r in workplace.runs("digits") if r.data.tags["ablate.arm"] == arm and r.data.tags["ablate.seed"] == str(seed)
+        r
+        for r in workplace.runs("digits")
+        if r.data.tags["ablate.arm"] == arm and r.data.tags["ablate.seed"] == str(seed)
     ]
     return run.data.metrics["val/accuracy"]
 
@@ -90,7 +107,9 @@ def test_the_same_study_in_processes_and_in_this_process_gives_the_same_weights(
     weights = {r.data.tags["ablate.arm"]: r.data.tags["ablate.weights"] for r in digits.runs("digits")}
     digits.ablate("run", "digits.yaml", "--seeds", "1", "--executor", "inline", "--set", "training.epochs=3")
     assert len(digits.runs("digits")) == 2, "the key is the same, so nothing was trained again"
-    (digits.root / "again.yaml").write_text(DIGITS.replace("study: digits", "study: again").replace("epochs: 3", "epochs: 2"))
+    (digits.root / "again.yaml").write_text(
+        DIGITS.replace("study: digits", "study: again").replace("epochs: 3", "epochs: 2")
+    )
     digits.ablate("run", "again.yaml", "--seeds", "1", "--executor", "inline")
     digits.ablate("run", "again.yaml", "--seeds", "1", "--executor", "inline", "--set", "training.epochs=3")
     again = [r for r in digits.runs("again") if r.data.params["training.epochs"] == "3"]
@@ -104,13 +123,18 @@ def test_a_dry_run_shows_the_plan_and_what_is_done_and_writes_nothing(digits):
     assert "2 arms, 4 runs" in said
     assert sorted(path for path in digits.root.rglob("*") if path.is_file()) == before
     digits.ablate("run", "digits.yaml", "--seeds", "1", "--executor", "inline")
-    assert re.search(r"baseline\s+2 seeds\s+1", digits.ablate("run", "digits.yaml", "--dry-run", "--seeds", "2"))
+    assert re.search(
+        r"baseline\s+2 seeds\s+1", digits.ablate("run", "digits.yaml", "--dry-run", "--seeds", "2")
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("width: 8", "widht: 8"), "digits.yaml:7: baseline.model.widht: unknown key 'widht'\n  did you mean 'width'?"),
+        (
+            ("width: 8", "widht: 8"),
+            "digits.yaml:7: baseline.model.widht: unknown key 'widht'\n  did you mean 'width'?",
+        ),
         (("lr: 0.1", "lr: true"), "baseline.optimizer.lr"),
         (("model.width: [2]", "model.width: [8]"), "is the baseline's own"),
         (("margin: 0.02", "margin: .nan"), "margin"),
@@ -138,7 +162,11 @@ def test_a_network_that_shrinks_its_input_to_nothing_says_so_before_anything_tra
 
 
 def test_events_as_json_lines_tell_every_run_and_the_verdicts(workplace):
-    lines = [json.loads(line) for line in workplace.ablate("run", workplace.study(), "--json", "--executor", "inline").splitlines() if line.startswith("{")]
+    lines = [
+        json.loads(line)
+        for line in workplace.ablate("run", workplace.study(), "--json", "--executor", "inline").splitlines()
+        if line.startswith("{")
+    ]
     finished = [line for line in lines if line["kind"] == "finished"]
     assert len(finished) == 9
     [verdicts] = [line["verdicts"] for line in lines if line["kind"] == "verdicts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib.util
 import json
 import pickle
 import shutil
@@ -640,6 +641,13 @@ def test_training_of_ones_own_is_found_in_the_working_folder(users_folder):
     (users_folder / "own_training_for_config.py").write_text(EDITED["a number"])
     assert config.code() != first
     assert "own_training_for_config" not in sys.modules, "to digest code is not to run it"
+
+
+def test_a_file_of_the_users_stands_in_nobodys_way(users_folder):
+    (users_folder / "queue.py").write_text("raise RuntimeError")
+    configs.look_in_working_folder()
+    assert sys.path[-1] == str(users_folder)
+    assert Path(importlib.util.find_spec("queue").origin).parent != users_folder
 
 
 def test_every_module_of_a_users_package_counts(users_folder):

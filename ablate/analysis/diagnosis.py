@@ -140,9 +140,8 @@ def over_fitting(curves: Curves) -> Diagnosis | None:
     smooth = _smooth(heights)
     rise = _median(heights[:, max(turn + 1, mean.size - SMOOTHING) :]) - smooth[:, turn]
     # A plateau that only flickers has a lowest epoch too: the rise must stand out of the flicker after it.
-    after = (_mean(heights) - _mean(smooth))[turn:]
-    flicker = float(np.std(after[np.isfinite(after)]))
-    if not _average(rise) > max(2.0 * _standard_error(rise), 3.0 * flicker, math.log1p(NOTICEABLE_RISE)):
+    noise = max(2.0 * _standard_error(rise), 3.0 * _flicker(heights, slice(turn, None)))
+    if not _average(rise) > max(noise, math.log1p(NOTICEABLE_RISE)):
         return None
     # Said without the smoothing, which would flatten both ends.
     far = _average(val[:, -1] - val[:, turn]) / abs(lowest) if lowest else math.inf
@@ -238,9 +237,9 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
     gain = _last(values) - values[:, -1 - span]
     mean = _mean(values)
     size = _average(gain)
-    if not (
-        size >= worth and size > 2.0 * _standard_error(gain) and mean[-1] >= max(mean[np.isfinite(mean)])
-    ):
+    # Without the last epoch, where the smoothed curve lags behind a steady rise.
+    noise = max(2.0 * _standard_error(gain), 3.0 * _flicker(values, slice(epochs // 2, -1)))
+    if not (size >= worth and size > noise and mean[-1] >= max(mean[np.isfinite(mean)])):
         return None
     last = "the last epoch" if span == 1 else f"the last {span} epochs"
     return Diagnosis(
@@ -273,7 +272,7 @@ def spikes(curves: Curves) -> Diagnosis | None:
         return None
     return Diagnosis(
         "unstable",
-        f"is unstable: training loss jumps at epoch {first}",
+        f"is unstable (training loss jumps at epoch {first})",
         f"in {runs} of {train.shape[0]} runs",
         epoch=first,
         amount=float(runs),
@@ -282,11 +281,17 @@ def spikes(curves: Curves) -> Diagnosis | None:
 
 
 def too_slow(
-    *, effect: float | None, verdict: str, cost: float | None, margin: float, is_time: bool = False
+    *,
+    effect: float | None,
+    verdict: str,
+    cost: float | None,
+    margin: float,
+    error: float = 0.0,
+    is_time: bool = False,
 ) -> Diagnosis | None:
     """Costs more than it gives: every doubling of the compute ought to buy at least the margin.
 
-    For arms whose effect is settled. cost: against the reference.
+    For arms whose effect is settled. error: standard error of the effect. cost: against the reference.
     """
     if (
         effect is None
@@ -295,12 +300,12 @@ def too_slow(
         or verdict not in {"helps", "hurts", "no practical effect"}
     ):
         return None
-    if effect >= margin * math.log2(cost):
+    if effect + 2.0 * error >= margin * math.log2(cost):
         return None
     kind = "time" if is_time else "compute"
     return Diagnosis(
         "too-slow-for-its-gain",
-        "is too slow for its gain",
+        f"gains too little for its {kind}",
         f"{cost:.1f} times the {kind} ought to buy {math.log2(cost):.1f} margins",
         amount=cost,
         unit=f"times the {kind}",
@@ -308,25 +313,35 @@ def too_slow(
 
 
 def at_the_edge(
-    levels: Mapping[str, float], means: Mapping[str, float], factor: str
+    levels: Mapping[str, float],
+    means: Mapping[str, float],
+    factor: str,
+    errors: Mapping[str, float] | None = None,
 ) -> tuple[str, Diagnosis] | None:
     """Whether the best level is the last one that was tried: (arm, diagnosis), or None.
 
-    levels: arm → numeric level, the reference's included. means: arm → oriented mean of the metric. Asks for three
-    levels at least, since of two one is always at the edge.
+    levels: arm → numeric level, the reference's included. means: arm → oriented mean of the metric; an arm without one,
+    because it diverged, was tried all the same. errors: arm → standard error of its mean, 0 where it has none. Asks for
+    three levels with a mean, since of two one is always at the edge, and for the best to be better than the level beside
+    it: of levels that are all alike one is always the best.
     """
     known = {arm: level for arm, level in levels.items() if arm in means}
     if len(set(known.values())) < 3:
         return None
     best = max(sorted(known), key=lambda arm: means[arm])
-    for edge, side in ((max(known.values()), "higher"), (min(known.values()), "lower")):
+    others = [arm for arm in sorted(known) if known[arm] != known[best]]
+    beside = min(others, key=lambda arm: abs(known[arm] - known[best]))
+    noise = math.hypot(*((errors or {}).get(arm, 0.0) for arm in (best, beside)))
+    if not means[best] - means[beside] > 2.0 * noise:
+        return None
+    for edge, side in ((max(levels.values()), "higher"), (min(levels.values()), "lower")):
         if known[best] == edge:
             name = factor.rpartition(".")[2]
             name = "learning rate" if name == "lr" else name.replace("_", " ")
             return best, Diagnosis(
                 "edge-of-levels",
-                f"is at the edge of the levels of {name}",
-                f"{edge:g} is the best and the {side[:-2]}est tried: the optimum may lie {side}",
+                f"is the best and the {side[:-2]}est {name} tried",
+                f"of {len(set(levels.values()))} levels: the optimum may lie {side}",
                 amount=edge,
                 unit=factor,
             )
@@ -364,6 +379,13 @@ def _mean(values: Floats) -> Floats:
     count = known.sum(axis=0)
     total = np.where(known, values, 0.0).sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _flicker(values: Floats, epochs: slice) -> float:
+    """How much the mean over seeds jumps from epoch to epoch: SD of what smoothing takes away."""
+    taken = (_mean(values) - _mean(_smooth(values)))[epochs]
+    known = taken[np.isfinite(taken)]
+    return float(np.std(known)) if known.size else 0.0
 
 
 def _last(values: Floats) -> Floats:

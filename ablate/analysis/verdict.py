@@ -321,6 +321,8 @@ def judge(
         )
     names = dict.fromkeys([rules.reference, *(rules.reference_of(arm) for arm in rules.arms)])
     references = tuple(study.summary(name) for name in names)
+    comparisons, baseline = _mark_edges(comparisons, references[0], rules)
+    references = (baseline, *references[1:])
     typical = _typical(readings)
     plan = next(look for look in looks if look.pairs == rules.looks[-1])
     seen = detectable(rules.k, plan.pairs, plan.alpha)
@@ -332,8 +334,8 @@ def judge(
         declared=study.now.declared,
         provisional=last == 0,
         next_look=study.after,
-        comparisons=_mark_edges(comparisons, references[0], rules),
-        baseline=references[0],
+        comparisons=comparisons,
+        baseline=baseline,
         effects=effects,
         cells=tuple(study.summary(arm.name) for arm in rules.arms) if rules.factorial else (),
         references=references,
@@ -586,6 +588,7 @@ def _comparison(
         verdict=reading.verdict,
         cost=cost,
         margin=rules.margin,
+        error=_error(reading.noise, sample.n),
         is_time=flops is None,
     )
     return Comparison(
@@ -837,7 +840,7 @@ def _runs(units: Sequence[_Unit], readings: Sequence[_Reading], study: _Study, *
 
 def _mark_edges(
     comparisons: tuple[Comparison, ...], baseline: Summary, rules: Rules
-) -> tuple[Comparison, ...]:
+) -> tuple[tuple[Comparison, ...], Summary]:
     """Adds the diagnosis of a best level that is the last one tried, for factors with numeric levels."""
     marked = list(comparisons)
     for factor in dict.fromkeys(c.factor for c in comparisons if c.factor is not None):
@@ -850,11 +853,19 @@ def _mark_edges(
         if _numeric(rules.baseline_levels.get(factor)):
             levels[baseline.arm] = float(rules.baseline_levels[factor])
             effects[baseline.arm] = 0.0
-        found = at_the_edge(levels, effects, factor)
-        for i, c in enumerate(marked):
-            if found is not None and c.arm == found[0]:
-                marked[i] = replace(c, fit=(*c.fit, found[1]))
-    return tuple(marked)
+        errors = {c.arm: _error(c.noise, c.n) for c in tried}
+        found = at_the_edge(levels, effects, factor, errors)
+        if found is None:
+            continue
+        if found[0] == baseline.arm:
+            baseline = replace(baseline, fit=(*baseline.fit, found[1]))
+        marked = [replace(c, fit=(*c.fit, found[1])) if c.arm == found[0] else c for c in marked]
+    return tuple(marked), baseline
+
+
+def _error(noise: float | None, n: int) -> float:
+    """Standard error of a mean of n; 0 where its noise is not known."""
+    return noise / math.sqrt(n) if noise is not None and n else 0.0
 
 
 def _numeric(level: Any) -> bool:

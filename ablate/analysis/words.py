@@ -190,11 +190,17 @@ def _price(price: MoreSeeds) -> str:
     return said + (f" ({duration(longest)} of device time to {at})" if longest is not None else "")
 
 
+_SAID = {
+    "unstable": "diverged",
+    "hurts": "too-slow-for-its-gain",
+    "no practical effect": "too-slow-for-its-gain",
+}
+"""Diagnoses that a verdict and its cost say already."""
+
+
 def _remarks(comparison: Comparison) -> list[str]:
     """What else happened: diagnoses, and runs that are not there."""
-    diagnoses = [
-        d.words for d in comparison.fit if not (d.code == "diverged" and comparison.verdict == "unstable")
-    ]
+    diagnoses = [d.words for d in comparison.fit if d.code != _SAID.get(comparison.verdict)]
     said = [f"it {_listed(diagnoses)}"] if diagnoses else []
     if comparison.failed:
         said.append(f"{_count(comparison.failed, 'run')} failed")

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +91,7 @@ def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
         seen.add(id(module))
         rows.append(Layer(type(module).__name__, tuple(output.shape[1:]), own, *places[id(module)]))
 
-    hooks = [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
-    with _evaluated(model), contextlib.ExitStack() as stack:
-        for hook in hooks:
-            stack.callback(hook.remove)
-        model(_image(model, shape))
+    _run(model, shape, note)
     return rows
 
 
@@ -118,13 +114,31 @@ def parameters(model: nn.Module) -> int:
 
 
 def flops(model: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass (a multiply-add is two), as torch's own counter sees them."""
-    from torch.utils.flop_counter import FlopCounterMode
+    """Floating-point operations of one image's forward pass (a multiply-add is two), in convolutions and linear layers.
 
-    counter = FlopCounterMode(display=False)
-    with _evaluated(model), counter:
+    What `torch.utils.flop_counter` counts of such a network, which takes seconds to import: too long for every worker.
+    """
+    work = 0
+
+    def count(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        nonlocal work
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            # Each output element is a sum over the inputs that one output channel's weights meet.
+            work += 2 * output.numel() * module.weight[0].numel()
+
+    _run(model, shape, count)
+    return work
+
+
+def _run(
+    model: nn.Module, shape: tuple[int, int, int], note: Callable[[nn.Module, Any, torch.Tensor], None]
+) -> None:
+    """Pass one image through, and `note` every leaf module with its inputs and output as it is executed."""
+    hooks = [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
+    with _evaluated(model), contextlib.ExitStack() as stack:
+        for hook in hooks:
+            stack.callback(hook.remove)
         model(_image(model, shape))
-    return int(counter.get_total_flops())
 
 
 @contextlib.contextmanager

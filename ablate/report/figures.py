@@ -184,8 +184,8 @@ def response(found: Response) -> go.Figure:
         )
     )
     layout = _layout(340 if along else 90 + 36 * len(found.levels))
-    notes = [f" ({level.trouble})" if level.trouble else "" for level in found.levels]
-    names = [_wrap(level.text + note) for level, note in zip(found.levels, notes, strict=True)]
+    notes = [f"<br>{_text(level.trouble)}" if level.trouble else "" for level in found.levels]
+    names = [_wrap(level.text) + note for level, note in zip(found.levels, notes, strict=True)]
     ends = [v for _, level in means for v in (level.mean, *(d for _, d in level.dots)) if v is not None]
     ends += found.band or ()
     pad = 0.06 * (max(ends) - min(ends)) or 1e-9
@@ -567,8 +567,7 @@ def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
         "text": wording.signed(value, axis.digits),
         "showarrow": False,
         "xanchor": "left" if left else "right",
-        "xshift": 10 if left else -10,
-        "yshift": 12,
+        "xshift": 8 if left else -8,
         "font": {"size": 11, "color": colour},
     }
 

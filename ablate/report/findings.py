@@ -175,7 +175,7 @@ def axis(reading: Reading, rows: Sequence[Row]) -> Axis:
         if row.kind != "baseline"
     ]
     # By arm, not by end: the near end of an interval must not be the step that lets its far end in.
-    limit = scales.reach((max(abs(e) for e in ends) for ends in shown if ends), 2.0 * reading.margin)
+    limit = scales.reach((max(abs(e) for e in ends) for ends in shown if ends), 4.0 * reading.margin)
     ends = [e for row in shown for e in row]
     low = max(-limit, min([*ends, -1.5 * reading.margin]))
     high = min(limit, max([*ends, 1.5 * reading.margin]))

@@ -33,14 +33,13 @@ WIDTH, HEIGHT = 320, 28
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure's place on the page. small: several stand beside each other. data: the figure, as JSON."""
+    """A figure's place on the page. small: several stand beside each other."""
 
     id: str
     title: str
     label: str
     height: int
     small: bool
-    data: Markup
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,10 @@ def html(summary: Summary) -> str:
         s=summary,
         panels=panels,
         chapters=chapters,
-        pictures=album.pictures,
+        figures=_packed(_json(album.figures).encode(), 6),
         digests=[_digest(script.encode()), _digest(library)],
         palette=script_json(palette.DARK_OF),
-        library=_packed(library),
+        library=_packed_library(),
         **_shared(),
         script=_markup(script),
     )
@@ -105,6 +104,7 @@ def index_html(studies: Iterable[tuple[str, str, str, Mapping[str, int]]]) -> st
     return text
 
 
+@functools.cache
 def plotly_js() -> bytes:
     """The plotting library that goes into a report."""
     from plotly.offline import get_plotlyjs
@@ -115,7 +115,7 @@ def plotly_js() -> bytes:
 
 def script_json(value: Any) -> Markup:
     """JSON that can stand inside a script element, whatever its texts hold."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _json(value)
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return _markup(text)
@@ -149,8 +149,8 @@ def interval_svg(interval: Interval, axis: Axis) -> Markup:
         else:
             left = interval.estimate < axis.low
             text = wording.signed(interval.estimate, axis.digits)
-            at, anchor = (14, "start") if left else (WIDTH - 14, "end")
-            parts.append(f'<text x="{at}" y="9" text-anchor="{anchor}">{text}</text>')
+            at, anchor = (16, "start") if left else (WIDTH - 16, "end")
+            parts.append(f'<text x="{at}" y="{middle + 4}" text-anchor="{anchor}">{text}</text>')
     return _svg(tone, said, parts, HEIGHT)
 
 
@@ -173,10 +173,10 @@ def axis_svg(axis: Axis) -> Markup:
 
 
 class _Album:
-    """Numbers the pictures and keeps their data."""
+    """Numbers the pictures and keeps their figures."""
 
     def __init__(self) -> None:
-        self.pictures: list[Picture] = []
+        self.figures: dict[str, Mapping[str, Any]] = {}
 
     def panel(
         self,
@@ -192,10 +192,8 @@ class _Album:
             spec = figures.as_json(figure)
             said = f"{label}: {name}" if name else label
             height = int(spec["layout"].get("height", 340))
-            added.append(
-                Picture(f"figure-{len(self.pictures)}", name, said, height, small, script_json(spec))
-            )
-            self.pictures.append(added[-1])
+            added.append(Picture(f"figure-{len(self.figures)}", name, said, height, small))
+            self.figures[added[-1].id] = spec
         return Panel(title, caption, tuple(added))
 
 
@@ -377,10 +375,18 @@ def _asset(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _packed(content: bytes, level: int) -> str:
+    """Compressed, as text that cannot end a script element. The page inflates it again."""
+    return base64.b64encode(gzip.compress(content, level, mtime=0)).decode()
+
+
 @functools.cache
-def _packed(library: bytes) -> str:
-    """A script, compressed, as text. The page inflates it again."""
-    return base64.b64encode(gzip.compress(library, 9, mtime=0)).decode()
+def _packed_library() -> str:
+    return _packed(plotly_js(), 9)
 
 
 @functools.cache

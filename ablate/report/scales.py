@@ -11,19 +11,17 @@ import numpy.typing as npt
 
 from ablate.report.contents import Line
 
-FAR = 3.0
-"""A value this many times beyond the others is let run off the scale, so that the others can be read."""
+FAR = 4.0
+"""A value this many times the typical one may run off the scale, so that the others can be read."""
 
 
 def reach(sizes: Iterable[float], least: float) -> float:
-    """How far a scale goes: to the largest size, leaving out those FAR beyond the rest."""
+    """How far a scale goes: to the largest size that is not FAR beyond the median, which is taken as `least` at least."""
     known = sorted(s for s in sizes if math.isfinite(s))
-    limit = max([least, *known[: (len(known) + 1) // 2]])
-    for size in known:
-        if size > FAR * limit:
-            break
-        limit = max(limit, size)
-    return limit
+    if not known:
+        return least
+    typical = max(least, known[len(known) // 2])
+    return max([least, *(size for size in known if size <= FAR * typical)])
 
 
 def ticks(low: float, high: float) -> tuple[float, ...]:

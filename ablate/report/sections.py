@@ -191,7 +191,7 @@ def _curves(
             known = quantities.setdefault(_quantity(metric), [])
             if metric not in known:
                 known.append(metric)
-    if not any(part in factor for part in ("lr", "schedule", "optimizer")):
+    if "schedule" not in factor:
         quantities.pop("lr", None)
     order = {"loss": 0, "accuracy": 1, "lr": 3}
     for quantity in sorted(quantities, key=lambda q: (order.get(q, 2), q)):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ablate.models import Cnn, SmallCnn, layers, table
+from ablate.models import MODELS, Cnn, SmallCnn, layers, table
 
 ACTIVATIONS = ["relu", "leaky_relu", "tanh", "gelu", "silu"]
 
@@ -157,6 +157,26 @@ def test_the_table_adds_up_to_all_parameters():
     for config in (Cnn(depth=4, width=3), SmallCnn()):
         model = config.build((3, 32, 32), 10)
         assert sum(row.parameters for row in table.layers(model, (3, 32, 32))) == table.parameters(model)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "numpy_mlp"])
+def test_work_is_what_torchs_own_counter_counts(name):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = MODELS[name]().build((3, 32, 32), 10).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, 32, 32))
+    assert table.flops(model, (3, 32, 32)) == counter.get_total_flops() > 0
+
+
+def test_work_of_groups_strides_and_layers_on_sequences_is_counted():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, groups=2), nn.Flatten(2), nn.Linear(9, 5))
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 4, 8, 8))
+    assert table.flops(model, (4, 8, 8)) == counter.get_total_flops()
 
 
 def test_only_parameters_that_train_are_counted():

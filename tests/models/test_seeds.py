@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from typer.testing import CliRunner
 
+from ablate.cli import app
 from ablate.errors import StudyError, TrainingError
 from ablate.models import MODELS, Cnn, NumpyMlp, SmallCnn, TutorialCnn, WhatWorked, shapes, table
 from ablate.models.shapes import Window
+from ablate.study import design, spec
+
+STUDIES = Path(__file__).parents[2] / "studies"
 
 # The table of the post, as it prints it.
 POST = """
@@ -279,6 +285,51 @@ def test_every_network_states_its_source_its_stages_and_describes_its_fields(kin
     assert "Stages" in kind.__doc__
     assert kind is Cnn or "ource:" in kind.__doc__ or "https://" in kind.__doc__
     assert all(field.description for name, field in kind.model_fields.items() if name != "name")
+
+
+def test_the_command_lists_models_and_prints_tables():
+    runner = CliRunner()
+    listed = runner.invoke(app, ["models"])
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["model", *MODELS]
+    made = table.describe(WhatWorked(), CIFAR, 10)
+    assert runner.invoke(app, ["models", "what_worked"]).stdout == table.text(made) + "\n"
+    printed = runner.invoke(
+        app, ["models", "numpy_mlp", "--input", "1x28x28", "--classes", "47", "--json"]
+    ).stdout
+    assert json.loads(printed)["layers"][-1]["output_shape"] == [47]
+    assert [row["model"] for row in json.loads(runner.invoke(app, ["models", "--json"]).stdout)] == [*MODELS]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["nothing"], StudyError),
+        (["--input", "32"], StudyError),
+        (["what_worked", "--input", "1x9x9"], TrainingError),
+    ],
+)
+def test_the_command_refuses_what_is_no_model_no_shape_and_no_fit(words, kind):
+    assert isinstance(CliRunner().invoke(app, ["models", *words]).exception, kind)
+
+
+# --- the studies of the networks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["tutorial_cnn", "what_worked", "small_cnn", "numpy_mlp", "inception", "tutorials"]
+)
+def test_every_arm_of_a_ready_study_fits_its_images(name):
+    study = spec.read(STUDIES / f"{name}.yaml")
+    assert study.name == name
+    for arm in design.plan(study, lambda _config: design.Data("the same for all")).arms:
+        shape = (1, 28, 28) if arm.config.data.name == "mnist" else CIFAR
+        assert table.describe(arm.config.model, shape, 10).parameters > 0
+
+
+def test_all_networks_meet_in_one_study():
+    study = spec.read(STUDIES / "tutorials.yaml")
+    levels = [level["model"]["name"] for factor in study.factors for level in factor.levels]
+    assert sorted([study.baseline.model.name, *levels]) == sorted(MODELS)
 
 
 def test_naming_a_model_does_not_import_torch():

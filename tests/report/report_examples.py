@@ -274,16 +274,13 @@ def small(
 
 def leave_one_out():
     """Full, and full minus each of three components."""
-    names = {"augment.flip": (False, True), "model.dropout": (0.0, 0.25), "model.batch_norm": (False, True)}
-    base = {f: without for f, (without, _) in names.items()}
-    arms = ["full", *(f"full but {f}={without}" for f, (without, _) in names.items())]
-    levels = {arm: (f, names[f][0]) for arm, f in zip(arms[1:], names, strict=True)}
+    without = {"augment.flip": False, "model.dropout": 0.0, "model.batch_norm": False}
+    full = {"augment.flip": True, "model.dropout": 0.25, "model.batch_norm": True}
+    arms = ["full", *(f"full but {f}={level}" for f, level in without.items())]
+    levels = {arm: (f, without[f]) for arm, f in zip(arms[1:], without, strict=True)}
     effects = dict(zip(arms, (0.0, -0.012, 0.0005, -0.03), strict=True))
-    plan_base = {f: with_ for f, (_, with_) in names.items()}
-    made = small(arms, levels, effects, base=plan_base, design="leave-one-out", reference="full")
-    factors = [{"name": f, "levels": [{f: with_}]} for f, (_, with_) in names.items()]
-    assert base
-    return Material(made.record | {"factors": factors}, made.analysis, made.replicates, made.curves)
+    factors = [{"name": f, "levels": [{f: level}]} for f, level in full.items()]
+    return small(arms, levels, effects, base=full, design="leave-one-out", reference="full", factors=factors)
 
 
 def factorial():

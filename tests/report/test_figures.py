@@ -1,3 +1,5 @@
+import base64
+import gzip
 import json
 import re
 
@@ -9,10 +11,8 @@ from ablate.report.summary import summarise
 
 
 def every_figure(page):
-    found = re.findall(
-        r'<script type="application/json" id="figure-\d+-data">(.*?)</script>', page, re.DOTALL
-    )
-    return [json.loads(text) for text in found]
+    packed = re.search(r'<script type="text/plain" id="figures">(.*?)</script>', page)[1]
+    return list(json.loads(gzip.decompress(base64.b64decode(packed))).values())
 
 
 def texts(value, key=""):

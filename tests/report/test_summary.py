@@ -348,6 +348,13 @@ def test_levels_are_spaced_as_they_were_chosen(levels, expected):
     assert scales.spacing(levels) == expected
 
 
+def test_a_scale_holds_what_is_not_far_beyond_the_typical():
+    assert scales.reach([1.0, 2.0, 3.0, 7.0, 50.0], 0.5) == 7.0
+    assert scales.reach([0.1, 0.1, 0.1, 5.0], 2.0) == 5.0
+    assert scales.reach([math.inf, 1.0], 0.0) == 1.0
+    assert scales.reach([], 2.0) == 2.0
+
+
 def test_an_exploding_curve_is_cut_from_the_axis():
     calm = Line("train", (1, 2), (2.0, 1.0), (1.9, 0.9), (2.1, 1.1), 3)
     wild = Line("train", (1, 2), (2.0, 900.0), (1.9, 800.0), (2.1, 1000.0), 3)

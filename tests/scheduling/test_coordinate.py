@@ -60,8 +60,12 @@ def test_a_worker_that_dies_fails_its_attempt_and_the_retry_counts_once(workplac
     study = workplace.study(factors="{dies_once: [true]}")
     workplace.ablate("run", study, "--workers", "2")
     runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "dies_once=true"]
-    assert sorted((int(r.data.tags["ablate.seed"]), r.data.tags["ablate.attempt"], r.info.status) for r in runs) == [
-        (seed, attempt, status) for seed in range(3) for attempt, status in (("1", "FAILED"), ("2", "FINISHED"))
+    assert sorted(
+        (int(r.data.tags["ablate.seed"]), r.data.tags["ablate.attempt"], r.info.status) for r in runs
+    ) == [
+        (seed, attempt, status)
+        for seed in range(3)
+        for attempt, status in (("1", "FAILED"), ("2", "FINISHED"))
     ]
     assert "SIGKILL" in next(r.data.tags["ablate.reason"] for r in runs if r.info.status == "FAILED")
 
@@ -70,7 +74,9 @@ def test_a_diverged_run_is_done_and_makes_its_arm_unstable(workplace):
     study = workplace.study(factors="{diverges: [true], gain: [0.2]}")
     workplace.ablate("run", study, "--executor", "inline")
     diverged = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "diverges=true"]
-    assert {(run.info.status, run.data.tags["ablate.outcome"]) for run in diverged} == {("FINISHED", "diverged")}
+    assert {(run.info.status, run.data.tags["ablate.outcome"]) for run in diverged} == {
+        ("FINISHED", "diverged")
+    }
     verdicts = json.loads(workplace.ablate("report", "toy", "--format", "json"))
     assert verdicts["arms"][0]["verdict"] == "unstable"
     assert len(diverged) == verdicts["arms"][0]["diverged"] == 3
@@ -94,7 +100,9 @@ def test_runs_of_another_study_with_the_same_key_are_copied_not_trained(workplac
             for r in (run, source)
         ]
         assert histories[0] == histories[1]
-    one, two = (json.loads(workplace.ablate("report", name, "--format", "json")) for name in ("first", "second"))
+    one, two = (
+        json.loads(workplace.ablate("report", name, "--format", "json")) for name in ("first", "second")
+    )
     assert [arm["effect"] for arm in one["arms"]] == [arm["effect"] for arm in two["arms"]]
 
 
@@ -132,7 +140,10 @@ def test_only_undecided_arms_and_the_baseline_go_on_to_the_next_look(workplace):
     # Noise of about the margin: after three seeds nothing can be said of `gain: 0.012`.
     study = workplace.study(factors="{gain: [0.2], spread: [0.04]}", seeds="{initial: 3, max: 5}")
     workplace.ablate("run", study, "--executor", "inline")
-    seeds = {arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm] for arm in ("baseline", "gain=0.2", "spread=0.04")}
+    seeds = {
+        arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm]
+        for arm in ("baseline", "gain=0.2", "spread=0.04")
+    }
     assert seeds == {"baseline": [0, 1, 2, 3, 4], "gain=0.2": [0, 1, 2], "spread=0.04": [0, 1, 2, 3, 4]}
 
 
@@ -141,7 +152,10 @@ def test_a_top_up_adds_seeds_to_undecided_arms_and_is_an_undeclared_look(workpla
     workplace.ablate("run", study, "--executor", "inline")
     said = workplace.ablate("top-up", "toy", "--seeds", "2", "--executor", "inline")
     assert "undeclared" in said
-    seeds = {arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm] for arm in ("baseline", "gain=0.2", "spread=0.06")}
+    seeds = {
+        arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm]
+        for arm in ("baseline", "gain=0.2", "spread=0.06")
+    }
     assert seeds == {"baseline": [0, 1, 2, 3, 4], "gain=0.2": [0, 1, 2], "spread=0.06": [0, 1, 2, 3, 4]}
     verdicts = json.loads(workplace.ablate("report", "toy", "--format", "json"))
     by_arm = {arm["arm"]: arm for arm in verdicts["arms"]}
@@ -153,7 +167,10 @@ def test_a_top_up_by_budget_adds_whole_rounds(workplace):
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1")
     workplace.ablate("top-up", "toy", "--budget", "2s", "--executor", "inline")
-    seeds = {arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm] for arm in ("baseline", "spread=0.06")}
+    seeds = {
+        arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm]
+        for arm in ("baseline", "spread=0.06")
+    }
     assert seeds["baseline"] == seeds["spread=0.06"]
     assert len(seeds["baseline"]) > 3
 
@@ -171,7 +188,9 @@ def test_the_noise_floor_and_the_confirmation_have_seeds_of_their_own(workplace)
         place = (run.data.tags["ablate.arm"], int(run.data.tags["ablate.seed"]))
         by_phase.setdefault(run.data.tags["ablate.phase"], []).append(place)
     assert sorted(by_phase["A/A"]) == [("A/A", 1000 + i) for i in range(3)]
-    assert sorted(by_phase["confirm"]) == [(arm, 3000 + i) for arm in ("baseline", "gain=0.2") for i in range(3)]
+    assert sorted(by_phase["confirm"]) == [
+        (arm, 3000 + i) for arm in ("baseline", "gain=0.2") for i in range(3)
+    ]
     workplace.ablate("report", "toy")
     assert len(workplace.runs()) == 9 + 3 + 6
     workplace.ablate("run", study, "--executor", "inline")
@@ -181,7 +200,10 @@ def test_the_noise_floor_and_the_confirmation_have_seeds_of_their_own(workplace)
 def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_left(workplace):
     study = workplace.study(seeds="9")
     said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1", "--budget", "2s")
-    counts = [sum(1 for a, _ in arms_and_seeds(workplace.runs()) if a == arm) for arm in ("baseline", "gain=0.2", "gain=0.001")]
+    counts = [
+        sum(1 for a, _ in arms_and_seeds(workplace.runs()) if a == arm)
+        for arm in ("baseline", "gain=0.2", "gain=0.001")
+    ]
     assert len(set(counts)) == 1
     assert 1 <= counts[0] < 9
     assert f"{27 - sum(counts)} planned runs left undone" in said
@@ -224,7 +246,9 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
     workplace.ablate("run", study, "--set", "sleep=0.2", "--executor", "inline")
     finished = [run for run in workplace.runs() if run.info.status == "FINISHED"]
     assert done <= {run.info.run_id for run in finished}
-    assert arms_and_seeds(finished) == sorted((arm, seed) for arm in ("baseline", "gain=0.2", "gain=0.001") for seed in range(4))
+    assert arms_and_seeds(finished) == sorted(
+        (arm, seed) for arm in ("baseline", "gain=0.2", "gain=0.001") for seed in range(4)
+    )
 
 
 def test_a_second_run_of_the_same_study_at_the_same_time_says_who_is_at_it(workplace):
@@ -244,11 +268,19 @@ def ledger(workplace):
 
 
 def test_every_run_is_a_trial_with_its_levels_and_its_value(workplace):
-    workplace.ablate("run", workplace.study(factors="{gain: [0.2], width: [16], raises: [true]}"), "--executor", "inline", code=1)
+    workplace.ablate(
+        "run",
+        workplace.study(factors="{gain: [0.2], width: [16], raises: [true]}"),
+        "--executor",
+        "inline",
+        code=1,
+    )
     trials = ledger(workplace).get_trials()
     complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
     values = {run.data.tags["ablate.key"]: run.data.metrics.get("val/accuracy") for run in workplace.runs()}
-    assert {trial.user_attrs["run"]: trial.value for trial in complete} == {k: v for k, v in values.items() if v is not None}
+    assert {trial.user_attrs["run"]: trial.value for trial in complete} == {
+        k: v for k, v in values.items() if v is not None
+    }
     assert {(t.params["gain"], t.params["width"], t.params["raises"]) for t in complete} == {
         (0.0, 8, "false"),
         (0.2, 8, "false"),

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ablate.errors import TrainingError
-from ablate.events import EpochEnd, Failed, Finished, Started, Task
+from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task
 from ablate.training import free, train
 
 MODULE = '''
@@ -81,6 +81,15 @@ def changes_its_config(config, seed):
 def prints(config, seed):
     print("hello")
     yield {"val/accuracy": 0.5}
+
+def cleans_up(config, seed):
+    from pathlib import Path
+
+    try:
+        for _ in range(5):
+            yield {"val/accuracy": config["value"]}
+    finally:
+        Path("cleaned").touch()
 
 def plain(config, seed):
     return {"val/accuracy": 0.5}
@@ -216,3 +225,20 @@ def test_the_working_folder_is_looked_in(tmp_path):
 def test_a_training_may_write_into_its_config():
     config = {"depth": 1}
     assert isinstance(events("changes_its_config", config)[-1], Finished)
+
+
+def test_a_training_that_is_broken_off_or_diverges_may_clean_up(tmp_path):
+    payload = {"seed": 0, "train": "trainings_of_ones_own:cleans_up", "device": "cpu", "threads": 1}
+    mark = tmp_path / "cleaned"
+    training = train.train(Bundle((Task("run", 1, payload | {"config": {"value": 0.5}}),)))
+    next(training)
+    next(training)
+    assert training.send(frozenset({"run"})).kind == "cancelled"
+    assert list(training) == []
+    assert mark.exists()
+    mark.unlink()
+    assert (
+        list(train.events_of(Task("run", 1, payload | {"config": {"value": math.nan}})))[-1].outcome
+        == "diverged"
+    )
+    assert mark.exists()

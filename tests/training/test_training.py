@@ -152,11 +152,12 @@ def test_an_epochs_loss_is_the_mean_over_its_images_whatever_the_batches():
     assert curve(found, "lr") == pytest.approx([rate for _, _, _, rate in steps[1::2]], rel=1e-9)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 10, 100])
-@pytest.mark.parametrize("warmup", [0.01, 0.3, 0.5, 0.99])
+# Where the warm-up is a single step, torch divides by zero.
+CYCLES = [(w, n) for w in (0.01, 0.3, 0.5, 0.99) for n in (1, 2, 3, 4, 7, 10, 100) if w * n != 1]
+
+
+@pytest.mark.parametrize(("warmup", "steps"), CYCLES)
 def test_one_cycle_is_torchs_step_by_step(steps, warmup):
-    if warmup * steps == 1:
-        pytest.skip("torch divides by zero here")
     config = BASE.override({"schedule": {"name": "onecycle", "warmup": warmup}})
     rate_at = train.schedule(config.schedule, 0.5, steps)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
@@ -195,30 +196,27 @@ def identity(last: Finished) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def in_workers(shared_cache):
-    """Every config, trained in worker processes."""
-    with pytest.MonkeyPatch.context() as patch, LocalExecutor(start.train, cpu_slots(2)) as executor:
+def in_a_worker(shared_cache):
+    """Every config, trained in another process, one after another."""
+    with pytest.MonkeyPatch.context() as patch, LocalExecutor(start.train, cpu_slots(1)) as executor:
         patch.setenv("ABLATE_CACHE", str(shared_cache))
-        waiting = [task(BASE.override(changes), 5, name) for name, changes in CONFIGS.items()]
-        free, found = list(executor.slots), {}
-        at: dict[str, object] = {}
-        while waiting or at:
-            while waiting and free:
-                at[waiting[-1].run] = slot = free.pop()
-                executor.submit(Bundle((waiting.pop(),)), slot)
-            for event in executor.wait(timeout=60):
-                if is_last(event):
-                    found[event.run] = event
-                    free.append(at.pop(event.run))
+        datasets.prepare(BASE.data)
+        tasks = tuple(task(BASE.override(changes), 5, name) for name, changes in CONFIGS.items())
+        executor.submit(Bundle(tasks), executor.slots[0])
+        found: dict[str, Finished] = {}
+        while len(found) < len(tasks):
+            events_now = executor.wait(timeout=60)
+            assert events_now, "the worker hangs"
+            found |= {event.run: event for event in events_now if is_last(event)}
         return found
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_same_seed_gives_the_same_weights_bit_for_bit_in_any_process(in_workers, name):
+def test_the_same_seed_gives_the_same_weights_bit_for_bit_in_any_process(in_a_worker, name):
     here = ended(BASE.override(CONFIGS[name]), seed=5)
     torch.manual_seed(12345)  # whatever else draws from torch's own stream
     assert identity(ended(BASE.override(CONFIGS[name]), seed=5)) == identity(here)
-    assert identity(in_workers[name]) == identity(here)
+    assert identity(in_a_worker[name]) == identity(here)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -416,7 +414,7 @@ def noisy(checkpoint: str, epochs: int = 8) -> RunConfig:
     """A validation loss that goes up and down."""
     return BASE.override(
         {
-            "optimizer.lr": 0.4,
+            "optimizer.lr": 0.8,
             "schedule.name": "constant",
             "training.epochs": epochs,
             "training.checkpoint": checkpoint,
@@ -537,7 +535,6 @@ def test_a_cancelled_run_is_broken_off_and_the_next_goes_on():
     found = [next(training), training.send(None), training.send(frozenset("ac"))]
     found += list(training)
     assert [type(e) for e in found if e.run == "a"] == [Started, EpochEnd, Failed]
-    assert [(e.kind, e.seq) for e in found if e.run == "a"][-1:] == [("cancelled", 2)] if False else True
     last = [e for e in found if e.run == "a"][-1]
     assert (last.kind, last.seq) == ("cancelled", 2)
     assert isinstance([e for e in found if e.run == "b"][-1], Finished)

@@ -7,7 +7,8 @@
   const NARROW = 520;
   const PRINTED = { small: 325, whole: 670 }; // px on A4 with the style sheet's margins
   let printing = false;
-  const drawn = new Map(); // element → its figure as it was sent
+  const drawn = new Set();
+  let specs = {}; // id → figure as it was sent
 
   // --- figures -------------------------------------------------------------------------------------------------------
 
@@ -58,10 +59,9 @@
   };
 
   const draw = (element) => {
-    const spec = drawn.get(element) ?? JSON.parse(read(`${element.id}-data`));
     const again = drawn.has(element);
-    drawn.set(element, spec);
-    const { data, layout } = fitted(element, spec);
+    drawn.add(element);
+    const { data, layout } = fitted(element, specs[element.id]);
     const config = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
     globalThis.Plotly[again ? "react" : "newPlot"](element, data, layout, config);
     element.dataset.drawn = "";
@@ -74,7 +74,8 @@
     return new Response(stream).text();
   };
 
-  const library = async () => {
+  const unpack = async () => {
+    specs = JSON.parse(await inflate("figures"));
     const script = document.createElement("script");
     script.textContent = await inflate("library");
     document.head.append(script);
@@ -103,7 +104,7 @@
     for (const element of figures) observer.observe(element);
   };
 
-  const redraw = () => [...drawn.keys()].forEach((element) => element.clientWidth && draw(element));
+  const redraw = () => [...drawn].forEach((element) => element.clientWidth && draw(element));
 
   let width = innerWidth;
   let timer = 0;
@@ -136,7 +137,7 @@
   addEventListener("afterprint", fromPaper);
 
   if (typeof DecompressionStream === "undefined") excuse("it cannot inflate gzip");
-  else library().then(watch, (error) => excuse(error.message));
+  else unpack().then(watch, (error) => excuse(error.message));
 
   // --- tables --------------------------------------------------------------------------------------------------------
 
