@@ -299,7 +299,7 @@ def _setting(factor: str, level: Any) -> str:
         return _listed([_setting(path, value) for path, value in level.items()])
     if level is None or level == "null":
         return f"no {_name(factor)}"
-    if isinstance(level, bool) or level in {"true", "false"}:
+    if isinstance(level, bool) or (isinstance(level, str) and level in {"true", "false"}):
         return f"{_name(factor)} {'on' if level in {True, 'true'} else 'off'}"
     return f"{_name(factor)} {level:g}" if isinstance(level, float) else f"{_name(factor)} {level}"
 

@@ -102,7 +102,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
                         showlegend=False,
                     )
                 )
-    layout = _layout(80 + 28 * len(shown) + 10 * sum("<br>" in n for n in names))
+    layout = _layout(80 + 28 * len(shown) + 12 * sum(name.count("<br>") for name in names))
     unit = f"effect, {axis.unit}" if axis.unit else "effect"
     _axis(
         layout,
@@ -183,9 +183,9 @@ def response(found: Response) -> go.Figure:
             **hovered,
         )
     )
-    layout = _layout(340 if along else 90 + 36 * len(found.levels))
     notes = [f"<br>{_text(level.trouble)}" if level.trouble else "" for level in found.levels]
     names = [_wrap(level.text) + note for level, note in zip(found.levels, notes, strict=True)]
+    layout = _layout(340 if along else 90 + 36 * len(names) + 12 * sum(name.count("<br>") for name in names))
     ends = [v for _, level in means for v in (level.mean, *(d for _, d in level.dots)) if v is not None]
     ends += found.band or ()
     pad = 0.06 * (max(ends) - min(ends)) or 1e-9

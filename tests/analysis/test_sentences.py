@@ -223,6 +223,8 @@ def test_accuracies_in_percent_stay_in_percent():
         ("augment.flip", True, "Flip on"),
         ("augment.flip", False, "Flip off"),
         ("augment", None, "No augment"),
+        ("model.hidden", [500, 50], "Hidden [500, 50]"),
+        ("model.hidden", [], "Hidden []"),
         ("model", {"name": "cnn", "depth": 3}, "Model cnn"),
         ("both", {"model.width": 32, "optimizer.lr": 0.1}, "Width 32 and learning rate 0.1"),
         (None, None, "arm"),
