@@ -387,6 +387,11 @@ def show(value: Any) -> str:
 def brief(value: Any) -> str:
     """A value in a message: as in `show`, but a whole float keeps its point, and a long one is cut."""
     text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else show(value)
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """What a message quotes is for recognising, not for reading: no more than a line of it."""
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -482,7 +487,7 @@ def _unknown(block: Mapping[str, Any], path: list[str], leaves: Iterable[str] = 
     """Raise for the last of `path`, which is no key of `block`."""
     known = [leaf for leaf in leaves if leaf.rpartition(".")[2] == path[-1]] if len(path) == 1 else []
     raise StudyError(
-        f"unknown key {path[-1]!r}",
+        f"unknown key {cut(path[-1])!r}",
         place=".".join(path),
         hint=f"did you mean {known[0]!r}?" if known else nearest(path[-1], block) or "this block has no keys",
     )
@@ -502,7 +507,7 @@ def _plain(value: Any, path: tuple[str, ...], place: Callable[[str], str]) -> No
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if not isinstance(name, str) or "." in name or not name:
-                raise StudyError(f"the key {name!r} is not a plain name without dots", place=where)
+                raise StudyError(f"the key {cut(str(name))!r} is not a plain name without dots", place=where)
             _plain(inner, (*path, name), place)
     elif isinstance(value, list):
         for inner in value:
@@ -525,7 +530,7 @@ def _readable(
     kind, got = first["type"], first["input"]
     message, hint = first["msg"], None
     if kind in {"extra_forbidden", "invalid_key"}:
-        message, hint = f"unknown key {path[-1]!r}", nearest(str(path[-1]), fields)
+        message, hint = f"unknown key {cut(str(path[-1]))!r}", nearest(str(path[-1]), fields)
     elif kind == "union_tag_invalid":
         named = got["name"]
         message = f"unknown name {brief(named)!r}"

@@ -21,7 +21,7 @@ from ablate.config import FreeConfig, RunConfig, brief, code_digest, key, show
 from ablate.data.augment import Augment
 from ablate.errors import StudyError
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 TREE = {
     "data": {"name": "digits", "validation": 0.2, "subset": 600},

@@ -131,10 +131,10 @@ def over_fitting(curves: Curves) -> Diagnosis | None:
     turn = int(np.nanargmin(mean)) if np.isfinite(mean).any() else mean.size - 1
     if turn >= mean.size - 1:
         return None
-    falls = _mean(_smooth(train))
-    if not falls[-1] < falls[turn]:
+    falls, lowest = _mean(_smooth(train)), float(mean[turn])
+    # Below the best of validation too: a network that drifts without having learned anything does not over-fit.
+    if not falls[-1] < min(falls[turn], lowest):
         return None
-    lowest = float(mean[turn])
     positive = bool((val[np.isfinite(val)] > 0).all())
     heights = np.log(val) if positive else val / abs(lowest or 1.0)
     smooth = _smooth(heights)
@@ -237,8 +237,10 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
     gain = _last(values) - values[:, -1 - span]
     mean = _mean(values)
     size = _average(gain)
-    # Without the last epoch, where the smoothed curve lags behind a steady rise.
-    noise = max(2.0 * _standard_error(gain), 3.0 * _flicker(values, slice(epochs // 2, -1)))
+    noise = 2.0 * _standard_error(gain)
+    if np.isfinite(gain).sum() < 3:
+        # Too few seeds to tell by. Without the last epoch, where the smoothed curve lags behind a steady rise.
+        noise = max(noise, 3.0 * _flicker(values, slice(epochs // 2, -1)))
     if not (size >= worth and size > noise and mean[-1] >= max(mean[np.isfinite(mean)])):
         return None
     last = "the last epoch" if span == 1 else f"the last {span} epochs"

@@ -907,7 +907,7 @@ def _warnings(
     noises = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
     typical = float(np.median(noises)) if len(noises) >= 3 else math.inf
     said += [
-        f"{name}: its differences spread {reading.noise / typical:.1f} times as much as the typical arm's."
+        f"{name}: from seed to seed its differences vary {reading.noise / typical:.1f} times as much as the typical arm's."
         for name, reading in zip(names, readings, strict=True)
         if reading.noise is not None and 0 < NOISY * typical < reading.noise
     ]
@@ -916,8 +916,8 @@ def _warnings(
     open_still = any(_open(r) and r.lo is not None for r in readings)
     if open_still and analysis.detectable is not None and analysis.detectable > rules.margin:
         said.append(
-            f"The margin is out of reach: with this noise the declared seeds detect about {analysis.detectable:.2g}, "
-            f"not {rules.margin:g}."
+            "The margin is out of reach: with this noise the declared seeds detect differences of about "
+            f"{analysis.detectable:.2g}, and the margin is {rules.margin:g}."
         )
     said += _mixture_warnings(replicates)
     if rules.factorial:

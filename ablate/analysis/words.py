@@ -92,7 +92,13 @@ def headline(analysis: Analysis) -> str:
     if best is not None:
         gain = _number(best.effect or 0.0, *_rounding(best, rules), sign=True)
         top = f", the best being {_lowered(label(best.arm, rules))} with {gain}{_unit(best, rules)}"
-    whole = f"Of {len(items)} {kind}{'' if len(items) == 1 else 's'}, {_listed(parts)}{top}"
+    [(common, _)] = counts.most_common(1)
+    if len(items) == 1:
+        whole = f"The only {kind} {_COUNTED[common][0]}{top.replace(', the best being ', ': ')}"
+    elif len(counts) == 1:
+        whole = f"{'Both' if len(items) == 2 else f'All {len(items)}'} {kind}s {_COUNTED[common][1]}{top}"
+    else:
+        whole = f"Of {len(items)} {kind}s, {_listed(parts)}{top}"
     return f"{whole}{' (provisional: the first look is not complete)' if analysis.provisional else ''}."
 
 
@@ -164,8 +170,8 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
 def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
     """What limits or extends the verdict: what is real, what is ruled out, what certainty would cost."""
     said = []
-    decimals, factor = _rounding(item, rules)
-    margin = _number(rules.margin, decimals, factor) + _unit(item, rules, named=False)
+    factor = _rounding(item, rules)[1]
+    margin = _number(rules.margin, _decimals(rules.margin * factor), factor) + _unit(item, rules, named=False)
     if item.real:
         said.append(f"the effect is real, but below the margin of {margin}")
     if item.ruled_out is not None:
@@ -184,10 +190,12 @@ def _price(price: MoreSeeds) -> str:
         return "no number of seeds up to 999 gives it an even chance of a verdict"
     said = f"even chance of a verdict by {price.n50} seeds"
     said += f", 80 % by {price.n80}" if price.n80 is not None else ""
-    said += f", by about {price.n_any} whatever the effect" if price.n_any is not None else ""
-    longest = price.seconds80 if price.seconds80 is not None else price.seconds50
-    at = price.n80 if price.seconds80 is not None else price.n50
-    return said + (f" ({duration(longest)} of device time to {at})" if longest is not None else "")
+    dearest = price.seconds50 if price.n80 is None else price.seconds80
+    said += f" ({duration(dearest)} of device time)" if dearest is not None else ""
+    # N_any takes the noise as it was seen, the chances do not: it may come out first, and then says nothing more.
+    if price.n_any is not None and price.n_any > (price.n80 or price.n50):
+        said += f", by about {price.n_any} whatever the effect"
+    return said
 
 
 _SAID = {

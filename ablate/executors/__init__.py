@@ -3,10 +3,12 @@
 `inline` runs in this process, `local` in a process per device slot. Both keep the same contract, and one test suite holds
 them to it:
 
-- the events of an attempt arrive in order, and the last is Finished or Failed, whatever happens to the process;
+- the events of an attempt arrive in order, and the last is Finished or Failed, whatever happens to the process; an event
+  out of order, or of no run of the bundle, is not passed on but ends the training as failed (`stream` sees to it);
 - `submit` takes a free slot only; a slot is free again once every run of its bundle has had its last event;
 - `cancel` breaks a run off at its next event, which becomes Failed("cancelled");
-- leaving the context ends what still runs and yields nothing more.
+- what a training prints goes to stderr: stdout is for results;
+- leaving the context ends what still runs, with all that it started, and yields nothing more.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, show
+from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, cut, show
 from ablate.errors import StudyError, nearest
 
 MOST_BYTES = 200_000
@@ -98,8 +98,8 @@ class _Document:
         parts = tuple(path.split(".")) if path else ()
         for line_of in (parts[:length] for length in range(len(parts), -1, -1)):
             if line_of in self.lines:
-                return f"{self.source}:{self.lines[line_of]}" + (f": {path}" if path else "")
-        return f"{self.source}: {path}" if path else self.source
+                return f"{self.source}:{self.lines[line_of]}" + (f": {cut(path)}" if path else "")
+        return f"{self.source}: {cut(path)}" if path else self.source
 
 
 class _Loader(yaml.SafeLoader):
@@ -160,7 +160,9 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     for name in values:
         if name not in _KEYS:
             raise StudyError(
-                f"unknown key {name!r}", place=document.place(str(name)), hint=nearest(str(name), _KEYS)
+                f"unknown key {cut(str(name))!r}",
+                place=document.place(str(name)),
+                hint=nearest(str(name), _KEYS),
             )
     for name in ("study", "margin", "baseline", "factors"):
         if values.get(name) is None:
@@ -175,7 +177,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         )
     if not _NAME.match(name):
         raise StudyError(
-            f"{brief(name)!r} cannot name a study",
+            f"{cut(name)!r} cannot name a study",
             place=document.place("study"),
             hint="use up to 100 letters, digits, `-`, `_` and `.`, beginning with a letter or digit: it names files",
         )
@@ -186,7 +188,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     design = _typed(document, values, "design", str, "one-at-a-time")
     if design not in DESIGNS:
         raise StudyError(
-            f"{design!r} is not a design", place=document.place("design"), hint=nearest(design, DESIGNS)
+            f"{cut(design)!r} is not a design", place=document.place("design"), hint=nearest(design, DESIGNS)
         )
     if design == "leave-one-out":
         for factor in factors:
@@ -210,7 +212,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     )
     if direction not in ("maximize", "minimize"):
         raise StudyError(
-            f"{direction!r} is not a direction",
+            f"{cut(direction)!r} is not a direction",
             place=document.place("direction"),
             hint=nearest(direction, ("maximize", "minimize")),
         )
@@ -266,7 +268,7 @@ def _load(text: str, source: str) -> _Document:
                 name = str(key_node.value)
                 if name in seen and key_node.tag != "tag:yaml.org,2002:merge":
                     raise StudyError(
-                        f"the key {brief(name)!r} stands here twice (first on line {seen[name]})",
+                        f"the key {cut(name)!r} stands here twice (first on line {seen[name]})",
                         place=f"{source}:{line}",
                     )
                 seen[name] = line
@@ -341,7 +343,7 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
     if train is not None:
         if not re.match(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z", train):
             raise StudyError(
-                f"{train!r} does not name a function",
+                f"{cut(train)!r} does not name a function",
                 place=document.place("train"),
                 hint="write `package.module:function`",
             )
@@ -353,7 +355,9 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise StudyError(
-                f"{text!r} is not `path=value`", place="--set", hint="for example --set training.epochs=5"
+                f"{cut(text)!r} is not `path=value`",
+                place="--set",
+                hint="for example --set training.epochs=5",
             )
         if path in _KEYS and path != "baseline":
             raise StudyError(
@@ -365,7 +369,7 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
     try:
         return config.override(changes) if changes else config
     except StudyError as error:
-        raise StudyError(error.message, place=f"--set {error.place}", hint=error.hint) from None
+        raise StudyError(error.message, place=f"--set {cut(error.place or '')}", hint=error.hint) from None
 
 
 def _value(path: str, text: str) -> Any:
@@ -374,8 +378,8 @@ def _value(path: str, text: str) -> Any:
         return _load(text, "").values if text.strip() else ""
     except StudyError as error:
         raise StudyError(
-            f"{brief(text)!r} {error.message}",
-            place=f"--set {path}",
+            f"{cut(text)!r} {error.message}",
+            place=f"--set {cut(path)}",
             hint="quote what YAML would take for something else: --set \"data.root='#1'\"",
         ) from None
 
@@ -385,17 +389,19 @@ def _metric(document: _Document, values: Mapping[str, Any], train: str | None) -
     place = document.place("metric")
     if metric.startswith("test/"):
         raise StudyError(
-            f"{metric!r} would choose arms by the test set",
+            f"{cut(metric)!r} would choose arms by the test set",
             place=place,
             hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
         )
     if train is None and metric not in METRICS:
         raise StudyError(
-            f"{metric!r} is not a metric of the built-in training", place=place, hint=nearest(metric, METRICS)
+            f"{cut(metric)!r} is not a metric of the built-in training",
+            place=place,
+            hint=nearest(metric, METRICS),
         )
     if not re.match(r"[\w\-. :/]+\Z", metric):
         raise StudyError(
-            f"{metric!r} cannot name a metric", place=place, hint="use letters, digits and - . : / _"
+            f"{cut(metric)!r} cannot name a metric", place=place, hint="use letters, digits and - . : / _"
         )
     return metric
 
@@ -406,7 +412,9 @@ def _looks(document: _Document, seeds: Any) -> tuple[int, ...]:
         for name in seeds:
             if name not in ("initial", "max"):
                 raise StudyError(
-                    f"unknown key {name!r}", place=place, hint=nearest(str(name), ("initial", "max"))
+                    f"unknown key {cut(str(name))!r}",
+                    place=place,
+                    hint=nearest(str(name), ("initial", "max")),
                 )
         counts = [seeds.get("initial"), seeds.get("max")]
         if None in counts:
@@ -448,7 +456,7 @@ def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Facto
                 )
             if "." in name:
                 raise StudyError(
-                    f"{name!r} names paths that change together: use a name without dots", place=place
+                    f"{cut(name)!r} names paths that change together: use a name without dots", place=place
                 )
             columns = levels["zip"]
             for path, column in columns.items():

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+MOST_NUMBERED = 40
+
 
 def confusion_matrix(
     truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int
@@ -51,15 +53,19 @@ def _ratio(
 
 
 def confusion_svg(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """A confusion matrix as a picture: rows are the truth; each row is shaded by its share."""
-    cell, left, top = 36, 110, 110
+    """A confusion matrix as a picture: rows are the truth; each row is shaded by its share.
+
+    Of many classes only the shades: a thousand of them would make a million numbers that nobody can read.
+    """
+    numbers = len(classes) <= MOST_NUMBERED
+    cell, left, top = (36 if numbers else 12), 110, 110
     side = cell * len(classes)
     shares = _ratio(
         confusion.astype(np.float64), confusion.sum(axis=1, keepdims=True).repeat(len(classes), 1)
     )
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + side + 10}" height="{top + side + 10}" '
-        'font-family="sans-serif" font-size="11">'
+        f'font-family="sans-serif" font-size="{11 if numbers else 10}">'
         '<rect width="100%" height="100%" fill="white"/>'
         f'<text x="{left + side / 2}" y="14" text-anchor="middle">predicted</text>'
         f'<text transform="translate(12 {top + side / 2}) rotate(-90)" text-anchor="middle">truth</text>'
@@ -70,12 +76,15 @@ def confusion_svg(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) ->
         label = html.escape(name)
         parts.append(f'<text x="{left - 6}" y="{top + at + 4}" text-anchor="end">{label}</text>')
         parts.append(f'<text transform="translate({left + at + 4} {top - 6}) rotate(-60)">{label}</text>')
-        for j in range(len(classes)):
+        for j in range(len(classes)) if numbers else np.flatnonzero(confusion[i]):
             share = shares[i, j]
             parts.append(
                 f'<rect x="{left + j * cell}" y="{top + i * cell}" width="{cell - 1}" height="{cell - 1}" '
                 f'fill="#1f5fa8" fill-opacity="{share:.3f}"/>'
-                f'<text x="{left + j * cell + cell / 2}" y="{top + i * cell + cell / 2 + 4}" text-anchor="middle" '
-                f'fill="{"white" if share > 0.5 else "#333"}">{confusion[i, j]}</text>'
             )
+            if numbers:
+                parts.append(
+                    f'<text x="{left + j * cell + cell / 2}" y="{top + i * cell + cell / 2 + 4}" '
+                    f'text-anchor="middle" fill="{"white" if share > 0.5 else "#333"}">{confusion[i, j]}</text>'
+                )
     return "".join(parts) + "</svg>"

@@ -75,8 +75,7 @@ def test_inconclusive_says_what_is_ruled_out_and_what_certainty_costs():
     assert re.fullmatch(
         r"Width 128 is inconclusive: \+0\.2 points \(−0\.4 to 0\.8, 5 seeds\); "
         r"a loss of 0\.5 points or more is ruled out; "
-        r"even chance of a verdict by \d+ seeds, 80 % by \d+, by about \d+ whatever the effect "
-        r"\(\d+ (s|min) of device time to \d+\)\.",
+        r"even chance of a verdict by \d+ seeds, 80 % by \d+ \(\d+ (s|min) of device time\)\.",
         said,
     )
 
@@ -93,9 +92,10 @@ def test_inconclusive_with_a_gain_ruled_out():
         (MoreSeeds(40, 80, None), "even chance of a verdict by 40 seeds, 80 % by 80."),
         (
             MoreSeeds(40, 80, 120, seconds50=60.0, seconds80=7200.0, seconds_any=9000.0),
-            "by about 120 whatever the effect (2.0 h of device time to 80).",
+            "80 % by 80 (2.0 h of device time), by about 120 whatever the effect.",
         ),
-        (MoreSeeds(40, None, None, seconds50=60.0), "(60 s of device time to 40)"),
+        (MoreSeeds(40, None, None, seconds50=60.0), "by 40 seeds (60 s of device time)."),
+        (MoreSeeds(40, 80, 70), "even chance of a verdict by 40 seeds, 80 % by 80."),
     ],
 )
 def test_the_price_of_certainty_in_words(price, said):
@@ -145,6 +145,13 @@ def test_hurts_although_some_runs_diverged():
     said = read(frame)
     assert said.startswith("Width 128 clearly hurts: −2.0 points")
     assert said.endswith("it diverged in 1 of 5 runs.")
+
+
+def test_what_the_verdict_and_its_cost_say_already_is_not_said_again():
+    slow = Diagnosis("too-slow-for-its-gain", "gains too little for its compute")
+    gained, lost = accuracies([0.2, 1.3, 0.9, 1.2, 0.6]), accuracies([-0.2, -1.3, -0.9, -1.2, -0.6])
+    assert read(gained, fit=(slow,)).endswith("; it gains too little for its compute.")
+    assert "too little" not in read(lost, fit=(slow,))
 
 
 def test_not_independent():
@@ -270,6 +277,13 @@ def test_the_headline_counts_verdicts_and_names_the_best():
     assert headline(judge(plan, replicates(V3))) == (
         "Of 5 arms, 1 helps, 1 makes no practical difference and 3 are inconclusive, "
         "the best being A with +1.00 in score."
+    )
+    none = rules("BCE", looks=(5,))
+    assert (
+        headline(judge(none, replicates(dict.fromkeys("BCE", V3["C"])))) == "All 3 arms are inconclusive."
+    )
+    assert headline(judge(rules("A", looks=(5,)), replicates({"A": V3["A"]}))) == (
+        "The only arm helps: A with +1.00 in score."
     )
     early = headline(judge(plan, drop(replicates(V3), "A", 4)))
     assert early.endswith("(provisional: the first look is not complete).")

@@ -492,7 +492,7 @@ def test_a_margin_below_two_steps_of_the_metric_is_a_warning():
 
 def test_an_arm_much_noisier_than_the_others_is_named():
     assert any(
-        w.startswith("D: its differences spread 3.4 times")
+        w.startswith("D: from seed to seed its differences vary 3.4 times")
         for w in judge(rules("ABCDE"), replicates(V3)).warnings
     )
 

@@ -236,6 +236,12 @@ def test_the_list_has_every_model_with_parameters_and_flops():
     assert json.loads(json.dumps(table.listing_json(rows)))[3]["parameters"] == 62_006
 
 
+def test_the_page_on_networks_gives_the_same_figures():
+    page = (STUDIES.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, made, _ in table.listing():
+        assert f"| `{name}` | {made.parameters:,} | {made.flops:,} |" in page
+
+
 def test_the_list_says_which_models_cannot_take_an_image():
     found = {row["model"]: row for row in table.listing_json(table.listing((1, 8, 8)))}
     assert "shrinks" in found["what_worked"]["error"]

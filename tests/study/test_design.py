@@ -14,7 +14,7 @@ from ablate.errors import StudyError
 from ablate.study import design, spec
 from ablate.study.design import Data
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 BASE = """\
 study: some

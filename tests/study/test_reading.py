@@ -12,7 +12,7 @@ from ablate.config import FreeConfig, RunConfig
 from ablate.errors import StudyError
 from ablate.study import spec
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 SHORT = """\
 study: width

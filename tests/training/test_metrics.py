@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 
 from ablate.training import metrics
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -68,3 +68,15 @@ def test_the_picture_shows_every_count_and_names_that_are_escaped():
         r.get("fill-opacity") for r in root.iter("{http://www.w3.org/2000/svg}rect") if r.get("fill-opacity")
     ]
     assert shades == ["0.846", "0.154", "0.000", "1.000"], "each row by its share"
+
+
+def test_a_picture_of_many_classes_is_shades_alone_and_stays_small():
+    classes = 300
+    confusion = np.diag(np.full(classes, 50))
+    confusion[7, 9] = 3
+    picture = metrics.confusion_svg(confusion, tuple(f"class {i}" for i in range(classes)))
+    root = ET.fromstring(picture)
+    shaded = [r for r in root.iter("{http://www.w3.org/2000/svg}rect") if r.get("fill-opacity")]
+    assert len(shaded) == classes + 1
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}text"))) == 2 * classes + 2
+    assert len(picture) < 150_000
