@@ -122,7 +122,8 @@ class LocalExecutor:
         self._training = training
         self.slots = slots
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["torch"])
+        # torch's optimizers import the second when the first of them is made, which would take every worker seconds.
+        self._context.set_forkserver_preload(["torch", "torch._dynamo"])
         self._workers: dict[str, _Worker] = {}
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
