@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ablate.report import Material
     from ablate.scheduling.coordinate import Observer, Options, Outcome
     from ablate.study.design import Data, Plan
-    from ablate.study.forecast import RunCost
     from ablate.study.spec import Study
     from ablate.tracking.store import Store
 
@@ -33,9 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-DISAGREEMENT = 0.05
-"""Share of validation images on which two trainings of one network are taken to disagree while nothing is known."""
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -113,19 +109,26 @@ def plan(
     devices: Devices = "auto",
     workers: Workers = None,
     runs_per_device: PerDevice = 1,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what a study would cost and what it could see, by training a little of each arm."""
     from ablate import console
+    from ablate.executors.local import LocalExecutor
+    from ablate.scheduling import outlook
     from ablate.study import design, spec
     from ablate.tracking.store import here
+    from ablate.training.start import probe
 
     read = spec.read(study, sets=sets or (), seeds=seeds)
     made = design.plan(read, _data)
-    slots = _slots(devices, workers, runs_per_device)
-    store = here()
-    costs = _costs(made, store, slots[0].device)
-    noise, source = _noise(made, store)
-    console.out.print(console.forecast(made, costs, len(slots), noise, source))
+    measuring = LocalExecutor(probe, _slots(devices, workers, runs_per_device))
+    found = outlook.outlook(made, here(), measuring)
+    if json:
+        import json as json_module
+
+        print(json_module.dumps(outlook.to_json(found), indent=1))
+    else:
+        console.out.print(console.outlook(found))
 
 
 @app.command("top-up")
@@ -380,11 +383,12 @@ def _dry_run(study: Study, store: Store) -> None:
 
     def known(config: Config) -> Data:
         if isinstance(config, RunConfig) and datasets.fingerprint(config.data) is None:
-            return design.Data(fingerprint="unknown")
+            # Two arms on two data sets that are both unknown are not the same run.
+            return design.Data(fingerprint=f"unknown: {config.data!r}")
         return _data(config)
 
     made = design.plan(study, known)
-    prepared = all(data.fingerprint != "unknown" for data in made.data.values())
+    prepared = all(not data.fingerprint.startswith("unknown") for data in made.data.values())
     runs = list(made.replicates(made.names, range(study.looks[-1])))
     done = None
     if prepared:
@@ -544,66 +548,6 @@ def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
         _say(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
     if outcome.failed or outcome.analysis.error:
         raise typer.Exit(SOME_FAILED)
-
-
-def _costs(plan: Plan, store: Store, device: str) -> dict[str, RunCost]:
-    """What a run of each arm costs: as the store remembers it, else as a little training of it shows."""
-    import statistics
-
-    from ablate.config import RunConfig
-    from ablate.study.forecast import RunCost
-    from ablate.tracking import read
-
-    found: dict[str, RunCost] = {}
-    probed: dict[str, RunCost] = {}
-    for arm in plan.arms:
-        seeds = [plan.run(arm.name, i) for i in range(plan.study.looks[-1])]
-        before = read.seconds(store, [run.key for run in seeds])
-        if before:
-            found[arm.name] = RunCost(statistics.median(before))
-    for arm in plan.arms:
-        config, data = arm.config, plan.data[arm.name]
-        if not isinstance(config, RunConfig):
-            found.setdefault(arm.name, RunCost())
-            continue
-        if arm.name in found and len(found) == len(plan.arms):
-            continue
-        # Rates and schedules cost nothing: arms that differ in them alone are measured once.
-        alike = repr((config.data, config.model, config.augment, config.training, config.optimizer.name))
-        if alike not in probed:
-            from ablate.training import probe
-
-            sizes = (data.train, data.validation, data.test)
-            probed[alike] = RunCost(**probe.run_seconds(config, sizes, len(data.classes), device))
-        known = found.get(arm.name)
-        found[arm.name] = replace(probed[alike], seconds=known.seconds) if known else probed[alike]
-    return found
-
-
-def _noise(plan: Plan, store: Store) -> tuple[float | None, str]:
-    """SD of a paired difference to be expected, and where that figure comes from."""
-    import numpy as np
-
-    from ablate.analysis import judge, power
-    from ablate.analysis import plan as recorded_plan
-    from ablate.tracking import read
-
-    record = plan.record()
-    replicates, _ = read.frames(store, record)
-    if len(replicates):
-        noise = judge(recorded_plan.rules(record), replicates).noise
-        if noise is not None:
-            return noise, "from this study's own runs so far"
-    values = read.baseline_values(store, plan.arms[0].config.tree(), plan.study.metric)
-    noise = power.assumed_noise(np.asarray(values))
-    if noise is not None:
-        return noise, f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing"
-    images = plan.data[plan.reference].validation
-    if plan.study.metric == "val/accuracy" and images:
-        return (DISAGREEMENT / images) ** 0.5, (
-            f"assumed: two trainings disagree on {DISAGREEMENT:.0%} of the {images:,} validation images"
-        )
-    return None, "unknown: no earlier runs of this baseline"
 
 
 def _recover(store: Store) -> None:

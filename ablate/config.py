@@ -205,9 +205,10 @@ class RunConfig(Block):
             if inner is tree and last not in tree:
                 _unknown(tree, [last], self.flatten())
             if len(outer) == 1 and last == "name" and inner.get("name", value) != value:
-                tree[outer[0]] = {f: inner[f] for f in _shared_fields(outer[0]) if f in inner} | {
-                    "name": value
-                }
+                # A learning rate or a dropout means another thing in another optimizer or network: defaults hold there.
+                # How the images are drawn and split means the same for any data set.
+                kept = {f: inner[f] for f in datasets.Data.model_fields} if outer == ["data"] else {}
+                tree[outer[0]] = kept | {"name": value}
             else:
                 # Whether the block has such a field depends on its name, so validation finds out.
                 inner[last] = value
@@ -258,15 +259,6 @@ def _with_what_they_import(folder: Path, *modules: str) -> list[Path]:
             if module.startswith(f"ablate.{folder.name}.")
         ]
     return sorted(found)
-
-
-def _shared_fields(block: str) -> frozenset[str]:
-    """Fields that every member of a block's union has: they survive a change of `name`."""
-    annotation: Any = RunConfig.model_fields[block].annotation
-    members = [m for m in get_args(annotation) if isinstance(m, type) and issubclass(m, BaseModel)] or [
-        annotation
-    ]
-    return frozenset.intersection(*(frozenset(m.model_fields) for m in members)) - {"name"}
 
 
 # --- the user's own training ------------------------------------------------------------------------------------

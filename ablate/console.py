@@ -21,8 +21,8 @@ from ablate.scheduling.coordinate import Observer
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
     from ablate.executors import Slot
+    from ablate.scheduling.outlook import Outlook
     from ablate.study.design import Plan, Run
-    from ablate.study.forecast import RunCost
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -231,18 +231,15 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     return table
 
 
-def forecast(
-    plan: Plan, costs: Mapping[str, RunCost], slots: int, noise: float | None, source: str
-) -> RenderableType:
+def outlook(found: Outlook) -> RenderableType:
     """What a plan costs and what it can see."""
-    from ablate.analysis import plan as recorded_plan
-    from ablate.analysis import power
+    from ablate.analysis.intervals import ENOUGH_PAIRS
+    from ablate.analysis.plan import rules
     from ablate.analysis.words import scale
-    from ablate.study.forecast import forecast as add_up
 
-    cost = add_up(plan, costs, slots)
-    rules = recorded_plan.rules(plan.record())
-    said = scale(rules)
+    plan, cost = found.plan, found.cost
+    said = scale(rules(plan.record()))
+    unit = f" {said.unit}" if said.unit else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
     for title in ("parameters", "MFLOP an image", "a run", "runs", "in all"):
@@ -260,44 +257,33 @@ def forecast(
                 None if arm.seconds is None else arm.seconds * arm.most,
             ),
         )
-    looks = rules.schedule()
+    runs = str(cost.runs_first) + (f"–{cost.runs_most}" if cost.runs_most > cost.runs_first else "")
     lines: list[RenderableType] = [table, Text("")]
-    total = f"{len(cost.arms)} arms, {cost.runs_first}" + (
-        f"–{cost.runs_most}" if cost.runs_most > cost.runs_first else ""
-    )
-    lines.append(Text(f"{total} runs on {slots} slots: about {_span(cost.first, cost.most)}"))
-    if noise is None:
-        effect = power.detectable(rules.k, looks[-1].pairs, looks[-1].alpha)
+    slots = f"{found.slots} slot{'' if found.slots == 1 else 's'}"
+    lines.append(Text(f"{len(cost.arms)} arms, {runs} runs on {slots}: about {_span(cost.first, cost.most)}"))
+    sd = found.noise.sd
+    if sd is None:
+        lines.append(Text(f"noise of a paired difference {found.noise.source}"))
+    else:
         lines.append(
-            Text(
-                f"noise {source}; {looks[-1].pairs} seeds detect about {effect:.2f} SDs of a paired difference"
-            )
+            Text(f"noise of a paired difference: {sd * said.factor:.2g}{unit} ({found.noise.source})")
         )
-        return Group(*lines)
-    lines.append(
-        Text(
-            f"noise of a paired difference: {noise * said.factor:.2g} {said.unit} ({source})".replace(
-                "  ", " "
+    for reach, in_sds in zip(found.reaches, found.in_sds, strict=True):
+        seeds = f"{reach.pairs} seed{'' if reach.pairs == 1 else 's'}"
+        if reach.pairs < ENOUGH_PAIRS:
+            lines.append(
+                Text(f"{seeds} give no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
             )
-        )
-    )
-    for look in looks:
-        if look.pairs < 3:
-            lines.append(Text(f"{look.pairs} seeds give no interval: at least 3 are needed", style="yellow"))
-            continue
-        reach = power.reach(rules.k, look.pairs, look.alpha, noise=noise, margin=plan.study.margin)
-        text = f"{look.pairs} seeds detect about {reach.effect * said.factor:.2g} {said.unit} with 80 % power"
-        lines.append(
-            Text(
-                text
-                + (
-                    ""
-                    if reach.within
-                    else f"; the margin of {plan.study.margin * said.factor:g} is out of reach"
-                ),
-                style="" if reach.within else "yellow",
+        elif sd is None:
+            lines.append(
+                Text(f"{seeds} detect about {in_sds:.2f} SDs of a paired difference with 80 % power")
             )
-        )
+        else:
+            text = f"{seeds} detect about {reach.effect * said.factor:.2g}{unit} with 80 % power"
+            missed = f"; the margin of {plan.study.margin * said.factor:g} is out of reach"
+            lines.append(
+                Text(text if reach.within else text + missed, style="" if reach.within else "yellow")
+            )
     if plan.resolution and plan.study.margin < 2 * plan.resolution:
         lines.append(
             Text(

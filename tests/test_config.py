@@ -684,3 +684,10 @@ def test_a_module_without_source_counts_byte_by_byte(users_folder):
     name = f"own_compiled_for_config{''.join(Path(compiled.__file__).suffixes)}"
     shutil.copy(compiled.__file__, users_folder / name)
     assert FreeConfig.parse("own_compiled_for_config:fit", {}).code()
+
+
+def test_another_optimizer_by_name_alone_starts_from_its_own_defaults():
+    config = RunConfig.parse(
+        {"data": {"name": "digits"}, "model": {"name": "cnn"}, "optimizer": {"name": "sgd", "lr": 0.05}}
+    )
+    assert config.override({"optimizer.name": "adam"}).get("optimizer.lr") == 1e-3

@@ -20,9 +20,19 @@ class ArmCost:
     most: int
 
 
+STARTING = 4.0
+"""Seconds until workers are ready, where that was not measured."""
+
+AROUND = 1.5
+"""Opening MLflow and Optuna, judging and closing take this many times as long as starting the workers."""
+
+RECORDING = 0.15
+"""Seconds that the record of one run takes the coordinating process, which shares the machine with the workers."""
+
+
 @dataclass(frozen=True)
 class Forecast:
-    """first, most: seconds of wall-clock time on all slots, to the first and to the last look; None where unknown."""
+    """first, most: seconds from the command to its end on all slots, to the first and to the last look; None where unknown."""
 
     arms: tuple[ArmCost, ...]
     runs_first: int
@@ -40,11 +50,11 @@ class RunCost:
     flops: int | None = None
 
 
-def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int) -> Forecast:
+def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: float | None = None) -> Forecast:
     """Add up a plan's cost from what one run of each arm costs, on so many slots that never idle.
 
     costs: by arm; the noise floor costs what the reference does. Winners confirmed on fresh seeds come on top of `most`
-    as one more round of two arms.
+    as one more round of two arms. starting: measured seconds until workers were ready.
     """
     looks = plan.study.looks
     arms = []
@@ -55,14 +65,17 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int) -> Forecast:
     known = all(arm.seconds is not None for arm in arms)
     dearest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
 
-    def wall(per_arm: int, extra: float = 0.0) -> float | None:
-        total = sum((arm.seconds or 0.0) * per_arm for arm in arms) + extra
-        return max(total / slots, dearest) if known else None
+    around = (1.0 + AROUND) * (STARTING if starting is None else starting)
+
+    def wall(per_arm: int, confirming: int = 0) -> float | None:
+        total = sum((arm.seconds or 0.0) * per_arm for arm in arms) + confirming * dearest
+        recording = RECORDING * (len(arms) * per_arm + confirming)
+        return around + max(total / slots, dearest) + recording if known else None
 
     return Forecast(
         tuple(arms),
         len(arms) * looks[0],
         len(arms) * looks[-1] + confirming,
         wall(looks[0]),
-        wall(looks[-1], confirming * dearest),
+        wall(looks[-1], confirming),
     )

@@ -291,34 +291,47 @@ def attempts(store: Store, study: str) -> dict[str, int]:
     return highest
 
 
-def seconds(store: Store, keys: Iterable[str]) -> list[float]:
-    """Device seconds of the finished runs of these keys."""
+@dataclass(frozen=True)
+class RunCost:
+    """What a finished run took, and where. seconds: of its device. device: `cpu` or `cuda`."""
+
+    seconds: float
+    parameters: int | None
+    flops: int | None
+    device: str
+    host: str
+
+
+def run_costs(store: Store, keys: Iterable[str]) -> list[RunCost]:
+    """What the finished runs of these keys took, in whatever study; those whose time was not recorded are left out."""
+    costs = []
+    for run, points in _with_points(store, keys):
+        seconds = _last(points, "time/train_seconds")
+        sizes = (_last(points, "model/parameters"), _last(points, "model/flops"))
+        if math.isfinite(seconds):
+            parameters, flops = (int(size) if math.isfinite(size) else None for size in sizes)
+            device = run.tags.get("ablate.device", "").partition(":")[0]
+            costs.append(RunCost(seconds, parameters, flops, device, run.tags.get("ablate.host", "")))
+    return costs
+
+
+def values(store: Store, keys: Iterable[str], metric: str) -> list[float]:
+    """The metric at the epoch that counts, of every finished run of these keys, in whatever study; finite ones only."""
+    found = [
+        dict(points.get(metric, [])).get(int(run.tags["ablate.epoch"]), math.nan)
+        for run, points in _with_points(store, keys)
+        if run.tags["ablate.outcome"] == "finished"
+    ]
+    return [value for value in found if math.isfinite(value)]
+
+
+def _with_points(store: Store, keys: Iterable[str]) -> Iterator[tuple[Recorded, Points]]:
+    """The finished runs of these keys, each with its metrics."""
     found = list(done(store, keys).values())
-    values = []
     for experiment in {run.experiment for run in found}:
-        mine = points(store, [run.run_id for run in found if run.experiment == experiment], experiment)
-        values += [_last(of, "time/train_seconds") for of in mine.values()]
-    return [value for value in values if math.isfinite(value)]
-
-
-def baseline_values(store: Store, config: Mapping[str, Any], metric: str) -> list[float]:
-    """The metric at the epoch that counts, of every finished run of this config, whatever its seed and study."""
-    found: dict[str, list[Recorded]] = {}
-    seen: set[str] = set()
-    for run in _runs(store, {"ablate.kind": "replicate", "ablate.outcome": "finished"}):
-        its = json.loads(run.tags.get("ablate.config", "null"))
-        if not run.done or its is None or run.tags["ablate.key"] in seen:
-            continue
-        if {**its, "seed": None} == {**config, "seed": None}:
-            seen.add(run.tags["ablate.key"])
-            found.setdefault(run.experiment, []).append(run)
-    values = []
-    for experiment, runs in found.items():
-        of = points(store, [run.run_id for run in runs], experiment)
-        values += [
-            dict(of[r.run_id].get(metric, [])).get(int(r.tags["ablate.epoch"]), math.nan) for r in runs
-        ]
-    return [value for value in values if math.isfinite(value)]
+        mine = [run for run in found if run.experiment == experiment]
+        of = points(store, [run.run_id for run in mine], experiment)
+        yield from ((run, of[run.run_id]) for run in mine)
 
 
 def refuse_deleted(store: Store, study: str) -> None:

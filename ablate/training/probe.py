@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import statistics
 import time
+from collections.abc import Generator
 from typing import Any
 
 from ablate.config import RunConfig
 from ablate.errors import TrainingError
-from ablate.events import Bundle, EpochEnd, Failed, Started, Task
+from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
 from ablate.training import train
 
 BACKWARD = 2.0
@@ -17,46 +20,86 @@ BACKWARD = 2.0
 ENOUGH = 1.0
 """Seconds of measured epochs after which a longer look would tell little more."""
 
+EPOCHS = 6
+"""Most epochs that are looked at, the first of them a warm-up."""
+
+
+def measure(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
+    """`run_seconds` of each task, to be run by an executor: Started at once, then Finished with metrics `seconds` and
+    facts `parameters` and `flops`.
+
+    A task's payload: `config` (the tree of a RunConfig), `images`, `classes`, `device`, `threads`.
+    """
+    for task in bundle.tasks:
+        yield Started(task.run, task.attempt, 0, time.time())
+        given = task.payload
+        config = RunConfig.parse(given["config"])
+        found = run_seconds(config, given["images"], given["classes"], given["device"], given["threads"])
+        metrics = {"seconds": found.pop("seconds")}
+        yield Finished(task.run, task.attempt, 1, time.time(), metrics=metrics, facts=found)
+
 
 def run_seconds(
-    config: RunConfig, images: tuple[int, int, int], classes: int, device: str = "cpu"
+    config: RunConfig,
+    images: tuple[int, int, int],
+    classes: int,
+    device: str = "cpu",
+    threads: int = 1,
 ) -> dict[str, Any]:
-    """Measure what a run of `config` takes on a device, from a few epochs of a small subset of its own data.
+    """Measure what a run of `config` takes on a device: its start, and a few epochs of as much of its own data as it takes.
 
     images: of the whole run, (train, validation, test). Returns `seconds` of the run, `parameters`, and `flops`, those of
-    one image's forward pass. The first epoch is a warm-up and is not counted. Raises TrainingError where it fails.
+    one image's forward pass. Raises TrainingError where it fails.
     """
-    batch = config.training.batch_size
-    few = max(2 * batch, 20 * classes)
+    _start(config, device, threads)  # what is imported and compiled at the first run of a process
+    start, facts = _start(config, device, threads)
     whole = images[0] + images[1]
-    subset = few if few < whole else config.data.subset
-    small = config.override({"data.subset": subset, "training.epochs": 6, "training.checkpoint": "last"})
-    share = min(few, whole) / whole
-    work = share * (images[0] + images[1] / (1 + BACKWARD))
+    subset = min(whole, max(2 * config.training.batch_size, 20 * classes))
+    epoch = _epoch(config, subset, whole, device, threads)
+    # Small epochs are mostly overhead: look at longer ones, as far as they are there.
+    longer = min(whole, int(subset * ENOUGH / 4 / epoch))
+    if longer > 1.5 * subset:
+        subset = longer
+        epoch = _epoch(config, subset, whole, device, threads)
+    each = epoch / (subset / whole * (images[0] + images[1] / (1 + BACKWARD)))
+    validating = images[1] * config.training.epochs
+    seconds = start + each * (images[0] * config.training.epochs + (validating + images[2]) / (1 + BACKWARD))
+    return {"seconds": seconds, "parameters": facts.get("parameters"), "flops": facts.get("flops")}
 
+
+def _start(config: RunConfig, device: str, threads: int) -> tuple[float, dict[str, Any]]:
+    """Seconds from a run's beginning to its first step, and the facts that it states there."""
     began = time.perf_counter()
-    task = Task(
-        "probe", 1, {"config": small.tree(), "seed": 0, "train": None, "device": device, "threads": 1}
-    )
-    training = train.train(Bundle((task,)))
-    facts: dict[str, Any] = {}
-    start = 0.0
-    ends: list[float] = []
+    with contextlib.closing(_events(config, device, threads)) as events:
+        event, at = next(events)
+    assert isinstance(event, Started)
+    return at - began, dict(event.facts)
+
+
+def _epoch(config: RunConfig, subset: int, whole: int, device: str, threads: int) -> float:
+    """Seconds of an epoch of a subset of the run's own images."""
+    given = {"training.epochs": EPOCHS, "training.checkpoint": "last"}
+    small = config.override(given if subset == whole else given | {"data.subset": subset})
+    marks: list[float] = []
+    with contextlib.closing(_events(small, device, threads)) as events:
+        for event, at in events:
+            if isinstance(event, Started | EpochEnd):
+                marks.append(at)
+            if len(marks) > 2 and marks[-1] - marks[1] > ENOUGH:
+                break
+    lengths = [b - a for a, b in itertools.pairwise(marks)]
+    # What diverges at once has no second epoch.
+    return statistics.median(lengths[1:] or lengths)
+
+
+def _events(config: RunConfig, device: str, threads: int) -> Generator[tuple[Event, float]]:
+    """A run's events, each with the time at which it came."""
+    payload = {"config": config.tree(), "seed": 0, "train": None, "device": device, "threads": threads}
+    training = train.train(Bundle((Task("probe", 1, payload),)))
     try:
         for event in training:
             if isinstance(event, Failed):
                 raise TrainingError(event.reason)
-            if isinstance(event, Started):
-                start, facts = time.perf_counter() - began, dict(event.facts)
-            elif isinstance(event, EpochEnd):
-                ends.append(time.perf_counter())
-                if len(ends) >= 2 and ends[-1] - ends[0] > ENOUGH:
-                    break
+            yield event, time.perf_counter()
     finally:
         training.close()
-    # The quickest epoch is the one that nothing else disturbed.
-    epoch = min((b - a for a, b in itertools.pairwise(ends)), default=ends[-1] - began - start)
-    each = epoch / work
-    evaluated = images[1] * config.training.epochs + images[2]
-    seconds = start + each * (images[0] * config.training.epochs + evaluated / (1 + BACKWARD))
-    return {"seconds": seconds, "parameters": facts.get("parameters"), "flops": facts.get("flops")}

@@ -12,3 +12,10 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     from ablate.training import train as training
 
     return (yield from training.train(bundle))
+
+
+def probe(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
+    """As `ablate.training.probe.measure`, imported where it runs."""
+    from ablate.training import probe
+
+    return (yield from probe.measure(bundle))

@@ -1,0 +1,213 @@
+"""What a plan will cost and what it can see, before its first run: from the record where it knows, else by measuring."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ablate.analysis import judge, power
+from ablate.analysis import plan as recorded_plan
+from ablate.analysis.intervals import ENOUGH_PAIRS
+from ablate.analysis.power import Reach
+from ablate.config import RunConfig
+from ablate.errors import TrainingError
+from ablate.events import Bundle, Event, Failed, Finished, Task, is_last
+from ablate.executors import Executor
+from ablate.study.design import Plan
+from ablate.study.forecast import Forecast, RunCost, forecast
+from ablate.tracking import read
+from ablate.tracking.store import Store
+
+DISAGREEMENT = 0.05
+"""Share of validation images on which two trainings of one network are taken to disagree while nothing is known."""
+
+MOST_SEEDS = 1000
+"""Every phase has so many seeds of its own."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """sd: of a paired difference, in the metric's units; None where there is nothing to go by. source: in words.
+
+    known_from: `this study`, `the same baseline`, an `assumption`, or nothing.
+    """
+
+    sd: float | None
+    known_from: Literal["this study", "the same baseline", "assumption", ""]
+    source: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """reaches: what each declared look can see; without an interval, or where the noise is unknown, its effect is NaN.
+
+    in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs.
+    """
+
+    plan: Plan
+    cost: Forecast
+    slots: int
+    noise: Noise
+    reaches: tuple[Reach, ...]
+    in_sds: tuple[float, ...]
+
+
+def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
+    """measuring: an executor that runs `ablate.training.start.probe`, on the slots that the study will have."""
+    known, starting = costs(plan, store, measuring)
+    noise = expected_noise(plan, store)
+    rules = recorded_plan.rules(plan.record())
+    looks = rules.schedule()
+    sd = math.nan if noise.sd is None else noise.sd
+    reaches = tuple(
+        power.reach(rules.k, look.pairs, look.alpha, noise=sd, margin=plan.study.margin) for look in looks
+    )
+    in_sds = tuple(power.detectable(rules.k, look.pairs, look.alpha) for look in looks)
+    slots = len(measuring.slots)
+    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds)
+
+
+def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunCost], float | None]:
+    """What a run of each arm costs, and the seconds until the workers of all slots were ready (None: none was needed).
+
+    As the store remembers runs of the same key, on this machine and this kind of device; else as a little training shows,
+    on all slots at once, because in the study too they share the machine.
+    """
+    device = measuring.slots[0].device.partition(":")[0]
+    found: dict[str, RunCost] = {}
+    for arm in plan.arms:
+        keys = [plan.run(arm.name, i).key for i in range(plan.study.looks[-1])]
+        before = [
+            run for run in read.run_costs(store, keys) if run.device == device and run.host == platform.node()
+        ]
+        if before:
+            middle = statistics.median(run.seconds for run in before)
+            found[arm.name] = RunCost(middle, before[0].parameters, before[0].flops)
+        elif not isinstance(arm.config, RunConfig):
+            found[arm.name] = RunCost()
+    # Rates and schedules cost nothing: arms that differ in them alone are measured once.
+    wanted: dict[str, Mapping[str, Any]] = {}
+    alike: dict[str, str] = {}
+    for arm in plan.arms:
+        if arm.name in found or not isinstance(arm.config, RunConfig):
+            continue
+        config, data = arm.config, plan.data[arm.name]
+        parts = (config.data, config.model, config.augment, config.training, config.optimizer.name)
+        alike[arm.name] = repr(parts)
+        images = (data.train, data.validation, data.test)
+        wanted[repr(parts)] = {"config": config.tree(), "images": images, "classes": len(data.classes)}
+    if not wanted:
+        return found, None
+    measured, starting = _measure(wanted, measuring)
+    return found | {arm: measured[name] for arm, name in alike.items()}, starting
+
+
+def _measure(
+    wanted: Mapping[str, Mapping[str, Any]], measuring: Executor
+) -> tuple[dict[str, RunCost], float]:
+    """Each of these on every slot at the same time, one after another: the median over slots."""
+    began = time.monotonic()
+    starting = 0.0
+    found: dict[str, RunCost] = {}
+    with measuring:
+        for name, payload in wanted.items():
+            for i, slot in enumerate(measuring.slots):
+                task = Task(str(i), 1, {**payload, "device": slot.device, "threads": 1})
+                measuring.submit(Bundle((task,)), slot)
+            ends: list[Event] = []
+            ready: set[str] = set()
+            while len(ends) < len(measuring.slots):
+                for event in measuring.wait():
+                    ready.add(event.run)
+                    if not starting and len(ready) == len(measuring.slots):
+                        starting = time.monotonic() - began
+                    if isinstance(event, Failed):
+                        raise TrainingError(event.reason)
+                    if is_last(event):
+                        ends.append(event)
+            done = [event for event in ends if isinstance(event, Finished)]
+            facts = done[0].facts
+            seconds = statistics.median(event.metrics["seconds"] for event in done)
+            found[name] = RunCost(seconds, facts["parameters"], facts["flops"])
+    return found, starting
+
+
+def expected_noise(plan: Plan, store: Store) -> Noise:
+    """SD of a paired difference to be expected, and where that figure comes from.
+
+    The reference's own runs are known by their keys: other settings, other data or other code are other runs.
+    """
+    import numpy as np
+
+    record = plan.record()
+    replicates, _ = read.frames(store, record)
+    if len(replicates):
+        sd = judge(recorded_plan.rules(record), replicates).noise
+        if sd is not None:
+            return Noise(sd, "this study", "from this study's own runs so far")
+    keys = (
+        plan.run(plan.reference, i, phase).key
+        for phase in ("report", "A/A", "confirm")
+        for i in range(MOST_SEEDS)
+    )
+    values = read.values(store, keys, plan.study.metric)
+    sd = power.assumed_noise(np.asarray(values)) if len(values) >= ENOUGH_PAIRS else None
+    if sd:
+        return Noise(
+            sd,
+            "the same baseline",
+            f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing",
+        )
+    images = plan.data[plan.reference].validation
+    if plan.study.metric == "val/accuracy" and images:
+        return Noise(
+            math.sqrt(DISAGREEMENT / images),
+            "assumption",
+            f"assumed: two trainings disagree on {DISAGREEMENT:.0%} of the {images:,} validation images",
+        )
+    return Noise(None, "", "unknown: no earlier runs of this baseline")
+
+
+def to_json(found: Outlook) -> dict[str, Any]:
+    """The outlook as plain values: times in seconds, effects in the metric's units; None for what is not known."""
+    study, cost = found.plan.study, found.cost
+    return {
+        "study": study.name,
+        "plan": found.plan.id,
+        "metric": study.metric,
+        "margin": study.margin,
+        "resolution": found.plan.resolution,
+        "slots": found.slots,
+        "arms": [
+            {
+                "arm": arm.arm,
+                "parameters": arm.parameters,
+                "flops": arm.flops,
+                "seconds": arm.seconds,
+                "runs": {"first": arm.first, "most": arm.most},
+            }
+            for arm in cost.arms
+        ],
+        "runs": {"first": cost.runs_first, "most": cost.runs_most},
+        "seconds": {"first": cost.first, "most": cost.most},
+        "noise": {"sd": found.noise.sd, "from": found.noise.known_from or None, "source": found.noise.source},
+        "looks": [
+            {
+                "pairs": reach.pairs,
+                "alpha": reach.alpha,
+                "detectable": _finite(reach.effect),
+                "detectable_sds": _finite(in_sds),
+                "margin_in_reach": reach.within if math.isfinite(reach.effect) else None,
+            }
+            for reach, in_sds in zip(found.reaches, found.in_sds, strict=True)
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
