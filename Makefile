@@ -16,7 +16,7 @@ quickstart: install
 	$(BIN)/ablate report quickstart
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 check: install
 	$(BIN)/ruff check .

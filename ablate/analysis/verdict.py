@@ -915,9 +915,13 @@ def _warnings(
         said += _skew_warning([study.within(a, study.now) for a in (rules.reference, *names)], names)
     open_still = any(_open(r) and r.lo is not None for r in readings)
     if open_still and analysis.detectable is not None and analysis.detectable > rules.margin:
+        from ablate.analysis.words import scale  # it builds on this module
+
+        shown = scale(rules)
+        unit = f" {shown.unit}" if shown.unit else ""
         said.append(
             "The margin is out of reach: with this noise the declared seeds detect differences of about "
-            f"{analysis.detectable:.2g}, and the margin is {rules.margin:g}."
+            f"{analysis.detectable * shown.factor:.2g}{unit}, and the margin is {rules.margin * shown.factor:g}{unit}."
         )
     said += _mixture_warnings(replicates)
     if rules.factorial:

@@ -447,7 +447,9 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                 }
             )
     layout["hovermode"] = "x unified"
-    _axis(layout, "xaxis", "epoch", tickformat="d", nticks=8)
+    last = max((line.epochs[-1] for arm in arms for line in arm.lines if line.epochs), default=1)
+    # Left to itself plotly marks half epochs on a short axis, and writes them as whole ones.
+    _axis(layout, "xaxis", "epoch", tickformat="d", **({"dtick": 1} if last <= 8 else {"nticks": 8}))
     # Beside each other, figures have a title above them already.
     title = f"{_short(found.quantity)}{', %' if found.unit == '%' else ''}" if legend else ""
     if found.log:
