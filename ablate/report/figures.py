@@ -447,9 +447,10 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                 }
             )
     layout["hovermode"] = "x unified"
-    last = max((line.epochs[-1] for arm in arms for line in arm.lines if line.epochs), default=1)
+    last = max((line.epochs[-1] for arm, _ in drawn for line in arm.lines if line.epochs), default=1)
     # Left to itself plotly marks half epochs on a short axis, and writes them as whole ones.
-    _axis(layout, "xaxis", "epoch", tickformat="d", **({"dtick": 1} if last <= 8 else {"nticks": 8}))
+    ticks: dict[str, Any] = {"dtick": 1} if last <= 8 else {"nticks": 8}
+    _axis(layout, "xaxis", "epoch", tickformat="d", **ticks)
     # Beside each other, figures have a title above them already.
     title = f"{_short(found.quantity)}{', %' if found.unit == '%' else ''}" if legend else ""
     if found.log:
