@@ -33,6 +33,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_ENDINGS = {
+    "complete": "complete",
+    "budget": "stopped at its budget",
+    "interrupted": "interrupted",
+    "killed": "its process died",
+}
+
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", show_default=False)]
@@ -55,6 +62,10 @@ Storage = Annotated[
 AcceptCode = Annotated[
     bool, typer.Option("--accept-code", help="Reuse runs of older training code, labelled as such.")
 ]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PACKAGE", help="Let a study's `train:` import this package; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only what went wrong, and the verdicts.")]
 
@@ -72,6 +83,7 @@ def run(
     timeout: Timeout = None,
     storage: Storage = None,
     accept_code: AcceptCode = False,
+    allow_import: AllowImport = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show arms, seeds and what is done; train nothing.")
     ] = False,
@@ -83,10 +95,9 @@ def run(
     from ablate.tracking.store import here
 
     read = spec.read(study, sets=sets or (), seeds=seeds)
+    _may_import(read.train, allow_import)
     store = here()
-    if dry_run:
-        _dry_run(read, store)
-        return
+    pool = _executor(executor, devices, workers, runs_per_device)
     from ablate.scheduling.coordinate import Options
     from ablate.study import design
 
@@ -95,8 +106,10 @@ def run(
         timeout=_seconds(timeout, "--timeout"),
         accept_code=accept_code,
     )
+    if dry_run:
+        _dry_run(read, store)
+        return
     made = design.plan(read, _data)
-    pool = _executor(executor, devices, workers, runs_per_device)
     outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
     _conclude(outcome, f"ablate run {study}", json=json)
 
@@ -144,6 +157,7 @@ def top_up(
     executor: Kind = "local",
     timeout: Timeout = None,
     storage: Storage = None,
+    allow_import: AllowImport = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -158,6 +172,7 @@ def top_up(
     store = here()
     name = _name(study)
     record = read.plans(store, name)[-1]
+    _may_import(record["train"], allow_import)
     made = design.from_record(record)
     for arm in made.arms:
         if arm.config.code() != made.codes[arm.name]:
@@ -269,9 +284,10 @@ def status(
             for outcome in ("finished", "diverged", "failed")
             if outcome in counts
         )
+        ending = record["environment"].get("ending", "killed")
+        state = "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
         out.print(
-            f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {record['status'].lower()}",
-            markup=False,
+            f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}", markup=False
         )
     if not names:
         _say("the store holds no study yet")
@@ -339,6 +355,35 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _may_import(train: str | None, allowed: list[str] | None) -> None:
+    """Refuse to run code that a study file names, unless the user said that its package may be imported."""
+    if train is None:
+        return
+    import tomllib
+
+    package = train.partition(":")[0].partition(".")[0]
+    names = list(allowed or ())
+    project = Path("pyproject.toml")
+    if project.is_file():
+        try:
+            named = (
+                tomllib.loads(project.read_text(encoding="utf-8"))
+                .get("tool", {})
+                .get("ablate", {})
+                .get("imports", [])
+            )
+        except (ValueError, OSError) as error:
+            raise StudyError(f"cannot be read ({error})", place="pyproject.toml") from None
+        names += named if isinstance(named, list) else [named]
+    if package not in names:
+        raise StudyError(
+            f"the study would import {package!r}, and nobody allowed that",
+            place="train",
+            hint=f'if you trust that code: --allow-import {package}, or `imports = ["{package}"]` under [tool.ablate] '
+            "in pyproject.toml",
+        )
+
+
 def _name(text: str) -> str:
     """A study's name, from itself or from its file."""
     path = Path(text)
@@ -382,7 +427,10 @@ def _dry_run(study: Study, store: Store) -> None:
     from ablate.tracking import read
 
     def known(config: Config) -> Data:
-        if isinstance(config, RunConfig) and datasets.fingerprint(config.data) is None:
+        here = not isinstance(config, RunConfig) or datasets.fingerprint(config.data) is not None
+        if isinstance(config, RunConfig) and isinstance(config.data, datasets.ImageFolder):
+            here |= not Path(config.data.root).is_dir()  # preparing it says what is wrong
+        if isinstance(config, RunConfig) and not here:
             # Two arms on two data sets that are both unknown are not the same run.
             return design.Data(fingerprint=f"unknown: {config.data!r}")
         return _data(config)
@@ -479,7 +527,7 @@ def _coordinate(
         _recover(store)
         observer: Observer
         if json:
-            observer = console.JsonLines()
+            observer = console.JsonLines(plan.study.name)
         elif quiet or not console.is_terminal():
             observer = console.Lines(plan, quiet=quiet)
         else:
@@ -501,14 +549,12 @@ def _coordinate(
         try:
             outcome = coordinator.run(environment) if more is None else coordinator.top_up(environment, *more)
         except BaseException:
-            tracker.end(plan.id, complete=False)
+            tracker.end(plan.id, "interrupted")
             raise
         import json as json_module
 
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
-        tracker.end(
-            plan.id, complete=outcome.ending == "complete", files={"verdicts.json": verdicts.encode()}
-        )
+        tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()})
         if not tracker.close():
             _say(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"

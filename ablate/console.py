@@ -63,7 +63,10 @@ class Lines(Observer):
 
 
 class JsonLines(Observer):
-    """One JSON object a line on stdout: for machines."""
+    """One JSON object a line on stdout: for machines. study: its name."""
+
+    def __init__(self, study: str) -> None:
+        self._study = study
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         self._put(kind="look", look=look, pairs=pairs, runs=runs, done=done)
@@ -88,7 +91,7 @@ class JsonLines(Observer):
     def judged(self, analysis: Analysis) -> None:
         from ablate.analysis import to_json
 
-        self._put(kind="verdicts", verdicts=to_json(analysis, ""))
+        self._put(kind="verdicts", verdicts=to_json(analysis, self._study))
 
     def note(self, text: str) -> None:
         self._put(kind="note", text=text)
@@ -250,7 +253,7 @@ def outlook(found: Outlook) -> RenderableType:
             Text(arm.arm),
             f"{arm.parameters:,}" if arm.parameters else "",
             f"{arm.flops / 1e6:,.2f}" if arm.flops else "",
-            duration(arm.seconds) if arm.seconds is not None else "unknown",
+            _span(arm.seconds, arm.seconds),
             runs,
             _span(
                 None if arm.seconds is None else arm.seconds * arm.first,
@@ -297,7 +300,7 @@ def outlook(found: Outlook) -> RenderableType:
 def _span(first: float | None, most: float | None) -> str:
     if first is None or most is None:
         return "unknown"
-    low, high = duration(first), duration(most)
+    low, high = (f"{s:.1f} s" if s < 10 else duration(s) for s in (first, most))
     return low if low == high else f"{low} to {high}"
 
 

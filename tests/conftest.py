@@ -128,6 +128,7 @@ def workplace(
     (tmp_path / "mlruns").mkdir()
     shutil.copy(template_store, tmp_path / "mlruns" / "mlflow.db")
     (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "pyproject.toml").write_text('[tool.ablate]\nimports = ["toy"]\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -194,3 +194,36 @@ def test_reports_of_several_studies_get_an_index(workplace):
 def test_a_study_that_is_not_in_the_store_is_named_with_the_nearest_that_is(workplace):
     workplace.ablate("run", workplace.study(), "--executor", "inline", "-q")
     assert "did you mean 'toy'?" in workplace.ablate("report", "tyo", code=2)
+
+
+def test_code_that_a_study_names_is_imported_only_where_the_user_allowed_it(workplace):
+    study = workplace.study()
+    (workplace.root / "pyproject.toml").unlink()
+    output = workplace.ablate("run", study, "--executor", "inline", code=2)
+    assert "would import 'toy'" in output
+    assert "--allow-import toy" in output
+    assert not workplace.client.get_experiment_by_name("toy")
+    workplace.ablate("run", study, "--executor", "inline", "--allow-import", "toy", "-q")
+    assert len(workplace.runs()) == 9
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--executor", "foo"],
+        ["--devices", "gpu"],
+        ["--budget", "soon"],
+        ["--timeout", "0s"],
+        ["--set", "model.width=true"],
+        ["--set", "data.name=image_folder", "--set", "data.root=nowhere"],
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(digits, options):
+    assert "error: " in digits.ablate("run", "digits.yaml", "--dry-run", *options, code=2)
+
+
+def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
+    output = workplace.ablate(
+        "run", workplace.study(), "--executor", "inline", "--storage", "nonsense", code=2
+    )
+    assert "--storage nonsense: Optuna cannot open it" in output

@@ -16,6 +16,9 @@ REPORT, AA, CONFIRM = "report", "A/A", "confirm"
 
 Outcome = Literal["finished", "diverged", "failed"]
 
+SHORTEST_SECONDS = 0.05
+"""Times below this say nothing of what an arm costs."""
+
 
 @dataclass(frozen=True)
 class Replicate:
@@ -171,6 +174,18 @@ def mean_of(replicates: Iterable[Replicate], name: str) -> float | None:
     """Mean of a field over replicates; None where one of them lacks it, or there is none."""
     values = [float(getattr(r, name)) for r in replicates]
     return float(np.mean(values)) if values and all(math.isfinite(v) for v in values) else None
+
+
+def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
+    """Median time of a replicate: the first run of a process pays for imports that the others don't.
+
+    None where one is unknown, or where the times are too short to be told from overhead.
+    """
+    values = [float(r.seconds) for r in replicates]
+    if not values or not all(math.isfinite(v) for v in values):
+        return None
+    middle = float(np.median(values))
+    return middle if middle >= SHORTEST_SECONDS else None
 
 
 def ratio(arm: float | None, reference: float | None) -> float | None:

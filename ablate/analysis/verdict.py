@@ -28,6 +28,7 @@ from ablate.analysis.compare import (
     mean_of,
     pair,
     ratio,
+    typical_seconds,
 )
 from ablate.analysis.diagnosis import Diagnosis, at_the_edge, curves_of, diagnose, too_slow
 from ablate.analysis.intervals import (
@@ -90,7 +91,7 @@ class Summary:
     """What was recorded for one arm, raw (as the metric is written), over its finished report replicates.
 
     n: finished replicates. mean, sd, low, high: of the primary metric (sd: ddof 1, None for one). test: mean test twin.
-    seconds, flops, parameters, epochs: means per replicate, None where unknown. failed, diverged, missing: counts among
+    flops, parameters, epochs: means per replicate, seconds: their median; None where unknown. failed, diverged, missing: counts among
     the seeds that were due.
     """
 
@@ -571,7 +572,7 @@ def _comparison(
     ours, refs = [m for m, _ in paired], [t for _, t in paired]
     tests = [(m.test, t.test) for m, t in paired if math.isfinite(m.test) and math.isfinite(t.test)]
     flops = ratio(mean_of(ours, "flops"), mean_of(refs, "flops"))
-    seconds = ratio(mean_of(ours, "seconds"), mean_of(refs, "seconds"))
+    seconds = ratio(typical_seconds(ours), typical_seconds(refs))
     cost = seconds if flops is None else flops
     clearly, real, ruled_out = _claims(reading, rules)
     fit = diagnose(
@@ -615,7 +616,7 @@ def _comparison(
         failed=sample.failed,
         diverged=sample.diverged,
         missing=sample.missing,
-        more_seeds=price(_total(mean_of(ours, "seconds"), mean_of(refs, "seconds"))),
+        more_seeds=price(_total(typical_seconds(ours), typical_seconds(refs))),
         test_effect=rules.sign * float(np.mean([m - t for m, t in tests])) if tests else None,
         differences=tuple(zip(sample.seeds, sample.differences, strict=True)),
         summary=_summarise(arm.name, mine, missing=sample.missing),
@@ -629,7 +630,7 @@ def _comparison(
 def _effect(contrast: factorial.Contrast, reading: _Reading, study: _Study) -> Effect:
     clearly, real, ruled_out = _claims(reading, study.rules)
     cells = [list(study.within(arm, reading.look).values()) for arm, _ in contrast.weights]
-    seconds = [mean_of((r for r in cell if r.finished), "seconds") for cell in cells]
+    seconds = [typical_seconds(r for r in cell if r.finished) for cell in cells]
     return Effect(
         terms=contrast.terms,
         verdict=reading.verdict,
@@ -784,7 +785,7 @@ def _summarise(arm: str, record: Record, *, missing: int) -> Summary:
         low=float(values.min()) if done else None,
         high=float(values.max()) if done else None,
         test=float(np.mean(tests)) if tests else None,
-        seconds=mean_of(done, "seconds"),
+        seconds=typical_seconds(done),
         flops=mean_of(done, "flops"),
         parameters=mean_of(done, "parameters"),
         epochs=mean_of(done, "epochs"),

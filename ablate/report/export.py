@@ -76,7 +76,8 @@ def latex(summary: Summary) -> str:
     ]
     table_rows = [row for row in summary.rows if row.kind not in {"A/A", "confirmation"}]
     if summary.cells:
-        table_rows = [row for row in table_rows if row.kind != "effect"] + list(summary.cells)
+        effects = [row for row in table_rows if row.kind == "effect"]
+        table_rows = [row for row in table_rows if row.kind != "effect"] + list(summary.cells) + effects
     for i, row in enumerate(table_rows):
         named = (
             [("$\\checkmark$" if there else "$\\times$") for there in row.present]

@@ -53,6 +53,8 @@ def answer(reading: Reading) -> tuple[str, str]:
         return first, f"{every} settled, with {wording.count(analysis.pairs, 'seed')} each at most."
     n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
     many = f"{wording.count(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
+    if not any(item.more_seeds for item in open_items):
+        return first, f"{many}: with fewer than 3 seeds there is no interval, and so no verdict."
     if not n80:
         return (
             first,

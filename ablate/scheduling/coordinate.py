@@ -142,6 +142,7 @@ class Coordinator:
                 hint="a new question wants a new study, or `confirm: true`",
             )
         have = max(before)
+        self._refuse_incomplete(going, have)
         most = have + (seeds if seeds is not None else 1000 - have)
         runs = list(self._plan.replicates(going, range(have, most)))
         if seeds is not None:
@@ -165,10 +166,23 @@ class Coordinator:
             self._tracker.arms(_arm_rows(analysis), pairs)
         return self._end(left)
 
+    def _refuse_incomplete(self, going: list[str], pairs: int) -> None:
+        """A top-up extends a finished study: the looks it has must have been taken."""
+        tried, _ = read.frames(self._store, self.record)
+        known = set(zip(tried["arm"], tried["seed"], strict=True))
+        if any((run.arm, run.seed) not in known for run in self._plan.replicates(going, range(pairs))):
+            raise StudyError(
+                "its declared looks are not complete yet",
+                place=self._plan.study.name,
+                hint="`ablate run` with its file goes on with them; then a top-up can add to them",
+            )
+
     def _confirm(self, analysis: Analysis, environment: Mapping[str, str]) -> int:
         """The winner again, on fresh seeds. Returns the number of runs left undone."""
         best = self.record["confirmed"] or (winner(analysis) if self._plan.study.confirm else None)
         if best is None:
+            if self._plan.study.confirm:
+                self._show.note("no arm helps, so there is nothing to confirm")
             return 0
         pairs = self._plan.study.looks[-1]
         runs = list(self._plan.replicates([self._plan.reference, best], range(pairs), "confirm"))

@@ -168,7 +168,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
         return Noise(
             math.sqrt(DISAGREEMENT / images),
             "assumption",
-            f"assumed: two trainings disagree on {DISAGREEMENT:.0%} of the {images:,} validation images",
+            f"assumed: two trainings disagree on {100 * DISAGREEMENT:g} % of the {images:,} validation images",
         )
     return Noise(None, "", "unknown: no earlier runs of this baseline")
 

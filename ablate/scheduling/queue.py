@@ -7,13 +7,15 @@ match it. The only module that imports Optuna.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ablate.errors import StoreError
 from ablate.events import Event, Finished
 from ablate.study.design import NOISE_FLOOR, Plan, Run, parameter
 
@@ -39,7 +41,7 @@ class Queue:
             opened: Any = optuna.storages.JournalStorage(backend)
         else:
             opened = storage
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opening(storage):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # A stored categorical can never gain a level, so another set of factors is another Optuna study.
             self._study = optuna.create_study(
@@ -115,6 +117,22 @@ class Queue:
 
     def _attributes(self, run: Run) -> dict[str, Any]:
         return {"run": run.key, "arm": run.arm, "seed": run.seed, "phase": run.phase}
+
+
+@contextlib.contextmanager
+def _opening(storage: str | None) -> Iterator[None]:
+    """Raise StoreError where the storage that the user named cannot be opened."""
+    try:
+        yield
+    except Exception as error:
+        if storage is None:
+            raise
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(
+            f"Optuna cannot open it ({said})",
+            place=f"--storage {storage}",
+            hint="for example sqlite:///optuna.db",
+        ) from None
 
 
 def _space(plan: Plan, optuna: Any) -> dict[str, Any]:

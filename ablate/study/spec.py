@@ -216,6 +216,13 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
             place=document.place("direction"),
             hint=nearest(direction, ("maximize", "minimize")),
         )
+    better = "minimize" if metric.endswith("/loss") else "maximize"
+    if train is None and direction != better:
+        raise StudyError(
+            f"{metric!r} is to be {better}d, not {direction}d",
+            place=document.place("direction"),
+            hint="leave `direction:` out: it is known for the built-in metrics",
+        )
     return Study(
         name=name,
         question=_typed(document, values, "question", str, "") or "",

@@ -131,7 +131,7 @@ def plans(store: Store, study: str) -> list[dict[str, Any]]:
 
 
 _ENVIRONMENT = frozenset(
-    {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded"}
+    {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
 )
 _IS_REPORT = "tags.`ablate.kind` = 'report'"
 

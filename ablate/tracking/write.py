@@ -95,10 +95,10 @@ class Tracker:
         """Record what is known of each arm: name → {"metrics": {…}, "tags": {…}}. step: number of seeds so far."""
         self._put({"op": "arms", "arms": {name: dict(row) for name, row in rows.items()}, "step": step})
 
-    def end(self, plan: str, *, complete: bool, files: Mapping[str, bytes] | None = None) -> None:
-        """Close the plan's own run and the arms'."""
+    def end(self, plan: str, ending: str, files: Mapping[str, bytes] | None = None) -> None:
+        """Close the plan's own run and the arms'. ending: complete, budget or interrupted."""
         encoded = {name: base64.b64encode(content).decode() for name, content in (files or {}).items()}
-        self._put({"op": "end", "plan": plan, "complete": complete, "files": encoded})
+        self._put({"op": "end", "plan": plan, "ending": ending, "files": encoded})
 
     # --- life ---
 
@@ -287,6 +287,7 @@ class _Delivery:
                 "ablate.metric": plan["metric"],
                 "ablate.margin": repr(plan["margin"]),
                 "ablate.recorded": repr(time.time()),
+                "ablate.ending": "killed",  # until `end` says otherwise
             }
             | {"mlflow.note.content": plan["question"]},
         )
@@ -362,13 +363,14 @@ class _Delivery:
     def end(self, experiment: str, record: Record, again: bool) -> None:
         run = self._of_plan(experiment, record["plan"], reopen=False)
         self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
+        self._tag(run, {"ablate.ending": record["ending"]})
         if again:  # the runs that were open are not known here
             self._open |= {
                 run,
                 *self._found(experiment, "attributes.status = 'RUNNING' and tags.`ablate.kind` = 'arm'"),
             }
         for open_run in [*self._open]:
-            self._close(open_run, "FINISHED" if record["complete"] else "KILLED", record["time"])
+            self._close(open_run, "FINISHED" if record["ending"] == "complete" else "KILLED", record["time"])
 
     # --- building blocks ---
 

@@ -6,13 +6,15 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from ablate.config import RunConfig
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
 from ablate.training import train
+
+Clock = Callable[[], float]
 
 BACKWARD = 2.0
 """A backward pass costs about two forward ones, so an image evaluated costs a third of one trained on."""
@@ -45,43 +47,44 @@ def run_seconds(
     classes: int,
     device: str = "cpu",
     threads: int = 1,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
     """Measure what a run of `config` takes on a device: its start, and a few epochs of as much of its own data as it takes.
 
-    images: of the whole run, (train, validation, test). Returns `seconds` of the run, `parameters`, and `flops`, those of
+    images: of the whole run, (train, validation, test). clock: what seconds are read from. Returns `seconds` of the run, `parameters`, and `flops`, those of
     one image's forward pass. Raises TrainingError where it fails.
     """
-    _start(config, device, threads)  # what is imported and compiled at the first run of a process
-    start, facts = _start(config, device, threads)
+    _start(config, device, threads, clock)  # what is imported and compiled at the first run of a process
+    start, facts = _start(config, device, threads, clock)
     whole = images[0] + images[1]
     subset = min(whole, max(2 * config.training.batch_size, 20 * classes))
-    epoch = _epoch(config, subset, whole, device, threads)
+    epoch = _epoch(config, subset, whole, device, threads, clock)
     # Small epochs are mostly overhead: look at longer ones, as far as they are there.
     longer = min(whole, int(subset * ENOUGH / 4 / epoch))
     if longer > 1.5 * subset:
         subset = longer
-        epoch = _epoch(config, subset, whole, device, threads)
+        epoch = _epoch(config, subset, whole, device, threads, clock)
     each = epoch / (subset / whole * (images[0] + images[1] / (1 + BACKWARD)))
     validating = images[1] * config.training.epochs
     seconds = start + each * (images[0] * config.training.epochs + (validating + images[2]) / (1 + BACKWARD))
     return {"seconds": seconds, "parameters": facts.get("parameters"), "flops": facts.get("flops")}
 
 
-def _start(config: RunConfig, device: str, threads: int) -> tuple[float, dict[str, Any]]:
+def _start(config: RunConfig, device: str, threads: int, clock: Clock) -> tuple[float, dict[str, Any]]:
     """Seconds from a run's beginning to its first step, and the facts that it states there."""
-    began = time.perf_counter()
-    with contextlib.closing(_events(config, device, threads)) as events:
+    began = clock()
+    with contextlib.closing(_events(config, device, threads, clock)) as events:
         event, at = next(events)
     assert isinstance(event, Started)
     return at - began, dict(event.facts)
 
 
-def _epoch(config: RunConfig, subset: int, whole: int, device: str, threads: int) -> float:
+def _epoch(config: RunConfig, subset: int, whole: int, device: str, threads: int, clock: Clock) -> float:
     """Seconds of an epoch of a subset of the run's own images."""
     given = {"training.epochs": EPOCHS, "training.checkpoint": "last"}
     small = config.override(given if subset == whole else given | {"data.subset": subset})
     marks: list[float] = []
-    with contextlib.closing(_events(small, device, threads)) as events:
+    with contextlib.closing(_events(small, device, threads, clock)) as events:
         for event, at in events:
             if isinstance(event, Started | EpochEnd):
                 marks.append(at)
@@ -92,7 +95,7 @@ def _epoch(config: RunConfig, subset: int, whole: int, device: str, threads: int
     return statistics.median(lengths[1:] or lengths)
 
 
-def _events(config: RunConfig, device: str, threads: int) -> Generator[tuple[Event, float]]:
+def _events(config: RunConfig, device: str, threads: int, clock: Clock) -> Generator[tuple[Event, float]]:
     """A run's events, each with the time at which it came."""
     payload = {"config": config.tree(), "seed": 0, "train": None, "device": device, "threads": threads}
     training = train.train(Bundle((Task("probe", 1, payload),)))
@@ -100,6 +103,6 @@ def _events(config: RunConfig, device: str, threads: int) -> Generator[tuple[Eve
         for event in training:
             if isinstance(event, Failed):
                 raise TrainingError(event.reason)
-            yield event, time.perf_counter()
+            yield event, clock()
     finally:
         training.close()

@@ -279,9 +279,7 @@ def test_the_headline_counts_verdicts_and_names_the_best():
         "the best being A with +1.00 in score."
     )
     none = rules("BCE", looks=(5,))
-    assert (
-        headline(judge(none, replicates(dict.fromkeys("BCE", V3["C"])))) == "All 3 arms are inconclusive."
-    )
+    assert headline(judge(none, replicates(dict.fromkeys("BCE", V3["C"])))) == "All 3 arms are inconclusive."
     assert headline(judge(rules("A", looks=(5,)), replicates({"A": V3["A"]}))) == (
         "The only arm helps: A with +1.00 in score."
     )

@@ -180,6 +180,16 @@ def test_a_top_up_of_a_study_without_undecided_arms_is_refused(workplace):
     assert "no arm is undecided" in workplace.ablate("top-up", "toy", "--seeds", "2", code=2)
 
 
+def test_a_top_up_of_a_study_whose_looks_are_not_complete_is_refused(workplace):
+    study = workplace.study(factors="{spread: [0.06]}", seeds="9")
+    said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1", "--budget", "1s")
+    assert "left undone" in said
+    assert "stopped at its budget" in workplace.ablate("status")
+    before = len(workplace.runs())
+    assert "not complete" in workplace.ablate("top-up", "toy", "--seeds", "1", "--executor", "inline", code=2)
+    assert len(workplace.runs()) == before
+
+
 def test_the_noise_floor_and_the_confirmation_have_seeds_of_their_own(workplace):
     study = workplace.study(more="noise_floor: true\nconfirm: true\n")
     workplace.ablate("run", study, "--executor", "inline")

@@ -318,7 +318,6 @@ ORIGINAL = "{model.width: [8, 32], optimizer.lr: [1e-2]}"
         (ORIGINAL, "seeds: 3\nnoise_floor: true"),
         (ORIGINAL, "seeds: 3\nconfirm: true"),
         (ORIGINAL, "seeds: 3\nmetric: val/loss"),
-        (ORIGINAL, "seeds: 3\ndirection: minimize"),
         (ORIGINAL, "seeds: 3\nresolution: 0.25"),
         (ORIGINAL, "seeds: 3\ndesign: factorial"),
     ],

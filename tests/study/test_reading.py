@@ -118,9 +118,10 @@ def test_everything_can_be_said():
     assert (study.noise_floor, study.confirm, study.deterministic) == (True, True, True)
 
 
-def test_a_loss_is_minimised_unless_the_study_says_otherwise():
+def test_a_loss_is_minimised_and_the_direction_of_a_known_metric_cannot_be_turned():
     assert parse(SHORT + "metric: train/loss\n").direction == "minimize"
-    assert parse(SHORT + "metric: val/loss\ndirection: maximize\n").direction == "maximize"
+    with pytest.raises(StudyError, match="is to be minimized, not maximized"):
+        parse(SHORT + "metric: val/loss\ndirection: maximize\n")
 
 
 @pytest.mark.parametrize(
