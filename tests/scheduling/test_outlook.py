@@ -129,10 +129,14 @@ def test_a_study_s_own_runs_tell_its_noise_and_its_costs(workplace, digits):
     assert all(arm.parameters and arm.flops for arm in found.cost.arms), "sizes are remembered too"
     changed = look_ahead(workplace, path, "training.batch_size=32")
     assert changed.noise.known_from == "assumption"
-    assert set(seconds(changed).values()).isdisjoint(value for values in recorded.values() for value in values)
+    assert set(seconds(changed).values()).isdisjoint(
+        value for values in recorded.values() for value in values
+    )
 
 
-def test_times_of_another_machine_or_another_kind_of_device_are_not_this_one_s(workplace, digits, monkeypatch):
+def test_times_of_another_machine_or_another_kind_of_device_are_not_this_one_s(
+    workplace, digits, monkeypatch
+):
     path = digits()
     workplace.ablate("run", path, "--executor", "inline", "-q")
     remembered = seconds(look_ahead(workplace, path))
@@ -154,7 +158,9 @@ def test_the_user_s_own_training_is_not_probed_and_its_cost_is_unknown_until_it_
 
 def test_the_plan_on_the_screen_and_as_json_say_the_same(workplace, digits):
     path = digits()
-    workplace.ablate("run", path, "--executor", "inline", "-q")  # what is remembered does not change between two calls
+    workplace.ablate(
+        "run", path, "--executor", "inline", "-q"
+    )  # what is remembered does not change between two calls
     said = workplace.ablate("plan", path, "--workers", "2")
     found = json.loads(workplace.ablate("plan", path, "--workers", "2", "--json"))
     assert set(found) == {
