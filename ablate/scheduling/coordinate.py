@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ablate.analysis import Analysis, judge, undecided, winner
+from ablate.analysis import Analysis, Look, judge, undecided, winner
 from ablate.analysis import plan as recorded_plan
 from ablate.analysis.words import sentence
 from ablate.errors import StoreError, StudyError
@@ -23,6 +23,9 @@ from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
 from ablate.tracking import read
 from ablate.tracking.store import Store
 from ablate.tracking.write import Tracker
+
+MOST_SEEDS = 1000
+"""Report seeds are 0–999."""
 
 RETRIES = 1
 TICK = 0.25
@@ -108,74 +111,102 @@ class Coordinator:
     # --- a study from its plan to its verdicts ---
 
     def run(self, environment: Mapping[str, str]) -> Outcome:
-        """Go through the declared looks, then confirm the winner where the study asks for it."""
+        """Go through the looks, those of earlier top-ups included, then confirm the winner where the study asks for it."""
+        self.record |= self._earlier()
         self._tracker.plan(self.record, environment)
-        self._reuse(self._plan.replicates(self._plan.names, range(self._plan.study.looks[-1])))
+        looks = recorded_plan.rules(self.record).schedule()
+        self._reuse(self._plan.replicates(self._plan.names, range(looks[-1].pairs)))
         analysis = self._judge(closed=0)
         going = list(self._plan.names)
         left = 0
-        for number, pairs in enumerate(self._plan.study.looks, 1):
-            runs = list(self._plan.replicates(going, range(pairs)))
-            left = self._look(number, pairs, runs)
-            if left:
-                break
-            analysis = self._judge(closed=number)
-            self._show.judged(analysis)
-            self._tracker.arms(_arm_rows(analysis), pairs)
+        for look in looks:
+            left, analysis = self._take_look(look, list(self._plan.replicates(going, range(look.pairs))))
             going = self._still_going(analysis)
-            if analysis.error or not going:
+            if left or analysis.error or not going:
                 break
         if not left and not analysis.error:
             left = self._confirm(analysis, environment)
         return self._end(left)
 
     def top_up(self, environment: Mapping[str, str], seeds: int | None) -> Outcome:
-        """One undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows."""
-        before = [*self.record["looks"], *self.record["extra_looks"]]
+        """One undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows.
+
+        Where an earlier top-up was broken off, that one goes on: another look would cost more of the study's error.
+        """
         self._reuse_recorded()
-        analysis = self._judge(closed=len(before))
+        analysis = self._judge(closed=None)
         going = self._still_going(analysis)
+        if analysis.error:
+            raise StudyError(analysis.error, place=self._plan.study.name)
         if not going:
             raise StudyError(
                 "no arm is undecided, so more seeds would change nothing",
                 place=self._plan.study.name,
                 hint="a new question wants a new study, or `confirm: true`",
             )
-        have = max(before)
-        self._refuse_incomplete(going, have)
-        most = have + (seeds if seeds is not None else 1000 - have)
+        looks = recorded_plan.rules(self.record).schedule()
+        if analysis.look < len(looks):
+            return self._go_on(looks[analysis.look], going)
+        have = looks[-1].pairs
+        most = have + seeds if seeds is not None else MOST_SEEDS
+        if not have < most <= MOST_SEEDS:
+            raise StudyError(
+                f"a study has {MOST_SEEDS} seeds at most, and {have} of them are in use",
+                place=self._plan.study.name,
+                hint=f"`--seeds {MOST_SEEDS - have}` takes the rest" if have < MOST_SEEDS else None,
+            )
         runs = list(self._plan.replicates(going, range(have, most)))
+        self._reuse(runs)
         if seeds is not None:
             self._extend(runs, environment, look=most)
-        left = self._look(len(before) + 1, most, runs)
-        pairs = most
-        if seeds is None:
-            # The budget decided how many: whole rounds only, so that the arms stay even.
-            done = [sum(1 for run in runs if run.arm == arm and run.key in self._rows) for arm in going]
-            pairs = have + min(done)
-            left = 0
-            if pairs == have:
-                raise StudyError(
-                    "the budget did not allow one more seed of each undecided arm", place="--budget"
-                )
-            kept = [run for run in runs if run.seed % 1000 < pairs]
-            self._extend(kept, environment, look=pairs)
-        if not left:
-            analysis = self._judge(closed=len(before) + 1)
-            self._show.judged(analysis)
-            self._tracker.arms(_arm_rows(analysis), pairs)
-        return self._end(left)
+            return self._end(self._take_look(self._last_look(), runs)[0])
+        # The budget decides how many: whole rounds only, so that the arms stay even.
+        self._look(len(looks) + 1, most, runs)
+        done = [sum(run.arm == arm and run.key in self._rows for run in runs) for arm in going]
+        pairs = have + min(done)
+        if pairs == have:
+            raise StudyError(
+                "the budget did not allow one more seed of each undecided arm",
+                place="--budget",
+                hint="what was trained is kept for the next top-up",
+            )
+        self._extend([run for run in runs if run.seed % 1000 < pairs], environment, look=pairs)
+        kept = {run["key"] for run in self.record["runs"]}
+        self._rows = {key: row for key, row in self._rows.items() if key in kept}
+        return self._end(self._take_look(self._last_look(), [])[0])
 
-    def _refuse_incomplete(self, going: list[str], pairs: int) -> None:
-        """A top-up extends a finished study: the looks it has must have been taken."""
-        tried, _ = read.frames(self._store, self.record)
-        known = set(zip(tried["arm"], tried["seed"], strict=True))
-        if any((run.arm, run.seed) not in known for run in self._plan.replicates(going, range(pairs))):
+    def _go_on(self, look: Look, going: list[str]) -> Outcome:
+        """Complete an undeclared look that was broken off."""
+        if look.declared:
             raise StudyError(
                 "its declared looks are not complete yet",
                 place=self._plan.study.name,
                 hint="`ablate run` with its file goes on with them; then a top-up can add to them",
             )
+        self._show.note(f"going on with the top-up to {look.pairs} seeds that was broken off; none are added")
+        runs = list(self._plan.replicates(going, range(look.pairs)))
+        self._reuse(run for run in runs if run.key not in self._rows)
+        return self._end(self._take_look(look, runs)[0])
+
+    def _take_look(self, look: Look, runs: list[Run]) -> tuple[int, Analysis]:
+        """Do what a look lacks, and judge it where nothing is left undone. Returns the number of runs that are left."""
+        left = self._look(look.index, look.pairs, runs)
+        if left:
+            return left, self._judge(closed=None)
+        analysis = self._judge(closed=look.index)
+        self._show.judged(analysis)
+        self._tracker.arms(_arm_rows(analysis), look.pairs)
+        return 0, analysis
+
+    def _last_look(self) -> Look:
+        return recorded_plan.rules(self.record).schedule()[-1]
+
+    def _earlier(self) -> dict[str, Any]:
+        """What top-ups and a confirmation have added to this plan, where it was recorded before."""
+        if self._plan.study.name not in read.experiments(self._store):
+            return {}
+        same = [r for r in read.plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
+        return {name: same[-1][name] for name in ("runs", "extra_looks", "confirmed")} if same else {}
 
     def _confirm(self, analysis: Analysis, environment: Mapping[str, str]) -> int:
         """The winner again, on fresh seeds. Returns the number of runs left undone."""
@@ -232,7 +263,7 @@ class Coordinator:
         """Take what the store has already, from whatever study; copy what is not in this one."""
         wanted = {run.key: run for run in runs}
         self._planned |= wanted
-        found = read.done(self._store, wanted)
+        found = read.done(self._store, wanted, first=self._plan.study.name)
         here: dict[str, read.Recorded] = {}
         elsewhere: dict[str, read.Recorded] = {}
         for key, run in found.items():
@@ -272,14 +303,17 @@ class Coordinator:
             self._curves[key] = read.curve(planned, mine)
 
     def _reuse_recorded(self) -> None:
-        """All runs that the record names, as they were done; none is trained again."""
-        wanted = {run["key"]: run for run in self.record["runs"]}
-        for key, run in wanted.items():
-            self._planned[key] = Run(key, "", run["arm"], run["seed"], run["phase"])
-        found = {
-            k: r for k, r in read.done(self._store, wanted).items() if r.experiment == self._plan.study.name
-        }
-        self._take(found, self._plan.study.name)
+        """All runs that the record names, as they ended; none of those is trained again, not even what failed."""
+        keys: dict[Any, str] = {}
+        for run in self.record["runs"]:
+            self._planned[run["key"]] = Run(run["key"], "", run["arm"], run["seed"], run["phase"])
+            keys[run["arm"], run["seed"], run["phase"]] = run["key"]
+        rows, curves = read.frames(self._store, self.record)
+        self._rows |= {row["key"]: row for row in rows.to_dict("records")}
+        for place, of in curves.groupby(["arm", "seed", "phase"], sort=False):
+            self._curves[keys[place]] = [
+                {str(name): value for name, value in row.items()} for row in of.to_dict("records")
+            ]
         self._ledger.match({key: row["value"] for key, row in self._rows.items()}, self._planned)
 
     # --- running ---

@@ -136,13 +136,20 @@ _ENVIRONMENT = frozenset(
 _IS_REPORT = "tags.`ablate.kind` = 'report'"
 
 
-def done(store: Store, keys: Iterable[str], *, by: Literal["key", "recipe"] = "key") -> dict[str, Recorded]:
-    """Runs with a result, in any experiment, by their key (or recipe, which does not depend on the training code)."""
+def done(
+    store: Store, keys: Iterable[str], *, by: Literal["key", "recipe"] = "key", first: str | None = None
+) -> dict[str, Recorded]:
+    """Runs with a result, in any experiment, by their key (or recipe, which does not depend on the training code).
+
+    first: an experiment whose own runs are preferred, copies among them; else the oldest run counts.
+    """
     wanted = set(keys)
     found: dict[str, Recorded] = {}
     for run in _runs(store, {"ablate.kind": "replicate"}):
         name = run.tags.get(f"ablate.{by}", "")
-        if name in wanted and run.done and name not in found:
+        if name not in wanted or not run.done:
+            continue
+        if name not in found or (run.experiment == first != found[name].experiment):
             found[name] = run
     return found
 
@@ -164,13 +171,14 @@ def orphans(store: Store) -> list[str]:
 def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Replicates and curves of a recorded plan: what the analysis reads.
 
-    Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out.
+    Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out, and those
+    that were broken off: they have no outcome, and the next command does them again.
     """
     planned = {run["key"]: run for run in plan["runs"]}
     chosen: dict[str, Recorded] = {}
     for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
         key = run.tags.get("ablate.key", "")
-        if key not in planned or run.status == "RUNNING":
+        if key not in planned or run.status in ("RUNNING", "KILLED"):
             continue
         old = chosen.get(key)
         if old is None or (run.done, run.attempt) > (old.done, old.attempt):
