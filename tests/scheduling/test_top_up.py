@@ -88,7 +88,7 @@ def test_a_top_up_takes_runs_that_another_study_has_made_already(workplace):
     assert arms(verdicts(workplace))["spread=0.06"]["n"] == 5
 
 
-def kill_in_the_middle(*arguments: str, after: str) -> None:
+def kill_in_the_middle(workplace, *arguments: str, after: str) -> None:
     with subprocess.Popen(
         [*ABLATE, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -100,6 +100,7 @@ def kill_in_the_middle(*arguments: str, after: str) -> None:
             pytest.fail("it ended before it could be killed")
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    workplace.ablate("status")  # puts in order what was left behind, and says so
 
 
 @pytest.mark.parametrize("again", ["top-up", "run"])
@@ -107,7 +108,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, ag
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     sets = ("--set", "sleep=0.15")
     run(workplace, "run", study, *sets)
-    kill_in_the_middle("top-up", "toy", "--seeds", "5", "--workers", "1", after="[2/")
+    kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", "--workers", "1", after="[2/")
     assert verdicts(workplace)["look"] == 1, "an interrupted look is no look yet"
     if again == "top-up":
         assert "going on" in run(workplace, "top-up", "toy", "--seeds", "5")
@@ -122,7 +123,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, ag
 def test_a_top_up_by_budget_that_was_killed_keeps_what_it_trained(workplace):
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     run(workplace, "run", study, "--set", "sleep=0.15")
-    kill_in_the_middle("top-up", "toy", "--budget", "1h", "--workers", "1", after="[4/")
+    kill_in_the_middle(workplace, "top-up", "toy", "--budget", "1h", "--workers", "1", after="[4/")
     run(workplace, "top-up", "toy", "--seeds", "2")
     seeds = trained(workplace)
     assert seeds["baseline"][:5] == seeds["spread=0.06"][:5] == [0, 1, 2, 3, 4]
@@ -200,7 +201,7 @@ def test_a_confirmation_that_was_interrupted_confirms_the_same_arm_although_anot
     # Both help; the wider one is ahead. Its lead is then taken away, by hand, in the record.
     study = workplace.study(factors="{gain: [0.2, 0.1]}", seeds="3", more="confirm: true\n")
     sets = ("--set", "sleep=0.1")
-    kill_in_the_middle("run", study, *sets, "--workers", "1", after="[1/6]")
+    kill_in_the_middle(workplace, "run", study, *sets, "--workers", "1", after="[1/6]")
     assert record(workplace)["confirmed"] == "gain=0.2"
     runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "gain=0.2"]
     for each in runs:
