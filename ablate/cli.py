@@ -520,6 +520,7 @@ def _coordinate(
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.queue import Queue
     from ablate.tracking import read, write
+    from ablate.tracking.store import Claims
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
@@ -533,6 +534,7 @@ def _coordinate(
         else:
             observer = stack.enter_context(console.Display(plan, len(executor.slots)))
         stop = stack.enter_context(_interruptible())
+        claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(write.Tracker(store, plan.study.name))
         stack.enter_context(executor)
         coordinator = Coordinator(
@@ -541,6 +543,7 @@ def _coordinate(
             tracker=tracker,
             ledger=Queue(plan, store.root, storage),
             store=store,
+            claims=claims,
             options=replace(options, stop=stop),
             observer=observer,
             record=record,

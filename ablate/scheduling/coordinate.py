@@ -21,7 +21,7 @@ from ablate.executors import Executor, Slot
 from ablate.scheduling.queue import Queue
 from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
 from ablate.tracking import read
-from ablate.tracking.store import Store
+from ablate.tracking.store import Claims, Store
 from ablate.tracking.write import Tracker
 
 MOST_SEEDS = 1000
@@ -89,6 +89,7 @@ class Coordinator:
         tracker: Tracker,
         ledger: Queue,
         store: Store,
+        claims: Claims,
         options: Options,
         observer: Observer,
         record: Mapping[str, Any] | None = None,
@@ -106,6 +107,9 @@ class Coordinator:
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
+        self._claims = claims
+        # Runs of this process that ended, until the store has them: then another study finds them there.
+        self._ended: deque[tuple[int, str]] = deque()
         self._spent = False
 
     # --- a study from its plan to its verdicts ---
@@ -250,6 +254,8 @@ class Coordinator:
         looks = self.record["looks"] + self.record["extra_looks"]
         analysis = self._judge(closed=None if left else len(looks))
         failed = sum(row["outcome"] == "failed" for row in self._rows.values())
+        for double, first in read.doubles(self._store, self._plan.study.name).items():
+            self._tracker.supersede(double, first)
         return Outcome(self.record, analysis, ending, failed, left)
 
     # --- what is known ---
@@ -328,6 +334,8 @@ class Coordinator:
 
     def _execute(self, runs: list[Run]) -> None:
         waiting = deque((run, 0) for run in runs)
+        # Runs that another study on this machine is at.
+        elsewhere: list[Run] = []
         free = list(self._executor.slots)
         at: dict[str, tuple[Run, Slot, int, float]] = {}
         seqs: dict[str, int] = {}
@@ -336,9 +344,18 @@ class Coordinator:
         expired: set[str] = set()
         rounds = _Rounds(runs)
         try:
-            while waiting or at:
+            while waiting or at or elsewhere:
+                self._give_back()
+                elsewhere = [run for run in elsewhere if not self._claimed(run, waiting)]
                 while waiting and free and not self._out_of_budget(waiting[0][0], rounds):
                     run, failures = waiting.popleft()
+                    if not failures and not self._claims.take(run.key):
+                        if not elsewhere:
+                            self._show.note(f"another study is training {run.arm} · seed {run.seed}; waiting for it")
+                        elsewhere.append(run)
+                        continue
+                    if not failures and self._found_meanwhile(run):
+                        continue
                     slot = free.pop(0)
                     attempt = self._attempts.get(run.key, 0) + 1
                     self._attempts[run.key] = attempt
@@ -348,7 +365,11 @@ class Coordinator:
                     points[run.key], tags[run.key], seqs[run.key] = {}, {}, 0
                     self._show.running(run, slot, attempt)
                 if not at:
-                    return
+                    if self._spent or not (waiting or elsewhere):
+                        return
+                    time.sleep(TICK)
+                    self._heed()
+                    continue
                 for event in self._executor.wait(TICK):
                     self._heed()
                     run, slot, failures, since = at[event.run]
@@ -367,6 +388,7 @@ class Coordinator:
                         waiting.appendleft((run, failures + 1))
                     else:
                         self._settle(event, run, points[run.key], tags[run.key])
+                        self._ended.append((self._tracker.put, run.key))
                 self._heed()
                 self._expire(at, expired)
         except KeyboardInterrupt:
@@ -377,6 +399,26 @@ class Coordinator:
                 self._tracker.event(event, run, self._plan.config(run), self._plan.id)
                 self._ledger.tell(event, float("nan"))
             raise
+
+    def _claimed(self, run: Run, waiting: deque[tuple[Run, int]]) -> bool:
+        """Whether a run that another study was at is that no more; it is next then, where it has no result."""
+        if not self._claims.take(run.key):
+            return False
+        self._claims.give_back(run.key)
+        waiting.appendleft((run, 0))
+        return True
+
+    def _found_meanwhile(self, run: Run) -> bool:
+        """Take the result of a run that another study has finished since this one began."""
+        if not read.done(self._store, [run.key]):
+            return False
+        self._reuse([run])
+        self._claims.give_back(run.key)
+        return True
+
+    def _give_back(self) -> None:
+        while self._ended and self._ended[0][0] <= self._tracker.delivered:
+            self._claims.give_back(self._ended.popleft()[1])
 
     def _heed(self) -> None:
         """End the study where someone asked for it."""

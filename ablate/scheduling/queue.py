@@ -8,12 +8,14 @@ match it. The only module that imports Optuna.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ablate.errors import StoreError
 from ablate.events import Event, Finished
@@ -37,7 +39,8 @@ class Queue:
         if storage is None:
             from optuna.storages.journal import JournalFileBackend
 
-            backend = JournalFileBackend(str(folder / "optuna.journal"))
+            journal = folder / "optuna.journal"
+            backend = JournalFileBackend(str(journal), cast("Any", _Lock(journal)))
             opened: Any = optuna.storages.JournalStorage(backend)
         else:
             opened = storage
@@ -62,9 +65,12 @@ class Queue:
         """Make the ledger say what the record says. done: run key → its value (NaN where it diverged). runs: by key."""
         states = self._optuna.trial.TrialState
         told: set[str] = set()
+        # What is open was left behind by a coordinator that is gone: there is only ever one, and this is it. A trial that
+        # was enqueued and not yet asked for has to be asked for before it can be told anything.
+        for _ in self._study.get_trials(deepcopy=False, states=(states.WAITING,)):
+            self._study.ask()
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.state in (states.RUNNING, states.WAITING):
-                # Left behind by a coordinator that is gone: there is only ever one, and this is it.
+            if trial.state is states.RUNNING:
                 self._study.tell(trial.number, state=states.FAIL)
             elif trial.state is states.COMPLETE or trial.user_attrs.get("outcome") == "diverged":
                 told.add(trial.user_attrs.get("run", ""))
@@ -117,6 +123,43 @@ class Queue:
 
     def _attributes(self, run: Run) -> dict[str, Any]:
         return {"run": run.key, "arm": run.arm, "seed": run.seed, "phase": run.phase}
+
+
+class _Lock:
+    """The journal's lock, as the kernel's own, which dies with its process; and no half-written line behind it.
+
+    Optuna's file locks outlive a killed process for 30 s, and a line that was cut short, once another is appended to it,
+    makes its journal unreadable for good.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self.acquire()  # reading takes no lock, so what is cut short is mended before the first of it
+        self.release()
+
+    def acquire(self) -> bool:
+        self._file = self._journal.with_suffix(".lock").open("a")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        _mend(self._journal)
+        return True
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that was not written to its end. Asked at every append, so it looks at one byte where all is well."""
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 @contextlib.contextmanager

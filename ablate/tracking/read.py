@@ -145,12 +145,26 @@ def done(
     """
     wanted = set(keys)
     found: dict[str, Recorded] = {}
-    for run in _runs(store, {"ablate.kind": "replicate"}):
+    # One is looked for by itself, so that asking costs the same however many runs there are.
+    one = {f"ablate.{by}": next(iter(wanted))} if len(wanted) == 1 else {}
+    for run in _runs(store, {"ablate.kind": "replicate"} | one):
         name = run.tags.get(f"ablate.{by}", "")
         if name not in wanted or not run.done:
             continue
         if name not in found or (run.experiment == first != found[name].experiment):
             found[name] = run
+    return found
+
+
+def doubles(store: Store, study: str) -> dict[str, str]:
+    """Runs of a study that another run had finished before, as two machines at one store may do → the one that counts."""
+    first: dict[str, Recorded] = {}
+    found: dict[str, str] = {}
+    runs = [run for run in _runs(store, {"ablate.kind": "replicate"}, study) if run.done]
+    for run in sorted(runs, key=lambda run: (run.end or run.start, run.run_id)):
+        counts = first.setdefault(run.tags.get("ablate.key", ""), run)
+        if counts is not run:
+            found[run.run_id] = counts.run_id
     return found
 
 
@@ -479,8 +493,9 @@ def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Point
 def _sql(store: Store) -> Iterator[sqlite3.Connection]:
     assert store.database is not None
     try:
+        # Not `mode=ro`: a journal that a killed writer left behind has to be rolled back before anything can be read.
         with contextlib.closing(
-            sqlite3.connect(f"file:{store.database}?mode=ro", uri=True, timeout=30)
+            sqlite3.connect(f"file:{store.database}?mode=rw", uri=True, timeout=30)
         ) as db:
             yield db
     except sqlite3.Error as error:

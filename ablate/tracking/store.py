@@ -64,6 +64,35 @@ class Store:
             yield
 
 
+class Claims:
+    """Which runs this process is at, so that two studies on one machine never train the same run at once.
+
+    A lock a run, all in one file: byte ranges, which the kernel frees when the process dies. Make one in a process only:
+    closing any handle of the file gives up every lock of it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._file = (store.folder("locks") / "runs.lock").open("a+b")
+
+    def take(self, run: str) -> bool:
+        """Whether the run is this process's now; False where another is at it. run: its key."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place(run))
+        except OSError:
+            return False
+        return True
+
+    def give_back(self, run: str) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place(run))
+
+    def close(self) -> None:
+        self._file.close()
+
+    @staticmethod
+    def _place(run: str) -> int:
+        return int(run[:15], 16)
+
+
 def here() -> Store:
     """The store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
     # Absolute, because MLflow keeps connections by name for as long as the process lives.

@@ -100,7 +100,21 @@ class Tracker:
         encoded = {name: base64.b64encode(content).decode() for name, content in (files or {}).items()}
         self._put({"op": "end", "plan": plan, "ending": ending, "files": encoded})
 
+    def supersede(self, run_id: str, by: str) -> None:
+        """Record that a run does not count, because another process had finished the same one before."""
+        self._put({"op": "supersede", "run_id": run_id, "by": by})
+
     # --- life ---
+
+    @property
+    def put(self) -> int:
+        """How many operations were taken so far."""
+        return self._spooled
+
+    @property
+    def delivered(self) -> int:
+        """How many of them, from the first on, are in the store."""
+        return self._delivered
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything put so far is delivered; False where that took longer than `timeout` seconds."""
@@ -360,6 +374,9 @@ class _Delivery:
             run = self._arm(experiment, name)
             self._batch(run, row["metrics"], record["time"], record["step"], row["tags"])
 
+    def supersede(self, _experiment: str, record: Record, _again: bool) -> None:
+        self._tag(record["run_id"], {"ablate.outcome": "superseded", "ablate.superseded_by": record["by"]})
+
     def end(self, experiment: str, record: Record, again: bool) -> None:
         run = self._of_plan(experiment, record["plan"], reopen=False)
         self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
@@ -521,6 +538,7 @@ _OPERATIONS: Mapping[str, Callable[[_Delivery, str, Record, bool], None]] = {
     "failed": _Delivery.failed,
     "copy": _Delivery.copy,
     "arms": _Delivery.arms,
+    "supersede": _Delivery.supersede,
     "end": _Delivery.end,
 }
 

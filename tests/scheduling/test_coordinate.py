@@ -308,3 +308,25 @@ def test_a_lost_ledger_is_rebuilt_from_the_record(workplace):
     after = ledger(workplace).get_trials()
     assert {trial.user_attrs["run"]: trial.value for trial in after} == before
     assert len(after) == 9
+
+
+def test_a_trial_that_was_enqueued_by_a_killed_process_and_never_started_is_closed(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    ledger(workplace).enqueue_trial({}, user_attrs={"run": "of a process that is gone"})
+    workplace.ablate("run", study, "--executor", "inline")
+    states = [trial.state.name for trial in ledger(workplace).get_trials()]
+    assert sorted(set(states)) == ["COMPLETE", "FAIL"]
+    assert states.count("FAIL") == 1
+
+
+def test_a_line_of_the_ledger_that_a_kill_cut_short_costs_that_line_alone(workplace):
+    study = workplace.study(factors="{spread: [0.06]}", seeds="4")
+    workplace.ablate("run", study, "--executor", "inline")
+    journal = Path("mlruns/optuna.journal")
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code":8,"worker')
+    workplace.ablate("top-up", "toy", "--seeds", "1", "--executor", "inline")
+    assert journal.read_bytes().startswith(whole)
+    assert b'"worker{' not in journal.read_bytes()
+    assert len(ledger(workplace).get_trials()) == 10

@@ -16,9 +16,6 @@ from ablate.tracking import read
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 UNDECIDED = "{gain: [0.2], spread: [0.06]}"
 
-# Written against what top-ups should survive; not all of it holds yet (docs/log.md), so `make soak` runs them.
-pytestmark = pytest.mark.slow
-
 
 def verdicts(workplace, name: str = "toy") -> dict:
     return json.loads(workplace.ablate("report", name, "--format", "json"))
