@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.errors import AblateError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError
 
 if TYPE_CHECKING:
     from ablate.config import Config
@@ -39,6 +40,8 @@ _ENDINGS = {
     "interrupted": "interrupted",
     "killed": "its process died",
 }
+
+_NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -218,7 +221,7 @@ def report(
             f"{fail_on!r} is not a verdict to fail on", place="--fail-on", hint="hurts or inconclusive"
         )
     store = here()
-    _recover(store)
+    _recover_to_read(store)
     names = [_name(text) for text in studies or ()] or read.experiments(store)
     if not names:
         raise StudyError(
@@ -273,7 +276,7 @@ def status(
     from ablate.tracking.store import here
 
     store = here()
-    _recover(store)
+    _recover_to_read(store)
     names = [_name(study)] if study else read.experiments(store)
     for name in names:
         record = read.plans(store, name)[-1]
@@ -524,6 +527,8 @@ def _coordinate(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
+        # Before anything else is started: a store that cannot be written is found now, not after hours of training.
+        write.create(store)
         read.refuse_deleted(store, plan.study.name)
         _recover(store)
         observer: Observer
@@ -553,12 +558,17 @@ def _coordinate(
             outcome = coordinator.run(environment) if more is None else coordinator.top_up(environment, *more)
         except BaseException:
             tracker.end(plan.id, "interrupted")
+            # Whoever interrupts does not want to wait; what is not delivered by then, the next command delivers.
+            tracker.close(timeout=2)
             raise
         import json as json_module
 
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
         tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()})
-        if not tracker.close():
+        delivered = tracker.close()
+        if tracker.broken is not None:
+            raise tracker.broken
+        if not delivered:
             _say(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
@@ -599,8 +609,16 @@ def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
+def _recover_to_read(store: Store) -> None:
+    """Put in order what can be; where the store cannot be written, it can be read all the same."""
+    try:
+        _recover(store)
+    except StoreError as error:
+        _say(f"what killed processes left behind is not counted: {error}")
+
+
 def _recover(store: Store) -> None:
-    """Put in order what killed processes left behind, if there is any."""
+    """Put in order what killed processes left behind, if there is any. Raises StoreError."""
     spooled = store.root / "spool"
     from ablate.tracking import read
 
@@ -689,6 +707,14 @@ def main() -> None:
         app()
     except AblateError as error:
         _say(f"error: {error}")
+        sys.exit(MISTAKE)
+    except OSError as error:
+        if error.errno not in _NO_FAULT_OF_OURS:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(
+            f"error: {place}{error.strerror}\n  what is finished is kept; the same command goes on from there"
+        )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         _say("interrupted: what is finished is kept, and the same command goes on from there")

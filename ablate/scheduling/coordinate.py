@@ -351,7 +351,9 @@ class Coordinator:
                     run, failures = waiting.popleft()
                     if not failures and not self._claims.take(run.key):
                         if not elsewhere:
-                            self._show.note(f"another study is training {run.arm} · seed {run.seed}; waiting for it")
+                            self._show.note(
+                                f"another study is training {run.arm} · seed {run.seed}; waiting for it"
+                            )
                         elsewhere.append(run)
                         continue
                     if not failures and self._found_meanwhile(run):
@@ -421,7 +423,9 @@ class Coordinator:
             self._claims.give_back(self._ended.popleft()[1])
 
     def _heed(self) -> None:
-        """End the study where someone asked for it."""
+        """End the study where someone asked for it, or where nothing can be recorded."""
+        if self._tracker.broken is not None:
+            raise self._tracker.broken
         if self._options.stop():
             raise KeyboardInterrupt
 
