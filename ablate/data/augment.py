@@ -264,7 +264,8 @@ def cutout(x: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:
         return (at >= first[:, None]) & (at < first[:, None] + side)
 
     hole = inside(centre[0], height)[:, :, None] & inside(centre[1], width)[:, None, :]
-    return x.masked_fill(hole[:, None], 0)
+    # `masked_fill` itself would lose the memory format.
+    return x.clone().masked_fill_(hole[:, None], 0)
 
 
 def draw_mixup(n: int, alpha: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

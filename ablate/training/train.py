@@ -579,7 +579,8 @@ def schedule(
         if isinstance(config, configs.Cosine):
             return peak * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
         if isinstance(config, configs.Step):
-            fallen = sum(step >= round(share * steps) for share in config.milestones)
+            # A tenth of seventy steps is seven, also where floats make it a hair more.
+            fallen = sum(step + 1e-9 >= share * steps for share in config.milestones)
             return peak * config.gamma**fallen
         return peak
 
