@@ -24,24 +24,31 @@ class NumpyLearner:
         shape: tuple[int, int, int],
         classes: int,
         seed: int,
+        training: configs.TrainingConfig | None = None,
     ) -> None:
-        """seed: of the initial weights."""
+        """seed: of the initial weights. training: for what it says of the loss and the gradients; None: nothing."""
         # NumPy's matrix products take every core unless told; torch has been told already.
         threadpoolctl.threadpool_limits(torch.get_num_threads(), user_api="blas")
         sizes = model.sizes(shape, classes)
         self.summary = table.perceptron(sizes)
         self.network = numpy_mlp.initialize_network(sizes, model.initialisation, np.random.default_rng(seed))
         self._rule = rule(optimizer)
+        self._training = training or configs.TrainingConfig()
         self._one_hot = np.eye(classes, dtype=np.float32)
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        truth = labels.numpy()
+    def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        given = targets.numpy()
+        true = given if given.ndim == 2 else self._one_hot[given]
+        smoothing = self._training.label_smoothing
+        smooth = true * (1 - smoothing) + smoothing / true.shape[1] if smoothing else true
         # A diverging network overflows; the loop sees that in its loss.
         with np.errstate(all="ignore"):
             losses, outputs = numpy_mlp.train(
-                self.network, _rows(images), self._one_hot[truth], self._rule, lr
+                self.network, _rows(images), smooth, self._rule, lr, self._training.max_grad_norm
             )
-        hits = np.count_nonzero(outputs.argmax(axis=1) == truth)
+            if smoothing:
+                losses = numpy_mlp.cross_entropy(outputs, true)
+        hits = true[np.arange(len(true)), outputs.argmax(axis=1)].sum(dtype=np.float64)
         return torch.tensor(float(losses.sum(dtype=np.float64)), dtype=torch.float64), torch.tensor(hits)
 
     def logits(self, images: Tensor) -> Tensor:
