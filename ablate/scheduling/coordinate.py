@@ -23,6 +23,7 @@ from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
 from ablate.tracking import read
 from ablate.tracking.store import Claims, Store
 from ablate.tracking.write import Tracker
+from ablate.training import checkpoint
 
 MOST_SEEDS = 1000
 """Report seeds are 0–999."""
@@ -37,13 +38,15 @@ Ending = Literal["complete", "budget", "interrupted"]
 class Options:
     """budget: seconds after which nothing new is started. timeout: seconds a run may take. threads: of a run on a CPU.
 
-    accept_code: reuse runs of older training code, labelled as such. stop: whether someone wants the study to end; asked
+    checkpoint_every: seconds after which a run under way is saved. accept_code: reuse runs of older training code, labelled as
+    such. stop: whether someone wants the study to end; asked
     between events, so that it never ends in the middle of recording one.
     """
 
     budget: float | None = None
     timeout: float | None = None
     threads: int = 1
+    checkpoint_every: float = checkpoint.EVERY
     accept_code: bool = False
     stop: Callable[[], bool] = lambda: False
 
@@ -108,6 +111,7 @@ class Coordinator:
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
         self._claims = claims
+        self._checkpoints = store.root / "checkpoints"
         # Runs of this process that ended, until the store has them: then another study finds them there.
         self._ended: deque[tuple[int, str]] = deque()
         self._spent = False
@@ -383,7 +387,7 @@ class Coordinator:
                         del at[run.key]
                         free.append(slot)
                     self._note(event, run, points[run.key], tags[run.key])
-                    if not is_last(event):
+                    if not isinstance(event, Finished | Failed):
                         continue
                     rounds.took(time.monotonic() - since)
                     if isinstance(event, Failed) and event.kind in ("error", "crash") and failures < RETRIES:
@@ -437,6 +441,8 @@ class Coordinator:
             "train": self._plan.study.train,
             "device": slot.device,
             "threads": self._options.threads,
+            "checkpoints": str(self._checkpoints),
+            "checkpoint_every": self._options.checkpoint_every,
         }
         return Task(run.key, attempt, payload)
 
@@ -467,9 +473,17 @@ class Coordinator:
                 self._ledger.tell(event, float("nan"))
 
     def _settle(
-        self, event: Event, run: Run, points: Mapping[str, list[tuple[int, float]]], tags: Mapping[str, str]
+        self,
+        event: Finished | Failed,
+        run: Run,
+        points: Mapping[str, list[tuple[int, float]]],
+        tags: Mapping[str, str],
     ) -> None:
         """The run has had its last attempt: it counts."""
+        if (
+            isinstance(event, Finished) or event.kind == "error"
+        ):  # whatever broke it off from outside, it may go on
+            checkpoint.remove(self._checkpoints, run.key)
         if isinstance(event, Finished) and self._plan.study.metric not in points:
             raise StoreError(
                 f"training never yielded the metric {self._plan.study.metric!r}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ablate import config as configs
 from ablate.models import numpy_mlp, table
-from ablate.models.numpy_mlp import Adaptive, Array, Momentum, NumpyMlp
+from ablate.models.numpy_mlp import Adaptive, Momentum, NumpyMlp
 
 
 class NumpyLearner:
@@ -55,15 +56,28 @@ class NumpyLearner:
         with np.errstate(all="ignore"):
             return torch.from_numpy(numpy_mlp.forward_propagation(self.network, _rows(images))[-1])
 
-    def weights(self) -> list[Array]:
-        return [array.copy() for array in numpy_mlp.arrays(self.network)]
+    def weights(self) -> list[Tensor]:
+        return [torch.from_numpy(array.copy()) for array in numpy_mlp.arrays(self.network)]
 
-    def restore(self, weights: list[Array]) -> None:
+    def restore(self, weights: list[Tensor]) -> None:
         for mine, given in zip(numpy_mlp.arrays(self.network), weights, strict=True):
-            np.copyto(mine, given)
+            np.copyto(mine, given.numpy())
 
     def digest(self) -> str:
         return numpy_mlp.digest(self.network)
+
+    def state(self) -> dict[str, Any]:
+        remembered = {
+            name: [torch.from_numpy(array) for array in value] if isinstance(value, list) else value
+            for name, value in vars(self._rule).items()
+        }
+        weights = [torch.from_numpy(array) for array in numpy_mlp.arrays(self.network)]
+        return {"weights": weights, "rule": remembered}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.restore(state["weights"])
+        for name, value in state["rule"].items():
+            setattr(self._rule, name, [t.numpy() for t in value] if isinstance(value, list) else value)
 
 
 def rule(config: configs.Sgd | configs.Adam | configs.AdamW) -> Momentum | Adaptive:

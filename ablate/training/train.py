@@ -17,7 +17,8 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,7 +35,7 @@ from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Ta
 from ablate.models import layers as own_layers
 from ablate.models import table
 from ablate.models.numpy_mlp import NumpyMlp
-from ablate.training import free, losses, metrics
+from ablate.training import checkpoint, free, losses, metrics
 from ablate.training.numpy_learner import NumpyLearner
 from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
 
@@ -68,7 +69,8 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     """Train the runs of a bundle, one after another.
 
     A task's payload: `config` (the tree of a RunConfig or FreeConfig), `seed`, `train` (None, or the user's own training
-    as `package.module:function`), `device`, `threads`. What `yield` gives back is the set of runs to break off, or None.
+    as `package.module:function`), `device`, `threads`; and, where runs are to go on after a crash, `checkpoints` (a folder) and
+    `checkpoint_every` (seconds). What `yield` gives back is the set of runs to break off, or None.
     """
     cancelled: frozenset[str] = frozenset()
     for task in bundle.tasks:
@@ -102,7 +104,14 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
         torch.set_num_threads(int(payload["threads"]))
         if payload["train"] is None:
             config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
-            steps = _steps(config, datasets.prepare(config.data), torch.device(payload["device"]))
+            folder = payload.get("checkpoints")
+            steps = _steps(
+                config,
+                datasets.prepare(config.data),
+                torch.device(payload["device"]),
+                None if folder is None else checkpoint.place(Path(folder), task.run),
+                payload.get("checkpoint_every", checkpoint.EVERY),
+            )
         else:
             steps = _free_steps(payload)
         for step in steps:
@@ -193,11 +202,24 @@ class Kept:
 
 
 @dataclass
+class Pass:
+    """An epoch under way. order: (n,) int64, the images in their order. batches: how many are done. loss, hits: sums of them,
+    on the device.
+    """
+
+    order: Tensor
+    loss: Tensor
+    hits: Tensor
+    batches: int = 0
+
+
+@dataclass
 class State:
-    """All that a run carries from epoch to epoch, beside what its learner holds.
+    """All that a run carries from step to step, beside what its learner holds.
 
     streams: by source. epoch, step: how many are done. lowest, stalled: of early stopping, the val/loss that others are held
-    against, and how many epochs in a row were not lower.
+    against, and how many epochs in a row were not lower. under_way: None between two epochs. history: the metrics of every
+    epoch that is done.
     """
 
     streams: Mapping[str, torch.Generator]
@@ -207,6 +229,8 @@ class State:
     kept: Kept | None = None
     lowest: float = math.inf
     stalled: int = 0
+    under_way: Pass | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, seen: Evaluation, learner: Learner, recipe: configs.TrainingConfig) -> None:
         """Count an epoch that ended with `seen` on the validation split."""
@@ -219,6 +243,33 @@ class State:
             self.lowest, self.stalled = seen.loss, 0
         else:
             self.stalled += 1
+
+    def save(self) -> dict[str, Any]:
+        """As tensors and plain values, for `load`."""
+        kept = self.kept and (self.kept.epoch, self.kept.seen.plain(), self.kept.weights)
+        under_way = self.under_way and vars(self.under_way)
+        plain = {name: getattr(self, name) for name in ("epoch", "step", "lowest", "stalled", "history")}
+        streams = {source: stream.get_state() for source, stream in self.streams.items()}
+        return plain | {
+            "streams": streams,
+            "trace": self.trace.link.hex(),
+            "kept": kept,
+            "under_way": under_way,
+        }
+
+    def load(self, saved: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `save` gave."""
+        for name in ("epoch", "step", "lowest", "stalled", "history"):
+            setattr(self, name, saved[name])
+        for source, stream in self.streams.items():
+            stream.set_state(saved["streams"][source].cpu())
+        self.trace.link = bytes.fromhex(saved["trace"])
+        if saved["kept"] is not None:
+            epoch, seen, weights = saved["kept"]
+            self.kept = Kept(epoch, Evaluation.of(seen), weights)
+        if (under_way := saved["under_way"]) is not None:
+            sums = {name: under_way[name].to(device) for name in ("loss", "hits")}
+            self.under_way = Pass(under_way["order"].cpu(), batches=under_way["batches"], **sums)
 
     def is_stopped_early(self, recipe: configs.TrainingConfig) -> bool:
         return self.epoch < recipe.epochs and recipe.patience is not None and self.stalled >= recipe.patience
@@ -236,10 +287,21 @@ def streams(seed: int, device: torch.device) -> dict[str, torch.Generator]:
     return {source: generator(seed, source, place) for source, place in places.items()}
 
 
-def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
-    began = time.perf_counter()
+def _steps(
+    config: RunConfig,
+    data: Dataset,
+    device: torch.device,
+    kept_at: Path | None = None,
+    every: float = checkpoint.EVERY,
+) -> Steps:
+    """kept_at: the file of the run's checkpoint, from which it goes on where there is one; None: it has none."""
     if isinstance(config.model, NumpyMlp):
         device = torch.device("cpu")
+    # The same bits come of the same arithmetic only.
+    same = {name: machine(device)[name] for name in ("device", "torch")} | {
+        "threads": torch.get_num_threads()
+    }
+    keeper = checkpoint.Keeper(kept_at, every, same)
     seed, recipe = config.seed, config.training
     split_seed = derive(seed, "split") if config.data.split == "per-seed" else derive(0, FIXED_SPLIT)
     train_index, val_index = datasets.split(data.train_labels, config.data, split_seed)
@@ -258,19 +320,33 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     # Of all epochs, those included that early stopping may save: nobody knows beforehand which.
     lr_at = schedule(config.schedule, config.optimizer.lr, recipe.epochs * per_epoch)
     state = State(streams(seed, device), Trace())
-    yield Progress(0, {}, machine(device) | {"parameters": made.parameters, "flops": made.flops})
+    facts: dict[str, Any] = {"parameters": made.parameters, "flops": made.flops}
+    if (saved := keeper.load()) is not None:
+        learner.load(saved["learner"])
+        state.load(saved["loop"], device)
+        facts["resumed"] = f"in epoch {state.epoch + 1}"
+    yield Progress(0, {}, machine(device) | facts)
+    # To whoever listens this is an attempt like any other, with all of its epochs.
+    for epoch, values in enumerate(state.history, 1):
+        yield Progress(epoch, values, {})
+
+    def all_of_it() -> dict[str, Any]:
+        return {"learner": learner.state(), "loop": state.save()}
 
     while state.epoch < recipe.epochs and not state.is_stopped_early(recipe):
-        values = _train_epoch(config, state, learner, training, classes, lr_at)
+        values = _train_epoch(
+            config, state, learner, training, classes, lr_at, lambda: keeper.offer(all_of_it)
+        )
         seen = evaluate(learner.logits, validation)
         lr = values.pop("lr")
         values |= {"val/loss": seen.loss, "val/accuracy": seen.accuracy, "lr": lr}
         state.trace.add(values["train/loss"], values["val/loss"])
+        state.history.append(values)
         yield Progress(state.epoch + 1, values, {})
         if not (math.isfinite(values["train/loss"]) and math.isfinite(values["val/loss"])):
             epoch = state.epoch + 1
             reason = {"reason": f"loss not finite in epoch {epoch}"}
-            yield Result(True, epoch, _costs(began, made), {}, state.trace.facts() | reason)
+            yield Result(True, epoch, _costs(keeper, made), {}, state.trace.facts() | reason)
             return
         state.end_epoch(seen, learner, recipe)
     kept = state.kept
@@ -278,8 +354,8 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     if kept.weights is not None:
         learner.restore(kept.weights)
 
-    every = np.arange(len(data.test_labels))
-    tested = evaluate(learner.logits, Pixels(data.test_images, data.test_labels, every, mean, std, device))
+    whole = np.arange(len(data.test_labels))
+    tested = evaluate(learner.logits, Pixels(data.test_images, data.test_labels, whole, mean, std, device))
     scores = metrics.scores(tested.confusion)
     final = {
         "test/loss": tested.loss,
@@ -310,7 +386,7 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     facts = state.trace.facts() | {"weights": learner.digest()}
     if state.is_stopped_early(recipe):
         facts["stopped"] = f"early, after epoch {state.epoch}: no lower val/loss in {state.stalled} epochs"
-    yield Result(False, kept.epoch, final | _costs(began, made), files, facts)
+    yield Result(False, kept.epoch, final | _costs(keeper, made), files, facts)
 
 
 def _train_epoch(
@@ -320,16 +396,20 @@ def _train_epoch(
     training: Pixels,
     classes: int,
     lr_at: Callable[[int], float],
+    after_step: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Every training image once, in batches. Takes from the streams of `state` and counts its steps.
+    """Every training image once, in batches; what is left of them, where the epoch is under way. Takes from the streams of
+    `state` and counts its steps.
 
     Returns the epoch's metrics on the training split, and the rate of its last step.
     """
-    loss_sum = torch.zeros((), device=training.device, dtype=torch.float64)
-    hits = torch.zeros((), device=training.device, dtype=torch.float64)
-    lr = 0.0
-    order = torch.randperm(len(training), generator=state.streams["order"])
-    for index in torch.split(order, config.training.batch_size):
+    if state.under_way is None:
+        # Sums stay on the device: reading a value at every step would make a GPU wait.
+        none = torch.zeros((), device=training.device, dtype=torch.float64)
+        order = torch.randperm(len(training), generator=state.streams["order"])
+        state.under_way = Pass(order, none, none.clone())
+    now, lr = state.under_way, lr_at(max(state.step - 1, 0))
+    for index in torch.split(now.order, config.training.batch_size)[now.batches :]:
         images, targets = training.batch(index)
         images = training.floats(augment.augment(images, config.augment, state.streams))
         if config.augment.mixup:
@@ -339,19 +419,21 @@ def _train_epoch(
         lr = lr_at(state.step)
         batch_loss, batch_hits = learner.step(images, targets, lr)
         state.step += 1
-        # Sums stay on the device: reading a value here would make a GPU wait at every step.
-        loss_sum += batch_loss
-        hits += batch_hits
+        now.loss += batch_loss
+        now.hits += batch_hits
+        now.batches += 1
+        after_step()
+    state.under_way = None
     return {
-        "train/loss": float(loss_sum) / len(training),
-        "train/accuracy": float(hits) / len(training),
+        "train/loss": float(now.loss) / len(training),
+        "train/accuracy": float(now.hits) / len(training),
         "lr": lr,
     }
 
 
-def _costs(began: float, made: table.Summary) -> dict[str, float]:
+def _costs(keeper: checkpoint.Keeper, made: table.Summary) -> dict[str, float]:
     return {
-        "time/train_seconds": time.perf_counter() - began,
+        "time/train_seconds": keeper.seconds,
         "model/parameters": made.parameters,
         "model/flops": made.flops,
     }
@@ -417,6 +499,15 @@ class Evaluation:
     predicted: np.ndarray[Any, Any]
     confusion: np.ndarray[Any, Any]
 
+    def plain(self) -> dict[str, Any]:
+        """As tensors and plain values, for `of`."""
+        return {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in vars(self).items()}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Evaluation:
+        fields: dict[str, Any] = {n: v.numpy() if isinstance(v, Tensor) else v for n, v in plain.items()}
+        return cls(**fields)
+
 
 @torch.no_grad()
 def evaluate(logits_of: Callable[[Tensor], Tensor], pixels: Pixels) -> Evaluation:
@@ -468,6 +559,12 @@ class Learner(Protocol):
     def digest(self) -> str:
         """Digest of every weight, bit for bit."""
         ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain values, for `load`. Not a copy."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
 
 
 def _learner(config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device) -> Learner:
@@ -535,6 +632,18 @@ class TorchLearner:
 
     def digest(self) -> str:
         return weights_digest(self.model)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "dropout": self.dropout.get_state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.dropout.set_state(state["dropout"].cpu())
 
 
 def initialised(config: RunConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:
