@@ -549,7 +549,7 @@ def _coordinate(
             ledger=Queue(plan, store.root, storage),
             store=store,
             claims=claims,
-            options=replace(options, stop=stop),
+            options=replace(options, stop=stop, checkpoint_every=_checkpoint_every(options)),
             observer=observer,
             record=record,
         )
@@ -573,6 +573,12 @@ def _coordinate(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
         return outcome
+
+
+def _checkpoint_every(options: Options) -> float:
+    """Seconds after which runs under way are saved: what the user says, or the default."""
+    said = _seconds(os.environ.get("ABLATE_CHECKPOINT_EVERY"), "ABLATE_CHECKPOINT_EVERY")
+    return options.checkpoint_every if said is None else said
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ MOST_SEEDS = 1000
 """Report seeds are 0–999."""
 
 RETRIES = 1
+TRIED_AGAIN = frozenset({"error", "memory", "crash"})
 TICK = 0.25
 
 Ending = Literal["complete", "budget", "interrupted"]
@@ -340,6 +341,8 @@ class Coordinator:
         waiting = deque((run, 0) for run in runs)
         # Runs that another study on this machine is at.
         elsewhere: list[Run] = []
+        # Runs that found too little memory, and are tried again while nothing else runs.
+        alone: set[str] = set()
         free = list(self._executor.slots)
         at: dict[str, tuple[Run, Slot, int, float]] = {}
         seqs: dict[str, int] = {}
@@ -352,6 +355,8 @@ class Coordinator:
                 self._give_back()
                 elsewhere = [run for run in elsewhere if not self._claimed(run, waiting)]
                 while waiting and free and not self._out_of_budget(waiting[0][0], rounds):
+                    if at and (waiting[0][0].key in alone or not alone.isdisjoint(at)):
+                        break
                     run, failures = waiting.popleft()
                     if not failures and not self._claims.take(run.key):
                         if not elsewhere:
@@ -390,7 +395,9 @@ class Coordinator:
                     if not isinstance(event, Finished | Failed):
                         continue
                     rounds.took(time.monotonic() - since)
-                    if isinstance(event, Failed) and event.kind in ("error", "crash") and failures < RETRIES:
+                    if isinstance(event, Failed) and event.kind in TRIED_AGAIN and failures < RETRIES:
+                        if event.kind == "memory":
+                            alone.add(run.key)
                         waiting.appendleft((run, failures + 1))
                     else:
                         self._settle(event, run, points[run.key], tags[run.key])

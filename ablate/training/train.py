@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -132,7 +132,49 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
         where = f"{error.place}: " if error.place else ""
         yield Failed(*mark(), "error", f"{where}{error.message}", str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
-        yield Failed(*mark(), "error", in_one_line(error), traceback.format_exc())
+        kind: Literal["error", "memory"] = "error"
+        reason, detail = in_one_line(error), traceback.format_exc()
+        if is_out_of_memory(error):
+            # The traceback holds every tensor of the step.
+            error.__traceback__ = None
+            kind, reason = "memory", _advice(task.payload)
+        yield Failed(*mark(), kind, reason, detail)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had less memory than was asked of it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _advice(payload: Mapping[str, Any]) -> str:
+    """What to say of a run that ran out of memory, with the batch size that would fit; found by trying."""
+    if payload["train"] is not None:
+        return "out of memory"
+    config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
+    device = torch.device(payload["device"])
+    data = datasets.prepare(config.data)
+    size = asked = min(config.training.batch_size, len(data.train_labels))
+    while size:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            learner = _learner(config, data.shape, len(data.classes), device)
+            images = torch.zeros((size, *data.shape), device=device)
+            for _ in range(2):  # the second finds the optimizer's own tensors in place
+                learner.step(images, torch.zeros(size, dtype=torch.int64, device=device), 0.0)
+        except Exception as error:  # noqa: BLE001 — whatever it is, this size does not do
+            if not is_out_of_memory(error):
+                break
+            size //= 2
+            continue
+        if size == asked:
+            return (
+                f"out of memory, though a step of {asked} images fits by itself: what else runs on {device}?"
+            )
+        return f"out of memory with training.batch_size {config.training.batch_size}; {size} would fit"
+    return f"out of memory, even with a training.batch_size of 1 on {device}"
 
 
 def _free_steps(payload: Mapping[str, Any]) -> Steps:

@@ -330,3 +330,19 @@ def test_a_line_of_the_ledger_that_a_kill_cut_short_costs_that_line_alone(workpl
     assert journal.read_bytes().startswith(whole)
     assert b'"worker{' not in journal.read_bytes()
     assert len(ledger(workplace).get_trials()) == 10
+
+
+def test_a_run_that_finds_too_little_memory_is_tried_again_while_nothing_else_runs(workplace):
+    study = workplace.study(factors="{hungry: [true]}", seeds="2")
+    text = Path(study).read_text().replace("width: 8}", "width: 8, hungry: false}")
+    Path(study).write_text(text)
+    workplace.ablate("run", study, "--workers", "2", "--set", "sleep=0.2", code=1)
+    runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "hungry=true"]
+    assert {run.data.tags["ablate.failure"] for run in runs} == {"memory"}
+    assert sorted(run.data.tags["ablate.attempt"] for run in runs) == ["1", "1", "2", "2"]
+    for second in (run for run in runs if run.data.tags["ablate.attempt"] == "2"):
+        others = [run.info for run in workplace.runs() if run.info.run_id != second.info.run_id]
+        assert all(
+            info.end_time <= second.info.start_time or info.start_time >= second.info.end_time
+            for info in others
+        )
