@@ -271,7 +271,6 @@ def status(
     study: Annotated[str | None, typer.Argument(help="A study; none: all in the store.")] = None,
 ) -> None:
     """Say how far studies are."""
-    from ablate.console import out
     from ablate.tracking import read
     from ablate.tracking.store import here
 
@@ -280,8 +279,7 @@ def status(
     names = [_name(study)] if study else read.experiments(store)
     for name in names:
         record = read.plans(store, name)[-1]
-        frame, _ = read.frames(store, record)
-        counts = frame["outcome"].value_counts().to_dict()
+        counts = read.outcomes(store, record)
         said = ", ".join(
             f"{counts[outcome]} {outcome}"
             for outcome in ("finished", "diverged", "failed")
@@ -289,9 +287,7 @@ def status(
         )
         ending = record["environment"].get("ending", "killed")
         state = "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
-        out.print(
-            f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}", markup=False
-        )
+        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}")
     if not names:
         _say("the store holds no study yet")
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,24 @@ def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.Data
     that were broken off: they have no outcome, and the next command does them again.
     """
     planned = {run["key"]: run for run in plan["runs"]}
+    chosen = _chosen(store, plan)
+    found = points(store, [run.run_id for run in chosen.values()], plan["study"])
+    rows, curves = [], []
+    for key, run in chosen.items():
+        mine = found.get(run.run_id, {})
+        rows.append(replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done))
+        curves += curve(planned[key], mine)
+    return frame(rows, REPLICATE_COLUMNS), frame(curves, CURVE_COLUMNS)
+
+
+def outcomes(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+    """How many replicates of a recorded plan ended in which way, counted as in `frames`."""
+    return Counter(_outcome(run.tags, done=run.done) for run in _chosen(store, plan).values())
+
+
+def _chosen(store: Store, plan: Mapping[str, Any]) -> dict[str, Recorded]:
+    """Run key → the run that counts."""
+    planned = {run["key"] for run in plan["runs"]}
     chosen: dict[str, Recorded] = {}
     for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
         key = run.tags.get("ablate.key", "")
@@ -197,13 +216,11 @@ def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.Data
         old = chosen.get(key)
         if old is None or (run.done, run.attempt) > (old.done, old.attempt):
             chosen[key] = run
-    found = points(store, [run.run_id for run in chosen.values()], plan["study"])
-    rows, curves = [], []
-    for key, run in chosen.items():
-        mine = found.get(run.run_id, {})
-        rows.append(replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done))
-        curves += curve(planned[key], mine)
-    return frame(rows, REPLICATE_COLUMNS), frame(curves, CURVE_COLUMNS)
+    return chosen
+
+
+def _outcome(tags: Mapping[str, str], *, done: bool) -> str:
+    return tags.get("ablate.outcome", "failed") if done else "failed"
 
 
 def replicate(
@@ -216,7 +233,7 @@ def replicate(
     done: bool,
 ) -> dict[str, Any]:
     """One row of the replicates frame, from what was recorded of a run."""
-    outcome = tags.get("ablate.outcome", "failed") if done else "failed"
+    outcome = _outcome(tags, done=done)
     epoch = int(tags.get("ablate.epoch", 0))
     epochs = max(
         (step for metric in points if not metric.startswith(FINAL_METRICS) for step, _ in points[metric]),

@@ -112,7 +112,6 @@ def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(work
     report = workplace.ablate("report", "toy", "--format", "json")
     code = Path("toy.py")
     code.write_text("# a comment changes nothing\n" + code.read_text())
-    assert "9 of them done" in workplace.ablate("run", study, "--executor", "inline", "--dry-run") or True
     workplace.ablate("run", study, "--executor", "inline")
     assert len(workplace.runs()) == 9
 
@@ -259,6 +258,22 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
     assert arms_and_seeds(finished) == sorted(
         (arm, seed) for arm in ("baseline", "gain=0.2", "gain=0.001") for seed in range(4)
     )
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once_and_the_next_command_puts_things_in_order(workplace):
+    study = workplace.study(seeds="4")
+    command = [*ABLATE, "run", study, "--set", "sleep=0.2", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("[1/"))
+        began = time.monotonic()
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+    assert process.returncode == -signal.SIGINT
+    assert time.monotonic() - began < 1
+    workplace.ablate("status")
+    assert not [run for run in workplace.runs() if run.info.status == "RUNNING"]
 
 
 def test_a_second_run_of_the_same_study_at_the_same_time_says_who_is_at_it(workplace):
