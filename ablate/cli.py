@@ -380,6 +380,63 @@ def data(
 
 
 @app.command()
+def lr(
+    study: StudyFile,
+    sets: Sets = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Curves to take the median of.")] = 3,
+    lowest: Annotated[float, typer.Option("--from", help="Rate of the first step.")] = 1e-5,
+    highest: Annotated[float, typer.Option("--to", help="Rate of the last step.")] = 10.0,
+    passes: Annotated[
+        int, typer.Option(min=1, help="Over the training images; more, where one is too short.")
+    ] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML to draw to; by default in reports/.")
+    ] = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    json: Annotated[bool, typer.Option("--json", help="Rates, losses and suggestion as JSON.")] = False,
+) -> None:
+    """Find a learning rate: raise it from step to step of one pass over the data, and look at the loss."""
+    import json as json_module
+
+    from ablate import console
+    from ablate.executors.local import LocalExecutor
+    from ablate.report import range_test as drawn
+    from ablate.scheduling import rates
+    from ablate.study import spec
+    from ablate.training.start import range_test
+
+    read = spec.read(study, sets=sets or ())
+    asked = rates.Range(lowest, highest, seeds, passes)
+    found = rates.range_test(read, asked, LocalExecutor(range_test, _slots(devices, workers, 1)), _say)
+    target = output or Path("reports") / f"{read.name}-lr.html"
+    _write(target, drawn.page(found, read.name))
+    print(
+        json_module.dumps(found.to_json(), indent=1)
+        if json
+        else console.range_test(found, rates.paste(read, found))
+    )
+    _say(str(target))
+
+
+@app.command()
+def doctor(
+    storage: Storage = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Say what this machine offers and whether anything needed is broken: exit code 1 if so."""
+    import json as json_module
+    from dataclasses import asdict
+
+    from ablate import doctor as examination
+
+    checks = examination.examine(storage)
+    print(json_module.dumps([asdict(c) for c in checks], indent=1) if json else examination.text(checks))
+    if any(check.state == "broken" for check in checks):
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
     import subprocess

@@ -75,8 +75,8 @@ def text(found: Description) -> str:
     """A description for a terminal."""
     channels, height, width = found.shape
     kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    columns = [("class", "train", "validation", "test")]
-    columns += [(name, *(f"{n:,}" for n in counts)) for name, counts in found.counts.items()]
+    columns = [["class", "train", "validation", "test"]]
+    columns += [[name, *(f"{n:,}" for n in counts)] for name, counts in found.counts.items()]
     shown = columns[: MOST_CLASSES + 1]
     widths = [max(len(row[i]) for row in shown) for i in range(4)]
     lines = [

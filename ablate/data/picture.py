@@ -36,7 +36,8 @@ def normalised(
     shape = (-1, 1, 1)
     scale = (1 / (255 * np.asarray(deviation, dtype=np.float64))).astype(np.float32).reshape(shape)
     shift = (-np.asarray(mean, dtype=np.float64) / np.asarray(deviation)).astype(np.float32).reshape(shape)
-    return image.astype(np.float32) * scale + shift
+    found: NDArray[np.float32] = image.astype(np.float32) * scale + shift
+    return found
 
 
 def svg(

@@ -198,3 +198,29 @@ def _as(distribution: Any, level: Any) -> Any:
     if hasattr(distribution, "choices"):
         return str(value)
     return float(value) if type(distribution).__name__ == "FloatDistribution" else value
+
+
+def try_storage(storage: str | None, folder: Path | None = None) -> str:
+    """Write a trial into a storage and take it out again. storage: a URL, or None for a journal in `folder`.
+
+    What was done, in words. Raises StoreError where it cannot be opened, OSError where a journal cannot be written.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = f"ablate-doctor-{os.getpid()}"
+    if storage is None:
+        from optuna.storages.journal import JournalFileBackend
+
+        assert folder is not None
+        opened: Any = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    else:
+        opened = storage
+    with warnings.catch_warnings(), _opening(storage):
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=name, storage=opened, sampler=optuna.samplers.RandomSampler(seed=0)
+        )
+        study.tell(study.ask(), 0.0)
+        optuna.delete_study(study_name=name, storage=opened)
+    return "a trial was written and taken out again"
