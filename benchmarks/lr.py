@@ -99,6 +99,7 @@ def main() -> None:
         best = max(at, key=lambda rate: at[rate])
         swept = time.perf_counter()
         took = f"{tested - began:.0f} s, {swept - tested:.0f} s"
+        print(name, {f"{rate:.2g}": float(np.round(value, 1)) for rate, value in at.items()}, file=sys.stderr)
         if found.suggestion is None:
             print(
                 f"| {name} | inconclusive: {found.reason} | | {best:.2g} | {at[best]:.1f} | | {took} |",
@@ -111,7 +112,6 @@ def main() -> None:
             f"| {name} | {found.suggestion:g} | {between} | {best:.2g} | {at[best]:.1f} | {mine:.1f} | {took} |",
             flush=True,
         )
-        print(name, {f"{rate:.2g}": float(np.round(value, 1)) for rate, value in at.items()}, file=sys.stderr)
 
 
 if __name__ == "__main__":

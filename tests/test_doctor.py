@@ -7,6 +7,7 @@ import socket
 from importlib import metadata
 
 import pytest
+import torch
 
 from ablate import doctor
 
@@ -81,6 +82,7 @@ def test_a_missing_package_is_broken_and_one_outside_its_bounds_a_note(monkeypat
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_every_cuda_device_computes_a_convolution():
     checks = by_name(doctor.devices())
     assert checks["cuda:0"].state == "ok"

@@ -18,9 +18,9 @@ FEWEST_STEPS = 30
 BANDWIDTH = 0.3
 """Of the smoothing, in decades of the rate: standard deviation of its Gaussian weights."""
 
-REACHED = 0.8
-"""Share of the fall from the starting loss to its lowest at which the suggestion lies. In `benchmarks/lr.py` it comes
-closer to the best rate of a sweep than the steepest descent, or a third or a tenth of the rate of the lowest loss.
+REACHED = 0.9
+"""Share of the fall from the starting loss to its lowest at which the suggestion lies: `docs/log.md` says what else was
+tried.
 """
 
 CLEAR = 5.0

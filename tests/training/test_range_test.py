@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+import torch
 
 from ablate.config import NO_TRAINING, RunConfig
 from ablate.data import datasets
@@ -29,6 +30,14 @@ factors:
   model.dropout: [0.5]
 seeds: 3
 """
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -70,7 +79,7 @@ def test_a_rate_that_ruins_the_network_ends_the_test(config, digits):
     ids=lambda changes: next(iter(changes.values())),
 )
 def test_every_optimizer_and_the_network_in_numpy_learn_in_it(config, digits, changes):
-    _, losses = range_test.losses(config.override(changes), digits, 1e-4, 0.1, passes=2)
+    _, losses = range_test.losses(config.override(changes), digits, 1e-4, 1.0, passes=2)
     assert min(losses) < 0.8 * losses[0]
 
 
@@ -94,6 +103,18 @@ def _merged(study, paste) -> str:
     rest = json.dumps({k: v for k, v in study.baseline.tree().items() if k in {"data", "model", "training"}})
     tree = "\n".join(f"  {name}: {json.dumps(value)}" for name, value in json.loads(rest).items())
     return f"baseline:\n{tree}\n{optimizer}factors:{factors}\nseeds: 3\n"
+
+
+def test_the_command_writes_a_page_and_what_it_found(workplace):
+    (workplace.root / "digits.yaml").write_text(STUDY)
+    said = workplace.ablate(
+        "lr", "digits.yaml", "--seeds", "2", "--workers", "1", "--set", "data.subset=200", "--json"
+    )
+    found = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    assert found["suggestion"] is None
+    assert "one pass is only 5 steps" in found["reason"]
+    assert [len(curve) for curve in found["losses"]] == [5, 5]
+    assert "one pass is only 5 steps" in (workplace.root / "reports" / "digits-lr.html").read_text()
 
 
 def test_training_of_ones_own_is_refused(workplace):
