@@ -164,7 +164,7 @@ def _optuna(root: Path, storage: str | None) -> str:
     from ablate.scheduling import queue
 
     if storage is not None:
-        return f"{storage} opens: {queue.try_storage(storage)}"
+        return f"{storage} opens: {queue.try_storage(storage, root)}"
     journal = root / "optuna.journal"
     is_there = _may_be_written(journal)
     # On the disk that the journal is or will be on, because what fails is locking.

@@ -54,13 +54,16 @@ def drawing(config: RunConfig, index: int, how: Augment | None = None) -> str:
     copies = torch.from_numpy(np.repeat(image[None], SHEET, axis=0))
     augmented = augment.augment(copies, how, generator(config.seed, "augmentation"))
     said = ", ".join(
-        name if value is True else f"{name} {value}" for name, value in how.model_dump().items() if value
+        name if value is True else f"{name} {value}"
+        for name, value in how.model_dump(exclude={"mixup"}).items()
+        if value
     )
+    mixed = "; mixup is not drawn, because it takes two images" if how.mixup else ""
     name, kind = found.name, dataset.classes[dataset.train_labels[index]]
     return picture.svg(
         np.asarray(image),
         picture.normalised(np.asarray(image), mean, deviation),
         augmented.numpy(),
         title=f"{name}, training image {index}: {kind}",
-        caption=f"the same under augmentation: {said or 'none'}",
+        caption=f"the same under augmentation: {said or 'none'}{mixed}",
     )

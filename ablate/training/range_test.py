@@ -5,21 +5,23 @@ No run of a study depends on it, so it is no part of a run's key.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ablate.config import RunConfig
-from ablate.data import augment, datasets
+from ablate.data import datasets
 from ablate.data.datasets import Dataset
 from ablate.errors import AblateError
 from ablate.events import Bundle, Event, Failed, Finished, Started, in_one_line
 from ablate.training.inputs import split_seed
-from ablate.training.randomness import generator
-from ablate.training.train import Pixels, _learner
+from ablate.training.train import Learner, Pixels, State, Trace, _learner, _train_epoch, streams
 
 HOPELESS = 10.0
 """A loss so many times that of guessing ends a test: it only rises from there."""
@@ -54,27 +56,36 @@ def losses(
         else (np.zeros(data.shape[0]), np.ones(data.shape[0]))
     )
     training = Pixels(data.train_images, data.train_labels, index, mean, std, device)
-    learner = _learner(config, data.shape, len(data.classes), device)
-    order, draws = generator(config.seed, "order"), generator(config.seed, "augmentation", device)
-    size = config.training.batch_size
-    given = rates(low, high, passes * math.ceil(len(training) / size))
-    found: list[float] = []
-    for chosen, rate in zip(_batches(len(training), size, passes, order), given, strict=True):
-        images, labels = training.batch(chosen)
-        images = training.floats(augment.augment(images, config.augment, draws))
-        total, _ = learner.step(images, labels, rate)
-        loss = float(total) / len(labels)
+    classes = len(data.classes)
+    watched = _Watched(_learner(config, data.shape, classes, device), HOPELESS * math.log(classes))
+    state = State(streams(config.seed, device), Trace())
+    given = rates(low, high, passes * math.ceil(len(training) / config.training.batch_size))
+    with contextlib.suppress(_HopelessError):
+        for _ in range(passes):
+            _train_epoch(config, state, cast("Learner", watched), training, classes, given.__getitem__)
+    return given, watched.losses
+
+
+class _HopelessError(Exception):
+    """Nothing more is to be learned."""
+
+
+class _Watched:
+    """A learner whose losses are kept, and that ends the test by an exception; nothing but its steps is asked for."""
+
+    def __init__(self, learner: Learner, hopeless: float) -> None:
+        self.losses: list[float] = []
+        self._learner, self._hopeless = learner, hopeless
+
+    def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        total, hits = self._learner.step(images, targets, lr)
+        loss = float(total) / len(targets)
         if not math.isfinite(loss):
-            break
-        found.append(loss)
-        if loss > HOPELESS * math.log(len(data.classes)):
-            break
-    return given, found
-
-
-def _batches(n: int, size: int, passes: int, order: torch.Generator) -> Iterator[torch.Tensor]:
-    for _ in range(passes):
-        yield from torch.split(torch.randperm(n, generator=order), size)
+            raise _HopelessError
+        self.losses.append(loss)
+        if loss > self._hopeless:
+            raise _HopelessError
+        return total, hits
 
 
 def run(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
