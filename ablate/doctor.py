@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -154,8 +155,12 @@ def _reached(place: Store) -> str:
 def _writable(folder: Path) -> str:
     """Try to write where `folder` is or would be. Raises OSError."""
     there = _nearest(folder)
-    with tempfile.TemporaryFile(dir=there) as file:
-        file.write(b"ablate")
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"ablate")
+    except OSError as error:
+        # Whoever mends it looks for the folder, not for the file that was tried.
+        raise OSError(error.errno, error.strerror, str(there)) from None
     free = shutil.disk_usage(there).free / 2**30
     return f"{folder} {'is writable' if there == folder else 'can be made'}, {free:.1f} GiB free"
 
@@ -173,7 +178,9 @@ def _optuna(root: Path, storage: str | None) -> str:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself or, as long as that is not there, the one that it would be made in."""
+    """The folder itself or, as long as that is not there, the one that it would be made in. Raises OSError."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(folder))
     return folder if folder.exists() else _nearest(folder.parent)
 
 
