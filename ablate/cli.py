@@ -18,7 +18,7 @@ import typer
 from ablate.errors import AblateError, StoreError, StudyError
 
 if TYPE_CHECKING:
-    from ablate.config import Config
+    from ablate.config import Config, RunConfig
     from ablate.executors import Executor, Slot
     from ablate.report import Material
     from ablate.scheduling.coordinate import Observer, Options, Outcome
@@ -327,6 +327,112 @@ def models(
 
 
 @app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="A data set; none: all of them.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="As in a study, e.g. data.root=FOLDER; repeatable."),
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Take data and augmentation from this study's baseline.")
+    ] = None,
+    show: Annotated[
+        int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The SVG file to draw to.")] = Path(
+        "data.svg"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Say what a data set holds as training sees it, or draw one of its images; without a name, list them all."""
+    import json as json_module
+    from dataclasses import asdict
+
+    from ablate.data import describe
+    from ablate.training import inputs
+
+    if name is None and study is None:
+        if sets or show is not None:
+            raise StudyError(
+                "which data set?", place="data", hint="for example `ablate data cifar10 --show 0`"
+            )
+        rows = describe.listing()
+        print(
+            json_module.dumps([asdict(row) for row in rows], indent=1)
+            if json
+            else describe.listing_text(rows)
+        )
+        return
+    config = _data_config(name, sets or [], study)
+    if show is None:
+        found = inputs.description(config)
+        print(json_module.dumps(found.to_json(), indent=1) if json else describe.text(found))
+        return
+    if output.suffix != ".svg":
+        raise StudyError(f"{output.name} is no .svg", place="--output", hint="the drawing is an SVG")
+    own = study is not None or any(text.startswith("augment") for text in sets or ())
+    _write(output, inputs.drawing(config, show, config.augment if own else None))
+    _say(str(output))
+
+
+@app.command()
+def lr(
+    study: StudyFile,
+    sets: Sets = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Curves to take the median of.")] = 3,
+    lowest: Annotated[float, typer.Option("--from", help="Rate of the first step.")] = 1e-5,
+    highest: Annotated[float, typer.Option("--to", help="Rate of the last step.")] = 10.0,
+    passes: Annotated[
+        int, typer.Option(min=1, help="Over the training images; more, where one is too short.")
+    ] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML to draw to; by default in reports/.")
+    ] = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    json: Annotated[bool, typer.Option("--json", help="Rates, losses and suggestion as JSON.")] = False,
+) -> None:
+    """Find a learning rate: raise it from step to step of one pass over the data, and look at the loss."""
+    import json as json_module
+
+    from ablate import console
+    from ablate.executors.local import LocalExecutor
+    from ablate.report import range_test as drawn
+    from ablate.scheduling import rates
+    from ablate.study import spec
+    from ablate.training.start import range_test
+
+    read = spec.read(study, sets=sets or ())
+    asked = rates.Range(lowest, highest, seeds, passes)
+    found = rates.range_test(read, asked, LocalExecutor(range_test, _slots(devices, workers, 1)), _say)
+    target = output or Path("reports") / f"{read.name}-lr.html"
+    _write(target, drawn.page(found, read.name))
+    print(
+        json_module.dumps(found.to_json(), indent=1)
+        if json
+        else console.range_test(found, rates.paste(read, found))
+    )
+    _say(str(target))
+
+
+@app.command()
+def doctor(
+    storage: Storage = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Say what this machine offers and whether anything needed is broken: exit code 1 if so."""
+    import json as json_module
+    from dataclasses import asdict
+
+    from ablate import doctor as examination
+
+    checks = examination.examine(storage)
+    print(json_module.dumps([asdict(c) for c in checks], indent=1) if json else examination.text(checks))
+    if any(check.state == "broken" for check in checks):
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
     import subprocess
@@ -391,6 +497,24 @@ def _name(text: str) -> str:
 
         return spec.read(path).name
     return text
+
+
+def _data_config(name: str | None, sets: list[str], study: Path | None) -> RunConfig:
+    """The baseline of a study, or of none, on the data set of that name."""
+    from ablate.config import RunConfig
+    from ablate.study import spec
+
+    # Everything here is about data, so `root=…` is enough; blocks keep their names.
+    bare = re.compile(r"(?!augment=)[a-z_]+=")
+    sets = [f"data.{text}" if bare.match(text) else text for text in sets]
+    sets = [*([f"data.name={name}"] if name is not None else []), *sets]
+    if study is None:
+        plain = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
+        return spec.override(plain, sets)
+    baseline = spec.read(study, sets=sets).baseline
+    if not isinstance(baseline, RunConfig):
+        raise StudyError("the study brings its own training, and its data with it", place=str(study))
+    return baseline
 
 
 def _seconds(text: str | None, option: str) -> float | None:

@@ -28,7 +28,7 @@ from ablate.errors import StudyError, nearest
 from ablate.fields import Block
 from ablate.models import ModelConfig, NumpyMlp
 
-NO_TRAINING = frozenset({"probe.py", "start.py", "free.py"})
+NO_TRAINING = frozenset({"probe.py", "start.py", "free.py", "range_test.py", "inputs.py", "device_check.py"})
 """Files in `training/` that no result of the built-in training depends on."""
 
 Scalar = str | int | float | bool | None
@@ -308,8 +308,8 @@ class RunConfig(Block):
 
     def recipe(self, fingerprint: str) -> str:
         tree = self.tree()
-        # Where the data lies is not what they are: their fingerprint stands for them.
-        tree["data"] = {f: v for f, v in tree["data"].items() if f not in {"root", "name"}} | {
+        # Where the data lie, or what they were made of, is not what they are: their fingerprint stands for them.
+        tree["data"] = {f: v for f, v in tree["data"].items() if f not in {"root", "name", "channels"}} | {
             "content": fingerprint
         }
         return _digest(tree)[:16]
