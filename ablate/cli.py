@@ -645,6 +645,7 @@ def _coordinate(
     from ablate.tracking import read, write
     from ablate.tracking.store import Claims
 
+    every = _seconds(os.environ.get("ABLATE_CHECKPOINT_EVERY"), "ABLATE_CHECKPOINT_EVERY")
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
         # Before anything else is started: a store that cannot be written is found now, not after hours of training.
@@ -669,7 +670,7 @@ def _coordinate(
             ledger=Queue(plan, store.root, storage),
             store=store,
             claims=claims,
-            options=replace(options, stop=stop, checkpoint_every=_checkpoint_every(options)),
+            options=replace(options, stop=stop, checkpoint_every=every),
             observer=observer,
             record=record,
         )
@@ -693,12 +694,6 @@ def _coordinate(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
         return outcome
-
-
-def _checkpoint_every(options: Options) -> float:
-    """Seconds after which runs under way are saved: what the user says, or the default."""
-    said = _seconds(os.environ.get("ABLATE_CHECKPOINT_EVERY"), "ABLATE_CHECKPOINT_EVERY")
-    return options.checkpoint_every if said is None else said
 
 
 @contextlib.contextmanager

@@ -23,7 +23,6 @@ from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
 from ablate.tracking import read
 from ablate.tracking.store import Claims, Store
 from ablate.tracking.write import Tracker
-from ablate.training import checkpoint
 
 MOST_SEEDS = 1000
 """Report seeds are 0–999."""
@@ -39,7 +38,7 @@ Ending = Literal["complete", "budget", "interrupted"]
 class Options:
     """budget: seconds after which nothing new is started. timeout: seconds a run may take. threads: of a run on a CPU.
 
-    checkpoint_every: seconds after which a run under way is saved. accept_code: reuse runs of older training code, labelled as
+    checkpoint_every: seconds after which a run under way is saved; None: as training has it. accept_code: reuse runs of older training code, labelled as
     such. stop: whether someone wants the study to end; asked
     between events, so that it never ends in the middle of recording one.
     """
@@ -47,7 +46,7 @@ class Options:
     budget: float | None = None
     timeout: float | None = None
     threads: int = 1
-    checkpoint_every: float = checkpoint.EVERY
+    checkpoint_every: float | None = None
     accept_code: bool = False
     stop: Callable[[], bool] = lambda: False
 
@@ -449,8 +448,9 @@ class Coordinator:
             "device": slot.device,
             "threads": self._options.threads,
             "checkpoints": str(self._checkpoints),
-            "checkpoint_every": self._options.checkpoint_every,
         }
+        if self._options.checkpoint_every is not None:
+            payload["checkpoint_every"] = self._options.checkpoint_every
         return Task(run.key, attempt, payload)
 
     def _note(
@@ -487,10 +487,6 @@ class Coordinator:
         tags: Mapping[str, str],
     ) -> None:
         """The run has had its last attempt: it counts."""
-        if (
-            isinstance(event, Finished) or event.kind == "error"
-        ):  # whatever broke it off from outside, it may go on
-            checkpoint.remove(self._checkpoints, run.key)
         if isinstance(event, Finished) and self._plan.study.metric not in points:
             raise StoreError(
                 f"training never yielded the metric {self._plan.study.metric!r}",

@@ -99,23 +99,24 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
         seq += 1
         return task.run, task.attempt, seq - 1, time.time()
 
+    payload = task.payload
+    folder = Path(payload["checkpoints"]) if payload.get("checkpoints") else None
     try:
-        payload = task.payload
         torch.set_num_threads(int(payload["threads"]))
         if payload["train"] is None:
             config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
-            folder = payload.get("checkpoints")
             steps = _steps(
                 config,
                 datasets.prepare(config.data),
                 torch.device(payload["device"]),
-                None if folder is None else checkpoint.place(Path(folder), task.run),
+                folder and checkpoint.place(folder, task.run),
                 payload.get("checkpoint_every", checkpoint.EVERY),
             )
         else:
             steps = _free_steps(payload)
         for step in steps:
             if isinstance(step, Result):
+                _forget(folder, task)
                 yield Finished(
                     *mark(),
                     "diverged" if step.diverged else "finished",
@@ -129,6 +130,7 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
             else:
                 yield EpochEnd(*mark(), step.epoch, step.metrics)
     except AblateError as error:
+        _forget(folder, task)
         where = f"{error.place}: " if error.place else ""
         yield Failed(*mark(), "error", f"{where}{error.message}", str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
@@ -138,7 +140,14 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
             # The traceback holds every tensor of the step.
             error.__traceback__ = None
             kind, reason = "memory", _advice(task.payload)
+        _forget(folder, task)
         yield Failed(*mark(), kind, reason, detail)
+
+
+def _forget(folder: Path | None, task: Task) -> None:
+    """What is done, or would only fail again, goes on from nowhere. What was broken off from outside keeps its checkpoint."""
+    if folder is not None:
+        checkpoint.remove(folder, task.run)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

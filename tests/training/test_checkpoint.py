@@ -131,3 +131,11 @@ def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path, monkeypatch):
     content = checkpoint.place(tmp_path, "run").read_bytes().partition(b"\n")[2]
     spent = torch.load(io.BytesIO(content), weights_only=True)["seconds"]
     assert events(config, tmp_path)[-1].metrics["time/train_seconds"] > spent > 0
+
+
+def test_a_run_that_is_done_keeps_no_checkpoint(tmp_path, monkeypatch):
+    config = RunConfig.parse(BASE)
+    break_off(config, tmp_path, monkeypatch, 8)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoint"]
+    events(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
