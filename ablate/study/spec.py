@@ -28,7 +28,7 @@ METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 DESIGNS = ("one-at-a-time", "leave-one-out", "factorial")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 C = TypeVar("C", bound=Config)
-_KEYS = (
+KEYS = (
     "study",
     "question",
     "metric",
@@ -159,11 +159,11 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
             "is not a study: the top level must be keys such as `study:` and `factors:`", place=source
         )
     for name in values:
-        if name not in _KEYS:
+        if name not in KEYS:
             raise StudyError(
                 f"unknown key {cut(str(name))!r}",
                 place=document.place(str(name)),
-                hint=nearest(str(name), _KEYS),
+                hint=nearest(str(name), KEYS),
             )
     for name in ("study", "margin", "baseline", "factors"):
         if values.get(name) is None:
@@ -372,7 +372,7 @@ def override(config: C, sets: Iterable[str]) -> C:
                 place="--set",
                 hint="for example --set training.epochs=5",
             )
-        if path in _KEYS and path != "baseline":
+        if path in KEYS and path != "baseline":
             raise StudyError(
                 f"`{path}` is not part of the baseline",
                 place=f"--set {path}",

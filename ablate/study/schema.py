@@ -1,0 +1,113 @@
+"""The study file as a JSON Schema, made from the fields of the configuration: editors complete and check with it.
+
+A study says where its schema is in its first line, `# yaml-language-server: $schema=…`. What the schema cannot say (that a
+level fits its path, that a leave-one-out factor has one level) the reader of studies says, with file and line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablate.config import RunConfig
+from ablate.study import spec
+
+_WORDS = {
+    "study": "Name of the study, of its MLflow experiment, and of its report.",
+    "question": "What the study asks, in a sentence; the report begins with it.",
+    "metric": "What arms are compared by; never a test metric. Default: val/accuracy.",
+    "direction": "Whether more of the metric is better. Known for the built-in metrics.",
+    "margin": "Smallest difference worth having, in the metric's units: 0.005 is half a point of accuracy.",
+    "resolution": "Smallest step of the metric, where the data do not decide it.",
+    "baseline": "The run that every arm is compared with.",
+    "factors": "What is changed: a dotted path into the baseline with its levels, or a name with `zip` of several.",
+    "design": "Which combinations of levels are run.",
+    "fraction": "Of `design: fractional`: how many of all combinations are run, or which.",
+    "seeds": "Seeds an arm: one number, a list of looks, or {initial, max}.",
+    "noise_floor": "Also compare the baseline with itself (A/A): what differences does chance alone make?",
+    "confirm": "Run the winner and the baseline again on fresh seeds.",
+    "train": "Training of your own, `package.module:function`; the baseline is then any tree of values.",
+    "deterministic": "The training has no randomness: one seed says it all.",
+    "nuisance": "Settings that are tuned for every arm, each in the same way.",
+}
+_SEEDS = {"type": "integer", "minimum": 1, "maximum": spec.MOST_SEEDS}
+_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+_TYPES: dict[str, dict[str, Any]] = {
+    "study": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"},
+    "question": {"type": "string"},
+    "metric": {"anyOf": [{"enum": list(spec.METRICS)}, {"type": "string", "not": {"pattern": "^test/"}}]},
+    "direction": {"enum": ["maximize", "minimize"]},
+    "margin": _POSITIVE,
+    "resolution": _POSITIVE,
+    "design": {"enum": list(spec.DESIGNS), "default": spec.DESIGNS[0]},
+    "seeds": {
+        "anyOf": [
+            _SEEDS,
+            {"type": "array", "items": _SEEDS, "minItems": 1},
+            {
+                "type": "object",
+                "properties": {"initial": _SEEDS, "max": _SEEDS},
+                "required": ["initial", "max"],
+                "additionalProperties": False,
+            },
+        ]
+    },
+    "noise_floor": {"type": "boolean", "default": False},
+    "confirm": {"type": "boolean", "default": False},
+    "deterministic": {"type": "boolean", "default": False},
+    "train": {"type": "string", "pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"},
+}
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a study file."""
+    configured = RunConfig.model_json_schema(ref_template="#/$defs/{model}")
+    defs = configured.pop("$defs")
+    configured["properties"].pop("seed")
+    properties: dict[str, Any] = {
+        name: {"description": _WORDS[name]} | _TYPES.get(name, {}) for name in spec.KEYS
+    }
+    levels = {"type": "array", "minItems": 1}
+    zipped = {
+        "type": "object",
+        "properties": {"zip": {"type": "object", "additionalProperties": levels}},
+        "required": ["zip"],
+        "additionalProperties": False,
+    }
+    properties["factors"] |= {
+        "type": "object",
+        "minProperties": 1,
+        "properties": {path: {"description": words, "anyOf": [levels]} for path, words in paths().items()},
+        "additionalProperties": {"anyOf": [levels, zipped]},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A study of ablate",
+        "type": "object",
+        "properties": properties,
+        "required": ["study", "margin", "baseline", "factors"],
+        "additionalProperties": False,
+        "if": {"required": ["train"]},
+        "then": {"properties": {"baseline": {"type": "object"}}},
+        "else": {"properties": {"baseline": configured}},
+        "$defs": defs,
+    }
+
+
+def paths() -> dict[str, str]:
+    """Every dotted path of the built-in training that can be a factor → what it means."""
+    found: dict[str, str] = {}
+    configured = RunConfig.model_json_schema()
+    for block, said in configured["properties"].items():
+        if block == "seed":
+            continue
+        found[block] = "A whole block."
+        for member in _members(said):
+            for name, field in configured["$defs"][member].get("properties", {}).items():
+                found.setdefault(f"{block}.{name}", field.get("description", ""))
+    return found
+
+
+def _members(said: dict[str, Any]) -> list[str]:
+    """Names of the definitions that a property may be."""
+    refs = [said, *said.get("oneOf", ()), *said.get("anyOf", ())]
+    return [ref["$ref"].rpartition("/")[2] for ref in refs if "$ref" in ref]
