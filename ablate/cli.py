@@ -567,6 +567,8 @@ def _dry_run(study: Study, store: Store) -> None:
         done = {name: sum(run.key in found for run in runs if run.arm == name) for name in made.names}
     first = len(made.names) * study.looks[0]
     console.out.print(console.plan_table(made, done))
+    for line in console.design(made):
+        console.out.print(line)
     most = f" (at most {len(runs)})" if len(runs) > first else ""
     console.out.print(
         f"{len(made.names)} arms, {first} runs{most}; margin {study.margin:g} of {study.metric}", markup=False

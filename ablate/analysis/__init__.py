@@ -1,6 +1,7 @@
 """Verdicts from frames: pandas in, frozen dataclasses out. Nothing here trains, stores or draws."""
 
 from ablate.analysis.diagnosis import Diagnosis
+from ablate.analysis.path import next_step
 from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
 from ablate.analysis.rules import ArmRule, Look, Rules
 from ablate.analysis.verdict import (
@@ -33,6 +34,7 @@ __all__ = [
     "headline",
     "judge",
     "label",
+    "next_step",
     "reach",
     "sentence",
     "to_json",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ablate.analysis import judge, power
 from ablate.analysis import plan as recorded_plan
+from ablate.analysis.effects import contrasts
 from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.analysis.power import Reach
 from ablate.config import RunConfig
@@ -46,7 +47,8 @@ class Noise:
 class Outlook:
     """reaches: what each declared look can see; without an interval, or where the noise is unknown, its effect is NaN.
 
-    in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs.
+    in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs. family: how many
+    intervals share the error.
     """
 
     plan: Plan
@@ -55,6 +57,7 @@ class Outlook:
     noise: Noise
     reaches: tuple[Reach, ...]
     in_sds: tuple[float, ...]
+    family: int
 
 
 def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
@@ -69,7 +72,7 @@ def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
     )
     in_sds = tuple(power.detectable(rules.k, look.pairs, look.alpha) for look in looks)
     slots = len(measuring.slots)
-    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds)
+    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k)
 
 
 def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunCost], float | None]:
@@ -183,6 +186,8 @@ def to_json(found: Outlook) -> dict[str, Any]:
         "margin": study.margin,
         "resolution": found.plan.resolution,
         "slots": found.slots,
+        "family": found.family,
+        "fraction": _fraction(found.plan),
         "arms": [
             {
                 "arm": arm.arm,
@@ -205,6 +210,22 @@ def to_json(found: Outlook) -> dict[str, Any]:
                 "margin_in_reach": reach.within if math.isfinite(reach.effect) else None,
             }
             for reach, in_sds in zip(found.reaches, found.in_sds, strict=True)
+        ],
+    }
+
+
+def _fraction(plan: Plan) -> dict[str, Any] | None:
+    """What a fractional design runs, and which effects it cannot tell apart."""
+    fraction = plan.study.fraction
+    if fraction is None:
+        return None
+    return {
+        "cells": fraction.cells,
+        "resolution": fraction.resolution,
+        "generators": {factor: list(of) for factor, of in fraction.generators.items()},
+        "effects": [
+            {"terms": list(c.terms), "aliases": [list(alias) for alias in c.aliases]}
+            for c in contrasts(recorded_plan.rules(plan.record()))
         ],
     }
 
