@@ -306,12 +306,11 @@ def outlook(found: Outlook) -> RenderableType:
     slots = f"{found.slots} slot{'' if found.slots == 1 else 's'}"
     lines.append(Text(f"{len(cost.arms)} arms, {runs} runs on {slots}: about {_span(cost.first, cost.most)}"))
     sd = found.noise.sd
+    what = "an effect" if plan.study.design in ("factorial", "fractional") else "a paired difference"
     if sd is None:
-        lines.append(Text(f"noise of a paired difference {found.noise.source}"))
+        lines.append(Text(f"noise of {what} {found.noise.source}"))
     else:
-        lines.append(
-            Text(f"noise of a paired difference: {sd * said.factor:.2g}{unit} ({found.noise.source})")
-        )
+        lines.append(Text(f"noise of {what}: {sd * said.factor:.2g}{unit} ({found.noise.source})"))
     for reach, in_sds in zip(found.reaches, found.in_sds, strict=True):
         seeds = f"{reach.pairs} seed{'' if reach.pairs == 1 else 's'}"
         if reach.pairs < ENOUGH_PAIRS:
@@ -319,9 +318,7 @@ def outlook(found: Outlook) -> RenderableType:
                 Text(f"{seeds} give no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
             )
         elif sd is None:
-            lines.append(
-                Text(f"{seeds} detect about {in_sds:.2f} SDs of a paired difference with 80 % power")
-            )
+            lines.append(Text(f"{seeds} detect about {in_sds:.2f} SDs of {what} with 80 % power"))
         else:
             text = f"{seeds} detect about {reach.effect * said.factor:.2g}{unit} with 80 % power"
             missed = f"; the margin of {plan.study.margin * said.factor:g} is out of reach"

@@ -69,6 +69,17 @@ def contrasts(rules: Rules) -> tuple[Contrast, ...]:
     return _merged(found)
 
 
+def spread(rules: Rules) -> float:
+    """SD of the noisiest effect of a factorial design, in SDs of a difference of two cells; 1 for other designs.
+
+    Every run serves every effect: a main effect of N cells of two levels has a variance of 4/N, the difference of two
+    cells one of 2. Where all runs are equally noisy and independent.
+    """
+    if not rules.factorial:
+        return 1.0
+    return max((math.sqrt(sum(w * w for _, w in c.weights) / 2.0) for c in contrasts(rules)), default=1.0)
+
+
 THE_REST = "the rest"
 """What a factor interacts with where it is known alone and within everything."""
 

@@ -322,7 +322,9 @@ def judge(
     comparisons = tuple(_arm_comparison(arm, r, study) for arm, r in zip(arms, readings, strict=False))
     of_effects = readings[len(arms) :]
     effects = tuple(_effect(c, r, study) for c, r in zip(family, of_effects, strict=True))
-    names = dict.fromkeys([rules.reference, *(rules.reference_of(arm) for arm in rules.arms)])
+    # Where a path stood is a reference of what came next, and an arm with a verdict of its own.
+    held_against = {rules.reference_of(arm) for arm in rules.arms} - {arm.name for arm in rules.arms}
+    names = [rules.reference, *sorted(held_against - {rules.reference})]
     references = tuple(study.summary(name) for name in names)
     comparisons, baseline = _mark_edges(comparisons, references[0], rules)
     references = (baseline, *references[1:])

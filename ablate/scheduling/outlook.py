@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ablate.analysis import judge, power
 from ablate.analysis import plan as recorded_plan
-from ablate.analysis.effects import contrasts
+from ablate.analysis.effects import contrasts, spread
 from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.analysis.power import Reach
 from ablate.config import RunConfig
@@ -141,16 +141,18 @@ def _measure(
 
 
 def expected_noise(plan: Plan, store: Store) -> Noise:
-    """SD of a paired difference to be expected, and where that figure comes from.
+    """SD of a paired difference (of an effect, in factorial designs) to be expected, and where that figure comes from.
 
     The reference's own runs are known by their keys: other settings, other data or other code are other runs.
     """
     import numpy as np
 
     record = plan.record()
+    rules = recorded_plan.rules(record)
+    share = spread(rules)
     replicates, _ = read.frames(store, record)
     if len(replicates):
-        sd = judge(recorded_plan.rules(record), replicates).noise
+        sd = judge(rules, replicates).noise
         if sd is not None:
             return Noise(sd, "this study", "from this study's own runs so far")
     keys = (
@@ -162,14 +164,14 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     sd = power.assumed_noise(np.asarray(values)) if len(values) >= ENOUGH_PAIRS else None
     if sd:
         return Noise(
-            sd,
+            sd * share,
             "the same baseline",
             f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing",
         )
     images = plan.data[plan.reference].validation
     if plan.study.metric == "val/accuracy" and images:
         return Noise(
-            math.sqrt(DISAGREEMENT / images),
+            math.sqrt(DISAGREEMENT / images) * share,
             "assumption",
             f"assumed: two trainings disagree on {100 * DISAGREEMENT:g} % of the {images:,} validation images",
         )

@@ -174,7 +174,7 @@ class Plan:
             "resolution": self.resolution,
             "declared_resolution": study.resolution,
             "design": study.design,
-            "fraction": dataclasses.asdict(study.fraction) if study.fraction else None,
+            "fraction": _fraction_record(study.fraction),
             "path": list(self.path),
             "steps": len(study.factors) if study.design == "path" else 0,
             "looks": list(study.looks),
@@ -279,6 +279,10 @@ def from_record(record: Mapping[str, Any]) -> Plan:
     return Plan(study, arms, data, codes, tuple(record.get("path") or ()))
 
 
+def _fraction_record(fraction: Fraction | None) -> dict[str, Any] | None:
+    return None if fraction is None else {**dataclasses.asdict(fraction), "words": fraction.words}
+
+
 def _fraction(record: Mapping[str, Any] | None) -> Fraction | None:
     if record is None:
         return None
@@ -351,7 +355,8 @@ def _path(study: Study) -> Iterator[Arm]:
     levels = [factor.levels[0] for factor in study.factors]
     for size in range(len(levels) + 1):
         for chosen in itertools.combinations(range(len(levels)), size):
-            yield _cell(study, [row if i in chosen else None for i, row in enumerate(levels)])
+            cell = _cell(study, [row if i in chosen else None for i, row in enumerate(levels)])
+            yield dataclasses.replace(cell, reference="baseline") if size == 1 else cell
 
 
 def _cell(study: Study, rows: Sequence[Mapping[str, Any] | None]) -> Arm:
