@@ -1,6 +1,6 @@
 """Which images an arm gets right that its reference gets wrong, and the other way round, seed after seed.
 
-Exploratory throughout: it reads the test set, chooses nothing, and stands outside the family of verdicts.
+Exploratory throughout: it chooses nothing, and stands outside the family of verdicts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Image:
-    """An image that an arm fixes or breaks. index: in the set. truth: its class. seeds: under how many, of how many."""
+    """An image that an arm fixes or breaks. index: label of its column. truth: its class. seeds: under how many, of how many."""
 
     index: int
     truth: str
@@ -99,17 +99,17 @@ def examples(
 ) -> Examples | None:
     """Holds an arm against its reference image by image; None where no seed has predictions of both.
 
-    correct: arm → bool frame, index seed, a column per image, as `judge` takes it; of the test set (or of a validation
-    set that is the same under every seed). truth: (images,) class numbers. classes: their names.
+    correct: arm → bool frame, index seed, a column per image (its number in the data set), as `judge` takes it; of the test
+    images, or of validation images that are the same under every seed. truth: (images,) class numbers, in the order of
+    the columns. classes: their names.
     Raises StoreError where the frames and `truth` are not about the same images.
     """
     if arm not in correct or reference not in correct:
         return None
     mine, theirs = correct[arm], correct[reference]
-    if not mine.shape[1] == theirs.shape[1] == len(truth):
+    if not (mine.columns.equals(theirs.columns) and mine.shape[1] == len(truth)):
         raise StoreError(
-            f"predictions of {arm!r} and {reference!r} are not about the same images: "
-            f"{mine.shape[1]:,}, {theirs.shape[1]:,} and {len(truth):,} of them"
+            f"predictions of {arm!r} and {reference!r} are not about the same {len(truth):,} images"
         )
     seeds = tuple(sorted({int(s) for s in mine.index} & {int(s) for s in theirs.index}))
     if not seeds:
@@ -121,7 +121,7 @@ def examples(
 
     def images(counts: npt.NDArray[np.int64]) -> tuple[Image, ...]:
         found = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= needed]
-        return tuple(Image(int(i), names[truth[i]], int(counts[i]), len(seeds)) for i in found)
+        return tuple(Image(int(mine.columns[i]), names[truth[i]], int(counts[i]), len(seeds)) for i in found)
 
     return Examples(
         arm=arm,
