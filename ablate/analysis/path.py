@@ -20,8 +20,8 @@ from ablate.analysis.rules import Rules
 def next_step(rules: Rules, replicates: pd.DataFrame, seeds: Sequence[int]) -> str | None:
     """The arm to which a path goes on: the largest mean difference to where it stands, even where that is a loss.
 
-    Arms with a run that failed or diverged under these seeds are passed by; None where no other is left. Of equals, the
-    one that stands first in the plan.
+    Arms of which a run diverged are passed by; None where no other is left. Of equals, the one that stands first in the
+    plan.
     """
     ledger = Ledger(replicates)
     at = rules.path[-1] if rules.path else rules.reference
@@ -30,7 +30,7 @@ def next_step(rules: Rules, replicates: pd.DataFrame, seeds: Sequence[int]) -> s
         if rules.reference_of(arm) != at:
             continue
         found = pair(ledger.record(arm.name), ledger.record(at), seeds, sign=rules.sign)
-        if found.n < len(seeds):
+        if found.unstable or found.reference_diverged or not found.n:
             continue
         mean = float(np.mean(found.differences))
         if best is None or mean > best[0]:
