@@ -131,7 +131,7 @@ def _path(analysis: Analysis) -> str:
             f", {_number(step.effect, *_rounding(step, rules), sign=True)}" if step.effect is not None else ""
         )
         setting = _setting(str(step.factor), step.level)
-        said.append(f"{setting} ({step.verdict}{gain}{_unit(step, rules) if gain else ''})")
+        said.append(f"{setting} ({step.verdict}{gain}{_unit(step, rules, named=False) if gain else ''})")
     if not said:
         return "The path has not left the baseline (provisional: its first step is not decided)."
     rest = " (provisional: it has not come to its end)" if rules.walking else ""

@@ -226,7 +226,9 @@ class Coordinator:
                 return left
             best = next_step(recorded_plan.rules(self.record), self._frame(), range(look.pairs))
             if best is None:
-                self._show.note(f"the path ends at {at}: nothing that it could go on to trains without diverging")
+                self._show.note(
+                    f"the path ends at {at}: nothing that it could go on to trains without diverging"
+                )
                 self.record["steps"] = len(self._plan.path)
                 self._tracker.plan(self.record, environment)
                 break
