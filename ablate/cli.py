@@ -236,6 +236,7 @@ def report(
     for name in names:
         material = _material(store, name, plan)
         wrong = [c.arm for c in material.analysis.comparisons if c.verdict == fail_on]
+        wrong += ["×".join(e.terms) for e in material.analysis.effects if e.verdict == fail_on]
         failing += [f"{name}: {arm}" for arm in wrong]
         if format == "html":
             path = _target(output, name, several=len(names) > 1)

@@ -1,6 +1,7 @@
 """Verdicts from frames: pandas in, frozen dataclasses out. Nothing here trains, stores or draws."""
 
 from ablate.analysis.diagnosis import Diagnosis
+from ablate.analysis.examples import Examples, examples
 from ablate.analysis.path import next_step
 from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
 from ablate.analysis.rules import ArmRule, Look, Rules
@@ -23,6 +24,7 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "Effect",
+    "Examples",
     "Look",
     "MoreSeeds",
     "Reach",
@@ -31,6 +33,7 @@ __all__ = [
     "Summary",
     "assumed_noise",
     "detectable",
+    "examples",
     "headline",
     "judge",
     "label",
