@@ -241,7 +241,8 @@ def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
 
 
 def _terms(terms: Iterable[str]) -> str:
-    return " × ".join(wording.term(*term.split("=", 1)) for term in terms)
+    """Effects are named by settings, or in plain words ("the rest")."""
+    return " × ".join(wording.term(*term.split("=", 1)) if "=" in term else term for term in terms)
 
 
 def rows(reading: Reading) -> tuple[Row, ...]:
