@@ -236,6 +236,7 @@ def report(
     for name in names:
         material = _material(store, name, plan)
         wrong = [c.arm for c in material.analysis.comparisons if c.verdict == fail_on]
+        wrong += ["×".join(e.terms) for e in material.analysis.effects if e.verdict == fail_on]
         failing += [f"{name}: {arm}" for arm in wrong]
         if format == "html":
             path = _target(output, name, several=len(names) > 1)
@@ -547,6 +548,7 @@ def _dry_run(study: Study, store: Store) -> None:
     from ablate.config import RunConfig
     from ablate.data import datasets
     from ablate.study import design
+    from ablate.study.forecast import further
     from ablate.tracking import read
 
     def known(config: Config) -> Data:
@@ -565,11 +567,14 @@ def _dry_run(study: Study, store: Store) -> None:
     if prepared:
         found = read.done(store, [run.key for run in runs])
         done = {name: sum(run.key in found for run in runs if run.arm == name) for name in made.names}
-    first = len(made.names) * study.looks[0]
+    arms = len(made.names) + further(made)
+    first, last = arms * study.looks[0], arms * study.looks[-1]
     console.out.print(console.plan_table(made, done))
-    most = f" (at most {len(runs)})" if len(runs) > first else ""
+    for line in console.design(made):
+        console.out.print(line)
+    most = f" (at most {last})" if last > first else ""
     console.out.print(
-        f"{len(made.names)} arms, {first} runs{most}; margin {study.margin:g} of {study.metric}", markup=False
+        f"{arms} arms, {first} runs{most}; margin {study.margin:g} of {study.metric}", markup=False
     )
     if not prepared:
         console.out.print("The data are not prepared yet, so nothing can be said of runs already done.")

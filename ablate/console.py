@@ -180,7 +180,7 @@ class Display(Observer):
             study = self._plan.study
             head = Text.assemble((study.name, "bold"), f"  {self._look}  ", (self._left(), "dim"))
             grid = Table.grid(padding=(0, 2))
-            for arm in self._plan.names:
+            for arm in dict.fromkeys([*self._plan.names, *(arm for arm, _ in self._marks)]):
                 cells = Text()
                 seeds = [s for a, s in self._marks if a == arm]
                 base = 1000 if arm == "A/A" else 0
@@ -235,6 +235,45 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     return table
 
 
+def design(plan: Plan) -> list[Text]:
+    """What a reader of a plan must know of its design: what a fraction mixes up, where a path leads. Often nothing."""
+    from ablate.analysis.effects import contrasts
+    from ablate.analysis.plan import rules
+    from ablate.study.forecast import further
+
+    lines = []
+    if (beyond := further(plan)) > 0:
+        names = ", ".join(factor.name for factor in plan.study.factors)
+        most = f"{beyond} more configuration{'' if beyond == 1 else 's'}"
+        lines.append(
+            Text(
+                f"a greedy path through {names}: the arms above are its first step, {most} follow from the results"
+            )
+        )
+    if (fraction := plan.study.fraction) is not None:
+        family = contrasts(rules(plan.record()))
+        lines.append(
+            Text(
+                f"a fraction of all combinations: {fraction.cells} cells, {fraction.words}; {len(family)} effects"
+            )
+        )
+        lines += [
+            Text(f"  {factor} takes the place of the interaction {' × '.join(of)}")
+            for factor, of in fraction.generators.items()
+        ]
+        lines += [
+            Text(f"  {_effect(c.terms)} cannot be told from {', '.join(map(_effect, c.aliases))}")
+            for c in family
+            if c.aliases
+        ]
+    return lines
+
+
+def _effect(terms: tuple[str, ...]) -> str:
+    """An effect of a two-level fraction, by its factors: each has one level besides the baseline's."""
+    return " × ".join(term.partition("=")[0] for term in terms)
+
+
 def outlook(found: Outlook) -> RenderableType:
     """What a plan costs and what it can see."""
     from ablate.analysis.intervals import ENOUGH_PAIRS
@@ -263,15 +302,15 @@ def outlook(found: Outlook) -> RenderableType:
         )
     runs = str(cost.runs_first) + (f"–{cost.runs_most}" if cost.runs_most > cost.runs_first else "")
     lines: list[RenderableType] = [table, Text("")]
+    lines += design(plan)
     slots = f"{found.slots} slot{'' if found.slots == 1 else 's'}"
     lines.append(Text(f"{len(cost.arms)} arms, {runs} runs on {slots}: about {_span(cost.first, cost.most)}"))
     sd = found.noise.sd
+    what = "an effect" if plan.study.design in ("factorial", "fractional") else "a paired difference"
     if sd is None:
-        lines.append(Text(f"noise of a paired difference {found.noise.source}"))
+        lines.append(Text(f"noise of {what} {found.noise.source}"))
     else:
-        lines.append(
-            Text(f"noise of a paired difference: {sd * said.factor:.2g}{unit} ({found.noise.source})")
-        )
+        lines.append(Text(f"noise of {what}: {sd * said.factor:.2g}{unit} ({found.noise.source})"))
     for reach, in_sds in zip(found.reaches, found.in_sds, strict=True):
         seeds = f"{reach.pairs} seed{'' if reach.pairs == 1 else 's'}"
         if reach.pairs < ENOUGH_PAIRS:
@@ -279,9 +318,7 @@ def outlook(found: Outlook) -> RenderableType:
                 Text(f"{seeds} give no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
             )
         elif sd is None:
-            lines.append(
-                Text(f"{seeds} detect about {in_sds:.2f} SDs of a paired difference with 80 % power")
-            )
+            lines.append(Text(f"{seeds} detect about {in_sds:.2f} SDs of {what} with 80 % power"))
         else:
             text = f"{seeds} detect about {reach.effect * said.factor:.2g}{unit} with 80 % power"
             missed = f"; the margin of {plan.study.margin * said.factor:g} is out of reach"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ablate.analysis.effects import contrasts
+from ablate.analysis.plan import rules
 from ablate.study import design, spec
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
@@ -25,6 +27,14 @@ def test_a_shipped_study_is_named_after_its_file_asks_a_question_and_makes_a_pla
     assert len(made.arms) > 1
     for arm in made.arms[1:]:
         assert arm.config != made.arms[0].config
+
+
+def test_the_screening_study_holds_ten_factors_in_sixteen_cells_apart_from_each_other():
+    study = spec.read(next(path for path in STUDIES if path.stem == "screening"))
+    made = design.plan(study, lambda _: design.Data(fingerprint="images"))
+    assert (len(study.factors), len(made.arms)) == (10, 16)
+    family = contrasts(rules(made.record()))
+    assert [len(c.terms) for c in family] == [1] * 10 + [2] * 5
 
 
 def test_the_learning_rate_study_starts_at_a_hundred_thousandth_and_goes_up_to_one():

@@ -1,6 +1,8 @@
 """Verdicts from frames: pandas in, frozen dataclasses out. Nothing here trains, stores or draws."""
 
 from ablate.analysis.diagnosis import Diagnosis
+from ablate.analysis.examples import Examples, examples
+from ablate.analysis.path import next_step
 from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
 from ablate.analysis.rules import ArmRule, Look, Rules
 from ablate.analysis.verdict import (
@@ -22,6 +24,7 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "Effect",
+    "Examples",
     "Look",
     "MoreSeeds",
     "Reach",
@@ -30,9 +33,11 @@ __all__ = [
     "Summary",
     "assumed_noise",
     "detectable",
+    "examples",
     "headline",
     "judge",
     "label",
+    "next_step",
     "reach",
     "sentence",
     "to_json",

@@ -1,8 +1,11 @@
-"""Factorial designs: main effects and two-way interactions, each a contrast of cells within every seed.
+"""Effects: main effects and two-way interactions of factorial designs, each a contrast of cells within every seed.
 
 A main effect is mean(+) − mean(−) over all other factors; an interaction is half the difference of two differences
 (Box, Hunter & Hunter, Statistics for Experimenters, 2nd ed., chapter 5). With more than two levels, each level is held
 against the baseline's.
+
+Where every factor is tried alone and left out of everything (`design: both`), its interaction with the rest is the
+difference of those two effects, not half of it: two figures that stand in the report, and what lies between them.
 """
 
 from __future__ import annotations
@@ -37,11 +40,13 @@ class Contrast:
 
 
 def contrasts(rules: Rules) -> tuple[Contrast, ...]:
-    """The family of a factorial design in the order of its report: main effects, then two-way interactions.
+    """The effects that a design judges in the order of its report: main effects, then interactions.
 
     In a fraction, interactions exist between factors of two levels, and effects with the same weights become one.
     Raises StudyError where a cell does not say its levels.
     """
+    if rules.mixed:
+        return _with_the_rest(rules)
     cells, factors = _cells(rules)
     complete = len(cells) == math.prod(len(levels) for levels in factors.values())
     names = list(factors)
@@ -62,6 +67,61 @@ def contrasts(rules: Rules) -> tuple[Contrast, ...]:
             terms = (factors[names[f]][a], factors[names[g]][b])
             found.append(Contrast(terms, _weights((plus, 1.0), (minus, -1.0)), twins))
     return _merged(found)
+
+
+def spread(rules: Rules) -> float:
+    """SD of the noisiest effect of a factorial design, in SDs of a difference of two cells; 1 for other designs.
+
+    Every run serves every effect: a main effect of N cells of two levels has a variance of 4/N, the difference of two
+    cells one of 2. Where all runs are equally noisy and independent.
+    """
+    if not rules.factorial:
+        return 1.0
+    return max((math.sqrt(sum(w * w for _, w in c.weights) / 2.0) for c in contrasts(rules)), default=1.0)
+
+
+THE_REST = "the rest"
+"""What a factor interacts with where it is known alone and within everything."""
+
+
+def _with_the_rest(rules: Rules) -> tuple[Contrast, ...]:
+    """For each factor: what it is worth given all the others, minus what it is worth alone."""
+    without = {arm.factor: arm for arm in rules.arms if arm.reference is not None}
+    found = []
+    for alone in rules.arms:
+        if alone.reference is not None:
+            continue
+        if alone.factor not in without:
+            raise StudyError(f"the arm {alone.name!r} has no counterpart that leaves it out", place="factors")
+        left_out = without[alone.factor]
+        weights = (
+            (rules.reference_of(left_out), 1.0),
+            (rules.reference, 1.0),
+            (left_out.name, -1.0),
+            (alone.name, -1.0),
+        )
+        terms = (_term(str(alone.factor), alone.level), THE_REST)
+        twins = ((rules.reference_of(left_out), left_out.name), (alone.name, rules.reference))
+        found.append(Contrast(terms, weights, (twins,)))
+    return tuple(found)
+
+
+def parts(
+    contrast: Contrast, ledger: Ledger, seeds: Sequence[int], rules: Rules
+) -> tuple[float, float] | None:
+    """What a factor is worth alone, and given the rest: the oriented means whose difference its interaction is.
+
+    seeds: those of the contrast's pairs. None without any.
+    """
+    if not seeds:
+        return None
+    (full, _), (base, _), (without, _), (alone, _) = contrast.weights
+
+    def between(one: str, other: str) -> float:
+        pairs = [(ledger.record(one)[s].value, ledger.record(other)[s].value) for s in seeds]
+        return rules.sign * math.fsum(a - b for a, b in pairs) / len(pairs)
+
+    return between(alone, base), between(full, without)
 
 
 def sample(contrast: Contrast, ledger: Ledger, seeds: Sequence[int], rules: Rules) -> Sample:
@@ -130,7 +190,7 @@ def _cells(rules: Rules) -> tuple[dict[tuple[int, ...], str], dict[str, list[str
         if where in cells:
             raise StudyError(f"cells {cells[where]!r} and {arm.name!r} have the same levels", place="factors")
         cells[where] = arm.name
-    return cells, {path: [f"{path}={_shown(level)}" for level in known] for path, known in factors.items()}
+    return cells, {path: [_term(path, level) for level in known] for path, known in factors.items()}
 
 
 class _Unsaid:
@@ -165,6 +225,10 @@ def _merged(found: list[Contrast]) -> tuple[Contrast, ...]:
 def _equal(one: Any, other: Any) -> bool:
     """Equality of levels, in which 1 is 1.0 and neither is True."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def _term(path: str, level: Any) -> str:
+    return f"{path}={_shown(level)}"
 
 
 def _shown(level: Any) -> str:

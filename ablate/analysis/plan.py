@@ -13,7 +13,9 @@ def rules(record: Mapping[str, Any]) -> Rules:
 
     record: `study.design.Plan.record()`, with `extra_looks` (total pairs of each undeclared look) where there are any.
     """
-    arms = [arm for arm in record["arms"] if arm["name"] != record["reference"]]
+    # An arm that others are held against and that is held against nothing itself gets no verdict.
+    others = {record["reference"], *(arm.get("reference") for arm in record["arms"])}
+    arms = [arm for arm in record["arms"] if arm["name"] not in others or arm.get("reference")]
     cells = record["design"] in FACTORIAL
     base = next(arm for arm in record["arms"] if arm["name"] == record["reference"])
     return Rules(
@@ -23,10 +25,21 @@ def rules(record: Mapping[str, Any]) -> Rules:
         resolution=record["resolution"] or 0.0,
         looks=tuple(record["looks"]),
         extra_looks=tuple(record.get("extra_looks", ())),
-        arms=tuple(ArmRule(a["name"], a["factor"], a["levels"] if cells else a["level"]) for a in arms),
+        arms=tuple(
+            ArmRule(a["name"], a["factor"], a["levels"] if cells else a["level"], a.get("reference"))
+            for a in arms
+        ),
         reference=record["reference"],
         design=record["design"],
         deterministic=record["deterministic"],
         baseline_levels=base["levels"],
+        path=tuple(record.get("path") or ()),
+        steps=record.get("steps") or 0,
+        edges=_edges(len(record["factors"])) if record["design"] == "path" else 0,
         confirm_seeds=record["looks"][-1] if record.get("confirm") else 0,
     )
+
+
+def _edges(factors: int) -> int:
+    """All comparisons that a greedy path may come to make: each factor, whichever others were changed before it."""
+    return int(factors * 2 ** (factors - 1))

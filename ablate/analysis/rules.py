@@ -65,6 +65,9 @@ class Rules:
     seeds: the planned report seeds in order; empty: those found, sorted. baseline_levels: {path: value} of the baseline
     for the factors. deterministic: the training is meant to ignore its seed. confirm_seeds: fresh seeds planned for the
     winner. retunes: how often the nuisance factors were tuned independently; 0: not at all.
+    path: the configurations that a greedy path has come to, in order; steps: how many it will come to. edges: every
+    comparison that it might have come to make, whatever the results; they are its family, because which of them are made
+    depends on the results that they are judged by.
 
     Raises StudyError where these contradict themselves.
     """
@@ -83,6 +86,9 @@ class Rules:
     baseline_levels: Mapping[str, Any] = field(default_factory=dict)
     confirm_seeds: int = 0
     retunes: int = 0
+    path: tuple[str, ...] = ()
+    steps: int = 0
+    edges: int = 0
 
     def __post_init__(self) -> None:
         if self.direction not in {"maximize", "minimize"}:
@@ -133,13 +139,26 @@ class Rules:
         return self.design in FACTORIAL
 
     @property
+    def mixed(self) -> bool:
+        """Arms get verdicts, and so do the interactions that follow from them."""
+        return self.design == "both"
+
+    @property
+    def walking(self) -> bool:
+        """A greedy path that has not come to its end: what it will be judged by is not all there."""
+        return len(self.path) < self.steps
+
+    @property
     def k(self) -> int:
         """Size of the family: declared arms, or effects in a factorial design. It never shrinks."""
-        if self.factorial:
+        if self.edges:
+            return self.edges
+        found = 0 if self.factorial else len(self.arms)
+        if self.factorial or self.mixed:
             from ablate.analysis.effects import contrasts
 
-            return max(1, len(contrasts(self)))
-        return max(1, len(self.arms))
+            found += len(contrasts(self))
+        return max(1, found)
 
     def arm(self, name: str) -> ArmRule:
         for arm in self.arms:

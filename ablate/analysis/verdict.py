@@ -163,10 +163,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Effect:
-    """A main effect or a two-way interaction of a factorial design, with the same reading as a Comparison.
+    """A main effect or an interaction, with the same reading as a Comparison.
 
-    terms: `path=level`, one for a main effect and two for an interaction. aliases: other effects that this design
-    cannot tell from it. estimate: oriented; lo, hi, p_adjusted, … as in Comparison.
+    terms: `path=level`, one for a main effect and two for an interaction; `the rest` where a factor is known alone and
+    within everything. aliases: other effects that this design cannot tell from it. estimate: oriented; lo, hi,
+    p_adjusted, … as in Comparison. apart: of an interaction with the rest, what the factor is worth alone, and given
+    the rest; the estimate is the second minus the first.
     """
 
     terms: tuple[str, ...]
@@ -187,6 +189,7 @@ class Effect:
     provisional: bool = False
     withheld: Withheld | None = None
     aliases: tuple[tuple[str, ...], ...] = ()
+    apart: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,8 @@ class Analysis:
 
     look: index of the last closed look (0: none), pairs: its number of pairs, alpha: what it spends (before the first
     is closed: what that one will spend). declared: whether it was a declared one. next_look: where the undecided go.
-    comparisons: in arm order, empty in factorial designs, which have cells (raw figures) and effects instead.
+    comparisons: in arm order, empty in factorial designs, which have cells (raw figures) and effects instead. effects:
+    of those, and the interactions with the rest where every factor is tried alone and left out.
     aa: A/A against the baseline, outside the family. confirmation: the winner on fresh seeds, with its own full error.
     noise: typical SD of a paired difference. optimism: by how much the best of k equal arms is expected to look better.
     detectable: effect that the last declared look detects with 80 % power at that noise.
@@ -301,26 +305,26 @@ def judge(
         raise StudyError(f"{closed} looks cannot be closed where {len(looks)} were taken")
 
     def over(look: Look, waiting: Sequence[_Unit]) -> bool:
+        if rules.walking:
+            return False
         if closed is not None:
             return look.index <= closed
         due = seeds[: look.pairs]
         needed = {arm for unit in waiting for arm in unit.arms}
         return len(due) >= look.pairs and all(s in ledger.record(arm) for arm in needed for s in due)
 
-    family = factorial.contrasts(rules) if rules.factorial else ()
-    units = _effect_units(rules, ledger, family) if rules.factorial else _arm_units(rules, ledger)
+    family = factorial.contrasts(rules) if rules.factorial or rules.mixed else ()
+    arms = () if rules.factorial else rules.arms
+    units = [*_arm_units(rules, ledger, arms), *_effect_units(rules, ledger, family)]
     readings, last = _go_through(units, looks, over, rules, k=rules.k, seeds=seeds)
     study = _Study(rules, ledger, curves, correct or {}, seeds, last, rules.look_after(last))
 
-    comparisons: tuple[Comparison, ...] = ()
-    effects: tuple[Effect, ...] = ()
-    if rules.factorial:
-        effects = tuple(_effect(c, r, study) for c, r in zip(family, readings, strict=True))
-    else:
-        comparisons = tuple(
-            _arm_comparison(arm, reading, study) for arm, reading in zip(rules.arms, readings, strict=True)
-        )
-    names = dict.fromkeys([rules.reference, *(rules.reference_of(arm) for arm in rules.arms)])
+    comparisons = tuple(_arm_comparison(arm, r, study) for arm, r in zip(arms, readings, strict=False))
+    of_effects = readings[len(arms) :]
+    effects = tuple(_effect(c, r, study) for c, r in zip(family, of_effects, strict=True))
+    # Where a path stood is a reference of what came next, and an arm with a verdict of its own.
+    held_against = {rules.reference_of(arm) for arm in rules.arms} - {arm.name for arm in rules.arms}
+    names = [rules.reference, *sorted(held_against - {rules.reference})]
     references = tuple(study.summary(name) for name in names)
     comparisons, baseline = _mark_edges(comparisons, references[0], rules)
     references = (baseline, *references[1:])
@@ -346,7 +350,7 @@ def judge(
         optimism=_optimism(comparisons),
         detectable=seen * typical if typical is not None and math.isfinite(seen) else None,
         runs=_runs(units, readings, study, forced=closed is not None),
-        error=_study_error(readings, rules),
+        error=_study_error(units, readings, rules),
     )
     return replace(analysis, warnings=_warnings(analysis, readings, study, replicates))
 
@@ -355,17 +359,16 @@ def undecided(analysis: Analysis) -> list[str]:
     """Arms that more seeds may settle, in arm order; their references need the same seeds.
 
     Unstable arms, copies and arms without an override get no more, and nobody does where the study itself is in error.
-    In a factorial design: the cells that an undecided effect is made of, its reference left out.
+    An undecided effect needs all cells that it is made of.
     """
     if analysis.error is not None:
         return []
-    if analysis.rules.factorial:
-        open_terms = {e.terms for e in analysis.effects if e.provisional or e.verdict == "inconclusive"}
-        needed = {
-            arm for c in factorial.contrasts(analysis.rules) if c.terms in open_terms for arm, _ in c.weights
-        }
-        return [arm.name for arm in analysis.rules.arms if arm.name in needed]
-    return [c.arm for c in analysis.comparisons if c.provisional or c.verdict == "inconclusive"]
+    needed = {c.arm for c in analysis.comparisons if c.provisional or c.verdict == "inconclusive"}
+    open_terms = {e.terms for e in analysis.effects if e.provisional or e.verdict == "inconclusive"}
+    if open_terms:
+        family = factorial.contrasts(analysis.rules)
+        needed |= {arm for c in family if c.terms in open_terms for arm, _ in c.weights}
+    return [arm.name for arm in analysis.rules.arms if arm.name in needed]
 
 
 def winner(analysis: Analysis) -> str | None:
@@ -473,20 +476,21 @@ def _reading(sample: Sample, look: Look, found: Step, i: int, *, moderated: bool
     )
 
 
-def _arm_units(rules: Rules, ledger: Ledger) -> list[_Unit]:
-    return [
-        _Unit(
-            partial(
-                pair,
-                ledger.record(arm.name),
-                ledger.record(rules.reference_of(arm)),
-                sign=rules.sign,
-                deterministic=rules.deterministic,
-            ),
-            (arm.name, rules.reference_of(arm)),
-        )
-        for arm in rules.arms
-    ]
+def _arm_units(rules: Rules, ledger: Ledger, arms: Sequence[ArmRule]) -> list[_Unit]:
+    def sampler(arm: ArmRule) -> Sampler:
+        reference = rules.reference_of(arm)
+        mine, theirs = ledger.record(arm.name), ledger.record(reference)
+
+        def sample(seeds: Sequence[int]) -> Sample:
+            found = pair(mine, theirs, seeds, sign=rules.sign, deterministic=rules.deterministic)
+            # Where the study's own reference diverges, the study is in error. Another one leaves its arms without a
+            # comparison, and more seeds would not mend that.
+            lost = bool(found.reference_diverged) and reference != rules.reference
+            return replace(found, unstable=True) if lost else found
+
+        return sample
+
+    return [_Unit(sampler(arm), (arm.name, rules.reference_of(arm))) for arm in arms]
 
 
 def _effect_units(rules: Rules, ledger: Ledger, family: Sequence[factorial.Contrast]) -> list[_Unit]:
@@ -650,6 +654,9 @@ def _effect(contrast: factorial.Contrast, reading: _Reading, study: _Study) -> E
         provisional=reading.provisional,
         withheld=reading.withheld,
         aliases=contrast.aliases,
+        apart=factorial.parts(contrast, study.ledger, reading.sample.seeds, study.rules)
+        if study.rules.mixed
+        else None,
     )
 
 
@@ -873,8 +880,9 @@ def _numeric(level: Any) -> bool:
     return isinstance(level, int | float) and not isinstance(level, bool) and math.isfinite(level)
 
 
-def _study_error(readings: Iterable[_Reading], rules: Rules) -> str | None:
-    seeds = sorted({s for r in readings for s in r.sample.reference_diverged})
+def _study_error(units: Sequence[_Unit], readings: Sequence[_Reading], rules: Rules) -> str | None:
+    held = [r for unit, r in zip(units, readings, strict=True) if rules.reference in unit.arms]
+    seeds = sorted({s for r in held for s in r.sample.reference_diverged})
     if not seeds:
         return None
     under = ", ".join(map(str, seeds))
@@ -890,7 +898,8 @@ def _warnings(
     """What a reader must know before trusting a verdict, most serious first."""
     rules = study.rules
     said: list[str] = [] if analysis.error is None else [analysis.error]
-    names = ["×".join(e.terms) for e in analysis.effects] or [c.arm for c in analysis.comparisons]
+    arms = [c.arm for c in analysis.comparisons]
+    names = [*arms, *("×".join(e.terms) for e in analysis.effects)]
     if rules.margin < 2.0 * rules.resolution:
         said.append(
             f"The margin ({rules.margin:g}) is less than twice the metric's resolution ({rules.resolution:g}): "
@@ -913,7 +922,7 @@ def _warnings(
         if reading.noise is not None and 0 < NOISY * typical < reading.noise
     ]
     if not rules.factorial:
-        said += _skew_warning([study.within(a, study.now) for a in (rules.reference, *names)], names)
+        said += _skew_warning([study.within(a, study.now) for a in (rules.reference, *arms)], arms)
     open_still = any(_open(r) and r.lo is not None for r in readings)
     if open_still and analysis.detectable is not None and analysis.detectable > rules.margin:
         from ablate.analysis.words import scale  # it builds on this module
@@ -925,12 +934,13 @@ def _warnings(
             f"{analysis.detectable * shown.factor:.2g}{unit}, and the margin is {rules.margin * shown.factor:g}{unit}."
         )
     said += _mixture_warnings(replicates)
-    if rules.factorial:
-        said += [
-            f"{'×'.join(e.terms)} cannot be told from {' or '.join('×'.join(a) for a in e.aliases)} in this fraction."
-            for e in analysis.effects
-            if e.aliases
-        ]
+    aliased = sum(bool(e.aliases) for e in analysis.effects)
+    if aliased:
+        said.append(
+            f"{aliased} of {len(analysis.effects)} effects cannot be told from others in this fraction: each estimate is "
+            "the sum of its aliases, up to their signs. They are named with the effect; a factorial study of a few "
+            "factors tells them apart."
+        )
     return tuple(said)
 
 
@@ -1004,6 +1014,7 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         "arms": [_comparison_json(c) for c in analysis.comparisons],
         "effects": [_effect_json(e) for e in analysis.effects],
         "cells": [_summary_json(c) for c in analysis.cells],
+        "path": list(rules.path),
         "aa": None if analysis.aa is None else _comparison_json(analysis.aa),
         "confirmation": None if analysis.confirmation is None else _comparison_json(analysis.confirmation),
         "runs": {
@@ -1060,6 +1071,8 @@ def _effect_json(e: Effect) -> dict[str, Any]:
         "ruled_out": e.ruled_out,
         "more_seeds": _more_seeds_json(e.more_seeds),
         "aliases": [list(alias) for alias in e.aliases],
+        "alone": None if e.apart is None else _plain(e.apart[0]),
+        "given_the_rest": None if e.apart is None else _plain(e.apart[1]),
         "look": e.look,
         "alpha": _plain(e.alpha),
         "provisional": e.provisional,

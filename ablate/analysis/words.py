@@ -40,8 +40,11 @@ def scale(rules: Rules, mean: float | None = None) -> Scale:
 
 
 def label(arm: str, rules: Rules) -> str:
-    """How an arm is called at the head of a sentence: `model.width=128` → "Width 128"; full minus one → "Without …"."""
-    if arm in {AA_ARM, rules.reference}:
+    """How an arm is called at the head of a sentence: `model.width=128` → "Width 128"; full minus one → "Without …".
+
+    On a greedy path an arm is one change on top of others: "Width 128 on top of learning rate 0.1".
+    """
+    if arm == AA_ARM or arm not in {rule.name for rule in rules.arms}:
         return arm
     rule = rules.arm(arm)
     if rule.factor is None:
@@ -49,7 +52,19 @@ def label(arm: str, rules: Rules) -> str:
     if rules.reference_of(rule) == "full":
         return f"Without {_name(rule.factor)}"
     said = _setting(rule.factor, rule.level)
-    return said[:1].upper() + said[1:]
+    before = changes(rules.reference_of(rule), rules)
+    below = f" on top of {_listed(before)}" if before else ""
+    return said[:1].upper() + said[1:] + below
+
+
+def changes(arm: str, rules: Rules) -> list[str]:
+    """What a greedy path has changed where it comes to an arm, in the order of its steps; nothing elsewhere."""
+    steps = []
+    while rules.steps and arm != rules.reference:
+        rule = rules.arm(arm)
+        steps.append(_setting(str(rule.factor), rule.level))
+        arm = rules.reference_of(rule)
+    return steps[::-1]
 
 
 def sentence(item: Comparison | Effect, rules: Rules) -> str:
@@ -75,6 +90,8 @@ def headline(analysis: Analysis) -> str:
     rules = analysis.rules
     if analysis.error is not None:
         return f"No verdict: {analysis.error}."
+    if rules.steps:
+        return _path(analysis)
     items: tuple[Comparison | Effect, ...] = analysis.effects if rules.factorial else analysis.comparisons
     if not items:
         return "Nothing to compare: the study has no arms besides its baseline."
@@ -99,7 +116,26 @@ def headline(analysis: Analysis) -> str:
         whole = f"{'Both' if len(items) == 2 else f'All {len(items)}'} {kind}s {_COUNTED[common][1]}{top}"
     else:
         whole = f"Of {len(items)} {kind}s, {_listed(parts)}{top}"
+    if rules.mixed:
+        real = sum(e.verdict in {"helps", "hurts"} for e in analysis.effects)
+        whole += f"; {real} of {len(analysis.effects)} factors {'interacts' if real == 1 else 'interact'} with the rest"
     return f"{whole}{' (provisional: the first look is not complete)' if analysis.provisional else ''}."
+
+
+def _path(analysis: Analysis) -> str:
+    """A greedy path in words: its steps in order, each with what it added on top of those before."""
+    rules = analysis.rules
+    said = []
+    for step in map(analysis.comparison, rules.path):
+        gain = (
+            f", {_number(step.effect, *_rounding(step, rules), sign=True)}" if step.effect is not None else ""
+        )
+        setting = _setting(str(step.factor), step.level)
+        said.append(f"{setting} ({step.verdict}{gain}{_unit(step, rules, named=False) if gain else ''})")
+    if not said:
+        return "The path has not left the baseline (provisional: its first step is not decided)."
+    rest = " (provisional: it has not come to its end)" if rules.walking else ""
+    return f"The greedy path from the {rules.reference}: {', then '.join(said)}{rest}."
 
 
 _COUNTED: dict[str, tuple[str, str]] = {
@@ -178,6 +214,12 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
         said.append(f"a {item.ruled_out} of {margin} or more is ruled out")
     if item.more_seeds is not None:
         said.append(_price(item.more_seeds))
+    if isinstance(item, Effect) and item.apart is not None:
+        alone, given = (_number(v, *_rounding(item, rules), sign=True) for v in item.apart)
+        said.append(f"alone it is worth {alone}, given the rest {given}{_unit(item, rules, named=False)}")
+    if isinstance(item, Effect) and item.aliases:
+        others = [" × ".join(_term(term) for term in alias) for alias in item.aliases]
+        said.append(f"this fraction cannot tell it from {_listed(others, 'or')}")
     if item.provisional:
         said.append("provisional, because the first look is not complete")
     if 0 < rules.retunes < 3 and item.lo is not None:
@@ -293,10 +335,16 @@ def _diverged(item: Comparison | Effect) -> str:
 
 def _terms(item: Comparison | Effect) -> str:
     assert isinstance(item, Effect)
-    said = [_setting(*term.split("=", 1)) for term in item.terms]
+    said = [_term(term) for term in item.terms]
     if len(said) == 1:
         return said[0][:1].upper() + said[0][1:]
     return f"The interaction of {_listed(said)}"
+
+
+def _term(term: str) -> str:
+    """A term of an effect: `path=level`, or a name in plain words."""
+    factor, equals, level = term.partition("=")
+    return _setting(factor, level) if equals else term
 
 
 def _setting(factor: str, level: Any) -> str:
@@ -331,7 +379,7 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _listed(parts: list[str]) -> str:
+def _listed(parts: list[str], word: str = "and") -> str:
     if len(parts) < 2:
         return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{', '.join(parts[:-1])} {word} {parts[-1]}"

@@ -21,9 +21,9 @@ def json_text(material: Material) -> str:
 
 
 def csv(material: Material) -> str:
-    """A line per arm (per effect in a factorial design), with the fields of the JSON: metric units, nothing rounded."""
+    """A line per arm and per effect, with the fields of the JSON: metric units, nothing rounded."""
     found = to_json(material.analysis, str(material.record["study"]))
-    rows = [_flat(row) for row in (found["arms"] or found["effects"])]
+    rows = [_flat(row) for row in (*found["arms"], *found["effects"])]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
     writer = table.DictWriter(out, columns, restval="", lineterminator="\n")

@@ -115,7 +115,10 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
         "leave-one-out": "one component left out at a time",
         "both": "one change at a time, and one component left out at a time",
         "factorial": "all combinations",
-        "fractional": "a fraction of all combinations",
+        "fractional": f"a fraction of all combinations, {(record.get('fraction') or {}).get('words', '')}".rstrip(
+            ", "
+        ),
+        "path": "a greedy path, one change on top of another",
     }.get(reading.rules.design, reading.rules.design)
     arms = wording.count(len(reading.arms) - 1, "arm")
     yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
@@ -238,7 +241,8 @@ def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
 
 
 def _terms(terms: Iterable[str]) -> str:
-    return " × ".join(wording.term(*term.split("=", 1)) for term in terms)
+    """Effects are named by settings, or in plain words ("the rest")."""
+    return " × ".join(wording.term(*term.split("=", 1)) if "=" in term else term for term in terms)
 
 
 def rows(reading: Reading) -> tuple[Row, ...]:

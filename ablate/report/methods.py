@@ -26,7 +26,7 @@ def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
 def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     """(heading, paragraph): how the verdicts are made."""
     k = reading.rules.k
-    family = wording.count(k, "effect" if reading.rules.factorial else "arm")
+    family = _family(reading)
     pairs = """
         Replicate i of every arm trains under seed i, which fixes the initial weights, the order of batches, augmentation
         and dropout. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
@@ -61,6 +61,16 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         "What the interval does not cover": " ".join(_limits(reading)),
     }
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in found.items())
+
+
+def _family(reading: Reading) -> str:
+    """What shares the error of the study."""
+    rules = reading.rules
+    if rules.edges:
+        return f"{rules.k} comparisons that a greedy path might have made (which of them it made depended on the results)"
+    if rules.mixed:
+        return f"{wording.count(len(rules.arms), 'arm')} and {wording.count(rules.k - len(rules.arms), 'interaction')}"
+    return wording.count(rules.k, "effect" if rules.factorial else "arm")
 
 
 def _limits(reading: Reading) -> Iterable[str]:

@@ -44,6 +44,9 @@ def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
             reading, rows, 0, "All combinations", "", arms, bands, "Every combination that was run."
         )
         return
+    if reading.rules.design in {"both", "path"}:
+        yield from _by_reference(reading, rows, bands)
+        return
     single = [arm for factor, arms in by_factor.items() if len(arms) == 1 or factor is None for arm in arms]
     index = 0
     for factor, arms in by_factor.items():
@@ -61,6 +64,25 @@ def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
         if len(single) == 1:
             title, intro = reading.label(single[0]), ""
         yield _section(reading, rows, index, title, "", single, bands, intro)
+
+
+def _by_reference(
+    reading: Reading, rows: Sequence[Row], bands: dict[tuple[str, str], Line]
+) -> Iterable[Section]:
+    """A section for all arms that are held against the same one: each its own evidence."""
+    held: dict[str, list[str]] = {}
+    for item in reading.analysis.comparisons:
+        held.setdefault(item.reference, []).append(item.arm)
+    for index, (reference, arms) in enumerate(held.items()):
+        if reading.rules.design == "both":
+            alone = reference == reading.rules.reference
+            title = "Each alone" if alone else "Everything but one"
+            intro = f"Held against {reading.the(reference)}."
+        else:
+            taken = [arm for arm in arms if arm in reading.rules.path]
+            title = f"Step {index + 1}"
+            intro = f"Taken: {reading.label(taken[0])}." if taken else ""
+        yield _section(reading, rows, index, title, "", arms, bands, intro)
 
 
 def _levels_intro(reading: Reading, factor: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ablate.analysis import Analysis, Look, judge, undecided, winner
+from ablate.analysis import Analysis, Look, judge, next_step, undecided, winner
 from ablate.analysis import plan as recorded_plan
 from ablate.analysis.words import sentence
 from ablate.errors import StoreError, StudyError
@@ -105,7 +105,9 @@ class Coordinator:
         self._options = options
         self._show = observer
         self._began = time.monotonic()
-        self.record: dict[str, Any] = {"extra_looks": [], "confirmed": None} | dict(record or plan.record())
+        self.record: dict[str, Any] = {"extra_looks": [], "confirmed": None, "path": []} | dict(
+            record or plan.record()
+        )
         self._rows: dict[str, dict[str, Any]] = {}
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._planned: dict[str, Run] = {}
@@ -121,13 +123,15 @@ class Coordinator:
     def run(self, environment: Mapping[str, str]) -> Outcome:
         """Go through the looks, those of earlier top-ups included, then confirm the winner where the study asks for it."""
         self.record |= self._earlier()
+        for step in self.record["path"]:
+            self._plan = self._plan.onward(step)
         self._tracker.plan(self.record, environment)
         looks = recorded_plan.rules(self.record).schedule()
         self._reuse(self._plan.replicates(self._plan.names, range(looks[-1].pairs)))
+        left = self._walk(looks[0], environment)
         analysis = self._judge(closed=0)
         going = list(self._plan.names)
-        left = 0
-        for look in looks:
+        for look in looks if not left else ():
             left, analysis = self._take_look(look, list(self._plan.replicates(going, range(look.pairs))))
             going = self._still_going(analysis)
             if left or analysis.error or not going:
@@ -206,6 +210,39 @@ class Coordinator:
         self._tracker.arms(_arm_rows(analysis), look.pairs)
         return 0, analysis
 
+    def _walk(self, look: Look, environment: Mapping[str, str]) -> int:
+        """Let a greedy path come to its end on the seeds of the first look. Returns the number of runs left undone.
+
+        Each step is recorded before what is beyond it is trained: a path that is taken up again goes the same way.
+        """
+        while (choices := self._plan.choices) and recorded_plan.rules(self.record).walking:
+            at = self._plan.path[-1] if self._plan.path else self._plan.reference
+            left = self._look(
+                look.index,
+                look.pairs,
+                list(self._plan.replicates([at, *(arm.name for arm in choices)], range(look.pairs))),
+            )
+            if left:
+                return left
+            best = next_step(recorded_plan.rules(self.record), self._frame(), range(look.pairs))
+            if best is None:
+                self._show.note(
+                    f"the path ends at {at}: nothing that it could go on to trains without diverging"
+                )
+                self.record["steps"] = len(self._plan.path)
+                self._tracker.plan(self.record, environment)
+                break
+            self._show.note(f"step {len(self._plan.path) + 1} of the path: {best}")
+            known = len(self._plan.arms)
+            self._plan = self._plan.onward(best)
+            now = self._plan.record()
+            self.record |= {"path": now["path"], "arms": now["arms"]}
+            joined = [arm.name for arm in self._plan.arms[known:]]
+            runs = list(self._plan.replicates(joined, range(self.record["looks"][-1])))
+            self._extend(runs, environment)
+            self._reuse(runs)
+        return 0
+
     def _last_look(self) -> Look:
         return recorded_plan.rules(self.record).schedule()[-1]
 
@@ -214,7 +251,9 @@ class Coordinator:
         if self._plan.study.name not in read.experiments(self._store):
             return {}
         same = [r for r in read.plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
-        return {name: same[-1][name] for name in ("runs", "extra_looks", "confirmed")} if same else {}
+        added = ["runs", "extra_looks", "confirmed"]
+        added += ["path", "steps", "arms"] if self.record["design"] == "path" else []
+        return {name: same[-1][name] for name in added if name in same[-1]} if same else {}
 
     def _confirm(self, analysis: Analysis, environment: Mapping[str, str]) -> int:
         """The winner again, on fresh seeds. Returns the number of runs left undone."""
@@ -224,7 +263,8 @@ class Coordinator:
                 self._show.note("no arm helps, so there is nothing to confirm")
             return 0
         pairs = self._plan.study.looks[-1]
-        runs = list(self._plan.replicates([self._plan.reference, best], range(pairs), "confirm"))
+        reference = recorded_plan.rules(self.record).reference_of(best)
+        runs = list(self._plan.replicates([reference, best], range(pairs), "confirm"))
         if self.record["confirmed"] is None:
             self.record["confirmed"] = best
             self._extend(runs, environment)
@@ -250,7 +290,10 @@ class Coordinator:
         open_arms = set(undecided(analysis))
         if not open_arms:
             return []
-        keep = open_arms | {self._plan.reference, NOISE_FLOOR}
+        rules = recorded_plan.rules(self.record)
+        keep = (
+            open_arms | {self._plan.reference, NOISE_FLOOR} | {rules.reference_of(arm) for arm in open_arms}
+        )
         return [name for name in self._plan.names if name in keep]
 
     def _end(self, left: int) -> Outcome:
@@ -264,8 +307,11 @@ class Coordinator:
 
     # --- what is known ---
 
+    def _frame(self) -> Any:
+        return read.frame(list(self._rows.values()), read.REPLICATE_COLUMNS)
+
     def _judge(self, closed: int | None) -> Analysis:
-        rows = read.frame(list(self._rows.values()), read.REPLICATE_COLUMNS)
+        rows = self._frame()
         curves = read.frame([row for rows in self._curves.values() for row in rows], read.CURVE_COLUMNS)
         return judge(recorded_plan.rules(self.record), rows, curves, closed=closed)
 
@@ -551,6 +597,12 @@ def _arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
     if base.mean is not None:
         tags = {"ablate.verdict": "baseline", "mlflow.note.content": "What every other arm is compared with."}
         rows[base.arm] = {"metrics": _numbers({"mean": base.mean, "sd": base.sd, "n": base.n}), "tags": tags}
+    for cell in analysis.cells:
+        numbers = _numbers({"mean": cell.mean, "sd": cell.sd, "n": cell.n})
+        rows[cell.arm] = {
+            "metrics": numbers,
+            "tags": {"mlflow.note.content": "A cell: effects get the verdicts."},
+        }
     for c in (*analysis.comparisons, *((analysis.aa,) if analysis.aa else ())):
         numbers = {"mean": c.summary.mean, "sd": c.summary.sd, "n": c.n, "effect": c.effect}
         numbers |= {"effect_low": c.lo, "effect_high": c.hi, "cost_ratio": c.cost_ratio}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ablate.analysis import judge, power
 from ablate.analysis import plan as recorded_plan
+from ablate.analysis.effects import contrasts, spread
 from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.analysis.power import Reach
 from ablate.config import RunConfig
@@ -46,7 +47,8 @@ class Noise:
 class Outlook:
     """reaches: what each declared look can see; without an interval, or where the noise is unknown, its effect is NaN.
 
-    in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs.
+    in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs. family: how many
+    intervals share the error.
     """
 
     plan: Plan
@@ -55,6 +57,7 @@ class Outlook:
     noise: Noise
     reaches: tuple[Reach, ...]
     in_sds: tuple[float, ...]
+    family: int
 
 
 def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
@@ -69,7 +72,7 @@ def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
     )
     in_sds = tuple(power.detectable(rules.k, look.pairs, look.alpha) for look in looks)
     slots = len(measuring.slots)
-    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds)
+    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k)
 
 
 def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunCost], float | None]:
@@ -138,16 +141,18 @@ def _measure(
 
 
 def expected_noise(plan: Plan, store: Store) -> Noise:
-    """SD of a paired difference to be expected, and where that figure comes from.
+    """SD of a paired difference (of an effect, in factorial designs) to be expected, and where that figure comes from.
 
     The reference's own runs are known by their keys: other settings, other data or other code are other runs.
     """
     import numpy as np
 
     record = plan.record()
+    rules = recorded_plan.rules(record)
+    share = spread(rules)
     replicates, _ = read.frames(store, record)
     if len(replicates):
-        sd = judge(recorded_plan.rules(record), replicates).noise
+        sd = judge(rules, replicates).noise
         if sd is not None:
             return Noise(sd, "this study", "from this study's own runs so far")
     keys = (
@@ -159,14 +164,14 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     sd = power.assumed_noise(np.asarray(values)) if len(values) >= ENOUGH_PAIRS else None
     if sd:
         return Noise(
-            sd,
+            sd * share,
             "the same baseline",
             f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing",
         )
     images = plan.data[plan.reference].validation
     if plan.study.metric == "val/accuracy" and images:
         return Noise(
-            math.sqrt(DISAGREEMENT / images),
+            math.sqrt(DISAGREEMENT / images) * share,
             "assumption",
             f"assumed: two trainings disagree on {100 * DISAGREEMENT:g} % of the {images:,} validation images",
         )
@@ -183,6 +188,8 @@ def to_json(found: Outlook) -> dict[str, Any]:
         "margin": study.margin,
         "resolution": found.plan.resolution,
         "slots": found.slots,
+        "family": found.family,
+        "fraction": _fraction(found.plan),
         "arms": [
             {
                 "arm": arm.arm,
@@ -205,6 +212,22 @@ def to_json(found: Outlook) -> dict[str, Any]:
                 "margin_in_reach": reach.within if math.isfinite(reach.effect) else None,
             }
             for reach, in_sds in zip(found.reaches, found.in_sds, strict=True)
+        ],
+    }
+
+
+def _fraction(plan: Plan) -> dict[str, Any] | None:
+    """What a fractional design runs, and which effects it cannot tell apart."""
+    fraction = plan.study.fraction
+    if fraction is None:
+        return None
+    return {
+        "cells": fraction.cells,
+        "resolution": fraction.resolution,
+        "generators": {factor: list(of) for factor, of in fraction.generators.items()},
+        "effects": [
+            {"terms": list(c.terms), "aliases": [list(alias) for alias in c.aliases]}
+            for c in contrasts(recorded_plan.rules(plan.record()))
         ],
     }
 

@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ablate.config import Config, FreeConfig, RunConfig, key, show
 from ablate.errors import StudyError
 from ablate.study import spec
+from ablate.study.fraction import Fraction
 from ablate.study.spec import Study
 
 Phase = Literal["report", "A/A", "tune", "confirm"]
@@ -44,7 +45,8 @@ class Arm:
     """The baseline with one set of overrides.
 
     factor, level: what the arm is about (None for the reference; a level is a scalar, a block, or {path: value} of a
-    zipped factor). levels: the level of every factor of the study in this arm, as text or number.
+    zipped factor). levels: the level of every factor of the study in this arm, as text or number. reference: the arm it
+    is compared with, where that is not the plan's.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Arm:
     level: Any
     config: Config
     levels: Mapping[str, Any] = field(default_factory=dict)
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,22 +70,47 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """Arms × seeds. arms[0] is the reference that every other arm is compared with.
+    """Arms × seeds. arms[0] is the reference that every other arm is compared with, unless it names one of its own.
 
-    data, codes: of each arm, by name. Keys of runs derive from them and the arm's config.
+    data, codes: of each arm, by name. Keys of runs derive from them and the arm's config. path: the configurations that a
+    greedy path has come to, in order; ahead: those that it may still come to, or pass by.
     """
 
     study: Study
     arms: tuple[Arm, ...]
     data: Mapping[str, Data]
     codes: Mapping[str, str]
+    path: tuple[str, ...] = ()
+    ahead: tuple[Arm, ...] = ()
 
     @property
     def reference(self) -> str:
         return self.arms[0].name
 
     def arm(self, name: str) -> Arm:
-        return next(arm for arm in self.arms if arm.name == name)
+        return next(arm for arm in (*self.arms, *self.ahead) if arm.name == name)
+
+    @property
+    def choices(self) -> tuple[Arm, ...]:
+        """The arms among which a greedy path takes its next step; none where it is at its end, or there is no path."""
+        if self.study.design != "path":
+            return ()
+        at = self.path[-1] if self.path else self.reference
+        return tuple(arm for arm in self.arms[1:] if (arm.reference or self.reference) == at)
+
+    def onward(self, name: str) -> Plan:
+        """The plan of a greedy path that has taken the step to one of its choices: what is one change further joins it."""
+        here = self.arm(name)
+        steps = []
+        for factor in self.study.factors:
+            levels = {**here.levels, factor.name: _level(factor.levels[0])}
+            found = next((arm for arm in self.ahead if arm.levels == levels), None)
+            if found is not None:
+                level = levels[factor.name]
+                steps.append(dataclasses.replace(found, factor=factor.name, level=level, reference=name))
+        joined = {arm.name for arm in steps}
+        ahead = tuple(arm for arm in self.ahead if arm.name not in joined)
+        return dataclasses.replace(self, arms=(*self.arms, *steps), path=(*self.path, name), ahead=ahead)
 
     def config(self, run: Run) -> Config:
         """What a run trains. An A/A run is the reference under a seed of its own."""
@@ -124,10 +152,12 @@ class Plan:
     def id(self) -> str:
         """Names the plan: other levels, looks, margin, data or training code make another plan of the same study."""
         study = self.study
+        # A path names its plan by the first steps that it may take: the others follow from those and from the results.
+        declared = self.arms[: 1 + len(study.factors)] if study.design == "path" else self.arms
         parts = [
             *(study.name, study.metric, study.direction, study.margin, study.resolution, study.design),
             *(study.looks, study.noise_floor, study.confirm, study.deterministic),
-            [[run.arm, run.key] for run in self.replicates((arm.name for arm in self.arms), [0])],
+            [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0])],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
@@ -144,6 +174,9 @@ class Plan:
             "resolution": self.resolution,
             "declared_resolution": study.resolution,
             "design": study.design,
+            "fraction": _fraction_record(study.fraction),
+            "path": list(self.path),
+            "steps": len(study.factors) if study.design == "path" else 0,
             "looks": list(study.looks),
             "noise_floor": study.noise_floor,
             "confirm": study.confirm,
@@ -158,6 +191,7 @@ class Plan:
                     "factor": arm.factor,
                     "level": arm.level,
                     "levels": dict(arm.levels),
+                    "reference": arm.reference,
                     "config": arm.config.tree(),
                     "data": dataclasses.asdict(self.data[arm.name]),
                     "code": self.codes[arm.name],
@@ -178,11 +212,13 @@ def plan(study: Study, data: Callable[[Config], Data]) -> Plan:
     Raises StudyError where two arms turn out to be the same run.
     """
     arms = tuple(_DESIGNS[study.design](study))
+    now = 1 + len(study.factors) if study.design == "path" else len(arms)
     made = Plan(
         study,
-        arms,
+        arms[:now],
         {arm.name: data(arm.config) for arm in arms},
         {arm.name: arm.config.code() for arm in arms},
+        ahead=arms[now:],
     )
     assert len(made.data) == len(arms), "two arms have the same name"
     seen: dict[str, str] = {}
@@ -205,7 +241,14 @@ def from_record(record: Mapping[str, Any]) -> Plan:
         return FreeConfig.parse(train, tree) if train else RunConfig.parse(tree)
 
     arms = tuple(
-        Arm(a["name"], a["factor"], a["level"], config(a["config"]).with_seed(0), a["levels"])
+        Arm(
+            a["name"],
+            a["factor"],
+            a["level"],
+            config(a["config"]).with_seed(0),
+            a["levels"],
+            a.get("reference"),
+        )
         for a in record["arms"]
     )
     study = Study(
@@ -217,6 +260,7 @@ def from_record(record: Mapping[str, Any]) -> Plan:
         baseline=config(record["baseline"]).with_seed(0),
         factors=tuple(spec.Factor(f["name"], tuple(f["levels"])) for f in record["factors"]),
         design=record["design"],
+        fraction=_fraction(record.get("fraction")),
         looks=tuple(record["looks"]),
         resolution=record["declared_resolution"],
         noise_floor=record["noise_floor"],
@@ -231,7 +275,18 @@ def from_record(record: Mapping[str, Any]) -> Plan:
         )
         for a in record["arms"]
     }
-    return Plan(study, arms, data, {a["name"]: a["code"] for a in record["arms"]})
+    codes = {a["name"]: a["code"] for a in record["arms"]}
+    return Plan(study, arms, data, codes, tuple(record.get("path") or ()))
+
+
+def _fraction_record(fraction: Fraction | None) -> dict[str, Any] | None:
+    return None if fraction is None else {**dataclasses.asdict(fraction), "words": fraction.words}
+
+
+def _fraction(record: Mapping[str, Any] | None) -> Fraction | None:
+    if record is None:
+        return None
+    return Fraction(tuple(record["factors"]), tuple(record["columns"]), record["cells"])
 
 
 def name_of(overrides: Mapping[str, Any]) -> str:
@@ -273,24 +328,52 @@ def _leave_one_out(study: Study) -> Iterator[Arm]:
         )
 
 
+def _both(study: Study) -> Iterator[Arm]:
+    """Every factor alone against the baseline, then everything but that factor against everything."""
+    yield from _one_at_a_time(study)
+    full, *without = _leave_one_out(study)
+    yield full
+    yield from (dataclasses.replace(arm, reference=full.name) for arm in without)
+
+
 def _factorial(study: Study) -> Iterator[Arm]:
-    base = {factor.name: _base_level(study, factor) for factor in study.factors}
-    choices = [(None, *factor.levels) for factor in study.factors]
-    for cell in itertools.product(*choices):
-        rows = [row for row in cell if row is not None]
-        overrides = _merged(rows)
-        levels = {
-            factor.name: base[factor.name] if row is None else _level(row)
-            for factor, row in zip(study.factors, cell, strict=True)
-        }
-        changed = [factor.name for factor, row in zip(study.factors, cell, strict=True) if row is not None]
-        yield Arm(
-            name_of(overrides),
-            changed[0] if len(changed) == 1 else None,
-            _level(overrides) if overrides else None,
-            study.baseline.override(overrides),
-            levels,
+    for cell in itertools.product(*((None, *factor.levels) for factor in study.factors)):
+        yield _cell(study, cell)
+
+
+def _fractional(study: Study) -> Iterator[Arm]:
+    assert study.fraction is not None
+    for number in range(study.fraction.cells):
+        changed = study.fraction.changed(number)
+        yield _cell(
+            study, [f.levels[0] if on else None for f, on in zip(study.factors, changed, strict=True)]
         )
+
+
+def _path(study: Study) -> Iterator[Arm]:
+    """Every configuration between the baseline and the one with all factors at their levels, few changes first."""
+    levels = [factor.levels[0] for factor in study.factors]
+    for size in range(len(levels) + 1):
+        for chosen in itertools.combinations(range(len(levels)), size):
+            cell = _cell(study, [row if i in chosen else None for i, row in enumerate(levels)])
+            yield dataclasses.replace(cell, reference="baseline") if size == 1 else cell
+
+
+def _cell(study: Study, rows: Sequence[Mapping[str, Any] | None]) -> Arm:
+    """One combination of levels. rows: of each factor, None for the baseline's own level."""
+    overrides = _merged(row for row in rows if row is not None)
+    levels = {
+        factor.name: _base_level(study, factor) if row is None else _level(row)
+        for factor, row in zip(study.factors, rows, strict=True)
+    }
+    changed = [factor.name for factor, row in zip(study.factors, rows, strict=True) if row is not None]
+    return Arm(
+        name_of(overrides),
+        changed[0] if len(changed) == 1 else None,
+        _level(overrides) if overrides else None,
+        study.baseline.override(overrides),
+        levels,
+    )
 
 
 def _merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -300,7 +383,10 @@ def _merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 _DESIGNS: Mapping[str, Callable[[Study], Iterator[Arm]]] = {
     "one-at-a-time": _one_at_a_time,
     "leave-one-out": _leave_one_out,
+    "both": _both,
     "factorial": _factorial,
+    "fractional": _fractional,
+    "path": _path,
 }
 
 

@@ -53,6 +53,8 @@ class RunCost:
 def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: float | None = None) -> Forecast:
     """Add up a plan's cost from what one run of each arm costs, on so many slots that never idle.
 
+    What a greedy path has not come to yet costs what the mean arm does.
+
     costs: by arm; the noise floor costs what the reference does. Winners confirmed on fresh seeds come on top of `most`
     as one more round of two arms. starting: measured seconds until workers were ready.
     """
@@ -61,6 +63,7 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
     for name in plan.names:
         cost = costs[plan.reference if name == NOISE_FLOOR else name]
         arms.append(ArmCost(name, cost.seconds, cost.parameters, cost.flops, looks[0], looks[-1]))
+    beyond = further(plan)
     confirming = looks[-1] * 2 if plan.study.confirm else 0
     known = all(arm.seconds is not None for arm in arms)
     dearest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
@@ -68,14 +71,21 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
     around = (1.0 + AROUND) * (STARTING if starting is None else starting)
 
     def wall(per_arm: int, confirming: int = 0) -> float | None:
-        total = sum((arm.seconds or 0.0) * per_arm for arm in arms) + confirming * dearest
-        recording = RECORDING * (len(arms) * per_arm + confirming)
+        once = sum(arm.seconds or 0.0 for arm in arms) * (1 + beyond / len(arms))
+        total = once * per_arm + confirming * dearest
+        recording = RECORDING * ((len(arms) + beyond) * per_arm + confirming)
         return around + max(total / slots, dearest) + recording if known else None
 
     return Forecast(
         tuple(arms),
-        len(arms) * looks[0],
-        len(arms) * looks[-1] + confirming,
+        (len(arms) + beyond) * looks[0],
+        (len(arms) + beyond) * looks[-1] + confirming,
         wall(looks[0]),
         wall(looks[-1], confirming),
     )
+
+
+def further(plan: Plan) -> int:
+    """How many configurations a greedy path has still to come to, besides the arms of its plan; 0 for other designs."""
+    left = len(plan.choices) - 1
+    return left * (left + 1) // 2 if plan.choices else 0

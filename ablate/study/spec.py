@@ -18,6 +18,8 @@ import yaml
 
 from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, cut, show
 from ablate.errors import StudyError, nearest
+from ablate.study import fraction
+from ablate.study.fraction import Fraction
 
 MOST_BYTES = 200_000
 MOST_NODES = 20_000
@@ -25,7 +27,18 @@ MOST_DEPTH = 50
 MOST_SEEDS = 1_000
 MOST_ARMS = 5_000
 METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
-DESIGNS = ("one-at-a-time", "leave-one-out", "factorial")
+DESIGNS = ("one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path")
+ONE_LEVEL = {
+    "leave-one-out": "the one of the full system",
+    "both": "the one of the full system",
+    "fractional": "to stand beside the baseline's",
+    "path": "the one at the end of the path",
+}
+"""Designs whose factors have one level each, and which level that is."""
+
+MOST_STEPS = 8
+"""Factors on a path: its plan names all 2^k configurations that it might come to."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 C = TypeVar("C", bound=Config)
 KEYS = (
@@ -38,6 +51,7 @@ KEYS = (
     "baseline",
     "factors",
     "design",
+    "fraction",
     "seeds",
     "noise_floor",
     "confirm",
@@ -66,7 +80,8 @@ class Study:
     """A study as its file says it, checked. looks: numbers of seeds at which the arms are judged, ascending.
 
     margin: smallest difference worth having, in the metric's units. resolution: smallest step of the metric, or None
-    where the data decide it. text: the file as it was read. baseline: the reference configuration.
+    where the data decide it. text: the file as it was read. baseline: the reference configuration. fraction: which of all
+    combinations a fractional design runs.
     """
 
     name: str
@@ -76,8 +91,9 @@ class Study:
     margin: float
     baseline: Config
     factors: tuple[Factor, ...]
-    design: Literal["one-at-a-time", "leave-one-out", "factorial"]
+    design: Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path"]
     looks: tuple[int, ...]
+    fraction: Fraction | None = None
     resolution: float | None = None
     noise_floor: bool = False
     confirm: bool = False
@@ -191,15 +207,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         raise StudyError(
             f"{cut(design)!r} is not a design", place=document.place("design"), hint=nearest(design, DESIGNS)
         )
-    if design == "leave-one-out":
-        for factor in factors:
-            if len(factor.levels) != 1:
-                raise StudyError(
-                    f"leave-one-out takes one level a factor, the one of the full system; here are {len(factor.levels)}",
-                    place=document.place(f"factors.{factor.name}"),
-                )
-        if len(factors) < 2:
-            raise StudyError("leave-one-out needs at least two factors", place=document.place("factors"))
+    _check_design(document, design, factors)
     if design == "factorial" and (cells := math.prod(1 + len(f.levels) for f in factors)) > MOST_ARMS:
         raise StudyError(
             f"makes {cells:,} arms; at most {MOST_ARMS:,}",
@@ -234,6 +242,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         baseline=baseline,
         factors=factors,
         design=design,
+        fraction=_fraction(document, values.get("fraction"), design, factors),
         looks=_looks(document, values.get("seeds", {"initial": 5, "max": 10}) if seeds is None else seeds),
         noise_floor=_typed(document, values, "noise_floor", bool, False),
         confirm=_typed(document, values, "confirm", bool, False),
@@ -501,6 +510,84 @@ def _factors(document: _Document, factors: Any, baseline: Config) -> tuple[Facto
         _check_levels(document, name, rows, baseline)
         found.append(Factor(name, tuple(rows)))
     return tuple(found)
+
+
+def _check_design(document: _Document, design: str, factors: tuple[Factor, ...]) -> None:
+    """Whether a design can be made of so many factors and levels."""
+    if design in ONE_LEVEL:
+        for factor in factors:
+            if len(factor.levels) != 1:
+                raise StudyError(
+                    f"{design} takes one level a factor, {ONE_LEVEL[design]}; here are {len(factor.levels)}",
+                    place=document.place(f"factors.{factor.name}"),
+                )
+    place = document.place("factors")
+    if design in ("leave-one-out", "path") and len(factors) < 2:
+        raise StudyError(f"{design} needs at least two factors", place=place)
+    if design in ("both", "fractional") and len(factors) < 3:
+        raise StudyError(
+            f"{design} needs at least three factors",
+            place=place,
+            hint="with two, `design: factorial` runs the same four arms and gives their interaction",
+        )
+    most = {"path": MOST_STEPS, "fractional": fraction.MOST_FACTORS}.get(design, len(factors))
+    if len(factors) > most:
+        raise StudyError(f"{design} takes {most} factors at most; here are {len(factors)}", place=place)
+
+
+def _fraction(
+    document: _Document, said: Any, design: str, factors: tuple[Factor, ...]
+) -> fraction.Fraction | None:
+    """Which fraction is run: chosen for a number of cells, or as its generators say."""
+    place = document.place("fraction")
+    if design != "fractional":
+        if said is not None:
+            raise StudyError("belongs to `design: fractional`", place=place)
+        return None
+    names = [factor.name for factor in factors]
+    if not isinstance(said, dict) or len(said) != 1 or not {"cells", "generators"} & set(said):
+        sizes = ", ".join(
+            f"{n} (resolution {fraction.roman(r)})" for n, r in fraction.possible(len(names)).items()
+        )
+        raise StudyError(
+            "should say how many of all combinations are run, or name the generators",
+            place=place,
+            hint=f"write `fraction: {{cells: N}}`; {len(names)} factors: {sizes}",
+        )
+    if "cells" in said:
+        cells = said["cells"]
+        known = [2**m for m in range(2, len(names)) if len(names) < 2**m <= fraction.MOST_CELLS]
+        if isinstance(cells, bool) or cells not in known:
+            raise StudyError(
+                f"{len(names)} factors take {' or '.join(map(str, known))} cells (got {brief(cells)})",
+                place=document.place("fraction.cells"),
+                hint="a power of two, more than there are factors; all combinations are `design: factorial`",
+            )
+        return fraction.chosen(names, cells)
+    generators = said["generators"]
+    place = document.place("fraction.generators")
+    if not isinstance(generators, dict) or not generators:
+        raise StudyError(
+            "should be factors with the list of those whose interaction they take the place of", place=place
+        )
+    basic = [name for name in names if name not in generators]
+    for name, of in generators.items():
+        if name not in names:
+            raise StudyError(f"{cut(str(name))!r} is no factor", place=place, hint=nearest(str(name), names))
+        if not isinstance(of, list) or len(of) < 2 or len({str(f) for f in of}) < len(of):
+            raise StudyError(f"{name} needs a list of two or more different factors", place=place)
+        for other in of:
+            if other not in basic:
+                raise StudyError(
+                    f"{name} cannot be generated from {cut(str(other))!r}",
+                    place=place,
+                    hint=f"factors without a generator of their own: {', '.join(basic)}",
+                )
+    if len({frozenset(of) for of in generators.values()}) < len(generators):
+        raise StudyError("two factors have the same generator, so nothing could tell them apart", place=place)
+    if 1 << len(basic) > fraction.MOST_CELLS:
+        raise StudyError(f"leaves {1 << len(basic):,} cells; at most {fraction.MOST_CELLS}", place=place)
+    return fraction.generated(names, generators)
 
 
 def _check_path(path: Any, place: str) -> None:

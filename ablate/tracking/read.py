@@ -473,7 +473,9 @@ def _sql_runs(
             f"SELECT run_uuid, key, value FROM tags WHERE key LIKE 'ablate.%' AND run_uuid IN (SELECT r.run_uuid {chosen})",  # noqa: S608
             values,
         ):
-            of[run][name] = value
+            # A run that began between the two queries has tags and is not among the runs.
+            if run in of:
+                of[run][name] = value
     return [
         Recorded(run, name, state, start / 1000, end / 1000 if end else None, artifacts, of[run])
         for run, name, state, start, end, artifacts in rows

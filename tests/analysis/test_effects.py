@@ -8,8 +8,8 @@ import pytest
 import statsmodels.formula.api as smf
 from analysis_frames import change, drop, row, rules
 
-from ablate.analysis import ArmRule, judge, undecided
-from ablate.analysis.effects import contrasts
+from ablate.analysis import ArmRule, headline, judge, sentence, undecided
+from ablate.analysis.effects import contrasts, spread
 from ablate.errors import StudyError
 
 FACTORS = {"t": (0, 1), "c": (0, 1), "k": (0, 1)}
@@ -132,7 +132,8 @@ def test_a_half_fraction_estimates_main_effects_from_every_run():
     frame = frame_of(FACTORS, lambda at: 5 * at["t"] - 2 * at["c"] + 0.5 * at["k"])
     found = judge(factorial(FACTORS, design="fractional", keep=keep, looks=(3,), deterministic=True), frame)
     assert [e.estimate for e in found.effects] == pytest.approx([5, -2, 0.5])
-    assert any("cannot be told from" in w for w in found.warnings)
+    assert any("3 of 3 effects cannot be told from others" in w for w in found.warnings)
+    assert "this fraction cannot tell it from c 1 × k 1" in sentence(found.effects[0], found.rules)
 
 
 def test_one_failed_cell_costs_the_seed():
@@ -208,3 +209,91 @@ def test_levels_keep_their_kind():
 def test_cells_that_do_not_say_their_levels_are_a_mistake_of_the_study(arms):
     with pytest.raises(StudyError):
         contrasts(rules(arms, design="factorial"))
+
+
+# --- alone and within everything ------------------------------------------------------------------------------------
+
+PARTS = ("a", "b", "c")
+
+
+def both(**options):
+    alone = [ArmRule(f, f, 1) for f in PARTS]
+    without = [ArmRule(f"full but {f}", f, 0, "full") for f in PARTS]
+    return rules([*alone, *without], design="both", **options)
+
+
+def both_frame(worth, noise):
+    """worth: function of the set of parts that are there; noise: (seeds, arms)."""
+    arms = {"baseline": "", "full": "abc"} | {f: f for f in PARTS}
+    arms |= {f"full but {f}": "abc".replace(f, "") for f in PARTS}
+    return pd.DataFrame(
+        [
+            row(arm, seed, worth(parts) + noise[seed, i])
+            for seed in range(len(noise))
+            for i, (arm, parts) in enumerate(arms.items())
+        ]
+    )
+
+
+def test_what_is_enough_alone_and_not_needed_given_the_rest_interacts_with_it():
+    redundant = lambda parts: 50 + 3 * bool(set(parts) & {"a", "b"}) - 2 * ("c" in parts)  # noqa: E731
+    frame = both_frame(redundant, np.random.default_rng(0).normal(0, 0.05, (5, 8)))
+    found = judge(both(looks=(5,)), frame)
+    assert {c.arm: c.verdict for c in found.comparisons} == {
+        "a": "helps",
+        "b": "helps",
+        "c": "hurts",
+        "full but a": "no practical effect",
+        "full but b": "no practical effect",
+        "full but c": "helps",
+    }
+    interactions = {e.terms: e for e in found.effects}
+    assert {terms: e.verdict for terms, e in interactions.items()} == {
+        ("a=1", "the rest"): "hurts",
+        ("b=1", "the rest"): "hurts",
+        ("c=1", "the rest"): "no practical effect",
+    }
+    a = interactions["a=1", "the rest"]
+    alone, given_the_rest = a.apart
+    assert alone == pytest.approx(found.comparison("a").effect)
+    assert given_the_rest == pytest.approx(-found.comparison("full but a").effect)
+    assert a.estimate == pytest.approx(given_the_rest - alone)
+    assert sentence(a, found.rules).startswith("The interaction of a 1 and the rest clearly hurts: −3.")
+    assert "alone it is worth +3.0" in sentence(a, found.rules)
+    assert "2 of 3 factors interact with the rest" in headline(found)
+    assert [s.arm for s in found.references] == ["baseline", "full"]
+
+
+def test_an_interaction_with_the_rest_shares_the_error_and_asks_for_all_its_arms():
+    plan = both(looks=(3, 6))
+    assert plan.k == 9
+    frame = both_frame(lambda parts: 50 + 8 * len(parts), np.random.default_rng(1).normal(0, 0.5, (3, 8)))
+    found = judge(plan, frame)
+    assert {c.verdict for c in found.comparisons} == {"helps", "hurts"}
+    assert {e.verdict for e in found.effects} == {"inconclusive"}
+    assert set(undecided(found)) == {arm.name for arm in plan.arms}
+
+
+def test_a_full_arm_that_diverged_leaves_what_is_alone_to_be_judged():
+    frame = both_frame(lambda parts: 50 + 3 * len(parts), np.random.default_rng(2).normal(0, 0.1, (3, 8)))
+    found = judge(both(looks=(3, 6)), change(frame, "full", 1, outcome="diverged", value=np.nan))
+    assert found.error is None
+    assert {c.arm: c.verdict for c in found.comparisons} == dict.fromkeys(PARTS, "helps") | {
+        f"full but {f}": "unstable" for f in PARTS
+    }
+    assert undecided(found) == []
+    assert "cannot be judged: the full diverged" in sentence(found.comparison("full but a"), found.rules)
+
+
+def test_every_run_serves_every_effect():
+    plan = factorial(FACTORS)
+    noise = np.random.default_rng(3).normal(0, 1, (4000, 8))
+    at = {
+        cell(dict(zip(FACTORS, levels, strict=True))): i
+        for i, levels in enumerate(itertools.product((0, 1), repeat=3))
+    }
+    weights = dict(contrasts(plan)[0].weights)
+    effect = sum(weight * noise[:, at[arm]] for arm, weight in weights.items())
+    difference = noise[:, 0] - noise[:, 1]
+    assert spread(plan) == pytest.approx(0.5)
+    assert effect.std() / difference.std() == pytest.approx(spread(plan), rel=0.05)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablate.analysis import plan as recorded_plan
 from ablate.config import RunConfig, key, show
 from ablate.errors import StudyError
 from ablate.study import design, spec
@@ -100,6 +101,84 @@ def test_leave_one_out_compares_with_the_full_system():
         assert arm.config == base.override({path: v for path, v in full.items() if path != arm.factor})
     assert made.arms[1].levels["model.width"] == 16
     assert made.arms[1].levels["optimizer.lr"] == 0.01
+
+
+THREE = "{model.width: [32], optimizer.lr: [1e-2], model.depth: [3]}"
+
+
+def test_both_tries_every_factor_alone_and_left_out_of_everything():
+    made = plan(THREE, "design: both")
+    assert [(arm.name, arm.factor, arm.reference) for arm in made.arms] == [
+        ("baseline", None, None),
+        ("model.width=32", "model.width", None),
+        ("optimizer.lr=0.01", "optimizer.lr", None),
+        ("model.depth=3", "model.depth", None),
+        ("full", None, None),
+        ("full but model.width=16", "model.width", "full"),
+        ("full but optimizer.lr=0.05", "optimizer.lr", "full"),
+        ("full but model.depth=2", "model.depth", "full"),
+    ]
+    rules = recorded_plan.rules(made.record())
+    assert [(arm.name, rules.reference_of(arm)) for arm in rules.arms] == [
+        (arm.name, arm.reference or "baseline") for arm in made.arms if arm.factor
+    ]
+    assert rules.k == 9, "three alone, three left out, three interactions with the rest"
+
+
+def test_a_fraction_runs_the_cells_that_its_generators_say():
+    made = plan(
+        THREE, "design: fractional\nfraction: {generators: {model.depth: [model.width, optimizer.lr]}}"
+    )
+    assert [tuple(arm.levels.values()) for arm in made.arms] == [
+        (16, 0.05, 2),
+        (32, 0.05, 3),
+        (16, 0.01, 3),
+        (32, 0.01, 2),
+    ]
+    assert made.record()["fraction"]["words"] == "2^(3−1), resolution III"
+    assert plan(THREE, "design: fractional\nfraction: {cells: 4}").id == made.id
+
+
+def test_a_path_begins_with_single_changes_and_goes_on_from_the_one_it_took():
+    made = plan(THREE, "design: path")
+    assert [arm.name for arm in made.arms] == [
+        "baseline",
+        "model.width=32",
+        "optimizer.lr=0.01",
+        "model.depth=3",
+    ]
+    assert len(made.ahead) == 4
+    one = made.onward("optimizer.lr=0.01")
+    assert [(arm.name, arm.factor, arm.reference) for arm in one.choices] == [
+        ("model.width=32,optimizer.lr=0.01", "model.width", "optimizer.lr=0.01"),
+        ("optimizer.lr=0.01,model.depth=3", "model.depth", "optimizer.lr=0.01"),
+    ]
+    two = one.onward("optimizer.lr=0.01,model.depth=3")
+    (last,) = two.choices
+    assert (last.factor, last.level) == ("model.width", 32)
+    three = two.onward(last.name)
+    assert three.choices == ()
+    assert len(three.arms) == 1 + 3 * 4 // 2
+    assert {step.id for step in (made, one, two, three)} == {made.id}, "results make no other plan"
+    again = design.from_record(json.loads(json.dumps(two.record())))
+    assert (again.id, again.path, again.choices) == (two.id, two.path, two.choices)
+    assert again.record() == two.record()
+
+
+@quick
+@given(st.permutations(range(4)))
+def test_every_step_of_a_path_changes_one_factor_of_the_configuration_before_it(order):
+    made = plan(
+        "{model.width: [32], optimizer.lr: [1e-2], model.depth: [3], augment.flip: [false]}", "design: path"
+    )
+    target = made.study.baseline.override({f.name: f.levels[0][f.name] for f in made.study.factors})
+    for pick in order:
+        made = made.onward(made.choices[pick % len(made.choices)].name)
+    for arm in made.arms[1:]:
+        before = made.arm(arm.reference).config
+        assert before.override({arm.factor: arm.level}) == arm.config
+        assert before != arm.config
+    assert made.arm(made.path[-1]).config == target
 
 
 def test_a_factorial_has_every_combination_the_baseline_first():

@@ -32,6 +32,18 @@ design: one-at-a-time
 seeds: 3
 """
 
+_FOUR = "[8]\n  model.depth: [3]\n  optimizer.lr: [0.2]\n  augment.flip: [false]\ndesign: fractional"
+_EIGHT = {
+    "model.depth": 3,
+    "model.dropout": 0.3,
+    "optimizer.lr": 0.2,
+    "optimizer.momentum": 0.5,
+    "optimizer.weight_decay": 0.1,
+    "augment.flip": "false",
+    "augment.crop": 2,
+    "augment.rotation": 5,
+}
+
 # What is replaced in the good study, by what; then the place and pieces of the message that must come of it.
 # One line each, to be read as a table.
 # fmt: off
@@ -159,6 +171,17 @@ MISTAKES = {
     "too many cells": ("[8, 32]\ndesign: one-at-a-time", "[8, 32]\n  training.batch_size: [" + ", ".join(map(str, range(300, 2300))) + "]\ndesign: factorial", "17: design", "makes 6,003 arms; at most 5,000"),
     "factors inside each other": ("[8, 32]\ndesign: one-at-a-time", "[8]\n  model: [{name: small_cnn}]\ndesign: factorial", "16: factors.model", "`model` and `model.width` cannot both be changed in one arm", "one-at-a-time"),
     "factors that do not go together": ("[8, 32]\ndesign: one-at-a-time", "[8]\n  model.name: [small_cnn]\ndesign: leave-one-out", "16: factors.model.name", "8 of 'model.width' and small_cnn of 'model.name' do not go together: unknown key 'width'"),
+    "two factors for both": ("[8, 32]\ndesign: one-at-a-time", "[8]\n  model.depth: [3]\ndesign: both", "14", "at least three factors", "design: factorial"),
+    "a path of one step": ("[8, 32]\ndesign: one-at-a-time", "[8]\ndesign: path", "14", "path needs at least two factors"),
+    "a path with a choice of ends": ("one-at-a-time", "path", "15: factors.model.width", "the one at the end of the path; here are 2"),
+    "a path too long": ("[8, 32]\ndesign: one-at-a-time", "[8]\n" + "".join(f"  {p}: [{v}]\n" for p, v in _EIGHT.items()) + "design: path", "14", "path takes 8 factors at most; here are 9"),
+    "a fraction of no size": ("[8, 32]\ndesign: one-at-a-time", _FOUR, "", "how many of all combinations are run", "4 factors: 8 (resolution IV)"),
+    "a fraction of an odd size": ("[8, 32]\ndesign: one-at-a-time", _FOUR + "\nfraction: {cells: 6}", "20: fraction.cells", "4 factors take 8 cells (got 6)"),
+    "a fraction that is whole": ("[8, 32]\ndesign: one-at-a-time", _FOUR + "\nfraction: {cells: 16}", "20: fraction.cells", "take 8 cells", "`design: factorial`"),
+    "a fraction of another design": ("seeds: 3", "seeds: 3\nfraction: {cells: 8}", "18: fraction", "belongs to `design: fractional`"),
+    "a generator of no factor": ("[8, 32]\ndesign: one-at-a-time", _FOUR + "\nfraction: {generators: {model.with: [model.width, optimizer.lr]}}", "20: fraction.generators", "'model.with' is no factor", "'model.width'"),
+    "a generator of itself": ("[8, 32]\ndesign: one-at-a-time", _FOUR + "\nfraction: {generators: {model.width: [model.width, optimizer.lr]}}", "20: fraction.generators", "cannot be generated from 'model.width'"),
+    "a generator of one": ("[8, 32]\ndesign: one-at-a-time", _FOUR + "\nfraction: {generators: {model.width: [optimizer.lr]}}", "20: fraction.generators", "two or more different factors"),
     # --- YAML
     "a key twice": ("seeds: 3", "seeds: 3\nstudy: other", "18", "the key 'study' stands here twice (first on line 1)"),
     "a key twice inside": ("    depth: 2", "    depth: 2\n    depth: 3", "9", "the key 'depth' stands here twice"),
