@@ -31,6 +31,7 @@ from ablate.analysis.compare import (
     typical_seconds,
 )
 from ablate.analysis.diagnosis import Diagnosis, at_the_edge, curves_of, diagnose, too_slow
+from ablate.analysis.grids import Grids, grids
 from ablate.analysis.intervals import (
     ENOUGH_PAIRS,
     HELPS,
@@ -310,7 +311,7 @@ def judge(
     family = factorial.contrasts(rules) if rules.factorial else ()
     units = _effect_units(rules, ledger, family) if rules.factorial else _arm_units(rules, ledger)
     readings, last = _go_through(units, looks, over, rules, k=rules.k, seeds=seeds)
-    study = _Study(rules, ledger, curves, correct or {}, seeds, last, rules.look_after(last))
+    study = _Study(rules, ledger, grids(curves), correct or {}, seeds, last, rules.look_after(last))
 
     comparisons: tuple[Comparison, ...] = ()
     effects: tuple[Effect, ...] = ()
@@ -502,7 +503,7 @@ class _Study:
 
     rules: Rules
     ledger: Ledger
-    curves: pd.DataFrame | None
+    curves: Grids
     correct: Mapping[str, pd.DataFrame]
     seeds: Sequence[int]
     last: int

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ablate.analysis import words
+from ablate.analysis.grids import grids
 from ablate.report import scales, wording
 from ablate.report.contents import (
     ArmCurves,
@@ -147,32 +147,40 @@ def _factor_of(reading: Reading, metric: str, mean: float) -> float:
 
 def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     """(arm, metric) → its curve, over the finished runs; over all where none finished."""
-    curves = reading.material.curves
-    if curves.empty:
-        return {}
-    curves = curves[(curves["phase"] == REPORT) & np.isfinite(curves["value"].to_numpy(dtype=float))]
-    finished = reading.report[reading.report["outcome"] == "finished"][["arm", "seed"]]
-    usable = set(finished["arm"])
-    done = pd.MultiIndex.from_frame(finished)
-    keep = (
-        pd.MultiIndex.from_frame(curves[["arm", "seed"]]).isin(done) | ~curves["arm"].isin(usable).to_numpy()
-    )
-    groups = curves[keep].groupby(["arm", "metric", "epoch"], sort=True)["value"]
-    table = groups.agg(["mean", "min", "max", "count"]).reset_index()
-    means = table.groupby("metric")["mean"].mean()
-    units = {str(metric): _factor_of(reading, str(metric), float(mean)) for metric, mean in means.items()}
+    finished: dict[str, set[int]] = {}
+    done = reading.report[reading.report["outcome"] == "finished"]
+    for arm, seed in zip(done["arm"], done["seed"], strict=True):
+        finished.setdefault(str(arm), set()).add(int(seed))
+    bands: dict[tuple[str, str], tuple[npt.NDArray[np.float64], ...]] = {}
+    for (arm, phase), metrics in grids(reading.material.curves).items():
+        for metric, grid in metrics.items() if phase == REPORT else ():
+            mine = grid.under(finished.get(arm, grid.seeds.tolist()))
+            if mine is None:
+                continue
+            values = np.where(np.isfinite(mine.values), mine.values, np.nan)
+            counts = np.isfinite(values).sum(axis=0)
+            epochs = np.flatnonzero(counts)
+            if len(epochs):
+                there = values[:, epochs]
+                parts = (np.nanmean(there, axis=0), np.nanmin(there, axis=0), np.nanmax(there, axis=0))
+                bands[arm, metric] = (epochs + 1, *parts, counts[epochs])
+    means: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for (_, metric), (_, mean, *_) in bands.items():
+        means.setdefault(metric, []).append(mean)
+    units = {m: _factor_of(reading, m, float(np.concatenate(of).mean())) for m, of in means.items()}
     found = {}
-    for (arm, metric), rows in table.groupby(["arm", "metric"], sort=False):
-        step = max(1, math.ceil(len(rows) / MOST_EPOCHS))
-        thin = pd.concat([rows.iloc[:-1:step], rows.iloc[-1:]])
-        unit = units[str(metric)]
-        found[str(arm), str(metric)] = Line(
-            _split(str(metric)),
-            tuple(int(e) for e in thin["epoch"]),
-            tuple((thin["mean"] * unit).astype(float)),
-            tuple((thin["min"] * unit).astype(float)),
-            tuple((thin["max"] * unit).astype(float)),
-            int(thin["count"].max()),
+    for (arm, metric), parts in bands.items():
+        last = len(parts[0]) - 1
+        thin = [*range(0, last, max(1, math.ceil((last + 1) / MOST_EPOCHS))), last]
+        epochs, mean, low, high, counts = (part[thin].tolist() for part in parts)
+        unit = units[metric]
+        found[arm, metric] = Line(
+            _split(metric),
+            tuple(epochs),
+            tuple(v * unit for v in mean),
+            tuple(v * unit for v in low),
+            tuple(v * unit for v in high),
+            max(counts),
             percent=unit != 1.0,
         )
     return found

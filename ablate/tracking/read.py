@@ -23,6 +23,8 @@ from ablate.tracking.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ablate.tracking.columns import Columns
+
 FINAL_METRICS = ("test/", "time/", "model/")
 REPLICATE_COLUMNS = (
     "arm",
@@ -47,6 +49,8 @@ REPLICATE_COLUMNS = (
     "source_run",
 )
 CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
+WORTH_KEEPING = 20
+"""Runs that were not in the cache, from which on it is written anew: fewer are read again in no time."""
 
 Outcome = Literal["finished", "diverged", "failed"]
 
@@ -71,6 +75,11 @@ class Recorded:
     @property
     def attempt(self) -> int:
         return int(self.tags.get("ablate.attempt", 1))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at which the primary metric counts; 0 where the run has none."""
+        return int(self.tags.get("ablate.epoch", 0))
 
 
 Points = dict[str, list[tuple[int, float]]]
@@ -197,13 +206,81 @@ def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.Data
         old = chosen.get(key)
         if old is None or (run.done, run.attempt) > (old.done, old.attempt):
             chosen[key] = run
-    found = points(store, [run.run_id for run in chosen.values()], plan["study"])
-    rows, curves = [], []
-    for key, run in chosen.items():
-        mine = found.get(run.run_id, {})
-        rows.append(replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done))
-        curves += curve(planned[key], mine)
-    return frame(rows, REPLICATE_COLUMNS), frame(curves, CURVE_COLUMNS)
+    import numpy as np
+
+    runs = list(chosen.values())
+    found = _columns(store, runs, plan["study"])
+    known: list[dict[str, list[tuple[int, float]]]] = [{} for _ in runs]
+    for owner, point in found.at(plan["metric"], np.array([run.epoch for run in runs], dtype=np.int64)).items():
+        known[owner][plan["metric"]] = [point]
+    for owner, metric, step, value in found.last():
+        known[owner].setdefault(metric, []).append((step, value))
+    rows = [
+        replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done)
+        for (key, run), mine in zip(chosen.items(), known, strict=True)
+    ]
+    return frame(rows, REPLICATE_COLUMNS), _curves_frame(found, [planned[key] for key in chosen])
+
+
+def _curves_frame(found: Columns, runs: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """The curves frame, as `curve` makes it run by run; texts are categories, of which there are few."""
+    import numpy as np
+    import pandas as pd
+
+    kept = np.array([not name.startswith(FINAL_METRICS) for name in found.names], dtype=bool)
+    rows = np.flatnonzero(kept[found.metric]) if len(found.names) else np.zeros(0, dtype=np.int64)
+    owner = found.run[rows]
+
+    def texts(of: list[str], places: Any) -> pd.Categorical:
+        names = list(dict.fromkeys(of))
+        codes = np.array([names.index(name) for name in of], dtype=np.int32)
+        return pd.Categorical.from_codes(codes[places], categories=pd.Index(names, dtype="str"))
+
+    return pd.DataFrame(
+        {
+            "arm": texts([run["arm"] for run in runs], owner),
+            "seed": np.array([run["seed"] for run in runs], dtype=np.int64)[owner],
+            "phase": texts([run["phase"] for run in runs], owner),
+            "epoch": found.step[rows].astype(np.int64),
+            "metric": texts(list(found.names), found.metric[rows]),
+            "value": found.value[rows],
+        },
+        columns=list(CURVE_COLUMNS),
+    )
+
+
+def _columns(store: Store, runs: list[Recorded], experiment: str) -> Columns:
+    """Every metric of these runs, which have ended: from the cache beside the store as far as it goes, then from the store."""
+    from ablate.tracking import columns
+
+    path = store.root / "cache" / f"{experiment}.curves-{columns.LAYOUT}.npz"
+    cached = columns.load(path)
+    wanted = [(run.run_id, run.end or 0.0) for run in runs]
+    missing = [run for run in wanted if run not in cached.runs]
+    if missing:
+        found = _read_columns(store, [run for run, _ in missing])
+        places = dict(cached.runs) | {run: len(cached.runs) + i for i, run in enumerate(missing)}
+        cached = columns.Cached(places, cached.columns + found)
+        if len(missing) >= WORTH_KEEPING:
+            columns.save(path, cached)
+    return cached.columns.take([cached.runs[run] for run in wanted])
+
+
+def _read_columns(store: Store, run_ids: list[str]) -> Columns:
+    from ablate.tracking.columns import Columns
+
+    if store.database is None:
+        asked = _asked_points(store, run_ids)
+        points = [(i, *point) for i, run in enumerate(run_ids) for point in asked[run]]
+        return Columns.of(len(run_ids), points)
+    with _sql(store) as db:
+        # The index of the run comes from the list of runs itself, so that no text is made for every point.
+        rows = db.execute(
+            "SELECT j.key, m.key, m.step, m.timestamp, CASE WHEN m.is_nan THEN NULL ELSE m.value END "
+            "FROM json_each(?) j CROSS JOIN metrics m ON m.run_uuid = j.value",
+            [json.dumps(run_ids)],
+        ).fetchall()
+    return Columns.of(len(run_ids), rows)
 
 
 def replicate(
@@ -469,13 +546,9 @@ def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Point
     if not run_ids:
         return found
     if store.database is None:
-        with _asked(store) as client:
-            for run in run_ids:
-                for metric in client.get_run(run).data.metrics:
-                    history = sorted(
-                        (p.step, p.timestamp, p.value) for p in client.get_metric_history(run, metric)
-                    )
-                    found[run][metric] = [(step, value) for step, _, value in history]
+        for run, asked in _asked_points(store, run_ids).items():
+            for metric, step, _, value in sorted(asked, key=lambda point: point[:3]):
+                found[run].setdefault(metric, []).append((step, value))
         return found
     with _sql(store) as db:
         rows = db.execute(
@@ -487,6 +560,19 @@ def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Point
             if run in found:
                 found[run].setdefault(metric, []).append((step, math.nan if is_nan else value))
     return found
+
+
+def _asked_points(store: Store, run_ids: list[str]) -> dict[str, list[tuple[str, int, int, float]]]:
+    """(metric, step, time, value) of every point, by run id, from a store that is no local file."""
+    with _asked(store) as client:
+        return {
+            run: [
+                (metric, point.step, point.timestamp, point.value)
+                for metric in client.get_run(run).data.metrics
+                for point in client.get_metric_history(run, metric)
+            ]
+            for run in run_ids
+        }
 
 
 @contextlib.contextmanager
