@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ from ablate.errors import AblateError, StudyError
 if TYPE_CHECKING:
     from ablate.config import Config
     from ablate.executors import Executor, Slot
-    from ablate.report import Material
+    from ablate.report import Images, Material
     from ablate.scheduling.coordinate import Observer, Options, Outcome
     from ablate.study.design import Data, Plan
     from ablate.study.spec import Study
@@ -637,10 +637,6 @@ def _environment() -> dict[str, str]:
 
 def _material(store: Store, name: str, plan_id: str | None) -> Material:
     """Everything the report of a study is made from."""
-    import json
-
-    import numpy as np
-
     from ablate.analysis import judge
     from ablate.analysis import plan as recorded_plan
     from ablate.report import Material
@@ -655,16 +651,23 @@ def _material(store: Store, name: str, plan_id: str | None) -> Material:
             hint="plans: " + ", ".join(r["plan"] for r in plans),
         )
     record = found[-1]
-    replicates, curves = read.frames(store, record)
-    analysis = judge(recorded_plan.rules(record), replicates, curves)
-    arm_of = dict(zip(replicates["run_id"], replicates["arm"], strict=True))
-    confusion: dict[str, Any] = {}
-    for run, content in read.files(store, record, "confusion_matrix.json").items():
-        if run in arm_of:
-            counts = np.asarray(json.loads(content)["counts"])
-            arm = arm_of[run]
-            confusion[arm] = confusion[arm] + counts if arm in confusion else counts
-    return Material(record, analysis, replicates, curves, confusion, record["environment"])
+    runs = read.chosen(store, record)
+    replicates, curves = read.frames(store, record, runs)
+    confusion, correct = read.classified(store, record, runs)
+    analysis = judge(recorded_plan.rules(record), replicates, curves, correct=correct)
+    return Material(
+        record, analysis, replicates, curves, confusion, record["environment"], correct, _images(record)
+    )
+
+
+def _images(record: Mapping[str, Any]) -> Images | None:
+    """The images that the reference was trained and validated on, where they still lie in the cache."""
+    from ablate.data import cache
+    from ablate.report import Images
+
+    reference = next(arm for arm in record["arms"] if arm["name"] == record["reference"])
+    held = cache.entry(reference["data"]["fingerprint"], cache.default_folder() / "datasets")
+    return None if held is None else Images(held.train_images, held.train_labels, held.classes)
 
 
 def _target(output: Path | None, name: str, *, several: bool) -> Path:

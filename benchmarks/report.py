@@ -113,10 +113,17 @@ def generate(root, arms, seeds):
             )
 
         plan = json.dumps(record, indent=1).encode()
-        add("report", {"kind": "report", "plan": record["plan"], "recorded": repr(time.time())}, [], {"plan.json": plan})
+        add(
+            "report",
+            {"kind": "report", "plan": record["plan"], "recorded": repr(time.time())},
+            [],
+            {"plan.json": plan},
+        )
         for entry in record["runs"]:
             arm, seed = entry["arm"], entry["seed"]
-            right = {part: hard[part] + rng.normal(0, 0.7, n) < 0.8 + 8 * gain[arm] for part, n in IMAGES.items()}
+            right = {
+                part: hard[part] + rng.normal(0, 0.7, n) < 0.8 + 8 * gain[arm] for part, n in IMAGES.items()
+            }
             files, counts = _files(truth, right, rng)
             metrics = [*_curves(float(right["val"].mean()), rng), *_finals(float(right["test"].mean()))]
             tags = {
@@ -133,7 +140,9 @@ def generate(root, arms, seeds):
 def _curves(final, rng):
     """Rows (metric, step, value) of one run's curves, which approach their end with some noise."""
     part = np.arange(1, EPOCHS + 1) / EPOCHS
-    accuracy = 0.1 + (final - 0.1) * (1 - np.exp(-5 * part)) / (1 - math.exp(-5)) + rng.normal(0, 0.003, EPOCHS)
+    accuracy = (
+        0.1 + (final - 0.1) * (1 - np.exp(-5 * part)) / (1 - math.exp(-5)) + rng.normal(0, 0.003, EPOCHS)
+    )
     accuracy[-1] = final
     loss = 2.3 * (1 - accuracy) + 0.05
     values = dict(zip(METRICS, (0.8 * loss, accuracy + 0.02, loss, accuracy), strict=True))
@@ -151,7 +160,9 @@ def _finals(accuracy):
 
 def _files(truth, right, rng):
     seen = {
-        part: np.where(right[part], truth[part], (truth[part] + rng.integers(1, CLASSES, len(truth[part]))) % CLASSES)
+        part: np.where(
+            right[part], truth[part], (truth[part] + rng.integers(1, CLASSES, len(truth[part]))) % CLASSES
+        )
         for part in truth
     }
     counts = np.zeros((CLASSES, CLASSES), dtype=int)
@@ -161,7 +172,10 @@ def _files(truth, right, rng):
     arrays |= {f"{part}_predicted": seen[part].astype(np.uint8) for part in truth}
     np.savez_compressed(packed, val_index=np.arange(IMAGES["val"], dtype=np.int32), **arrays)
     matrix = {"classes": list(map(str, range(CLASSES))), "counts": counts.tolist()}
-    return {"confusion_matrix.json": json.dumps(matrix).encode(), "predictions.npz": packed.getvalue()}, counts
+    return {
+        "confusion_matrix.json": json.dumps(matrix).encode(),
+        "predictions.npz": packed.getvalue(),
+    }, counts
 
 
 def measure(repeat):
@@ -213,10 +227,14 @@ def _history(run_ids):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", default=["40x25", "100x100"], metavar="ARMSxSEEDS")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--keep", type=Path, help="Folder for the generated stores, used again where they are there.")
+    parser.add_argument(
+        "--keep", type=Path, help="Folder for the generated stores, used again where they are there."
+    )
     parser.add_argument("--json", type=Path, help="Write the figures there too.")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -232,7 +250,9 @@ def main():
                 root.mkdir(parents=True)
                 generate(root, arms, seeds)
             command = [sys.executable, __file__, "--measure", "--repeat", str(options.repeat)]
-            done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True, env=dict(os.environ))
+            done = subprocess.run(
+                command, cwd=root, check=True, capture_output=True, text=True, env=dict(os.environ)
+            )
             rows[arms * seeds] = json.loads(done.stdout.splitlines()[-1])
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")

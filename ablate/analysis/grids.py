@@ -26,6 +26,8 @@ class Grid:
     def under(self, seeds: Iterable[int]) -> Grid | None:
         """Only these seeds, without the epochs that none of them reached; None where none of them is here."""
         kept = np.isin(self.seeds, list(seeds))
+        if kept.all():
+            return self
         if not kept.any():
             return None
         ends = self.ends[kept]

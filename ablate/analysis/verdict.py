@@ -762,7 +762,7 @@ def _new_images(
     seeds = [s for s in reading.sample.seeds if s in mine.index and s in theirs.index]
     if not seeds or mine.shape[1] != theirs.shape[1] or mine.shape[1] < 2:
         return None
-    per_image = mine.loc[seeds].to_numpy(float).mean(axis=0) - theirs.loc[seeds].to_numpy(float).mean(axis=0)
+    per_image = mine.loc[seeds].to_numpy().mean(axis=0) - theirs.loc[seeds].to_numpy().mean(axis=0)
     se = math.sqrt(float(np.var(per_image, ddof=1)) / per_image.size)
     half = new_images_half(reading.half, se, reading.look.alpha, rules.k)
     return reading.effect - half, reading.effect + half

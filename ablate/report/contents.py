@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,18 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """An MLflow server, and the id of the study's experiment there."""
+
+    server: str
+    experiment: str
+
+    def page(self, run_id: str) -> str:
+        """Where the server shows a run."""
+        return f"{self.server.rstrip('/')}/#/experiments/{quote(self.experiment)}/runs/{quote(run_id)}"
+
+
+@dataclass(frozen=True)
 class Summary:
     """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph)."""
 
@@ -299,6 +312,7 @@ class Summary:
     environment: tuple[tuple[str, str], ...]
     reproduce: tuple[str, ...]
     text: str
+    tracking: Tracking | None = None
 
     @property
     def headline(self) -> str:

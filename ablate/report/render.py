@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
-from ablate.report.contents import GROUPS, Axis, Interval, Section, Summary
+from ablate.report.contents import GROUPS, Axis, Interval, RunRow, Section, Summary
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from jinja2 import Environment
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 LIBRARY = Path(__file__).parent / "library" / "plotly-cartesian.min.js.gz"
+MOST_ROWS = 400
+"""Runs shown at first; the page holds the others compressed."""
+
 WIDTH, HEIGHT = 320, 28
 """Of a small interval, in its own units; it is as wide as its place."""
 
@@ -82,6 +84,7 @@ def html(summary: Summary) -> str:
         digests=[_digest(script.encode()), _digest(library)],
         palette=script_json(palette.DARK_OF),
         library=_packed_library(),
+        runs=_run_table(summary),
         **_shared(),
         script=_markup(script),
     )
@@ -180,14 +183,13 @@ class _Album:
         self,
         title: str,
         caption: str,
-        drawn: Iterable[tuple[str, go.Figure]],
+        drawn: Iterable[tuple[str, figures.Figure]],
         label: str,
         *,
         small: bool = False,
     ) -> Panel:
         added = []
-        for name, figure in drawn:
-            spec = figures.as_json(figure)
+        for name, spec in drawn:
             said = f"{label}: {name}" if name else label
             height = int(spec["layout"].get("height", 340))
             added.append(Picture(f"figure-{len(self.figures)}", name, said, height, small))
@@ -278,6 +280,52 @@ def _class_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """first: rows as HTML. rest: those of a large study that the page unpacks when it needs them, compressed."""
+
+    has_phases: bool
+    first: tuple[Markup, ...]
+    rest: str
+
+
+def _run_table(summary: Summary) -> RunTable:
+    has_phases = any(run.phase != "report" for run in summary.runs)
+    # Ten thousand rows through the template would take longer than everything else.
+    rows = [_run_row(summary, run, has_phases=has_phases) for run in summary.runs]
+    rest = "".join(rows[MOST_ROWS:])
+    first = tuple(_markup(row) for row in rows[:MOST_ROWS])
+    return RunTable(has_phases, first, _packed(rest.encode(), 6) if rest else "")
+
+
+def _run_row(summary: Summary, run: RunRow, *, has_phases: bool) -> str:
+    from markupsafe import escape
+
+    def number(value: float | None, text: str) -> str:
+        return '<td class="n"></td>' if value is None else f'<td class="n" data-value="{value!r}">{text}</td>'
+
+    outcome = run.outcome if run.outcome == "finished" else f'<span class="bad">{escape(run.outcome)}</span>'
+    reason = f'<span class="sub">{escape(run.reason)}</span>' if run.reason else ""
+    name = f"<code>{escape(run.run_id)}</code>" if run.run_id else ""
+    if name and summary.tracking is not None:
+        name = f'<a href="{escape(summary.tracking.page(run.run_id))}" rel="noreferrer">{name}</a>'
+    source = (
+        f'<span class="sub">taken from <code>{escape(run.source_run)}</code></span>' if run.source_run else ""
+    )
+    return (
+        f'<tr data-outcome="{escape(run.outcome)}"><th scope="row" title="{escape(run.arm)}">{escape(run.label)}</th>'
+        f"{number(run.seed, str(run.seed))}{f'<td>{escape(run.phase)}</td>' if has_phases else ''}"
+        f"<td>{outcome}{reason}</td>"
+        f"{number(run.value, wording.plain(run.value, summary.digits))}"
+        f"{number(run.test, wording.plain(run.test, summary.digits))}"
+        f"{number(run.epochs, str(run.epochs))}{number(run.seconds, wording.duration(run.seconds))}"
+        f"<td>{escape(run.device)}</td><td>{name}{source}</td></tr>\n"
+    )
+
+
 # --- small drawings ---------------------------------------------------------------------------------------------------
 
 
@@ -364,7 +412,6 @@ def _shared() -> dict[str, Any]:
         "interval_svg": interval_svg,
         "axis_svg": axis_svg,
         "count": wording.count,
-        "phases": lambda runs: any(run.phase != "report" for run in runs),
     }
 
 

@@ -147,14 +147,14 @@ def _factor_of(reading: Reading, metric: str, mean: float) -> float:
 
 def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     """(arm, metric) → its curve, over the finished runs; over all where none finished."""
-    finished: dict[str, set[int]] = {}
-    done = reading.report[reading.report["outcome"] == "finished"]
-    for arm, seed in zip(done["arm"], done["seed"], strict=True):
-        finished.setdefault(str(arm), set()).add(int(seed))
+    finished = {
+        arm: [seed for seed, (outcome, _) in of.items() if outcome == "finished"]
+        for arm, of in reading.outcomes.items()
+    }
     bands: dict[tuple[str, str], tuple[npt.NDArray[np.float64], ...]] = {}
     for (arm, phase), metrics in grids(reading.material.curves).items():
         for metric, grid in metrics.items() if phase == REPORT else ():
-            mine = grid.under(finished.get(arm, grid.seeds.tolist()))
+            mine = grid.under(finished.get(arm) or grid.seeds.tolist())
             if mine is None:
                 continue
             values = np.where(np.isfinite(mine.values), mine.values, np.nan)
@@ -227,24 +227,19 @@ def _curves(
 def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
     """Every arm minus the reference, seed by seed."""
     of = {row.arm: row for row in rows if row.kind == "arm"}
-    mine = reading.report[reading.report["arm"].isin([reference, *arms])]
-    found = {
-        (str(arm), int(seed)): (str(outcome), float(value))
-        for arm, seed, outcome, value in zip(
-            mine["arm"], mine["seed"], mine["outcome"], mine["value"], strict=True
-        )
-    }
-    seeds = tuple(sorted({seed for _, seed in found}))
+    nothing = ("", math.nan)
+    base = reading.outcomes.get(reference, {})
+    seeds = tuple(sorted({seed for arm in (reference, *arms) for seed in reading.outcomes.get(arm, ())}))
 
     def value(seed: int) -> float | str:
-        outcome, number = found.get((reference, seed), ("", math.nan))
+        outcome, number = base.get(seed, nothing)
         return number * reading.factor if outcome == "finished" else outcome
 
     def difference(arm: str, seed: int) -> float | str:
-        outcome, number = found.get((arm, seed), ("", math.nan))
-        base, base_value = found.get((reference, seed), ("", math.nan))
-        if outcome == base == "finished":
-            return reading.rules.sign * (number - base_value) * reading.factor
+        outcome, number = reading.outcomes.get(arm, {}).get(seed, nothing)
+        other, held_against = base.get(seed, nothing)
+        if outcome == other == "finished":
+            return reading.rules.sign * (number - held_against) * reading.factor
         return outcome if outcome != "finished" else "unpaired"
 
     return Pairs(

@@ -53,4 +53,5 @@ def summarise(material: Material) -> Summary:
         environment=tuple((name, str(value)) for name, value in material.environment.items() if value),
         reproduce=methods.reproduce(reading),
         text=str(reading.record.get("text") or ""),
+        tracking=material.tracking,
     )

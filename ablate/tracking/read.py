@@ -21,9 +21,11 @@ from ablate.tracking import store as stores
 from ablate.tracking.store import Store
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
     from ablate.tracking.columns import Columns
+    from ablate.tracking.predictions import Predictions
 
 FINAL_METRICS = ("test/", "time/", "model/")
 REPLICATE_COLUMNS = (
@@ -191,35 +193,45 @@ def orphans(store: Store) -> list[str]:
     ]
 
 
-def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replicates and curves of a recorded plan: what the analysis reads.
+def chosen(store: Store, plan: Mapping[str, Any]) -> dict[str, Recorded]:
+    """Run key → the recorded run that counts.
 
     Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out, and those
     that were broken off: they have no outcome, and the next command does them again.
     """
-    planned = {run["key"]: run for run in plan["runs"]}
-    chosen: dict[str, Recorded] = {}
+    planned = {run["key"] for run in plan["runs"]}
+    found: dict[str, Recorded] = {}
     for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
         key = run.tags.get("ablate.key", "")
         if key not in planned or run.status in ("RUNNING", "KILLED"):
             continue
-        old = chosen.get(key)
+        old = found.get(key)
         if old is None or (run.done, run.attempt) > (old.done, old.attempt):
-            chosen[key] = run
+            found[key] = run
+    return found
+
+
+def frames(
+    store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replicates and curves of a recorded plan: what the analysis reads. found: of `chosen`, where that was asked already."""
     import numpy as np
 
-    runs = list(chosen.values())
-    found = _columns(store, runs, plan["study"])
+    recorded = chosen(store, plan) if found is None else found
+    planned = {run["key"]: run for run in plan["runs"]}
+    runs = list(recorded.values())
+    points = _columns(store, runs, plan["study"])
+    counted = np.array([run.epoch for run in runs], dtype=np.int64)
     known: list[dict[str, list[tuple[int, float]]]] = [{} for _ in runs]
-    for owner, point in found.at(plan["metric"], np.array([run.epoch for run in runs], dtype=np.int64)).items():
+    for owner, point in points.at(plan["metric"], counted).items():
         known[owner][plan["metric"]] = [point]
-    for owner, metric, step, value in found.last():
+    for owner, metric, step, value in points.last():
         known[owner].setdefault(metric, []).append((step, value))
     rows = [
         replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done)
-        for (key, run), mine in zip(chosen.items(), known, strict=True)
+        for (key, run), mine in zip(recorded.items(), known, strict=True)
     ]
-    return frame(rows, REPLICATE_COLUMNS), _curves_frame(found, [planned[key] for key in chosen])
+    return frame(rows, REPLICATE_COLUMNS), _curves_frame(points, [planned[key] for key in recorded])
 
 
 def _curves_frame(found: Columns, runs: list[Mapping[str, Any]]) -> pd.DataFrame:
@@ -365,18 +377,63 @@ def artifact(store: Store, run: Recorded, name: str) -> bytes | None:
         return Path(client.download_artifacts(run.run_id, name, folder)).read_bytes()
 
 
-def files(store: Store, plan: Mapping[str, Any], name: str) -> dict[str, bytes]:
-    """An artifact of every finished replicate of a plan, by run id."""
-    keys = {run["key"] for run in plan["runs"]}
-    found = {}
-    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
-        if (
-            run.done
-            and run.tags.get("ablate.key") in keys
-            and (content := artifact(store, run, name)) is not None
-        ):
-            found[run.run_id] = content
-    return found
+def classified(
+    store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded]
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, pd.DataFrame]]:
+    """What the finished report runs of a plan said about the images. found: of `chosen`.
+
+    Returns arm → confusion matrix on the test images, summed over seeds; and arm → whether each validation image was classified
+    correctly, as the analysis wants it (index: seeds, columns: indices into the training images). The latter holds only where all
+    runs saw the same images and the study's metric is the share of them that was right.
+    """
+    import numpy as np
+    import pandas as pd
+
+    planned = {run["key"]: run for run in plan["runs"]}
+    runs = [
+        (planned[key], run)
+        for key, run in found.items()
+        if planned[key]["phase"] == "report" and run.tags.get("ablate.outcome") == "finished" and run.done
+    ]
+    held = _predictions(store, [run for _, run in runs], plan["study"])
+    confusion: dict[str, Any] = {}
+    right: dict[str, dict[int, Any]] = {}
+    images = {held.runs[run.run_id, run.end or 0.0].images for _, run in runs}
+    for of, run in runs:
+        name = (run.run_id, run.end or 0.0)
+        seen = held.runs[name]
+        if seen.confusion.size:
+            old = confusion.get(of["arm"])
+            usable = old is None or old.shape == seen.confusion.shape
+            confusion[of["arm"]] = seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
+        if len(images) == 1 and seen.images and plan["metric"] == "val/accuracy":
+            right.setdefault(of["arm"], {})[of["seed"]] = held.right(name)
+    index = held.indices[images.pop()] if len(images) == 1 else None
+    return confusion, {
+        arm: pd.DataFrame(np.stack(list(rows.values())), index=pd.Index(list(rows)), columns=pd.Index(index))
+        for arm, rows in right.items()
+    }
+
+
+def _predictions(store: Store, runs: list[Recorded], experiment: str) -> Predictions:
+    """Of runs that have finished: from the cache beside the store as far as it goes, then from their artifacts."""
+    from ablate.tracking import predictions
+
+    path = store.root / "cache" / f"{experiment}.predictions-{predictions.LAYOUT}.npz"
+    cached = predictions.load(path)
+    missing = [run for run in runs if (run.run_id, run.end or 0.0) not in cached.runs]
+    if missing:
+        indices = dict(cached.indices)
+        added = {}
+        for run in missing:
+            files = (artifact(store, run, name) for name in ("confusion_matrix.json", "predictions.npz"))
+            seen, index = predictions.read(*files)
+            indices[seen.images] = index
+            added[run.run_id, run.end or 0.0] = seen
+        cached = predictions.Predictions({**cached.runs, **added}, indices)
+        if len(missing) >= WORTH_KEEPING:
+            predictions.save(path, cached)
+    return cached
 
 
 def attempts(store: Store, study: str) -> dict[str, int]:
@@ -530,7 +587,7 @@ def _sql_runs(
         ).fetchall()
         of: dict[str, dict[str, str]] = {row[0]: {} for row in rows}
         for run, name, value in db.execute(
-            f"SELECT run_uuid, key, value FROM tags WHERE key LIKE 'ablate.%' AND run_uuid IN (SELECT r.run_uuid {chosen})",  # noqa: S608
+            f"SELECT run_uuid, key, value FROM tags WHERE key LIKE 'ablate.%' AND key <> 'ablate.config' AND run_uuid IN (SELECT r.run_uuid {chosen})",  # noqa: S608
             values,
         ):
             of[run][name] = value
