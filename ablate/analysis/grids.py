@@ -48,7 +48,8 @@ def grids(curves: pd.DataFrame | None) -> Grids:
     seed = curves["seed"].to_numpy(np.int64)
     epoch = curves["epoch"].to_numpy(np.int64)
     value = curves["value"].to_numpy(np.float64)
-    order = np.argsort(group, kind="stable")
+    # Numbers of two bytes are sorted by radix, several times faster.
+    order = np.argsort(group.astype(np.int16) if group.max() < 2**15 else group, kind="stable")
     edges = np.flatnonzero(np.diff(group[order])) + 1
     found: dict[tuple[str, str], dict[str, Grid]] = {}
     for rows in np.split(order, edges):

@@ -9,4 +9,16 @@ from ablate.report.reading import Images
 from ablate.report.render import html, index_html
 from ablate.report.summary import Material, summarise
 
-__all__ = ["Images", "Material", "Summary", "Tracking", "csv", "html", "index_html", "json_text", "latex", "markdown", "summarise"]
+__all__ = [
+    "Images",
+    "Material",
+    "Summary",
+    "Tracking",
+    "csv",
+    "html",
+    "index_html",
+    "json_text",
+    "latex",
+    "markdown",
+    "summarise",
+]

@@ -239,6 +239,39 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """An image of the validation set. picture: a data URI. here, there: part of the seeds that got it right, arm and reference."""
+
+    index: int
+    picture: str
+    truth: str
+    here: float
+    there: float
+
+
+@dataclass(frozen=True)
+class ImageShift:
+    """How many images an arm fixes and breaks, and the clearest of them."""
+
+    arm: str
+    label: str
+    seeds: int
+    fixed: int
+    broken: int
+    fixes: tuple[Thumbnail, ...]
+    breaks: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
+class ImageChanges:
+    """images: in the validation set."""
+
+    reference: str
+    images: int
+    arms: tuple[ImageShift, ...]
+
+
+@dataclass(frozen=True)
 class RunRow:
     """One replicate, recorded or missing. value, test: in shown units, None without a result."""
 
@@ -304,6 +337,7 @@ class Summary:
     cost_basis: str
     interactions: Interactions | None
     confusion: Confusion | None
+    images: ImageChanges | None
     runs: tuple[RunRow, ...]
     trouble: tuple[Trouble, ...]
     counts: tuple[tuple[str, int], ...]

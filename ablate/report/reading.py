@@ -75,7 +75,7 @@ class Reading:
         self.replicates = material.replicates
         self.report = self.replicates[self.replicates["phase"] == REPORT]
         self.outcomes: dict[str, dict[int, tuple[str, float]]] = {}
-        columns = (self.report[name].tolist() for name in ("arm", "seed", "outcome", "value"))
+        columns = (self.report[name].to_numpy(dtype=object) for name in ("arm", "seed", "outcome", "value"))
         for arm, seed, outcome, value in zip(*columns, strict=True):
             self.outcomes.setdefault(str(arm), {})[int(seed)] = (str(outcome), float(value))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.report import findings, methods, runs, sections
+from ablate.report import findings, images, methods, runs, sections
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
 
@@ -39,6 +39,7 @@ def summarise(material: Material) -> Summary:
         cost_basis="time" if any(c.cost_is_time for c in reading.analysis.comparisons) else "compute",
         interactions=findings.interactions(reading),
         confusion=sections.confusion(reading),
+        images=images.changes(reading),
         runs=found_runs,
         trouble=runs.troubles(found_runs),
         counts=(

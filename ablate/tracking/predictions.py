@@ -49,7 +49,9 @@ class Predictions:
     def right(self, run: tuple[str, float]) -> npt.NDArray[np.bool_]:
         """(V,) whether the run was right about each of its validation images."""
         seen = self.runs[run]
-        found: npt.NDArray[np.bool_] = np.unpackbits(seen.bits, count=len(self.indices[seen.images])).view(bool)
+        found: npt.NDArray[np.bool_] = np.unpackbits(seen.bits, count=len(self.indices[seen.images])).view(
+            bool
+        )
         return found
 
 
@@ -84,7 +86,9 @@ def load(path: Path) -> Predictions:
         tables = (t.reshape(n, n) for t, n in zip(_parts(held["confusion"], sides**2), sides, strict=True))
         seen = zip(tables, held["images"].tolist(), _parts(held["bits"], held["bytes"]), strict=True)
         runs = zip(held["ids"].tolist(), held["ends"].tolist(), strict=True)
-        return Predictions({run: Seen(*of) for run, of in zip(runs, seen, strict=True)}, NOTHING.indices | indices)
+        return Predictions(
+            {run: Seen(*of) for run, of in zip(runs, seen, strict=True)}, NOTHING.indices | indices
+        )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return NOTHING
 

@@ -144,6 +144,23 @@ def plans(store: Store, study: str) -> list[dict[str, Any]]:
 _ENVIRONMENT = frozenset(
     {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
 )
+_RESULT = tuple(
+    f"ablate.{name}"
+    for name in (
+        "key",
+        "outcome",
+        "attempt",
+        "epoch",
+        "weights",
+        "trace",
+        "reason",
+        "device",
+        "torch",
+        "fused",
+        "source_run",
+    )
+)
+"""Tags that a row of the replicates frame is made from."""
 _IS_REPORT = "tags.`ablate.kind` = 'report'"
 
 
@@ -201,7 +218,7 @@ def chosen(store: Store, plan: Mapping[str, Any]) -> dict[str, Recorded]:
     """
     planned = {run["key"] for run in plan["runs"]}
     found: dict[str, Recorded] = {}
-    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
+    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"], tags_of=_RESULT):
         key = run.tags.get("ablate.key", "")
         if key not in planned or run.status in ("RUNNING", "KILLED"):
             continue
@@ -405,7 +422,9 @@ def classified(
         if seen.confusion.size:
             old = confusion.get(of["arm"])
             usable = old is None or old.shape == seen.confusion.shape
-            confusion[of["arm"]] = seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
+            confusion[of["arm"]] = (
+                seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
+            )
         if len(images) == 1 and seen.images and plan["metric"] == "val/accuracy":
             right.setdefault(of["arm"], {})[of["seed"]] = held.right(name)
     index = held.indices[images.pop()] if len(images) == 1 else None
@@ -522,13 +541,18 @@ def _last(points: Mapping[str, list[tuple[int, float]]], metric: str) -> float:
 
 
 def _runs(
-    store: Store, tags: Mapping[str, str], experiment: str | None = None, status: str | None = None
+    store: Store,
+    tags: Mapping[str, str],
+    experiment: str | None = None,
+    status: str | None = None,
+    *,
+    tags_of: tuple[str, ...] = (),
 ) -> list[Recorded]:
-    """Active runs that carry the given tags."""
+    """Active runs that carry the given tags. tags_of: the tags that are needed of them; none: all of ours."""
     if not store.exists:
         return []
     if store.database is not None:
-        return _sql_runs(store, tags, experiment, status)
+        return _sql_runs(store, tags, experiment, status, tags_of)
     with _asked(store) as client:
         return _client_runs(client, tags, experiment, status)
 
@@ -566,7 +590,11 @@ def _client_runs(
 
 
 def _sql_runs(
-    store: Store, tags: Mapping[str, str], experiment: str | None, status: str | None
+    store: Store,
+    tags: Mapping[str, str],
+    experiment: str | None,
+    status: str | None,
+    tags_of: tuple[str, ...],
 ) -> list[Recorded]:
     where = ["r.lifecycle_stage = 'active'", "e.lifecycle_stage = 'active'"]
     values: list[str] = []
@@ -586,9 +614,12 @@ def _sql_runs(
             values,
         ).fetchall()
         of: dict[str, dict[str, str]] = {row[0]: {} for row in rows}
+        named = f"key IN ({', '.join('?' * len(tags_of))})" if tags_of else "key LIKE 'ablate.%'"
         for run, name, value in db.execute(
-            f"SELECT run_uuid, key, value FROM tags WHERE key LIKE 'ablate.%' AND key <> 'ablate.config' AND run_uuid IN (SELECT r.run_uuid {chosen})",  # noqa: S608
-            values,
+            # The whole config is for those who look into MLflow; reading it takes longer than all else.
+            f"SELECT run_uuid, key, value FROM tags WHERE {named} AND key <> 'ablate.config' "  # noqa: S608
+            f"AND run_uuid IN (SELECT r.run_uuid {chosen})",
+            [*tags_of, *values],
         ):
             of[run][name] = value
     return [
