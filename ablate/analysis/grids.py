@@ -45,7 +45,8 @@ def grids(curves: pd.DataFrame | None) -> Grids:
     # Sorting whole rows would cost more than all that is done with them: codes of the texts are enough.
     arm, phase, metric = (pd.factorize(curves[name]) for name in ("arm", "phase", "metric"))
     group = (arm[0].astype(np.int64) * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
-    seed = curves["seed"].to_numpy(np.int64)
+    place, seeds = pd.factorize(curves["seed"], sort=True)
+    known = np.asarray(seeds, dtype=np.int64)
     epoch = curves["epoch"].to_numpy(np.int64)
     value = curves["value"].to_numpy(np.float64)
     # Numbers of two bytes are sorted by radix, several times faster.
@@ -55,11 +56,13 @@ def grids(curves: pd.DataFrame | None) -> Grids:
     for rows in np.split(order, edges):
         code, metric_code = divmod(int(group[rows[0]]), len(metric[1]))
         arm_code, phase_code = divmod(code, len(phase[1]))
-        seeds, place = np.unique(seed[rows], return_inverse=True)
-        ends = np.zeros(len(seeds), dtype=np.int64)
-        np.maximum.at(ends, place, epoch[rows])
-        values = np.full((len(seeds), int(ends.max())), np.nan)
-        values[place, epoch[rows] - 1] = value[rows]
+        of, epochs = place[rows], epoch[rows]
+        counts = np.bincount(of, minlength=len(known))
+        row = np.cumsum(counts > 0) - 1
+        ends = np.zeros(len(known), dtype=np.int64)
+        np.maximum.at(ends, of, epochs)
+        values = np.full((int(row[-1]) + 1, int(ends.max())), np.nan)
+        values[row[of], epochs - 1] = value[rows]
         mine = found.setdefault((str(arm[1][arm_code]), str(phase[1][phase_code])), {})
-        mine[str(metric[1][metric_code])] = Grid(seeds, ends, values)
+        mine[str(metric[1][metric_code])] = Grid(known[counts > 0], ends[counts > 0], values)
     return {place: dict(sorted(metrics.items())) for place, metrics in found.items()}

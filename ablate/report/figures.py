@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from ablate.report import palette, wording
 from ablate.report.contents import (
@@ -701,7 +703,13 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
     """Five significant digits: more than a screen shows, in a fraction of the bytes."""
-    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in values]
+    known = np.asarray(list(values), dtype=float)
+    finite = np.isfinite(known)
+    size = np.floor(np.log10(np.abs(known), out=np.zeros_like(known), where=finite & (known != 0)))
+    # Multiplied and divided by a whole power of ten, so that what comes out is the float that is written with these digits.
+    power = 10.0 ** np.clip(4 - size, 0, 22)
+    rounded = np.rint(known * power, out=np.zeros_like(known), where=finite) / power
+    return [v if there else None for v, there in zip(rounded.tolist(), finite.tolist(), strict=True)]
 
 
 def _text(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Images, Reading
@@ -42,7 +43,7 @@ def changes(reading: Reading) -> ImageChanges | None:
         seeds = mine.index.intersection(base.index)
         if len(seeds) < FEWEST_SEEDS:
             continue
-        here, there = (of.loc[seeds].to_numpy().mean(axis=0) for of in (mine, base))
+        here, there = (_share(of, seeds) for of in (mine, base))
         gain = here - there
         fixed, broken = (
             # The clearest first; of equals the one that comes first in the data set.
@@ -63,6 +64,14 @@ def changes(reading: Reading) -> ImageChanges | None:
     if not any(shift.fixed or shift.broken for shift in shifts):
         return None
     return ImageChanges(reading.the(reference), base.shape[1], tuple(shifts))
+
+
+def _share(of: pd.DataFrame, seeds: pd.Index) -> npt.NDArray[np.float64]:
+    """(V,) part of the seeds that got each image right."""
+    # On the array: pandas takes rows of a wide frame column by column.
+    rows = of.to_numpy()[of.index.get_indexer(seeds)]
+    share: npt.NDArray[np.float64] = rows.sum(axis=0, dtype=np.int32) / len(seeds)
+    return share
 
 
 class _Album:

@@ -69,6 +69,7 @@ class Reading:
         self.arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in self.record["arms"]}
         # The baseline is the first of the references; further ones are those that only some arms are held against.
         self.others = tuple(s for s in self.analysis.references if s.arm != self.rules.reference)
+        self._labels: dict[str, str] = {}
         self.anchors = {arm: f"arm-{i}" for i, arm in enumerate(self.arms)}
         self.fits = {s.arm: s.fit for s in (self.analysis.baseline, *self.others, *self.analysis.cells)}
         self.fits |= {c.arm: c.fit for c in self.analysis.comparisons}
@@ -89,6 +90,12 @@ class Reading:
         return None if value is None or not math.isfinite(value) else value * self.factor
 
     def label(self, arm: str) -> str:
+        """How an arm is called in the report."""
+        if arm not in self._labels:
+            self._labels[arm] = self._label(arm)
+        return self._labels[arm]
+
+    def _label(self, arm: str) -> str:
         known = {"baseline": "Baseline", "full": "Full", AA_ARM: "A/A: the baseline again"}
         if arm in known:
             return known[arm]

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 LIBRARY = Path(__file__).parent / "library" / "plotly-cartesian.min.js.gz"
-MOST_ROWS = 400
+MOST_ROWS = 200
 """Runs shown at first; the page holds the others compressed."""
+
+LONGEST_BODY = 50_000
+"""Characters of a table's body from which on it is compressed: some two thousand cells."""
 
 WIDTH, HEIGHT = 320, 28
 """Of a small interval, in its own units; it is as wide as its place."""
@@ -305,7 +308,9 @@ def _run_row(summary: Summary, run: RunRow, *, has_phases: bool) -> str:
     from markupsafe import escape
 
     def number(value: float | None, text: str) -> str:
-        return '<td class="n"></td>' if value is None else f'<td class="n" data-value="{value!r}">{text}</td>'
+        return (
+            '<td class="n"></td>' if value is None else f'<td class="n" data-value="{value:.6g}">{text}</td>'
+        )
 
     outcome = run.outcome if run.outcome == "finished" else f'<span class="bad">{escape(run.outcome)}</span>'
     reason = f'<span class="sub">{escape(run.reason)}</span>' if run.reason else ""
@@ -412,6 +417,7 @@ def _shared() -> dict[str, Any]:
         "interval_svg": interval_svg,
         "axis_svg": axis_svg,
         "count": wording.count,
+        "body": _body,
     }
 
 
@@ -438,6 +444,13 @@ def _packed_library() -> str:
 def _digest(script: bytes) -> str:
     """How a content security policy names a script that may run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode()
+
+
+def _body(rows: Markup) -> Markup:
+    """The body of a table; that of a very large one goes compressed, and the page unpacks it."""
+    if len(rows) <= LONGEST_BODY:
+        return _markup(f"<tbody>{rows}</tbody>")
+    return _markup(f'<tbody data-packed="{_packed(str(rows).encode(), 6)}"></tbody>')
 
 
 def _markup(text: str) -> Markup:

@@ -351,7 +351,9 @@ class Coordinator:
                     run, failures = waiting.popleft()
                     if not failures and not self._claims.take(run.key):
                         if not elsewhere:
-                            self._show.note(f"another study is training {run.arm} · seed {run.seed}; waiting for it")
+                            self._show.note(
+                                f"another study is training {run.arm} · seed {run.seed}; waiting for it"
+                            )
                         elsewhere.append(run)
                         continue
                     if not failures and self._found_meanwhile(run):

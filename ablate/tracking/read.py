@@ -244,10 +244,13 @@ def frames(
         known[owner][plan["metric"]] = [point]
     for owner, metric, step, value in points.last():
         known[owner].setdefault(metric, []).append((step, value))
-    rows = [
-        replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done)
-        for (key, run), mine in zip(recorded.items(), known, strict=True)
-    ]
+    images = _images(plan)
+    rows = []
+    for (key, run), mine in zip(recorded.items(), known, strict=True):
+        of = planned[key]
+        rows.append(
+            replicate(plan, of, run.tags, mine, run.run_id, done=run.done, images=images.get(of["arm"]))
+        )
     return frame(rows, REPLICATE_COLUMNS), _curves_frame(points, [planned[key] for key in recorded])
 
 
@@ -320,8 +323,9 @@ def replicate(
     run_id: str,
     *,
     done: bool,
+    images: int | None = None,
 ) -> dict[str, Any]:
-    """One row of the replicates frame, from what was recorded of a run."""
+    """One row of the replicates frame, from what was recorded of a run. images: that it trained on, where that was looked up."""
     outcome = tags.get("ablate.outcome", "failed") if done else "failed"
     epoch = int(tags.get("ablate.epoch", 0))
     epochs = max(
@@ -329,8 +333,8 @@ def replicate(
         default=0,
     )
     metric = plan["metric"]
-    arm = next((a for a in plan["arms"] if a["name"] == run["arm"]), plan["arms"][0])
-    images = arm["data"]["train"]
+    if images is None:
+        images = _images(plan).get(run["arm"], plan["arms"][0]["data"]["train"])
     forward = _last(points, "model/flops")
     return {
         "arm": run["arm"],
@@ -355,6 +359,11 @@ def replicate(
         "fused": tags.get("ablate.fused"),
         "source_run": tags.get("ablate.source_run"),
     }
+
+
+def _images(plan: Mapping[str, Any]) -> dict[str, int]:
+    """Arm → number of images it trains on."""
+    return {arm["name"]: arm["data"]["train"] for arm in plan["arms"]}
 
 
 def curve(run: Mapping[str, Any], points: Mapping[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:

@@ -67,17 +67,16 @@
     element.dataset.drawn = "";
   };
 
-  const inflate = async (id) => {
-    const packed = atob(read(id));
-    const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
+  const inflate = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
   };
 
   const unpack = async () => {
-    specs = JSON.parse(await inflate("figures"));
+    specs = JSON.parse(await inflate(read("figures")));
     const script = document.createElement("script");
-    script.textContent = await inflate("library");
+    script.textContent = await inflate(read("library"));
     document.head.append(script);
   };
 
@@ -210,8 +209,18 @@
     all = rows;
     showRuns();
   });
+  for (const body of document.querySelectorAll("tbody[data-packed]")) {
+    inflate(body.dataset.packed).then((html) => {
+      body.innerHTML = html;
+      delete body.dataset.packed;
+      // A link to one of these rows was followed before it was there.
+      const wanted = location.hash && document.getElementById(location.hash.slice(1));
+      if (wanted && body.contains(wanted)) location.replace(location.hash);
+    }, () => {});
+  }
+
   if (more && typeof DecompressionStream !== "undefined") {
-    inflate("runs-rest").then((html) => {
+    inflate(read("runs-rest")).then((html) => {
       const template = document.createElement("template");
       template.innerHTML = html;
       all = all.concat([...template.content.children]);
