@@ -65,8 +65,8 @@ class Chapter:
     panels: tuple[Panel, ...]
 
 
-def html(summary: Summary) -> str:
-    """The whole report as one offline HTML file."""
+def html(summary: Summary, *, reload: int | None = None) -> str:
+    """The whole report as one offline HTML file. reload: seconds after which it loads itself again, for a study that runs."""
     album = _Album()
     page = _environment().get_template("report.html")
     panels = {
@@ -88,6 +88,7 @@ def html(summary: Summary) -> str:
         palette=script_json(palette.DARK_OF),
         library=_packed_library(),
         runs=_run_table(summary),
+        reload=reload,
         **_shared(),
         script=_markup(script),
     )

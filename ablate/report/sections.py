@@ -151,7 +151,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
         arm: [seed for seed, (outcome, _) in of.items() if outcome == "finished"]
         for arm, of in reading.outcomes.items()
     }
-    bands: dict[tuple[str, str], tuple[npt.NDArray[np.float64], ...]] = {}
+    bands: dict[tuple[str, str], tuple[npt.NDArray[Any], ...]] = {}
     for (arm, phase), metrics in grids(reading.material.curves).items():
         for metric, grid in metrics.items() if phase == REPORT else ():
             mine = grid.under(finished.get(arm) or grid.seeds.tolist())
@@ -172,7 +172,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     for (arm, metric), parts in bands.items():
         last = len(parts[0]) - 1
         thin = [*range(0, last, max(1, math.ceil((last + 1) / MOST_EPOCHS))), last]
-        epochs, mean, low, high, counts = (part[thin].tolist() for part in parts)
+        epochs, mean, low, high, runs = (part[thin].tolist() for part in parts)
         unit = units[metric]
         found[arm, metric] = Line(
             _split(metric),
@@ -180,7 +180,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
             tuple(v * unit for v in mean),
             tuple(v * unit for v in low),
             tuple(v * unit for v in high),
-            max(counts),
+            max(runs),
             percent=unit != 1.0,
         )
     return found

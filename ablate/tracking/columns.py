@@ -113,7 +113,7 @@ NOTHING = Cached({}, Columns.of(0, ()))
 def load(path: Path) -> Cached:
     """What was saved there; nothing where it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             ids, ends = held["ids"].tolist(), held["ends"].tolist()
             columns = Columns(
                 tuple(held["names"].tolist()), held["counts"], held["metric"], held["step"], held["value"]

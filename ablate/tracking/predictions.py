@@ -79,7 +79,7 @@ def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, npt.NDArr
 def load(path: Path) -> Predictions:
     """What was saved there; nothing where it cannot be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             held: dict[str, Any] = dict(file)
         indices = dict(zip(held["digests"].tolist(), _parts(held["index"], held["lengths"]), strict=True))
         sides = held["sides"]

@@ -113,6 +113,13 @@ def experiments(store: Store) -> list[str]:
     )
 
 
+def experiment_id(store: Store, study: str) -> str:
+    """How a server names a study's experiment in its addresses; empty where there is none."""
+    with _asked(store) as client:
+        found = client.get_experiment_by_name(study)
+    return str(found.experiment_id) if found else ""
+
+
 def plans(store: Store, study: str) -> list[dict[str, Any]]:
     """The plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status` and `environment`.
 
@@ -415,6 +422,8 @@ def classified(
     import numpy as np
     import pandas as pd
 
+    from ablate.tracking import predictions
+
     planned = {run["key"]: run for run in plan["runs"]}
     runs = [
         (planned[key], run)
@@ -436,7 +445,7 @@ def classified(
             )
         if len(images) == 1 and seen.images and plan["metric"] == "val/accuracy":
             right.setdefault(of["arm"], {})[of["seed"]] = held.right(name)
-    index = held.indices[images.pop()] if len(images) == 1 else None
+    index = held.indices[images.pop() if len(images) == 1 else predictions.NONE]
     return confusion, {
         arm: pd.DataFrame(np.stack(list(rows.values())), index=pd.Index(list(rows)), columns=pd.Index(index))
         for arm, rows in right.items()
@@ -622,17 +631,26 @@ def _sql_runs(
             f"SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri {chosen} ORDER BY r.start_time",
             values,
         ).fetchall()
-        of: dict[str, dict[str, str]] = {row[0]: {} for row in rows}
-        named = f"key IN ({', '.join('?' * len(tags_of))})" if tags_of else "key LIKE 'ablate.%'"
-        for run, name, value in db.execute(
-            # The whole config is for those who look into MLflow; reading it takes longer than all else.
-            f"SELECT run_uuid, key, value FROM tags WHERE {named} AND key <> 'ablate.config' "  # noqa: S608
-            f"AND run_uuid IN (SELECT r.run_uuid {chosen})",
-            [*tags_of, *values],
-        ):
-            of[run][name] = value
+        named = f"+key IN ({', '.join('?' * len(tags_of))})" if tags_of else "key LIKE 'ablate.%'"
+        of = dict(
+            db.execute(
+                # An object a run: fewer and shorter rows. The whole config is for those who look into MLflow; it is longer than all
+                # else together.
+                f"SELECT run_uuid, json_group_object(key, value) FROM tags WHERE {named} AND key <> 'ablate.config' "  # noqa: S608
+                f"AND run_uuid IN (SELECT r.run_uuid {chosen}) GROUP BY run_uuid",
+                [*tags_of, *values],
+            )
+        )
     return [
-        Recorded(run, name, state, start / 1000, end / 1000 if end else None, artifacts, of[run])
+        Recorded(
+            run,
+            name,
+            state,
+            start / 1000,
+            end / 1000 if end else None,
+            artifacts,
+            json.loads(of.get(run, "{}")),
+        )
         for run, name, state, start, end, artifacts in rows
     ]
 

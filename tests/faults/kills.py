@@ -1,6 +1,6 @@
 """A study that is killed at random moments, again and again, and what must hold when it is done at last.
 
-    python tests/faults/kills.py --rounds 100        a table of all rounds, for docs/reliability.md
+python tests/faults/kills.py --rounds 100        a table of all rounds, for docs/reliability.md
 """
 
 from __future__ import annotations
@@ -209,7 +209,11 @@ def main() -> int:
             for victim, _ in done.kills:
                 kills[victim] += 1
                 bad[victim] += bool(done.wrong)
-            print(f"round {number}: {done.kills}: {'; '.join(done.wrong) or 'all holds'}", file=sys.stderr, flush=True)
+            print(
+                f"round {number}: {done.kills}: {'; '.join(done.wrong) or 'all holds'}",
+                file=sys.stderr,
+                flush=True,
+            )
             shutil.rmtree(folder)
     print("| killed | times | rounds in which something did not hold |\n| --- | ---: | ---: |")
     for victim in VICTIMS:
