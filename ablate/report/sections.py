@@ -162,8 +162,8 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
             epochs = np.flatnonzero(counts)
             if len(epochs):
                 there = values[:, epochs]
-                parts = (np.nanmean(there, axis=0), np.nanmin(there, axis=0), np.nanmax(there, axis=0))
-                bands[arm, metric] = (epochs + 1, *parts, counts[epochs])
+                mean, low, high = (of(there, axis=0) for of in (np.nanmean, np.nanmin, np.nanmax))
+                bands[arm, metric] = (epochs + 1, mean, low, high, counts[epochs])
     means: dict[str, list[npt.NDArray[np.float64]]] = {}
     for (_, metric), (_, mean, *_) in bands.items():
         means.setdefault(metric, []).append(mean)

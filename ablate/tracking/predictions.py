@@ -87,7 +87,7 @@ def load(path: Path) -> Predictions:
         seen = zip(tables, held["images"].tolist(), _parts(held["bits"], held["bytes"]), strict=True)
         runs = zip(held["ids"].tolist(), held["ends"].tolist(), strict=True)
         return Predictions(
-            {run: Seen(*of) for run, of in zip(runs, seen, strict=True)}, NOTHING.indices | indices
+            {run: Seen(*of) for run, of in zip(runs, seen, strict=True)}, {**NOTHING.indices, **indices}
         )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return NOTHING
