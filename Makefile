@@ -27,6 +27,7 @@ check: install
 bench: install
 	$(BIN)/python benchmarks/verdicts.py
 	$(BIN)/python benchmarks/replicates.py
+	$(BIN)/python benchmarks/lr.py
 	$(BIN)/python benchmarks/verdicts.py --real benchmarks/results/digits.csv --margin 0.02
 
 soak: install

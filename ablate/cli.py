@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.errors import AblateError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError
 
 if TYPE_CHECKING:
-    from ablate.config import Config
+    from ablate.config import Config, RunConfig
     from ablate.executors import Executor, Slot
     from ablate.report import Images, Material, Tracking
     from ablate.scheduling.coordinate import Observer, Options, Outcome
@@ -39,6 +40,8 @@ _ENDINGS = {
     "interrupted": "interrupted",
     "killed": "its process died",
 }
+
+_NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -221,7 +224,7 @@ def report(
             f"{fail_on!r} is not a verdict to fail on", place="--fail-on", hint="hurts or inconclusive"
         )
     store = here()
-    _recover(store)
+    _recover_to_read(store)
     names = [_name(text) for text in studies or ()] or read.experiments(store)
     if not names:
         raise StudyError(
@@ -246,17 +249,15 @@ def status(
     study: Annotated[str | None, typer.Argument(help="A study; none: all in the store.")] = None,
 ) -> None:
     """Say how far studies are."""
-    from ablate.console import out
     from ablate.tracking import read
     from ablate.tracking.store import here
 
     store = here()
-    _recover(store)
+    _recover_to_read(store)
     names = [_name(study)] if study else read.experiments(store)
     for name in names:
         record = read.plans(store, name)[-1]
-        frame, _ = read.frames(store, record)
-        counts = frame["outcome"].value_counts().to_dict()
+        counts = read.outcomes(store, record)
         said = ", ".join(
             f"{counts[outcome]} {outcome}"
             for outcome in ("finished", "diverged", "failed")
@@ -264,9 +265,7 @@ def status(
         )
         ending = record["environment"].get("ending", "killed")
         state = "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
-        out.print(
-            f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}", markup=False
-        )
+        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}")
     if not names:
         _say("the store holds no study yet")
 
@@ -303,6 +302,112 @@ def models(
     made = table.describe(table.by_name(name), shape, classes)
     plain = table.as_json(name, made, shape, classes)
     print(json_module.dumps(plain, indent=1) if json else table.text(made))
+
+
+@app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="A data set; none: all of them.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="As in a study, e.g. data.root=FOLDER; repeatable."),
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Take data and augmentation from this study's baseline.")
+    ] = None,
+    show: Annotated[
+        int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The SVG file to draw to.")] = Path(
+        "data.svg"
+    ),
+    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Say what a data set holds as training sees it, or draw one of its images; without a name, list them all."""
+    import json as json_module
+    from dataclasses import asdict
+
+    from ablate.data import describe
+    from ablate.training import inputs
+
+    if name is None and study is None:
+        if sets or show is not None:
+            raise StudyError(
+                "which data set?", place="data", hint="for example `ablate data cifar10 --show 0`"
+            )
+        rows = describe.listing()
+        print(
+            json_module.dumps([asdict(row) for row in rows], indent=1)
+            if json
+            else describe.listing_text(rows)
+        )
+        return
+    config = _data_config(name, sets or [], study)
+    if show is None:
+        found = inputs.description(config)
+        print(json_module.dumps(found.to_json(), indent=1) if json else describe.text(found))
+        return
+    if output.suffix != ".svg":
+        raise StudyError(f"{output.name} is no .svg", place="--output", hint="the drawing is an SVG")
+    own = study is not None or any(text.startswith("augment") for text in sets or ())
+    _write(output, inputs.drawing(config, show, config.augment if own else None))
+    _say(str(output))
+
+
+@app.command()
+def lr(
+    study: StudyFile,
+    sets: Sets = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Curves to take the median of.")] = 3,
+    lowest: Annotated[float, typer.Option("--from", help="Rate of the first step.")] = 1e-5,
+    highest: Annotated[float, typer.Option("--to", help="Rate of the last step.")] = 10.0,
+    passes: Annotated[
+        int, typer.Option(min=1, help="Over the training images; more, where one is too short.")
+    ] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML to draw to; by default in reports/.")
+    ] = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    json: Annotated[bool, typer.Option("--json", help="Rates, losses and suggestion as JSON.")] = False,
+) -> None:
+    """Find a learning rate: raise it from step to step of one pass over the data, and look at the loss."""
+    import json as json_module
+
+    from ablate import console
+    from ablate.executors.local import LocalExecutor
+    from ablate.report import range_test as drawn
+    from ablate.scheduling import rates
+    from ablate.study import spec
+    from ablate.training.start import range_test
+
+    read = spec.read(study, sets=sets or ())
+    asked = rates.Range(lowest, highest, seeds, passes)
+    found = rates.range_test(read, asked, LocalExecutor(range_test, _slots(devices, workers, 1)), _say)
+    target = output or Path("reports") / f"{read.name}-lr.html"
+    _write(target, drawn.page(found, read.name))
+    print(
+        json_module.dumps(found.to_json(), indent=1)
+        if json
+        else console.range_test(found, rates.paste(read, found))
+    )
+    _say(str(target))
+
+
+@app.command()
+def doctor(
+    storage: Storage = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Say what this machine offers and whether anything needed is broken: exit code 1 if so."""
+    import json as json_module
+    from dataclasses import asdict
+
+    from ablate import doctor as examination
+
+    checks = examination.examine(storage)
+    print(json_module.dumps([asdict(c) for c in checks], indent=1) if json else examination.text(checks))
+    if any(check.state == "broken" for check in checks):
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -370,6 +475,24 @@ def _name(text: str) -> str:
 
         return spec.read(path).name
     return text
+
+
+def _data_config(name: str | None, sets: list[str], study: Path | None) -> RunConfig:
+    """The baseline of a study, or of none, on the data set of that name."""
+    from ablate.config import RunConfig
+    from ablate.study import spec
+
+    # Everything here is about data, so `root=…` is enough; blocks keep their names.
+    bare = re.compile(r"(?!augment=)[a-z_]+=")
+    sets = [f"data.{text}" if bare.match(text) else text for text in sets]
+    sets = [*([f"data.name={name}"] if name is not None else []), *sets]
+    if study is None:
+        plain = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
+        return spec.override(plain, sets)
+    baseline = spec.read(study, sets=sets).baseline
+    if not isinstance(baseline, RunConfig):
+        raise StudyError("the study brings its own training, and its data with it", place=str(study))
+    return baseline
 
 
 def _seconds(text: str | None, option: str) -> float | None:
@@ -500,8 +623,11 @@ def _coordinate(
     from ablate.tracking import read, write
     from ablate.tracking.store import Claims
 
+    every = _seconds(os.environ.get("ABLATE_CHECKPOINT_EVERY"), "ABLATE_CHECKPOINT_EVERY")
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
+        # Before anything else is started: a store that cannot be written is found now, not after hours of training.
+        write.create(store)
         read.refuse_deleted(store, plan.study.name)
         _recover(store)
         observer: Observer
@@ -522,7 +648,7 @@ def _coordinate(
             ledger=Queue(plan, store.root, storage),
             store=store,
             claims=claims,
-            options=replace(options, stop=stop),
+            options=replace(options, stop=stop, checkpoint_every=every),
             observer=observer,
             record=record,
         )
@@ -531,12 +657,17 @@ def _coordinate(
             outcome = coordinator.run(environment) if more is None else coordinator.top_up(environment, *more)
         except BaseException:
             tracker.end(plan.id, "interrupted")
+            # Whoever interrupts does not want to wait; what is not delivered by then, the next command delivers.
+            tracker.close(timeout=2)
             raise
         import json as json_module
 
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
         tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()})
-        if not tracker.close():
+        delivered = tracker.close()
+        if tracker.broken is not None:
+            raise tracker.broken
+        if not delivered:
             _say(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
@@ -577,8 +708,16 @@ def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
+def _recover_to_read(store: Store) -> None:
+    """Put in order what can be; where the store cannot be written, it can be read all the same."""
+    try:
+        _recover(store)
+    except StoreError as error:
+        _say(f"what killed processes left behind is not counted: {error}")
+
+
 def _recover(store: Store) -> None:
-    """Put in order what killed processes left behind, if there is any."""
+    """Put in order what killed processes left behind, if there is any. Raises StoreError."""
     spooled = store.root / "spool"
     from ablate.tracking import read
 
@@ -747,7 +886,7 @@ def _watch(store: Store, names: list[str], plan: str | None, output: Path | None
                 _say(f"{done} runs in; the page loads itself again (Ctrl-C ends this)")
                 seen = now
             time.sleep(_LOOK_EVERY)
-            _recover(store)
+            _recover_to_read(store)
             now = state()
 
 
@@ -773,6 +912,14 @@ def main() -> None:
         app()
     except AblateError as error:
         _say(f"error: {error}")
+        sys.exit(MISTAKE)
+    except OSError as error:
+        if error.errno not in _NO_FAULT_OF_OURS:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        _say(
+            f"error: {place}{error.strerror}\n  what is finished is kept; the same command goes on from there"
+        )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         _say("interrupted: what is finished is kept, and the same command goes on from there")

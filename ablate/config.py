@@ -11,6 +11,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from ablate.data import datasets
 from ablate.data.augment import Augment
@@ -27,7 +28,7 @@ from ablate.errors import StudyError, nearest
 from ablate.fields import Block
 from ablate.models import ModelConfig, NumpyMlp
 
-NO_TRAINING = frozenset({"probe.py", "start.py", "free.py"})
+NO_TRAINING = frozenset({"probe.py", "start.py", "free.py", "range_test.py", "inputs.py", "device_check.py"})
 """Files in `training/` that no result of the built-in training depends on."""
 
 Scalar = str | int | float | bool | None
@@ -121,16 +122,54 @@ class AdamW(Block):
     ] = 0.01
 
 
+Warmup = Annotated[
+    float,
+    Field(
+        ge=0,
+        lt=1,
+        description="Share of the steps in which the rate first rises in a straight line to its peak. 0: none.",
+    ),
+]
+
+
 class Constant(Block):
-    """The learning rate stays at its peak."""
+    """The learning rate stays at its peak, after a warm-up if there is one."""
 
     name: Literal["constant"] = "constant"
+    warmup: Warmup = 0.0
 
 
 class Cosine(Block):
     """From the peak to zero along half a cosine, step by step (Loshchilov & Hutter 2017, without restarts)."""
 
     name: Literal["cosine"] = "cosine"
+    warmup: Warmup = 0.0
+
+
+class Step(Block):
+    """The learning rate falls at milestones, each time to the same part of what it was (`MultiStepLR`)."""
+
+    name: Literal["step"] = "step"
+    milestones: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=100,
+            description="Shares of the steps after which the rate falls, in rising order.",
+        ),
+    ] = (0.5, 0.75)
+    gamma: Annotated[
+        float, Field(gt=0, lt=1, description="What is left of the rate after each milestone.")
+    ] = 0.1
+    warmup: Warmup = 0.0
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in itertools.pairwise(milestones)):
+            raise ValueError("milestones should rise from one to the next")
+        return milestones
 
 
 class OneCycle(Block):
@@ -149,20 +188,57 @@ class TrainingConfig(Block):
         Field(ge=1, le=1_000_000, description="Images per step; the last batch of an epoch may be smaller."),
     ] = 256
     loss: Annotated[
-        Literal["cross-entropy"], Field(description="Training loss, averaged over the batch.")
+        Literal["cross-entropy", "focal"],
+        Field(
+            description="What training minimises, averaged over the batch. train/loss, val/loss and test/loss are plain"
+            " cross-entropy whatever it is."
+        ),
     ] = "cross-entropy"
+    focal_gamma: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="γ of the focal loss: the larger, the less an image counts that is classified well already.",
+        ),
+    ] = 2.0
+    label_smoothing: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share of each label that is spread evenly over all classes. 0: off."),
+    ] = 0.0
+    max_grad_norm: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="Greatest length of the gradient of all weights together; a longer one is shrunk to it. null: off.",
+        ),
+    ] = None
     precision: Annotated[
         Literal["float32", "bfloat16"],
         Field(description="Arithmetic of the forward pass; weights and optimizer are always float32."),
     ] = "float32"
     checkpoint: Annotated[
         Literal["last", "best"],
-        Field(description="Epoch whose weights count: the last, or the one with the lowest validation loss."),
+        Field(
+            description="Epoch whose weights count: the last that was trained, or the one with the lowest validation loss."
+        ),
     ] = "last"
+    patience: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Early stopping: training ends after so many epochs in a row without a new lowest val/loss."
+            " null: off.",
+        ),
+    ] = None
+    min_delta: Annotated[
+        float,
+        Field(ge=0, description="Early stopping: by how much val/loss must fall to count as a new lowest."),
+    ] = 0.0
 
 
 Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]
-Schedule = Annotated[Constant | Cosine | OneCycle, Field(discriminator="name")]
+Schedule = Annotated[Constant | Cosine | Step | OneCycle, Field(discriminator="name")]
 
 
 class RunConfig(Block):
@@ -183,6 +259,10 @@ class RunConfig(Block):
     def _model_can_train_so(self) -> Self:
         if isinstance(self.model, NumpyMlp) and self.training.precision != "float32":
             raise ValueError(f"numpy_mlp trains in float32: NumPy has no {self.training.precision}")
+        if isinstance(self.model, NumpyMlp) and self.training.loss != "cross-entropy":
+            raise ValueError(
+                f"numpy_mlp trains with cross-entropy: its backpropagation knows no {self.training.loss} loss"
+            )
         return self
 
     @classmethod
@@ -228,8 +308,8 @@ class RunConfig(Block):
 
     def recipe(self, fingerprint: str) -> str:
         tree = self.tree()
-        # Where the data lies is not what they are: their fingerprint stands for them.
-        tree["data"] = {f: v for f, v in tree["data"].items() if f not in {"root", "name"}} | {
+        # Where the data lie, or what they were made of, is not what they are: their fingerprint stands for them.
+        tree["data"] = {f: v for f, v in tree["data"].items() if f not in {"root", "name", "channels"}} | {
             "content": fingerprint
         }
         return _digest(tree)[:16]
@@ -534,6 +614,8 @@ def _readable(
         message = "is missing"
     elif kind == "literal_error":
         message = f"{brief(got)} is not one of {first['ctx']['expected']}"
+        if path[-1] == "loss" and "softmax" in str(got):
+            hint = "the softmax loss is the cross-entropy of a softmax: loss: cross-entropy"
     elif kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"{brief(got)} is a value where a block of keys belongs"
     elif kind in _SHOULD:

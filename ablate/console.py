@@ -20,6 +20,7 @@ from ablate.scheduling.coordinate import Observer
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
+    from ablate.analysis.rates import RangeTest
     from ablate.executors import Slot
     from ablate.scheduling.outlook import Outlook
     from ablate.study.design import Plan, Run
@@ -320,6 +321,33 @@ def verdicts(analysis: Analysis) -> RenderableType:
             lines.append(Text(f"  {title}: {sentence(check, analysis.rules)}", style="dim"))
     lines += [Text(f"  note: {warning}", style="dim") for warning in analysis.warnings]
     return Group(*lines)
+
+
+ROWS = 20
+"""Lines of a curve in the terminal, about."""
+
+
+def range_test(found: RangeTest, paste: str) -> str:
+    """The loss against the rate, line by line, and what to do with it. paste: what a study would say of the suggestion."""
+    high = found.start + 0.5 * (found.start - found.lowest)
+    step = max(1, len(found.rates) // ROWS)
+    lines = ["    rate     loss"]
+    for i in range(0, len(found.smooth), step):
+        loss = found.smooth[i]
+        share = (
+            min(1.0, max(0.0, (loss - found.lowest) / (high - found.lowest))) if high > found.lowest else 0.0
+        )
+        eighths = round(share * 8 * 24)
+        bar = "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else "")
+        lines.append(f"{found.rates[i]:8.2g} {loss:8.3f}  {bar}".rstrip())
+    ended = len(found.rates) - len(found.smooth)
+    if ended:
+        lines.append(f"{found.rates[len(found.smooth)]:8.2g}           hopeless from here on")
+    if found.suggestion is None:
+        return "\n".join([*lines, "", f"inconclusive: {found.reason}"])
+    spread = f"; single seeds say {found.between[0]:g} to {found.between[1]:g}" if found.between else ""
+    said = f"the loss falls from {found.start:.3f} to {found.lowest:.3f} at {found.floor:.2g}{spread}"
+    return "\n".join([*lines, "", said, f"suggested: {found.suggestion:g}; in the study:", "", paste])
 
 
 def is_terminal() -> bool:

@@ -78,11 +78,11 @@ class Finished(Event):
 class Failed(Event):
     """The attempt ended without a result.
 
-    kind: `error` (training raised), `crash` (the process died), `cancelled`, `timeout`. reason: one line.
+    kind: `error` (training raised), `memory` (its device had too little), `crash` (the process died), `cancelled`, `timeout`. reason: one line.
     detail: the traceback, where there is one.
     """
 
-    kind: Literal["error", "crash", "cancelled", "timeout"] = "error"
+    kind: Literal["error", "memory", "crash", "cancelled", "timeout"] = "error"
     reason: str = ""
     detail: str = ""
 

@@ -28,6 +28,8 @@ def fit(config, seed):
     """A response with known effects and noise."""
     noise = random.Random(f"{sorted(config.items())}/{seed}")
     shared = random.Random(seed).gauss(0, 0.01)
+    if config.get("hungry"):
+        raise MemoryError("it asked for too much")
     if config.get("raises"):
         raise RuntimeError("it was told to")
     if config.get("dies_once"):

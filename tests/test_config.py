@@ -49,6 +49,7 @@ LEAVES = {
     "data.split": st.sampled_from(["fixed", "per-seed"]),
     "data.normalize": st.booleans(),
     "data.resize": st.one_of(st.none(), st.integers(1, 64)),
+    "data.channels": st.sampled_from([None, "grey", "rgb"]),
     "model.depth": st.integers(3, 6),
     "model.width": st.integers(1, 64),
     "model.dropout": st.floats(0, 0.9),
@@ -58,6 +59,11 @@ LEAVES = {
     "augment.flip": st.booleans(),
     "augment.crop": st.integers(0, 8),
     "augment.rotation": st.floats(0, 180),
+    "augment.brightness": st.floats(0, 1),
+    "augment.contrast": st.floats(0, 1),
+    "augment.saturation": st.floats(0, 1),
+    "augment.cutout": st.integers(0, 16),
+    "augment.mixup": st.floats(0, 2),
     "optimizer.lr": st.floats(1e-6, 10),
     "optimizer.momentum": st.floats(0, 0.99),
     "optimizer.weight_decay": st.floats(0, 1),
@@ -66,6 +72,12 @@ LEAVES = {
     "training.batch_size": st.integers(1, 1000),
     "training.precision": st.sampled_from(["float32", "bfloat16"]),
     "training.checkpoint": st.sampled_from(["last", "best"]),
+    "training.loss": st.sampled_from(["cross-entropy", "focal"]),
+    "training.focal_gamma": st.floats(0, 5),
+    "training.label_smoothing": st.floats(0, 0.9),
+    "training.max_grad_norm": st.one_of(st.none(), st.floats(0.01, 10)),
+    "training.patience": st.one_of(st.none(), st.integers(1, 50)),
+    "training.min_delta": st.floats(0, 1),
 }
 
 
@@ -160,7 +172,7 @@ def test_null_for_augmentation_is_everything_off():
 
 def test_a_new_name_resets_its_block_and_keeps_only_what_every_member_has():
     changed = BASE.override({"schedule.name": "cosine"})
-    assert changed.tree()["schedule"] == {"name": "cosine"}
+    assert changed.tree()["schedule"] == {"name": "cosine", "warmup": 0.0}
     back = changed.override({"schedule.name": "onecycle"})
     assert back.get("schedule.warmup") == 0.3, "the default again"
 
@@ -174,6 +186,7 @@ def test_a_new_name_resets_its_block_and_keeps_only_what_every_member_has():
         "split": "per-seed",
         "normalize": False,
         "resize": 16,
+        "channels": None,
         "root": None,
     }
 
@@ -247,7 +260,7 @@ def test_a_wrong_override_is_a_message_with_its_path(changes, place, said):
 
 def test_get_reads_what_override_sets():
     assert BASE.get("model.width") == 8
-    assert BASE.get("augment") == {"flip": True, "crop": 0, "rotation": 0.0}
+    assert BASE.get("schedule") == {"name": "onecycle", "warmup": 0.2}
     for path in ("model.widht", "modle", "model.width.x"):
         with pytest.raises(StudyError):
             BASE.get(path)
@@ -282,7 +295,8 @@ def test_a_config_cannot_be_changed():
 def test_every_field_is_described():
     bare = []
     blocks = [BASE.data, BASE.model, BASE.augment, *map(type, (BASE.training,))]
-    blocks += [configs.Sgd, configs.Adam, configs.AdamW, configs.Constant, configs.Cosine, configs.OneCycle]
+    blocks += [configs.Sgd, configs.Adam, configs.AdamW, configs.Constant, configs.Cosine]
+    blocks += [configs.Step, configs.OneCycle]
     for block in blocks:
         kind = block if isinstance(block, type) else type(block)
         bare += [
@@ -438,7 +452,9 @@ def test_a_value_in_a_message_is_cut_and_a_whole_float_keeps_its_point():
 @given(changes())
 def test_the_recipe_changes_with_every_field_that_matters_and_with_nothing_else(found):
     config = BASE.override(found)
-    assert (config.recipe("data") == BASE.recipe("data")) == (config == BASE)
+    # The number of channels is in the data's content.
+    same = config.override({"data.channels": None}) == BASE
+    assert (config.recipe("data") == BASE.recipe("data")) == same
 
 
 def test_the_key_changes_with_the_seed_the_data_and_the_code():
@@ -611,6 +627,7 @@ def test_the_digest_covers_training_and_what_the_model_is_made_of_and_nothing_el
         "models/numpy_mlp.py": [False, False, True],
         "models/layers.py": [True, True, True],
         "training/train.py": [True, True, True],
+        "training/losses.py": [True, True, True],
         "training/randomness.py": [True, True, True],
         "data/augment.py": [True, True, True],
         "data/split.py": [True, True, True],

@@ -13,7 +13,7 @@ STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
 
 def test_the_studies_that_the_readme_speaks_of_are_there():
     names = {path.stem for path in STUDIES}
-    assert names >= {"quickstart", "width", "depth", "learning_rate", "dropout", "augmentation"}
+    assert names >= {"quickstart", "width", "depth", "learning_rate", "dropout", "augmentation", "recipe"}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

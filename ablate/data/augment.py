@@ -1,12 +1,16 @@
 """Augmentation: small functions, tensor → tensor, a batch at a time but each image for itself.
 
-Drawing and applying are apart. `draw` is the only place that uses randomness; `flip`, `pad_crop` and `rotate` are plain
-functions of their arguments. All take (n, C, H, W) of float or uint8 on any device, leave the argument as it is, and keep
-dtype, device and memory format (channels_last too).
+Drawing and applying are apart. `draw` and `draw_mixup` alone use randomness; `flip`, `pad_crop`, `jitter`, `cutout`, `mixup`
+and the rest are plain functions of their arguments. All take (n, C, H, W) of float or uint8 on any device, leave the argument
+as it is, and keep dtype, device and memory format (channels_last too).
+
+Mixup stands apart from the others, for it mixes labels too: `augment` works on bytes, `mixup` on what normalisation made
+of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +44,50 @@ class Augment(Block):
             " ±rotation (bilinear, corners filled with zeros). 0: off.",
         ),
     ] = 0.0
+    brightness: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Colour jitter: each image's pixels are multiplied by a factor uniform in 1 ± brightness. 0: off.",
+        ),
+    ] = 0.0
+    contrast: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Colour jitter: each image's distances from its mean grey are multiplied by a factor uniform in"
+            " 1 ± contrast. 0: off.",
+        ),
+    ] = 0.0
+    saturation: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Colour jitter: each pixel's distance from its own grey is multiplied by a factor uniform in"
+            " 1 ± saturation, one for the whole image. 0: off. Grey images have none.",
+        ),
+    ] = 0.0
+    cutout: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=256,
+            description="Side in pixels of a square of zeros, its centre anywhere in the image, so that a part of it may"
+            " lie outside (DeVries & Taylor 2017). 0: off.",
+        ),
+    ] = 0
+    mixup: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            description="α: each image and its label are mixed with those of another of the batch, in shares drawn from"
+            " Beta(α, α) (Zhang et al. 2018). 0: off.",
+        ),
+    ] = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,45 +98,72 @@ class Draws:
     degrees: torch.Tensor | None = None  # (n,) float32, counter-clockwise
     dy: torch.Tensor | None = None  # (n,) int64 in [0, 2·crop]
     dx: torch.Tensor | None = None
-
-
-def augment(x: torch.Tensor, config: Augment, generator: torch.Generator) -> torch.Tensor:
-    """x: (n, C, H, W) float or uint8 → the same shape: mirrored, turned, then cut out. All off: `x` itself.
-
-    Zeros fill the borders in whatever scale `x` has: black in raw pixels, the mean in normalized ones.
-    """
-    return apply(x, draw(len(x), config, generator), config.crop)
-
-
-def draw(n: int, config: Augment, generator: torch.Generator) -> Draws:
-    """Draws for n images, on the generator's device, from `generator` only.
-
-    Every augmentation takes its share of the stream whether it is on or off, so that configurations which differ in one
-    of them make the same draws in the others (common random numbers). With all off nothing is drawn.
-    """
-    import torch
-
-    if config == Augment():
-        return Draws()
-    u = torch.rand(4, n, generator=generator, device=generator.device)
-    # The product may round up to the bound itself.
-    offsets = (u[1:3] * (2 * config.crop + 1)).long().clamp_(max=2 * config.crop)
-    return Draws(
-        mask=u[0] < 0.5 if config.flip else None,
-        degrees=(2 * u[3] - 1) * config.rotation if config.rotation else None,
-        dy=offsets[0] if config.crop else None,
-        dx=offsets[1] if config.crop else None,
+    brightness: torch.Tensor | None = None  # (n,) float32 factors, as the two below
+    contrast: torch.Tensor | None = None
+    saturation: torch.Tensor | None = None
+    centre: torch.Tensor | None = (
+        None  # (2, n) float32 in [0, 1): row and column of the hole, in shares of the image
     )
 
 
-def apply(x: torch.Tensor, draws: Draws, pad: int) -> torch.Tensor:
-    """Apply what was drawn. pad: the `crop` that it was drawn with."""
+def augment(
+    x: torch.Tensor, config: Augment, generators: torch.Generator | Mapping[str, torch.Generator]
+) -> torch.Tensor:
+    """x: (n, C, H, W) float or uint8 → the same shape. All off: `x` itself.
+
+    Mirrored, turned, cropped, then brightness, contrast and saturation, and last the hole. Zeros fill borders and hole in
+    whatever scale `x` has: black in raw pixels, the mean in normalized ones. `mixup` is not done here: it mixes labels too.
+    """
+    return apply(x, draw(len(x), config, generators), config.crop, config.cutout)
+
+
+def draw(n: int, config: Augment, generators: torch.Generator | Mapping[str, torch.Generator]) -> Draws:
+    """Draws for n images, on the generators' device.
+
+    generators: the streams `augmentation` (flip, crop, rotation), `colour` and `cutout`; or one for all of them, where nobody
+    compares. Of one stream
+    every augmentation takes its share whether it is on or off, so that configurations which differ in one of them make the
+    same draws in the others (common random numbers). Of a stream that has nothing on, nothing is drawn.
+    """
+
+    def uniform(stream: str, rows: int) -> torch.Tensor:
+        import torch
+
+        generator = generators[stream] if isinstance(generators, Mapping) else generators
+        return torch.rand(rows, n, generator=generator, device=generator.device)
+
+    drawn: dict[str, torch.Tensor] = {}
+    if config.flip or config.crop or config.rotation:
+        u = uniform("augmentation", 4)
+        # The product may round up to the bound itself.
+        offsets = (u[1:3] * (2 * config.crop + 1)).long().clamp_(max=2 * config.crop)
+        drawn |= {"mask": u[0] < 0.5} if config.flip else {}
+        drawn |= {"dy": offsets[0], "dx": offsets[1]} if config.crop else {}
+        drawn |= {"degrees": (2 * u[3] - 1) * config.rotation} if config.rotation else {}
+    reaches = {name: getattr(config, name) for name in ("brightness", "contrast", "saturation")}
+    if any(reaches.values()):
+        u = uniform("colour", 3)
+        drawn |= {
+            name: 1 + (2 * row - 1) * reach
+            for row, (name, reach) in zip(u, reaches.items(), strict=True)
+            if reach
+        }
+    if config.cutout:
+        drawn["centre"] = uniform("cutout", 2)
+    return Draws(**drawn)
+
+
+def apply(x: torch.Tensor, draws: Draws, pad: int, hole: int = 0) -> torch.Tensor:
+    """Apply what was drawn. pad, hole: the `crop` and the `cutout` that it was drawn with."""
     if draws.mask is not None:
         x = flip(x, draws.mask)
     if draws.degrees is not None:
         x = rotate(x, draws.degrees)
     if draws.dy is not None and draws.dx is not None:
         x = pad_crop(x, draws.dy, draws.dx, pad)
+    x = jitter(x, draws.brightness, draws.contrast, draws.saturation)
+    if draws.centre is not None:
+        x = cutout(x, draws.centre, hole)
     return x
 
 
@@ -137,6 +212,90 @@ def rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     if real is not x:
         turned = (turned.round() if x.dtype == torch.uint8 else turned).to(x.dtype)
     return turned.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else turned
+
+
+def jitter(
+    x: torch.Tensor,
+    brightness: torch.Tensor | None = None,
+    contrast: torch.Tensor | None = None,
+    saturation: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Brightness, then contrast, then saturation, each by a factor per image, (n,) ≥ 0, or None.
+
+    Image by image what torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation` do, held to [0, 255]
+    for uint8 and [0, 1] for floats after each; but bytes are rounded once, at the end. C: 1 or 3; grey has no saturation.
+    """
+    import torch
+
+    if x.shape[1] == 1:
+        saturation = None
+    if brightness is None and contrast is None and saturation is None:
+        return x
+    top = 255.0 if x.dtype == torch.uint8 else 1.0
+    real = x if x.dtype in {torch.float32, torch.float64} else x.float()
+
+    def factors(drawn: torch.Tensor) -> torch.Tensor:
+        return drawn.to(device=x.device, dtype=real.dtype)[:, None, None, None]
+
+    if brightness is not None:
+        real = (real * factors(brightness)).clamp(0, top)
+    if contrast is not None:
+        mean = _grey(real).mean(dim=(1, 2, 3), keepdim=True)
+        real = (mean + (real - mean) * factors(contrast)).clamp(0, top)
+    if saturation is not None:
+        grey = _grey(real)
+        real = (grey + (real - grey) * factors(saturation)).clamp(0, top)
+    return (real.round() if x.dtype == torch.uint8 else real).to(x.dtype)
+
+
+def cutout(x: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:
+    """Zeros in a square of `side` pixels about `centre`, (2, n) in [0, 1) of height and width; what lies outside is cut off.
+
+    As DeVries & Taylor 2017 (https://arxiv.org/abs/1708.04552), who fill with the mean of the data: they work on
+    normalised images.
+    """
+    import torch
+
+    height, width = x.shape[-2:]
+
+    def inside(shares: torch.Tensor, size: int) -> torch.Tensor:
+        first = (shares.to(x.device) * size).long().clamp_(max=size - 1) - side // 2
+        at = torch.arange(size, device=x.device)
+        return (at >= first[:, None]) & (at < first[:, None] + side)
+
+    hole = inside(centre[0], height)[:, :, None] & inside(centre[1], width)[:, None, :]
+    # `masked_fill` itself would lose the memory format.
+    return x.clone().masked_fill_(hole[:, None], 0)
+
+
+def draw_mixup(n: int, alpha: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Whom each of n images is mixed with, (n,) int64 a permutation, and the share it keeps, (n,) float32 in [0, 1].
+
+    generator: on the CPU. Shares are quantiles of Beta(α, α) at uniform draws, so that another α has the same partners and
+    takes the same share of the stream.
+    """
+    import torch
+    from scipy.special import betaincinv
+
+    partner = torch.randperm(n, generator=generator)
+    u = torch.rand(n, generator=generator, dtype=torch.float64)
+    return partner, torch.from_numpy(betaincinv(alpha, alpha, u.numpy())).float()
+
+
+def mixup(x: torch.Tensor, partner: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """x: (n, …) float → share · x + (1 − share) · x[partner], row by row (Zhang et al. 2018, arXiv:1710.09412).
+
+    Images and labels alike, these as (n, classes) of chances.
+    """
+    mine = share.to(device=x.device, dtype=x.dtype).view(-1, *[1] * (x.dim() - 1))
+    return x[partner.to(x.device)].lerp(x, mine)
+
+
+def _grey(x: torch.Tensor) -> torch.Tensor:
+    """(n, 3, H, W) → (n, 1, H, W), as bright as the eye finds it (ITU-R BT.601); of one channel, itself."""
+    if x.shape[1] == 1:
+        return x
+    return 0.2989 * x[:, 0:1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:3]
 
 
 def _is_channels_last(x: torch.Tensor) -> bool:

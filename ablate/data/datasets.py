@@ -5,6 +5,8 @@ A new one is a config class, a function (or a line about one that torchvision kn
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -18,9 +20,10 @@ from ablate.fields import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
+
+_CHUNK = 1024
 
 __all__ = [
     "Cifar10",
@@ -32,10 +35,13 @@ __all__ = [
     "FashionMnist",
     "ImageFolder",
     "Mnist",
+    "Presence",
     "Progress",
     "fingerprint",
+    "named",
     "normalization",
     "prepare",
+    "presence",
     "split",
 ]
 
@@ -78,6 +84,13 @@ class Data(Block):
             le=4096,
             description="Side in pixels of the square that every image is scaled to (bilinear, antialiased, without"
             " keeping its aspect ratio); null: as it is.",
+        ),
+    ] = None
+    channels: Annotated[
+        Literal["grey", "rgb"] | None,
+        Field(
+            description="grey: one channel, the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R 601, as PIL's mode L). rgb:"
+            " three channels, alike where the image is grey. null: as the images are.",
         ),
     ] = None
 
@@ -162,6 +175,29 @@ def fingerprint(config: Data, cache: Path | None = None) -> str | None:
     return found.fingerprint if found else None
 
 
+Presence = Literal["prepared", "here", "to be downloaded", "not here"]
+
+
+def presence(config: Data, cache: Path | None = None) -> Presence:
+    """How far a data set is: decoded in the cache, its files (or archive) on this machine, or neither. Builds nothing."""
+    cache = cache or default_folder()
+    if fingerprint(config, cache) is not None:
+        return "prepared"
+    if isinstance(config, Digits):
+        return "here"
+    if isinstance(config, ImageFolder):
+        return "here" if Path(config.root).expanduser().is_dir() else "not here"
+    assert isinstance(config, Cifar10 | Cifar100 | Mnist | FashionMnist)
+    root = Path(config.root).expanduser() if config.root else cache / "downloads"
+    return "here" if (root / downloads.UNPACKED[_TORCHVISION[config.name]]).is_dir() else "to be downloaded"
+
+
+def named() -> dict[str, type[Data]]:
+    """Every data set by name, with the class of its config."""
+    kinds = (Digits, Cifar10, Cifar100, Mnist, FashionMnist, ImageFolder)
+    return {str(kind.model_fields["name"].default): kind for kind in kinds}
+
+
 def _digits(_config: Digits, _cache: Path) -> Source:
     def read(_scratch: Path, _progress: Progress) -> Content:
         from sklearn.datasets import load_digits
@@ -176,16 +212,21 @@ def _digits(_config: Digits, _cache: Path) -> Source:
     return Source(("digits",), read)
 
 
-def _torchvision(kind: str) -> Callable[[Any, Path], Source]:
-    return lambda config, cache: downloads.source(config.name, kind, config.root, cache / "downloads")
+_TORCHVISION = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+}
+
+
+def _torchvision(config: Any, cache: Path) -> Source:
+    return downloads.source(config.name, _TORCHVISION[config.name], config.root, cache / "downloads")
 
 
 _SOURCES: dict[str, Callable[[Any, Path], Source]] = {
     "digits": _digits,
-    "cifar10": _torchvision("CIFAR10"),
-    "cifar100": _torchvision("CIFAR100"),
-    "mnist": _torchvision("MNIST"),
-    "fashion_mnist": _torchvision("FashionMNIST"),
+    **dict.fromkeys(_TORCHVISION, _torchvision),
     # The only one that resizes as it decodes: its images need not have one size before.
     "image_folder": lambda config, _cache: folders.source(config.root, config.resize),
 }
@@ -193,20 +234,48 @@ _SOURCES: dict[str, Callable[[Any, Path], Source]] = {
 
 def _source(config: Any, cache: Path) -> Source:
     source = _SOURCES[config.name](config, cache)
-    if config.resize is None or isinstance(config, ImageFolder):
-        return source
+    if config.resize is not None and not isinstance(config, ImageFolder):
+        source = _changed(source, f"resize {config.resize}", lambda *given: _resized(config.resize, *given))
+    if config.channels is not None:
+        change = {"grey": luminance, "rgb": _tripled}[config.channels]
+        source = _changed(source, f"channels {config.channels}", change)
+    return source
+
+
+def _changed(
+    source: Source, how: str, change: Callable[[NDArray[np.uint8], Progress], NDArray[np.uint8]]
+) -> Source:
+    """A source whose images are changed once they are decoded."""
 
     def read(scratch: Path, progress: Progress) -> Content:
         whole = source.read(scratch, progress)
-        train, test = (
-            _resized(part, config.resize, progress) for part in (whole.train_images, whole.test_images)
-        )
-        return Content(train, whole.train_labels, test, whole.test_labels, whole.classes)
+        train, test = (change(images, progress) for images in (whole.train_images, whole.test_images))
+        return replace(whole, train_images=train, test_images=test)
 
-    return Source((*source.key, f"resize {config.resize}"), read)
+    return Source((*source.key, how), read)
 
 
-def _resized(images: NDArray[np.uint8], side: int, progress: Progress) -> NDArray[np.uint8]:
+def luminance(images: NDArray[np.uint8], progress: Progress) -> NDArray[np.uint8]:
+    """(N, 3, H, W) uint8 → (N, 1, H, W); grey images stay what they are.
+
+    In whole numbers, rounded as PIL's `convert("L")` does: the same picture whichever of them made it grey.
+    """
+    if images.shape[1] == 1:
+        return images
+    grey = np.empty((len(images), 1, *images.shape[2:]), dtype=np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        red, green, blue = images[start : start + _CHUNK].astype(np.uint32).transpose(1, 0, 2, 3)
+        grey[start : start + _CHUNK, 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        progress("making images grey", start, len(images))
+    return grey
+
+
+def _tripled(images: NDArray[np.uint8], _progress: Progress) -> NDArray[np.uint8]:
+    """(N, 1 or 3, H, W) uint8 → (N, 3, H, W), a view."""
+    return np.broadcast_to(images, (len(images), 3, *images.shape[2:]))
+
+
+def _resized(side: int, images: NDArray[np.uint8], progress: Progress) -> NDArray[np.uint8]:
     """(N, C, H, W) uint8 → (N, C, side, side), as an image folder's are."""
     from PIL import Image
 

@@ -21,6 +21,14 @@ from ablate.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+UNPACKED = {
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
+    "MNIST": "MNIST/raw",
+    "FashionMNIST": "FashionMNIST/raw",
+}
+"""Where each of torchvision's classes keeps its files under a root: asking torchvision itself takes seconds."""
+
 _PIECE = 1 << 16
 _TIMEOUT_SECONDS = 30.0
 

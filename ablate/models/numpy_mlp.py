@@ -142,6 +142,18 @@ def backward_propagate_error(network: Network, activations: list[Array], targets
     return gradients[::-1]
 
 
+def clip_gradients(gradients: Network, most: float) -> None:
+    """Shrink the gradients in place so that all of them together are no longer than `most`, as torch's
+    `clip_grad_norm_` does.
+    """
+    slopes = arrays(gradients)
+    norm = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
+    share = most / (norm + 1e-6)
+    if share < 1:
+        for slope in slopes:
+            slope *= share  # noqa: PLW2901 — in place
+
+
 @dataclass
 class Momentum:
     """Rule of update: stochastic gradient descent, as `torch.optim.SGD` does it. velocity: None before the first step."""
@@ -211,14 +223,21 @@ def _adapt(values: list[Array], slopes: list[Array], rule: Adaptive, lr: float) 
 
 
 def train(
-    network: Network, images: Array, targets: Array, rule: Momentum | Adaptive, lr: float
+    network: Network,
+    images: Array,
+    targets: Array,
+    rule: Momentum | Adaptive,
+    lr: float,
+    max_grad_norm: float | None = None,
 ) -> tuple[Array, Array]:
     """One step on a batch: forward, backward, update → the losses (n,) and outputs (n, classes) before it.
 
-    images: (n, pixels). targets: (n, classes), each row the chances of the classes.
+    images: (n, pixels). targets: (n, classes), each row the chances of the classes. max_grad_norm: longest gradient.
     """
     activations = forward_propagation(network, images)
     gradients = backward_propagate_error(network, activations, targets)
+    if max_grad_norm is not None:
+        clip_gradients(gradients, max_grad_norm)
     update_weights(network, gradients, rule, lr)
     return cross_entropy(activations[-1], targets), activations[-1]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +27,11 @@ from ablate.report.contents import (
     Response,
     Row,
 )
-from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, fade, mark
+from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, VERMILLION, fade, mark
 from ablate.report.scales import reach
+
+if TYPE_CHECKING:
+    from ablate.analysis.rates import RangeTest
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 OVERLAID = 3
@@ -336,6 +339,73 @@ def per_class(found: Confusion) -> Figure:
         unit="points",
         row_height=30,
     )
+
+
+def range_test(found: RangeTest) -> Figure:
+    """Loss against rate: a thin line for each seed, the smoothed median on top, the suggestion and its neighbours marked."""
+    hover = "rate %{x:.2g}, loss %{y:.3f}<extra></extra>"
+    traces: list[Any] = [
+        _scatter(
+            x=found.rates[: len(curve)],
+            y=curve,
+            mode="lines",
+            line={"color": fade(MUTED, 0.45), "width": 1},
+            name="a seed",
+            legendgroup="seeds",
+            showlegend=i == 0,
+            hovertemplate=hover,
+        )
+        for i, curve in enumerate(found.losses)
+    ]
+    traces.append(
+        _scatter(
+            x=found.rates[: len(found.smooth)],
+            y=found.smooth,
+            mode="lines",
+            line={"color": BLUE, "width": 2.5},
+            name="median of the seeds, smoothed",
+            hovertemplate=hover,
+        )
+    )
+    layout = _layout(460)
+    _axis(layout, "xaxis", "learning rate", type="log", exponentformat="power", dtick=1)
+    # What diverges leaves the picture; where the loss falls is what is to be seen.
+    fall = max(found.start - found.lowest, 0.05 * abs(found.start), 1e-9)
+    _axis(
+        layout,
+        "yaxis",
+        "loss of the batch, before the step",
+        range=[min(found.lowest, *map(min, found.losses)) - 0.1 * fall, found.start + 0.6 * fall],
+    )
+    marks = [(rate, FAINT, "dot", 1.0) for rate in found.levels]
+    if found.suggestion is not None:
+        marks.append((found.suggestion, VERMILLION, "solid", 2.0))
+        layout["annotations"] = [
+            {
+                "x": math.log10(found.suggestion),
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "text": f"suggested: {found.suggestion:g}",
+                "showarrow": False,
+                "font": {"color": VERMILLION},
+            }
+        ]
+        layout["legend"] |= {"y": 1.08}
+        layout["margin"]["t"] = 60
+    layout["shapes"] = [
+        {
+            "type": "line",
+            "x0": rate,
+            "x1": rate,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": colour, "width": width, "dash": dash},
+        }
+        for rate, colour, dash, width in marks
+    ]
+    return _figure(traces, layout)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

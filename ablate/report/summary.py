@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from datetime import UTC, datetime
+
 from ablate.report import findings, images, methods, runs, sections
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
@@ -51,8 +54,17 @@ def summarise(material: Material) -> Summary:
         ),
         methods=methods.methods(reading),
         looks=methods.looks(reading),
-        environment=tuple((name, str(value)) for name, value in material.environment.items() if value),
+        environment=tuple((name, _said(name, value)) for name, value in material.environment.items() if value),
         reproduce=methods.reproduce(reading),
         text=str(reading.record.get("text") or ""),
         tracking=material.tracking,
     )
+
+
+def _said(name: str, value: str) -> str:
+    """A part of the environment as it is shown: a time as a date."""
+    if name != "recorded":
+        return str(value)
+    with contextlib.suppress(ValueError, OverflowError):
+        return f"{datetime.fromtimestamp(float(value), UTC):%Y-%m-%d %H:%M} UTC"
+    return str(value)

@@ -28,6 +28,7 @@ MOST_SEEDS = 1000
 """Report seeds are 0–999."""
 
 RETRIES = 1
+TRIED_AGAIN = frozenset({"error", "memory", "crash"})
 TICK = 0.25
 
 Ending = Literal["complete", "budget", "interrupted"]
@@ -37,13 +38,15 @@ Ending = Literal["complete", "budget", "interrupted"]
 class Options:
     """budget: seconds after which nothing new is started. timeout: seconds a run may take. threads: of a run on a CPU.
 
-    accept_code: reuse runs of older training code, labelled as such. stop: whether someone wants the study to end; asked
+    checkpoint_every: seconds after which a run under way is saved; None: as training has it. accept_code: reuse runs of older training code, labelled as
+    such. stop: whether someone wants the study to end; asked
     between events, so that it never ends in the middle of recording one.
     """
 
     budget: float | None = None
     timeout: float | None = None
     threads: int = 1
+    checkpoint_every: float | None = None
     accept_code: bool = False
     stop: Callable[[], bool] = lambda: False
 
@@ -108,6 +111,7 @@ class Coordinator:
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
         self._claims = claims
+        self._checkpoints = store.root / "checkpoints"
         # Runs of this process that ended, until the store has them: then another study finds them there.
         self._ended: deque[tuple[int, str]] = deque()
         self._spent = False
@@ -336,6 +340,8 @@ class Coordinator:
         waiting = deque((run, 0) for run in runs)
         # Runs that another study on this machine is at.
         elsewhere: list[Run] = []
+        # Runs that found too little memory, and are tried again while nothing else runs.
+        alone: set[str] = set()
         free = list(self._executor.slots)
         at: dict[str, tuple[Run, Slot, int, float]] = {}
         seqs: dict[str, int] = {}
@@ -348,6 +354,8 @@ class Coordinator:
                 self._give_back()
                 elsewhere = [run for run in elsewhere if not self._claimed(run, waiting)]
                 while waiting and free and not self._out_of_budget(waiting[0][0], rounds):
+                    if at and (waiting[0][0].key in alone or not alone.isdisjoint(at)):
+                        break
                     run, failures = waiting.popleft()
                     if not failures and not self._claims.take(run.key):
                         if not elsewhere:
@@ -383,10 +391,12 @@ class Coordinator:
                         del at[run.key]
                         free.append(slot)
                     self._note(event, run, points[run.key], tags[run.key])
-                    if not is_last(event):
+                    if not isinstance(event, Finished | Failed):
                         continue
                     rounds.took(time.monotonic() - since)
-                    if isinstance(event, Failed) and event.kind in ("error", "crash") and failures < RETRIES:
+                    if isinstance(event, Failed) and event.kind in TRIED_AGAIN and failures < RETRIES:
+                        if event.kind == "memory":
+                            alone.add(run.key)
                         waiting.appendleft((run, failures + 1))
                     else:
                         self._settle(event, run, points[run.key], tags[run.key])
@@ -423,7 +433,9 @@ class Coordinator:
             self._claims.give_back(self._ended.popleft()[1])
 
     def _heed(self) -> None:
-        """End the study where someone asked for it."""
+        """End the study where someone asked for it, or where nothing can be recorded."""
+        if self._tracker.broken is not None:
+            raise self._tracker.broken
         if self._options.stop():
             raise KeyboardInterrupt
 
@@ -435,7 +447,10 @@ class Coordinator:
             "train": self._plan.study.train,
             "device": slot.device,
             "threads": self._options.threads,
+            "checkpoints": str(self._checkpoints),
         }
+        if self._options.checkpoint_every is not None:
+            payload["checkpoint_every"] = self._options.checkpoint_every
         return Task(run.key, attempt, payload)
 
     def _note(
@@ -465,7 +480,11 @@ class Coordinator:
                 self._ledger.tell(event, float("nan"))
 
     def _settle(
-        self, event: Event, run: Run, points: Mapping[str, list[tuple[int, float]]], tags: Mapping[str, str]
+        self,
+        event: Finished | Failed,
+        run: Run,
+        points: Mapping[str, list[tuple[int, float]]],
+        tags: Mapping[str, str],
     ) -> None:
         """The run has had its last attempt: it counts."""
         if isinstance(event, Finished) and self._plan.study.metric not in points:

@@ -36,14 +36,7 @@ class Queue:
         logging.getLogger("optuna").propagate = False
         self._plan = plan
         self._optuna = optuna
-        if storage is None:
-            from optuna.storages.journal import JournalFileBackend
-
-            journal = folder / "optuna.journal"
-            backend = JournalFileBackend(str(journal), cast("Any", _Lock(journal)))
-            opened: Any = optuna.storages.JournalStorage(backend)
-        else:
-            opened = storage
+        opened = _journal(folder) if storage is None else storage
         with warnings.catch_warnings(), _opening(storage):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # A stored categorical can never gain a level, so another set of factors is another Optuna study.
@@ -198,3 +191,31 @@ def _as(distribution: Any, level: Any) -> Any:
     if hasattr(distribution, "choices"):
         return str(value)
     return float(value) if type(distribution).__name__ == "FloatDistribution" else value
+
+
+def _journal(folder: Path) -> Any:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    file = folder / "optuna.journal"
+    return optuna.storages.JournalStorage(JournalFileBackend(str(file), cast("Any", _Lock(file))))
+
+
+def try_storage(storage: str | None, folder: Path) -> str:
+    """Write a trial into a storage and take it out again. storage: a URL, or None for a journal in `folder`.
+
+    What was done, in words. Raises StoreError where it cannot be opened, OSError where a journal cannot be written.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    opened = _journal(folder) if storage is None else storage
+    with warnings.catch_warnings(), _opening(storage):
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        study = optuna.create_study(
+            study_name=f"ablate-doctor-{os.getpid()}", storage=opened, sampler=sampler
+        )
+        study.tell(study.ask(), 0.0)
+        optuna.delete_study(study_name=study.study_name, storage=opened)
+    return "a trial was written and taken out again"

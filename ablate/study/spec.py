@@ -12,7 +12,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -27,6 +27,7 @@ MOST_ARMS = 5_000
 METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 DESIGNS = ("one-at-a-time", "leave-one-out", "factorial")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+C = TypeVar("C", bound=Config)
 _KEYS = (
     "study",
     "question",
@@ -357,6 +358,11 @@ def _baseline(document: _Document, train: str | None, sets: Iterable[str]) -> Co
         config = FreeConfig.parse(train, tree, place=place)
     else:
         config = RunConfig.parse(tree, place=place)
+    return override(config, sets)
+
+
+def override(config: C, sets: Iterable[str]) -> C:
+    """A config with `path=value` texts applied, as `--set` takes them. Raises StudyError."""
     changes: dict[str, Any] = {}
     for text in sets:
         path, equals, value = text.partition("=")

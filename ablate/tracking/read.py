@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,6 +236,15 @@ def chosen(store: Store, plan: Mapping[str, Any]) -> dict[str, Recorded]:
     return found
 
 
+def outcomes(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+    """How many replicates of a recorded plan ended in which way, counted as in `frames`."""
+    return Counter(_outcome(run.tags, done=run.done) for run in chosen(store, plan).values())
+
+
+def _outcome(tags: Mapping[str, str], *, done: bool) -> str:
+    return tags.get("ablate.outcome", "failed") if done else "failed"
+
+
 def frames(
     store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -333,7 +343,7 @@ def replicate(
     images: int | None = None,
 ) -> dict[str, Any]:
     """One row of the replicates frame, from what was recorded of a run. images: that it trained on, where that was looked up."""
-    outcome = tags.get("ablate.outcome", "failed") if done else "failed"
+    outcome = _outcome(tags, done=done)
     epoch = int(tags.get("ablate.epoch", 0))
     epochs = max(
         (step for metric in points if not metric.startswith(FINAL_METRICS) for step, _ in points[metric]),

@@ -42,13 +42,15 @@ Record = dict[str, Any]
 class Tracker:
     """Takes operations from the coordinator, at once; delivers them to MLflow in a thread.
 
-    problem: what keeps it from delivering, for the display; None while all is well.
+    problem: what keeps it from delivering, for the display; None while all is well. broken: why it never will, because the
+    store cannot be opened; what was put stays spooled.
     """
 
     def __init__(self, store: Store, experiment: str) -> None:
         self._store = store
         self._experiment = experiment
         self.problem: str | None = None
+        self.broken: StoreError | None = None
         self._path = store.folder("spool") / f"{int(time.time() * 1000):013d}-{uuid.uuid4().hex[:8]}.jsonl"
         self._file = self._path.open("ab")
         # The lock says that the owner lives: whoever finds a spool unlocked may deliver it.
@@ -124,11 +126,13 @@ class Tracker:
 
     def close(self, timeout: float = 30.0) -> bool:
         """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Whether all was delivered."""
+        if self._file.closed:
+            return self._delivered == self._spooled
         self._inbox.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._give_up.set()
-            self._thread.join(5)
+            self._thread.join(1)
         done = self._delivered == self._spooled
         if done:
             _discard(self._path)
@@ -171,19 +175,24 @@ class Tracker:
                     with contextlib.suppress(Exception):
                         delivery.renew()
                 continue
-            if record is None:
+            if record is None or self._give_up.is_set():
                 return
             again = False
             for wait in _forever(RETRY_AFTER):
                 try:
                     if delivery is None:
-                        delivery = _Delivery(self._store)
+                        delivery = _reached(self._store)
                     delivery.deliver(record, again=again)
                     break
                 except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
-                    self.problem = (
-                        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                    )
+                    self.problem = _said(error)
+                    if (
+                        delivery is None
+                        and isinstance(error, StoreError)
+                        and self._store.database is not None
+                    ):
+                        self.broken = error
+                        return
                     again = True
                     if self._give_up.wait(wait):
                         return
@@ -220,7 +229,8 @@ def recover(store: Store) -> int:
             if len(records) > delivered:
                 delivery = delivery or _reached(store)
                 for record in records[delivered:]:
-                    delivery.deliver(record, again=True)
+                    with _answering(store):
+                        delivery.deliver(record, again=True)
                     delivered += 1
                     _mark(path, delivered)
             _discard(path)
@@ -231,8 +241,19 @@ def recover(store: Store) -> int:
     if orphans:
         delivery = delivery or _reached(store)
         for run in orphans:
-            delivery.reap(run)
+            with _answering(store):
+                delivery.reap(run)
     return len(orphans)
+
+
+@contextlib.contextmanager
+def _answering(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from writing
+        raise StoreError(f"cannot be written ({_said(error)})", place=store.uri) from None
 
 
 def _reached(store: Store) -> _Delivery:
@@ -241,7 +262,21 @@ def _reached(store: Store) -> _Delivery:
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
-        raise StoreError(f"cannot be opened: {str(error).splitlines()[0]}", place=store.uri) from None
+        said = _said(error)
+        if "database schema" in said:
+            raise StoreError(
+                "the database was made by another version of MLflow",
+                place=store.uri,
+                hint=f"`mlflow db upgrade {store.uri}` brings an older one up to date (keep a copy); a newer one needs a "
+                "newer MLflow",
+            ) from None
+        raise StoreError(f"cannot be opened ({said})", place=store.uri) from None
+
+
+def _said(error: Exception) -> str:
+    """What an exception of MLflow's says, in a line."""
+    text = str(getattr(error, "orig", error))
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
 
 
 def create(store: Store) -> None:
@@ -255,8 +290,18 @@ def create(store: Store) -> None:
             return
         # Built aside and renamed, so that a killed process leaves no half-made database.
         building = store.database.with_suffix(f".{os.getpid()}.tmp")
-        client(f"{stores.SCHEME}{building}")
-        building.rename(store.database)
+        for left in store.database.parent.glob(f"{store.database.stem}.*.tmp*"):
+            left.unlink()
+        try:
+            client(f"{stores.SCHEME}{building}")
+            building.rename(store.database)
+        except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from making it
+            building.unlink(missing_ok=True)
+            raise StoreError(
+                f"the database cannot be made ({_said(error)})",
+                place=str(store.database),
+                hint="is there space, and may you write there?",
+            ) from None
 
 
 class _Delivery:
@@ -568,9 +613,9 @@ def client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     from mlflow import MlflowClient
 
-    # MLflow announces its migrations as a server would; here they are a detail.
+    # MLflow announces its migrations as a server would, and logs every error that it raises; here one line says it.
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ablate import config as configs
 from ablate.models import numpy_mlp, table
-from ablate.models.numpy_mlp import Adaptive, Array, Momentum, NumpyMlp
+from ablate.models.numpy_mlp import Adaptive, Momentum, NumpyMlp
 
 
 class NumpyLearner:
@@ -24,39 +25,59 @@ class NumpyLearner:
         shape: tuple[int, int, int],
         classes: int,
         seed: int,
+        training: configs.TrainingConfig | None = None,
     ) -> None:
-        """seed: of the initial weights."""
+        """seed: of the initial weights. training: for what it says of the loss and the gradients; None: nothing."""
         # NumPy's matrix products take every core unless told; torch has been told already.
         threadpoolctl.threadpool_limits(torch.get_num_threads(), user_api="blas")
         sizes = model.sizes(shape, classes)
         self.summary = table.perceptron(sizes)
         self.network = numpy_mlp.initialize_network(sizes, model.initialisation, np.random.default_rng(seed))
         self._rule = rule(optimizer)
+        self._training = training or configs.TrainingConfig()
         self._one_hot = np.eye(classes, dtype=np.float32)
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        truth = labels.numpy()
+    def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        given = targets.numpy()
+        true = given if given.ndim == 2 else self._one_hot[given]
+        smoothing = self._training.label_smoothing
+        smooth = true * (1 - smoothing) + smoothing / true.shape[1] if smoothing else true
         # A diverging network overflows; the loop sees that in its loss.
         with np.errstate(all="ignore"):
             losses, outputs = numpy_mlp.train(
-                self.network, _rows(images), self._one_hot[truth], self._rule, lr
+                self.network, _rows(images), smooth, self._rule, lr, self._training.max_grad_norm
             )
-        hits = np.count_nonzero(outputs.argmax(axis=1) == truth)
+            if smoothing:
+                losses = numpy_mlp.cross_entropy(outputs, true)
+        hits = true[np.arange(len(true)), outputs.argmax(axis=1)].sum(dtype=np.float64)
         return torch.tensor(float(losses.sum(dtype=np.float64)), dtype=torch.float64), torch.tensor(hits)
 
     def logits(self, images: Tensor) -> Tensor:
         with np.errstate(all="ignore"):
             return torch.from_numpy(numpy_mlp.forward_propagation(self.network, _rows(images))[-1])
 
-    def weights(self) -> list[Array]:
-        return [array.copy() for array in numpy_mlp.arrays(self.network)]
+    def weights(self) -> list[Tensor]:
+        return [torch.from_numpy(array.copy()) for array in numpy_mlp.arrays(self.network)]
 
-    def restore(self, weights: list[Array]) -> None:
+    def restore(self, weights: list[Tensor]) -> None:
         for mine, given in zip(numpy_mlp.arrays(self.network), weights, strict=True):
-            np.copyto(mine, given)
+            np.copyto(mine, given.numpy())
 
     def digest(self) -> str:
         return numpy_mlp.digest(self.network)
+
+    def state(self) -> dict[str, Any]:
+        remembered = {
+            name: [torch.from_numpy(array) for array in value] if isinstance(value, list) else value
+            for name, value in vars(self._rule).items()
+        }
+        weights = [torch.from_numpy(array) for array in numpy_mlp.arrays(self.network)]
+        return {"weights": weights, "rule": remembered}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.restore(state["weights"])
+        for name, value in state["rule"].items():
+            setattr(self._rule, name, [t.numpy() for t in value] if isinstance(value, list) else value)
 
 
 def rule(config: configs.Sgd | configs.Adam | configs.AdamW) -> Momentum | Adaptive:

@@ -51,7 +51,8 @@ def run_seconds(
 ) -> dict[str, Any]:
     """Measure what a run of `config` takes on a device: its start, and a few epochs of as much of its own data as it takes.
 
-    images: of the whole run, (train, validation, test). clock: what seconds are read from. Returns `seconds` of the run, `parameters`, and `flops`, those of
+    images: of the whole run, (train, validation, test). clock: what seconds are read from. All epochs are counted: how many
+    early stopping saves is known only afterwards. Returns `seconds` of the run, `parameters`, and `flops`, those of
     one image's forward pass. Raises TrainingError where it fails.
     """
     _start(config, device, threads, clock)  # what is imported and compiled at the first run of a process
@@ -81,7 +82,7 @@ def _start(config: RunConfig, device: str, threads: int, clock: Clock) -> tuple[
 
 def _epoch(config: RunConfig, subset: int, whole: int, device: str, threads: int, clock: Clock) -> float:
     """Seconds of an epoch of a subset of the run's own images."""
-    given = {"training.epochs": EPOCHS, "training.checkpoint": "last"}
+    given = {"training.epochs": EPOCHS, "training.checkpoint": "last", "training.patience": None}
     small = config.override(given if subset == whole else given | {"data.subset": subset})
     marks: list[float] = []
     with contextlib.closing(_events(small, device, threads, clock)) as events:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-Source = Literal["weights", "order", "augmentation", "dropout", "split"]
+Source = Literal["weights", "order", "augmentation", "colour", "cutout", "mixup", "dropout", "split"]
 FIXED_SPLIT = "split of every replicate"
 
 

@@ -19,3 +19,10 @@ def probe(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     from ablate.training import probe
 
     return (yield from probe.measure(bundle))
+
+
+def range_test(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
+    """As `ablate.training.range_test.run`, imported where it runs."""
+    from ablate.training import range_test
+
+    return (yield from range_test.run(bundle))

@@ -17,8 +17,9 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -34,9 +35,9 @@ from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Ta
 from ablate.models import layers as own_layers
 from ablate.models import table
 from ablate.models.numpy_mlp import NumpyMlp
-from ablate.training import free, metrics
+from ablate.training import checkpoint, free, losses, metrics
 from ablate.training.numpy_learner import NumpyLearner
-from ablate.training.randomness import FIXED_SPLIT, derive, generator
+from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
 
 # Larger ones are no faster on a CPU, and inception at its full width fills gigabytes with them.
 EVALUATION_BATCH = 250
@@ -68,7 +69,8 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     """Train the runs of a bundle, one after another.
 
     A task's payload: `config` (the tree of a RunConfig or FreeConfig), `seed`, `train` (None, or the user's own training
-    as `package.module:function`), `device`, `threads`. What `yield` gives back is the set of runs to break off, or None.
+    as `package.module:function`), `device`, `threads`; and, where runs are to go on after a crash, `checkpoints` (a folder) and
+    `checkpoint_every` (seconds). What `yield` gives back is the set of runs to break off, or None.
     """
     cancelled: frozenset[str] = frozenset()
     for task in bundle.tasks:
@@ -97,16 +99,24 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
         seq += 1
         return task.run, task.attempt, seq - 1, time.time()
 
+    payload = task.payload
+    folder = Path(payload["checkpoints"]) if payload.get("checkpoints") else None
     try:
-        payload = task.payload
         torch.set_num_threads(int(payload["threads"]))
         if payload["train"] is None:
             config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
-            steps = _steps(config, datasets.prepare(config.data), torch.device(payload["device"]))
+            steps = _steps(
+                config,
+                datasets.prepare(config.data),
+                torch.device(payload["device"]),
+                folder and checkpoint.place(folder, task.run),
+                payload.get("checkpoint_every", checkpoint.EVERY),
+            )
         else:
             steps = _free_steps(payload)
         for step in steps:
             if isinstance(step, Result):
+                _forget(folder, task)
                 yield Finished(
                     *mark(),
                     "diverged" if step.diverged else "finished",
@@ -120,15 +130,65 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
             else:
                 yield EpochEnd(*mark(), step.epoch, step.metrics)
     except AblateError as error:
+        _forget(folder, task)
         where = f"{error.place}: " if error.place else ""
         yield Failed(*mark(), "error", f"{where}{error.message}", str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
-        yield Failed(*mark(), "error", in_one_line(error), traceback.format_exc())
+        kind: Literal["error", "memory"] = "error"
+        reason, detail = in_one_line(error), traceback.format_exc()
+        if is_out_of_memory(error):
+            # The traceback holds every tensor of the step.
+            error.__traceback__ = None
+            kind, reason = "memory", _advice(task.payload)
+        _forget(folder, task)
+        yield Failed(*mark(), kind, reason, detail)
+
+
+def _forget(folder: Path | None, task: Task) -> None:
+    """What is done, or would only fail again, goes on from nowhere. What was broken off from outside keeps its checkpoint."""
+    if folder is not None:
+        checkpoint.remove(folder, task.run)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, had less memory than was asked of it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _advice(payload: Mapping[str, Any]) -> str:
+    """What to say of a run that ran out of memory, with the batch size that would fit; found by trying."""
+    if payload["train"] is not None:
+        return "out of memory"
+    config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
+    device = torch.device(payload["device"])
+    data = datasets.prepare(config.data)
+    size = asked = min(config.training.batch_size, len(data.train_labels))
+    while size:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            learner = _learner(config, data.shape, len(data.classes), device)
+            images = torch.zeros((size, *data.shape), device=device)
+            for _ in range(2):  # the second finds the optimizer's own tensors in place
+                learner.step(images, torch.zeros(size, dtype=torch.int64, device=device), 0.0)
+        except Exception as error:  # noqa: BLE001 — whatever it is, this size does not do
+            if not is_out_of_memory(error):
+                break
+            size //= 2
+            continue
+        if size == asked:
+            return (
+                f"out of memory, though a step of {asked} images fits by itself: what else runs on {device}?"
+            )
+        return f"out of memory with training.batch_size {config.training.batch_size}; {size} would fit"
+    return f"out of memory, even with a training.batch_size of 1 on {device}"
 
 
 def _free_steps(payload: Mapping[str, Any]) -> Steps:
     began = time.perf_counter()
-    losses = Trace()
+    trace = Trace()
     last: dict[str, float] = {}
     epoch = 0
     yield Progress(0, {}, machine("cpu"))
@@ -138,30 +198,29 @@ def _free_steps(payload: Mapping[str, Any]) -> Steps:
         shown = {
             name: value for name, value in last.items() if not name.startswith(("test/", "time/", "model/"))
         }
-        losses.add(*(value for name, value in sorted(shown.items()) if name != "lr"))
+        trace.add(*(value for name, value in sorted(shown.items()) if name != "lr"))
         yield Progress(epoch, shown, {})
         if any(not math.isfinite(value) for value in shown.values()):
-            yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, losses.facts())
+            yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
             return
     if epoch == 0:
         raise TrainingError("the training function yielded no metrics", place=payload["train"])
     final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
-    yield Result(
-        False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, losses.facts()
-    )
+    yield Result(False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
 
 
 class Trace:
     """Digest of full-precision values: what two runs share only if they were the same run."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        # A chain of digests rather than one that is fed: 32 bytes are all there is to keep.
+        self.link = b""
 
     def add(self, *values: float) -> None:
-        self._hash.update(struct.pack(f"<{len(values)}d", *values))
+        self.link = hashlib.sha256(self.link + struct.pack(f"<{len(values)}d", *values)).digest()
 
     def facts(self) -> dict[str, str]:
-        return {"trace": self._hash.hexdigest()[:16]}
+        return {"trace": self.link.hex()[:16]}
 
 
 def machine(device: torch.device | str) -> dict[str, Any]:
@@ -184,10 +243,116 @@ def machine(device: torch.device | str) -> dict[str, Any]:
 # --- one run ------------------------------------------------------------------------------------------------------
 
 
-def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class Kept:
+    """The epoch that counts by the checkpoint rule. weights: None while they are still the learner's own."""
+
+    epoch: int
+    seen: Evaluation
+    weights: Any
+
+
+@dataclass
+class Pass:
+    """An epoch under way. order: (n,) int64, the images in their order. batches: how many are done. loss, hits: sums of them,
+    on the device.
+    """
+
+    order: Tensor
+    loss: Tensor
+    hits: Tensor
+    batches: int = 0
+
+
+@dataclass
+class State:
+    """All that a run carries from step to step, beside what its learner holds.
+
+    streams: by source. epoch, step: how many are done. lowest, stalled: of early stopping, the val/loss that others are held
+    against, and how many epochs in a row were not lower. under_way: None between two epochs. history: the metrics of every
+    epoch that is done.
+    """
+
+    streams: Mapping[str, torch.Generator]
+    trace: Trace
+    epoch: int = 0
+    step: int = 0
+    kept: Kept | None = None
+    lowest: float = math.inf
+    stalled: int = 0
+    under_way: Pass | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def end_epoch(self, seen: Evaluation, learner: Learner, recipe: configs.TrainingConfig) -> None:
+        """Count an epoch that ended with `seen` on the validation split."""
+        self.epoch += 1
+        if recipe.checkpoint == "last":
+            self.kept = Kept(self.epoch, seen, None)
+        elif self.kept is None or seen.loss < self.kept.seen.loss:
+            self.kept = Kept(self.epoch, seen, learner.weights())
+        if seen.loss < self.lowest - recipe.min_delta:
+            self.lowest, self.stalled = seen.loss, 0
+        else:
+            self.stalled += 1
+
+    def save(self) -> dict[str, Any]:
+        """As tensors and plain values, for `load`."""
+        kept = self.kept and (self.kept.epoch, self.kept.seen.plain(), self.kept.weights)
+        under_way = self.under_way and vars(self.under_way)
+        plain = {name: getattr(self, name) for name in ("epoch", "step", "lowest", "stalled", "history")}
+        streams = {source: stream.get_state() for source, stream in self.streams.items()}
+        return plain | {
+            "streams": streams,
+            "trace": self.trace.link.hex(),
+            "kept": kept,
+            "under_way": under_way,
+        }
+
+    def load(self, saved: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from what `save` gave."""
+        for name in ("epoch", "step", "lowest", "stalled", "history"):
+            setattr(self, name, saved[name])
+        for source, stream in self.streams.items():
+            stream.set_state(saved["streams"][source].cpu())
+        self.trace.link = bytes.fromhex(saved["trace"])
+        if saved["kept"] is not None:
+            epoch, seen, weights = saved["kept"]
+            self.kept = Kept(epoch, Evaluation.of(seen), weights)
+        if (under_way := saved["under_way"]) is not None:
+            sums = {name: under_way[name].to(device) for name in ("loss", "hits")}
+            self.under_way = Pass(under_way["order"].cpu(), batches=under_way["batches"], **sums)
+
+    def is_stopped_early(self, recipe: configs.TrainingConfig) -> bool:
+        return self.epoch < recipe.epochs and recipe.patience is not None and self.stalled >= recipe.patience
+
+
+def streams(seed: int, device: torch.device) -> dict[str, torch.Generator]:
+    """What the loop draws from, each at its beginning: order and mixing on the CPU, pixels where they are."""
+    places: dict[Source, torch.device | str] = {
+        "order": "cpu",
+        "mixup": "cpu",
+        "augmentation": device,
+        "colour": device,
+        "cutout": device,
+    }
+    return {source: generator(seed, source, place) for source, place in places.items()}
+
+
+def _steps(
+    config: RunConfig,
+    data: Dataset,
+    device: torch.device,
+    kept_at: Path | None = None,
+    every: float = checkpoint.EVERY,
+) -> Steps:
+    """kept_at: the file of the run's checkpoint, from which it goes on where there is one; None: it has none."""
     if isinstance(config.model, NumpyMlp):
         device = torch.device("cpu")
+    # The same bits come of the same arithmetic only.
+    same = {name: machine(device)[name] for name in ("device", "torch")} | {
+        "threads": torch.get_num_threads()
+    }
+    keeper = checkpoint.Keeper(kept_at, every, same)
     seed, recipe = config.seed, config.training
     split_seed = derive(seed, "split") if config.data.split == "per-seed" else derive(0, FIXED_SPLIT)
     train_index, val_index = datasets.split(data.train_labels, config.data, split_seed)
@@ -199,59 +364,49 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
     training = Pixels(data.train_images, data.train_labels, train_index, mean, std, device)
     validation = Pixels(data.train_images, data.train_labels, val_index, mean, std, device)
 
-    learner = _learner(config, data.shape, len(data.classes), device)
+    classes = len(data.classes)
+    learner = _learner(config, data.shape, classes, device)
     made = learner.summary
-    order = generator(seed, "order")
-    draws = generator(seed, "augmentation", device)
     per_epoch = math.ceil(len(training) / recipe.batch_size)
+    # Of all epochs, those included that early stopping may save: nobody knows beforehand which.
     lr_at = schedule(config.schedule, config.optimizer.lr, recipe.epochs * per_epoch)
-    yield Progress(0, {}, machine(device) | {"parameters": made.parameters, "flops": made.flops})
-
-    losses, best, step = Trace(), (math.inf, 0), 0
-    validated = None
-    kept: Any = None
-    for epoch in range(1, recipe.epochs + 1):
-        lr = 0.0
-        loss_sum = torch.zeros((), device=device, dtype=torch.float64)
-        hits = torch.zeros((), device=device, dtype=torch.int64)
-        for index in torch.split(torch.randperm(len(training), generator=order), recipe.batch_size):
-            images, labels = training.batch(index)
-            images = training.floats(augment.augment(images, config.augment, draws))
-            lr = lr_at(step)
-            batch_loss, batch_hits = learner.step(images, labels, lr)
-            step += 1
-            # Sums stay on the device: reading a value here would make a GPU wait at every step.
-            loss_sum += batch_loss
-            hits += batch_hits
-        seen = evaluate(learner.logits, validation)
-        values = {
-            "train/loss": float(loss_sum) / len(training),
-            "train/accuracy": float(hits) / len(training),
-            "val/loss": seen.loss,
-            "val/accuracy": seen.accuracy,
-            "lr": lr,
-        }
-        losses.add(values["train/loss"], values["val/loss"])
+    state = State(streams(seed, device), Trace())
+    facts: dict[str, Any] = {"parameters": made.parameters, "flops": made.flops}
+    if (saved := keeper.load()) is not None:
+        learner.load(saved["learner"])
+        state.load(saved["loop"], device)
+        facts["resumed"] = f"in epoch {state.epoch + 1}"
+    yield Progress(0, {}, machine(device) | facts)
+    # To whoever listens this is an attempt like any other, with all of its epochs.
+    for epoch, values in enumerate(state.history, 1):
         yield Progress(epoch, values, {})
-        if not (math.isfinite(values["train/loss"]) and math.isfinite(values["val/loss"])):
-            yield Result(
-                True,
-                epoch,
-                _costs(began, made),
-                {},
-                losses.facts() | {"reason": f"loss not finite in epoch {epoch}"},
-            )
-            return
-        if recipe.checkpoint == "best" and seen.loss < best[0]:
-            best, kept, validated = (seen.loss, epoch), learner.weights(), seen
-        elif recipe.checkpoint == "last":
-            best, validated = (seen.loss, epoch), seen
-    if kept is not None:
-        learner.restore(kept)
 
-    every = np.arange(len(data.test_labels))
-    assert validated is not None
-    tested = evaluate(learner.logits, Pixels(data.test_images, data.test_labels, every, mean, std, device))
+    def all_of_it() -> dict[str, Any]:
+        return {"learner": learner.state(), "loop": state.save()}
+
+    while state.epoch < recipe.epochs and not state.is_stopped_early(recipe):
+        values = _train_epoch(
+            config, state, learner, training, classes, lr_at, lambda: keeper.offer(all_of_it)
+        )
+        seen = evaluate(learner.logits, validation)
+        lr = values.pop("lr")
+        values |= {"val/loss": seen.loss, "val/accuracy": seen.accuracy, "lr": lr}
+        state.trace.add(values["train/loss"], values["val/loss"])
+        state.history.append(values)
+        yield Progress(state.epoch + 1, values, {})
+        if not (math.isfinite(values["train/loss"]) and math.isfinite(values["val/loss"])):
+            epoch = state.epoch + 1
+            reason = {"reason": f"loss not finite in epoch {epoch}"}
+            yield Result(True, epoch, _costs(keeper, made), {}, state.trace.facts() | reason)
+            return
+        state.end_epoch(seen, learner, recipe)
+    kept = state.kept
+    assert kept is not None
+    if kept.weights is not None:
+        learner.restore(kept.weights)
+
+    whole = np.arange(len(data.test_labels))
+    tested = evaluate(learner.logits, Pixels(data.test_images, data.test_labels, whole, mean, std, device))
     scores = metrics.scores(tested.confusion)
     final = {
         "test/loss": tested.loss,
@@ -273,19 +428,63 @@ def _steps(config: RunConfig, data: Dataset, device: torch.device) -> Steps:
         "confusion_matrix.svg": metrics.confusion_svg(tested.confusion, data.classes).encode(),
         "predictions.npz": _npz(
             val_index=val_index.astype(np.int32),
-            val_truth=validated.truth,
-            val_predicted=validated.predicted,
+            val_truth=kept.seen.truth,
+            val_predicted=kept.seen.predicted,
             test_truth=tested.truth,
             test_predicted=tested.predicted,
         ),
     }
-    facts = losses.facts() | {"weights": learner.digest()}
-    yield Result(False, best[1], final | _costs(began, made), files, facts)
+    facts = state.trace.facts() | {"weights": learner.digest()}
+    if state.is_stopped_early(recipe):
+        facts["stopped"] = f"early, after epoch {state.epoch}: no lower val/loss in {state.stalled} epochs"
+    yield Result(False, kept.epoch, final | _costs(keeper, made), files, facts)
 
 
-def _costs(began: float, made: table.Summary) -> dict[str, float]:
+def _train_epoch(
+    config: RunConfig,
+    state: State,
+    learner: Learner,
+    training: Pixels,
+    classes: int,
+    lr_at: Callable[[int], float],
+    after_step: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Every training image once, in batches; what is left of them, where the epoch is under way. Takes from the streams of
+    `state` and counts its steps.
+
+    Returns the epoch's metrics on the training split, and the rate of its last step.
+    """
+    if state.under_way is None:
+        # Sums stay on the device: reading a value at every step would make a GPU wait.
+        none = torch.zeros((), device=training.device, dtype=torch.float64)
+        order = torch.randperm(len(training), generator=state.streams["order"])
+        state.under_way = Pass(order, none, none.clone())
+    now, lr = state.under_way, lr_at(max(state.step - 1, 0))
+    for index in torch.split(now.order, config.training.batch_size)[now.batches :]:
+        images, targets = training.batch(index)
+        images = training.floats(augment.augment(images, config.augment, state.streams))
+        if config.augment.mixup:
+            drawn = augment.draw_mixup(len(images), config.augment.mixup, state.streams["mixup"])
+            images = augment.mixup(images, *drawn)
+            targets = augment.mixup(losses.soft(targets, classes), *drawn)
+        lr = lr_at(state.step)
+        batch_loss, batch_hits = learner.step(images, targets, lr)
+        state.step += 1
+        now.loss += batch_loss
+        now.hits += batch_hits
+        now.batches += 1
+        after_step()
+    state.under_way = None
     return {
-        "time/train_seconds": time.perf_counter() - began,
+        "train/loss": float(now.loss) / len(training),
+        "train/accuracy": float(now.hits) / len(training),
+        "lr": lr,
+    }
+
+
+def _costs(keeper: checkpoint.Keeper, made: table.Summary) -> dict[str, float]:
+    return {
+        "time/train_seconds": keeper.seconds,
         "model/parameters": made.parameters,
         "model/flops": made.flops,
     }
@@ -351,6 +550,15 @@ class Evaluation:
     predicted: np.ndarray[Any, Any]
     confusion: np.ndarray[Any, Any]
 
+    def plain(self) -> dict[str, Any]:
+        """As tensors and plain values, for `of`."""
+        return {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in vars(self).items()}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Evaluation:
+        fields: dict[str, Any] = {n: v.numpy() if isinstance(v, Tensor) else v for n, v in plain.items()}
+        return cls(**fields)
+
 
 @torch.no_grad()
 def evaluate(logits_of: Callable[[Tensor], Tensor], pixels: Pixels) -> Evaluation:
@@ -380,10 +588,12 @@ class Learner(Protocol):
 
     summary: table.Summary
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """One update on a batch → the sum of its losses and the number of hits before it, still on the device.
 
-        images: (b, C, H, W) float, normalised. labels: (b,) int64.
+        images: (b, C, H, W) float, normalised. targets: (b,) int64 classes, or (b, classes) float chances where labels are
+        mixed. The losses are plain cross-entropy with the targets, whatever is minimised, so that they can be held against
+        val/loss. A hit counts as in `losses.hits`.
         """
         ...
 
@@ -401,10 +611,17 @@ class Learner(Protocol):
         """Digest of every weight, bit for bit."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain values, for `load`. Not a copy."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
 
 def _learner(config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device) -> Learner:
     if isinstance(config.model, NumpyMlp):
-        return NumpyLearner(config.model, config.optimizer, shape, classes, derive(config.seed, "weights"))
+        weights = derive(config.seed, "weights")
+        return NumpyLearner(config.model, config.optimizer, shape, classes, weights, config.training)
     return TorchLearner(config, shape, classes, device)
 
 
@@ -417,13 +634,15 @@ class TorchLearner:
         model = initialised(config, shape, classes)
         self.summary = table.summary(model, shape)
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        own_layers.use(self.model, generator(config.seed, "dropout", device))
+        self.dropout = generator(config.seed, "dropout", device)
+        own_layers.use(self.model, self.dropout)
         self.optimizer = make_optimizer(config.optimizer, self.model)
+        self._training = config.training
         self._amp = torch.autocast(
             device.type, torch.bfloat16, enabled=config.training.precision == "bfloat16"
         )
 
-    def step(self, images: Tensor, labels: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+    def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         if not self.model.training:
             self.model.train()
         for group in self.optimizer.param_groups:
@@ -432,14 +651,22 @@ class TorchLearner:
         with self._amp:
             output = self.model(images)
         logits, heads = output if isinstance(output, tuple) else (output, [])
-        loss = F.cross_entropy(logits.float(), labels)
+        logits = logits.float()
+        loss = losses.minimised(logits, targets, self._training)
         total = loss
         for head in heads:
-            total = total + own_layers.AUXILIARY_WEIGHT * F.cross_entropy(head.float(), labels)
+            total = total + own_layers.AUXILIARY_WEIGHT * losses.minimised(
+                head.float(), targets, self._training
+            )
         total.backward()  # type: ignore[no-untyped-call]
+        if self._training.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
         self.optimizer.step()
-        # Auxiliary losses are left out, so that training and validation loss measure the same.
-        return loss.detach() * len(labels), (logits.detach().argmax(1) == labels).sum()
+        # Auxiliary losses are left out, and so is whatever makes the loss another than cross-entropy: training and
+        # validation loss measure the same.
+        logits = logits.detach()
+        plain = loss.detach() if losses.is_plain(self._training) else F.cross_entropy(logits, targets)
+        return plain * len(targets), losses.hits(logits, targets)
 
     def logits(self, images: Tensor) -> Tensor:
         if self.model.training:
@@ -456,6 +683,18 @@ class TorchLearner:
 
     def digest(self) -> str:
         return weights_digest(self.model)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "dropout": self.dropout.get_state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.dropout.set_state(state["dropout"].cpu())
 
 
 def initialised(config: RunConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -486,22 +725,44 @@ def make_optimizer(
 
 
 def schedule(
-    config: configs.Constant | configs.Cosine | configs.OneCycle, peak: float, steps: int
+    config: configs.Constant | configs.Cosine | configs.Step | configs.OneCycle, peak: float, steps: int
 ) -> Callable[[int], float]:
-    """Step 0 … steps − 1 → learning rate. `onecycle` follows `torch.optim.lr_scheduler.OneCycleLR` step by step."""
-    if isinstance(config, configs.Constant):
-        return lambda _step: peak
-    if isinstance(config, configs.Cosine):
-        return lambda step: peak * (1 + math.cos(math.pi * step / steps)) / 2
-    top = config.warmup * steps - 1
+    """Step 0 … steps − 1 → learning rate. `onecycle` follows `torch.optim.lr_scheduler.OneCycleLR` step by step, the others
+    `LinearLR` and then `ConstantLR`, `CosineAnnealingLR` or `MultiStepLR`.
+    """
+    if isinstance(config, configs.OneCycle):
+        return _onecycle(config.warmup, peak, steps)
+    rising = min(round(config.warmup * steps), steps - 1)
+
+    def after(step: int) -> float:
+        """The rate without a warm-up."""
+        if isinstance(config, configs.Cosine):
+            return peak * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
+        if isinstance(config, configs.Step):
+            # A tenth of seventy steps is seven, also where floats make it a hair more.
+            fallen = sum(step + 1e-9 >= share * steps for share in config.milestones)
+            return peak * config.gamma**fallen
+        return peak
+
+    def rate(step: int) -> float:
+        # A cosine begins where the warm-up ends; a milestone within it counts at once.
+        return after(max(step, rising) if isinstance(config, configs.Cosine) else step) * (
+            (step + 1) / (rising + 1) if step < rising else 1.0
+        )
+
+    return rate
+
+
+def _onecycle(warmup: float, peak: float, steps: int) -> Callable[[int], float]:
+    top = warmup * steps - 1
     low, end = peak / 25, peak / 25 / 1e4
 
-    def onecycle(step: int) -> float:
+    def rate(step: int) -> float:
         if step <= top:
             return _cosine(low, peak, step / top if top > 0 else 1.0)
         return _cosine(peak, end, (step - top) / (steps - 1 - top) if steps - 1 > top else 1.0)
 
-    return onecycle
+    return rate
 
 
 def _cosine(start: float, end: float, share: float) -> float:

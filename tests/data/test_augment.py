@@ -8,9 +8,21 @@ import torchvision.transforms.v2.functional as reference
 from pydantic import ValidationError
 from torchvision.transforms import InterpolationMode
 
-from ablate.data.augment import Augment, apply, augment, draw, flip, pad_crop, rotate
+from ablate.data.augment import (
+    Augment,
+    apply,
+    augment,
+    cutout,
+    draw,
+    draw_mixup,
+    flip,
+    jitter,
+    mixup,
+    pad_crop,
+    rotate,
+)
 
-EVERYTHING = Augment(flip=True, crop=3, rotation=30.0)
+EVERYTHING = Augment(flip=True, crop=3, rotation=30.0, cutout=4)
 DTYPES = [torch.uint8, torch.float32, torch.float64, torch.bfloat16]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -95,7 +107,18 @@ def test_rotate_fills_the_corners_with_zeros():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("config", [Augment(flip=True), Augment(crop=2), Augment(rotation=5.0), EVERYTHING])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Augment(flip=True),
+        Augment(crop=2),
+        Augment(rotation=5.0),
+        Augment(brightness=0.5),
+        Augment(contrast=0.5, saturation=0.5),
+        Augment(cutout=4),
+        EVERYTHING,
+    ],
+)
 def test_shape_dtype_and_memory_format_stay_and_the_argument_is_left_alone(dtype, memory_format, config):
     x = batch(dtype=dtype, memory_format=memory_format)
     before = x.clone()
@@ -120,14 +143,22 @@ def test_all_off_is_the_batch_itself_and_draws_nothing():
 def test_augment_is_what_was_drawn_applied_in_turn():
     x = batch()
     drawn = draw(len(x), EVERYTHING, seeded())
-    expected = pad_crop(rotate(flip(x, drawn.mask), drawn.degrees), drawn.dy, drawn.dx, 3)
+    expected = cutout(
+        pad_crop(rotate(flip(x, drawn.mask), drawn.degrees), drawn.dy, drawn.dx, 3), drawn.centre, 4
+    )
     assert torch.equal(augment(x, EVERYTHING, seeded()), expected)
-    assert torch.equal(apply(x, drawn, 3), expected)
+    assert torch.equal(apply(x, drawn, 3, 4), expected)
 
 
 def test_every_image_has_its_own_draw():
     same = batch(1, height=32, width=32).expand(64, -1, -1, -1)
-    for config, least in ((Augment(flip=True), 2), (Augment(crop=4), 30), (Augment(rotation=20.0), 64)):
+    for config, least in (
+        (Augment(flip=True), 2),
+        (Augment(crop=4), 30),
+        (Augment(rotation=20.0), 64),
+        (Augment(cutout=9), 50),
+        (Augment(contrast=0.5), 30),
+    ):
         assert len({image.numpy().tobytes() for image in augment(same, config, seeded())}) >= least
 
 
@@ -140,8 +171,16 @@ def test_an_image_does_not_depend_on_its_neighbours():
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_another():
-    x = batch()
-    for config in (Augment(flip=True), Augment(crop=2), Augment(rotation=10.0), EVERYTHING):
+    x = batch(dtype=torch.uint8)
+    colour = Augment(brightness=0.3, contrast=0.2, saturation=0.1)
+    for config in (
+        Augment(flip=True),
+        Augment(crop=2),
+        Augment(rotation=10.0),
+        Augment(cutout=2),
+        colour,
+        EVERYTHING,
+    ):
         assert torch.equal(augment(x, config, seeded(1)), augment(x, config, seeded(1)))
         assert not torch.equal(augment(x, config, seeded(1)), augment(x, config, seeded(2)))
 
@@ -163,6 +202,96 @@ def test_configurations_that_differ_in_one_part_share_the_draws_of_the_others():
         one = draw(50, Augment(flip=True, crop=2), less)
         two = draw(50, Augment(flip=True, rotation=9.0), more)
         assert torch.equal(one.mask, two.mask)
+
+
+def streams():
+    return {name: seeded(i) for i, name in enumerate(("augmentation", "colour", "cutout"))}
+
+
+def test_colour_and_cutout_have_streams_of_their_own_and_shift_no_other():
+    less, more = streams(), streams()
+    everything = Augment(flip=True, crop=2, brightness=0.1, saturation=0.3, cutout=4)
+    for _ in range(3):
+        one, two = draw(50, Augment(flip=True, crop=2), less), draw(50, everything, more)
+        assert torch.equal(one.mask, two.mask)
+        assert torch.equal(one.dy, two.dy)
+    without = streams()
+    for _ in range(2):
+        draw(50, Augment(saturation=0.3), without)
+    assert torch.equal(draw(50, Augment(saturation=0.3), without).saturation, two.saturation)
+    assert torch.equal(less["cutout"].get_state(), streams()["cutout"].get_state()), (
+        "nothing on, nothing drawn"
+    )
+
+
+COLOURS = {
+    "brightness": reference.adjust_brightness,
+    "contrast": reference.adjust_contrast,
+    "saturation": reference.adjust_saturation,
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_are_adjusted_as_torchvision_does(name, channels):
+    factors = torch.linspace(0, 2, 12)
+    x = batch(channels=channels) / 255
+    expected = torch.stack([COLOURS[name](i, float(f)) for i, f in zip(x, factors, strict=True)])
+    torch.testing.assert_close(jitter(x, **{name: factors}), expected, atol=1e-5, rtol=0)
+    x = batch(channels=channels, dtype=torch.uint8)
+    expected = torch.stack([COLOURS[name](i, float(f)) for i, f in zip(x, factors, strict=True)])
+    # torchvision cuts bytes off where we round them, the grey of a pixel too.
+    assert (jitter(x, **{name: factors}).int() - expected.int()).abs().max() <= 2
+
+
+def test_a_factor_of_one_changes_no_colour_and_grey_has_no_saturation():
+    x = batch(dtype=torch.uint8)
+    one = torch.ones(len(x))
+    assert torch.equal(jitter(x, one, one, one), x)
+    grey = batch(channels=1, dtype=torch.uint8)
+    assert jitter(grey, saturation=2 * one) is grey
+    assert jitter(x) is x
+
+
+def test_cutout_zeroes_one_square_about_its_centre_and_nothing_else():
+    x = batch(3, height=10, width=12) + 1
+    # The middle; a corner, where three quarters of the square lie outside; the last pixel.
+    centre = torch.tensor([[0.5, 0.0, 0.999], [0.5, 0.0, 0.999]])
+    holes = cutout(x, centre, 4) == 0
+    assert holes.sum(dim=(1, 2, 3)).tolist() == [3 * 16, 3 * 4, 3 * 9]
+    assert holes[0, :, 3:7, 4:8].all()
+    assert holes[1, :, :2, :2].all()
+    assert holes[2, :, 7:, 9:].all()
+    assert torch.equal(cutout(x, centre, 4)[~holes], x[~holes])
+
+
+def test_mixup_keeps_a_share_of_each_image_and_takes_the_rest_from_its_partner():
+    x = batch(dtype=torch.float64)
+    labels = torch.eye(10)[torch.arange(len(x)) % 10]
+    partner, share = draw_mixup(len(x), 0.4, seeded())
+    mixed = mixup(x, partner, share)
+    for i in range(len(x)):
+        expected = share[i].double() * x[i] + (1 - share[i].double()) * x[partner[i]]
+        torch.testing.assert_close(mixed[i], expected)
+    soft = mixup(labels, partner, share)
+    torch.testing.assert_close(soft.sum(1), torch.ones(len(x)))
+    assert soft.min() >= 0
+    assert ((soft > 0).sum(1) <= 2).all()
+    one = torch.ones(len(x))
+    assert torch.equal(mixup(x, partner, one), x)
+    layout = batch(memory_format=torch.channels_last)
+    assert mixup(layout, partner, share).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 5.0])
+def test_shares_of_mixup_are_drawn_from_beta_and_partners_do_not_depend_on_it(alpha):
+    partner, share = draw_mixup(20_000, alpha, seeded())
+    assert sorted(partner.tolist()) == list(range(20_000))
+    assert torch.equal(partner, draw_mixup(20_000, 1.0, seeded())[0])
+    assert 0 <= share.min() < share.max() <= 1
+    assert share.mean() == pytest.approx(0.5, abs=0.01)
+    assert share.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.03)
+    assert torch.equal(share, draw_mixup(20_000, alpha, seeded())[1])
 
 
 def test_draws_are_uniform_over_what_the_config_allows():
@@ -197,6 +326,10 @@ def test_draws_are_uniform_over_what_the_config_allows():
         {"rotation": float("nan")},
         {"rotation": True},
         {"rotations": 3.0},
+        {"cutout": 1.5},
+        {"contrast": 1.1},
+        {"saturation": -0.1},
+        {"mixup": -1.0},
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(change):
@@ -215,7 +348,12 @@ def test_whole_degrees_are_taken_and_every_field_is_described():
 def test_a_gpu_gives_what_the_cpu_gives(generator_device):
     x = batch(height=32, width=32)
     drawn = draw(len(x), EVERYTHING, torch.Generator(device=generator_device).manual_seed(0))
-    on_gpu = apply(x.cuda(), drawn, 3)
+    on_gpu = apply(x.cuda(), drawn, 3, 4)
     assert on_gpu.is_cuda
-    on_cpu = apply(x, type(drawn)(**{name: value.cpu() for name, value in vars(drawn).items()}), 3)
+    on_cpu = apply(
+        x,
+        type(drawn)(**{name: value.cpu() for name, value in vars(drawn).items() if value is not None}),
+        3,
+        4,
+    )
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-2, rtol=0)

@@ -53,6 +53,8 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*ABLATE, "run", "killed.yaml", "--workers", "2"],
         cwd=folder,
+        # Runs are saved all the time, so that kills meet the saving and the taking up as well.
+        env=os.environ | {"ABLATE_CHECKPOINT_EVERY": "0.02"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -274,13 +274,13 @@ def test_colour_images_are_read_channel_by_channel():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_what_numpy_cannot_do_is_refused_before_anything_trains():
-    tree = {
-        "data": {"name": "digits"},
-        "model": {"name": "numpy_mlp"},
-        "training": {"precision": "bfloat16"},
-    }
-    with pytest.raises(StudyError, match="NumPy has no bfloat16"):
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [({"precision": "bfloat16"}, "NumPy has no bfloat16"), ({"loss": "focal"}, "knows no focal loss")],
+)
+def test_what_numpy_cannot_do_is_refused_before_anything_trains(training, said):
+    tree = {"data": {"name": "digits"}, "model": {"name": "numpy_mlp"}, "training": training}
+    with pytest.raises(StudyError, match=said):
         RunConfig.parse(tree)
 
 

@@ -112,7 +112,6 @@ def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(work
     report = workplace.ablate("report", "toy", "--format", "json")
     code = Path("toy.py")
     code.write_text("# a comment changes nothing\n" + code.read_text())
-    assert "9 of them done" in workplace.ablate("run", study, "--executor", "inline", "--dry-run") or True
     workplace.ablate("run", study, "--executor", "inline")
     assert len(workplace.runs()) == 9
 
@@ -261,6 +260,22 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
     )
 
 
+def test_a_second_ctrl_c_ends_the_process_at_once_and_the_next_command_puts_things_in_order(workplace):
+    study = workplace.study(seeds="4")
+    command = [*ABLATE, "run", study, "--set", "sleep=0.2", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("[1/"))
+        began = time.monotonic()
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+    assert process.returncode == -signal.SIGINT
+    assert time.monotonic() - began < 1
+    workplace.ablate("status")
+    assert not [run for run in workplace.runs() if run.info.status == "RUNNING"]
+
+
 def test_a_second_run_of_the_same_study_at_the_same_time_says_who_is_at_it(workplace):
     study = workplace.study()
     with workplace.store.lock("toy"):
@@ -330,3 +345,19 @@ def test_a_line_of_the_ledger_that_a_kill_cut_short_costs_that_line_alone(workpl
     assert journal.read_bytes().startswith(whole)
     assert b'"worker{' not in journal.read_bytes()
     assert len(ledger(workplace).get_trials()) == 10
+
+
+def test_a_run_that_finds_too_little_memory_is_tried_again_while_nothing_else_runs(workplace):
+    study = workplace.study(factors="{hungry: [true]}", seeds="2")
+    text = Path(study).read_text().replace("width: 8}", "width: 8, hungry: false}")
+    Path(study).write_text(text)
+    workplace.ablate("run", study, "--workers", "2", "--set", "sleep=0.2", code=1)
+    runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "hungry=true"]
+    assert {run.data.tags["ablate.failure"] for run in runs} == {"memory"}
+    assert sorted(run.data.tags["ablate.attempt"] for run in runs) == ["1", "1", "2", "2"]
+    for second in (run for run in runs if run.data.tags["ablate.attempt"] == "2"):
+        others = [run.info for run in workplace.runs() if run.info.run_id != second.info.run_id]
+        assert all(
+            info.end_time <= second.info.start_time or info.start_time >= second.info.end_time
+            for info in others
+        )

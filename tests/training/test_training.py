@@ -186,6 +186,19 @@ CONFIGS = {
     "adamw, best": {"optimizer.name": "adamw", "training.checkpoint": "best"},
     "per-seed split, rotation": {"data.split": "per-seed", "augment.rotation": 20},
     "bfloat16": {"training.precision": "bfloat16"},
+    "every augmentation": {"augment": {"flip": True, "crop": 1, "contrast": 0.3, "cutout": 3, "mixup": 0.4}},
+    "the rest of the recipe": {
+        "schedule": {"name": "step", "warmup": 0.2},
+        "training": {
+            "epochs": 3,
+            "batch_size": 32,
+            "loss": "focal",
+            "label_smoothing": 0.1,
+            "max_grad_norm": 0.5,
+            "checkpoint": "best",
+            "patience": 1,
+        },
+    },
     "small cnn": {"model": {"name": "small_cnn", "kernel_size": 2, "dropout": 0.1}},
 }
 

@@ -1,0 +1,76 @@
+"""What torch finds on this machine, tried out: a device that is listed may still not compute."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+BATCH, CHANNELS, SIDE = 64, 64, 32
+REPEATS = 10
+TOLERANCE = 1e-2
+"""Greatest difference from the CPU's answer, of outputs of size 1: TF32 and other summing orders stay well below."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """name: as studies call it. memory: bytes (None: the CPU's is everybody's). seconds: of one convolution forward.
+
+    problem: why it does not compute, or None.
+    """
+
+    name: str
+    kind: str
+    memory: int | None
+    seconds: float
+    problem: str | None = None
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations a second, in that convolution."""
+        return 2 * BATCH * CHANNELS * CHANNELS * 9 * SIDE * SIDE / self.seconds if self.seconds else 0.0
+
+
+def devices() -> tuple[Device, ...]:
+    """The CPU and every CUDA device, each after a convolution that was run, timed and held against the CPU's answer."""
+    found = [_tried("cpu", "CPU", None)]
+    for number in range(torch.cuda.device_count()):
+        name = f"cuda:{number}"
+        try:
+            about = torch.cuda.get_device_properties(number)
+            found.append(_tried(name, about.name, about.total_memory))
+        except Exception as error:  # noqa: BLE001 — drivers fail in any way
+            found.append(Device(name, "unknown", None, 0.0, _first_line(error)))
+    return tuple(found)
+
+
+def _tried(name: str, kind: str, memory: int | None) -> Device:
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=draws)
+    weights = torch.randn(CHANNELS, CHANNELS, 3, 3, generator=draws) / (9 * CHANNELS) ** 0.5
+    try:
+        x, w = (t.to(name).to(memory_format=torch.channels_last) for t in (images, weights))
+        # The first call chooses its algorithm; the best of some is what is left when nobody disturbs.
+        answer = F.conv2d(x, w, padding=1)
+        seconds = min(_once(x, w) for _ in range(REPEATS))
+        wrong = float((answer[:1].cpu() - F.conv2d(images[:1], weights, padding=1)).abs().max())
+    except Exception as error:  # noqa: BLE001 — drivers fail in any way
+        return Device(name, kind, memory, 0.0, _first_line(error))
+    problem = f"a convolution is wrong by {wrong:.2g}" if not wrong < TOLERANCE else None
+    return Device(name, kind, memory, seconds, problem)
+
+
+def _once(x: torch.Tensor, w: torch.Tensor) -> float:
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
+    began = time.perf_counter()
+    F.conv2d(x, w, padding=1)
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - began
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,58 @@
+"""Losses of a batch: pure functions of logits and targets.
+
+Targets are what `torch.nn.functional.cross_entropy` takes: (b,) int64 classes, or (b, classes) float chances, each row
+adding up to 1. The loss that is reported is always plain cross-entropy, whatever is minimised, so that arms which differ in
+their loss can be compared, and training with validation.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ablate.config import TrainingConfig
+
+SMALLEST = 1e-8
+"""Stands for 1 − p where p rounds to 1: below γ = 1 the slope of (1 − p)^γ is infinite at 0."""
+
+
+def minimised(logits: Tensor, targets: Tensor, training: TrainingConfig) -> Tensor:
+    """What training goes down on: the batch's mean of the loss that `training` names. logits: (b, classes) float32."""
+    if training.loss == "focal":
+        return focal(logits, targets, training.focal_gamma, training.label_smoothing)
+    return F.cross_entropy(logits, targets, label_smoothing=training.label_smoothing)
+
+
+def is_plain(training: TrainingConfig) -> bool:
+    """Whether what is minimised is plain cross-entropy."""
+    return training.loss == "cross-entropy" and training.label_smoothing == 0
+
+
+def focal(logits: Tensor, targets: Tensor, gamma: float, label_smoothing: float = 0.0) -> Tensor:
+    """Mean of −Σ t · (1 − p)^γ · log p, with t the targets and p the softmax (Lin et al. 2017, without class weights).
+
+    Of γ = 0, cross-entropy.
+    """
+    chances = soft(targets, logits.shape[1], logits.dtype)
+    if label_smoothing:
+        chances = chances * (1 - label_smoothing) + label_smoothing / logits.shape[1]
+    log_p = F.log_softmax(logits, dim=1)
+    weight = (1 - log_p.exp()).clamp_min(SMALLEST) ** gamma
+    return -(chances * weight * log_p).sum(dim=1).mean()
+
+
+def soft(targets: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(b,) classes → (b, classes) chances; what is chances already stays."""
+    return F.one_hot(targets, classes).to(dtype) if targets.dim() == 1 else targets
+
+
+def hits(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many of a batch are right: each counts by the share that its most likely class has in the target.
+
+    1 or 0 for a class; for mixed labels what is right of the mixture.
+    """
+    likeliest = logits.argmax(1)
+    if targets.dim() == 1:
+        return (likeliest == targets).sum()
+    return targets.gather(1, likeliest[:, None]).sum()

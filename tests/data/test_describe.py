@@ -1,0 +1,130 @@
+"""`ablate data`: figures as NumPy computes them, and a drawing that says what a network is given."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+import torch
+from painted_folders import paint
+
+from ablate.config import RunConfig
+from ablate.data import datasets, describe, downloads, picture
+from ablate.training import inputs
+from ablate.training.randomness import FIXED_SPLIT, derive
+from ablate.training.train import Pixels
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def pets(workplace):
+    return paint(workplace.root / "pets", train=10, test=3, size=(8, 6))
+
+
+def config(root, **data):
+    data = {"name": "image_folder", "root": str(root), "validation": 0.2} | data
+    return RunConfig.parse({"data": data, "model": {"name": "cnn"}})
+
+
+def test_the_figures_are_those_of_numpy_on_what_training_sees(pets):
+    mine = config(pets)
+    found = inputs.description(mine)
+    data = datasets.prepare(mine.data)
+    train, validation = datasets.split(data.train_labels, mine.data, derive(0, FIXED_SPLIT))
+    pixels = data.train_images[train] / 255
+    assert found.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), abs=1e-6)
+    assert found.deviation == pytest.approx(pixels.std(axis=(0, 2, 3)), abs=1e-6)
+    assert (found.train, found.validation, found.test) == (16, 4, 6)
+    assert found.counts == {"cat": (8, 2, 3), "dog": (8, 2, 3)}
+    assert found.shape == (3, 6, 8)
+    assert len(validation) == 4
+
+
+def test_normalised_values_are_those_that_training_feeds_the_network(pets):
+    data = datasets.prepare(config(pets).data)
+    index = np.arange(len(data.train_labels))
+    mean, deviation = datasets.normalization(data.train_images, index)
+    pixels = Pixels(data.train_images, data.train_labels, index, mean, deviation, torch.device("cpu"))
+    fed = pixels.floats(pixels.batch(torch.tensor([3]))[0])[0].numpy()
+    assert np.allclose(picture.normalised(data.train_images[3], mean, deviation), fed, atol=1e-5)
+
+
+def test_the_drawing_holds_every_value_of_every_channel_and_a_sheet_of_augmented_images(pets):
+    mine = config(pets)
+    drawn = ET.fromstring(inputs.drawing(mine, 3))
+    data, found = datasets.prepare(mine.data), inputs.description(mine)
+    values = picture.normalised(data.train_images[3], found.mean, found.deviation)
+    texts = [element.text for element in drawn.iter(f"{SVG}text")]
+    written = [text for text in texts if re.fullmatch(r"-?\d+\.\d\d", text)]
+    assert written == [f"{value:.2f}" for value in values.ravel()]
+    assert "image_folder, training image 3: cat" in texts
+    assert "the same under augmentation: flip, crop 1" in texts
+    assert len(list(drawn.iter(f"{SVG}image"))) == 1 + 3 + inputs.SHEET
+
+
+def test_of_a_large_image_only_a_window_is_written_and_that_is_said():
+    image = np.random.default_rng(0).integers(0, 256, (1, 100, 90), dtype=np.uint8)
+    text = picture.svg(image, image / np.float32(255), image[None], title="a < b", caption="none")
+    drawn = ET.fromstring(text)
+    texts = [element.text for element in drawn.iter(f"{SVG}text")]
+    assert sum(bool(re.fullmatch(r"-?\d+\.\d\d", t)) for t in texts) == picture.WRITTEN**2
+    assert any("the middle 40×40 pixels" in t for t in texts)
+    assert "a < b" in texts
+
+
+def test_the_command_prints_draws_and_lists(workplace, pets):
+    assert "16 training, 4 validation and 6 test images" in workplace.ablate(
+        "data", "image_folder", "--set", f"root={pets}", "--set", "data.validation=0.2"
+    )
+    found = json.loads(workplace.ablate("data", "digits", "--json"))
+    assert (found["train"], found["shape"]) == (1294, [1, 8, 8])
+    grey = json.loads(
+        workplace.ablate("data", "image_folder", "--set", f"root={pets}", "--set", "channels=grey", "--json")
+    )
+    assert len(grey["mean"]) == 1
+    workplace.ablate("data", "digits", "--show", "0", "-o", "zero.svg", "--set", "augment.rotation=20")
+    assert "under augmentation: rotation 20.0" in (workplace.root / "zero.svg").read_text()
+    listed = {row["name"]: row["presence"] for row in json.loads(workplace.ablate("data", "--json"))}
+    assert listed.keys() == describe.datasets.named().keys()
+    assert listed["digits"] == "prepared"
+    assert listed["image_folder"] is None
+
+
+def test_the_command_takes_data_and_augmentation_from_a_study(workplace):
+    (workplace.root / "s.yaml").write_text(
+        "study: s\nmargin: 0.1\nbaseline: {data: {name: digits, subset: 500}, model: {name: cnn}, augment: {crop: 2}}\n"
+        "factors: {model.width: [8]}\nseeds: 3\n"
+    )
+    assert "450 training, 50 validation" in workplace.ablate("data", "--study", "s.yaml")
+    workplace.ablate("data", "--study", "s.yaml", "--show", "1")
+    assert "under augmentation: crop 2" in (workplace.root / "data.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["digit"], "did you mean 'digits'?"),
+        (["digits", "--show", "5000"], "there is no training image 5000"),
+        (["digits", "--show", "0", "-o", "zero.jpg"], "is no .svg"),
+        (["image_folder"], "data.root: is missing"),
+        (["--show", "0"], "which data set?"),
+    ],
+)
+def test_a_mistake_is_one_message(workplace, arguments, said):
+    assert said in workplace.ablate("data", *arguments, code=2)
+
+
+def test_where_unpacked_data_lie_is_where_torchvision_looks(tmp_path):
+    import torchvision.datasets as theirs
+
+    for name in ("CIFAR10", "CIFAR100"):
+        assert downloads.UNPACKED[name] == getattr(theirs, name).base_folder
+    for name in ("MNIST", "FashionMNIST"):
+        assert downloads.UNPACKED[name] == f"{getattr(theirs, name).__name__}/raw"
+    assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded"
+    (tmp_path / "downloads" / "MNIST" / "raw").mkdir(parents=True)
+    assert datasets.presence(datasets.Mnist(), tmp_path) == "here"

@@ -1,0 +1,100 @@
+"""Disks that are full or read-only, and databases of another MLflow: one clear line, and nothing is spoiled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
+
+
+class Disk:
+    """A file system of its own, of a given size in KiB."""
+
+    def __init__(self, place, size: int) -> None:
+        self.place = place
+        self._mount("-t", "tmpfs", "-o", f"size={size}k", "tmpfs")
+
+    def _mount(self, *arguments: str) -> None:
+        done = subprocess.run(["mount", *arguments, str(self.place)], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("mounting a small disk needs root")
+
+    def change(self, options: str) -> None:
+        self._mount("-o", f"remount,{options}")
+
+
+@pytest.fixture
+def disk(workplace, monkeypatch):
+    """A disk that takes an empty store and little more, as the working folder."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    place = workplace.root / "disk"
+    place.mkdir()
+    made = Disk(place, 1200)
+    try:
+        for name in ("toy.py", "pyproject.toml"):
+            shutil.copy(workplace.root / name, place / name)
+        shutil.copytree(workplace.root / "mlruns", place / "mlruns")
+        shutil.copy(workplace.study(factors="{gain: [0.2]}", seeds="40"), place / "toy.yaml")
+        monkeypatch.chdir(place)
+        yield made
+    finally:
+        monkeypatch.undo()
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def ablate(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([*ABLATE, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+def test_a_full_disk_is_one_clear_line_and_the_study_goes_on_when_there_is_space_again(disk):
+    code, said = ablate("run", "toy.yaml", "--executor", "inline", "-q")
+    assert code == 2
+    assert [line for line in said.splitlines() if line.startswith("error: ")] == said.splitlines()[:1]
+    assert "No space left on device" in said
+    disk.change("size=20m")
+    code, said = ablate("run", "toy.yaml", "--executor", "inline", "-q")
+    assert code == 0, said
+    with sqlite3.connect("mlruns/mlflow.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        counted = db.execute(
+            "SELECT count(*), count(DISTINCT k.value) FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid "
+            "AND k.key = 'ablate.key' WHERE r.status = 'FINISHED'"
+        ).fetchone()
+    assert counted == (80, 80)
+
+
+def test_a_read_only_folder_is_one_clear_line_and_can_still_be_reported(disk):
+    disk.change("size=20m")
+    assert ablate("run", "toy.yaml", "--executor", "inline", "--seeds", "3", "-q")[0] == 0
+    disk.change("ro")
+    code, said = ablate("run", "toy.yaml", "--executor", "inline", "--seeds", "4")
+    assert code == 2
+    assert "Read-only file system" in said
+    assert "Traceback" not in said
+    done = subprocess.run(
+        [*ABLATE, "report", "toy", "--format", "md"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gain" in done.stdout
+
+
+def test_a_database_of_another_mlflow_is_named_before_much_is_trained_and_left_as_it_is(workplace):
+    workplace.ablate("run", workplace.study(), "--executor", "inline")
+    database = workplace.root / "mlruns/mlflow.db"
+    with sqlite3.connect(database) as db:
+        db.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    before = database.read_bytes()
+    code, said = ablate("run", workplace.study(seeds="4"), "--executor", "inline")
+    assert code == 2
+    assert "another version of MLflow" in said
+    assert "mlflow db upgrade" in said
+    assert "Traceback" not in said
+    assert database.read_bytes() == before

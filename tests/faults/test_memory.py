@@ -1,0 +1,41 @@
+"""Too little memory: the run is tried again by itself, then fails with the batch size that would fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# In a process of its own, whose address space is limited to a little more than it needs to begin with.
+LIMITED = """
+import resource, sys
+from ablate.config import RunConfig
+from ablate.events import Bundle, Task
+from ablate.training.train import train
+
+def run(batch_size):
+    config = RunConfig.parse({
+        "data": {"name": "digits", "validation": 0.1},
+        "model": {"name": "cnn", "depth": 2, "width": 128},
+        "training": {"epochs": 1, "batch_size": batch_size},
+    })
+    payload = {"config": config.tree(), "seed": 0, "train": None, "device": "cpu", "threads": 1}
+    return list(train(Bundle((Task("run", 1, payload),))))[-1]
+
+run(8)
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 90_000_000, resource.RLIM_INFINITY))
+failed = run(1400)
+print(failed.kind, "|", failed.reason)
+fits = int(failed.reason.rpartition("; ")[2].split()[0])
+print(type(run(fits)).__name__)
+"""
+
+
+def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(shared_cache):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    failed, fits = done.stdout.splitlines()
+    assert failed.startswith("memory | out of memory with training.batch_size 1400; ")
+    assert fits == "Finished"
