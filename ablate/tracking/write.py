@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote, urlparse
 
 from ablate.config import Config
 from ablate.errors import StoreError
@@ -35,6 +36,9 @@ LEASE = 600.0
 RENEW = 120.0
 RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
 LONGEST_TAG = 7500
+MOST_AT_ONCE = 100
+# MLflow takes so many of each in one call, and 1000 in all.
+MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
 
 Record = dict[str, Any]
 
@@ -166,23 +170,21 @@ class Tracker:
     def _work(self) -> None:
         delivery: _Delivery | None = None
         due = time.monotonic() + RENEW
-        while True:
-            try:
-                record = self._inbox.get(timeout=max(0.1, due - time.monotonic()))
-            except queue.Empty:
+        ending = False
+        while not ending and not self._give_up.is_set():
+            if time.monotonic() > due:
                 due = time.monotonic() + RENEW
                 if delivery is not None:
                     with contextlib.suppress(Exception):
                         delivery.renew()
-                continue
-            if record is None or self._give_up.is_set():
-                return
+            records, ending = self._waiting(due - time.monotonic())
             again = False
             for wait in _forever(RETRY_AFTER):
                 try:
-                    if delivery is None:
+                    if records and delivery is None:
                         delivery = _reached(self._store)
-                    delivery.deliver(record, again=again)
+                    if delivery is not None:
+                        delivery.deliver(records, again=again)
                     break
                 except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
                     self.problem = _said(error)
@@ -197,10 +199,24 @@ class Tracker:
                     if self._give_up.wait(wait):
                         return
             self.problem = None
-            with self._changed:
-                self._delivered += 1
-                _mark(self._path, self._delivered)
-                self._changed.notify_all()
+            if records:
+                with self._changed:
+                    self._delivered += len(records)
+                    _mark(self._path, self._delivered)
+                    self._changed.notify_all()
+
+    def _waiting(self, timeout: float) -> tuple[list[Record], bool]:
+        """What waits to be delivered, after `timeout` seconds at most; and whether nothing follows."""
+        found: list[Record] = []
+        with contextlib.suppress(queue.Empty):
+            record = self._inbox.get(timeout=max(0.1, timeout))
+            while record is not None and len(found) < MOST_AT_ONCE - 1:
+                found.append(record)
+                record = self._inbox.get_nowait()
+            if record is None:
+                return found, True
+            found.append(record)
+        return found, False
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -228,10 +244,11 @@ def recover(store: Store) -> int:
             delivered = _marked(path)
             if len(records) > delivered:
                 delivery = delivery or _reached(store)
-                for record in records[delivered:]:
+                while delivered < len(records):
+                    some = records[delivered : delivered + MOST_AT_ONCE]
                     with _answering(store):
-                        delivery.deliver(record, again=True)
-                    delivered += 1
+                        delivery.deliver(some, again=True)
+                    delivered += len(some)
                     _mark(path, delivered)
             _discard(path)
     from ablate.tracking import read
@@ -314,10 +331,16 @@ class _Delivery:
         self._experiments: dict[str, str] = {}
         self._known: dict[tuple[str, ...], str] = {}
         self._open: set[str] = set()
+        self._artifacts: dict[str, str] = {}
 
-    def deliver(self, record: Record, *, again: bool) -> None:
-        experiment = self._experiment(record["experiment"])
-        _OPERATIONS[record["op"]](self, experiment, record, again)
+    def deliver(self, records: list[Record], *, again: bool) -> None:
+        """Do what the records say, in their order; what several say of one run is done at once."""
+        for together in _by_run(records):
+            experiment = self._experiment(together[0]["experiment"])
+            if together[0]["op"] in _OF_A_REPLICATE:
+                self.replicate(experiment, together, again)
+            else:
+                _OPERATIONS[together[0]["op"]](self, experiment, together[0], again)
 
     def renew(self) -> None:
         """Say that the runs under way still have an owner."""
@@ -356,38 +379,40 @@ class _Delivery:
         for arm in plan["arms"]:
             self._arm(experiment, arm["name"])
 
-    def started(self, experiment: str, record: Record, again: bool) -> None:
-        self._replicate(experiment, record, again)
-
-    def epoch(self, experiment: str, record: Record, again: bool) -> None:
-        run = self._replicate(experiment, record, again)
-        self._batch(run, record["metrics"], record["time"], record["epoch"])
-
-    def finished(self, experiment: str, record: Record, again: bool) -> None:
-        run = self._replicate(experiment, record, again)
-        tags = {f"ablate.{name}": str(value) for name, value in record["facts"].items()}
-        tags |= {"ablate.outcome": record["outcome"], "ablate.epoch": str(record["epoch"])}
-        self._batch(run, record["metrics"], record["time"], record["epoch"], tags)
-        self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
-        self._close(run, "FINISHED", record["time"])
-
-    def failed(self, experiment: str, record: Record, again: bool) -> None:
-        run = self._replicate(experiment, record, again)
-        self._tag(
-            run,
-            {
-                "ablate.outcome": "failed",
-                "ablate.failure": record["kind"],
-                "ablate.reason": record["reason"][:4000],
-            },
-        )
-        if record["detail"]:
-            self._files(run, {"traceback.txt": record["detail"].encode()})
-        self._close(run, "KILLED" if record["kind"] == "cancelled" else "FAILED", record["time"])
+    def replicate(self, experiment: str, records: list[Record], again: bool) -> None:
+        """What happened to one attempt of a replicate, or the next part of it."""
+        run = self._replicate(experiment, records[0], again)
+        points: list[Point] = []
+        tags: dict[str, str] = {}
+        params: dict[str, str] = {}
+        files: dict[str, bytes] = {}
+        status = None
+        for record in records:
+            points += [
+                (name, value, record["time"], record["epoch"])
+                for name, value in record.get("metrics", {}).items()
+            ]
+            match record["op"]:
+                case "started":
+                    # Not where the run is made: a crash between the two must not leave a run without parameters.
+                    params |= {name: str(value) for name, value in record["params"].items()}
+                case "finished":
+                    tags |= {f"ablate.{name}": str(value) for name, value in record["facts"].items()}
+                    tags |= {"ablate.outcome": record["outcome"], "ablate.epoch": str(record["epoch"])}
+                    files |= {name: base64.b64decode(text) for name, text in record["files"].items()}
+                    status = "FINISHED"
+                case "failed":
+                    tags |= {"ablate.outcome": "failed", "ablate.failure": record["kind"]}
+                    tags["ablate.reason"] = record["reason"][:4000]
+                    if record["detail"]:
+                        files["traceback.txt"] = record["detail"].encode()
+                    status = "KILLED" if record["kind"] == "cancelled" else "FAILED"
+        self._log(run, points, tags, params)
+        self._files(run, files)
+        if status is not None:
+            self._close(run, status, records[-1]["time"])
 
     def copy(self, experiment: str, record: Record, again: bool) -> None:
-        from mlflow.entities import Param
-
         facts, source = record["run"], self._client.get_run(record["source"])
         origin = source.data.tags.get("ablate.source_run", record["source"])
         run = (
@@ -404,10 +429,11 @@ class _Delivery:
                 experiment, _run_name(facts), tags, self._arm(experiment, facts["arm"]), record["time"]
             )
         points = [
-            p for name in source.data.metrics for p in self._client.get_metric_history(record["source"], name)
+            (p.key, p.value, p.timestamp / 1000, p.step)
+            for name in source.data.metrics
+            for p in self._client.get_metric_history(record["source"], name)
         ]
-        params = [Param(name, value) for name, value in source.data.params.items()]
-        self._client.log_batch(run, metrics=points, params=params)
+        self._log(run, points, {}, source.data.params)
         with tempfile.TemporaryDirectory() as folder:
             for item in self._client.list_artifacts(record["source"]):
                 self._client.download_artifacts(record["source"], item.path, folder)
@@ -417,7 +443,8 @@ class _Delivery:
     def arms(self, experiment: str, record: Record, _again: bool) -> None:
         for name, row in record["arms"].items():
             run = self._arm(experiment, name)
-            self._batch(run, row["metrics"], record["time"], record["step"], row["tags"])
+            points = [(n, v, record["time"], record["step"]) for n, v in row["metrics"].items()]
+            self._log(run, points, row["tags"])
 
     def supersede(self, _experiment: str, record: Record, _again: bool) -> None:
         self._tag(record["run_id"], {"ablate.outcome": "superseded", "ablate.superseded_by": record["by"]})
@@ -489,8 +516,6 @@ class _Delivery:
 
     def _replicate(self, experiment: str, record: Record, again: bool) -> str:
         """The run of one attempt of a replicate; made where this is the first that is heard of it."""
-        from mlflow.entities import Param
-
         attempt = str(record["attempt"])
         known_as = ("replicate", experiment, record["key"], attempt)
         if known_as not in self._known:
@@ -505,10 +530,6 @@ class _Delivery:
                 run = self._create(
                     experiment, _run_name(facts), tags, self._arm(experiment, facts["arm"]), record["time"]
                 )
-            # Outside the branch: a crash between the two must not leave a run without parameters.
-            params = [Param(name, str(value)) for name, value in record.get("params", {}).items()]
-            if params:
-                self._client.log_batch(run, params=params)
             self._known[known_as] = run
         return self._known[known_as]
 
@@ -540,47 +561,77 @@ class _Delivery:
         start = int((at or time.time()) * 1000)
         made = self._client.create_run(experiment, start_time=start, tags={**tags, **own}, run_name=name)
         self._open.add(made.info.run_id)
+        self._artifacts[made.info.run_id] = made.info.artifact_uri
         return str(made.info.run_id)
 
     def _close(self, run: str, status: str, at: float) -> None:
         self._client.set_terminated(run, status, end_time=int(at * 1000))
         self._open.discard(run)
+        self._artifacts.pop(run, None)
 
     def _tag(self, run: str, tags: Mapping[str, str]) -> None:
-        self._batch(run, {}, 0, 0, tags)
+        self._log(run, [], tags)
 
-    def _batch(
+    def _log(
         self,
         run: str,
-        metrics: Mapping[str, float],
-        at: float,
-        step: int,
-        tags: Mapping[str, str] | None = None,
+        points: list[Point],
+        tags: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
     ) -> None:
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import Metric, Param, RunTag
 
         # The event's own time: the same point logged twice is one point.
-        points = [Metric(name, value, int(at * 1000), step) for name, value in metrics.items()]
-        self._client.log_batch(
-            run, metrics=points, tags=[RunTag(name, value) for name, value in (tags or {}).items()]
-        )
+        metrics = [Metric(name, value, int(at * 1000), step) for name, value, at, step in points]
+        labels = [RunTag(name, value) for name, value in tags.items()]
+        settings = [Param(name, value) for name, value in (params or {}).items()]
+        while metrics or labels or settings:
+            self._client.log_batch(
+                run, metrics=metrics[:MOST_METRICS], params=settings[:MOST_PARAMS], tags=labels[:MOST_TAGS]
+            )
+            metrics, settings = metrics[MOST_METRICS:], settings[MOST_PARAMS:]
+            labels = labels[MOST_TAGS:]
 
     def _files(self, run: str, files: Mapping[str, bytes]) -> None:
         if not files:
             return
-        with tempfile.TemporaryDirectory() as folder:
+        place = urlparse(self._artifacts.get(run, ""))
+        if place.scheme == "file":
+            # As MLflow would, but for asking its database where.
+            folder = Path(unquote(place.path))
+            folder.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            self._client.log_artifacts(run, folder)
+                (folder / name).write_bytes(content)
+            return
+        with tempfile.TemporaryDirectory() as aside:
+            for name, content in files.items():
+                (Path(aside) / name).write_bytes(content)
+            self._client.log_artifacts(run, aside)
+
+
+Point = tuple[str, float, float, int]
+"""Metric, value, seconds since the epoch, step."""
+
+_OF_A_REPLICATE = frozenset({"started", "epoch", "finished", "failed"})
+
+
+def _by_run(records: list[Record]) -> Iterator[list[Record]]:
+    """Records in their order, those of one attempt of a replicate together; none moves past one of another kind."""
+    together: dict[tuple[str, str, int], list[Record]] = {}
+    for record in records:
+        if record["op"] in _OF_A_REPLICATE:
+            attempt = (record["experiment"], record["key"], record["attempt"])
+            together.setdefault(attempt, []).append(record)
+        else:
+            yield from together.values()
+            together = {}
+            yield [record]
+    yield from together.values()
 
 
 _OWN_TAGS = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.study", "ablate.plan"})
 _OPERATIONS: Mapping[str, Callable[[_Delivery, str, Record, bool], None]] = {
     "plan": _Delivery.plan,
-    "started": _Delivery.started,
-    "epoch": _Delivery.epoch,
-    "finished": _Delivery.finished,
-    "failed": _Delivery.failed,
     "copy": _Delivery.copy,
     "arms": _Delivery.arms,
     "supersede": _Delivery.supersede,
