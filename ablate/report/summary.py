@@ -54,7 +54,9 @@ def summarise(material: Material) -> Summary:
         ),
         methods=methods.methods(reading),
         looks=methods.looks(reading),
-        environment=tuple((name, _said(name, value)) for name, value in material.environment.items() if value),
+        environment=tuple(
+            (name, _said(name, value)) for name, value in material.environment.items() if value
+        ),
         reproduce=methods.reproduce(reading),
         text=str(reading.record.get("text") or ""),
         tracking=material.tracking,
