@@ -29,6 +29,7 @@ bench: install
 	$(BIN)/python benchmarks/designs.py
 	$(BIN)/python benchmarks/replicates.py
 	$(BIN)/python benchmarks/lr.py
+	$(BIN)/python benchmarks/report.py --json benchmarks/results/report.json
 	$(BIN)/python benchmarks/verdicts.py --real benchmarks/results/digits.csv --margin 0.02
 
 soak: install

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ from ablate.errors import AblateError, StoreError, StudyError
 if TYPE_CHECKING:
     from ablate.config import Config, RunConfig
     from ablate.executors import Executor, Slot
-    from ablate.report import Material
+    from ablate.report import Images, Material, Tracking
     from ablate.scheduling.coordinate import Observer, Options, Outcome
     from ablate.study.design import Data, Plan
     from ablate.study.spec import Study
@@ -205,11 +205,14 @@ def report(
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
     fail_on: Annotated[
-        str | None, typer.Option(help="Exit with 1 where an arm hurts, or is inconclusive.")
+        str | None, typer.Option(help="Exit with 1 where an arm or an effect hurts, or is inconclusive.")
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Write the page again whenever a run ends, until the studies have."),
+    ] = False,
 ) -> None:
     """Compile what worked and what didn't, with intervals and curves."""
-    from ablate import report as reports
     from ablate.tracking import read
     from ablate.tracking.store import here
 
@@ -231,37 +234,11 @@ def report(
         raise StudyError(
             "several studies need a folder to go to", place="--output", hint="name one without a suffix"
         )
-    failing: list[str] = []
-    pages: list[tuple[str, str, Path, dict[str, int]]] = []
-    for name in names:
-        material = _material(store, name, plan)
-        wrong = [c.arm for c in material.analysis.comparisons if c.verdict == fail_on]
-        wrong += ["×".join(e.terms) for e in material.analysis.effects if e.verdict == fail_on]
-        failing += [f"{name}: {arm}" for arm in wrong]
-        if format == "html":
-            path = _target(output, name, several=len(names) > 1)
-            summary = reports.summarise(material)
-            _write(path, reports.html(summary))
-            pages.append((name, summary.headline, path, summary.tally))
-            _say(f"{path}")
-            continue
-        writers: dict[str, Callable[[Material], str]] = {
-            "json": reports.json_text,
-            "csv": reports.csv,
-            "md": lambda m: reports.markdown(reports.summarise(m)),
-            "latex": lambda m: reports.latex(reports.summarise(m)),
-        }
-        text = writers[format](material)
-        if output is None:
-            print(text, end="")
-        else:
-            _write(output if len(names) == 1 else output / f"{name}.{format}", text)
-    if len(pages) > 1:
-        index = pages[0][2].parent / "index.html"
-        _write(
-            index, reports.index_html([(name, said, path.name, counts) for name, said, path, counts in pages])
-        )
-        _say(f"{index}")
+    if watch and format != "html":
+        raise StudyError("only the page is written again", place="--watch", hint="leave --format out")
+    if watch:
+        _watch(store, names, plan, output)
+    failing = _reports(store, names, format, plan, output, fail_on)
     if failing:
         _say(f"{fail_on}: {', '.join(failing)}")
         raise typer.Exit(SOME_FAILED)
@@ -781,10 +758,6 @@ def _environment() -> dict[str, str]:
 
 def _material(store: Store, name: str, plan_id: str | None) -> Material:
     """Everything the report of a study is made from."""
-    import json
-
-    import numpy as np
-
     from ablate.analysis import judge
     from ablate.analysis import plan as recorded_plan
     from ablate.report import Material
@@ -799,16 +772,126 @@ def _material(store: Store, name: str, plan_id: str | None) -> Material:
             hint="plans: " + ", ".join(r["plan"] for r in plans),
         )
     record = found[-1]
-    replicates, curves = read.frames(store, record)
-    analysis = judge(recorded_plan.rules(record), replicates, curves)
-    arm_of = dict(zip(replicates["run_id"], replicates["arm"], strict=True))
-    confusion: dict[str, Any] = {}
-    for run, content in read.files(store, record, "confusion_matrix.json").items():
-        if run in arm_of:
-            counts = np.asarray(json.loads(content)["counts"])
-            arm = arm_of[run]
-            confusion[arm] = confusion[arm] + counts if arm in confusion else counts
-    return Material(record, analysis, replicates, curves, confusion, record["environment"])
+    runs = read.chosen(store, record)
+    replicates, curves = read.frames(store, record, runs)
+    confusion, correct = read.classified(store, record, runs)
+    analysis = judge(recorded_plan.rules(record), replicates, curves, correct=correct)
+    return Material(
+        record,
+        analysis,
+        replicates,
+        curves,
+        confusion,
+        record["environment"],
+        correct,
+        _images(record),
+        _tracking(store, name),
+    )
+
+
+def _tracking(store: Store, name: str) -> Tracking | None:
+    """The server's own pages, where the store is one. A password in its address stays out of the report."""
+    from urllib.parse import urlsplit
+
+    from ablate.report import Tracking
+    from ablate.tracking import read
+
+    parts = urlsplit(store.uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return Tracking(place, read.experiment_id(store, name))
+
+
+def _images(record: Mapping[str, Any]) -> Images | None:
+    """The images that the reference was trained and validated on, where they still lie in the cache."""
+    from ablate.data import cache
+    from ablate.report import Images
+
+    reference = next(arm for arm in record["arms"] if arm["name"] == record["reference"])
+    held = cache.entry(reference["data"]["fingerprint"], cache.default_folder() / "datasets")
+    return None if held is None else Images(held.train_images, held.train_labels, held.classes)
+
+
+def _reports(
+    store: Store,
+    names: list[str],
+    format: str,  # noqa: A002
+    plan: str | None,
+    output: Path | None,
+    fail_on: str | None,
+    *,
+    reload: int | None = None,
+) -> list[str]:
+    """Write or print the reports. Returns what has the verdict to fail on. reload: seconds after which a page asks for itself."""
+    from ablate import report as reports
+
+    failing: list[str] = []
+    pages: list[tuple[str, str, Path, dict[str, int]]] = []
+    for name in names:
+        material = _material(store, name, plan)
+        analysis = material.analysis
+        found = [(c.arm, c.verdict) for c in analysis.comparisons]
+        found += [(" × ".join(e.terms), e.verdict) for e in analysis.effects]
+        failing += [f"{name}: {what}" for what, verdict in found if verdict == fail_on]
+        if format == "html":
+            path = _target(output, name, several=len(names) > 1)
+            summary = reports.summarise(material)
+            _write(path, reports.html(summary, reload=reload))
+            pages.append((name, summary.headline, path, summary.tally))
+            if reload is None:
+                _say(f"{path}")
+            continue
+        writers: dict[str, Callable[[Material], str]] = {
+            "json": reports.json_text,
+            "csv": reports.csv,
+            "md": lambda m: reports.markdown(reports.summarise(m)),
+            "latex": lambda m: reports.latex(reports.summarise(m)),
+        }
+        text = writers[format](material)
+        if output is None:
+            print(text, end="")
+        else:
+            _write(output if len(names) == 1 else output / f"{name}.{format}", text)
+    if len(pages) > 1:
+        index = pages[0][2].parent / "index.html"
+        _write(
+            index, reports.index_html([(name, said, path.name, counts) for name, said, path, counts in pages])
+        )
+        if reload is None:
+            _say(f"{index}")
+    return failing
+
+
+_LOOK_EVERY, _RELOAD_EVERY = 2.0, 10
+"""Seconds between two looks at the store, and between two looks of a browser at the page."""
+
+
+def _watch(store: Store, names: list[str], plan: str | None, output: Path | None) -> None:
+    """Write the pages again as long as one of the studies runs; the last time is left to whoever called."""
+    import time
+
+    from ablate.tracking import read
+
+    def state() -> list[Any]:
+        records = [read.plans(store, name)[-1] for name in names]
+        runs = [read.chosen(store, record).values() for record in records]
+        return [
+            (record["plan"], record["status"], [(run.run_id, run.end) for run in of])
+            for record, of in zip(records, runs, strict=True)
+        ]
+
+    seen, now = None, state()
+    with contextlib.suppress(KeyboardInterrupt):
+        while any(status == "RUNNING" for _, status, _ in now):
+            if now != seen:
+                _reports(store, names, "html", plan, output, None, reload=_RELOAD_EVERY)
+                done = sum(len(runs) for _, _, runs in now)
+                _say(f"{done} runs in; the page loads itself again (Ctrl-C ends this)")
+                seen = now
+            time.sleep(_LOOK_EVERY)
+            _recover_to_read(store)
+            now = state()
 
 
 def _target(output: Path | None, name: str, *, several: bool) -> Path:

@@ -182,6 +182,30 @@ def test_a_report_can_fail_a_pipeline_on_arms_that_hurt(workplace):
     workplace.ablate("report", "toy", "--fail-on", "inconclusive")
 
 
+def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, monkeypatch):
+    import time
+
+    from ablate import cli
+
+    workplace.ablate("run", workplace.study(), "--executor", "inline", "-q")
+    [run] = workplace.runs(kind="report")
+    workplace.client.update_run(run.info.run_id, status="RUNNING")
+    page, looks = Path("reports/toy.html"), []
+
+    def end_after_three(_seconds):
+        looks.append(page.read_text())
+        if len(looks) == 3:
+            workplace.client.update_run(run.info.run_id, status="FINISHED")
+
+    monkeypatch.setattr(time, "sleep", end_after_three)
+    said = workplace.ablate("report", "toy", "--watch")
+    assert said.count("9 runs in") == 1, "nothing new, nothing written"
+    refresh = f'<meta http-equiv="refresh" content="{cli._RELOAD_EVERY}">'
+    assert [refresh in text for text in looks] == [True] * 3
+    assert refresh not in page.read_text()
+    assert "leave --format out" in workplace.ablate("report", "toy", "--watch", "--format", "md", code=2)
+
+
 def test_reports_of_several_studies_get_an_index(workplace):
     workplace.ablate("run", workplace.study("one"), "--executor", "inline", "-q")
     workplace.ablate("run", workplace.study("two"), "--executor", "inline", "-q")

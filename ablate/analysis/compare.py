@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,14 @@ class Replicate:
         return self.outcome == "finished"
 
 
+def records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The rows of a frame as dicts of plain values: `to_dict("records")` in a fraction of its time."""
+    names = [str(name) for name in frame.columns]
+    columns = (frame[name].to_numpy(dtype=object) for name in frame.columns)
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
 Record = Mapping[int, Replicate]
 """The replicates of one arm in one phase, by seed."""
 
@@ -53,7 +61,7 @@ class Ledger:
         if absent:
             raise StoreError(f"the replicates have no column {', '.join(absent)}")
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
-        for row in replicates.to_dict("records"):
+        for row in records(replicates):
             replicate = _read(row)
             record = self._by_arm.setdefault((str(row["phase"]), str(row["arm"])), {})
             if replicate.seed in record:
@@ -214,9 +222,13 @@ def _read(row: Mapping[Any, Any]) -> Replicate:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, float):
+        return float(value)
     return math.nan if value is None or pd.isna(value) else float(value)
 
 
 def _digest(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value or None
     # pandas turns None into NaN as soon as a column is built from several frames.
     return None if value is None or pd.isna(value) or value == "" else str(value)

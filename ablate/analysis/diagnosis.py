@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
+from ablate.analysis.grids import Grids
 from ablate.analysis.intervals import Floats
 
 Code = Literal[
@@ -67,19 +67,11 @@ class Diagnosis:
     unit: str = ""
 
 
-def curves_of(
-    curves: pd.DataFrame | None, arm: str, seeds: Iterable[int], phase: str = "report"
-) -> dict[str, Floats]:
-    """One arm's curves under the given seeds. curves: long frame (arm, seed, phase, epoch, metric, value)."""
-    if curves is None or curves.empty:
-        return {}
-    mine = curves[(curves["arm"] == arm) & (curves["phase"] == phase) & curves["seed"].isin(list(seeds))]
-    found = {}
-    for metric, rows in mine.groupby("metric", sort=True):
-        table = rows.pivot_table(index="seed", columns="epoch", values="value", aggfunc="last", dropna=False)
-        table = table.reindex(columns=range(1, int(rows["epoch"].max()) + 1))
-        found[str(metric)] = table.to_numpy(dtype=float)
-    return found
+def curves_of(found: Grids, arm: str, seeds: Iterable[int], phase: str = "report") -> dict[str, Floats]:
+    """One arm's curves under the given seeds."""
+    wanted = list(seeds)
+    mine = {metric: grid.under(wanted) for metric, grid in found.get((arm, phase), {}).items()}
+    return {metric: grid.values for metric, grid in mine.items() if grid is not None}
 
 
 def diagnose(

@@ -31,6 +31,7 @@ from ablate.analysis.compare import (
     typical_seconds,
 )
 from ablate.analysis.diagnosis import Diagnosis, at_the_edge, curves_of, diagnose, too_slow
+from ablate.analysis.grids import Grids, grids
 from ablate.analysis.intervals import (
     ENOUGH_PAIRS,
     HELPS,
@@ -317,7 +318,7 @@ def judge(
     arms = () if rules.factorial else rules.arms
     units = [*_arm_units(rules, ledger, arms), *_effect_units(rules, ledger, family)]
     readings, last = _go_through(units, looks, over, rules, k=rules.k, seeds=seeds)
-    study = _Study(rules, ledger, curves, correct or {}, seeds, last, rules.look_after(last))
+    study = _Study(rules, ledger, grids(curves), correct or {}, seeds, last, rules.look_after(last))
 
     comparisons = tuple(_arm_comparison(arm, r, study) for arm, r in zip(arms, readings, strict=False))
     of_effects = readings[len(arms) :]
@@ -506,7 +507,7 @@ class _Study:
 
     rules: Rules
     ledger: Ledger
-    curves: pd.DataFrame | None
+    curves: Grids
     correct: Mapping[str, pd.DataFrame]
     seeds: Sequence[int]
     last: int
@@ -768,7 +769,9 @@ def _new_images(
     seeds = [s for s in reading.sample.seeds if s in mine.index and s in theirs.index]
     if not seeds or mine.shape[1] != theirs.shape[1] or mine.shape[1] < 2:
         return None
-    per_image = mine.loc[seeds].to_numpy(float).mean(axis=0) - theirs.loc[seeds].to_numpy(float).mean(axis=0)
+    # On the arrays: pandas takes rows of a wide frame column by column.
+    ours, refs = (of.to_numpy()[of.index.get_indexer(pd.Index(seeds))].astype(bool) for of in (mine, theirs))
+    per_image = (ours.sum(axis=0, dtype=np.int32) - refs.sum(axis=0, dtype=np.int32)) / len(seeds)
     se = math.sqrt(float(np.var(per_image, ddof=1)) / per_image.size)
     half = new_images_half(reading.half, se, reading.look.alpha, rules.k)
     return reading.effect - half, reading.effect + half

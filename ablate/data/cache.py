@@ -107,6 +107,11 @@ def find(source: Source, folder: Path) -> Dataset | None:
         return None
 
 
+def entry(fingerprint: str, folder: Path) -> Dataset | None:
+    """The entry with this content if it is there and whole, else None."""
+    return _load(folder / fingerprint) if fingerprint else None
+
+
 def obtain(source: Source, folder: Path, progress: Progress) -> Dataset:
     """The entry of a source, decoded first if need be. Raises DataError."""
     if found := find(source, folder):

@@ -3,9 +3,22 @@
 `summarise` turns a study's material into a `Summary`, which is data; `html` and the functions of `export` lay it out.
 """
 
-from ablate.report.contents import Summary
+from ablate.report.contents import Summary, Tracking
 from ablate.report.export import csv, json_text, latex, markdown
+from ablate.report.reading import Images
 from ablate.report.render import html, index_html
 from ablate.report.summary import Material, summarise
 
-__all__ = ["Material", "Summary", "csv", "html", "index_html", "json_text", "latex", "markdown", "summarise"]
+__all__ = [
+    "Images",
+    "Material",
+    "Summary",
+    "Tracking",
+    "csv",
+    "html",
+    "index_html",
+    "json_text",
+    "latex",
+    "markdown",
+    "summarise",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,39 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """An image of the validation set. picture: a data URI. here, there: part of the seeds that got it right, arm and reference."""
+
+    index: int
+    picture: str
+    truth: str
+    here: float
+    there: float
+
+
+@dataclass(frozen=True)
+class ImageShift:
+    """How many images an arm fixes and breaks, and the clearest of them."""
+
+    arm: str
+    label: str
+    seeds: int
+    fixed: int
+    broken: int
+    fixes: tuple[Thumbnail, ...]
+    breaks: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
+class ImageChanges:
+    """images: in the validation set."""
+
+    reference: str
+    images: int
+    arms: tuple[ImageShift, ...]
+
+
+@dataclass(frozen=True)
 class RunRow:
     """One replicate, recorded or missing. value, test: in shown units, None without a result."""
 
@@ -269,6 +303,18 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """An MLflow server, and the id of the study's experiment there."""
+
+    server: str
+    experiment: str
+
+    def page(self, run_id: str) -> str:
+        """Where the server shows a run."""
+        return f"{self.server.rstrip('/')}/#/experiments/{quote(self.experiment)}/runs/{quote(run_id)}"
+
+
+@dataclass(frozen=True)
 class Summary:
     """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph)."""
 
@@ -291,6 +337,7 @@ class Summary:
     cost_basis: str
     interactions: Interactions | None
     confusion: Confusion | None
+    images: ImageChanges | None
     runs: tuple[RunRow, ...]
     trouble: tuple[Trouble, ...]
     counts: tuple[tuple[str, int], ...]
@@ -299,6 +346,7 @@ class Summary:
     environment: tuple[tuple[str, str], ...]
     reproduce: tuple[str, ...]
     text: str
+    tracking: Tracking | None = None
 
     @property
     def headline(self) -> str:

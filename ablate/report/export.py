@@ -54,7 +54,8 @@ def markdown(summary: Summary) -> str:
 def latex(summary: Summary) -> str:
     """The table of arms for a paper. Needs the packages booktabs and amssymb.
 
-    Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference.
+    Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference; the note under
+    the table says so.
     """
     ticks = summary.components if any(row.present for row in summary.rows) else ()
     best = _best(summary)
@@ -95,7 +96,21 @@ def latex(summary: Summary) -> str:
         lines.append(" & ".join(cells) + " \\\\")
         if i == 0 and len(table_rows) > 1:
             lines.append("\\midrule")
-    lines += ["\\bottomrule", "\\end{tabular}", f"% {_note(summary)}", ""]
+    note = [_tex(_note(summary))]
+    if best is not None:
+        meant = (
+            "no arm helps, so it is the reference" if best.kind == "baseline" else "the arm that helps most"
+        )
+        note.append(f"Bold: {meant}.")
+    if ticks:
+        note.append(r"$\checkmark$: there, $\times$: not.")
+    lines += [
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\par\\smallskip",
+        f"{{\\footnotesize {' '.join(note)}\\par}}",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a report: dataclasses of the summary in, plotly figures out.
+"""The figures of a report: dataclasses of the summary in, figures as plotly.js reads them out.
 
 Every colour comes from the palette, in its light form; the page swaps each for its twin on dark screens. Names are
 escaped, because plotly reads a little markup in every text.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ablate.report import palette, wording
 from ablate.report.contents import (
@@ -29,8 +31,6 @@ from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, V
 from ablate.report.scales import reach
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from ablate.analysis.rates import RangeTest
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -45,11 +45,13 @@ MOST_WRITTEN = 12
 
 CLEAR = "rgba(0,0,0,0)"
 
+Figure = dict[str, Any]
+"""What plotly.js draws: its traces under `data`, and its `layout`. Plain values: plotly's Python classes check each against a
+schema, which took longer than all else on the page; the tests let them check every figure instead."""
 
-def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
+
+def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
     """Every arm's effect with its interval, against nought and the margin. An arrow: it runs off the scale."""
-    import plotly.graph_objects as go
-
     shown = [row for row in rows if row.kind != "baseline" and row.interval.estimate is not None]
     names = [_wrap(row.label) for row in shown]
     traces: list[Any] = []
@@ -61,16 +63,14 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
         hover = _hover_of(row, axis)
         if interval.images_lo is not None and interval.images_hi is not None:
             ends = [_within(e, axis) for e in (interval.images_lo, interval.images_hi)]
-            traces.append(_segment(go, ends, y, sign.colour, 1.0, dash="dot"))
+            traces.append(_segment(ends, y, sign.colour, 1.0, dash="dot"))
         if lo is not None and hi is not None:
             dash = "dash" if interval.verdict == "inconclusive" else "solid"
-            traces.append(
-                _segment(go, [_within(lo, axis), _within(hi, axis)], y, sign.colour, 2.5, dash=dash)
-            )
+            traces.append(_segment([_within(lo, axis), _within(hi, axis)], y, sign.colour, 2.5, dash=dash))
         if not axis.low <= interval.estimate <= axis.high:
             layout_notes.append(_beyond(interval.estimate, axis, y, sign.colour))
         traces.append(
-            go.Scatter(
+            _scatter(
                 visible=axis.low <= interval.estimate <= axis.high,
                 x=[_within(interval.estimate, axis)],
                 y=[y],
@@ -93,7 +93,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
         ):
             if off:
                 traces.append(
-                    go.Scatter(
+                    _scatter(
                         x=[at],
                         y=[y],
                         mode="markers",
@@ -129,13 +129,11 @@ def forest(axis: Axis, rows: Sequence[Row]) -> go.Figure:
         },
     ]
     layout["annotations"] = layout_notes
-    return go.Figure(traces, layout)
+    return _figure(traces, layout)
 
 
-def response(found: Response) -> go.Figure:
+def response(found: Response) -> Figure:
     """The metric at every level, a dot per seed. Named levels stand below each other, numbers along an axis."""
-    import plotly.graph_objects as go
-
     along = found.scale != "named"
     places: list[Any] = [level.x if along else i for i, level in enumerate(found.levels)]
     value_title = _titled(found.metric, found.unit)
@@ -149,7 +147,7 @@ def response(found: Response) -> go.Figure:
 
     def scatter(where: Iterable[Any], values: Iterable[Any], **more: Any) -> Any:
         x, y = (list(where), list(values)) if along else (list(values), list(where))
-        return go.Scatter(x=x, y=y, showlegend=False, **more)
+        return _scatter(x=x, y=y, showlegend=False, **more)
 
     hovered = {"hovertemplate": "%{customdata}<extra></extra>"}
     traces = []
@@ -205,10 +203,10 @@ def response(found: Response) -> go.Figure:
         across = {"y0": low, "y1": high, "x0": 0, "x1": 1, "xref": "paper", "yref": "y"}
         down = {"x0": low, "x1": high, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
         layout["shapes"] = [_rectangle(**(across if along else down))]
-    return go.Figure(traces, layout)
+    return _figure(traces, layout)
 
 
-def curves(found: Curves) -> list[tuple[str, go.Figure]]:
+def curves(found: Curves) -> list[tuple[str, Figure]]:
     """(title, figure): all arms in one where they are few, else one each. Training dashed, validation solid."""
     if len(found.arms) <= OVERLAID:
         coloured = list(zip(found.arms, palette.SERIES, strict=False))
@@ -216,15 +214,13 @@ def curves(found: Curves) -> list[tuple[str, go.Figure]]:
     return [(arm.label, _curves(found, [(arm, BLUE)], legend=False, height=230)) for arm in found.arms]
 
 
-def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: int) -> go.Figure:
+def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: int) -> Figure:
     """What arms give against what they cost, and the front of those that nothing beats on both."""
-    import plotly.graph_objects as go
-
     low, high = _level_range(points)
     inside = [p for p in points if low <= p.mean <= high]
     front = sorted((p for p in inside if p.best), key=lambda p: p.cost)
     traces = [
-        go.Scatter(
+        _scatter(
             x=[p.cost for p in front],
             y=[p.mean for p in front],
             mode="lines",
@@ -232,7 +228,7 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
             hoverinfo="skip",
             showlegend=False,
         ),
-        go.Scatter(
+        _scatter(
             x=[p.cost for p in points],
             y=[min(max(p.mean, low), high) for p in points],
             mode="markers",
@@ -279,10 +275,10 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
         layout, "yaxis", _titled(metric, unit), range=[low - 0.04 * (high - low), high + 0.08 * (high - low)]
     )
     layout["annotations"] = _captions(points, low, high, unit, digits)
-    return go.Figure(traces, layout)
+    return _figure(traces, layout)
 
 
-def interactions(found: Interactions) -> go.Figure:
+def interactions(found: Interactions) -> Figure:
     """Estimated effects of a factorial design: main effects on the diagonal, interactions beside it."""
     largest = max((abs(v) for row in found.estimates for v in row if v is not None), default=1.0)
     return _heatmap(
@@ -299,7 +295,7 @@ def interactions(found: Interactions) -> go.Figure:
     )
 
 
-def confusion(found: Confusion) -> go.Figure:
+def confusion(found: Confusion) -> Figure:
     """Where the images of each class end up, in percent of the class."""
     return _heatmap(
         found.shares,
@@ -313,7 +309,7 @@ def confusion(found: Confusion) -> go.Figure:
     )
 
 
-def shift(found: ClassShift, classes: Sequence[str]) -> go.Figure:
+def shift(found: ClassShift, classes: Sequence[str]) -> Figure:
     """An arm's confusion matrix minus the reference's, in points of each class."""
     largest = max((abs(v) for row in found.difference for v in row), default=0.0) or 1.0
     return _heatmap(
@@ -328,7 +324,7 @@ def shift(found: ClassShift, classes: Sequence[str]) -> go.Figure:
     )
 
 
-def per_class(found: Confusion) -> go.Figure:
+def per_class(found: Confusion) -> Figure:
     """What each arm adds to the accuracy on each class, in points."""
     table = [[arm.difference[i][i] for i in range(len(found.classes))] for arm in found.arms]
     largest = max((abs(v) for row in table for v in row), default=0.0) or 1.0
@@ -345,16 +341,11 @@ def per_class(found: Confusion) -> go.Figure:
     )
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
-
-
-def range_test(found: RangeTest) -> go.Figure:
+def range_test(found: RangeTest) -> Figure:
     """Loss against rate: a thin line for each seed, the smoothed median on top, the suggestion and its neighbours marked."""
-    import plotly.graph_objects as go
-
     hover = "rate %{x:.2g}, loss %{y:.3f}<extra></extra>"
     traces: list[Any] = [
-        go.Scatter(
+        _scatter(
             x=found.rates[: len(curve)],
             y=curve,
             mode="lines",
@@ -367,7 +358,7 @@ def range_test(found: RangeTest) -> go.Figure:
         for i, curve in enumerate(found.losses)
     ]
     traces.append(
-        go.Scatter(
+        _scatter(
             x=found.rates[: len(found.smooth)],
             y=found.smooth,
             mode="lines",
@@ -414,7 +405,22 @@ def range_test(found: RangeTest) -> go.Figure:
         }
         for rate, colour, dash, width in marks
     ]
-    return go.Figure(traces, layout)
+    return _figure(traces, layout)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _figure(traces: list[Any], layout: dict[str, Any]) -> Figure:
+    return {"data": traces, "layout": layout}
+
+
+def _trace(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"type": kind} | {name: value for name, value in fields.items() if value is not None}
+
+
+def _scatter(**fields: Any) -> dict[str, Any]:
+    return _trace("scatter", **fields)
 
 
 def _layout(height: int) -> dict[str, Any]:
@@ -428,7 +434,6 @@ def _layout(height: int) -> dict[str, Any]:
         "title": {"font": {"color": MUTED, "size": 12}, "standoff": 12},
     }
     return {
-        "template": "none",
         "height": height,
         "font": {"family": FONT, "size": 12, "color": INK},
         "paper_bgcolor": CLEAR,
@@ -469,20 +474,18 @@ def _names(layout: dict[str, Any], names: Sequence[str], title: str = "") -> Non
     )
 
 
-def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, height: int) -> go.Figure:
-    import plotly.graph_objects as go
-
+def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, height: int) -> Figure:
     drawn = ([(found.reference, MUTED)] if found.reference else []) + arms
     traces: list[Any] = []
     layout = _layout(height)
     for arm, colour in drawn:
-        traces += [_band(go, line, colour) for line in arm.lines]
+        traces += [_band(line, colour) for line in arm.lines]
     for group, (arm, colour) in enumerate(drawn):
         named = False
         for line in reversed(arm.lines):
             split = f", {line.split}" if line.split else ""
             traces.append(
-                go.Scatter(
+                _scatter(
                     x=list(line.epochs),
                     y=_rounded(line.mean),
                     mode="lines" if len(line.epochs) > 1 else "markers",
@@ -501,7 +504,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                 )
             )
             named = True
-        traces += _overfit(go, arm, colour)
+        traces += _overfit(arm, colour)
         if not legend and arm.overfits:
             layout.setdefault("annotations", []).append(
                 {
@@ -532,12 +535,12 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
         _axis(layout, "yaxis", title, range=[found.low, found.high])
     if not legend:
         layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 40}
-    return go.Figure(traces, layout)
+    return _figure(traces, layout)
 
 
-def _band(go: Any, line: Line, colour: str) -> Any:
+def _band(line: Line, colour: str) -> Any:
     """From the lowest seed to the highest."""
-    return go.Scatter(
+    return _scatter(
         x=[*line.epochs, *reversed(line.epochs)],
         y=_rounded([*line.high, *reversed(line.low)]),
         mode="none",
@@ -552,13 +555,13 @@ def _dash(line: Line) -> str:
     return "5px,4px" if line.split == "train" else "solid"
 
 
-def _overfit(go: Any, arm: ArmCurves, colour: str) -> list[Any]:
+def _overfit(arm: ArmCurves, colour: str) -> list[Any]:
     """A ring on the validation curve where over-fitting begins."""
     for line in arm.lines:
         if line.split == "validation" and arm.overfits in line.epochs:
             at = line.epochs.index(arm.overfits)
             return [
-                go.Scatter(
+                _scatter(
                     x=[arm.overfits],
                     y=_rounded([line.mean[at]]),
                     mode="markers",
@@ -587,11 +590,10 @@ def _heatmap(
     texts: list[list[str]],
     unit: str,
     row_height: int = 34,
-) -> go.Figure:
-    import plotly.graph_objects as go
-
+) -> Figure:
     written = len(columns) <= MOST_WRITTEN
-    trace = go.Heatmap(
+    trace = _trace(
+        "heatmap",
         z=[_rounded(row) for row in values],
         x=list(range(len(columns))),
         y=list(range(len(rows))),
@@ -625,7 +627,7 @@ def _heatmap(
         **bare,
     )
     _names(layout, [_wrap(row) for row in rows], titles[1])
-    return go.Figure([trace], layout)
+    return _figure([trace], layout)
 
 
 def _diverging() -> list[list[Any]]:
@@ -646,8 +648,8 @@ def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
     }
 
 
-def _segment(go: Any, ends: Sequence[float], y: int, colour: str, width: float, *, dash: str) -> Any:
-    return go.Scatter(
+def _segment(ends: Sequence[float], y: int, colour: str, width: float, *, dash: str) -> Any:
+    return _scatter(
         x=list(ends),
         y=[y, y],
         mode="lines",
@@ -771,7 +773,13 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
     """Five significant digits: more than a screen shows, in a fraction of the bytes."""
-    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in values]
+    known = np.asarray(list(values), dtype=float)
+    finite = np.isfinite(known)
+    size = np.floor(np.log10(np.abs(known), out=np.zeros_like(known), where=finite & (known != 0)))
+    # Multiplied and divided by a whole power of ten, so that what comes out is the float that is written with these digits.
+    power = 10.0 ** np.clip(4 - size, 0, 22)
+    rounded = np.rint(known * power, out=np.zeros_like(known), where=finite) / power
+    return [v if there else None for v, there in zip(rounded.tolist(), finite.tolist(), strict=True)]
 
 
 def _text(name: str) -> str:
@@ -794,10 +802,3 @@ def _wrap(name: str, width: int = 26) -> str:
     if len(lines) > 3:
         lines = [*lines[:2], f"{lines[2]} …"]
     return "<br>".join(_short(line, width + 2) for line in lines)
-
-
-def as_json(figure: go.Figure) -> Mapping[str, Any]:
-    """A figure as plain values, without the template that plotly adds."""
-    found: dict[str, Any] = figure.to_plotly_json()
-    found["layout"].pop("template", None)
-    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ablate.report import figures
 from ablate.report.palette import INK
+from ablate.report.render import plotly_js, script_json
 
 if TYPE_CHECKING:
     from ablate.analysis.rates import RangeTest
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
 
 def page(found: RangeTest, study: str) -> str:
     """The figure with what it says, as one HTML file that needs no network."""
-    drawn = figures.range_test(found).to_html(
-        include_plotlyjs=True, full_html=False, div_id="range-test", config={"displaylogo": False}
-    )
+    drawn = figures.range_test(found)
+    drawing = f"Plotly.newPlot('range-test', {script_json(drawn['data'])}, {script_json(drawn['layout'])}, {{displaylogo: false}});"
     said = (
         f"Suggested baseline: {found.suggestion:g}. As levels: {', '.join(f'{rate:g}' for rate in found.levels)}."
         if found.suggestion is not None
@@ -27,5 +27,6 @@ def page(found: RangeTest, study: str) -> str:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>body{{font:16px/1.6 {figures.FONT};color:{INK};max-width:64rem;margin:2rem auto;padding:0 1rem}}"
         f"h1{{font-size:1.4rem}}</style></head>"
-        f"<body><h1>{title}</h1><p>{escape(said)}</p>{drawn}</body></html>\n"
+        f"<body><h1>{title}</h1><p>{escape(said)}</p><div id='range-test'></div>"
+        f"<script>{plotly_js().decode()}</script><script>{drawing}</script></body></html>\n"
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -14,9 +15,18 @@ from ablate.analysis import words
 from ablate.analysis.rules import AA_ARM, Rules
 from ablate.analysis.verdict import Analysis, Comparison, Effect
 from ablate.report import wording
-from ablate.report.contents import Interval
+from ablate.report.contents import Interval, Tracking
 
 REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to show small. pixels: (N, C, H, W) uint8. labels: (N,) indices into `classes`."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[Any]
+    classes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,9 @@ class Material:
     (arm, seed, phase, outcome, value, test, seconds, flops, parameters, epochs, run_id, weights, trace, device, torch,
     fused, reason, source_run; all but the first five may be absent). curves: long (arm, seed, phase, epoch, metric,
     value). confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
-    environment: name → what the study ran in (`command`, `commit`, versions, date).
+    environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each validation image
+    was classified correctly (index: seeds, columns: indices into `images`). tracking: where runs can be looked at, if that is a
+    server.
     """
 
     record: Mapping[str, Any]
@@ -36,6 +48,9 @@ class Material:
     curves: pd.DataFrame
     confusion: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    correct: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    images: Images | None = None
+    tracking: Tracking | None = None
 
 
 class Reading:
@@ -54,11 +69,16 @@ class Reading:
         self.arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in self.record["arms"]}
         # The baseline is the first of the references; further ones are those that only some arms are held against.
         self.others = tuple(s for s in self.analysis.references if s.arm != self.rules.reference)
+        self._labels: dict[str, str] = {}
         self.anchors = {arm: f"arm-{i}" for i, arm in enumerate(self.arms)}
         self.fits = {s.arm: s.fit for s in (self.analysis.baseline, *self.others, *self.analysis.cells)}
         self.fits |= {c.arm: c.fit for c in self.analysis.comparisons}
         self.replicates = material.replicates
         self.report = self.replicates[self.replicates["phase"] == REPORT]
+        self.outcomes: dict[str, dict[int, tuple[str, float]]] = {}
+        columns = (self.report[name].to_numpy(dtype=object) for name in ("arm", "seed", "outcome", "value"))
+        for arm, seed, outcome, value in zip(*columns, strict=True):
+            self.outcomes.setdefault(str(arm), {})[int(seed)] = (str(outcome), float(value))
 
     @property
     def margin_words(self) -> str:
@@ -70,6 +90,12 @@ class Reading:
         return None if value is None or not math.isfinite(value) else value * self.factor
 
     def label(self, arm: str) -> str:
+        """How an arm is called in the report."""
+        if arm not in self._labels:
+            self._labels[arm] = self._label(arm)
+        return self._labels[arm]
+
+    def _label(self, arm: str) -> str:
         known = {"baseline": "Baseline", "full": "Full", AA_ARM: "A/A: the baseline again"}
         if arm in known:
             return known[arm]
@@ -107,9 +133,8 @@ class Reading:
 
     def values(self, arm: str) -> tuple[tuple[int, float], ...]:
         """(seed, value) of an arm's finished report replicates, in shown units."""
-        mine = self.report[(self.report["arm"] == arm) & (self.report["outcome"] == "finished")]
-        pairs = sorted(zip(mine["seed"], mine["value"], strict=True))
-        return tuple((int(s), float(v) * self.factor) for s, v in pairs if math.isfinite(v))
+        of = sorted(self.outcomes.get(arm, {}).items())
+        return tuple((s, v * self.factor) for s, (o, v) in of if o == "finished" and math.isfinite(v))
 
     def copied(self) -> list[bool]:
         """Whether a replicate was taken from an earlier study, for every row of the frame."""

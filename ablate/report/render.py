@@ -19,14 +19,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
-from ablate.report.contents import GROUPS, Axis, Interval, Section, Summary
+from ablate.report.contents import GROUPS, Axis, Interval, RunRow, Section, Summary
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     from jinja2 import Environment
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+LIBRARY = Path(__file__).parent / "library" / "plotly-cartesian.min.js.gz"
+MOST_ROWS = 200
+"""Runs shown at first; the page holds the others compressed."""
+
+LONGEST_BODY = 50_000
+"""Characters of a table's body from which on it is compressed: some two thousand cells."""
+
 WIDTH, HEIGHT = 320, 28
 """Of a small interval, in its own units; it is as wide as its place."""
 
@@ -59,8 +65,8 @@ class Chapter:
     panels: tuple[Panel, ...]
 
 
-def html(summary: Summary) -> str:
-    """The whole report as one offline HTML file."""
+def html(summary: Summary, *, reload: int | None = None) -> str:
+    """The whole report as one offline HTML file. reload: seconds after which it loads itself again, for a study that runs."""
     album = _Album()
     page = _environment().get_template("report.html")
     panels = {
@@ -81,6 +87,8 @@ def html(summary: Summary) -> str:
         digests=[_digest(script.encode()), _digest(library)],
         palette=script_json(palette.DARK_OF),
         library=_packed_library(),
+        runs=_run_table(summary),
+        reload=reload,
         **_shared(),
         script=_markup(script),
     )
@@ -106,11 +114,8 @@ def index_html(studies: Iterable[tuple[str, str, str, Mapping[str, int]]]) -> st
 
 @functools.cache
 def plotly_js() -> bytes:
-    """The plotting library that goes into a report."""
-    from plotly.offline import get_plotlyjs
-
-    library: str = get_plotlyjs()
-    return library.encode()
+    """The plotting library that goes into a report: plotly.js with the kinds of trace that our figures need."""
+    return gzip.decompress(LIBRARY.read_bytes())
 
 
 def script_json(value: Any) -> Markup:
@@ -182,14 +187,13 @@ class _Album:
         self,
         title: str,
         caption: str,
-        drawn: Iterable[tuple[str, go.Figure]],
+        drawn: Iterable[tuple[str, figures.Figure]],
         label: str,
         *,
         small: bool = False,
     ) -> Panel:
         added = []
-        for name, figure in drawn:
-            spec = figures.as_json(figure)
+        for name, spec in drawn:
             said = f"{label}: {name}" if name else label
             height = int(spec["layout"].get("height", 340))
             added.append(Picture(f"figure-{len(self.figures)}", name, said, height, small))
@@ -280,6 +284,54 @@ def _class_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """first: rows as HTML. rest: those of a large study that the page unpacks when it needs them, compressed."""
+
+    has_phases: bool
+    first: tuple[Markup, ...]
+    rest: str
+
+
+def _run_table(summary: Summary) -> RunTable:
+    has_phases = any(run.phase != "report" for run in summary.runs)
+    # Ten thousand rows through the template would take longer than everything else.
+    rows = [_run_row(summary, run, has_phases=has_phases) for run in summary.runs]
+    rest = "".join(rows[MOST_ROWS:])
+    first = tuple(_markup(row) for row in rows[:MOST_ROWS])
+    return RunTable(has_phases, first, _packed(rest.encode(), 6) if rest else "")
+
+
+def _run_row(summary: Summary, run: RunRow, *, has_phases: bool) -> str:
+    from markupsafe import escape
+
+    def number(value: float | None, text: str) -> str:
+        return (
+            '<td class="n"></td>' if value is None else f'<td class="n" data-value="{value:.6g}">{text}</td>'
+        )
+
+    outcome = run.outcome if run.outcome == "finished" else f'<span class="bad">{escape(run.outcome)}</span>'
+    reason = f'<span class="sub">{escape(run.reason)}</span>' if run.reason else ""
+    name = f"<code>{escape(run.run_id)}</code>" if run.run_id else ""
+    if name and summary.tracking is not None:
+        name = f'<a href="{escape(summary.tracking.page(run.run_id))}" rel="noreferrer">{name}</a>'
+    source = (
+        f'<span class="sub">taken from <code>{escape(run.source_run)}</code></span>' if run.source_run else ""
+    )
+    return (
+        f'<tr data-outcome="{escape(run.outcome)}"><th scope="row" title="{escape(run.arm)}">{escape(run.label)}</th>'
+        f"{number(run.seed, str(run.seed))}{f'<td>{escape(run.phase)}</td>' if has_phases else ''}"
+        f"<td>{outcome}{reason}</td>"
+        f"{number(run.value, wording.plain(run.value, summary.digits))}"
+        f"{number(run.test, wording.plain(run.test, summary.digits))}"
+        f"{number(run.epochs, str(run.epochs))}{number(run.seconds, wording.duration(run.seconds))}"
+        f"<td>{escape(run.device)}</td><td>{name}{source}</td></tr>\n"
+    )
+
+
 # --- small drawings ---------------------------------------------------------------------------------------------------
 
 
@@ -366,7 +418,7 @@ def _shared() -> dict[str, Any]:
         "interval_svg": interval_svg,
         "axis_svg": axis_svg,
         "count": wording.count,
-        "phases": lambda runs: any(run.phase != "report" for run in runs),
+        "body": _body,
     }
 
 
@@ -386,13 +438,20 @@ def _packed(content: bytes, level: int) -> str:
 
 @functools.cache
 def _packed_library() -> str:
-    return _packed(plotly_js(), 9)
+    return base64.b64encode(LIBRARY.read_bytes()).decode()
 
 
 @functools.cache
 def _digest(script: bytes) -> str:
     """How a content security policy names a script that may run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode()
+
+
+def _body(rows: Markup) -> Markup:
+    """The body of a table; that of a very large one goes compressed, and the page unpacks it."""
+    if len(rows) <= LONGEST_BODY:
+        return _markup(f"<tbody>{rows}</tbody>")
+    return _markup(f'<tbody data-packed="{_packed(str(rows).encode(), 6)}"></tbody>')
 
 
 def _markup(text: str) -> Markup:

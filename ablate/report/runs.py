@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ablate.analysis.compare import records
 from ablate.analysis.verdict import undecided
 from ablate.report import wording
 from ablate.report.contents import RunRow, Trouble
@@ -17,7 +18,7 @@ from ablate.report.reading import Reading
 
 def every(reading: Reading) -> tuple[RunRow, ...]:
     """All runs, by arm, phase and seed; those that are due and not there among them."""
-    found = [_run(reading, row) for row in reading.replicates.to_dict("records")]
+    found = [_run(reading, row) for row in records(reading.replicates)]
     found += [
         RunRow(arm, reading.label(arm), seed, phase, "missing", None, None, None, None, "", "", "", "")
         for arm, seed, phase in _missing(reading)

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ablate.analysis import words
+from ablate.analysis.grids import grids
 from ablate.report import scales, wording
 from ablate.report.contents import (
     ArmCurves,
@@ -169,32 +169,40 @@ def _factor_of(reading: Reading, metric: str, mean: float) -> float:
 
 def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     """(arm, metric) → its curve, over the finished runs; over all where none finished."""
-    curves = reading.material.curves
-    if curves.empty:
-        return {}
-    curves = curves[(curves["phase"] == REPORT) & np.isfinite(curves["value"].to_numpy(dtype=float))]
-    finished = reading.report[reading.report["outcome"] == "finished"][["arm", "seed"]]
-    usable = set(finished["arm"])
-    done = pd.MultiIndex.from_frame(finished)
-    keep = (
-        pd.MultiIndex.from_frame(curves[["arm", "seed"]]).isin(done) | ~curves["arm"].isin(usable).to_numpy()
-    )
-    groups = curves[keep].groupby(["arm", "metric", "epoch"], sort=True)["value"]
-    table = groups.agg(["mean", "min", "max", "count"]).reset_index()
-    means = table.groupby("metric")["mean"].mean()
-    units = {str(metric): _factor_of(reading, str(metric), float(mean)) for metric, mean in means.items()}
+    finished = {
+        arm: [seed for seed, (outcome, _) in of.items() if outcome == "finished"]
+        for arm, of in reading.outcomes.items()
+    }
+    bands: dict[tuple[str, str], tuple[npt.NDArray[Any], ...]] = {}
+    for (arm, phase), metrics in grids(reading.material.curves).items():
+        for metric, grid in metrics.items() if phase == REPORT else ():
+            mine = grid.under(finished.get(arm) or grid.seeds.tolist())
+            if mine is None:
+                continue
+            values = np.where(np.isfinite(mine.values), mine.values, np.nan)
+            counts = np.isfinite(values).sum(axis=0)
+            epochs = np.flatnonzero(counts)
+            if len(epochs):
+                there = values[:, epochs]
+                mean, low, high = (of(there, axis=0) for of in (np.nanmean, np.nanmin, np.nanmax))
+                bands[arm, metric] = (epochs + 1, mean, low, high, counts[epochs])
+    means: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for (_, metric), (_, mean, *_) in bands.items():
+        means.setdefault(metric, []).append(mean)
+    units = {m: _factor_of(reading, m, float(np.concatenate(of).mean())) for m, of in means.items()}
     found = {}
-    for (arm, metric), rows in table.groupby(["arm", "metric"], sort=False):
-        step = max(1, math.ceil(len(rows) / MOST_EPOCHS))
-        thin = pd.concat([rows.iloc[:-1:step], rows.iloc[-1:]])
-        unit = units[str(metric)]
-        found[str(arm), str(metric)] = Line(
-            _split(str(metric)),
-            tuple(int(e) for e in thin["epoch"]),
-            tuple((thin["mean"] * unit).astype(float)),
-            tuple((thin["min"] * unit).astype(float)),
-            tuple((thin["max"] * unit).astype(float)),
-            int(thin["count"].max()),
+    for (arm, metric), parts in bands.items():
+        last = len(parts[0]) - 1
+        thin = [*range(0, last, max(1, math.ceil((last + 1) / MOST_EPOCHS))), last]
+        epochs, mean, low, high, runs = (part[thin].tolist() for part in parts)
+        unit = units[metric]
+        found[arm, metric] = Line(
+            _split(metric),
+            tuple(epochs),
+            tuple(v * unit for v in mean),
+            tuple(v * unit for v in low),
+            tuple(v * unit for v in high),
+            max(runs),
             percent=unit != 1.0,
         )
     return found
@@ -241,24 +249,19 @@ def _curves(
 def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
     """Every arm minus the reference, seed by seed."""
     of = {row.arm: row for row in rows if row.kind == "arm"}
-    mine = reading.report[reading.report["arm"].isin([reference, *arms])]
-    found = {
-        (str(arm), int(seed)): (str(outcome), float(value))
-        for arm, seed, outcome, value in zip(
-            mine["arm"], mine["seed"], mine["outcome"], mine["value"], strict=True
-        )
-    }
-    seeds = tuple(sorted({seed for _, seed in found}))
+    nothing = ("", math.nan)
+    base = reading.outcomes.get(reference, {})
+    seeds = tuple(sorted({seed for arm in (reference, *arms) for seed in reading.outcomes.get(arm, ())}))
 
     def value(seed: int) -> float | str:
-        outcome, number = found.get((reference, seed), ("", math.nan))
+        outcome, number = base.get(seed, nothing)
         return number * reading.factor if outcome == "finished" else outcome
 
     def difference(arm: str, seed: int) -> float | str:
-        outcome, number = found.get((arm, seed), ("", math.nan))
-        base, base_value = found.get((reference, seed), ("", math.nan))
-        if outcome == base == "finished":
-            return reading.rules.sign * (number - base_value) * reading.factor
+        outcome, number = reading.outcomes.get(arm, {}).get(seed, nothing)
+        other, held_against = base.get(seed, nothing)
+        if outcome == other == "finished":
+            return reading.rules.sign * (number - held_against) * reading.factor
         return outcome if outcome != "finished" else "unpaired"
 
     return Pairs(

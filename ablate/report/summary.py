@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ablate.report import findings, methods, runs, sections
+import contextlib
+from datetime import UTC, datetime
+
+from ablate.report import findings, images, methods, runs, sections
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
 
@@ -39,6 +42,7 @@ def summarise(material: Material) -> Summary:
         cost_basis="time" if any(c.cost_is_time for c in reading.analysis.comparisons) else "compute",
         interactions=findings.interactions(reading),
         confusion=sections.confusion(reading),
+        images=images.changes(reading),
         runs=found_runs,
         trouble=runs.troubles(found_runs),
         counts=(
@@ -50,7 +54,19 @@ def summarise(material: Material) -> Summary:
         ),
         methods=methods.methods(reading),
         looks=methods.looks(reading),
-        environment=tuple((name, str(value)) for name, value in material.environment.items() if value),
+        environment=tuple(
+            (name, _said(name, value)) for name, value in material.environment.items() if value
+        ),
         reproduce=methods.reproduce(reading),
         text=str(reading.record.get("text") or ""),
+        tracking=material.tracking,
     )
+
+
+def _said(name: str, value: str) -> str:
+    """A part of the environment as it is shown: a time as a date."""
+    if name != "recorded":
+        return str(value)
+    with contextlib.suppress(ValueError, OverflowError):
+        return f"{datetime.fromtimestamp(float(value), UTC):%Y-%m-%d %H:%M} UTC"
+    return str(value)

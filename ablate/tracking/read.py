@@ -22,7 +22,11 @@ from ablate.tracking import store as stores
 from ablate.tracking.store import Store
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
+
+    from ablate.tracking.columns import Columns
+    from ablate.tracking.predictions import Predictions
 
 FINAL_METRICS = ("test/", "time/", "model/")
 REPLICATE_COLUMNS = (
@@ -48,6 +52,8 @@ REPLICATE_COLUMNS = (
     "source_run",
 )
 CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
+WORTH_KEEPING = 20
+"""Runs that were not in the cache, from which on it is written anew: fewer are read again in no time."""
 
 Outcome = Literal["finished", "diverged", "failed"]
 
@@ -72,6 +78,11 @@ class Recorded:
     @property
     def attempt(self) -> int:
         return int(self.tags.get("ablate.attempt", 1))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at which the primary metric counts; 0 where the run has none."""
+        return int(self.tags.get("ablate.epoch", 0))
 
 
 Points = dict[str, list[tuple[int, float]]]
@@ -101,6 +112,13 @@ def experiments(store: Store) -> list[str]:
     return sorted(
         (name for name, at in found.items() if at is not None), key=lambda name: -(found[name] or 0)
     )
+
+
+def experiment_id(store: Store, study: str) -> str:
+    """How a server names a study's experiment in its addresses; empty where there is none."""
+    with _asked(store) as client:
+        found = client.get_experiment_by_name(study)
+    return str(found.experiment_id) if found else ""
 
 
 def plans(store: Store, study: str) -> list[dict[str, Any]]:
@@ -134,6 +152,23 @@ def plans(store: Store, study: str) -> list[dict[str, Any]]:
 _ENVIRONMENT = frozenset(
     {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
 )
+_RESULT = tuple(
+    f"ablate.{name}"
+    for name in (
+        "key",
+        "outcome",
+        "attempt",
+        "epoch",
+        "weights",
+        "trace",
+        "reason",
+        "device",
+        "torch",
+        "fused",
+        "source_run",
+    )
+)
+"""Tags that a row of the replicates frame is made from."""
 _IS_REPORT = "tags.`ablate.kind` = 'report'"
 
 
@@ -183,44 +218,118 @@ def orphans(store: Store) -> list[str]:
     ]
 
 
-def frames(store: Store, plan: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Replicates and curves of a recorded plan: what the analysis reads.
+def chosen(store: Store, plan: Mapping[str, Any]) -> dict[str, Recorded]:
+    """Run key → the recorded run that counts.
 
     Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out, and those
     that were broken off: they have no outcome, and the next command does them again.
     """
-    planned = {run["key"]: run for run in plan["runs"]}
-    chosen = _chosen(store, plan)
-    found = points(store, [run.run_id for run in chosen.values()], plan["study"])
-    rows, curves = [], []
-    for key, run in chosen.items():
-        mine = found.get(run.run_id, {})
-        rows.append(replicate(plan, planned[key], run.tags, mine, run.run_id, done=run.done))
-        curves += curve(planned[key], mine)
-    return frame(rows, REPLICATE_COLUMNS), frame(curves, CURVE_COLUMNS)
+    planned = {run["key"] for run in plan["runs"]}
+    found: dict[str, Recorded] = {}
+    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"], tags_of=_RESULT):
+        key = run.tags.get("ablate.key", "")
+        if key not in planned or run.status in ("RUNNING", "KILLED"):
+            continue
+        old = found.get(key)
+        if old is None or (run.done, run.attempt) > (old.done, old.attempt):
+            found[key] = run
+    return found
 
 
 def outcomes(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
     """How many replicates of a recorded plan ended in which way, counted as in `frames`."""
-    return Counter(_outcome(run.tags, done=run.done) for run in _chosen(store, plan).values())
-
-
-def _chosen(store: Store, plan: Mapping[str, Any]) -> dict[str, Recorded]:
-    """Run key → the run that counts."""
-    planned = {run["key"] for run in plan["runs"]}
-    chosen: dict[str, Recorded] = {}
-    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
-        key = run.tags.get("ablate.key", "")
-        if key not in planned or run.status in ("RUNNING", "KILLED"):
-            continue
-        old = chosen.get(key)
-        if old is None or (run.done, run.attempt) > (old.done, old.attempt):
-            chosen[key] = run
-    return chosen
+    return Counter(_outcome(run.tags, done=run.done) for run in chosen(store, plan).values())
 
 
 def _outcome(tags: Mapping[str, str], *, done: bool) -> str:
     return tags.get("ablate.outcome", "failed") if done else "failed"
+
+
+def frames(
+    store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replicates and curves of a recorded plan: what the analysis reads. found: of `chosen`, where that was asked already."""
+    import numpy as np
+
+    recorded = chosen(store, plan) if found is None else found
+    planned = {run["key"]: run for run in plan["runs"]}
+    runs = list(recorded.values())
+    points = _columns(store, runs, plan["study"])
+    counted = np.array([run.epoch for run in runs], dtype=np.int64)
+    known: list[dict[str, list[tuple[int, float]]]] = [{} for _ in runs]
+    for owner, point in points.at(plan["metric"], counted).items():
+        known[owner][plan["metric"]] = [point]
+    for owner, metric, step, value in points.last():
+        known[owner].setdefault(metric, []).append((step, value))
+    images = _images(plan)
+    rows = []
+    for (key, run), mine in zip(recorded.items(), known, strict=True):
+        of = planned[key]
+        rows.append(
+            replicate(plan, of, run.tags, mine, run.run_id, done=run.done, images=images.get(of["arm"]))
+        )
+    return frame(rows, REPLICATE_COLUMNS), _curves_frame(points, [planned[key] for key in recorded])
+
+
+def _curves_frame(found: Columns, runs: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """The curves frame, as `curve` makes it run by run; texts are categories, of which there are few."""
+    import numpy as np
+    import pandas as pd
+
+    kept = np.array([not name.startswith(FINAL_METRICS) for name in found.names], dtype=bool)
+    rows = np.flatnonzero(kept[found.metric]) if len(found.names) else np.zeros(0, dtype=np.int64)
+    owner = found.run[rows]
+
+    def texts(of: list[str], places: Any) -> pd.Categorical:
+        names = list(dict.fromkeys(of))
+        codes = np.array([names.index(name) for name in of], dtype=np.int32)
+        return pd.Categorical.from_codes(codes[places], categories=pd.Index(names, dtype="str"))
+
+    return pd.DataFrame(
+        {
+            "arm": texts([run["arm"] for run in runs], owner),
+            "seed": np.array([run["seed"] for run in runs], dtype=np.int64)[owner],
+            "phase": texts([run["phase"] for run in runs], owner),
+            "epoch": found.step[rows].astype(np.int64),
+            "metric": texts(list(found.names), found.metric[rows]),
+            "value": found.value[rows],
+        },
+        columns=list(CURVE_COLUMNS),
+    )
+
+
+def _columns(store: Store, runs: list[Recorded], experiment: str) -> Columns:
+    """Every metric of these runs, which have ended: from the cache beside the store as far as it goes, then from the store."""
+    from ablate.tracking import columns
+
+    path = store.root / "cache" / f"{experiment}.curves-{columns.LAYOUT}.npz"
+    cached = columns.load(path)
+    wanted = [(run.run_id, run.end or 0.0) for run in runs]
+    missing = [run for run in wanted if run not in cached.runs]
+    if missing:
+        found = _read_columns(store, [run for run, _ in missing])
+        places = dict(cached.runs) | {run: len(cached.runs) + i for i, run in enumerate(missing)}
+        cached = columns.Cached(places, cached.columns + found)
+        if len(missing) >= WORTH_KEEPING:
+            columns.save(path, cached)
+    return cached.columns.take([cached.runs[run] for run in wanted])
+
+
+def _read_columns(store: Store, run_ids: list[str]) -> Columns:
+    from ablate.tracking.columns import Columns
+
+    if store.database is None:
+        asked = _asked_points(store, run_ids)
+        points = [(i, *point) for i, run in enumerate(run_ids) for point in asked[run]]
+        return Columns.of(len(run_ids), points)
+    with _sql(store) as db:
+        # The index of the run comes from the list of runs itself, so that no text is made for every point.
+        rows = db.execute(
+            "SELECT j.key, m.key, m.step, m.timestamp, CASE WHEN m.is_nan THEN NULL ELSE m.value END "
+            "FROM json_each(?) j CROSS JOIN metrics m ON m.run_uuid = j.value",
+            [json.dumps(run_ids)],
+        ).fetchall()
+    return Columns.of(len(run_ids), rows)
 
 
 def replicate(
@@ -231,8 +340,9 @@ def replicate(
     run_id: str,
     *,
     done: bool,
+    images: int | None = None,
 ) -> dict[str, Any]:
-    """One row of the replicates frame, from what was recorded of a run."""
+    """One row of the replicates frame, from what was recorded of a run. images: that it trained on, where that was looked up."""
     outcome = _outcome(tags, done=done)
     epoch = int(tags.get("ablate.epoch", 0))
     epochs = max(
@@ -240,8 +350,8 @@ def replicate(
         default=0,
     )
     metric = plan["metric"]
-    arm = next((a for a in plan["arms"] if a["name"] == run["arm"]), plan["arms"][0])
-    images = arm["data"]["train"]
+    if images is None:
+        images = _images(plan).get(run["arm"], plan["arms"][0]["data"]["train"])
     forward = _last(points, "model/flops")
     return {
         "arm": run["arm"],
@@ -266,6 +376,11 @@ def replicate(
         "fused": tags.get("ablate.fused"),
         "source_run": tags.get("ablate.source_run"),
     }
+
+
+def _images(plan: Mapping[str, Any]) -> dict[str, int]:
+    """Arm → number of images it trains on."""
+    return {arm["name"]: arm["data"]["train"] for arm in plan["arms"]}
 
 
 def curve(run: Mapping[str, Any], points: Mapping[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
@@ -305,18 +420,67 @@ def artifact(store: Store, run: Recorded, name: str) -> bytes | None:
         return Path(client.download_artifacts(run.run_id, name, folder)).read_bytes()
 
 
-def files(store: Store, plan: Mapping[str, Any], name: str) -> dict[str, bytes]:
-    """An artifact of every finished replicate of a plan, by run id."""
-    keys = {run["key"] for run in plan["runs"]}
-    found = {}
-    for run in _runs(store, {"ablate.kind": "replicate"}, plan["study"]):
-        if (
-            run.done
-            and run.tags.get("ablate.key") in keys
-            and (content := artifact(store, run, name)) is not None
-        ):
-            found[run.run_id] = content
-    return found
+def classified(
+    store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded]
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, pd.DataFrame]]:
+    """What the finished report runs of a plan said about the images. found: of `chosen`.
+
+    Returns arm → confusion matrix on the test images, summed over seeds; and arm → whether each validation image was classified
+    correctly, as the analysis wants it (index: seeds, columns: indices into the training images). The latter holds only where all
+    runs saw the same images and the study's metric is the share of them that was right.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from ablate.tracking import predictions
+
+    planned = {run["key"]: run for run in plan["runs"]}
+    runs = [
+        (planned[key], run)
+        for key, run in found.items()
+        if planned[key]["phase"] == "report" and run.tags.get("ablate.outcome") == "finished" and run.done
+    ]
+    held = _predictions(store, [run for _, run in runs], plan["study"])
+    confusion: dict[str, Any] = {}
+    right: dict[str, dict[int, Any]] = {}
+    images = {held.runs[run.run_id, run.end or 0.0].images for _, run in runs}
+    for of, run in runs:
+        name = (run.run_id, run.end or 0.0)
+        seen = held.runs[name]
+        if seen.confusion.size:
+            old = confusion.get(of["arm"])
+            usable = old is None or old.shape == seen.confusion.shape
+            confusion[of["arm"]] = (
+                seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
+            )
+        if len(images) == 1 and seen.images and plan["metric"] == "val/accuracy":
+            right.setdefault(of["arm"], {})[of["seed"]] = held.right(name)
+    index = held.indices[images.pop() if len(images) == 1 else predictions.NONE]
+    return confusion, {
+        arm: pd.DataFrame(np.stack(list(rows.values())), index=pd.Index(list(rows)), columns=pd.Index(index))
+        for arm, rows in right.items()
+    }
+
+
+def _predictions(store: Store, runs: list[Recorded], experiment: str) -> Predictions:
+    """Of runs that have finished: from the cache beside the store as far as it goes, then from their artifacts."""
+    from ablate.tracking import predictions
+
+    path = store.root / "cache" / f"{experiment}.predictions-{predictions.LAYOUT}.npz"
+    cached = predictions.load(path)
+    missing = [run for run in runs if (run.run_id, run.end or 0.0) not in cached.runs]
+    if missing:
+        indices = dict(cached.indices)
+        added = {}
+        for run in missing:
+            files = (artifact(store, run, name) for name in ("confusion_matrix.json", "predictions.npz"))
+            seen, index = predictions.read(*files)
+            indices[seen.images] = index
+            added[run.run_id, run.end or 0.0] = seen
+        cached = predictions.Predictions({**cached.runs, **added}, indices)
+        if len(missing) >= WORTH_KEEPING:
+            predictions.save(path, cached)
+    return cached
 
 
 def attempts(store: Store, study: str) -> dict[str, int]:
@@ -405,13 +569,18 @@ def _last(points: Mapping[str, list[tuple[int, float]]], metric: str) -> float:
 
 
 def _runs(
-    store: Store, tags: Mapping[str, str], experiment: str | None = None, status: str | None = None
+    store: Store,
+    tags: Mapping[str, str],
+    experiment: str | None = None,
+    status: str | None = None,
+    *,
+    tags_of: tuple[str, ...] = (),
 ) -> list[Recorded]:
-    """Active runs that carry the given tags."""
+    """Active runs that carry the given tags. tags_of: the tags that are needed of them; none: all of ours."""
     if not store.exists:
         return []
     if store.database is not None:
-        return _sql_runs(store, tags, experiment, status)
+        return _sql_runs(store, tags, experiment, status, tags_of)
     with _asked(store) as client:
         return _client_runs(client, tags, experiment, status)
 
@@ -449,7 +618,11 @@ def _client_runs(
 
 
 def _sql_runs(
-    store: Store, tags: Mapping[str, str], experiment: str | None, status: str | None
+    store: Store,
+    tags: Mapping[str, str],
+    experiment: str | None,
+    status: str | None,
+    tags_of: tuple[str, ...],
 ) -> list[Recorded]:
     where = ["r.lifecycle_stage = 'active'", "e.lifecycle_stage = 'active'"]
     values: list[str] = []
@@ -468,16 +641,26 @@ def _sql_runs(
             f"SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri {chosen} ORDER BY r.start_time",
             values,
         ).fetchall()
-        of: dict[str, dict[str, str]] = {row[0]: {} for row in rows}
-        for run, name, value in db.execute(
-            f"SELECT run_uuid, key, value FROM tags WHERE key LIKE 'ablate.%' AND run_uuid IN (SELECT r.run_uuid {chosen})",  # noqa: S608
-            values,
-        ):
-            # A run that began between the two queries has tags and is not among the runs.
-            if run in of:
-                of[run][name] = value
+        named = f"+key IN ({', '.join('?' * len(tags_of))})" if tags_of else "key LIKE 'ablate.%'"
+        of = dict(
+            db.execute(
+                # An object a run: fewer and shorter rows. The whole config is for those who look into MLflow; it is longer than all
+                # else together.
+                f"SELECT run_uuid, json_group_object(key, value) FROM tags WHERE {named} AND key <> 'ablate.config' "  # noqa: S608
+                f"AND run_uuid IN (SELECT r.run_uuid {chosen}) GROUP BY run_uuid",
+                [*tags_of, *values],
+            )
+        )
     return [
-        Recorded(run, name, state, start / 1000, end / 1000 if end else None, artifacts, of[run])
+        Recorded(
+            run,
+            name,
+            state,
+            start / 1000,
+            end / 1000 if end else None,
+            artifacts,
+            json.loads(of.get(run, "{}")),
+        )
         for run, name, state, start, end, artifacts in rows
     ]
 
@@ -488,13 +671,9 @@ def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Point
     if not run_ids:
         return found
     if store.database is None:
-        with _asked(store) as client:
-            for run in run_ids:
-                for metric in client.get_run(run).data.metrics:
-                    history = sorted(
-                        (p.step, p.timestamp, p.value) for p in client.get_metric_history(run, metric)
-                    )
-                    found[run][metric] = [(step, value) for step, _, value in history]
+        for run, asked in _asked_points(store, run_ids).items():
+            for metric, step, _, value in sorted(asked, key=lambda point: point[:3]):
+                found[run].setdefault(metric, []).append((step, value))
         return found
     with _sql(store) as db:
         rows = db.execute(
@@ -506,6 +685,19 @@ def points(store: Store, run_ids: list[str], experiment: str) -> dict[str, Point
             if run in found:
                 found[run].setdefault(metric, []).append((step, math.nan if is_nan else value))
     return found
+
+
+def _asked_points(store: Store, run_ids: list[str]) -> dict[str, list[tuple[str, int, int, float]]]:
+    """(metric, step, time, value) of every point, by run id, from a store that is no local file."""
+    with _asked(store) as client:
+        return {
+            run: [
+                (metric, point.step, point.timestamp, point.value)
+                for metric in client.get_run(run).data.metrics
+                for point in client.get_metric_history(run, metric)
+            ]
+            for run in run_ids
+        }
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from ablate.analysis.diagnosis import (
     under_fitting,
     unfinished,
 )
+from ablate.analysis.grids import grids
 
 EPOCHS = np.arange(1, 21)
 
@@ -84,7 +85,7 @@ def test_one_seed_suffices_for_a_clear_turn():
 
 def test_without_curves_nothing_is_diagnosed():
     assert diagnose({}, metric="val/accuracy", sign=1, margin=0.005) == ()
-    assert curves_of(None, "A", [0]) == {}
+    assert curves_of(grids(None), "A", [0]) == {}
 
 
 def test_runs_that_over_fit_to_different_heights_over_fit_all_the_same():

@@ -10,6 +10,7 @@ import pytest
 
 from ablate.analysis import ArmRule, Rules, judge
 from ablate.analysis.diagnosis import curves_of, diagnose
+from ablate.analysis.grids import grids
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Finished, Task
 from ablate.tracking import read
@@ -63,7 +64,7 @@ def diagnosed(seeds: int = 3, reference: bool = True, **overrides: object):
         made = trained(arm, given, seeds)
         frame = read.frame(list(made.curves), read.CURVE_COLUMNS)
         finished = [row["seed"] for row in made.rows if row["outcome"] == "finished"]
-        return curves_of(frame, arm, finished), seeds - len(finished)
+        return curves_of(grids(frame), arm, finished), seeds - len(finished)
 
     mine, diverged = curves("arm", tuple((path.replace("__", "."), v) for path, v in overrides.items()))
     theirs = curves("baseline", ())[0] if reference else None

@@ -8,6 +8,8 @@ import pandas as pd
 
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
+from ablate.report.contents import Tracking
+from ablate.report.reading import Images
 from ablate.report.summary import Material
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -194,6 +196,22 @@ def confusions(shapes, classes=CLASSES):
     return found
 
 
+def seen(arms, classes, seeds=5):
+    """What arms get right of forty images, and the images: the further down the list, the more an arm gets wrong."""
+    rng = np.random.default_rng(11)
+    hard = rng.random(40)
+    right = {
+        arm: pd.DataFrame(
+            hard + rng.normal(0, 0.02, (seeds, 40)) < 0.9 - 0.1 * i,
+            index=range(seeds),
+            columns=range(60, 100),
+        )
+        for i, arm in enumerate(arms)
+    }
+    pixels = rng.integers(0, 256, (100, 3, 32, 32), dtype=np.uint8)
+    return right, Images(pixels, rng.integers(len(classes), size=100), classes)
+
+
 def material(seeds=5, **more):
     """Eight arms of four factors: a verdict of every common kind, divergences, and a failed run."""
     rng = np.random.default_rng(7)
@@ -232,7 +250,10 @@ def material(seeds=5, **more):
                 curves += curve(arm, seed, value, overfit, rng)
     frame = pd.DataFrame(rows)
     table = pd.DataFrame(curves)
+    correct, images = seen(SHAPES, CLASSES)
     return Material(
+        correct=correct,
+        images=images,
         record=plan,
         analysis=judge(rules(plan), frame, table),
         replicates=frame,
@@ -270,6 +291,14 @@ def small(
     columns = list(replicate("x", 0, 0.0))
     frame = pd.DataFrame(rows, columns=columns)
     return Material(plan, judge(rules(plan), frame, EMPTY_CURVES), frame, EMPTY_CURVES)
+
+
+def large():
+    """So many runs that the page keeps most of them compressed."""
+    arms = ["baseline", *(f"model.width={width}" for width in (16, 32, 128, 256))]
+    levels = {arm: ("model.width", int(arm.partition("=")[2])) for arm in arms[1:]}
+    effects = dict(zip(arms, (0.0, -0.02, -0.01, 0.01, 0.02), strict=True))
+    return small(arms, levels, effects, seeds=500, looks=(500,))
 
 
 def leave_one_out():
@@ -379,4 +408,6 @@ def hostile():
     confusion = {arm: np.array([[40, 10 + i], [5, 45]]) for i, arm in enumerate(arms)}
     environment = {"command": ATTACK, "commit": ATTACK, ATTACK: ATTACK}
     analysis = judge(rules(made.record), frame, curves)
-    return Material(made.record, analysis, frame, curves, confusion, environment)
+    correct, images = seen(arms, (ATTACK, "bird"))
+    server = Tracking(f"https://mlflow.example/{ATTACK}", ATTACK)
+    return Material(made.record, analysis, frame, curves, confusion, environment, correct, images, server)

@@ -69,10 +69,13 @@ def test_latex_has_a_line_per_arm_between_its_rules(summary):
     assert {line.count(" & ") for line in body} == {6}
     assert text.count("\\mathbf") == 1
     assert "Width 256 & $\\mathbf{" in text
+    assert "Bold: the arm that helps most." in text
 
 
 def test_latex_ticks_off_components():
-    text = export.latex(summarise(report_examples.leave_one_out()))
+    text, note = export.latex(summarise(report_examples.leave_one_out())).split("\\bottomrule")
+    assert "Bold: no arm helps, so it is the reference." in note
+    assert "$\\checkmark$: there" in note
     assert "Flip & Dropout & Batch norm" in text
     assert text.count("$\\times$ &") == 3
     assert text.count("$\\checkmark$") == 9

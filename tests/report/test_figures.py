@@ -35,7 +35,7 @@ def test_every_colour_has_a_twin_for_the_dark(page):
 
 
 def test_the_forest_shows_every_arm_with_its_verdicts_mark(summary):
-    figure = figures.as_json(figures.forest(summary.axis, summary.rows))
+    figure = figures.forest(summary.axis, summary.rows)
     marks = [t for t in figure["data"] if t["mode"] == "markers" and t["marker"]["size"] == 11]
     assert [t["marker"]["symbol"] for t in marks] == [
         palette.mark(row.interval.verdict).symbol for row in summary.rows if row.kind == "arm"
@@ -44,7 +44,7 @@ def test_the_forest_shows_every_arm_with_its_verdicts_mark(summary):
 
 
 def test_what_runs_off_the_scale_is_an_arrow_with_its_number(summary):
-    figure = figures.as_json(figures.forest(summary.axis, summary.rows))
+    figure = figures.forest(summary.axis, summary.rows)
     arrows = [t for t in figure["data"] if t.get("marker", {}).get("symbol") == "triangle-left"]
     row = next(row for row in summary.rows if row.arm == "optimizer.lr=1.0")
     assert len(arrows) == 1
@@ -53,7 +53,7 @@ def test_what_runs_off_the_scale_is_an_arrow_with_its_number(summary):
 
 
 def test_levels_on_a_logarithmic_axis_are_ticked_where_they_stand(summary):
-    figure = figures.as_json(figures.response(summary.sections[0].response))
+    figure = figures.response(summary.sections[0].response)
     assert figure["layout"]["xaxis"]["type"] == "log"
     assert figure["layout"]["xaxis"]["tickvals"] == [16, 32, 64, 128, 256]
 
@@ -65,15 +65,30 @@ def test_few_arms_share_a_figure_and_many_get_one_each(summary):
 
 def test_training_is_dashed_and_validation_solid(summary):
     (_, figure) = figures.curves(summary.sections[1].curves[0])[0]
-    lines = [t for t in figures.as_json(figure)["data"] if t["mode"] == "lines"]
+    lines = [t for t in figure["data"] if t["mode"] == "lines"]
     assert {t["line"]["dash"] for t in lines if ", train " in t["customdata"][0]} == {"5px,4px"}
     assert {t["line"]["dash"] for t in lines if ", validation " in t["customdata"][0]} == {"solid"}
 
 
 def test_figures_beside_each_other_share_their_range(summary):
     loss = summary.sections[0].curves[0]
-    ranges = [tuple(figures.as_json(f)["layout"]["yaxis"]["range"]) for _, f in figures.curves(loss)]
+    ranges = [tuple(f["layout"]["yaxis"]["range"]) for _, f in figures.curves(loss)]
     assert set(ranges) == {(loss.low, loss.high)}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        report_examples.material,
+        report_examples.factorial,
+        report_examples.leave_one_out,
+        report_examples.hostile,
+    ],
+)
+def test_plotly_knows_every_field_of_every_figure(made):
+    plotly = pytest.importorskip("plotly.graph_objects")
+    for figure in every_figure(render.html(summarise(made()))):
+        plotly.Figure(figure["data"], figure["layout"])
 
 
 def test_names_reach_plotly_as_text():
@@ -89,7 +104,7 @@ def test_names_reach_plotly_as_text():
 
 def test_numbers_are_as_short_as_a_screen_needs(summary):
     (_, figure) = figures.curves(summary.sections[1].curves[0])[0]
-    values = [v for t in figures.as_json(figure)["data"] for v in t["y"]]
+    values = [v for t in figure["data"] for v in t["y"]]
     assert all(len(repr(v)) <= 8 for v in values)
 
 

@@ -4,7 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import report_examples
 from report_examples import ATTACK
+
+from ablate.report import render
+from ablate.report.summary import summarise
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
@@ -27,6 +31,8 @@ def folder(tmp_path_factory, page, hostile_page):
     place = tmp_path_factory.mktemp("pages")
     (place / "report.html").write_text(page, encoding="utf-8")
     (place / "hostile.html").write_text(hostile_page, encoding="utf-8")
+    large = render.html(summarise(report_examples.large()))
+    (place / "large.html").write_text(large, encoding="utf-8")
     return place
 
 
@@ -142,6 +148,34 @@ def test_runs_are_filtered_by_words_and_by_outcome(desk):
     assert desk.column("runs-table", 1) == ["Learning rate 1"] * 2
     desk.page.locator("#runs-outcome").select_option("")
     assert desk.page.locator("#runs-count").inner_text() == "60 runs"
+
+
+def test_of_thousands_of_runs_some_are_shown_and_all_are_found(visit):
+    seen = visit("large")
+    count, rows = seen.page.locator("#runs-count"), seen.page.locator("#runs-table tbody tr")
+    sync_api.expect(count).to_have_text("2500 runs")
+    assert rows.count() == 200
+    seen.page.locator("#runs-more").click()
+    assert rows.count() == 400
+    seen.page.locator("#runs-words").fill("model.width=256")
+    sync_api.expect(count).to_have_text("500 of 2500 runs")
+    seeds = seen.page.locator("#runs-table thead th").nth(1)
+    seeds.locator("button").click()
+    seeds.locator("button").click()
+    assert seen.column("runs-table", 2)[:2] == ["499", "498"]
+    assert set(seen.column("runs-table", 1)) == {"Width 256"}
+    pairs = seen.page.locator("table.pairs tbody tr")
+    assert pairs.count() == 5
+    assert pairs.nth(1).locator("td").count() == 502
+    assert seen.complaints == []
+
+
+def test_images_are_there_with_words_for_them(desk):
+    pictures = desk.page.locator(".thumbnails img")
+    assert pictures.count() > 10
+    sizes = pictures.evaluate_all("(all) => all.map((i) => i.naturalWidth)")
+    assert set(sizes) == {32}
+    assert all(t.startswith("image ") for t in pictures.evaluate_all("(all) => all.map((i) => i.alt)"))
 
 
 def test_the_keyboard_reaches_and_works_everything(visit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import plotly.graph_objects as plotly
 
 from ablate.analysis.rates import range_test
 from ablate.report import figures
@@ -15,9 +16,10 @@ FOUND = range_test(RATES, [CURVE, CURVE[:50]])
 
 def test_the_figure_has_a_line_a_seed_their_median_and_the_suggestion():
     drawn = figures.range_test(FOUND)
-    assert [tuple(trace.y) for trace in drawn.data] == [*FOUND.losses, FOUND.smooth]
-    assert FOUND.suggestion in [shape.x0 for shape in drawn.layout.shapes]
-    assert drawn.layout.xaxis.type == "log"
+    assert [trace["y"] for trace in drawn["data"]] == [*FOUND.losses, FOUND.smooth]
+    assert FOUND.suggestion in [shape["x0"] for shape in drawn["layout"]["shapes"]]
+    assert drawn["layout"]["xaxis"]["type"] == "log"
+    plotly.Figure(drawn["data"], drawn["layout"])
 
 
 def test_the_page_needs_no_network_and_shows_names_as_they_are():

@@ -9,7 +9,7 @@ from report_examples import EMPTY_CURVES, LEVELS, SHAPES, record, replicate
 
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
-from ablate.report import scales
+from ablate.report import Images, scales
 from ablate.report.contents import Line
 from ablate.report.summary import Material, summarise
 
@@ -366,3 +366,33 @@ def test_an_exploding_curve_is_cut_from_the_axis():
 
 def test_the_example_has_every_arm_it_promises():
     assert set(LEVELS) | {"baseline"} == set(SHAPES)
+
+
+def test_images_that_an_arm_fixes_or_breaks_under_nearly_all_seeds_are_shown(material):
+    seeds, images = range(5), np.arange(100, 106)
+    base = np.array([[0, 1, 1, 0, 1, 0]] * 5, dtype=bool)
+    arm = base.copy()
+    arm[:, 0] = True  # fixed under every seed
+    arm[:4, 1] = False  # broken under four of five
+    arm[:3, 2] = False  # not often enough to say so
+    correct = {
+        name: pd.DataFrame(values, index=list(seeds), columns=images)
+        for name, values in (("baseline", base), ("model.width=128", arm))
+    }
+    pixels = np.zeros((106, 3, 8, 8), dtype=np.uint8)
+    shown = Images(pixels, np.full(106, 3), report_examples.CLASSES)
+    found = summarise(dataclasses.replace(material, correct=correct, images=shown)).images
+    [shift] = found.arms
+    assert (shift.label, shift.seeds, shift.fixed, shift.broken) == ("Width 128", 5, 1, 1)
+    [fixed], [broken] = shift.fixes, shift.breaks
+    assert (fixed.index, fixed.truth, fixed.here, fixed.there) == (100, "cat", 1.0, 0.0)
+    assert (broken.index, broken.here, broken.there) == (101, pytest.approx(0.2), 1.0)
+    assert fixed.picture.startswith("data:image/webp;base64,")
+    assert summarise(dataclasses.replace(material, correct=correct)).images.arms[0].fixes == ()
+
+
+def test_images_of_other_data_are_not_held_against_the_references(material):
+    base = pd.DataFrame(np.ones((5, 3), dtype=bool), index=range(5), columns=[0, 1, 2])
+    other = pd.DataFrame(np.zeros((5, 3), dtype=bool), index=range(5), columns=[0, 1, 3])
+    correct = {"baseline": base, "model.width=128": other}
+    assert summarise(dataclasses.replace(material, correct=correct)).images is None

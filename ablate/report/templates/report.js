@@ -67,17 +67,16 @@
     element.dataset.drawn = "";
   };
 
-  const inflate = async (id) => {
-    const packed = atob(read(id));
-    const bytes = Uint8Array.from(packed, (c) => c.charCodeAt(0));
+  const inflate = async (text) => {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
   };
 
   const unpack = async () => {
-    specs = JSON.parse(await inflate("figures"));
+    specs = JSON.parse(await inflate(read("figures")));
     const script = document.createElement("script");
-    script.textContent = await inflate("library");
+    script.textContent = await inflate(read("library"));
     document.head.append(script);
   };
 
@@ -157,38 +156,75 @@
     return down ? -order : order;
   };
 
-  for (const table of document.querySelectorAll("table.sortable")) {
-    const body = table.tBodies[0];
+  const sortable = (table, rowsOf, show) => {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => {
       head.querySelector("button")?.addEventListener("click", () => {
         const down = head.getAttribute("aria-sort") === "ascending";
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        const rows = [...body.rows].map((row) => [valueOf(row, column), row]);
+        const rows = rowsOf().map((row) => [valueOf(row, column), row]);
         rows.sort(([a], [b]) => compare(a, b, down));
-        body.append(...rows.map(([, row]) => row));
+        show(rows.map(([, row]) => row));
       });
     });
-  }
+  };
 
+  const arms = document.getElementById("arms-table");
+  sortable(arms, () => [...arms.tBodies[0].rows], (rows) => arms.tBodies[0].append(...rows));
+
+  // Of thousands of runs only some stand in the table at a time: those that the filter keeps, from the top.
+  const runs = document.getElementById("runs-table");
   const words = document.getElementById("runs-words");
   const outcome = document.getElementById("runs-outcome");
-  const rows = [...document.getElementById("runs-table").tBodies[0].rows];
-  const filter = () => {
+  const more = document.getElementById("runs-more");
+  const step = runs.tBodies[0].rows.length;
+  let all = [...runs.tBodies[0].rows];
+  let most = step;
+  const showRuns = () => {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const row of rows) {
+    const kept = all.filter((row) => {
+      if (outcome.value && row.dataset.outcome !== outcome.value) return false;
+      if (!wanted.length) return true;
       const text = `${row.textContent} ${row.cells[0].title}`.toLowerCase();
-      const keep =
-        wanted.every((word) => text.includes(word)) && (!outcome.value || row.dataset.outcome === outcome.value);
-      row.hidden = !keep;
-      shown += keep;
-    }
-    const all = `${rows.length} run${rows.length === 1 ? "" : "s"}`;
-    document.getElementById("runs-count").textContent = shown === rows.length ? all : `${shown} of ${all}`;
+      return wanted.every((word) => text.includes(word));
+    });
+    runs.tBodies[0].replaceChildren(...kept.slice(0, most));
+    const whole = `${all.length} run${all.length === 1 ? "" : "s"}`;
+    document.getElementById("runs-count").textContent = kept.length === all.length ? whole : `${kept.length} of ${whole}`;
+    if (more) more.hidden = kept.length <= most;
+  };
+  const filter = () => {
+    most = step;
+    showRuns();
   };
   words.addEventListener("input", filter);
   outcome.addEventListener("input", filter);
+  more?.addEventListener("click", () => {
+    most += step;
+    showRuns();
+  });
   document.getElementById("runs-filter").addEventListener("submit", (event) => event.preventDefault());
+  sortable(runs, () => all, (rows) => {
+    all = rows;
+    showRuns();
+  });
+  for (const body of document.querySelectorAll("tbody[data-packed]")) {
+    inflate(body.dataset.packed).then((html) => {
+      body.innerHTML = html;
+      delete body.dataset.packed;
+      // A link to one of these rows was followed before it was there.
+      const wanted = location.hash && document.getElementById(location.hash.slice(1));
+      if (wanted && body.contains(wanted)) location.replace(location.hash);
+    }, () => {});
+  }
+
+  if (more && typeof DecompressionStream !== "undefined") {
+    inflate(read("runs-rest")).then((html) => {
+      const template = document.createElement("template");
+      template.innerHTML = html;
+      all = all.concat([...template.content.children]);
+      showRuns();
+    });
+  }
 })();

@@ -1,0 +1,143 @@
+"""Metrics of many runs as columns, and a cache of them on disk.
+
+A run that has ended never changes, so its points need to be read from the store only once. A cache that is absent, torn or of
+another layout costs time and nothing else: it is rebuilt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+LAYOUT = 1
+"""Part of the file's name: raise it when the arrays or their meaning change."""
+
+Ints = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Points of some runs, run by run, within a run by metric and step.
+
+    names: of the metrics. counts: (runs,) points of each run. metric: (points,) indices into `names`. step, value: (points,).
+    """
+
+    names: tuple[str, ...]
+    counts: Ints
+    metric: Ints
+    step: Ints
+    value: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, runs: int, rows: Sequence[tuple[int, str, int, int, float]]) -> Self:
+        """From rows in any order. rows: (index of the run, metric, step, time, value); of one step the latest comes last."""
+        if not rows:
+            nothing = np.zeros(0, dtype=np.int32)
+            return cls((), np.zeros(runs, dtype=np.int32), nothing.astype(np.int16), nothing, np.zeros(0))
+        run, named, step, at, value = zip(*rows, strict=True)
+        names = tuple(sorted(set(named)))
+        place = {name: i for i, name in enumerate(names)}
+        metric = np.fromiter((place[name] for name in named), dtype=np.int16, count=len(named))
+        owner, steps = np.array(run, dtype=np.int32), np.array(step, dtype=np.int32)
+        order = np.lexsort((np.array(at, dtype=np.int64), steps, metric, owner))
+        counts = np.bincount(owner, minlength=runs).astype(np.int32)
+        values = np.array(value, dtype=np.float64)
+        return cls(names, counts, metric[order], steps[order], values[order])
+
+    @property
+    def run(self) -> Ints:
+        """(points,) index of the run that each point belongs to."""
+        return np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
+
+    def take(self, runs: Sequence[int]) -> Columns:
+        """The given runs, in the given order."""
+        chosen = np.asarray(runs, dtype=np.int64)
+        ends = np.cumsum(self.counts)
+        starts = ends - self.counts
+        counts = self.counts[chosen]
+        shifts = np.repeat(starts[chosen] - (np.cumsum(counts) - counts), counts)
+        rows = np.arange(int(counts.sum())) + shifts
+        return Columns(self.names, counts, self.metric[rows], self.step[rows], self.value[rows])
+
+    def __add__(self, other: Columns) -> Columns:
+        """These runs, then the other's."""
+        names = tuple(dict.fromkeys((*self.names, *other.names)))
+        theirs = np.array([names.index(name) for name in other.names], dtype=np.int16)
+        metric = theirs[other.metric] if len(theirs) else other.metric
+        return Columns(
+            names,
+            np.concatenate([self.counts, other.counts]),
+            np.concatenate([self.metric, metric]),
+            np.concatenate([self.step, other.step]),
+            np.concatenate([self.value, other.value]),
+        )
+
+    def last(self) -> Iterable[tuple[int, str, int, float]]:
+        """(run, metric, step, value) of the last point of every curve."""
+        if not len(self.metric):
+            return
+        run = self.run
+        ends = np.append(np.flatnonzero((np.diff(run) != 0) | (np.diff(self.metric) != 0)), len(run) - 1)
+        columns = (run[ends], self.metric[ends], self.step[ends], self.value[ends])
+        for owner, metric, step, value in zip(*(column.tolist() for column in columns), strict=True):
+            yield owner, self.names[metric], step, value
+
+    def at(self, metric: str, steps: Ints) -> dict[int, tuple[int, float]]:
+        """Run → (step, value) of a metric at the step given for each run; the latest where one was logged twice."""
+        if metric not in self.names:
+            return {}
+        run = self.run
+        rows = np.flatnonzero((self.metric == self.names.index(metric)) & (self.step == steps[run]))
+        found = zip(run[rows].tolist(), self.step[rows].tolist(), self.value[rows].tolist(), strict=True)
+        return {owner: (step, value) for owner, step, value in found}
+
+
+@dataclass(frozen=True)
+class Cached:
+    """runs: (run id, when it ended) → its place in `columns`."""
+
+    runs: Mapping[tuple[str, float], int]
+    columns: Columns
+
+
+NOTHING = Cached({}, Columns.of(0, ()))
+
+
+def load(path: Path) -> Cached:
+    """What was saved there; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            ids, ends = held["ids"].tolist(), held["ends"].tolist()
+            columns = Columns(
+                tuple(held["names"].tolist()), held["counts"], held["metric"], held["step"], held["value"]
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return NOTHING
+    return Cached({run: i for i, run in enumerate(zip(ids, ends, strict=True))}, columns)
+
+
+def save(path: Path, cached: Cached) -> None:
+    """Write it whole, or not at all: where there is no room or no permission, there is no cache."""
+    columns = cached.columns
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".tmp")
+        with aside.open("wb") as file:
+            np.savez(
+                file,
+                ids=np.array([run for run, _ in cached.runs]),
+                ends=np.array([end for _, end in cached.runs]),
+                names=np.array(columns.names),
+                counts=columns.counts,
+                metric=columns.metric,
+                step=columns.step,
+                value=columns.value,
+            )
+        aside.replace(path)

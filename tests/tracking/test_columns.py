@@ -1,0 +1,92 @@
+"""Metrics as columns and what runs saw of images: the same as read one by one, and a cache that is only ever a saving of time."""
+
+import numpy as np
+import pytest
+
+from ablate.tracking import columns, predictions, read
+from ablate.tracking.columns import Columns
+
+ROWS = [
+    (1, "b", 2, 20, 0.5),
+    (0, "a", 1, 10, 1.0),
+    (1, "b", 1, 10, 0.7),
+    (1, "a", 1, 10, 3.0),
+    (1, "b", 2, 30, 0.4),
+]
+
+
+def test_points_stand_run_by_run_in_the_order_of_their_steps():
+    found = Columns.of(3, ROWS)
+    assert found.counts.tolist() == [1, 4, 0]
+    assert found.run.tolist() == [0, 1, 1, 1, 1]
+    assert [found.names[m] for m in found.metric] == ["a", "a", "b", "b", "b"]
+    assert found.value.tolist() == [1.0, 3.0, 0.7, 0.5, 0.4]
+
+
+def test_of_a_step_logged_twice_the_later_counts():
+    found = Columns.of(2, ROWS)
+    assert found.at("b", np.array([9, 2])) == {1: (2, 0.4)}
+    assert list(found.last()) == [(0, "a", 1, 1.0), (1, "a", 1, 3.0), (1, "b", 2, 0.4)]
+
+
+def test_runs_are_taken_in_any_order_and_joined_with_others():
+    some = Columns.of(3, ROWS)
+    joined = some.take([1, 2]) + Columns.of(1, [(0, "c", 1, 1, 9.0), (0, "b", 1, 1, 8.0)])
+    again = joined.take([2, 0])
+    assert list(again.last()) == [(0, "b", 1, 8.0), (0, "c", 1, 9.0), (1, "a", 1, 3.0), (1, "b", 2, 0.4)]
+
+
+def test_nothing_has_no_points():
+    assert list(Columns.of(2, []).last()) == []
+    assert list((Columns.of(0, []) + Columns.of(2, ROWS)).take([0]).last()) == [(0, "a", 1, 1.0)]
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    path = tmp_path / "cache" / "x.npz"
+    columns.save(path, columns.Cached({("r0", 1.0): 0, ("r1", 2.5): 1}, Columns.of(2, ROWS)))
+    held = columns.load(path)
+    assert held.runs == {("r0", 1.0): 0, ("r1", 2.5): 1}
+    assert list(held.columns.last()) == list(Columns.of(2, ROWS).last())
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"anything"])
+def test_a_torn_cache_is_no_cache(tmp_path, content):
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    assert columns.load(path) == columns.NOTHING
+    assert predictions.load(path) == predictions.NOTHING
+
+
+def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
+    import io
+
+    held = io.BytesIO()
+    truth, said = np.arange(11) % 3, np.zeros(11, dtype=int)
+    np.savez(held, val_index=np.arange(5, 16), val_truth=truth, val_predicted=said)
+    seen, index = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', held.getvalue())
+    nothing, no_index = predictions.read(b"no json", b"no archive")
+    made = predictions.Predictions(
+        {("a", 1.0): seen, ("b", 2.0): nothing}, {seen.images: index, nothing.images: no_index}
+    )
+    path = tmp_path / "x.npz"
+    predictions.save(path, made)
+    found = predictions.load(path)
+    assert found.right(("a", 1.0)).tolist() == (truth == said).tolist()
+    assert found.indices[seen.images].tolist() == list(range(5, 16))
+    assert found.runs["a", 1.0].confusion.tolist() == [[3, 1], [0, 4]]
+    assert found.runs["b", 2.0].confusion.size == 0
+    assert found.right(("b", 2.0)).size == 0
+
+
+def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeypatch):
+    monkeypatch.setattr(read, "WORTH_KEEPING", 1)
+    workplace.ablate("run", workplace.study(seeds="3"), "--quiet")
+    record = read.plans(workplace.store, "toy")[-1]
+    first = read.frames(workplace.store, record)
+    cache = workplace.root / "mlruns" / "cache"
+    assert [path.name for path in cache.iterdir()] == [f"toy.curves-{columns.LAYOUT}.npz"]
+    asked = []
+    monkeypatch.setattr(read, "_read_columns", lambda store, runs: asked.append(runs))
+    for one, other in zip(first, read.frames(workplace.store, record), strict=True):
+        assert one.equals(other)
+    assert asked == []
