@@ -1,7 +1,7 @@
 """Verdicts from frames: pandas in, frozen dataclasses out. Nothing here trains, stores or draws."""
 
 from ablate.analysis.diagnosis import Diagnosis
-from ablate.analysis.examples import Examples, examples
+from ablate.analysis.examples import ClassChange, Examples, McNemar, examples
 from ablate.analysis.path import next_step
 from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
 from ablate.analysis.rules import ArmRule, Look, Rules
@@ -21,11 +21,13 @@ from ablate.analysis.words import headline, label, sentence
 __all__ = [
     "Analysis",
     "ArmRule",
+    "ClassChange",
     "Comparison",
     "Diagnosis",
     "Effect",
     "Examples",
     "Look",
+    "McNemar",
     "MoreSeeds",
     "Reach",
     "Rules",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
+from ablate.analysis import ClassChange, McNemar
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -251,7 +253,10 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ImageShift:
-    """How many images an arm fixes and breaks, and the clearest of them."""
+    """How many images an arm fixes and breaks, and the clearest of them.
+
+    by_chance: how many of each there would be if the arm changed nothing. classes: those whose share of right answers changed.
+    """
 
     arm: str
     label: str
@@ -260,6 +265,9 @@ class ImageShift:
     broken: int
     fixes: tuple[Thumbnail, ...]
     breaks: tuple[Thumbnail, ...]
+    by_chance: float
+    mcnemar: McNemar
+    classes: tuple[ClassChange, ...]
 
 
 @dataclass(frozen=True)

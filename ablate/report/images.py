@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ablate.analysis import examples
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Images, Reading
-
-CONSISTENT = 0.8
-"""An image counts from here: the part of the seeds by which being right differs between arm and reference."""
 
 FEWEST_SEEDS = 3
 MOST_SHOWN = 8
@@ -34,44 +32,50 @@ def changes(reading: Reading) -> ImageChanges | None:
         return None
     base = correct[reference]
     album = _Album(reading.material.images)
+    truth, names = _truth(reading.material.images, base)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
+    place = {int(index): position for position, index in enumerate(base.columns)}
     shifts = []
     for arm in reading.arms:
         if arm == reference or arm not in correct or not correct[arm].columns.equals(base.columns):
             continue
-        mine = correct[arm]
-        seeds = mine.index.intersection(base.index)
-        if len(seeds) < FEWEST_SEEDS:
+        found = examples(arm, reference, correct, truth, names)
+        if found is None or len(found.seeds) < FEWEST_SEEDS:
             continue
-        here, there = (_share(of, seeds) for of in (mine, base))
-        gain = here - there
-        fixed, broken = (
-            # The clearest first; of equals the one that comes first in the data set.
-            order[: int((sign * gain >= CONSISTENT - 1e-9).sum())]
-            for sign in (1, -1)
-            for order in [np.argsort(-sign * gain, kind="stable")]
-        )
-        shown = []
-        for places in (fixed, broken):
-            ids = base.columns.to_numpy()[places[:most]]
-            thumbnails = (
-                album.of(int(i), float(here[p]), float(there[p])) for i, p in zip(ids, places, strict=False)
+        here, there = (of.loc[list(found.seeds)].to_numpy(bool).mean(axis=0) for of in (correct[arm], base))
+        fixes, breaks = (
+            tuple(
+                picture
+                for index in changed[:most]
+                if (picture := album.of(index, float(here[place[index]]), float(there[place[index]])))
             )
-            shown.append(tuple(t for t in thumbnails if t is not None))
+            for changed in ([image.index for image in images] for images in (found.fixed, found.broken))
+        )
         shifts.append(
-            ImageShift(arm, reading.label(arm), len(seeds), len(fixed), len(broken), shown[0], shown[1])
+            ImageShift(
+                arm,
+                reading.label(arm),
+                len(found.seeds),
+                len(found.fixed),
+                len(found.broken),
+                fixes,
+                breaks,
+                found.by_chance,
+                found.mcnemar,
+                tuple(change for change in found.classes if change.consistent) if names else (),
+            )
         )
     if not any(shift.fixed or shift.broken for shift in shifts):
         return None
     return ImageChanges(reading.the(reference), base.shape[1], tuple(shifts))
 
 
-def _share(of: pd.DataFrame, seeds: pd.Index) -> npt.NDArray[np.float64]:
-    """(V,) part of the seeds that got each image right."""
-    # On the array: pandas takes rows of a wide frame column by column.
-    rows = of.to_numpy()[of.index.get_indexer(seeds)]
-    share: npt.NDArray[np.float64] = rows.sum(axis=0, dtype=np.int32) / len(seeds)
-    return share
+def _truth(images: Images | None, base: pd.DataFrame) -> tuple[npt.NDArray[Any], list[str]]:
+    """Class numbers of the validation images, and the classes' names; all of one class where the images are gone."""
+    index = base.columns.to_numpy()
+    if images is None or not len(index) or index.max() >= len(images.labels):
+        return np.zeros(len(index), dtype=np.int64), []
+    return images.labels[index], [str(name) for name in images.classes]
 
 
 class _Album:

@@ -373,8 +373,8 @@ def test_images_that_an_arm_fixes_or_breaks_under_nearly_all_seeds_are_shown(mat
     base = np.array([[0, 1, 1, 0, 1, 0]] * 5, dtype=bool)
     arm = base.copy()
     arm[:, 0] = True  # fixed under every seed
-    arm[:4, 1] = False  # broken under four of five
-    arm[:3, 2] = False  # not often enough to say so
+    arm[:, 1] = False  # broken under every seed
+    arm[:4, 2] = False  # not often enough to say so
     correct = {
         name: pd.DataFrame(values, index=list(seeds), columns=images)
         for name, values in (("baseline", base), ("model.width=128", arm))
@@ -386,8 +386,11 @@ def test_images_that_an_arm_fixes_or_breaks_under_nearly_all_seeds_are_shown(mat
     assert (shift.label, shift.seeds, shift.fixed, shift.broken) == ("Width 128", 5, 1, 1)
     [fixed], [broken] = shift.fixes, shift.breaks
     assert (fixed.index, fixed.truth, fixed.here, fixed.there) == (100, "cat", 1.0, 0.0)
-    assert (broken.index, broken.here, broken.there) == (101, pytest.approx(0.2), 1.0)
+    assert (broken.index, broken.here, broken.there) == (101, 0.0, 1.0)
     assert fixed.picture.startswith("data:image/webp;base64,")
+    # Two images on which the two disagree under all five seeds: by chance each goes one way throughout in 1 of 32.
+    assert shift.by_chance == pytest.approx(2 / 32)
+    assert (shift.mcnemar.fixed, shift.mcnemar.broken, shift.mcnemar.p) == (1, 2, 1.0)
     assert summarise(dataclasses.replace(material, correct=correct)).images.arms[0].fixes == ()
 
 
