@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ablate.analysis import examples
+from ablate.analysis import ClassChange, examples
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Images, Reading
 
 FEWEST_SEEDS = 3
 MOST_SHOWN = 8
 """Images of an arm that are shown, of each kind."""
+
+MOST_CLASSES = 3
 
 MOST_PICTURES = 240
 """Images on a page, so that it stays small. Arms that come later have their counts only."""
@@ -62,12 +64,18 @@ def changes(reading: Reading) -> ImageChanges | None:
                 breaks,
                 found.by_chance,
                 found.mcnemar,
-                tuple(change for change in found.classes if change.consistent) if names else (),
+                _clearest(found.classes) if names else (),
             )
         )
     if not any(shift.fixed or shift.broken for shift in shifts):
         return None
     return ImageChanges(reading.the(reference), base.shape[1], tuple(shifts))
+
+
+def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
+    """The classes that changed the most, of those of which that can be said."""
+    changed = [change for change in classes if change.consistent]
+    return tuple(sorted(changed, key=lambda change: -abs(change.effect))[:MOST_CLASSES])
 
 
 def _truth(images: Images | None, base: pd.DataFrame) -> tuple[npt.NDArray[Any], list[str]]:
