@@ -124,8 +124,12 @@ def over_fitting(curves: Curves) -> Diagnosis | None:
     if turn >= mean.size - 1:
         return None
     falls, lowest = _mean(_smooth(train)), float(mean[turn])
-    # Below the best of validation too: a network that drifts without having learned anything does not over-fit.
-    if not falls[-1] < min(falls[turn], lowest):
+    # A network that drifts without having learned anything does not over-fit: either its training loss ends below the best
+    # of validation, or, where dropout or augmentation hold it up, validation loss had come down, and training loss goes on to.
+    learned = lowest < float(mean[0]) * (1 - NOTICEABLE_RISE) and falls[-1] < falls[turn] * (
+        1 - NOTICEABLE_RISE
+    )
+    if not (falls[-1] < falls[turn] and (falls[-1] < lowest or learned)):
         return None
     positive = bool((val[np.isfinite(val)] > 0).all())
     heights = np.log(val) if positive else val / abs(lowest or 1.0)

@@ -36,6 +36,7 @@ def rules(record: Mapping[str, Any]) -> Rules:
         path=tuple(record.get("path") or ()),
         steps=record.get("steps") or 0,
         edges=_edges(len(record["factors"])) if record["design"] == "path" else 0,
+        seeds=tuple(sorted({run["seed"] for run in record["runs"] if run["phase"] == "report"})),
         confirm_seeds=record["looks"][-1] if record.get("confirm") else 0,
     )
 

@@ -67,7 +67,8 @@ class Rules:
     winner. retunes: how often the nuisance factors were tuned independently; 0: not at all.
     path: the configurations that a greedy path has come to, in order; steps: how many it will come to. edges: every
     comparison that it might have come to make, whatever the results; they are its family, because which of them are made
-    depends on the results that they are judged by.
+    depends on the results that they are judged by. typical: a value of the metric, where one is known: it tells an accuracy of
+    0.8 from one of 80.
 
     Raises StudyError where these contradict themselves.
     """
@@ -89,6 +90,7 @@ class Rules:
     path: tuple[str, ...] = ()
     steps: int = 0
     edges: int = 0
+    typical: float | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in {"maximize", "minimize"}:

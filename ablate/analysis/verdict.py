@@ -330,6 +330,7 @@ def judge(
     comparisons, baseline = _mark_edges(comparisons, references[0], rules)
     references = (baseline, *references[1:])
     typical = _typical(readings)
+    rules = replace(rules, typical=baseline.mean)
     plan = next(look for look in looks if look.pairs == rules.looks[-1])
     seen = detectable(rules.k, plan.pairs, plan.alpha)
     analysis = Analysis(
@@ -891,7 +892,7 @@ def _study_error(units: Sequence[_Unit], readings: Sequence[_Reading], rules: Ru
     under = ", ".join(map(str, seeds))
     return (
         f"the {rules.reference} diverged under seed{'s' if len(seeds) > 1 else ''} {under}: "
-        "nothing can be compared with it. Lower its learning rate, or choose another baseline"
+        "nothing can be compared with it. Lower its learning rate, see that its metric is a number, or choose another baseline"
     )
 
 
@@ -930,7 +931,7 @@ def _warnings(
     if open_still and analysis.detectable is not None and analysis.detectable > rules.margin:
         from ablate.analysis.words import scale  # it builds on this module
 
-        shown = scale(rules)
+        shown = scale(rules, analysis.baseline.mean)
         unit = f" {shown.unit}" if shown.unit else ""
         said.append(
             "The margin is out of reach: with this noise the declared seeds detect differences of about "

@@ -18,6 +18,8 @@ from ablate.analysis.verdict import Analysis, Comparison, Effect
 
 _RATES = {"accuracy", "precision", "recall", "f1"}
 
+MOST_DECIMALS = 12
+
 _ABBREVIATIONS = {"lr": "learning rate"}
 
 
@@ -34,6 +36,7 @@ def scale(rules: Rules, mean: float | None = None) -> Scale:
 
     mean: a value of the metric where one is at hand: one above 1 says that the metric is in percent already.
     """
+    mean = rules.typical if mean is None else mean
     words = set(rules.metric.rpartition("/")[2].split("_"))
     in_unit_range = rules.margin < 0.5 and (mean is None or -1.0 <= mean <= 1.0)
     return Scale(100.0, "points") if words & _RATES and in_unit_range else Scale(1.0, "")
@@ -108,7 +111,7 @@ def headline(analysis: Analysis) -> str:
     top = ""
     if best is not None:
         gain = _number(best.effect or 0.0, *_rounding(best, rules), sign=True)
-        top = f", the best being {_lowered(label(best.arm, rules))} with {gain}{_unit(best, rules)}"
+        top = f", the best being {_lowered(label(best.arm, rules))} with {gain}{_unit(best, rules)}{_way(rules)}"
     [(common, _)] = counts.most_common(1)
     if len(items) == 1:
         whole = f"The only {kind} {_COUNTED[common][0]}{top.replace(', the best being ', ': ')}"
@@ -188,7 +191,7 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
     decimals, factor = _rounding(item, rules)
     said = _number(_effect(item) or 0.0, decimals, factor, sign=True) + _unit(item, rules)
     if item.lo is None or item.hi is None:
-        return said
+        return said + _way(rules)
     lo, hi = _number(item.lo, decimals, factor), _number(item.hi, decimals, factor)
     notes = [_count(item.n, "seed")]
     looks = rules.schedule()
@@ -287,7 +290,7 @@ def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
         size = (known[1] - known[0]) / 2.0 if len(known) == 2 else margin
         first = max(0, 1 - math.floor(math.log10(size))) if size > 0 else 3
     first = max(first, _decimals(margin))
-    for decimals in range(first, first + 5):
+    for decimals in range(first, first + MOST_DECIMALS):
         kept = all(
             _order(round(v, decimals), round(mark, decimals)) == _order(v, mark)
             for v in known
@@ -295,12 +298,14 @@ def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
         )
         if kept:
             return decimals, to.factor
-    return first + 5, to.factor
+    return first + MOST_DECIMALS, to.factor
 
 
 def _decimals(value: float) -> int:
-    """Decimals that a declared number is written with, up to 6."""
-    return next((d for d in range(7) if math.isclose(round(value, d), value, rel_tol=1e-9)), 6)
+    """Decimals that a declared number is written with."""
+    return next(
+        (d for d in range(MOST_DECIMALS) if math.isclose(round(value, d), value, rel_tol=1e-9)), MOST_DECIMALS
+    )
 
 
 def _order(one: float, other: float) -> int:
@@ -320,6 +325,11 @@ def _unit(item: Comparison | Effect, rules: Rules, *, named: bool = True) -> str
     if to.unit:
         return f" {to.unit}"
     return f" in {rules.metric}" if named else ""
+
+
+def _way(rules: Rules) -> str:
+    """Effects are oriented, which has to be said where less of the metric is better."""
+    return " (positive is better)" if rules.direction == "minimize" else ""
 
 
 def _effect(item: Comparison | Effect) -> float | None:

@@ -87,7 +87,7 @@ def _limits(reading: Reading) -> Iterable[str]:
     yield "Arms are chosen on validation data. The test set is scored once per finished run, stands beside, and decides nothing."
     if analysis.optimism:
         yield (
-            f"The best of {rules.k} arms that were all equal would look better by about "
+            f"The best of {len(analysis.comparisons)} arms that were all equal would look better by about "
             f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly luck of the draw."
         )
     if analysis.detectable and math.isfinite(analysis.detectable):
