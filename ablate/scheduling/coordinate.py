@@ -116,6 +116,8 @@ class Coordinator:
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
         self._claims = claims
+        # Shapes of networks that were handed out together and trained by themselves all the same.
+        self._unsociable: set[str] = set()
         self._checkpoints = store.root / "checkpoints"
         # Runs of this process that ended, until the store has them: then another study finds them there.
         self._ended: deque[tuple[int, str]] = deque()
@@ -447,6 +449,8 @@ class Coordinator:
                         limit = f"took longer than {self._options.timeout:g} s"
                         event = replace(event, kind="timeout", reason=limit)  # noqa: PLW2901
                     seqs[run.key] = event.seq
+                    if isinstance(event, Started) and company[run.key] > 1 and "fused" not in event.facts:
+                        self._unsociable.add(self._plan.config(run).shape())
                     if is_last(event):
                         del at[run.key]
                         if all(slot != other for _, other, _, _ in at.values()):
@@ -489,6 +493,9 @@ class Coordinator:
         # Of another seed none can be, and asking thousands of configs would take its time.
         fresh = [run, *(other for other, failures in waiting if not failures and other.seed == run.seed)]
         left = unfinished + 1 + len(waiting)
+        if self._plan.config(run).shape() in self._unsociable:
+            return []
+        fresh = [one for one in fresh if self._plan.config(one).shape() not in self._unsociable]
         chosen = bundles.take(fresh, self._plan.config, left, len(self._executor.slots))[1:]
         # What another study is at, or has done meanwhile, is seen to when it is next.
         ready = [other for other in chosen if self._claims.take(other.key)]

@@ -2,7 +2,8 @@
 
 Networks of the same shape are moreover *stacked*: parameters (members, …), convolutions grouped, linear layers as batched
 products, one update with every member's own hyperparameters (Wang et al., HFTA, MLSys 2021, arXiv:2102.02344). Others are
-stepped *in turn* on the shared batch, and are bit for bit what they are alone. Stacked members are not: the same sums in
+stepped *in turn* on the shared batch, and are bit for bit what they are alone; large ones train one after another, because
+the batch is nothing beside the step and a run by itself has checkpoints, which a bundle has not. Stacked members are not: the same sums in
 another order differ in their last digits, and training makes more of that. Which of the two is faster depends on network and
 device, so a short measurement decides (`pays`).
 
@@ -39,6 +40,10 @@ from ablate.training.train import Evaluation, Learner, Progress, Result, TorchLe
 MOST_STACKED = {"cpu": 8, "cuda": 32}
 """Members of one stack. On a CPU more of them fall out of its caches; on a GPU fewer leave it idle."""
 
+LARGE = 20_000_000
+"""Operations of an image's forward pass beyond which a run that is not stacked trains by itself: drawing and augmenting a batch
+are then a few hundredths of a step, and by itself it is saved as it goes."""
+
 Events = Generator[Event, frozenset[str] | None, None]
 
 
@@ -64,10 +69,11 @@ def train_bundle(bundle: Bundle) -> Events:
         key = (member.config.batches(), task.payload["device"], task.payload["threads"])
         together.setdefault(key, []).append(member)
     for members in together.values():
+        company = _Company(members)
         if len(members) > 1:
-            yield from _Company(members).events()
-        else:
-            yield from train.train(Bundle((members[0].task,)))
+            yield from company.events()
+        for member in members if len(members) == 1 else company.apart:
+            yield from train.train(Bundle((member.task,)))
 
 
 class _Member:
@@ -116,10 +122,14 @@ class Group(Protocol):
 
 
 class _Company:
-    """Members on the same batches, from their start to the end of the last of them."""
+    """Members on the same batches, from their start to the end of the last of them.
+
+    apart: members that turned out to be better off by themselves, of which nothing was told.
+    """
 
     def __init__(self, members: list[_Member]) -> None:
         self._members = members
+        self.apart: list[_Member] = []
         self._cancelled: frozenset[str] = frozenset()
         self._clock = time.perf_counter()
         self._groups: list[Group] = []
@@ -203,7 +213,14 @@ class _Company:
                 yield train.failure(error, member.task, member.mark())
         self._groups = _arranged(learners, images.shape, classes, self._device)
         self._summaries = {member: learner.summary for member, learner in learners}
-        here = len(learners)
+        large = [
+            group.members[0]
+            for group in self._groups
+            if isinstance(group, Single) and self._summaries[group.members[0]].flops > LARGE
+        ]
+        here = len(learners) - len(large)
+        self.apart = large if here > 1 else [member for member, _ in learners]
+        self._leave(set(self.apart))
         in_turn = sum(len(group.members) for group in self._groups if isinstance(group, Single))
         for group in list(self._groups):
             own = in_turn if isinstance(group, Single) else len(group.members)

@@ -258,6 +258,14 @@ def test_what_cannot_be_stacked_is_stepped_in_turn_beside_what_can(stacked):
         assert identity(found[run][-1]) == identity(single[run][-1])
 
 
+def test_large_networks_that_are_not_stacked_train_by_themselves_in_the_same_bundle(in_turn, monkeypatch):
+    monkeypatch.setattr(fused, "LARGE", 20_000)
+    given = tasks({"small": {}, "lr": ARMS["lr"], "large": {"model.width": 16}})
+    found, single = together(given), alone(given)
+    assert [events[0].facts.get("fused") for events in found.values()] == ["in turn 2", "in turn 2", None]
+    assert identity(found["large"][-1]) == identity(single["large"][-1])
+
+
 def test_numpys_network_shares_batches_too():
     base = BASE.override({"model": {"name": "numpy_mlp"}})
     given = tasks({"one": {}, "lr": {"optimizer.lr": 0.02}}, base=base)
