@@ -379,16 +379,26 @@ def test_inception_is_never_stacked():
 
 def test_accuracies_over_seeds_are_those_of_single_runs(stacked):
     base = BASE.override(
-        {"data": {"name": "digits", "subset": 600, "validation": 0.2}, "training.epochs": 4, "augment": None}
+        {
+            "data": {"name": "digits", "subset": 600, "validation": 0.2},
+            "training.epochs": 8,
+            "training.batch_size": 16,
+            "model.width": 8,
+            "augment": None,
+        }
     )
     pairs = []
-    for seed in range(6):
+    for seed in range(3):
         given = tasks({"baseline": {}, "dropout": {"model.dropout": 0.2}}, seed=seed, base=base)
         found, single = together(given), alone(given)
         pairs += [
             found[run][-1].metrics["test/accuracy"] - single[run][-1].metrics["test/accuracy"]
             for run in found
         ]
+        assert all(found[run][-1].facts["weights"] != single[run][-1].facts["weights"] for run in found)
+    assert min(events[-1].metrics["test/accuracy"] for events in single.values()) > 0.5, (
+        "they learn something"
+    )
     differences = torch.tensor(pairs, dtype=torch.float64)
     # Paired by seed, so that only rounding tells them apart: an interval of three standard errors holds 0 and little else.
     error = float(differences.std()) / math.sqrt(len(pairs))
