@@ -65,6 +65,12 @@ Storage = Annotated[
 AcceptCode = Annotated[
     bool, typer.Option("--accept-code", help="Reuse runs of older training code, labelled as such.")
 ]
+NoFuse = Annotated[
+    bool,
+    typer.Option(
+        "--no-fuse", help="Train every run by itself: bit for bit the same whatever runs beside it."
+    ),
+]
 AllowImport = Annotated[
     list[str] | None,
     typer.Option(metavar="PACKAGE", help="Let a study's `train:` import this package; repeatable."),
@@ -86,6 +92,7 @@ def run(
     timeout: Timeout = None,
     storage: Storage = None,
     accept_code: AcceptCode = False,
+    no_fuse: NoFuse = False,
     allow_import: AllowImport = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show arms, seeds and what is done; train nothing.")
@@ -108,6 +115,7 @@ def run(
         budget=_seconds(budget, "--budget"),
         timeout=_seconds(timeout, "--timeout"),
         accept_code=accept_code,
+        fuse=not no_fuse,
     )
     if dry_run:
         _dry_run(read, store)
@@ -160,6 +168,7 @@ def top_up(
     executor: Kind = "local",
     timeout: Timeout = None,
     storage: Storage = None,
+    no_fuse: NoFuse = False,
     allow_import: AllowImport = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -188,7 +197,9 @@ def top_up(
             raise StudyError(
                 "the data have changed since this study ran", place=name, hint="run the study again"
             )
-    options = Options(budget=_seconds(budget, "--budget"), timeout=_seconds(timeout, "--timeout"))
+    options = Options(
+        budget=_seconds(budget, "--budget"), timeout=_seconds(timeout, "--timeout"), fuse=not no_fuse
+    )
     pool = _executor(executor, devices, workers, runs_per_device)
     outcome = _coordinate(
         made, store, pool, options, storage, json=json, quiet=quiet, record=record, more=(seeds,)

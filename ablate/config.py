@@ -75,6 +75,14 @@ class Config(Protocol):
         """Digest of the code that training this config runs through."""
         ...
 
+    def batches(self) -> str | None:
+        """What runs must have in common to train on the same batches; None where nobody can know."""
+        ...
+
+    def shape(self) -> str:
+        """What runs must have in common for their networks to be stacked, as far as the config tells."""
+        ...
+
 
 def key(config: Config, fingerprint: str, code: str) -> str:
     """The name of a run: what is trained (seed included), on which data, by which code (`Config.code()`).
@@ -323,6 +331,17 @@ class RunConfig(Block):
         )
         return code_digest((*training, *models, here / "data" / "split.py", here / "data" / "augment.py"))
 
+    def batches(self) -> str:
+        """Seed, data, augmentation, batch size and epochs; and NumPy's networks by themselves, as they know no device."""
+        training = self.training
+        loop = [self.seed, training.batch_size, training.epochs, isinstance(self.model, NumpyMlp)]
+        return json.dumps([self.data.model_dump(mode="json"), self.augment.model_dump(), loop])
+
+    def shape(self) -> str:
+        model = {name: value for name, value in self.model.model_dump().items() if name != "dropout"}
+        nesterov = isinstance(self.optimizer, Sgd) and self.optimizer.nesterov
+        return json.dumps([model, self.optimizer.name, nesterov, self.training.precision])
+
 
 def _with_what_they_import(folder: Path, *modules: str) -> list[Path]:
     """Files of modules in `folder`, and of those in it that they import, wherever in a file the import stands."""
@@ -420,6 +439,13 @@ class FreeConfig:
         if not found.has_location:
             raise StudyError(f"{top!r} is a part of Python itself, not a training of your own", place="train")
         return code_digest((Path(cast("str", found.origin)),))
+
+    def batches(self) -> None:
+        """Training of the user's own makes its batches itself."""
+        return
+
+    def shape(self) -> str:
+        return self.train
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, FreeConfig) and self._identity() == other._identity()

@@ -979,13 +979,19 @@ def _mixture_warnings(replicates: pd.DataFrame) -> list[str]:
     for column, what in (
         ("device", "devices"),
         ("torch", "versions of torch"),
-        ("fused", "fused and single runs"),
+        ("fused", "stacked and single runs"),
     ):
         if column not in replicates.columns:
             continue
-        found = replicates.loc[replicates["phase"] == REPORT, column].dropna()
-        # cuda:0 and cuda:1 are one kind of device.
-        kinds = sorted({str(v).partition(":")[0] if column == "device" else str(v) for v in found})
+        found = replicates.loc[replicates["phase"] == REPORT, column]
+        if column == "fused":
+            # Runs that were stepped in turn are to the bit what they are alone.
+            kinds = sorted({"stacked" if str(v).startswith("stacked") else "single" for v in found})
+        else:
+            # cuda:0 and cuda:1 are one kind of device.
+            kinds = sorted(
+                {str(v).partition(":")[0] if column == "device" else str(v) for v in found.dropna()}
+            )
         if len(kinds) > 1:
             listed = "" if column == "fused" else f" ({', '.join(kinds)})"
             said.append(f"The comparisons mix {what}{listed}.")

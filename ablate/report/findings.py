@@ -94,7 +94,6 @@ def notices(reading: Reading) -> Iterable[Notice]:
     for column, what in (
         ("device", "kinds of device"),
         ("torch", "versions of torch"),
-        ("fused", "kinds of fusion"),
     ):
         found = reading.mixture(column)
         if len(found) > 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import pandas as pd
+
 from ablate.report import wording
 from ablate.report.reading import Reading
 
@@ -60,7 +62,41 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         "Failures and divergence": trouble,
         "What the interval does not cover": " ".join(_limits(reading)),
     }
+    if fused := _fused(reading):
+        found["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in found.items())
+
+
+def _fused(reading: Reading) -> str:
+    """Which runs shared their batches with others of their seed, and what that means; '' where none did."""
+    frame = reading.replicates
+    if "fused" not in frame.columns:
+        return ""
+    said = frame[frame["fused"].notna()]
+    stacked = said["fused"].astype(str).str.startswith("stacked")
+    parts = []
+    if len(said[stacked]):
+        runs = wording.count(len(said[stacked]), "run")
+        parts.append(f"""
+            {runs} were trained as one with others of the same seed and shape, their networks stacked
+            ({_arms_and_seeds(reading, said[stacked])}); they compute the same as a run by itself, but for the last digits of
+            each sum, which training makes more of.""")
+    if len(said[~stacked]):
+        runs = wording.count(len(said[~stacked]), "run")
+        parts.append(f"""
+            {runs} were stepped in turn on batches that others of the same seed used too
+            ({_arms_and_seeds(reading, said[~stacked])}), to the bit as each would be by itself.""")
+    if parts:
+        parts.append("The seconds of such a run are its share of what the runs took together.")
+    return " ".join(parts)
+
+
+def _arms_and_seeds(reading: Reading, rows: pd.DataFrame) -> str:
+    """`Baseline: seeds 0–4; Width 32: seeds 0 and 1`."""
+    seeds: dict[str, list[int]] = {}
+    for arm, seed in zip(rows["arm"], rows["seed"], strict=True):
+        seeds.setdefault(str(arm), []).append(int(seed))
+    return "; ".join(f"{reading.label(arm)}: {wording.seeds(found)}" for arm, found in seeds.items())
 
 
 def _family(reading: Reading) -> str:

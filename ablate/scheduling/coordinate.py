@@ -18,6 +18,7 @@ from ablate.analysis.words import sentence
 from ablate.errors import StoreError, StudyError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
 from ablate.executors import Executor, Slot
+from ablate.scheduling import bundles
 from ablate.scheduling.queue import Queue
 from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
 from ablate.tracking import read
@@ -38,8 +39,9 @@ Ending = Literal["complete", "budget", "interrupted"]
 class Options:
     """budget: seconds after which nothing new is started. timeout: seconds a run may take. threads: of a run on a CPU.
 
-    checkpoint_every: seconds after which a run under way is saved; None: as training has it. accept_code: reuse runs of older training code, labelled as
-    such. stop: whether someone wants the study to end; asked
+    checkpoint_every: seconds after which a run under way is saved; None: as training has it. accept_code: reuse runs of
+    older training code, labelled as such. fuse: train runs of one seed together where they can share their batches.
+    stop: whether someone wants the study to end; asked
     between events, so that it never ends in the middle of recording one.
     """
 
@@ -48,6 +50,7 @@ class Options:
     threads: int = 1
     checkpoint_every: float | None = None
     accept_code: bool = False
+    fuse: bool = True
     stop: Callable[[], bool] = lambda: False
 
 
@@ -113,6 +116,8 @@ class Coordinator:
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
         self._claims = claims
+        # Shapes of networks that were handed out together and trained by themselves all the same.
+        self._unsociable: set[str] = set()
         self._checkpoints = store.root / "checkpoints"
         # Runs of this process that ended, until the store has them: then another study finds them there.
         self._ended: deque[tuple[int, str]] = deque()
@@ -394,6 +399,8 @@ class Coordinator:
         points: dict[str, dict[str, list[tuple[int, float]]]] = {}
         tags: dict[str, dict[str, str]] = {}
         expired: set[str] = set()
+        # How many runs share a run's slot, itself included.
+        company: dict[str, int] = {}
         rounds = _Rounds(runs)
         try:
             while waiting or at or elsewhere:
@@ -413,13 +420,22 @@ class Coordinator:
                     if not failures and self._found_meanwhile(run):
                         continue
                     slot = free.pop(0)
-                    attempt = self._attempts.get(run.key, 0) + 1
-                    self._attempts[run.key] = attempt
-                    self._ledger.ask(run)
-                    self._executor.submit(Bundle((self._task(run, attempt, slot),)), slot)
-                    at[run.key] = (run, slot, failures, time.monotonic())
-                    points[run.key], tags[run.key], seqs[run.key] = {}, {}, 0
-                    self._show.running(run, slot, attempt)
+                    members = [run]
+                    # What failed goes by itself: it may have been the company.
+                    if self._options.fuse and not failures:
+                        members += self._companions(run, waiting, self._unfinished(at, seqs))
+                    tasks: list[Task] = []
+                    for member in members:
+                        attempt = self._attempts.get(member.key, 0) + 1
+                        self._attempts[member.key] = attempt
+                        self._ledger.ask(member)
+                        tasks.append(self._task(member, attempt, slot, fuse=len(members) > 1))
+                        at[member.key] = (member, slot, failures, time.monotonic())
+                        points[member.key], tags[member.key], seqs[member.key] = {}, {}, 0
+                        company[member.key] = len(members)
+                    self._executor.submit(Bundle(tuple(tasks)), slot)
+                    for member, task in zip(members, tasks, strict=True):
+                        self._show.running(member, slot, task.attempt)
                 if not at:
                     if self._spent or not (waiting or elsewhere):
                         return
@@ -433,14 +449,19 @@ class Coordinator:
                         limit = f"took longer than {self._options.timeout:g} s"
                         event = replace(event, kind="timeout", reason=limit)  # noqa: PLW2901
                     seqs[run.key] = event.seq
+                    if isinstance(event, Started) and company[run.key] > 1 and "fused" not in event.facts:
+                        self._unsociable.add(self._plan.config(run).shape())
                     if is_last(event):
                         del at[run.key]
-                        free.append(slot)
+                        if all(slot != other for _, other, _, _ in at.values()):
+                            free.append(slot)
                     self._note(event, run, points[run.key], tags[run.key])
                     if not isinstance(event, Finished | Failed):
                         continue
-                    rounds.took(time.monotonic() - since)
-                    if isinstance(event, Failed) and event.kind in TRIED_AGAIN and failures < RETRIES:
+                    rounds.took((time.monotonic() - since) / company[run.key])
+                    # Of a bundle that took too long nobody knows which member it was.
+                    again = TRIED_AGAIN if company[run.key] == 1 else TRIED_AGAIN | {"timeout"}
+                    if isinstance(event, Failed) and event.kind in again and failures < RETRIES:
                         if event.kind == "memory":
                             alone.add(run.key)
                         waiting.appendleft((run, failures + 1))
@@ -448,7 +469,7 @@ class Coordinator:
                         self._settle(event, run, points[run.key], tags[run.key])
                         self._ended.append((self._tracker.put, run.key))
                 self._heed()
-                self._expire(at, expired)
+                self._expire(at, expired, company)
         except KeyboardInterrupt:
             for key, (run, _, _, _) in at.items():
                 event = Failed(
@@ -457,6 +478,31 @@ class Coordinator:
                 self._tracker.event(event, run, self._plan.config(run), self._plan.id)
                 self._ledger.tell(event, float("nan"))
             raise
+
+    def _unfinished(self, at: Mapping[str, tuple[Run, Slot, int, float]], seqs: Mapping[str, int]) -> float:
+        """What is left of the runs in training, in runs."""
+        left = 0.0
+        for key, (run, _, _, _) in at.items():
+            epochs = self._plan.config(run).flatten().get("training.epochs")
+            # The events of an attempt are its start and its epochs.
+            left += 1 - min(seqs[key] / epochs, 1) if isinstance(epochs, int) else 1
+        return left
+
+    def _companions(self, run: Run, waiting: deque[tuple[Run, int]], unfinished: float) -> list[Run]:
+        """Take from `waiting` the runs that are to be trained with `run`."""
+        # Of another seed none can be, and asking thousands of configs would take its time.
+        fresh = [run, *(other for other, failures in waiting if not failures and other.seed == run.seed)]
+        left = unfinished + 1 + len(waiting)
+        if self._plan.config(run).shape() in self._unsociable:
+            return []
+        fresh = [one for one in fresh if self._plan.config(one).shape() not in self._unsociable]
+        chosen = bundles.take(fresh, self._plan.config, left, len(self._executor.slots))[1:]
+        # What another study is at, or has done meanwhile, is seen to when it is next.
+        ready = [other for other in chosen if self._claims.take(other.key)]
+        done = [other for other in ready if self._found_meanwhile(other)]
+        for other in ready:
+            waiting.remove((other, 0))
+        return [other for other in ready if other not in done]
 
     def _claimed(self, run: Run, waiting: deque[tuple[Run, int]]) -> bool:
         """Whether a run that another study was at is that no more; it is next then, where it has no result."""
@@ -485,7 +531,7 @@ class Coordinator:
         if self._options.stop():
             raise KeyboardInterrupt
 
-    def _task(self, run: Run, attempt: int, slot: Slot) -> Task:
+    def _task(self, run: Run, attempt: int, slot: Slot, *, fuse: bool) -> Task:
         config = self._plan.config(run)
         payload = {
             "config": config.tree(),
@@ -493,6 +539,7 @@ class Coordinator:
             "train": self._plan.study.train,
             "device": slot.device,
             "threads": self._options.threads,
+            "fuse": fuse,
             "checkpoints": str(self._checkpoints),
         }
         if self._options.checkpoint_every is not None:
@@ -552,11 +599,16 @@ class Coordinator:
             self._spent = True
         return self._spent
 
-    def _expire(self, at: Mapping[str, tuple[Run, Slot, int, float]], expired: set[str]) -> None:
+    def _expire(
+        self,
+        at: Mapping[str, tuple[Run, Slot, int, float]],
+        expired: set[str],
+        company: Mapping[str, int],
+    ) -> None:
         if self._options.timeout is None:
             return
         for key, (_, slot, _, since) in at.items():
-            if key not in expired and time.monotonic() - since > self._options.timeout:
+            if key not in expired and time.monotonic() - since > self._options.timeout * company[key]:
                 expired.add(key)
                 kill = getattr(self._executor, "kill", None)
                 kill(slot) if kill is not None else self._executor.cancel(key)

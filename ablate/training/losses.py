@@ -42,6 +42,21 @@ def focal(logits: Tensor, targets: Tensor, gamma: float, label_smoothing: float 
     return -(chances * weight * log_p).sum(dim=1).mean()
 
 
+def of_each(logits: Tensor, targets: Tensor, label_smoothing: Tensor, gamma: Tensor | None = None) -> Tensor:
+    """What `minimised` makes of the logits of several networks on one batch: (m, b, classes) → (m,).
+
+    label_smoothing, gamma: (m,) of each network. gamma: 0 is cross-entropy, and None is 0 for all.
+    """
+    classes = logits.shape[-1]
+    chances = soft(targets, classes, logits.dtype)
+    smoothing = label_smoothing.to(logits.dtype)[:, None, None]
+    log_p = F.log_softmax(logits, dim=-1)
+    terms = (chances * (1 - smoothing) + smoothing / classes) * log_p
+    if gamma is not None:
+        terms = terms * (1 - log_p.exp()).clamp_min(SMALLEST) ** gamma.to(logits.dtype)[:, None, None]
+    return -terms.sum(dim=-1).mean(dim=-1)
+
+
 def soft(targets: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """(b,) classes → (b, classes) chances; what is chances already stays."""
     return F.one_hot(targets, classes).to(dtype) if targets.dim() == 1 else targets
@@ -50,9 +65,9 @@ def soft(targets: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> T
 def hits(logits: Tensor, targets: Tensor) -> Tensor:
     """How many of a batch are right: each counts by the share that its most likely class has in the target.
 
-    1 or 0 for a class; for mixed labels what is right of the mixture.
+    1 or 0 for a class; for mixed labels what is right of the mixture. logits: (…, b, classes) → (…).
     """
-    likeliest = logits.argmax(1)
+    likeliest = logits.argmax(-1)
     if targets.dim() == 1:
-        return (likeliest == targets).sum()
-    return targets.gather(1, likeliest[:, None]).sum()
+        return (likeliest == targets).sum(-1)
+    return targets.expand_as(logits).gather(-1, likeliest[..., None]).sum((-2, -1))

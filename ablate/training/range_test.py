@@ -21,7 +21,7 @@ from ablate.data.datasets import Dataset
 from ablate.errors import AblateError
 from ablate.events import Bundle, Event, Failed, Finished, Started, in_one_line
 from ablate.training.inputs import split_seed
-from ablate.training.train import Learner, Pixels, State, Trace, _learner, _train_epoch, streams
+from ablate.training.train import Learner, Pixels, State, Trace, _train_epoch, make_learner, streams
 
 HOPELESS = 10.0
 """A loss so many times that of guessing ends a test: it only rises from there."""
@@ -57,7 +57,7 @@ def losses(
     )
     training = Pixels(data.train_images, data.train_labels, index, mean, std, device)
     classes = len(data.classes)
-    watched = _Watched(_learner(config, data.shape, classes, device), HOPELESS * math.log(classes))
+    watched = _Watched(make_learner(config, data.shape, classes, device), HOPELESS * math.log(classes))
     state = State(streams(config.seed, device), Trace())
     given = rates(low, high, passes * math.ceil(len(training) / config.training.batch_size))
     with contextlib.suppress(_HopelessError):

@@ -43,6 +43,8 @@ from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
 EVALUATION_BATCH = 250
 
 Steps = Generator["Progress | Result", None, None]
+Stamp = tuple[str, int, int, float]
+"""Of an event: run, attempt, seq, time."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,17 @@ class Result:
 
 
 def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
-    """Train the runs of a bundle, one after another.
+    """Train the runs of a bundle: together where their tasks say so, one after another otherwise.
 
     A task's payload: `config` (the tree of a RunConfig or FreeConfig), `seed`, `train` (None, or the user's own training
-    as `package.module:function`), `device`, `threads`; and, where runs are to go on after a crash, `checkpoints` (a folder) and
+    as `package.module:function`), `device`, `threads`; `fuse`, true where the runs of a bundle are to share what they can (see
+    `fused`); and, where runs are to go on after a crash, `checkpoints` (a folder) and
     `checkpoint_every` (seconds). What `yield` gives back is the set of runs to break off, or None.
     """
+    if len(bundle.tasks) > 1 and all(task.payload.get("fuse") for task in bundle.tasks):
+        from ablate.training import fused
+
+        return (yield from fused.train_bundle(bundle))
     cancelled: frozenset[str] = frozenset()
     for task in bundle.tasks:
         if task.run in cancelled:
@@ -88,13 +95,14 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
                 event = next(stamped, None)
         finally:
             stamped.close()
+    return None
 
 
 def _stamp(task: Task) -> Generator[Event, None, None]:
     """Events of one task, numbered and timed; an exception becomes the last of them."""
     seq = 0
 
-    def mark() -> tuple[str, int, int, float]:
+    def mark() -> Stamp:
         nonlocal seq
         seq += 1
         return task.run, task.attempt, seq - 1, time.time()
@@ -117,31 +125,40 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
         for step in steps:
             if isinstance(step, Result):
                 _forget(folder, task)
-                yield Finished(
-                    *mark(),
-                    "diverged" if step.diverged else "finished",
-                    step.epoch,
-                    step.metrics,
-                    step.files,
-                    step.facts,
-                )
-            elif step.epoch == 0:
-                yield Started(*mark(), step.facts)
-            else:
-                yield EpochEnd(*mark(), step.epoch, step.metrics)
-    except AblateError as error:
-        _forget(folder, task)
-        where = f"{error.place}: " if error.place else ""
-        yield Failed(*mark(), "error", f"{where}{error.message}", str(error))
+            yield event_of(step, mark())
     except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
-        kind: Literal["error", "memory"] = "error"
-        reason, detail = in_one_line(error), traceback.format_exc()
-        if is_out_of_memory(error):
-            # The traceback holds every tensor of the step.
-            error.__traceback__ = None
-            kind, reason = "memory", _advice(task.payload)
+        ended = failure(error, task, mark())
         _forget(folder, task)
-        yield Failed(*mark(), kind, reason, detail)
+        yield ended
+
+
+def event_of(step: Progress | Result, stamp: Stamp) -> Event:
+    """What a step of training is told as."""
+    if isinstance(step, Result):
+        outcome: Literal["finished", "diverged"] = "diverged" if step.diverged else "finished"
+        return Finished(*stamp, outcome, step.epoch, step.metrics, step.files, step.facts)
+    if step.epoch == 0:
+        return Started(*stamp, step.facts)
+    return EpochEnd(*stamp, step.epoch, step.metrics)
+
+
+def failure(error: BaseException, task: Task, stamp: Stamp) -> Failed:
+    """The end of an attempt in which `error` was raised. Asked where it is handled."""
+    if isinstance(error, AblateError):
+        where = f"{error.place}: " if error.place else ""
+        return Failed(*stamp, "error", f"{where}{error.message}", str(error))
+    reason, detail = in_one_line(error), traceback.format_exc()
+    if is_out_of_memory(error):
+        # The traceback holds every tensor of the step.
+        error.__traceback__ = None
+        return Failed(*stamp, "memory", _advice(task.payload), detail)
+    return Failed(*stamp, "error", reason, detail)
+
+
+def has_checkpoint(task: Task) -> bool:
+    """Whether a run was broken off in the middle, and goes on from there."""
+    folder = task.payload.get("checkpoints")
+    return folder is not None and checkpoint.place(Path(folder), task.run).exists()
 
 
 def _forget(folder: Path | None, task: Task) -> None:
@@ -169,7 +186,7 @@ def _advice(payload: Mapping[str, Any]) -> str:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            learner = _learner(config, data.shape, len(data.classes), device)
+            learner = make_learner(config, data.shape, len(data.classes), device)
             images = torch.zeros((size, *data.shape), device=device)
             for _ in range(2):  # the second finds the optimizer's own tensors in place
                 learner.step(images, torch.zeros(size, dtype=torch.int64, device=device), 0.0)
@@ -283,7 +300,7 @@ class State:
     under_way: Pass | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def end_epoch(self, seen: Evaluation, learner: Learner, recipe: configs.TrainingConfig) -> None:
+    def end_epoch(self, seen: Evaluation, learner: Weighted, recipe: configs.TrainingConfig) -> None:
         """Count an epoch that ended with `seen` on the validation split."""
         self.epoch += 1
         if recipe.checkpoint == "last":
@@ -354,20 +371,11 @@ def _steps(
     }
     keeper = checkpoint.Keeper(kept_at, every, same)
     seed, recipe = config.seed, config.training
-    split_seed = derive(seed, "split") if config.data.split == "per-seed" else derive(0, FIXED_SPLIT)
-    train_index, val_index = datasets.split(data.train_labels, config.data, split_seed)
-    mean, std = (
-        datasets.normalization(data.train_images, train_index)
-        if config.data.normalize
-        else (np.zeros(data.shape[0]), np.ones(data.shape[0]))
-    )
-    training = Pixels(data.train_images, data.train_labels, train_index, mean, std, device)
-    validation = Pixels(data.train_images, data.train_labels, val_index, mean, std, device)
-
+    images = Images(config, data, device)
     classes = len(data.classes)
-    learner = _learner(config, data.shape, classes, device)
+    learner = make_learner(config, data.shape, classes, device)
     made = learner.summary
-    per_epoch = math.ceil(len(training) / recipe.batch_size)
+    per_epoch = math.ceil(len(images.training) / recipe.batch_size)
     # Of all epochs, those included that early stopping may save: nobody knows beforehand which.
     lr_at = schedule(config.schedule, config.optimizer.lr, recipe.epochs * per_epoch)
     state = State(streams(seed, device), Trace())
@@ -386,18 +394,16 @@ def _steps(
 
     while state.epoch < recipe.epochs and not state.is_stopped_early(recipe):
         values = _train_epoch(
-            config, state, learner, training, classes, lr_at, lambda: keeper.offer(all_of_it)
+            config, state, learner, images.training, classes, lr_at, lambda: keeper.offer(all_of_it)
         )
-        seen = evaluate(learner.logits, validation)
+        seen = evaluate(learner.logits, images.validation)
         lr = values.pop("lr")
         values |= {"val/loss": seen.loss, "val/accuracy": seen.accuracy, "lr": lr}
         state.trace.add(values["train/loss"], values["val/loss"])
         state.history.append(values)
         yield Progress(state.epoch + 1, values, {})
         if not (math.isfinite(values["train/loss"]) and math.isfinite(values["val/loss"])):
-            epoch = state.epoch + 1
-            reason = {"reason": f"loss not finite in epoch {epoch}"}
-            yield Result(True, epoch, _costs(keeper, made), {}, state.trace.facts() | reason)
+            yield diverged(state, made, keeper.seconds)
             return
         state.end_epoch(seen, learner, recipe)
     kept = state.kept
@@ -405,8 +411,22 @@ def _steps(
     if kept.weights is not None:
         learner.restore(kept.weights)
 
-    whole = np.arange(len(data.test_labels))
-    tested = evaluate(learner.logits, Pixels(data.test_images, data.test_labels, whole, mean, std, device))
+    tested = evaluate(learner.logits, images.test())
+    yield finished(config, state, images, tested, made, learner.digest(), keeper.seconds)
+
+
+def finished(
+    config: RunConfig,
+    state: State,
+    images: Images,
+    tested: Evaluation,
+    made: table.Summary,
+    weights: str,
+    seconds: float,
+) -> Result:
+    """The result of a run that trained to its end. tested: with the weights that count, and `weights` their digest."""
+    kept = state.kept
+    assert kept is not None
     scores = metrics.scores(tested.confusion)
     final = {
         "test/loss": tested.loss,
@@ -420,24 +440,31 @@ def _steps(
         "layers.json": json.dumps([vars(row) for row in made.rows]).encode(),
         "confusion_matrix.json": json.dumps(
             {
-                "classes": data.classes,
+                "classes": images.classes,
                 "counts": tested.confusion.tolist(),
                 "per_class_accuracy": scores.per_class,
             }
         ).encode(),
-        "confusion_matrix.svg": metrics.confusion_svg(tested.confusion, data.classes).encode(),
+        "confusion_matrix.svg": metrics.confusion_svg(tested.confusion, images.classes).encode(),
         "predictions.npz": _npz(
-            val_index=val_index.astype(np.int32),
+            val_index=images.val_index.astype(np.int32),
             val_truth=kept.seen.truth,
             val_predicted=kept.seen.predicted,
             test_truth=tested.truth,
             test_predicted=tested.predicted,
         ),
     }
-    facts = state.trace.facts() | {"weights": learner.digest()}
-    if state.is_stopped_early(recipe):
+    facts = state.trace.facts() | {"weights": weights}
+    if state.is_stopped_early(config.training):
         facts["stopped"] = f"early, after epoch {state.epoch}: no lower val/loss in {state.stalled} epochs"
-    yield Result(False, kept.epoch, final | _costs(keeper, made), files, facts)
+    return Result(False, kept.epoch, final | _costs(seconds, made), files, facts)
+
+
+def diverged(state: State, made: table.Summary, seconds: float) -> Result:
+    """The result of a run whose losses were not finite in the epoch after those that `state` counts."""
+    epoch = state.epoch + 1
+    reason = {"reason": f"loss not finite in epoch {epoch}"}
+    return Result(True, epoch, _costs(seconds, made), {}, state.trace.facts() | reason)
 
 
 def _train_epoch(
@@ -461,12 +488,7 @@ def _train_epoch(
         state.under_way = Pass(order, none, none.clone())
     now, lr = state.under_way, lr_at(max(state.step - 1, 0))
     for index in torch.split(now.order, config.training.batch_size)[now.batches :]:
-        images, targets = training.batch(index)
-        images = training.floats(augment.augment(images, config.augment, state.streams))
-        if config.augment.mixup:
-            drawn = augment.draw_mixup(len(images), config.augment.mixup, state.streams["mixup"])
-            images = augment.mixup(images, *drawn)
-            targets = augment.mixup(losses.soft(targets, classes), *drawn)
+        images, targets = batch(config, state.streams, training, index, classes)
         lr = lr_at(state.step)
         batch_loss, batch_hits = learner.step(images, targets, lr)
         state.step += 1
@@ -482,9 +504,26 @@ def _train_epoch(
     }
 
 
-def _costs(keeper: checkpoint.Keeper, made: table.Summary) -> dict[str, float]:
+def batch(
+    config: RunConfig,
+    drawn_from: Mapping[str, torch.Generator],
+    training: Pixels,
+    index: Tensor,
+    classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Training images at `index`, augmented, and their targets, as `Learner.step` takes them. drawn_from: the streams."""
+    images, targets = training.batch(index)
+    images = training.floats(augment.augment(images, config.augment, drawn_from))
+    if config.augment.mixup:
+        drawn = augment.draw_mixup(len(images), config.augment.mixup, drawn_from["mixup"])
+        images = augment.mixup(images, *drawn)
+        targets = augment.mixup(losses.soft(targets, classes), *drawn)
+    return images, targets
+
+
+def _costs(seconds: float, made: table.Summary) -> dict[str, float]:
     return {
-        "time/train_seconds": keeper.seconds,
+        "time/train_seconds": seconds,
         "model/parameters": made.parameters,
         "model/flops": made.flops,
     }
@@ -534,10 +573,46 @@ class Pixels:
         rows = self._index[index.numpy()]
         return torch.from_numpy(self._images[rows]), torch.from_numpy(self._labels[rows])
 
+    def whole(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The split in order, in batches for evaluation: normalised images and labels."""
+        for index in torch.split(torch.arange(len(self)), EVALUATION_BATCH):
+            images, labels = self.batch(index)
+            yield self.floats(images), labels
+
     def floats(self, images: Tensor) -> Tensor:
         """(b, C, H, W) uint8 → normalised float32 in channels_last order."""
         wide = images.to(torch.float32, memory_format=torch.channels_last)
         return torch.addcmul(self._shift, wide, self._scale)
+
+
+class Images:
+    """The three splits of a run's data, normalised by its training split."""
+
+    def __init__(self, config: RunConfig, data: Dataset, device: torch.device) -> None:
+        per_seed = config.data.split == "per-seed"
+        split_seed = derive(config.seed, "split") if per_seed else derive(0, FIXED_SPLIT)
+        train_index, self.val_index = datasets.split(data.train_labels, config.data, split_seed)
+        mean, std = (
+            datasets.normalization(data.train_images, train_index)
+            if config.data.normalize
+            else (np.zeros(data.shape[0]), np.ones(data.shape[0]))
+        )
+        self._mean: np.ndarray[Any, Any] = mean
+        self._std: np.ndarray[Any, Any] = std
+        self._data, self._device = data, device
+        self.classes, self.shape = data.classes, data.shape
+        self.training = self._pixels(data.train_images, data.train_labels, train_index)
+        self.validation = self._pixels(data.train_images, data.train_labels, self.val_index)
+
+    def test(self) -> Pixels:
+        """Made when it is asked for, at the end of a run: until then a device need not hold it."""
+        every = np.arange(len(self._data.test_labels))
+        return self._pixels(self._data.test_images, self._data.test_labels, every)
+
+    def _pixels(
+        self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], index: np.ndarray[Any, Any]
+    ) -> Pixels:
+        return Pixels(images, labels, index, self._mean, self._std, self._device)
 
 
 @dataclass(frozen=True)
@@ -563,27 +638,53 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(logits_of: Callable[[Tensor], Tensor], pixels: Pixels) -> Evaluation:
     """A network on a whole split. logits_of: (n, C, H, W) float → (n, classes), in evaluation mode."""
-    loss = torch.zeros((), device=pixels.device, dtype=torch.float64)
-    truth, predicted, classes = [], [], 0
-    for index in torch.split(torch.arange(len(pixels)), EVALUATION_BATCH):
-        images, labels = pixels.batch(index)
-        logits = logits_of(pixels.floats(images)).float()
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        truth.append(labels)
-        predicted.append(logits.argmax(1))
-        classes = logits.shape[1]
-    small: type[np.unsignedinteger[Any]] = np.uint8 if classes <= 256 else np.uint16
-    true, seen = (torch.cat(parts).cpu().numpy().astype(small) for parts in (truth, predicted))
-    confusion = metrics.confusion_matrix(true, seen, classes)
-    return Evaluation(
-        float(loss) / len(pixels), float(np.trace(confusion)) / len(pixels), true, seen, confusion
-    )
+    tally = Tally(pixels.device)
+    for images, labels in pixels.whole():
+        tally.add(logits_of(images), labels)
+    return tally.evaluation()
+
+
+class Tally:
+    """What an `Evaluation` is made of, batch by batch; on the device until the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), device=device, dtype=torch.float64)
+        self._truth: list[Tensor] = []
+        self._predicted: list[Tensor] = []
+        self._classes = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """logits: (b, classes). labels: (b,) int64."""
+        logits = logits.float()
+        self._loss += F.cross_entropy(logits, labels, reduction="sum")
+        self._truth.append(labels)
+        self._predicted.append(logits.argmax(1))
+        self._classes = logits.shape[1]
+
+    def evaluation(self) -> Evaluation:
+        small: type[np.unsignedinteger[Any]] = np.uint8 if self._classes <= 256 else np.uint16
+        true, seen = (
+            torch.cat(parts).cpu().numpy().astype(small) for parts in (self._truth, self._predicted)
+        )
+        confusion = metrics.confusion_matrix(true, seen, self._classes)
+        hits = float(np.trace(confusion))
+        return Evaluation(float(self._loss) / len(true), hits / len(true), true, seen, confusion)
 
 
 # --- what the loop trains -----------------------------------------------------------------------------------------
 
 
-class Learner(Protocol):
+class Weighted(Protocol):
+    """Something with weights that can be kept and brought back."""
+
+    def weights(self) -> Any:
+        """A copy of the weights, for `restore`."""
+        ...
+
+    def restore(self, weights: Any) -> None: ...
+
+
+class Learner(Weighted, Protocol):
     """A network together with its rule of update, on one device. The loop knows nothing else of what it trains."""
 
     summary: table.Summary
@@ -601,12 +702,6 @@ class Learner(Protocol):
         """(b, C, H, W) float → (b, classes), in evaluation mode."""
         ...
 
-    def weights(self) -> Any:
-        """A copy of the weights, for `restore`."""
-        ...
-
-    def restore(self, weights: Any) -> None: ...
-
     def digest(self) -> str:
         """Digest of every weight, bit for bit."""
         ...
@@ -618,7 +713,9 @@ class Learner(Protocol):
     def load(self, state: Mapping[str, Any]) -> None: ...
 
 
-def _learner(config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device) -> Learner:
+def make_learner(
+    config: RunConfig, shape: tuple[int, int, int], classes: int, device: torch.device
+) -> Learner:
     if isinstance(config.model, NumpyMlp):
         weights = derive(config.seed, "weights")
         return NumpyLearner(config.model, config.optimizer, shape, classes, weights, config.training)

@@ -500,14 +500,20 @@ def test_an_arm_much_noisier_than_the_others_is_named():
 def test_mixed_devices_and_versions_are_named_but_not_two_cards_of_a_kind():
     frame = replicates({"A": HELPS})
     mixed = frame.assign(
-        device=["cuda:0"] * 5 + ["cpu"] * 5, torch=["2.11"] * 9 + ["2.12"], fused=[True] * 5 + [False] * 5
+        device=["cuda:0"] * 5 + ["cpu"] * 5,
+        torch=["2.11"] * 9 + ["2.12"],
+        fused=["stacked 2"] * 5 + [None] * 5,
     )
     warnings = " ".join(judge(rules("A"), mixed).warnings)
     assert "mix devices (cpu, cuda)" in warnings
     assert "versions of torch (2.11, 2.12)" in warnings
-    assert "fused and single runs" in warnings
-    alike = frame.assign(device=["cuda:0"] * 5 + ["cuda:1"] * 5, torch="2.11", fused=True)
+    assert "stacked and single runs" in warnings
+    alike = frame.assign(
+        device=["cuda:0"] * 5 + ["cuda:1"] * 5, torch="2.11", fused=["stacked 2"] * 5 + ["stacked 3 of 4"] * 5
+    )
     assert judge(rules("A"), alike).warnings == ()
+    in_turn = frame.assign(fused=["in turn 2"] * 5 + [None] * 5)
+    assert judge(rules("A"), in_turn).warnings == (), "to the bit the same"
 
 
 def test_a_margin_out_of_reach_is_a_warning_while_something_is_open():

@@ -51,7 +51,7 @@ class Round:
 
 def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*ABLATE, "run", "killed.yaml", "--workers", "2"],
+        [*ABLATE, "run", "killed.yaml", "--workers", "2", "--no-fuse"],
         cwd=folder,
         # Runs are saved all the time, so that kills meet the saving and the taking up as well.
         env=os.environ | {"ABLATE_CHECKPOINT_EVERY": "0.02"},

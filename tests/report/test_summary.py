@@ -318,6 +318,26 @@ def test_methods_state_the_family_the_margin_and_every_look(summary):
     assert "Arms are chosen on validation data" in text["What the interval does not cover"]
 
 
+def test_methods_name_the_runs_that_were_trained_together():
+    plan = record(["baseline", "model.width=16"], LEVELS)
+    kinds = {0: "stacked 2", 1: "in turn 2", 2: None}
+    rows = [
+        replicate(arm, seed, 0.8 + 0.001 * seed, fused=kinds[seed])
+        for arm in ("baseline", "model.width=16")
+        for seed in kinds
+    ]
+    frame = pd.DataFrame(rows)
+    summary = summarise(Material(plan, judge(rules(plan), frame, EMPTY_CURVES), frame, EMPTY_CURVES))
+    said = dict(summary.methods)["Runs trained together"]
+    assert "2 runs were trained as one" in said
+    assert "Baseline: seed 0; Width 16: seed 0" in said
+    assert "Width 16: seed 1" in said
+    assert "seed 2" not in said
+    alone = frame.assign(fused=None)
+    other = summarise(Material(plan, judge(rules(plan), alone, EMPTY_CURVES), alone, EMPTY_CURVES))
+    assert "Runs trained together" not in dict(other.methods)
+
+
 def test_the_summary_of_the_same_material_is_the_same(material, summary):
     assert summarise(material) == summary
 

@@ -361,3 +361,68 @@ def test_a_run_that_finds_too_little_memory_is_tried_again_while_nothing_else_ru
             info.end_time <= second.info.start_time or info.start_time >= second.info.end_time
             for info in others
         )
+
+
+TOGETHER = """
+study: together
+margin: 0.05
+baseline:
+  data: {name: digits, validation: 0.25, subset: 200}
+  model: {name: small_cnn, kernel_size: 2}
+  optimizer: {name: sgd, lr: 0.05}
+  training: {epochs: 2, batch_size: 64}
+factors:
+  optimizer.lr: [0.01, 0.1]
+  model.dropout: [0.2]
+  data.validation: [0.2]
+seeds: 2
+"""
+
+
+@pytest.fixture
+def together(workplace, monkeypatch):
+    """A study in which three arms share their batches with the baseline, and one does not; stacked whatever it pays."""
+    from ablate.training import fused
+
+    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    (workplace.root / "together.yaml").write_text(TOGETHER)
+    return workplace
+
+
+def tags(runs, name: str) -> list[tuple[str, str, str | None]]:
+    of = [run.data.tags for run in runs]
+    return sorted((tag["ablate.arm"], tag["ablate.seed"], tag.get(name)) for tag in of)
+
+
+def test_arms_of_one_seed_that_share_their_batches_are_trained_as_one(together):
+    together.ablate("run", "together.yaml", "--executor", "inline")
+    found = tags(together.runs("together"), "ablate.fused")
+    assert len(found) == 10
+    for arm, _, how in found:
+        assert how == (None if arm == "data.validation=0.2" else "stacked 4")
+    together.ablate("report", "together")
+    verdicts = json.loads(together.ablate("report", "together", "--format", "json"))
+    assert verdicts["runs"]["finished"] == 10
+
+
+def test_without_fusion_every_run_is_by_itself(together):
+    together.ablate("run", "together.yaml", "--executor", "inline", "--seeds", "1", "--no-fuse")
+    assert {how for _, _, how in tags(together.runs("together"), "ablate.fused")} == {None}
+
+
+def test_members_of_a_bundle_that_fails_are_tried_again_each_by_itself(together, monkeypatch):
+    from ablate.training import fused
+
+    def raising(*_):
+        raise RuntimeError("it was the company")
+
+    monkeypatch.setattr(fused.Stacked, "step", raising)
+    together.ablate("run", "together.yaml", "--executor", "inline", "--seeds", "1")
+    runs = together.runs("together")
+    failed = [run for run in runs if run.info.status == "FAILED"]
+    assert len(failed) == 4
+    assert {run.data.tags["ablate.reason"] for run in failed} == {"RuntimeError: it was the company"}
+    done = [run for run in runs if run.info.status == "FINISHED"]
+    assert len(done) == 5
+    assert {tag[2] for tag in tags(done, "ablate.fused")} == {None}
+    assert sorted(run.data.tags["ablate.attempt"] for run in done) == ["1", "2", "2", "2", "2"]
