@@ -673,7 +673,7 @@ def _coordinate(
         except BaseException:
             tracker.end(plan.id, "interrupted")
             # Whoever interrupts does not want to wait; what is not delivered by then, the next command delivers.
-            tracker.close(timeout=2)
+            tracker.close(timeout=1)
             raise
         import json as json_module
 

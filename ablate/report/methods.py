@@ -41,6 +41,10 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         Results are read only at numbers of seeds fixed beforehand. Each look spends its part of the 5 %, in proportion to
         the squares of its seeds; 0.5 % is kept for looks that nobody planned. What is settled at a look keeps its verdict
         and its interval; only what is open goes on, with its reference."""
+    if before := reading.record.get("read_before"):
+        looking += f"""
+        Runs of this plan were judged by {wording.count(before, "other plan", "other plans")} of the study as well: each plan’s
+        5 % stands for itself, and nothing pays for having read the same runs more than once."""
     margin = f"""
         {reading.margin_words} is the smallest difference worth having, fixed in the study before the first run. An
         interval wholly within ± the margin means no practical effect; otherwise one above 0 means that the arm helps, one

@@ -6,6 +6,8 @@ when to stop. Executors only run, the tracker only records.
 
 from __future__ import annotations
 
+import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +31,7 @@ MOST_SEEDS = 1000
 """Report seeds are 0–999."""
 
 RETRIES = 1
+DECIDED = frozenset({"helps", "hurts", "no practical effect"})
 TRIED_AGAIN = frozenset({"error", "memory", "crash"})
 TICK = 0.25
 
@@ -108,9 +111,13 @@ class Coordinator:
         self._options = options
         self._show = observer
         self._began = time.monotonic()
-        self.record: dict[str, Any] = {"extra_looks": [], "confirmed": None, "path": []} | dict(
-            record or plan.record()
-        )
+        self.record: dict[str, Any] = {
+            "extra_looks": [],
+            "confirmed": None,
+            "path": [],
+            "final": 0,
+            "read_before": 0,
+        } | dict(record or plan.record())
         self._rows: dict[str, dict[str, Any]] = {}
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._planned: dict[str, Run] = {}
@@ -119,6 +126,9 @@ class Coordinator:
         # Shapes of networks that were handed out together and trained by themselves all the same.
         self._unsociable: set[str] = set()
         self._checkpoints = store.root / "checkpoints"
+        self._environment: Mapping[str, str] = {}
+        # Seconds that runs took, by arm: those of this process, and those that were taken from the store.
+        self._took: dict[str, list[float]] = {}
         # Runs of this process that ended, until the store has them: then another study finds them there.
         self._ended: deque[tuple[int, str]] = deque()
         self._spent = False
@@ -130,9 +140,12 @@ class Coordinator:
         self.record |= self._earlier()
         for step in self.record["path"]:
             self._plan = self._plan.onward(step)
+        self._environment = environment
+        self._count_readings()
         self._tracker.plan(self.record, environment)
         looks = recorded_plan.rules(self.record).schedule()
         self._reuse(self._plan.replicates(self._plan.names, range(looks[-1].pairs)))
+        self._keep_failures()
         left = self._walk(looks[0], environment)
         analysis = self._judge(closed=0)
         going = list(self._plan.names)
@@ -150,6 +163,7 @@ class Coordinator:
 
         Where an earlier top-up was broken off, that one goes on: another look would cost more of the study's error.
         """
+        self._environment = environment
         self._reuse_recorded()
         analysis = self._judge(closed=None)
         going = self._still_going(analysis)
@@ -178,7 +192,14 @@ class Coordinator:
             self._extend(runs, environment, look=most)
             return self._end(self._take_look(self._last_look(), runs)[0])
         # The budget decides how many: whole rounds only, so that the arms stay even.
-        self._look(len(looks) + 1, most, runs)
+        self._show.note(
+            f"adding seeds to {len(going)} arms, the reference included, until the budget is spent"
+        )
+        self._planned |= {run.key: run for run in runs}
+        each = _Rounds(runs, self._took).expected(runs[0], len(self._executor.slots))
+        rounds = min(most - have, max(1, int((self._options.budget or 0) / each))) if each else 1
+        self._show.looking(len(looks) + 1, have + rounds, rounds * len(going), 0)
+        self._execute([run for run in runs if run.key not in self._rows])
         done = [sum(run.arm == arm and run.key in self._rows for run in runs) for arm in going]
         pairs = have + min(done)
         if pairs == have:
@@ -187,6 +208,9 @@ class Coordinator:
                 place="--budget",
                 hint="what was trained is kept for the next top-up",
             )
+        self._show.note(
+            f"the budget allowed {pairs - have} more seeds of each; what goes beyond waits for the next top-up"
+        )
         self._extend([run for run in runs if run.seed % 1000 < pairs], environment, look=pairs)
         kept = {run["key"] for run in self.record["runs"]}
         self._rows = {key: row for key, row in self._rows.items() if key in kept}
@@ -211,6 +235,10 @@ class Coordinator:
         if left:
             return left, self._judge(closed=None)
         analysis = self._judge(closed=look.index)
+        verdicts = {c.verdict for c in analysis.comparisons} | {e.verdict for e in analysis.effects}
+        if look.pairs > self.record["final"] and verdicts & DECIDED:
+            self.record["final"] = look.pairs
+            self._tracker.plan(self.record, self._environment)
         self._show.judged(analysis)
         self._tracker.arms(_arm_rows(analysis), look.pairs)
         return 0, analysis
@@ -256,9 +284,49 @@ class Coordinator:
         if self._plan.study.name not in read.experiments(self._store):
             return {}
         same = [r for r in read.plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
-        added = ["runs", "extra_looks", "confirmed"]
+        added = ["runs", "extra_looks", "confirmed", "final", "read_before"]
         added += ["path", "steps", "arms"] if self.record["design"] == "path" else []
         return {name: same[-1][name] for name in added if name in same[-1]} if same else {}
+
+    def _keep_failures(self) -> None:
+        """What failed within a look that decided something stays failed: with it done after all, that look would be read again,
+        and a verdict that is final might not be.
+        """
+        if not self.record["final"]:
+            return
+        kept = {
+            str(row["key"]): {str(name): value for name, value in row.items()}
+            for row in read.frames(self._store, self.record)[0].to_dict("records")
+            if row["outcome"] == "failed"
+            and row["phase"] != "confirm"
+            and row["seed"] % 1000 < self.record["final"]
+            and row["key"] not in self._rows
+        }
+        self._rows |= kept
+        if kept:
+            self._show.note(
+                f"{len(kept)} failed {'run stays' if len(kept) == 1 else 'runs stay'} failed: the look that they belong to has "
+                "decided arms, and what is decided is final"
+            )
+
+    def _count_readings(self) -> None:
+        """How many other plans have judged runs of this one: what this one claims is claimed on top of what they did."""
+        if not self.record["read_before"] and self._plan.study.name in read.experiments(self._store):
+            arms = set(self._plan.names) - {self._plan.reference, NOISE_FLOOR}
+            mine = {run["key"] for run in self.record["runs"] if run["arm"] in arms}
+            others = {
+                other["plan"]
+                for other in read.plans(self._store, self._plan.study.name)
+                if other["plan"] != self._plan.id
+                and other["environment"].get("ending") == "complete"
+                and mine & {run["key"] for run in other["runs"]}
+            }
+            self.record["read_before"] = len(others)
+        if before := self.record["read_before"]:
+            self._show.note(
+                f"runs of this plan were judged by {before} other {'plan' if before == 1 else 'plans'} of this study: the error "
+                "of each stands for itself, and reading the same runs again is not paid for"
+            )
 
     def _confirm(self, analysis: Analysis, environment: Mapping[str, str]) -> int:
         """The winner again, on fresh seeds. Returns the number of runs left undone."""
@@ -362,6 +430,7 @@ class Coordinator:
             mine = points[run.run_id]
             self._rows[key] = read.replicate(self.record, planned, run.tags, mine, run.run_id, done=True)
             self._curves[key] = read.curve(planned, mine)
+            self._remember(self._rows[key])
 
     def _reuse_recorded(self) -> None:
         """All runs that the record names, as they ended; none of those is trained again, not even what failed."""
@@ -371,11 +440,17 @@ class Coordinator:
             keys[run["arm"], run["seed"], run["phase"]] = run["key"]
         rows, curves = read.frames(self._store, self.record)
         self._rows |= {row["key"]: row for row in rows.to_dict("records")}
+        for row in self._rows.values():
+            self._remember(row)
         for place, of in curves.groupby(["arm", "seed", "phase"], sort=False):
             self._curves[keys[place]] = [
                 {str(name): value for name, value in row.items()} for row in of.to_dict("records")
             ]
         self._ledger.match({key: row["value"] for key, row in self._rows.items()}, self._planned)
+
+    def _remember(self, row: Mapping[str, Any]) -> None:
+        if math.isfinite(row["seconds"]):
+            self._took.setdefault(row["arm"], []).append(float(row["seconds"]))
 
     # --- running ---
 
@@ -401,7 +476,7 @@ class Coordinator:
         expired: set[str] = set()
         # How many runs share a run's slot, itself included.
         company: dict[str, int] = {}
-        rounds = _Rounds(runs)
+        rounds = _Rounds(runs, self._took)
         try:
             while waiting or at or elsewhere:
                 self._give_back()
@@ -458,7 +533,7 @@ class Coordinator:
                     self._note(event, run, points[run.key], tags[run.key])
                     if not isinstance(event, Finished | Failed):
                         continue
-                    rounds.took((time.monotonic() - since) / company[run.key])
+                    rounds.took(run, (time.monotonic() - since) / company[run.key])
                     # Of a bundle that took too long nobody knows which member it was.
                     again = TRIED_AGAIN if company[run.key] == 1 else TRIED_AGAIN | {"timeout"}
                     if isinstance(event, Failed) and event.kind in again and failures < RETRIES:
@@ -595,7 +670,7 @@ class Coordinator:
             return False
         left = self._options.budget - (time.monotonic() - self._began)
         # A round of seeds is begun only if it can be expected to fit: half a round would leave the arms uneven.
-        if left <= 0 or (rounds.begins(run) and rounds.expected(len(self._executor.slots)) > left):
+        if left <= 0 or (rounds.begins(run) and rounds.expected(run, len(self._executor.slots)) > left):
             self._spent = True
         return self._spent
 
@@ -615,27 +690,33 @@ class Coordinator:
 
 
 class _Rounds:
-    """Runs grouped by replicate number, to say when a new round begins and how long one takes."""
+    """Runs grouped by replicate number, to say when a new round begins and how long one takes.
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._first: dict[tuple[Phase, int], str] = {}
-        self._size: dict[tuple[Phase, int], int] = {}
-        self._seconds: list[float] = []
+    seconds: arm → what its runs took so far; added to as runs end.
+    """
+
+    def __init__(self, runs: Iterable[Run], seconds: dict[str, list[float]]) -> None:
+        self._seconds = seconds
+        self._rounds: dict[tuple[Phase, int], list[Run]] = {}
         for run in runs:
-            self._first.setdefault(self._round(run), run.key)
-            self._size[self._round(run)] = self._size.get(self._round(run), 0) + 1
+            self._rounds.setdefault(self._round(run), []).append(run)
 
     def begins(self, run: Run) -> bool:
-        return self._first.get(self._round(run)) == run.key
+        return self._rounds[self._round(run)][0].key == run.key
 
-    def took(self, seconds: float) -> None:
-        self._seconds.append(seconds)
+    def took(self, run: Run, seconds: float) -> None:
+        self._seconds.setdefault(run.arm, []).append(seconds)
 
-    def expected(self, slots: int) -> float:
-        """Seconds of a whole round on so many slots; 0 while nothing is known."""
-        if not self._seconds:
+    def expected(self, run: Run, slots: int) -> float:
+        """Seconds of the whole round that `run` belongs to, on so many slots; 0 while nothing is known."""
+        known = [second for of in self._seconds.values() for second in of]
+        if not known:
             return 0.0
-        return sum(self._seconds) / len(self._seconds) * max(self._size.values()) / slots
+        free = [0.0] * slots
+        for each in self._rounds[self._round(run)]:
+            of = self._seconds.get(each.arm) or known
+            heapq.heapreplace(free, free[0] + sum(of) / len(of))
+        return max(free)
 
     @staticmethod
     def _round(run: Run) -> tuple[Phase, int]:

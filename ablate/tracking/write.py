@@ -136,7 +136,7 @@ class Tracker:
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._give_up.set()
-            self._thread.join(1)
+            self._thread.join(0.5)
         done = self._delivered == self._spooled
         if done:
             _discard(self._path)

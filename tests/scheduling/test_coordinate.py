@@ -13,6 +13,10 @@ from pathlib import Path
 import optuna
 import pytest
 
+import ablate.training.train  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
+from ablate.scheduling import coordinate
+from ablate.study.design import Run
+
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 
 
@@ -426,3 +430,82 @@ def test_members_of_a_bundle_that_fails_are_tried_again_each_by_itself(together,
     assert len(done) == 5
     assert {tag[2] for tag in tags(done, "ablate.fused")} == {None}
     assert sorted(run.data.tags["ablate.attempt"] for run in done) == ["1", "2", "2", "2", "2"]
+
+
+# --- what is final, and what a budget does -------------------------------------------------------------------------
+
+UNSTEADY = '''
+from pathlib import Path
+
+WORTH = [0.10, 0.11, 0.105, -0.2, 0.1, 0.1, 0.1, 0.1]
+
+def fit(config, seed):
+    """Differences that are clear, but for one under a seed that fails as long as a file is there."""
+    if seed == 3 and config["arm"] and Path("broken").exists():
+        raise RuntimeError("it was told to")
+    accuracy = 0.5 + (WORTH[seed] if config["arm"] else 0.0)
+    yield {"train/loss": accuracy, "val/loss": accuracy, "val/accuracy": accuracy + 0.001 * seed}
+'''
+
+
+def unsteady(workplace, seeds: str) -> str:
+    (workplace.root / "toy.py").write_text(UNSTEADY)
+    path = workplace.root / "unsteady.yaml"
+    path.write_text(
+        "study: toy\nmargin: 0.02\ntrain: toy:fit\nbaseline: {arm: false}\n"
+        f"factors: {{arm: [true]}}\nseeds: {seeds}\n"
+    )
+    return str(path)
+
+
+def test_a_verdict_is_final_although_a_run_that_failed_could_be_done_now(workplace):
+    study = unsteady(workplace, "{initial: 4, max: 8}")
+    Path("broken").touch()
+    workplace.ablate("run", study, "--executor", "inline", code=1)
+    before = json.loads(workplace.ablate("report", "toy", "--format", "json"))
+    Path("broken").unlink()
+    said = workplace.ablate("run", study, "--executor", "inline", code=1)
+    assert "1 failed run stays failed" in said
+    assert json.loads(workplace.ablate("report", "toy", "--format", "json"))["arms"] == before["arms"]
+    assert before["arms"][0]["verdict"] == "helps"
+
+
+def test_a_run_that_failed_is_done_again_where_nothing_was_decided_yet(workplace):
+    study = unsteady(workplace, "[2, 4]")
+    (workplace.root / "toy.py").write_text(UNSTEADY.replace("seed == 3", "seed == 1"))
+    Path("broken").touch()
+    workplace.ablate("run", study, "--seeds", "2", "--executor", "inline", code=1)
+    Path("broken").unlink()
+    workplace.ablate("run", study, "--seeds", "2", "--executor", "inline")
+    finished = [run for run in workplace.runs() if run.info.status == "FINISHED"]
+    assert len(finished) == 4
+
+
+def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace):
+    study = workplace.study()
+    workplace.ablate("run", study, "--executor", "inline")
+    said = workplace.ablate("run", study, "--executor", "inline", "--seeds", "4")
+    assert "were judged by 1 other plan of this study" in said
+    again = workplace.ablate("run", study, "--executor", "inline", "--seeds", "4")
+    assert "were judged by 1 other plan of this study" in again
+    workplace.ablate("report", "toy")
+    assert "were judged by 1 other plan of the study as well" in Path("reports/toy.html").read_text()
+
+
+def test_a_round_takes_what_its_slots_need_for_it():
+    runs = [Run(str(i), "", "slow" if i == 0 else "quick", i // 3, "report") for i in range(6)]
+    rounds = coordinate._Rounds(runs, {"slow": [10.0], "quick": [2.0]})
+    assert rounds.expected(runs[0], 2) == 10.0
+    assert rounds.expected(runs[3], 2) == 4.0, "three runs on two slots are two waves"
+    assert [rounds.begins(run) for run in runs] == [True, False, False, True, False, False]
+    assert coordinate._Rounds(runs, {}).expected(runs[0], 2) == 0.0
+
+
+def test_a_budget_that_does_not_allow_another_round_begins_none_also_when_it_goes_on(workplace):
+    study = workplace.study(seeds="4")
+    sets = ("--set", "sleep=0.3", "--executor", "inline")
+    workplace.ablate("run", study, *sets, "--seeds", "1")
+    said = workplace.ablate("run", study, *sets, "--budget", "1s")
+    assert "planned runs left undone" in said
+    trained = [run.data.tags["ablate.seed"] for run in workplace.runs() if run.info.status == "FINISHED"]
+    assert sorted(trained) == ["0", "0", "0"]

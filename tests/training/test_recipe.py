@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -345,20 +344,3 @@ def test_training_on_mixtures_learns_the_digits(model):
     # What is right of a mixture is never all of it.
     assert 0.3 < curve(found, "train/accuracy")[-1] < curve(found, "val/accuracy")[-1]
     assert curve(found, "val/loss")[-1] < curve(found, "train/loss")[-1]
-
-
-# --- what the loop carries ------------------------------------------------------------------------------------------
-
-
-def test_all_that_the_loop_carries_can_be_written_down():
-    """So that a run can be taken up where it was: generators by their state, the rest as plain values."""
-    state = train.State(train.streams(0, CPU), train.Trace())
-    assert {f.name for f in dataclasses.fields(state)} == {
-        *("streams", "trace", "epoch", "step", "kept", "lowest", "stalled")
-    }
-    state.trace.add(1.0)
-    assert isinstance(state.trace.link, bytes)
-    again = train.streams(1, CPU)
-    for name, generator in state.streams.items():
-        again[name].set_state(generator.get_state())
-        assert torch.equal(torch.rand(3, generator=again[name]), torch.rand(3, generator=generator))
