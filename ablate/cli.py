@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablate import completion
 from ablate.errors import AblateError, StoreError, StudyError
 
 if TYPE_CHECKING:
@@ -41,14 +42,30 @@ _ENDINGS = {
     "killed": "its process died",
 }
 
+_NO_STUDY = "the store holds no study yet; `ablate run studies/quickstart.yaml` makes one"
+
 _NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
-StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", show_default=False)]
-StudyName = Annotated[str, typer.Argument(help="A study in the store, or its YAML file.", show_default=False)]
+StudyFile = Annotated[
+    Path,
+    typer.Argument(help="The study's YAML file.", show_default=False, autocompletion=completion.study_files),
+]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="A study in the store, or its YAML file.", show_default=False, autocompletion=completion.studies
+    ),
+]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the baseline; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change the baseline; repeatable.",
+        autocompletion=completion.settings,
+    ),
 ]
 Seeds = Annotated[
     int | None, typer.Option(min=1, max=1000, help="One look of that many seeds, on a new plan.")
@@ -210,7 +227,10 @@ def top_up(
 @app.command()
 def report(
     studies: Annotated[
-        list[str] | None, typer.Argument(help="Studies by name or file; none: all in the store.")
+        list[str] | None,
+        typer.Argument(
+            help="Studies by name or file; none: all in the store.", autocompletion=completion.studies
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="html, md, latex, csv or json.")] = "html",  # noqa: A002
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
@@ -239,7 +259,9 @@ def report(
     names = [_name(text) for text in studies or ()] or read.experiments(store)
     if not names:
         raise StudyError(
-            "the store holds no study yet", place=store.uri, hint="`ablate run studies/quickstart.yaml`"
+            "the store holds no study yet",
+            place=store.uri,
+            hint="`ablate run studies/quickstart.yaml` makes one",
         )
     if len(names) > 1 and (output is not None and output.suffix):
         raise StudyError(
@@ -257,7 +279,10 @@ def report(
 
 @app.command()
 def status(
-    study: Annotated[str | None, typer.Argument(help="A study; none: all in the store.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study; none: all in the store.", autocompletion=completion.studies),
+    ] = None,
 ) -> None:
     """Say how far studies are."""
     from ablate.tracking import read
@@ -274,11 +299,9 @@ def status(
             for outcome in ("finished", "diverged", "failed")
             if outcome in counts
         )
-        ending = record["environment"].get("ending", "killed")
-        state = "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
-        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}")
+        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {_state(record)}")
     if not names:
-        _say("the store holds no study yet")
+        _say(_NO_STUDY)
 
 
 @app.command("list")
@@ -287,13 +310,26 @@ def list_studies() -> None:
     from ablate.tracking import read
     from ablate.tracking.store import here
 
-    for name in read.experiments(here()):
-        print(name)
+    store = here()
+    names = read.experiments(store)
+    if not names:
+        _say(_NO_STUDY)
+    elif not sys.stdout.isatty():  # for scripts: names and nothing else
+        print("\n".join(names))
+    else:
+        from ablate import console
+
+        latest = [(name, read.plans(store, name)[-1]) for name in names]
+        rows = [(name, _state(record), dict(read.verdicts(store, record))) for name, record in latest]
+        console.out.print(console.studies(rows))
 
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(help="A network; none: all of them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A network; none: all of them.", autocompletion=completion.models),
+    ] = None,
     input: Annotated[  # noqa: A002
         str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
     ] = "3x32x32",
@@ -317,13 +353,25 @@ def models(
 
 @app.command()
 def data(
-    name: Annotated[str | None, typer.Argument(help="A data set; none: all of them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A data set; none: all of them.", autocompletion=completion.data_sets),
+    ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="As in a study, e.g. data.root=FOLDER; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="As in a study, e.g. data.root=FOLDER; repeatable.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     study: Annotated[
-        Path | None, typer.Option(help="Take data and augmentation from this study's baseline.")
+        Path | None,
+        typer.Option(
+            help="Take data and augmentation from this study's baseline.",
+            autocompletion=completion.study_files,
+        ),
     ] = None,
     show: Annotated[
         int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
@@ -422,6 +470,37 @@ def doctor(
 
 
 @app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the study, and of its file.", show_default=False)],
+) -> None:
+    """Write a commented study that runs as it stands, in studies/ where there is such a folder."""
+    from ablate.study import template
+
+    folder = Path("studies")
+    path = template.create(name, folder if folder.is_dir() else Path())
+    print(path)
+    _say(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
+
+
+@app.command("schema")
+def print_schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The same for people: a page of all keys and fields.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
+) -> None:
+    """Print the JSON Schema of study files, by which editors complete and check them."""
+    from ablate.study import schema
+
+    text = schema.markdown() if markdown else schema.text()
+    if output is None:
+        print(text, end="")
+    else:
+        _write(output, text)
+        _say(str(output))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
     import subprocess
@@ -447,6 +526,12 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _state(record: Mapping[str, Any]) -> str:
+    """How the latest run of a plan ended, in words."""
+    ending = record["environment"].get("ending", "killed")
+    return "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
 
 
 def _may_import(train: str | None, allowed: list[str] | None) -> None:

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -30,6 +30,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
 STYLE = {WAITING: "dim", RUNNING: "bold cyan", FINISHED: "green", DIVERGED: "yellow", FAILED: "bold red"}
+VERDICT_STYLE = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
 WIDEST_GRID = 40
 
 
@@ -235,6 +236,25 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     return table
 
 
+def studies(rows: Iterable[tuple[str, str, Mapping[str, int]]]) -> Table:
+    """Studies with what they found. rows: name, how far it is, verdict → number of arms or effects."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("study", "", "verdicts"):
+        table.add_column(title)
+    for name, state, counts in rows:
+        said = Text(" · ").join(
+            Text(f"{n} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
+            for verdict, n in sorted(counts.items(), key=lambda item: _rank(item[0]))
+        )
+        table.add_row(Text(name), Text(state, style="dim"), said)
+    return table
+
+
+def _rank(verdict: str) -> int:
+    order = list(VERDICT_STYLE)
+    return order.index(verdict) if verdict in order else len(order)
+
+
 def design(plan: Plan) -> list[Text]:
     """What a reader of a plan must know of its design: what a fraction mixes up, where a path leads. Often nothing."""
     from ablate.analysis.effects import contrasts
@@ -346,11 +366,10 @@ def verdicts(analysis: Analysis) -> RenderableType:
     """The result of a study: its headline and a sentence an arm."""
     from ablate.analysis import headline, sentence
 
-    style = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
     lines += [
-        Text("  " + sentence(item, analysis.rules), style=style.get(item.verdict, "magenta"))
+        Text("  " + sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta"))
         for item in items
     ]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):

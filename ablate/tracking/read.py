@@ -149,6 +149,15 @@ def plans(store: Store, study: str) -> list[dict[str, Any]]:
     return found
 
 
+def verdicts(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+    """How many arms, or effects, got which verdict when the plan last ended; nothing where it has not."""
+    identity = {"ablate.kind": "report", "ablate.plan": plan["plan"]}
+    texts = [artifact(store, run, "verdicts.json") for run in _runs(store, identity, plan["study"])]
+    none: dict[str, Any] = {"arms": [], "effects": []}
+    found = next((json.loads(text) for text in texts if text), none)
+    return Counter(item["verdict"] for item in [*found["arms"], *found["effects"]])
+
+
 _ENVIRONMENT = frozenset(
     {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
 )
