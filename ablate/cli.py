@@ -736,7 +736,7 @@ def _coordinate(
         elif quiet or not console.is_terminal():
             observer = console.Lines(plan, quiet=quiet)
         else:
-            observer = stack.enter_context(console.Display(plan, len(executor.slots)))
+            observer = stack.enter_context(console.Display(plan))
         stop = stack.enter_context(_interruptible())
         claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(write.Tracker(store, plan.study.name))
