@@ -342,10 +342,10 @@ class Display(Observer):
             if first.epoch:
                 epochs = f"{first.epoch}/{first.epochs}" if first.epochs else f"{first.epoch}"
                 value = f" · {self._plan.study.metric} {first.value:.4f}" if first.value is not None else ""
-                doing = Text(f"{again}epoch {epochs}{value}", style="cyan")
+                said = Text(f"{again}epoch {epochs}{value}", style="cyan")
             else:
-                doing = Text(f"{again}starting", style="dim")
-            slots.add_row(Text(slot, style="dim"), Text(what), _bar(first.share, 10), doing)
+                said = Text(f"{again}starting", style="dim")
+            slots.add_row(Text(slot, style="dim"), Text(what), _bar(first.share, 10), said)
         if len(of) > room:
             slots.add_row(Text(f"… and {len(of) - room} more slots", style="dim"))
         return slots

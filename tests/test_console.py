@@ -72,8 +72,8 @@ def test_effects_so_far_are_of_the_seeds_that_both_arms_have_and_become_verdicts
         if run.seed < len(values[run.arm]):
             shown.settled(run, "finished", values[run.arm][run.seed])
     lines = picture(shown, screen)
-    assert lines[4].split() == "model.width=2 ■■ 0.875 +12.5 points so far".split()
-    assert lines[5].split() == "model.width=8 ■· 0.600 −10.0 points so far".split()
+    assert lines[4].split() == ["model.width=2", "■■", "0.875", "+12.5", "points", "so", "far"]
+    assert lines[5].split() == ["model.width=8", "■·", "0.600", "−10.0", "points", "so", "far"]
 
 
 def test_time_left_counts_what_is_under_way_too(screen, monkeypatch):
