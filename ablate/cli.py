@@ -19,6 +19,7 @@ from ablate import completion
 from ablate.errors import AblateError, StoreError, StudyError
 
 if TYPE_CHECKING:
+    from ablate.analysis import Analysis, Comparison, Effect
     from ablate.config import Config, RunConfig
     from ablate.executors import Executor, Slot
     from ablate.report import Images, Material, Tracking
@@ -45,6 +46,12 @@ _ENDINGS = {
 _NO_STUDY = "the store holds no study yet; `ablate run studies/quickstart.yaml` makes one"
 
 _NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+MOST_LINKS = 3
+"""Studies that `ablate ui` gives the addresses of, the latest first."""
+
+MOST_SENTENCES = 20
+"""In a description: MLflow takes 8,000 characters."""
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -501,11 +508,14 @@ def print_schema(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
+    import socket
     import subprocess
 
-    from ablate.tracking import write
+    from ablate.tracking import read, views, write
     from ablate.tracking.store import here
 
     store = here()
@@ -516,7 +526,24 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    _say(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    address = f"http://127.0.0.1:{port}"
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StudyError(
+                f"port {port} cannot be used ({error.strerror})",
+                place="--port",
+                hint=f"is MLflow open at {address} already? Another one: --port {port % 65535 + 1}",
+            ) from None
+    for study in read.experiments(store)[:MOST_LINKS]:
+        experiment = read.experiment_id(store, study)
+        _say(f"{study}: arms with their verdicts  {address}{views.address(experiment, views.ARMS)}")
+        _say(
+            f"{' ' * len(study)}  curves, by arm            {address}{views.address(experiment, views.CURVES)}"
+        )
+    _say(f"all of it: {address}  (Ctrl-C ends it)")
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
 
@@ -763,7 +790,8 @@ def _coordinate(
         import json as json_module
 
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
-        tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()})
+        note = _note(plan.study.question, outcome.analysis)
+        tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()}, note)
         delivered = tracker.close()
         if tracker.broken is not None:
             raise tracker.broken
@@ -772,6 +800,17 @@ def _coordinate(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
         return outcome
+
+
+def _note(question: str, analysis: Analysis) -> str:
+    """What MLflow shows as a plan's description, in Markdown: the question, and the answer arm by arm."""
+    from ablate.analysis import headline, sentence
+
+    items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
+    lines = [f"- {sentence(item, analysis.rules)}" for item in items[:MOST_SENTENCES]]
+    rest = [f"- … and {len(items) - MOST_SENTENCES} more"] if len(items) > MOST_SENTENCES else []
+    asked = [f"**{question}**", ""] if question else []
+    return "\n".join([*asked, headline(analysis), "", *lines, *rest])
 
 
 @contextlib.contextmanager
@@ -933,7 +972,14 @@ def _reports(
         if format == "html":
             path = _target(output, name, several=len(names) > 1)
             summary = reports.summarise(material)
-            _write(path, reports.html(summary, reload=reload))
+            page = reports.html(summary, reload=reload)
+            _write(path, page)
+            if reload is None:
+                from ablate.tracking import write
+
+                # Beside the study file; a store that can only be read is no reason to go without the page.
+                with contextlib.suppress(StoreError):
+                    write.attach(store, material.record, "report.html", page.encode())
             pages.append((name, summary.headline, path, summary.tally))
             if reload is None:
                 _say(f"{path}")

@@ -78,6 +78,20 @@ def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_rec
     digits.ablate("report", "digits")
     html = Path("reports/digits.html").read_text()
     assert "Does width matter?" in html
+
+    # What MLflow's own pages show of it: data sets, verdicts as columns, the answer, the page and the study's file.
+    [report] = digits.runs("digits", "report")
+    files = {item.path for item in digits.client.list_artifacts(report.info.run_id)}
+    assert files >= {"report.html", "study.yaml", "plan.json", "verdicts.json"}
+    assert "Does width matter?" in report.data.tags["mlflow.note.content"]
+    assert "Width 2 " in report.data.tags["mlflow.note.content"]
+    for run in digits.runs("digits", "arm"):
+        [used] = run.inputs.dataset_inputs
+        assert used.dataset.name == "digits"
+        assert json.loads(used.dataset.profile)["train"] == 300
+        assert run.data.metrics["n"] == 3
+        assert run.data.tags["ablate.verdict"]
+        assert run.data.tags["mlflow.note.content"]
     verdicts = json.loads(digits.ablate("report", "digits", "--format", "json"))
     assert verdicts["runs"] == {"planned": 6, "finished": 6, "failed": 0, "diverged": 0, "missing": 0}
     [arm] = verdicts["arms"]

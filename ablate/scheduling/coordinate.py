@@ -673,4 +673,5 @@ def _arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if value is not None}
+    # For the eye, in a narrow column: the report and its JSON have them in full.
+    return {name: float(f"{value:.5g}") for name, value in values.items() if value is not None}

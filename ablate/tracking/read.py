@@ -122,7 +122,8 @@ def experiment_id(store: Store, study: str) -> str:
 
 
 def plans(store: Store, study: str) -> list[dict[str, Any]]:
-    """The plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status` and `environment`.
+    """The plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status`,
+    `environment` and where its `artifacts` lie.
 
     Raises StoreError where the study is not in the store.
     """
@@ -144,7 +145,9 @@ def plans(store: Store, study: str) -> list[dict[str, Any]]:
             if n.removeprefix("ablate.") in _ENVIRONMENT
         }
         found.append(
-            json.loads(text) | {"run_id": run.run_id, "status": run.status, "environment": environment}
+            json.loads(text)
+            | {"run_id": run.run_id, "status": run.status, "environment": environment}
+            | {"artifacts": run.artifacts}
         )
     return found
 
