@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate import completion
-from ablate.errors import AblateError, StoreError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError, nearest
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -392,7 +392,7 @@ def data(
     import json as json_module
     from dataclasses import asdict
 
-    from ablate.data import describe
+    from ablate.data import datasets, describe
     from ablate.training import inputs
 
     if name is None and study is None:
@@ -407,6 +407,12 @@ def data(
             else describe.listing_text(rows)
         )
         return
+    if name is not None and name not in datasets.named():
+        raise StudyError(
+            f"there is no data set {name!r}",
+            place="data",
+            hint=f"{nearest(name, datasets.named())}; your own images: image_folder --set root=FOLDER",
+        )
     config = _data_config(name, sets or [], study)
     if show is None:
         found = inputs.description(config)

@@ -260,6 +260,28 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(digits, options):
     assert "error: " in digits.ablate("run", "digits.yaml", "--dry-run", *options, code=2)
 
 
+def test_a_data_set_that_is_not_there_is_named_with_the_nearest_that_is(workplace):
+    said = workplace.ablate("data", "cifar-10", code=2)
+    assert said.startswith("error: data: there is no data set 'cifar-10'\n  did you mean 'cifar10'?")
+
+
+def test_a_store_without_a_study_says_what_makes_one(workplace):
+    for command in ("list", "status"):
+        assert "holds no study yet; `ablate run" in workplace.ablate(command)
+
+
+def test_a_port_that_is_taken_is_one_clear_message(workplace):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = workplace.ablate("ui", "--port", str(port), code=2)
+    assert f"port {port} cannot be used" in said
+    assert "--port" in said
+
+
 def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
     output = workplace.ablate(
         "run", workplace.study(), "--executor", "inline", "--storage", "nonsense", code=2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -740,6 +741,8 @@ def _asked(store: Store) -> Iterator[Any]:
         yield write.client(store.uri)
     except (MlflowException, OSError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # What follows is the whole stack of the HTTP library, in one line.
+        said = re.sub(r" failed with exception .*", " failed", said)
         raise StoreError(
             f"the store does not answer ({said[:300]})",
             place=store.uri,
