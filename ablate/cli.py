@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.errors import AblateError, StoreError, StudyError
+from ablate import completion
+from ablate.errors import AblateError, StoreError, StudyError, nearest
 
 if TYPE_CHECKING:
+    from ablate.analysis import Analysis, Comparison, Effect
     from ablate.config import Config, RunConfig
     from ablate.executors import Executor, Slot
     from ablate.report import Images, Material, Tracking
@@ -41,14 +43,36 @@ _ENDINGS = {
     "killed": "its process died",
 }
 
+_NO_STUDY = "the store holds no study yet; `ablate run studies/quickstart.yaml` makes one"
+
 _NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+MOST_LINKS = 3
+"""Studies that `ablate ui` gives the addresses of, the latest first."""
+
+MOST_SENTENCES = 20
+"""In a description: MLflow takes 8,000 characters."""
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
-StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.", show_default=False)]
-StudyName = Annotated[str, typer.Argument(help="A study in the store, or its YAML file.", show_default=False)]
+StudyFile = Annotated[
+    Path,
+    typer.Argument(help="The study's YAML file.", show_default=False, autocompletion=completion.study_files),
+]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="A study in the store, or its YAML file.", show_default=False, autocompletion=completion.studies
+    ),
+]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the baseline; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change the baseline; repeatable.",
+        autocompletion=completion.settings,
+    ),
 ]
 Seeds = Annotated[
     int | None, typer.Option(min=1, max=1000, help="One look of that many seeds, on a new plan.")
@@ -210,7 +234,10 @@ def top_up(
 @app.command()
 def report(
     studies: Annotated[
-        list[str] | None, typer.Argument(help="Studies by name or file; none: all in the store.")
+        list[str] | None,
+        typer.Argument(
+            help="Studies by name or file; none: all in the store.", autocompletion=completion.studies
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help="html, md, latex, csv or json.")] = "html",  # noqa: A002
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
@@ -239,7 +266,9 @@ def report(
     names = [_name(text) for text in studies or ()] or read.experiments(store)
     if not names:
         raise StudyError(
-            "the store holds no study yet", place=store.uri, hint="`ablate run studies/quickstart.yaml`"
+            "the store holds no study yet",
+            place=store.uri,
+            hint="`ablate run studies/quickstart.yaml` makes one",
         )
     if len(names) > 1 and (output is not None and output.suffix):
         raise StudyError(
@@ -257,7 +286,10 @@ def report(
 
 @app.command()
 def status(
-    study: Annotated[str | None, typer.Argument(help="A study; none: all in the store.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="A study; none: all in the store.", autocompletion=completion.studies),
+    ] = None,
 ) -> None:
     """Say how far studies are."""
     from ablate.tracking import read
@@ -274,11 +306,9 @@ def status(
             for outcome in ("finished", "diverged", "failed")
             if outcome in counts
         )
-        ending = record["environment"].get("ending", "killed")
-        state = "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
-        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {state}")
+        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {_state(record)}")
     if not names:
-        _say("the store holds no study yet")
+        _say(_NO_STUDY)
 
 
 @app.command("list")
@@ -287,13 +317,26 @@ def list_studies() -> None:
     from ablate.tracking import read
     from ablate.tracking.store import here
 
-    for name in read.experiments(here()):
-        print(name)
+    store = here()
+    names = read.experiments(store)
+    if not names:
+        _say(_NO_STUDY)
+    elif not sys.stdout.isatty():  # for scripts: names and nothing else
+        print("\n".join(names))
+    else:
+        from ablate import console
+
+        latest = [(name, read.plans(store, name)[-1]) for name in names]
+        rows = [(name, _state(record), dict(read.verdicts(store, record))) for name, record in latest]
+        console.out.print(console.studies(rows))
 
 
 @app.command()
 def models(
-    name: Annotated[str | None, typer.Argument(help="A network; none: all of them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A network; none: all of them.", autocompletion=completion.models),
+    ] = None,
     input: Annotated[  # noqa: A002
         str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
     ] = "3x32x32",
@@ -317,13 +360,25 @@ def models(
 
 @app.command()
 def data(
-    name: Annotated[str | None, typer.Argument(help="A data set; none: all of them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A data set; none: all of them.", autocompletion=completion.data_sets),
+    ] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="As in a study, e.g. data.root=FOLDER; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="As in a study, e.g. data.root=FOLDER; repeatable.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     study: Annotated[
-        Path | None, typer.Option(help="Take data and augmentation from this study's baseline.")
+        Path | None,
+        typer.Option(
+            help="Take data and augmentation from this study's baseline.",
+            autocompletion=completion.study_files,
+        ),
     ] = None,
     show: Annotated[
         int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
@@ -337,7 +392,7 @@ def data(
     import json as json_module
     from dataclasses import asdict
 
-    from ablate.data import describe
+    from ablate.data import datasets, describe
     from ablate.training import inputs
 
     if name is None and study is None:
@@ -352,6 +407,12 @@ def data(
             else describe.listing_text(rows)
         )
         return
+    if name is not None and name not in datasets.named():
+        raise StudyError(
+            f"there is no data set {name!r}",
+            place="data",
+            hint=f"{nearest(name, datasets.named())}; your own images: image_folder --set root=FOLDER",
+        )
     config = _data_config(name, sets or [], study)
     if show is None:
         found = inputs.description(config)
@@ -422,11 +483,45 @@ def doctor(
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> None:
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the study, and of its file.", show_default=False)],
+) -> None:
+    """Write a commented study that runs as it stands, in studies/ where there is such a folder."""
+    from ablate.study import template
+
+    folder = Path("studies")
+    path = template.create(name, folder if folder.is_dir() else Path())
+    print(path)
+    _say(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
+
+
+@app.command("schema")
+def print_schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The same for people: a page of all keys and fields.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
+) -> None:
+    """Print the JSON Schema of study files, by which editors complete and check them."""
+    from ablate.study import schema
+
+    text = schema.markdown() if markdown else schema.text()
+    if output is None:
+        print(text, end="")
+    else:
+        _write(output, text)
+        _say(str(output))
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
+    import socket
     import subprocess
 
-    from ablate.tracking import write
+    from ablate.tracking import read, views, write
     from ablate.tracking.store import here
 
     store = here()
@@ -437,7 +532,24 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    _say(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    address = f"http://127.0.0.1:{port}"
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StudyError(
+                f"port {port} cannot be used ({error.strerror})",
+                place="--port",
+                hint=f"is MLflow open at {address} already? Another one: --port {port % 65535 + 1}",
+            ) from None
+    for study in read.experiments(store)[:MOST_LINKS]:
+        experiment = read.experiment_id(store, study)
+        _say(f"{study}: arms with their verdicts  {address}{views.address(experiment, views.ARMS)}")
+        _say(
+            f"{' ' * len(study)}  curves, by arm            {address}{views.address(experiment, views.CURVES)}"
+        )
+    _say(f"all of it: {address}  (Ctrl-C ends it)")
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
 
@@ -447,6 +559,12 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000) -> 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _state(record: Mapping[str, Any]) -> str:
+    """How the latest run of a plan ended, in words."""
+    ending = record["environment"].get("ending", "killed")
+    return "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
 
 
 def _may_import(train: str | None, allowed: list[str] | None) -> None:
@@ -651,7 +769,7 @@ def _coordinate(
         elif quiet or not console.is_terminal():
             observer = console.Lines(plan, quiet=quiet)
         else:
-            observer = stack.enter_context(console.Display(plan, len(executor.slots)))
+            observer = stack.enter_context(console.Display(plan))
         stop = stack.enter_context(_interruptible())
         claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(write.Tracker(store, plan.study.name))
@@ -678,7 +796,8 @@ def _coordinate(
         import json as json_module
 
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
-        tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()})
+        note = _note(plan.study.question, outcome.analysis)
+        tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()}, note)
         delivered = tracker.close()
         if tracker.broken is not None:
             raise tracker.broken
@@ -687,6 +806,17 @@ def _coordinate(
                 f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
         return outcome
+
+
+def _note(question: str, analysis: Analysis) -> str:
+    """What MLflow shows as a plan's description, in Markdown: the question, and the answer arm by arm."""
+    from ablate.analysis import headline, sentence
+
+    items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
+    lines = [f"- {sentence(item, analysis.rules)}" for item in items[:MOST_SENTENCES]]
+    rest = [f"- … and {len(items) - MOST_SENTENCES} more"] if len(items) > MOST_SENTENCES else []
+    asked = [f"**{question}**", ""] if question else []
+    return "\n".join([*asked, headline(analysis), "", *lines, *rest])
 
 
 @contextlib.contextmanager
@@ -848,7 +978,14 @@ def _reports(
         if format == "html":
             path = _target(output, name, several=len(names) > 1)
             summary = reports.summarise(material)
-            _write(path, reports.html(summary, reload=reload))
+            page = reports.html(summary, reload=reload)
+            _write(path, page)
+            if reload is None:
+                from ablate.tracking import write
+
+                # Beside the study file; a store that can only be read is no reason to go without the page.
+                with contextlib.suppress(StoreError):
+                    write.attach(store, material.record, "report.html", page.encode())
             pages.append((name, summary.headline, path, summary.tally))
             if reload is None:
                 _say(f"{path}")

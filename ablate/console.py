@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +20,7 @@ from rich.text import Text
 
 from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.coordinate import Observer
+from ablate.study.design import NOISE_FLOOR
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -25,12 +29,23 @@ if TYPE_CHECKING:
     from ablate.scheduling.outlook import Outlook
     from ablate.study.design import Plan, Run
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
+# Lines are broken for a reader at a terminal alone: in a file or a pipe a sentence is a line.
+err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
 STYLE = {WAITING: "dim", RUNNING: "bold cyan", FINISHED: "green", DIVERGED: "yellow", FAILED: "bold red"}
+WORDS = {
+    WAITING: "waiting",
+    RUNNING: "running",
+    FINISHED: "finished",
+    DIVERGED: "diverged",
+    FAILED: "failed",
+}
+VERDICT_STYLE = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
 WIDEST_GRID = 40
+RATE_OVER = 30.0
+"""Seconds over which images are counted for their rate."""
 
 
 class Lines(Observer):
@@ -102,25 +117,52 @@ class JsonLines(Observer):
         print(json.dumps(what), flush=True)
 
 
-class Display(Observer):
-    """A grid of arms × seeds that fills, what each slot is doing, and the time left. A context manager."""
+@dataclass
+class _Progress:
+    """A run under way. epoch: the last that ended, of `epochs` where that is known; at: when, in seconds."""
 
-    def __init__(self, plan: Plan, slots: int) -> None:
+    run: Run
+    slot: str
+    attempt: int
+    epochs: int | None
+    at: float
+    epoch: int = 0
+    value: float | None = None
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.epoch / self.epochs) if self.epochs else 0.0
+
+
+class Display(Observer):
+    """A grid of arms × seeds that fills, what each slot is doing, effects so far, and the time left. A context manager."""
+
+    def __init__(self, plan: Plan, console: Console | None = None) -> None:
+        from ablate.analysis.plan import rules
+        from ablate.analysis.words import scale
+
         self._plan = plan
-        self._slots = slots
+        self._console = console or err
         self._marks: dict[tuple[str, int], str] = {}
-        self._now: dict[str, tuple[Run, str]] = {}
-        self._slot_of: dict[str, str] = {}
-        self._notes: list[str] = []
+        self._values: dict[tuple[str, int], float] = {}
         self._verdicts: dict[str, str] = {}
-        self._began = time.monotonic()
+        self._decided: set[str] = set()
+        self._at: dict[str, _Progress] = {}
+        # When images were trained on, and how many: the last half minute's, for their rate.
+        self._trained: deque[tuple[float, int]] = deque()
+        self._rules = rules(plan.record())
+        self._scale = scale(self._rules)
         self._look = ""
         self._pairs = plan.study.looks[0]
-        self._of = self._done = self._trained = 0
+        self._of = self._done = self._ended = 0
         self._since = time.monotonic()
         self._lock = threading.RLock()
         self._live = Live(
-            self._picture(), console=err, refresh_per_second=4, get_renderable=self._picture, transient=True
+            self._picture(),
+            console=self._console,
+            refresh_per_second=4,
+            get_renderable=self._picture,
+            transient=True,
         )
 
     def __enter__(self) -> Self:
@@ -132,81 +174,191 @@ class Display(Observer):
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         with self._lock:
+            looks = len(self._plan.study.looks)
+            of = f" of {looks}" if 1 < looks >= look else ""
             self._look = (
-                f"look {look} · {pairs} seeds an arm" if look else f"confirmation · {pairs} fresh seeds"
+                f"look {look}{of} · {pairs} seeds an arm"
+                if look
+                else f"confirmation · {pairs} fresh seeds an arm"
             )
-            self._of, self._done, self._trained, self._since = runs, done, 0, time.monotonic()
-            self._pairs = max(self._pairs, pairs)
+            self._of, self._done, self._ended, self._since = runs, done, 0, time.monotonic()
+            self._pairs = max(self._pairs, pairs) if look else self._pairs
 
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         with self._lock:
+            epochs = self._plan.config(run).flatten().get("training.epochs")
+            known = epochs if isinstance(epochs, int) else None
             self._marks[run.arm, run.seed] = RUNNING
-            again = f" · attempt {attempt}" if attempt > 1 else ""
-            self._now[slot.name] = (run, f"starting{again}")
-            self._slot_of[run.key] = slot.name
+            self._at[run.key] = _Progress(run, slot.name, attempt, known, time.monotonic())
 
     def event(self, run: Run, event: Event) -> None:
         with self._lock:
-            slot = self._slot_of.get(run.key, "")
-            if isinstance(event, EpochEnd):
-                metric = self._plan.study.metric
-                value = event.metrics.get(metric)
-                shown = f" · {metric} {value:.4f}" if value is not None else ""
-                self._now[slot] = (run, f"epoch {event.epoch}{shown}")
+            doing = self._at.get(run.key)
+            if isinstance(event, EpochEnd) and doing is not None:
+                doing.epoch, doing.at = event.epoch, time.monotonic()
+                doing.value = event.metrics.get(self._plan.study.metric)
+                data = self._plan.data.get(run.arm)
+                self._trained.append((doing.at, data.train if data else 0))
             elif isinstance(event, Finished):
-                self._marks[run.arm, run.seed] = FINISHED if event.outcome == "finished" else DIVERGED
+                self._at.pop(run.key, None)
                 self._done += 1
-                self._trained += 1
-                self._now.pop(slot, None)
+                self._ended += 1
             elif isinstance(event, Failed):
                 self._marks[run.arm, run.seed] = FAILED
-                self._now.pop(slot, None)
-                err.print(
+                self._at.pop(run.key, None)
+                self._console.print(
                     Text(
                         f"{run.arm} · seed {run.seed}: attempt {event.attempt} failed: {event.reason}",
                         style="red",
                     )
                 )
 
+    def settled(self, run: Run, outcome: str, value: float) -> None:
+        with self._lock:
+            mark = {"finished": FINISHED, "diverged": DIVERGED}.get(outcome, FAILED)
+            self._marks[run.arm, run.seed] = mark
+            if mark == FINISHED and math.isfinite(value):
+                self._values[run.arm, run.seed] = value
+
     def judged(self, analysis: Analysis) -> None:
+        from ablate.analysis import undecided
+
         with self._lock:
             self._verdicts = {c.arm: c.verdict for c in analysis.comparisons}
+            self._decided = self._verdicts.keys() - set(undecided(analysis))
 
     def note(self, text: str) -> None:
-        err.print(Text(text))
+        self._console.print(Text(text))
+
+    # --- the picture ---
 
     def _picture(self) -> RenderableType:
         with self._lock:
-            study = self._plan.study
-            head = Text.assemble((study.name, "bold"), f"  {self._look}  ", (self._left(), "dim"))
-            grid = Table.grid(padding=(0, 2))
-            for arm in dict.fromkeys([*self._plan.names, *(arm for arm, _ in self._marks)]):
-                cells = Text()
-                seeds = [s for a, s in self._marks if a == arm]
-                base = 1000 if arm == "A/A" else 0
-                fresh = sorted(s for s in seeds if s >= 3000)
-                for seed in [*range(base, base + min(self._pairs, WIDEST_GRID)), *fresh]:
-                    mark = self._marks.get((arm, seed), WAITING)
-                    cells.append(mark, style=STYLE[mark])
-                grid.add_row(
-                    Text(arm, overflow="ellipsis", no_wrap=True),
-                    cells,
-                    Text(self._verdicts.get(arm, ""), style="italic"),
-                )
-            slots = Table.grid(padding=(0, 2))
-            for name, (run, doing) in sorted(self._now.items()):
-                slots.add_row(
-                    Text(name, style="dim"), Text(f"{run.arm} · seed {run.seed}"), Text(doing, style="cyan")
-                )
-            return Group(head, grid, slots)
+            head = Text.assemble((self._plan.study.name, "bold"), f"  {self._look}")
+            slots = self._working()
+            used = 5 + slots.row_count
+            parts: list[RenderableType] = [head, self._whole(), self._grid(self._console.height - used)]
+            marks = [f"{mark} {word}" for mark, word in WORDS.items() if mark in self._marks.values()]
+            parts.append(Text("   ".join(marks), style="dim"))
+            return Group(*parts, slots)
 
-    def _left(self) -> str:
-        took = time.monotonic() - self._since
-        progress = f"{self._done}/{self._of} runs"
-        if not self._trained:
-            return progress
-        left = took / self._trained * (self._of - self._done)
-        return f"{progress} · about {duration(left)} left"
+    def _whole(self) -> Text:
+        """How much of the look is done, how fast it goes, and what is left."""
+        now = time.monotonic()
+        under_way = sum(doing.share for doing in self._at.values())
+        done = self._done + under_way
+        said = [f"{self._done}/{self._of} runs"]
+        while self._trained and now - self._trained[0][0] > RATE_OVER:
+            self._trained.popleft()
+        if (images := sum(n for _, n in self._trained)) and now - self._since > 1:
+            said.append(f"{images / min(RATE_OVER, now - self._since):,.0f} images/s")
+        if (progress := self._ended + under_way) > 0 and (left := self._of - done) > 0:
+            said.append(f"about {duration((now - self._since) / progress * left)} left")
+        return Text.assemble(_bar(done / self._of if self._of else 0, 30), "  ", " · ".join(said))
+
+    def _grid(self, height: int) -> Table:
+        known = list(dict.fromkeys([*self._plan.names, *(arm for arm, _ in self._marks)]))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(max_width=max(16, self._console.width // 3), no_wrap=True, overflow="ellipsis")
+        grid.add_column(no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        grid.add_column(no_wrap=True)
+        against = "" if self._rules.factorial else "effect"
+        grid.add_row("arm", "seeds", self._plan.study.metric, against, "", style="dim")
+        shown = known
+        if len(known) > (room := max(3, height)):
+            # What is under way comes first, then what is not done; in the order of the plan again.
+            urgency = {arm: (not self._has(arm, RUNNING), self._complete(arm)) for arm in known}
+            first = sorted(known, key=lambda arm: urgency[arm])[: room - 1]
+            shown = [arm for arm in known if arm in first]
+        for arm in shown:
+            grid.add_row(Text(arm), self._cells(arm), *self._figures(arm))
+        if len(shown) < len(known):
+            grid.add_row(Text(f"… and {len(known) - len(shown)} more arms", style="dim"))
+        return grid
+
+    def _has(self, arm: str, mark: str) -> bool:
+        return any(a == arm and m == mark for (a, _), m in self._marks.items())
+
+    def _complete(self, arm: str) -> bool:
+        return arm in self._decided or all((arm, seed) in self._marks for seed in self._seeds(arm))
+
+    def _seeds(self, arm: str) -> list[int]:
+        base = 1000 if arm == NOISE_FLOOR else 0
+        fresh = sorted(seed for of, seed in self._marks if of == arm and seed >= 3000)
+        return [*range(base, base + self._pairs), *fresh]
+
+    def _cells(self, arm: str) -> Text:
+        cells = Text()
+        for seed in self._seeds(arm)[:WIDEST_GRID]:
+            # What is decided waits for nothing more.
+            mark = self._marks.get((arm, seed), " " if arm in self._decided else WAITING)
+            cells.append(mark, style=STYLE.get(mark, ""))
+        return cells
+
+    def _figures(self, arm: str) -> tuple[Text, Text, Text]:
+        """Mean of an arm's seeds so far, its mean difference from its reference, and its verdict where it has one."""
+        mine = {seed % 1000: v for (of, seed), v in self._values.items() if of == arm and seed < 2000}
+        if not mine:
+            return Text(), Text(), Text()
+        digits = max(0, 1 - math.floor(math.log10(self._rules.margin * self._scale.factor)))
+        raw = digits + round(math.log10(self._scale.factor))
+        mean = Text(f"{sum(mine.values()) / len(mine):.{raw}f}")
+        reference = self._reference(arm)
+        pairs = [v - self._values[reference, s] for s, v in mine.items() if (reference, s) in self._values]
+        if reference == arm or not pairs:
+            return mean, Text(), Text()
+        effect = self._rules.sign * self._scale.factor * sum(pairs) / len(pairs)
+        unit = f" {self._scale.unit}" if self._scale.unit else ""
+        verdict = self._verdicts.get(arm)
+        said = (
+            Text(verdict, style=VERDICT_STYLE.get(verdict, "magenta")) if verdict else Text("so far", "dim")
+        )
+        return mean, Text(f"{effect:+.{digits}f}{unit}".replace("-", "−")), said
+
+    def _reference(self, arm: str) -> str:
+        """What an arm is compared with; itself where that is nothing."""
+        if arm == NOISE_FLOOR:
+            return self._plan.reference
+        if self._rules.factorial or arm not in {planned.name for planned in self._plan.arms}:
+            return arm
+        return self._plan.arm(arm).reference or self._plan.reference
+
+    def _working(self) -> Table:
+        """What each slot is at, as far as there is room."""
+        of: dict[str, list[_Progress]] = {}
+        for doing in self._at.values():
+            of.setdefault(doing.slot, []).append(doing)
+        slots = Table.grid(padding=(0, 2))
+        for _ in range(4):
+            slots.add_column(no_wrap=True, overflow="ellipsis")
+        room = max(1, self._console.height // 3)
+        for slot in sorted(of, key=_by_number)[:room]:
+            first, *others = of[slot]
+            what = f"{first.run.arm} · seed {first.run.seed}"
+            what += f" and {len(others)} more" if others else ""
+            again = f"attempt {first.attempt} · " if first.attempt > 1 else ""
+            if first.epoch:
+                epochs = f"{first.epoch}/{first.epochs}" if first.epochs else f"{first.epoch}"
+                value = f" · {self._plan.study.metric} {first.value:.4f}" if first.value is not None else ""
+                said = Text(f"{again}epoch {epochs}{value}", style="cyan")
+            else:
+                said = Text(f"{again}starting", style="dim")
+            slots.add_row(Text(slot, style="dim"), Text(what), _bar(first.share, 10), said)
+        if len(of) > room:
+            slots.add_row(Text(f"… and {len(of) - room} more slots", style="dim"))
+        return slots
+
+
+def _by_number(slot: str) -> list[tuple[int, str]]:
+    """cpu-10 after cpu-9."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", slot)]
+
+
+def _bar(share: float, width: int) -> Text:
+    full = round(max(0.0, min(1.0, share)) * width)
+    return Text.assemble(("━" * full, "green"), ("━" * (width - full), "bright_black"))
 
 
 def duration(seconds: float) -> str:
@@ -233,6 +385,25 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
         ]
         table.add_row(Text(name), *counts, *([str(done.get(name, 0))] if done is not None else []))
     return table
+
+
+def studies(rows: Iterable[tuple[str, str, Mapping[str, int]]]) -> Table:
+    """Studies with what they found. rows: name, how far it is, verdict → number of arms or effects."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("study", "", "verdicts"):
+        table.add_column(title)
+    for name, state, counts in rows:
+        said = Text(" · ").join(
+            Text(f"{n} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
+            for verdict, n in sorted(counts.items(), key=lambda item: _rank(item[0]))
+        )
+        table.add_row(Text(name), Text(state, style="dim"), said)
+    return table
+
+
+def _rank(verdict: str) -> int:
+    order = list(VERDICT_STYLE)
+    return order.index(verdict) if verdict in order else len(order)
 
 
 def design(plan: Plan) -> list[Text]:
@@ -346,11 +517,10 @@ def verdicts(analysis: Analysis) -> RenderableType:
     """The result of a study: its headline and a sentence an arm."""
     from ablate.analysis import headline, sentence
 
-    style = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
     lines += [
-        Text("  " + sentence(item, analysis.rules), style=style.get(item.verdict, "magenta"))
+        Text("  " + sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta"))
         for item in items
     ]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):

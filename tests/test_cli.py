@@ -78,6 +78,20 @@ def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_rec
     digits.ablate("report", "digits")
     html = Path("reports/digits.html").read_text()
     assert "Does width matter?" in html
+
+    # What MLflow's own pages show of it: data sets, verdicts as columns, the answer, the page and the study's file.
+    [report] = digits.runs("digits", "report")
+    files = {item.path for item in digits.client.list_artifacts(report.info.run_id)}
+    assert files >= {"report.html", "study.yaml", "plan.json", "verdicts.json"}
+    assert "Does width matter?" in report.data.tags["mlflow.note.content"]
+    assert "Width 2 " in report.data.tags["mlflow.note.content"]
+    for run in digits.runs("digits", "arm"):
+        [used] = run.inputs.dataset_inputs
+        assert used.dataset.name == "digits"
+        assert json.loads(used.dataset.profile)["train"] == 300
+        assert run.data.metrics["n"] == 3
+        assert run.data.tags["ablate.verdict"]
+        assert run.data.tags["mlflow.note.content"]
     verdicts = json.loads(digits.ablate("report", "digits", "--format", "json"))
     assert verdicts["runs"] == {"planned": 6, "finished": 6, "failed": 0, "diverged": 0, "missing": 0}
     [arm] = verdicts["arms"]
@@ -244,6 +258,28 @@ def test_code_that_a_study_names_is_imported_only_where_the_user_allowed_it(work
 )
 def test_a_dry_run_refuses_what_the_run_would_refuse(digits, options):
     assert "error: " in digits.ablate("run", "digits.yaml", "--dry-run", *options, code=2)
+
+
+def test_a_data_set_that_is_not_there_is_named_with_the_nearest_that_is(workplace):
+    said = workplace.ablate("data", "cifar-10", code=2)
+    assert said.startswith("error: data: there is no data set 'cifar-10'\n  did you mean 'cifar10'?")
+
+
+def test_a_store_without_a_study_says_what_makes_one(workplace):
+    for command in ("list", "status"):
+        assert "holds no study yet; `ablate run" in workplace.ablate(command)
+
+
+def test_a_port_that_is_taken_is_one_clear_message(workplace):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = workplace.ablate("ui", "--port", str(port), code=2)
+    assert f"port {port} cannot be used" in said
+    assert "--port" in said
 
 
 def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     # Where they are joined.
     "scheduling": {"errors", "events", "config", "study", "executors", "tracking", "analysis"},
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis"},
+    "completion": {"errors", "data", "models", "study", "tracking"},
     "doctor": {"errors", "data", "training", "tracking", "scheduling"},
     "cli": {"*"},
 }

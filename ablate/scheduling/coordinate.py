@@ -69,6 +69,9 @@ class Observer:
     def event(self, run: Run, event: Event) -> None:
         """Something happened to a run."""
 
+    def settled(self, run: Run, outcome: str, value: float) -> None:
+        """A run counts from here on, trained or reused: finished, diverged or failed, and the value it is judged by."""
+
     def judged(self, analysis: Analysis) -> None:
         """A look is complete and was judged."""
 
@@ -428,9 +431,12 @@ class Coordinator:
         for key, run in found.items():
             planned = vars(self._planned[key])
             mine = points[run.run_id]
-            self._rows[key] = read.replicate(self.record, planned, run.tags, mine, run.run_id, done=True)
+            row = self._rows[key] = read.replicate(
+                self.record, planned, run.tags, mine, run.run_id, done=True
+            )
             self._curves[key] = read.curve(planned, mine)
-            self._remember(self._rows[key])
+            self._remember(row)
+            self._show.settled(self._planned[key], row["outcome"], row["value"])
 
     def _reuse_recorded(self) -> None:
         """All runs that the record names, as they ended; none of those is trained again, not even what failed."""
@@ -440,8 +446,9 @@ class Coordinator:
             keys[run["arm"], run["seed"], run["phase"]] = run["key"]
         rows, curves = read.frames(self._store, self.record)
         self._rows |= {row["key"]: row for row in rows.to_dict("records")}
-        for row in self._rows.values():
+        for key, row in self._rows.items():
             self._remember(row)
+            self._show.settled(self._planned[key], row["outcome"], row["value"])
         for place, of in curves.groupby(["arm", "seed", "phase"], sort=False):
             self._curves[keys[place]] = [
                 {str(name): value for name, value in row.items()} for row in of.to_dict("records")
@@ -662,8 +669,9 @@ class Coordinator:
                 hint=f"it yielded {', '.join(sorted(points)) or 'nothing'}",
             )
         done = isinstance(event, Finished)
-        self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
+        row = self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
         self._curves[run.key] = read.curve(vars(run), points)
+        self._show.settled(run, row["outcome"], row["value"])
 
     def _out_of_budget(self, run: Run, rounds: _Rounds) -> bool:
         if self._options.budget is None:
@@ -745,4 +753,5 @@ def _arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if value is not None}
+    # For the eye, in a narrow column: the report and its JSON have them in full.
+    return {name: float(f"{value:.5g}") for name, value in values.items() if value is not None}

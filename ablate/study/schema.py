@@ -6,6 +6,7 @@ level fits its path, that a leave-one-out factor has one level) the reader of st
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ablate.config import RunConfig
@@ -63,6 +64,11 @@ def schema() -> dict[str, Any]:
     configured = RunConfig.model_json_schema(ref_template="#/$defs/{model}")
     defs = configured.pop("$defs")
     configured["properties"].pop("seed")
+    augment = configured["properties"]["augment"]
+    augment["anyOf"] = [
+        {"$ref": augment.pop("$ref")},
+        {"type": "null"},
+    ]  # `augment: null` is how a study says none
     properties: dict[str, Any] = {
         name: {"description": _WORDS[name]} | _TYPES.get(name, {}) for name in spec.KEYS
     }
@@ -93,6 +99,11 @@ def schema() -> dict[str, Any]:
     }
 
 
+def text() -> str:
+    """The schema as the file that editors read."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def paths() -> dict[str, str]:
     """Every dotted path of the built-in training that can be a factor → what it means."""
     found: dict[str, str] = {}
@@ -111,3 +122,96 @@ def _members(said: dict[str, Any]) -> list[str]:
     """Names of the definitions that a property may be."""
     refs = [said, *said.get("oneOf", ()), *said.get("anyOf", ())]
     return [ref["$ref"].rpartition("/")[2] for ref in refs if "$ref" in ref]
+
+
+# --- the same as a page for people ------------------------------------------------------------------------------------
+
+_EXPLAINED = ("augment", "optimizer", "schedule", "training")
+"""Blocks whose fields docs/recipe.md explains at length."""
+
+_TOP = """\
+# Every key and every field
+
+Made from the configuration by `ablate schema --markdown`; a test keeps it fresh. An editor that reads the first line of a
+study, `# yaml-language-server: $schema=…`, shows the same words while you type. Every field below is a factor by its path:
+`model.width: [32, 128]` under `factors:`. A whole block is one too: `optimizer: [{name: adam, lr: 0.002}]`.
+"""
+
+
+def markdown() -> str:
+    """A page with every key of a study and every field of the built-in training: values, default, meaning."""
+    lines = [_TOP, "## Keys of a study", "", "| key | values | meaning |", "| --- | --- | --- |"]
+    said = schema()
+    for name, about in said["properties"].items():
+        lines.append(f"| `{name}` | {_values(about)} | {_cell(about['description'])} |")
+    configured = RunConfig.model_json_schema()
+    for block, about in configured["properties"].items():
+        if block == "seed":
+            continue
+        members = {
+            fields["name"]["const"] if "name" in fields else "": member
+            for member in (configured["$defs"][name] for name in _members(about))
+            for fields in (member["properties"],)
+        }
+        lines += ["", f"## `{block}`", ""]
+        for name, member in members.items():
+            first = " ".join(member.get("description", "").partition("\n\n")[0].split())
+            lines.append(f"- `{block}.name: {name}` — {first}" if name else first)
+        # A field that several of them have in the same way is one row.
+        rows: dict[tuple[str, ...], list[str]] = {}
+        for name, member in members.items():
+            for field, said_of in member["properties"].items():
+                if field != "name":
+                    default = _code(said_of["default"]) if "default" in said_of else "required"
+                    row = (field, _values(said_of), default, _cell(said_of.get("description", "")))
+                    rows.setdefault(row, []).append(name)
+        lines += ["", "| path | of | values | default | meaning |", "| --- | --- | --- | --- | --- |"]
+        for (field, values, default, words), names in sorted(rows.items(), key=lambda row: row[0][0]):
+            path = f"`{block}.{field}`"
+            # GitHub's anchor of a heading keeps its letters, digits and underscores.
+            shown = f"[{path}](recipe.md#{block}{field})" if block in _EXPLAINED else path
+            of = "all" if len(names) == len(members) else ", ".join(names)
+            lines.append(f"| {shown} | {of} | {values} | {default} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(said: dict[str, Any]) -> str:
+    """What a property may be, in a few words: `number from 0 to below 1`, `grey, rgb or null`."""
+    if "anyOf" in said:
+        words = dict.fromkeys(_values(one) for one in said["anyOf"])
+        return " or ".join(word for word in words if word)
+    if "enum" in said:
+        return " or ".join(_code(value) for value in said["enum"])
+    if "const" in said:
+        return _code(said["const"])
+    match said.get("type"):
+        case "null":
+            return "`null`"
+        case "boolean":
+            return "`true` or `false`"
+        case "string":
+            return "text"
+        case "object":
+            return "a block"
+        case "array":
+            inside = said.get("items") or {}
+            most = f", at most {said['maxItems']}" if "maxItems" in said else ""
+            return (
+                f"a list of {_values(inside).replace('number', 'numbers', 1)}{most}" if inside else "a list"
+            )
+        case "integer" | "number" as kind:
+            name = "whole number" if kind == "integer" else "number"
+            low = f"above {said['exclusiveMinimum']:g}" if "exclusiveMinimum" in said else ""
+            low = f"from {said['minimum']:g}" if "minimum" in said else low
+            high = f"to below {said['exclusiveMaximum']:g}" if "exclusiveMaximum" in said else ""
+            high = f"to {said['maximum']:,}" if "maximum" in said else high
+            return " ".join(word for word in (name, low, high) if word)
+    return "a block" if "$ref" in said or not said.keys() - {"description"} else ""
+
+
+def _code(value: Any) -> str:
+    return f"`{json.dumps(value)}`" if not isinstance(value, str) else f"`{value}`"
+
+
+def _cell(words: str) -> str:
+    return " ".join(words.split()).replace("|", "\\|").replace("<", "&lt;")

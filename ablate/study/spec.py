@@ -6,6 +6,7 @@ and the nearest thing that would have been right.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import re
@@ -147,12 +148,7 @@ def read(path: Path, *, sets: Iterable[str] = (), seeds: int | None = None) -> S
     except OSError as error:
         raise StudyError(f"cannot be read ({error.strerror})", place=brief(str(path))) from None
     if missing:
-        others = [str(p) for p in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
-        raise StudyError(
-            "there is no such file",
-            place=str(path),
-            hint=nearest(str(path), others) or "name the study's YAML file",
-        )
+        raise StudyError("there is no such file", place=str(path), hint=_other_file(path))
     if not path.is_file():
         raise StudyError("is not a file", place=str(path), hint="name the study's YAML file")
     if path.stat().st_size > MOST_BYTES:
@@ -164,6 +160,17 @@ def read(path: Path, *, sets: Iterable[str] = (), seeds: int | None = None) -> S
     except (UnicodeDecodeError, OSError) as error:
         raise StudyError(f"cannot be read as UTF-8 text ({error})", place=str(path)) from None
     return parse(text, source=str(path), sets=sets, seeds=seeds)
+
+
+def _other_file(path: Path) -> str:
+    """A hint: the study file that was meant, beside the one that was asked for or in studies/."""
+    folders = dict.fromkeys((path.parent, Path("studies")))
+    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.y*ml"))]
+    close = difflib.get_close_matches(path.stem, [file.stem for file in files], n=1, cutoff=0.6)
+    meant = next((file for file in files if [file.stem] == close), None)
+    if meant is not None:
+        return f"did you mean {str(meant)!r}?"
+    return "name the study's YAML file; `ablate init NAME` writes one"
 
 
 def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: int | None = None) -> Study:

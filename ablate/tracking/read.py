@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -122,7 +123,8 @@ def experiment_id(store: Store, study: str) -> str:
 
 
 def plans(store: Store, study: str) -> list[dict[str, Any]]:
-    """The plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status` and `environment`.
+    """The plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status`,
+    `environment` and where its `artifacts` lie.
 
     Raises StoreError where the study is not in the store.
     """
@@ -144,9 +146,20 @@ def plans(store: Store, study: str) -> list[dict[str, Any]]:
             if n.removeprefix("ablate.") in _ENVIRONMENT
         }
         found.append(
-            json.loads(text) | {"run_id": run.run_id, "status": run.status, "environment": environment}
+            json.loads(text)
+            | {"run_id": run.run_id, "status": run.status, "environment": environment}
+            | {"artifacts": run.artifacts}
         )
     return found
+
+
+def verdicts(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+    """How many arms, or effects, got which verdict when the plan last ended; nothing where it has not."""
+    identity = {"ablate.kind": "report", "ablate.plan": plan["plan"]}
+    texts = [artifact(store, run, "verdicts.json") for run in _runs(store, identity, plan["study"])]
+    none: dict[str, Any] = {"arms": [], "effects": []}
+    found = next((json.loads(text) for text in texts if text), none)
+    return Counter(item["verdict"] for item in [*found["arms"], *found["effects"]])
 
 
 _ENVIRONMENT = frozenset(
@@ -728,6 +741,8 @@ def _asked(store: Store) -> Iterator[Any]:
         yield write.client(store.uri)
     except (MlflowException, OSError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # What follows is the whole stack of the HTTP library, in one line.
+        said = re.sub(r" failed with exception .*", " failed", said)
         raise StoreError(
             f"the store does not answer ({said[:300]})",
             place=store.uri,

@@ -30,6 +30,7 @@ from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
 from ablate.tracking import store as stores
+from ablate.tracking import views
 from ablate.tracking.store import Store
 
 LEASE = 600.0
@@ -101,10 +102,12 @@ class Tracker:
         """Record what is known of each arm: name → {"metrics": {…}, "tags": {…}}. step: number of seeds so far."""
         self._put({"op": "arms", "arms": {name: dict(row) for name, row in rows.items()}, "step": step})
 
-    def end(self, plan: str, ending: str, files: Mapping[str, bytes] | None = None) -> None:
-        """Close the plan's own run and the arms'. ending: complete, budget or interrupted."""
+    def end(
+        self, plan: str, ending: str, files: Mapping[str, bytes] | None = None, note: str | None = None
+    ) -> None:
+        """Close the plan's own run and the arms'. ending: complete, budget or interrupted. note: what was found, in words."""
         encoded = {name: base64.b64encode(content).decode() for name, content in (files or {}).items()}
-        self._put({"op": "end", "plan": plan, "ending": ending, "files": encoded})
+        self._put({"op": "end", "plan": plan, "ending": ending, "files": encoded, "note": note})
 
     def supersede(self, run_id: str, by: str) -> None:
         """Record that a run does not count, because another process had finished the same one before."""
@@ -273,6 +276,20 @@ def _answering(store: Store) -> Iterator[None]:
         raise StoreError(f"cannot be written ({_said(error)})", place=store.uri) from None
 
 
+def attach(store: Store, plan: Mapping[str, Any], name: str, content: bytes) -> None:
+    """Keep a file with the plan it is about, as an artifact of its run. plan: as `read.plans` has it. Raises StoreError."""
+    place = urlparse(plan["artifacts"])
+    with _answering(store):
+        if place.scheme in ("", "file"):
+            folder = Path(unquote(place.path))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+            return
+        with tempfile.TemporaryDirectory() as aside:
+            (Path(aside) / name).write_bytes(content)
+            client(store.uri).log_artifacts(plan["run_id"], aside)
+
+
 def _reached(store: Store) -> _Delivery:
     try:
         return _Delivery(store)
@@ -377,7 +394,11 @@ class _Delivery:
             run, {"plan.json": json.dumps(plan, indent=1).encode(), "study.yaml": plan["text"].encode()}
         )
         for arm in plan["arms"]:
-            self._arm(experiment, arm["name"])
+            self._dataset(self._arm(experiment, arm["name"]), arm)
+        known = self._client.get_experiment(experiment).tags
+        for name, value in views.tags(plan["metric"], record["time"]).items():
+            if name not in known:  # a view that someone has changed stays changed
+                self._client.set_experiment_tag(experiment, name, value)
 
     def replicate(self, experiment: str, records: list[Record], again: bool) -> None:
         """What happened to one attempt of a replicate, or the next part of it."""
@@ -452,7 +473,8 @@ class _Delivery:
     def end(self, experiment: str, record: Record, again: bool) -> None:
         run = self._of_plan(experiment, record["plan"], reopen=False)
         self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
-        self._tag(run, {"ablate.ending": record["ending"]})
+        note = {"mlflow.note.content": record["note"]} if record.get("note") else {}
+        self._tag(run, {"ablate.ending": record["ending"], **note})
         if again:  # the runs that were open are not known here
             self._open |= {
                 run,
@@ -532,6 +554,21 @@ class _Delivery:
                 )
             self._known[known_as] = run
         return self._known[known_as]
+
+    def _dataset(self, run: str, arm: Record) -> None:
+        """Say what an arm is trained on, where MLflow shows data sets; saying it twice says it once."""
+        data = arm["data"]
+        if not data["fingerprint"]:
+            return
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        asked = arm["config"]["data"]
+        sizes = {name: data[name] for name in ("train", "validation", "test")}
+        profile = json.dumps(sizes | {"shape": data["shape"], "classes": len(data["classes"])})
+        source = json.dumps({name: value for name, value in asked.items() if value is not None})
+        digest = data["fingerprint"][:16]
+        found = Dataset(asked["name"], digest, "ablate", source, profile=profile)
+        self._client.log_inputs(run, [DatasetInput(found, [InputTag("mlflow.data.context", "training")])])
 
     def _find(self, experiment: str, tags: Mapping[str, str]) -> str | None:
         quoted = {name: value.replace("'", "\\'") for name, value in tags.items()}

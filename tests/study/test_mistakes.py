@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -341,7 +342,7 @@ def folder(tmp_path):
 
 FILES = {
     "widht.yaml": "there is no such file\n  did you mean '{folder}/width.yaml'?",
-    "nowhere/width.yaml": "there is no such file\n  name the study's YAML file",
+    "nowhere/qqqq.yaml": "there is no such file\n  name the study's YAML file; `ablate init NAME` writes one",
     "width.yaml/inside": "there is no such file\n  name the study's YAML file",
     "": "is not a file\n  name the study's YAML file",
     "huge.yaml": "10,000,003 bytes is too large for a study; at most 200,000",
@@ -359,6 +360,16 @@ def test_a_file_that_cannot_be_a_study_is_named(folder, name):
         spec.read(folder / name)
     assert FILES[name].format(folder=folder) in str(caught.value)
     assert str(caught.value).startswith(str(folder)[:40])
+
+
+def test_a_study_asked_for_by_its_name_leads_to_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("studies").mkdir()
+    Path("studies/depth.yaml").touch()
+    for asked in ("depth", "dept.yaml", "nowhere/depth.yml"):
+        with pytest.raises(StudyError) as error:
+            spec.read(Path(asked))
+        assert error.value.hint == "did you mean 'studies/depth.yaml'?"
 
 
 def test_messages_of_a_file_name_it(folder):

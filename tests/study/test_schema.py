@@ -1,0 +1,103 @@
+"""The JSON Schema of study files: it accepts what the reader accepts, and its files in the repository are fresh."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ablate.errors import StudyError
+from ablate.study import schema, spec, template
+
+ROOT = Path(__file__).parent.parent.parent
+STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [
+    (page.name, block)
+    for page in PAGES
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    if re.search(r"^study:", block, re.MULTILINE)
+]
+
+
+@pytest.fixture(scope="module")
+def complaints():
+    """Where a study's text breaks the schema: dotted paths."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed: `make install` does")
+    validator = jsonschema.Draft202012Validator(schema.schema())
+    validator.check_schema(validator.schema)
+
+    def found(text: str) -> list[str]:
+        errors = validator.iter_errors(spec._load(text, "study").values)
+        return [".".join(map(str, error.absolute_path)) for error in errors]
+
+    return found
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_keeps_to_the_schema_and_says_where_it_is(path, complaints):
+    first, rest = path.read_text().split("\n", 1)
+    assert first == template.HEADER
+    assert (path.parent / first.partition("$schema=")[2]).is_file()
+    assert complaints(rest) == []
+
+
+def test_every_study_in_the_documentation_can_be_read_and_keeps_to_the_schema(complaints):
+    assert EXAMPLES
+    for page, text in EXAMPLES:
+        spec.parse(text, source=page)
+        assert complaints(text) == [], page
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (("margin: 0.02", "margn: 0.02"), ""),
+        (("margin: 0.02", "margin: 0"), "margin"),
+        (("metric: val/accuracy", "metric: test/accuracy"), "metric"),
+        (("batch_size: 64", "bath_size: 64"), "baseline.training"),
+        (("lr: 0.1", "lr: true"), "baseline.optimizer"),
+        (("name: cnn", "name: resnet"), "baseline.model"),
+        (("one-at-a-time", "all-at-once"), "design"),
+        (("[8, 32]", "8"), "factors.model.width"),
+    ],
+)
+def test_what_the_reader_refuses_the_schema_refuses_at_the_same_place(change, where, complaints):
+    text = (ROOT / "studies" / "quickstart.yaml").read_text()
+    wrong = text.replace(*change)
+    assert wrong != text
+    with pytest.raises(StudyError):
+        spec.parse(wrong)
+    assert any(place.startswith(where) for place in complaints(wrong))
+
+
+def test_a_study_with_training_of_its_own_may_have_any_baseline(complaints):
+    text = "study: own\nmargin: 1\ntrain: mine:fit\nmetric: val/rmse\nbaseline: {a: 1}\nfactors: {a: [2]}\n"
+    assert complaints(text) == []
+    assert complaints(text.replace("train: mine:fit\n", "")) != []
+
+
+def test_every_key_and_every_path_has_words():
+    said = schema.schema()["properties"]
+    assert set(said) == set(spec.KEYS)
+    assert [name for name, about in said.items() if len(about["description"]) < 15] == []
+    unsaid = [path for path, words in schema.paths().items() if not words and not path.endswith(".name")]
+    assert unsaid == []
+
+
+def test_the_files_made_from_the_fields_are_fresh():
+    """`ablate schema -o studies/study.schema.json` and `ablate schema --markdown -o docs/fields.md` make them."""
+    assert json.loads((ROOT / "studies" / template.SCHEMA_FILE).read_text()) == schema.schema()
+    assert (ROOT / "docs" / "fields.md").read_text() == schema.markdown()
+
+
+def test_the_page_of_fields_leads_only_to_sections_that_are_there():
+    anchors = {
+        re.sub(r"[^\w]", "", heading)
+        for heading in re.findall(r"^### (.*)$", (ROOT / "docs" / "recipe.md").read_text(), re.MULTILINE)
+    }
+    links = re.findall(r"\(recipe\.md#(\w+)\)", schema.markdown())
+    assert len(links) > 20
+    assert set(links) <= anchors

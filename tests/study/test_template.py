@@ -1,0 +1,46 @@
+"""`ablate init`: a study to begin with."""
+
+from __future__ import annotations
+
+import pytest
+
+from ablate.errors import StudyError
+from ablate.study import spec, template
+
+
+def test_a_new_study_is_commented_and_can_be_read_as_it_stands(tmp_path):
+    path = template.create("mine", tmp_path / "studies")
+    study = spec.read(path)
+    assert (study.name, path.name) == ("mine", "mine.yaml")
+    assert len(study.factors) == 2
+    assert path.read_text().startswith(template.HEADER + "\n")
+    assert f"ablate run {path}" in path.read_text()
+    assert (path.parent / template.SCHEMA_FILE).is_file()
+
+
+def test_a_file_that_is_there_is_not_overwritten(tmp_path):
+    path = template.create("mine", tmp_path)
+    path.write_text("precious")
+    with pytest.raises(StudyError, match="not overwritten"):
+        template.create("mine", tmp_path)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["../mine", "", "my study", "-x", "a{b}", "a" * 101, "1e5"])
+def test_what_cannot_name_a_study_makes_no_file(name, tmp_path):
+    with pytest.raises(StudyError) as error:
+        template.create(name, tmp_path)
+    assert error.value.place.startswith("init ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_new_study_runs(workplace):
+    """Two of its arms, one seed, one epoch: that it trains, not what it finds."""
+    said = workplace.ablate("init", "mine")
+    assert said.startswith("mine.yaml\n")
+    said = workplace.ablate(
+        *("run", "mine.yaml", "--seeds", "1", "--executor", "inline", "--quiet"),
+        *("--set", "training.epochs=1", "--set", "data.subset=200"),
+    )
+    assert {run.data.tags["ablate.outcome"] for run in workplace.runs("mine")} == {"finished"}
+    assert "already" in workplace.ablate("init", "mine", code=2)

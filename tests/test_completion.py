@@ -1,0 +1,72 @@
+"""What a shell is told to complete, asked in the way that shells ask."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from ablate import cli
+
+
+def completed(line: str, shell: str = "bash") -> list[str]:
+    """What stands behind the cursor at the end of the line, as bash is told."""
+    words = line.split(" ")
+    environment = {
+        "_ABLATE_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": line,
+    }
+    result = CliRunner().invoke(cli.app, [], prog_name="ablate", env=environment)
+    assert result.exit_code == 0, result.output
+    return result.output.split()
+
+
+def test_study_files_are_completed_where_a_command_takes_a_file(workplace):
+    workplace.study("narrow")
+    workplace.study("wide")
+    (workplace.root / "studies").mkdir()
+    (workplace.root / "studies" / "deep.yaml").write_text("study: deep\nquestion: How deep?\n")
+    assert completed("ablate run ") == ["narrow.yaml", "wide.yaml", "studies/deep.yaml"]
+    assert completed("ablate plan w") == ["wide.yaml"]
+    assert "deep?" in " ".join(completed("ablate run st", "zsh"))
+
+
+def test_studies_of_the_store_are_completed_where_a_command_takes_a_name(workplace):
+    workplace.ablate(
+        "run", workplace.study("kept", factors="{gain: [0.2]}"), "--executor", "inline", "--quiet"
+    )
+    for command in ("report", "status", "top-up"):
+        assert completed(f"ablate {command} ke") == ["kept", "kept.yaml"]
+    assert completed("ablate run ke") == ["kept.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ablate models inc", ["inception_v1", "inception_v2"]),
+        ("ablate data cif", ["cifar10", "cifar100"]),
+        ("ablate run x.yaml --set optimizer.l", ["optimizer.lr="]),
+        ("ablate data digits --set data.ch", ["data.channels="]),
+        ("ablate rep", ["report"]),
+    ],
+)
+def test_names_that_ablate_knows_are_completed(line, found, workplace):
+    assert completed(line) == found
+
+
+def test_a_store_that_cannot_be_read_hides_no_file_and_says_nothing(workplace):
+    workplace.study("fine")
+    (workplace.root / "mlruns" / "mlflow.db").write_bytes(b"no database")
+    (workplace.root / "folder.yaml").mkdir()
+    assert completed("ablate report ") == ["fine.yaml"]
+
+
+def test_a_server_is_not_asked(workplace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://192.0.2.1:5000")  # an address that nobody has
+    workplace.study("fine")
+    began = time.monotonic()
+    assert completed("ablate report ") == ["fine.yaml"]
+    assert time.monotonic() - began < 5

@@ -1,0 +1,122 @@
+"""What a person sees in the terminal while a study runs."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from ablate import console
+from ablate.events import EpochEnd, Failed
+from ablate.executors import Slot
+from ablate.study import design, spec
+
+STUDY = """
+study: toy
+margin: 0.02
+baseline: {{data: {{name: digits}}, model: {{name: cnn}}, training: {{epochs: 2}}}}
+factors: {{model.width: {levels}}}
+seeds: [2, 4]
+"""
+
+
+@pytest.fixture
+def screen():
+    return Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100, height=24)
+
+
+def display(screen, levels="[2, 8]"):
+    plan = design.plan(spec.parse(STUDY.format(levels=levels)), lambda _: design.Data(train=500))
+    return plan, console.Display(plan, screen)
+
+
+def picture(shown, screen) -> list[str]:
+    paper = Console(file=io.StringIO(), width=screen.width, height=screen.height)
+    paper.print(shown._picture())
+    return [line.rstrip() for line in paper.file.getvalue().splitlines()]
+
+
+def runs(plan, seeds=range(2)):
+    return list(plan.replicates(plan.names, seeds))
+
+
+def test_the_grid_fills_with_what_is_done_failed_and_under_way(screen):
+    plan, shown = display(screen)
+    first, second, third, *_ = runs(plan)
+    shown.looking(1, 2, 6, 0)
+    shown.settled(first, "finished", 0.7)
+    shown.settled(second, "diverged", 0.1)
+    shown.running(third, Slot("cpu-0", "cpu"), 2)
+    lines = picture(shown, screen)
+    assert lines[0] == "toy  look 1 of 2 · 2 seeds an arm"
+    assert [line.split()[:2] for line in lines[3:6]] == [
+        ["baseline", "■·"],
+        ["model.width=2", "≈·"],
+        ["model.width=8", "▸·"],
+    ]
+    assert lines[6] == "▸ running   ■ finished   ≈ diverged"
+    assert lines[7].startswith("cpu-0  model.width=8 · seed 0  ━")
+    assert lines[7].endswith("attempt 2 · starting")
+    shown.event(third, Failed(third.key, 2, 1, 0.0, "error", "it was told to"))
+    assert "model.width=8 · seed 0: attempt 2 failed: it was told to" in screen.file.getvalue()
+    assert [line.split()[:2] for line in picture(shown, screen)][5] == ["model.width=8", "✗·"]
+
+
+def test_effects_so_far_are_of_the_seeds_that_both_arms_have_and_become_verdicts(screen):
+    plan, shown = display(screen)
+    shown.looking(1, 2, 6, 0)
+    values = {"baseline": (0.70, 0.80), "model.width=2": (0.85, 0.90), "model.width=8": (0.60,)}
+    for run in runs(plan):
+        if run.seed < len(values[run.arm]):
+            shown.settled(run, "finished", values[run.arm][run.seed])
+    lines = picture(shown, screen)
+    assert lines[4].split() == ["model.width=2", "■■", "0.875", "+12.5", "points", "so", "far"]
+    assert lines[5].split() == ["model.width=8", "■·", "0.600", "−10.0", "points", "so", "far"]
+
+
+def test_time_left_counts_what_is_under_way_too(screen, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    plan, shown = display(screen)
+    first, second, *_ = runs(plan)
+    shown.looking(1, 2, 6, 0)
+    for run, slot in ((first, "cpu-0"), (second, "cpu-1")):
+        shown.running(run, Slot(slot, "cpu"), 1)
+    assert "left" not in picture(shown, screen)[1]
+    now = 110.0
+    for run in (first, second):
+        shown.event(run, EpochEnd(run.key, 1, 1, 0.0, 1, {"val/accuracy": 0.5}))
+    # Two halves of a run in 10 s, five more to go; 2 × 500 images in 10 s.
+    assert picture(shown, screen)[1].endswith("0/6 runs · 100 images/s · about 50 s left")
+
+
+def test_more_arms_than_lines_leave_room_for_what_is_under_way(screen):
+    plan, shown = display(screen, levels=str(list(range(1, 41))))
+    last = runs(plan, range(1))[-1]
+    shown.running(last, Slot("cpu-0", "cpu"), 1)
+    lines = picture(shown, screen)
+    assert len(lines) <= screen.height
+    assert any(line.startswith(last.arm) for line in lines[:-2])
+    assert re.search(r"… and \d+ more arms", "\n".join(lines))
+    assert lines[-1].startswith("cpu-0")
+
+
+def test_a_run_at_a_terminal_shows_what_the_store_had_already_as_done(workplace, screen, monkeypatch):
+    frames = []
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    monkeypatch.setattr(console, "err", screen)
+    study = workplace.study(factors="{gain: [0.2]}", seeds="[2, 3]")
+    workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
+    judged = console.Display.judged
+
+    def watched(self, analysis):
+        judged(self, analysis)
+        frames.append(picture(self, screen))
+
+    monkeypatch.setattr(console.Display, "judged", watched)
+    said = workplace.ablate("run", study, "--executor", "inline")
+    assert "Gain 0.2" in said
+    assert [frame[3].split()[:2] for frame in frames] == [["baseline", "■■"], ["baseline", "■■■"]]
+    assert frames[-1][4].split()[-1] == "helps"
