@@ -72,6 +72,9 @@ class JsonLines(Observer):
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         self._put(kind="look", look=look, pairs=pairs, runs=runs, done=done)
 
+    def searching(self, runs: int, done: int) -> None:
+        self._put(kind="search", runs=runs, done=done)
+
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         self._put(kind="running", run=run.key, arm=run.arm, seed=run.seed, slot=slot.name, attempt=attempt)
 
@@ -138,6 +141,11 @@ class Display(Observer):
             self._of, self._done, self._trained, self._since = runs, done, 0, time.monotonic()
             self._pairs = max(self._pairs, pairs)
 
+    def searching(self, runs: int, done: int) -> None:
+        with self._lock:
+            self._look = "searching"
+            self._of, self._done, self._trained, self._since = runs, done, 0, time.monotonic()
+
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         with self._lock:
             self._marks[run.arm, run.seed] = RUNNING
@@ -155,6 +163,10 @@ class Display(Observer):
                 self._now[slot] = (run, f"epoch {event.epoch}{shown}")
             elif isinstance(event, Finished):
                 self._marks[run.arm, run.seed] = FINISHED if event.outcome == "finished" else DIVERGED
+                self._done += 1
+                self._trained += 1
+                self._now.pop(slot, None)
+            elif isinstance(event, Failed) and event.kind == "pruned":
                 self._done += 1
                 self._trained += 1
                 self._now.pop(slot, None)
