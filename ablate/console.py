@@ -46,9 +46,17 @@ class Lines(Observer):
         title = f"look {look}: {pairs} seeds an arm" if look else f"confirmation: {pairs} fresh seeds"
         self._say(f"{title}, {runs} runs" + (f", {done} of them done" if done else ""))
 
+    def searching(self, runs: int, done: int) -> None:
+        self._done, self._of = done, runs
+
     def event(self, run: Run, event: Event) -> None:
         name = f"{run.arm} · seed {run.seed}"
-        if isinstance(event, Finished):
+        if run.values:
+            name = f"{run.arm} · {', '.join(f'{path}={_short(value)}' for path, value in run.values.items())}"
+        if isinstance(event, Failed) and event.kind == "pruned":
+            self._done += 1
+            self._say(f"[{self._done}/{self._of}] {name}: pruned")
+        elif isinstance(event, Finished):
             self._done += 1
             seconds = event.metrics.get("time/train_seconds", float("nan"))
             self._say(f"[{self._done}/{self._of}] {name}: {event.outcome} in {seconds:.1f} s")
@@ -219,6 +227,10 @@ class Display(Observer):
             return progress
         left = took / self._trained * (self._of - self._done)
         return f"{progress} · about {duration(left)} left"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:

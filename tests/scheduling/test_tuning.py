@@ -11,7 +11,10 @@ import pytest
 # their best.
 PEAK = '''
 import math
+import os
 import random
+import signal
+from pathlib import Path
 
 
 def fit(config, seed):
@@ -23,6 +26,13 @@ def fit(config, seed):
         reached = 0.8 + config["gain"] - 0.05 * off**2 + noise.gauss(0, 0.001)
         accuracy = reached * (0.5 + 0.5 * epoch / config["epochs"])
         yield {"train/loss": loss, "val/loss": loss, "val/accuracy": accuracy}
+    mark = Path("interrupt")
+    if mark.exists():
+        left = int(mark.read_text()) - 1
+        mark.write_text(str(left))
+        if left == 0:
+            mark.unlink()
+            os.kill(os.getpid(), signal.SIGINT)
 '''
 
 TUNED = """
@@ -54,9 +64,90 @@ def verdicts(workplace, name="tuned"):
     return json.loads(workplace.ablate("report", name, "--format", "json"))
 
 
-def test_arms_meet_at_the_rates_that_suit_them(workplace, peak):
+def interrupted(workplace, *command, after):
+    """Run a command that is interrupted after so many trainings."""
+    Path("interrupt").write_text(str(after))
+    with pytest.raises(BaseException, match="") as caught:  # noqa: PT011
+        workplace.ablate(*command, "--executor", "inline")
+        pytest.fail("it was not interrupted")
+    assert not Path("interrupt").exists(), caught
+
+
+def test_arms_meet_at_the_rates_that_suit_them_and_what_tuning_does_is_shown(workplace, peak):
     study = peak()
     workplace.ablate("run", study, "--executor", "inline")
     found = verdicts(workplace)
     (arm,) = found["arms"]
-    assert arm["verdict"] == "no practical effect"
+    assert (arm["verdict"], arm["n"]) == ("no practical effect", 3)
+    searches = {one["arm"]: one for one in found["tuning"]["searches"]}
+    rates = {name: one["values"]["lr"] for name, one in searches.items()}
+    assert rates["baseline"] == pytest.approx(0.1, rel=2)
+    assert rates["width=100"] == pytest.approx(0.001, rel=2)
+    for one in searches.values():
+        assert sum(not trial["again"] for trial in one["trials"]) == 10
+        assert sum(trial["again"] for trial in one["trials"]) == 3 * 3
+        assert one["edge"] == {}
+    (beside,) = found["tuning"]["effects"]
+    assert beside["fixed"] == pytest.approx(-0.05 * 2**2, abs=0.01), "at one rate the wide arm is two decades off"
+    assert beside["tuned"] == arm["effect"]
+    page = workplace.ablate("report", "tuned", "--format", "md")
+    assert "tuning was run once" in page
+    assert "At the file’s values" in page
+    workplace.ablate("report", "tuned")
+    assert "Fixed and tuned effects" in Path("reports/tuned.html").read_text()
+
+    trained = {run.info.run_id for run in workplace.runs("tuned")}
+    workplace.ablate("run", study, "--executor", "inline")
+    assert {run.info.run_id for run in workplace.runs("tuned")} == trained, "what is tuned is not tuned again"
+
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend("mlruns/optuna.journal"))
+    studies = {s.study_name: s for s in optuna.get_all_study_summaries(storage)}
+    (name,) = [name for name in studies if name.endswith("-width=100")]
+    kept = optuna.load_study(study_name=name, storage=storage).get_trials()
+    assert len(kept) == 10
+    assert {tuple(trial.params) for trial in kept} == {("lr",)}
+    assert all(trial.intermediate_values for trial in kept)
+
+
+def test_a_tuning_that_was_broken_off_goes_on_and_trains_nothing_twice(workplace, peak):
+    study = peak(trials=6)
+    interrupted(workplace, "run", study, after=7)
+    assert len([r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]) >= 6
+    interrupted(workplace, "run", study, after=10)
+    workplace.ablate("run", study, "--executor", "inline")
+    runs = [r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]
+    assert len({r.data.tags["ablate.key"] for r in runs}) == len(runs)
+    found = verdicts(workplace)
+    searches = found["tuning"]["searches"]
+    assert [sum(not t["again"] for t in one["trials"]) for one in searches] == [6, 6]
+    assert len(workplace.runs("tuned", kind="report")) == 1, "it is one plan"
+    assert found["arms"][0]["n"] == 3
+
+
+def test_an_optimum_at_the_end_of_its_range_is_named_and_a_top_up_stays_at_tuned_values(workplace, peak):
+    study = peak(factors="{gain: [0.0195]}", low="0.3", trials=5)
+    workplace.ablate("run", study, "--executor", "inline")
+    found = verdicts(workplace)
+    assert [one["edge"] for one in found["tuning"]["searches"]] == [{"lr": "lower"}] * 2
+    assert "may lie beyond" in workplace.ablate("report", "tuned", "--format", "md")
+    assert found["arms"][0]["verdict"] == "inconclusive"
+    workplace.ablate("top-up", "tuned", "--seeds", "1", "--executor", "inline")
+    rates = {
+        run.data.tags["ablate.arm"]: float(run.data.params["lr"])
+        for run in workplace.runs("tuned")
+        if run.data.tags["ablate.phase"] == "report" and run.data.tags["ablate.seed"] == "3"
+    }
+    assert rates == {one["arm"]: one["values"]["lr"] for one in found["tuning"]["searches"]}
+
+
+def test_hopeless_trials_are_broken_off_and_are_no_failures(workplace, peak):
+    study = peak(trials=9, epochs=4, more="search: {pruner: asha}")
+    workplace.ablate("run", study, "--executor", "inline")
+    found = verdicts(workplace)
+    trials = [trial for one in found["tuning"]["searches"] for trial in one["trials"]]
+    assert sum(trial["outcome"] == "pruned" for trial in trials) >= 2
+    assert len([trial for trial in trials if not trial["again"]]) == 18
+    assert found["runs"]["failed"] == 0
