@@ -256,6 +256,32 @@ def report(
 
 
 @app.command()
+def init(
+    source: Annotated[
+        str, typer.Option("--from", metavar="SEARCH", help="A finished search: confirm its best candidates.")
+    ],
+    name: Annotated[str | None, typer.Argument(help="The study's name; by default SEARCH-confirm.")] = None,
+    best: Annotated[int | None, typer.Option(min=1, help="How many candidates; by default all of them.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
+) -> None:
+    """Write a study file: the one that holds the best of a search against its baseline, on fresh seeds."""
+    from ablate.study import confirm, spec
+    from ablate.tracking import read
+    from ablate.tracking.store import here
+
+    store = here()
+    _recover_to_read(store)
+    searched = _name(source)
+    text = confirm.study(read.plans(store, searched)[-1], name or f"{searched}-confirm", best)
+    target = output or Path(f"{name or f'{searched}-confirm'}.yaml")
+    spec.parse(text, source=str(target))
+    if target.exists():
+        raise StudyError("is there already", place=str(target), hint="name another file with -o")
+    _write(target, text)
+    _say(str(target))
+
+
+@app.command()
 def status(
     study: Annotated[str | None, typer.Argument(help="A study; none: all in the store.")] = None,
 ) -> None:
@@ -710,9 +736,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
     from ablate import console
 
-    if not json:
-        console.out.print(console.verdicts(outcome.analysis))
     name = outcome.record["study"]
+    searching = outcome.record["design"] == "search"
+    if not json:
+        said = console.candidates(outcome.record) if searching else console.verdicts(outcome.analysis)
+        console.out.print(said)
+    if searching and outcome.record.get("tuned"):
+        _say(f"`ablate init --from {name}` writes the study that confirms these against the baseline")
     if outcome.ending == "budget":
         _say(f"the budget is spent: {outcome.left} planned runs left undone; `{command}` goes on")
     if outcome.failed:

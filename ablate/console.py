@@ -384,6 +384,33 @@ def verdicts(analysis: Analysis) -> RenderableType:
     return Group(*lines)
 
 
+def candidates(record: Mapping[str, Any]) -> RenderableType:
+    """What a search came to: its candidates, best first. No verdicts: they were chosen because they looked best."""
+    if not record.get("tuned"):
+        return Text("the search is not over yet")
+    (found,) = record["tuned"].values()
+    metric = record["metric"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    cost = record["search"]["cost"]
+    for title in ("candidate", metric, *([cost] if cost else []), "seeds", *record["space"]):
+        table.add_column(title, justify="right" if title in (metric, cost, "seeds") else "left")
+    for number, c in enumerate(found["candidates"], 1):
+        mean = "diverged" if c["mean"] is None else f"{c['mean']:.4f}"
+        costs = [("" if c["cost"] is None else f"{c['cost']:.4g}")] if cost else []
+        values = [Text(_short(c["values"][path])) for path in record["space"]]
+        table.add_row(str(number), mean, *costs, str(c["runs"]), *values)
+    lines: list[RenderableType] = [table]
+    lines += [
+        Text(f"  the best {path} lies at the {end} end of its range", style="yellow")
+        for path, end in found["edge"].items()
+    ]
+    for method, shares in record.get("importances", {}).items():
+        order = sorted(shares, key=lambda path: -shares[path])
+        ranked = ", ".join(f"{path} ({shares[path]:.2f})" for path in order)
+        lines.append(Text(f"  {method} ranks: {ranked}; a ranking, no verdict", style="dim"))
+    return Group(*lines)
+
+
 ROWS = 20
 """Lines of a curve in the terminal, about."""
 

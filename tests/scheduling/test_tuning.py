@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ablate import cli
 
 # The best rate of an arm depends on its width, so that arms compared at one rate are compared at different distances from
 # their best.
@@ -64,13 +67,12 @@ def verdicts(workplace, name="tuned"):
     return json.loads(workplace.ablate("report", name, "--format", "json"))
 
 
-def interrupted(workplace, *command, after):
+def interrupted(*command, after):
     """Run a command that is interrupted after so many trainings."""
     Path("interrupt").write_text(str(after))
-    with pytest.raises(BaseException, match="") as caught:  # noqa: PT011
-        workplace.ablate(*command, "--executor", "inline")
-        pytest.fail("it was not interrupted")
-    assert not Path("interrupt").exists(), caught
+    result = CliRunner().invoke(cli.app, [*command, "--executor", "inline"])
+    assert result.exit_code != 0
+    assert not Path("interrupt").exists(), result.output
 
 
 def test_arms_meet_at_the_rates_that_suit_them_and_what_tuning_does_is_shown(workplace, peak):
@@ -114,9 +116,9 @@ def test_arms_meet_at_the_rates_that_suit_them_and_what_tuning_does_is_shown(wor
 
 def test_a_tuning_that_was_broken_off_goes_on_and_trains_nothing_twice(workplace, peak):
     study = peak(trials=6)
-    interrupted(workplace, "run", study, after=7)
+    interrupted("run", study, after=7)
     assert len([r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]) >= 6
-    interrupted(workplace, "run", study, after=10)
+    interrupted("run", study, after=10)
     workplace.ablate("run", study, "--executor", "inline")
     runs = [r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]
     assert len({r.data.tags["ablate.key"] for r in runs}) == len(runs)
@@ -128,7 +130,7 @@ def test_a_tuning_that_was_broken_off_goes_on_and_trains_nothing_twice(workplace
 
 
 def test_an_optimum_at_the_end_of_its_range_is_named_and_a_top_up_stays_at_tuned_values(workplace, peak):
-    study = peak(factors="{gain: [0.0195]}", low="0.3", trials=5)
+    study = peak(factors="{gain: [0.02]}", low="0.3", trials=5, seeds="2")
     workplace.ablate("run", study, "--executor", "inline")
     found = verdicts(workplace)
     assert [one["edge"] for one in found["tuning"]["searches"]] == [{"lr": "lower"}] * 2
@@ -138,7 +140,7 @@ def test_an_optimum_at_the_end_of_its_range_is_named_and_a_top_up_stays_at_tuned
     rates = {
         run.data.tags["ablate.arm"]: float(run.data.params["lr"])
         for run in workplace.runs("tuned")
-        if run.data.tags["ablate.phase"] == "report" and run.data.tags["ablate.seed"] == "3"
+        if run.data.tags["ablate.phase"] == "report" and run.data.tags["ablate.seed"] == "2"
     }
     assert rates == {one["arm"]: one["values"]["lr"] for one in found["tuning"]["searches"]}
 
@@ -151,3 +153,63 @@ def test_hopeless_trials_are_broken_off_and_are_no_failures(workplace, peak):
     assert sum(trial["outcome"] == "pruned" for trial in trials) >= 2
     assert len([trial for trial in trials if not trial["again"]]) == 18
     assert found["runs"]["failed"] == 0
+
+
+SEARCH = """
+study: look
+question: Which rate and width are best?
+margin: 0.02
+train: peak:fit
+baseline: {{lr: 1.0, width: 1, gain: 0.0, epochs: 2, most: 2.0, block: {{name: plain, size: 1}}}}
+factors:
+  lr: {{log: [1e-5, 1]}}
+  width: {{int: [1, 100]}}
+  block: [{{name: plain, size: {{int: [1, 4]}}}}, {{name: other}}]
+design: search
+search: {search}
+seeds: 3
+"""
+
+
+def test_a_search_finds_better_than_it_began_with_and_goes_on_where_it_was(workplace, peak):
+    peak()
+    Path("look.yaml").write_text(SEARCH.format(search="{trials: 20}"))
+    interrupted("run", "look.yaml", after=8)
+    said = workplace.ablate("run", "look.yaml", "--executor", "inline")
+    found = verdicts(workplace, "look")
+    (search,) = found["tuning"]["searches"]
+    trials = [trial for trial in search["trials"] if not trial["again"]]
+    assert len(trials) == 20
+    first = trials[0]
+    assert first["values"] == {"lr": 1.0, "width": 1, "block": {"name": "plain", "size": 1}}
+    assert len(search["candidates"]) == 3
+    best = search["candidates"][0]
+    assert best["mean"] > first["value"] + 0.03
+    assert best["runs"] == 3
+    assert set(found["tuning"]["importances"]) == {"fANOVA", "PED-ANOVA"}
+    assert found["arms"] == []
+    runs = [r for r in workplace.runs("look") if r.data.tags["ablate.outcome"] == "finished"]
+    assert len(runs) == len({r.data.tags["ablate.key"] for r in runs}) == 20 + 9
+    assert "ablate init --from look" in said
+    page = workplace.ablate("report", "look", "--format", "md")
+    assert "no verdict" in page
+    workplace.ablate("report", "look")
+
+    workplace.ablate("init", "--from", "look", "-o", "sure.yaml")
+    from ablate.study import spec
+
+    written = spec.read(Path("sure.yaml"))
+    assert written.name == "look-confirm"
+    assert len(written.factors[0].levels) == 3
+    assert dict(written.factors[0].levels[0]) == best["values"]
+    workplace.ablate("run", "sure.yaml", "--executor", "inline")
+    assert verdicts(workplace, "look-confirm")["arms"][0]["verdict"] == "helps"
+
+
+def test_a_search_for_accuracy_and_cost_ends_with_the_front_of_both(workplace, peak):
+    peak()
+    Path("look.yaml").write_text(SEARCH.format(search="{trials: 8, cost: seconds, candidates: 2}"))
+    workplace.ablate("run", "look.yaml", "--executor", "inline")
+    (search,) = verdicts(workplace, "look")["tuning"]["searches"]
+    assert 1 <= len(search["candidates"]) <= 2
+    assert all(candidate["cost"] > 0 for candidate in search["candidates"])
