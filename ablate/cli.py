@@ -261,7 +261,9 @@ def init(
         str, typer.Option("--from", metavar="SEARCH", help="A finished search: confirm its best candidates.")
     ],
     name: Annotated[str | None, typer.Argument(help="The study's name; by default SEARCH-confirm.")] = None,
-    best: Annotated[int | None, typer.Option(min=1, help="How many candidates; by default all of them.")] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="How many candidates; by default all of them.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The file to write.")] = None,
 ) -> None:
     """Write a study file: the one that holds the best of a search against its baseline, on fresh seeds."""
@@ -587,6 +589,13 @@ def _dry_run(study: Study, store: Store) -> None:
     for line in console.design(made):
         console.out.print(line)
     most = f" (at most {last})" if last > first else ""
+    if study.search is not None:
+        from ablate.study.forecast import searching
+
+        before = searching(made) * len(made.arms)
+        console.out.print(f"{before} runs of searching and of the fixed comparison at most", markup=False)
+        if study.space:
+            return
     console.out.print(
         f"{arms} arms, {first} runs{most}; margin {study.margin:g} of {study.metric}", markup=False
     )

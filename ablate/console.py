@@ -274,6 +274,18 @@ def design(plan: Plan) -> list[Text]:
                 f"a greedy path through {names}: the arms above are its first step, {most} follow from the results"
             )
         )
+    if plan.study.search is not None:
+        how = plan.study.search
+        searched = ", ".join(one.path for one in (*plan.study.nuisance, *plan.study.space))
+        what = f"{how.trials} trials ({how.sampler}) of {searched}"
+        before = "a search: " if plan.study.space else "before the arms meet, each is tuned: "
+        again = f", then another look at the best {how.candidates}"
+        lines.append(Text(before + what + again))
+        if plan.study.nuisance:
+            seeds = plan.study.looks[0]
+            lines.append(
+                Text(f"{seeds} runs an arm at the study file's own values stand beside the tuned ones")
+            )
     if (fraction := plan.study.fraction) is not None:
         family = contrasts(rules(plan.record()))
         lines.append(
@@ -329,6 +341,8 @@ def outlook(found: Outlook) -> RenderableType:
     lines += design(plan)
     slots = f"{found.slots} slot{'' if found.slots == 1 else 's'}"
     lines.append(Text(f"{len(cost.arms)} arms, {runs} runs on {slots}: about {_span(cost.first, cost.most)}"))
+    if plan.study.space:
+        return Group(*lines)
     sd = found.noise.sd
     what = "an effect" if plan.study.design in ("factorial", "fractional") else "a paired difference"
     if sd is None:

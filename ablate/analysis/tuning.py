@@ -96,11 +96,7 @@ def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFra
         return None
     rows = {str(row["key"]): row for row in replicates.to_dict("records")}
     trials: dict[str, list[Trial]] = {}
-    second = {
-        run["key"]
-        for run in record["runs"]
-        if run["phase"] == TUNE and run["seed"] % 1000 >= 900
-    }
+    second = {run["key"] for run in record["runs"] if run["phase"] == TUNE and run["seed"] % 1000 >= 900}
     for run in record["runs"]:
         row = rows.get(run["key"])
         if run["phase"] == TUNE and row is not None:
@@ -119,7 +115,7 @@ def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFra
             said["values"],
             said["searched"],
             said["edge"],
-            _coarse(record, said["values"], trials.get(arm, []), _spread(replicates, arm)),
+            _coarse(said["values"], trials.get(arm, []), _spread(replicates, arm)),
             tuple(Candidate(**c) for c in said["candidates"]),
             tuple(trials.get(arm, [])),
         )
@@ -182,20 +178,18 @@ def _spread(replicates: pd.DataFrame, arm: str) -> float:
     return float(mine.std(ddof=1)) if len(mine) > 1 else math.nan
 
 
-def _coarse(
-    record: Mapping[str, Any], values: Mapping[str, Any], trials: list[Trial], spread: float
-) -> bool | None:
+def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bool | None:
     """Whether the trials next to the best, on either side, both differ from it by more than seeds do."""
-    numbers = [
+    if len(values) != 1:
+        return None
+    ((path, best),) = values.items()
+    numbers = sorted(
         (float(t.values[path]), t.value)
-        for path in values
         for t in trials
-        if len(values) == 1 and not t.again and t.value is not None and isinstance(t.values[path], int | float)
-    ]
+        if not t.again and t.value is not None and isinstance(t.values[path], int | float)
+    )
     if len(numbers) < 3 or not math.isfinite(spread):
         return None
-    numbers.sort()
-    best = float(next(iter(values.values())))
     at = next((i for i, (x, _) in enumerate(numbers) if x == best), None)
     if at is None:
         return None
@@ -205,15 +199,19 @@ def _coarse(
 
 def _beside(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame) -> tuple[Beside, ...]:
     stayed = {
-        arm for arm in record["tuned"] if not any(r["phase"] == FIXED and r["arm"] == arm for r in record["runs"])
+        arm
+        for arm in record["tuned"]
+        if not any(r["phase"] == FIXED and r["arm"] == arm for r in record["runs"])
     }
     own = (replicates["phase"] == REPORT) & replicates["arm"].isin(stayed)
-    rules = replace(analysis.rules, looks=analysis.rules.looks[:1], extra_looks=(), retunes=0, confirm_seeds=0)
+    rules = replace(
+        analysis.rules, looks=analysis.rules.looks[:1], extra_looks=(), retunes=0, confirm_seeds=0
+    )
     mine = replicates[(replicates["phase"] == FIXED) | (own & (replicates["seed"] < rules.looks[0]))]
     if mine.empty:
         return ()
     fixed = judge(rules, mine.assign(phase=REPORT), closed=1)
-    items: dict[str, Comparison | Effect] = {_name(item): item for item in (*fixed.comparisons, *fixed.effects)}
+    items = {_name(item): item for item in _items(fixed)}
     return tuple(
         Beside(
             _name(item),
@@ -223,9 +221,13 @@ def _beside(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFr
             _estimate(item),
             _interval(item),
         )
-        for item in (*analysis.comparisons, *analysis.effects)
+        for item in _items(analysis)
         if _name(item) in items
     )
+
+
+def _items(analysis: Analysis) -> list[Comparison | Effect]:
+    return [*analysis.comparisons, *analysis.effects]
 
 
 def _name(item: Comparison | Effect) -> str:

@@ -55,11 +55,10 @@ def markdown(summary: Summary) -> str:
     if summary.tuning is not None:
         lines += [f"**{summary.tuning.title}**", ""]
         lines += [line for text in summary.tuning.paragraphs for line in (_md(text), "")]
-        for rows in (summary.tuning.table, summary.tuning.beside, summary.tuning.importances):
-            if len(rows) > 1:
-                lines += ["| " + " | ".join(map(_md, rows[0])) + " |", "| " + " | ".join("---" for _ in rows[0]) + " |"]
-                lines += ["| " + " | ".join(map(_md, row)) + " |" for row in rows[1:]]
-                lines.append("")
+        for cells in (summary.tuning.table, summary.tuning.beside, summary.tuning.importances):
+            if len(cells) > 1:
+                head, *others = (f"| {' | '.join(map(_md, row))} |" for row in cells)
+                lines += [head, f"|{' --- |' * len(cells[0])}", *others, ""]
         if summary.tuning.importances:
             lines += [_md(wording.RANKING), ""]
     return "\n".join(lines)

@@ -161,9 +161,7 @@ def _importances(found: Tuning) -> tuple[tuple[str, ...], ...]:
 
 def _outcomes(one: Searched) -> str:
     first = [t.outcome for t in one.trials if not t.again]
-    others = [
-        f"{first.count(kind)} {kind}" for kind in ("diverged", "pruned", "failed") if first.count(kind)
-    ]
+    others = [f"{first.count(kind)} {kind}" for kind in ("diverged", "pruned", "failed") if first.count(kind)]
     return f"{len(first)}{f' ({wording.listing(others)})' if others else ''}"
 
 

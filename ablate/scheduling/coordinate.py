@@ -321,7 +321,9 @@ class Coordinator:
             self.record["importances"] = searching.importances(self._plan.reference)
         for arm, found in self.record["tuned"].items() if self._plan.study.nuisance else ():
             said = ", ".join(f"{path}={show(value)}" for path, value in found["values"].items())
-            self._show.note(f"{arm}: {said}" if found["searched"] else f"{arm}: nothing trained; {said} stays")
+            self._show.note(
+                f"{arm}: {said}" if found["searched"] else f"{arm}: nothing trained; {said} stays"
+            )
         self._meet(environment)
         return 0
 
@@ -336,7 +338,10 @@ class Coordinator:
             known[made.key] = made
         self._planned |= known
         self._reuse(known.values())
-        broken_off = {**self.record, "runs": [vars(run) for run in known.values() if run.key not in self._rows]}
+        broken_off = {
+            **self.record,
+            "runs": [vars(run) for run in known.values() if run.key not in self._rows],
+        }
         rows, _ = read.frames(self._store, broken_off)
         pruned = {row["key"]: row for row in rows.to_dict("records") if row["outcome"] == "pruned"}
         points = read.points(self._store, [row["run_id"] for row in pruned.values()], study)
@@ -353,12 +358,18 @@ class Coordinator:
         tuned = {arm: found["values"] for arm, found in self.record["tuned"].items()}
         self._plan = replace(self._plan, tuned=tuned)
         pairs = recorded_plan.rules(self.record).schedule()[-1].pairs
-        self._extend([*self._plan.replicates(self._plan.names, range(pairs)), *self._fixed_runs()], environment)
+        self._extend(
+            [*self._plan.replicates(self._plan.names, range(pairs)), *self._fixed_runs()], environment
+        )
 
     def _fixed_runs(self) -> list[Run]:
-        """The arms at the values of the study file, as often as the first look takes. Where tuning left an arm at those, its own
-        runs serve."""
-        moved = [a.name for a in self._plan.arms if self._plan.tuned[a.name] != self._plan.file_values(a.name)]
+        """The arms at the values of the study file, as often as the first look takes.
+
+        Where tuning left an arm at those, its own runs serve.
+        """
+        moved = [
+            a.name for a in self._plan.arms if self._plan.tuned[a.name] != self._plan.file_values(a.name)
+        ]
         return list(self._plan.replicates(moved, range(self._plan.study.looks[0]), "fixed"))
 
     def _fixed(self) -> int:

@@ -13,10 +13,10 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ablate.errors import StoreError, StudyError
 from ablate.events import Event, Finished
@@ -157,7 +157,7 @@ class Search:
         how: ranges.Search,
         *,
         storage: Any,
-        direction: str,
+        direction: Literal["minimize", "maximize"],
         searching: dict[str, Search],
     ) -> None:
         import optuna
@@ -338,12 +338,13 @@ class Tried:
 def _pruner(name: str) -> Any:
     import optuna
 
-    return {
+    made: Mapping[str, Callable[[], Any]] = {
         "none": optuna.pruners.NopPruner,
         "median": optuna.pruners.MedianPruner,
         "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, reduction_factor=3),
-    }[name]()
+    }
+    return made[name]()
 
 
 class _Lock:

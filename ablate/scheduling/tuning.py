@@ -10,17 +10,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.config import show
 from ablate.scheduling.queue import Queue, Tried
-from ablate.study.design import FIRST_SEED, SECOND_LOOK, Plan, Run
+from ablate.study.design import AGAIN, FIRST_SEED, SECOND_LOOK, Plan, Run
 from ablate.study.ranges import Range
-
-AGAIN = 3
-"""Seeds under which each of the best is looked at again."""
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -57,7 +53,9 @@ class Searching:
                 return found
         return Run(key, "", arm, FIRST_SEED["tune"], "tune", dict(values))
 
-    def match(self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    def match(
+        self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> None:
         """Take up what was tried before. runs: trials with a row each, in the order they were made."""
         tried: dict[str, dict[str, Tried]] = {arm: {} for arm in self.arms}
         for run in runs:
@@ -73,11 +71,8 @@ class Searching:
             tried[run.arm][run.key] = Tried(run.values, str(row["outcome"]), self._scores(row), curve)
         for arm, study in self._studies.items():
             study.match(tried[arm])
-            if self._plan.study.nuisance:
-                study.start_from(self._plan.file_values(arm))
-            else:
-                config = self._plan.arm(arm).config
-                study.start_from({one.path: config.get(one.path) for one in self._space})
+            config = self._plan.arm(arm).config
+            study.start_from({one.path: config.get(one.path) for one in self._space})
 
     # --- what is asked for ---
 
@@ -153,7 +148,7 @@ class Searching:
         whose best value lies at an end of their range → which end.
         """
         sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
-        candidates = []
+        candidates: list[dict[str, Any]] = []
         runs = self.again(arm, rows)
         for values in self.best(arm, rows):
             mine = [rows[run.key] for run in runs if run.values == values and run.key in rows]
@@ -165,16 +160,13 @@ class Searching:
             candidates.append({"values": values, "mean": mean, "runs": len(mine), "cost": cost})
         candidates.sort(key=lambda c: math.inf if c["mean"] is None else -sign * c["mean"])
         usable = [c for c in candidates if c["mean"] is not None]
-        chosen = usable[0]["values"] if usable else self._plan.file_values(arm)
-        edges = {one.path: one.edge(chosen[one.path]) for one in self._space if one.path in chosen}
-        outcomes = Counter(
-            str(rows[key]["outcome"]) for key in self._runs[arm] if key in rows
-        )
+        config = self._plan.arm(arm).config
+        own = {one.path: config.get(one.path) for one in self._space}
+        chosen: dict[str, Any] = usable[0]["values"] if usable else own
+        edges = {one.path: one.edge(chosen[one.path]) for one in self._space}
         return {
             "values": chosen,
             "searched": bool(usable),
-            "trials": sum(outcomes.values()),
-            "outcomes": dict(outcomes),
             "candidates": candidates,
             "edge": {path: edge for path, edge in edges.items() if edge},
             "optuna": self._studies[arm].name,

@@ -25,6 +25,9 @@ FIRST_SEED: Mapping[Phase, int] = {"report": 0, "A/A": 1000, "tune": 2000, "fixe
 SECOND_LOOK = 900
 """Tuning seeds from here on are for looking again at the best trials of a search."""
 
+AGAIN = 3
+"""Seeds under which each of the best is looked at again."""
+
 NOISE_FLOOR = "A/A"
 
 
@@ -141,7 +144,9 @@ class Plan:
         # A block may bring other code along.
         code = config.code() if any("." not in path for path in values) else self.codes[arm]
         config, fingerprint = config.with_seed(seed), self.data[arm].fingerprint
-        return Run(key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, "tune", dict(values))
+        return Run(
+            key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, "tune", dict(values)
+        )
 
     def file_values(self, arm: str) -> dict[str, Any]:
         """What the study file says of an arm's nuisance settings."""
@@ -189,7 +194,7 @@ class Plan:
         study = self.study
         # A path names its plan by the first steps that it may take: the others follow from those and from the results.
         declared = self.arms[: 1 + len(study.factors)] if study.design == "path" else self.arms
-        parts = [
+        parts: list[Any] = [
             *(study.name, study.metric, study.direction, study.margin, study.resolution, study.design),
             *(study.looks, study.noise_floor, study.confirm, study.deterministic),
             [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0], "fixed")],

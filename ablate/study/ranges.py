@@ -145,14 +145,18 @@ def read(path: str, said: Any, place: str) -> Range:
         wanted = "two whole numbers" if kind == "int" else "two numbers"
         raise StudyError(f"`{kind}` takes {wanted}, the lower first (got {brief(ends)})", place=place)
     if kind == "log" and ends[0] <= 0:
-        raise StudyError("a logarithmic range begins above 0", place=place, hint="for example {log: [1e-5, 1]}")
+        raise StudyError(
+            "a logarithmic range begins above 0", place=place, hint="for example {log: [1e-5, 1]}"
+        )
     return Range(path, kind, float(ends[0]), float(ends[1]))
 
 
 def _choices(path: str, said: list[Any], place: str) -> tuple[Choice, ...]:
     if len(said) < 2:
         raise StudyError("a choice needs two or more", place=place)
-    blocks = [value["name"] for value in said if isinstance(value, dict) and isinstance(value.get("name"), str)]
+    blocks = [
+        value["name"] for value in said if isinstance(value, dict) and isinstance(value.get("name"), str)
+    ]
     named = len(set(blocks)) == len(said)
     found = []
     for value in said:
@@ -179,11 +183,9 @@ def corners(ranges: Sequence[Range]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for one in ranges:
         if one.kind == "choice":
-            for choice in one.choices:
-                for end in (0, 1):
-                    found.append({one.path: _corner(choice, end)})
+            found += [{one.path: _corner(choice, end)} for choice in one.choices for end in (0, 1)]
         else:
-            found += [{one.path: one.draw(lambda r, e=end: _end(r, e))} for end in (0, 1)]
+            found += [{one.path: _end(one, end)} for end in (0, 1)]
     return found
 
 
@@ -200,7 +202,9 @@ def _end(one: Range, end: int) -> Any:
     return int(value) if one.kind == "int" else value
 
 
-def search(said: Any, *, of: Literal["nuisance", "search"], trials: int | None, place: Callable[[str], str]) -> Search:
+def search(
+    said: Any, *, of: Literal["nuisance", "search"], trials: int | None, place: Callable[[str], str]
+) -> Search:
     """The `search:` block of a study. trials: as the nuisance settings say it. Raises StudyError."""
     said = {} if said is None else said
     if not isinstance(said, dict):

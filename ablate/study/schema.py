@@ -113,7 +113,9 @@ def schema() -> dict[str, Any]:
     properties["factors"] |= {
         "type": "object",
         "minProperties": 1,
-        "properties": {path: {"description": words, "anyOf": [levels, *_RANGES[:-1]]} for path, words in paths().items()},
+        "properties": {
+            path: {"description": words, "anyOf": [levels, *_RANGES[:-1]]} for path, words in paths().items()
+        },
         "additionalProperties": {"anyOf": [levels, zipped, *_RANGES[:-1]]},
     }
     return {

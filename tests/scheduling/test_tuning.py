@@ -90,7 +90,9 @@ def test_arms_meet_at_the_rates_that_suit_them_and_what_tuning_does_is_shown(wor
         assert sum(trial["again"] for trial in one["trials"]) == 3 * 3
         assert one["edge"] == {}
     (beside,) = found["tuning"]["effects"]
-    assert beside["fixed"] == pytest.approx(-0.05 * 2**2, abs=0.01), "at one rate the wide arm is two decades off"
+    assert beside["fixed"] == pytest.approx(-0.05 * 2**2, abs=0.01), (
+        "at one rate the wide arm is two decades off"
+    )
     assert beside["tuned"] == arm["effect"]
     page = workplace.ablate("report", "tuned", "--format", "md")
     assert "tuning was run once" in page
