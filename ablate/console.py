@@ -230,6 +230,10 @@ class Display(Observer):
 
 
 def _short(value: Any) -> str:
+    """A value that was tried, in three digits; a block by its name and what else it says."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{name}={_short(v)}" for name, v in value.items() if name != "name")
+        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -404,16 +408,16 @@ def candidates(record: Mapping[str, Any]) -> RenderableType:
         return Text("the search is not over yet")
     (found,) = record["tuned"].values()
     metric = record["metric"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
     cost = record["search"]["cost"]
-    for title in ("candidate", metric, *([cost] if cost else []), "seeds", *record["space"]):
-        table.add_column(title, justify="right" if title in (metric, cost, "seeds") else "left")
+    lines: list[RenderableType] = [
+        Text("candidates, best first: they were chosen for looking best, and have no verdict", style="bold")
+    ]
     for number, c in enumerate(found["candidates"], 1):
-        mean = "diverged" if c["mean"] is None else f"{c['mean']:.4f}"
-        costs = [("" if c["cost"] is None else f"{c['cost']:.4g}")] if cost else []
-        values = [Text(_short(c["values"][path])) for path in record["space"]]
-        table.add_row(str(number), mean, *costs, str(c["runs"]), *values)
-    lines: list[RenderableType] = [table]
+        mean = "diverged" if c["mean"] is None else f"{metric} {c['mean']:.4f}"
+        costs = "" if c["cost"] is None else f", {cost} {c['cost']:.4g}"
+        values = ", ".join(f"{path}={_short(c['values'][path])}" for path in record["space"])
+        seeds = f"{c['runs']} seed{'' if c['runs'] == 1 else 's'}"
+        lines.append(Text(f"  {number}. {mean}{costs} over {seeds}: {values}"))
     lines += [
         Text(f"  the best {path} lies at the {end} end of its range", style="yellow")
         for path, end in found["edge"].items()

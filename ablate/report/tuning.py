@@ -29,13 +29,13 @@ def part(reading: Reading) -> TuningPart | None:
 
 
 def _paragraphs(found: Tuning, nuisance: bool) -> Iterable[str]:
-    where = wording.listing([f"{path} within {_range(said)}" for path, said in found.ranges.items()])
+    where = "; ".join(f"{path}: {_range(said)}" for path, said in found.ranges.items())
     how = f"{found.how['sampler']} sampler"
     if found.how["pruner"] != "none":
         how += f", {found.how['pruner']} pruner"
     each = " for every arm" if nuisance else ""
     yield (
-        f"{where}: {found.how['trials']} trials{each} ({how}), on validation data and seeds of their own. "
+        f"{where}. {found.how['trials']} trials{each} ({how}), on validation data and seeds of their own. "
         "The best were looked at again on fresh seeds before one was chosen."
     )
     if not found.complete:
@@ -61,7 +61,7 @@ def _paragraphs(found: Tuning, nuisance: bool) -> Iterable[str]:
     if not nuisance:
         yield (
             "Candidates were chosen because they looked best, so they are not as good as they look: "
-            "`ablate init NAME --from` this study writes the one that confirms them against the baseline on fresh seeds."
+            "`ablate init --from` this study writes the one that holds them against the baseline on fresh seeds."
         )
 
 
@@ -170,11 +170,24 @@ def _shown(reading: Reading, value: float | None) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{name} {_value(v)}" for name, v in value.items() if name != "name")
+        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
     return f"{value:.3g}" if isinstance(value, float) else wording.level(value)
 
 
 def _range(said: Any) -> str:
-    if isinstance(said, Mapping):
-        kind, (low, high) = next(iter(said.items()))
-        return f"{_value(low)} to {_value(high)}{' (logarithmic)' if kind == 'log' else ''}"
-    return wording.listing([wording.level(choice) for choice in said])
+    """A range, a list of choices, or a block with ranges in it, in words."""
+    if isinstance(said, list):
+        return wording.listing(
+            [_range(choice) if isinstance(choice, Mapping) else _value(choice) for choice in said]
+        )
+    kind, ends = next(iter(said.items()))
+    if len(said) == 1 and kind in ("log", "range", "int"):
+        return f"{_value(ends[0])} to {_value(ends[1])}{' (logarithmic)' if kind == 'log' else ''}"
+    rest = ", ".join(
+        f"{name} {_range(v) if isinstance(v, Mapping) else _value(v)}"
+        for name, v in said.items()
+        if name != "name"
+    )
+    return f"{said.get('name', '')}{f' ({rest})' if rest else ''}".strip()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import logging
 import math
 import os
@@ -162,6 +163,10 @@ class Search:
     ) -> None:
         import optuna
 
+        if how.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+            raise StudyError(
+                "the sampler cmaes needs the package cmaes", place="search.sampler", hint="pip install cmaes"
+            )
         self._optuna, self._space, self._how = optuna, tuple(space), how
         self._searching = searching
         self._open: dict[str, Any] = {}
@@ -200,16 +205,21 @@ class Search:
                     values=list(tried.scores) if good else None,
                     params=self._parameters(tried.values),
                     distributions=self._distributions(tried.values),
-                    user_attrs={"run": key, "values": dict(tried.values), "outcome": tried.outcome},
+                    user_attrs={
+                        "run": key,
+                        "values": dict(tried.values),
+                        "seed": tried.seed,
+                        "outcome": tried.outcome,
+                    },
                     intermediate_values={} if self._how.cost else dict(tried.curve),
                 )
             )
 
-    def known(self) -> dict[str, dict[str, Any]]:
-        """Run key → the values it tried, of every trial that has ended with a result."""
+    def known(self) -> dict[str, tuple[dict[str, Any], int]]:
+        """Run key → the values it tried and its seed, of every trial that has ended with a result."""
         states = self._optuna.trial.TrialState
         return {
-            trial.user_attrs["run"]: trial.user_attrs["values"]
+            trial.user_attrs["run"]: (trial.user_attrs["values"], trial.user_attrs["seed"])
             for trial in self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
             if "run" in trial.user_attrs
         }
@@ -330,6 +340,7 @@ class Tried:
     """What came of a trial. scores: of each objective. curve: (epoch, value)."""
 
     values: Mapping[str, Any]
+    seed: int
     outcome: str
     scores: tuple[float, ...]
     curve: tuple[tuple[int, float], ...] = ()

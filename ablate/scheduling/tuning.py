@@ -40,18 +40,10 @@ class Searching:
     def known(self) -> list[Run]:
         """The runs that Optuna knows to have a result."""
         return [
-            self.run(arm, values, key)
+            Run(key, "", arm, seed, "tune", values)
             for arm, study in self._studies.items()
-            for key, values in study.known().items()
+            for key, (values, seed) in study.known().items()
         ]
-
-    def run(self, arm: str, values: Mapping[str, Any], key: str) -> Run:
-        """The trial of that key, under whichever seed it was."""
-        for number in range(len(self._runs[arm]) + self._how.trials):
-            found = self._plan.trial(arm, values, number)
-            if found.key == key:
-                return found
-        return Run(key, "", arm, FIRST_SEED["tune"], "tune", dict(values))
 
     def match(
         self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -68,7 +60,9 @@ class Searching:
                 for point in curves.get(run.key, ())
                 if point["metric"] == self._plan.study.metric and math.isfinite(point["value"])
             )
-            tried[run.arm][run.key] = Tried(run.values, str(row["outcome"]), self._scores(row), curve)
+            tried[run.arm][run.key] = Tried(
+                run.values, run.seed, str(row["outcome"]), self._scores(row), curve
+            )
         for arm, study in self._studies.items():
             study.match(tried[arm])
             config = self._plan.arm(arm).config
