@@ -20,7 +20,7 @@ def part(reading: Reading) -> TuningPart | None:
     nuisance = bool(reading.record.get("nuisance"))
     return TuningPart(
         "Tuning" if nuisance else "Search",
-        tuple(_paragraphs(found, nuisance)),
+        tuple(_paragraphs(reading, found, nuisance)),
         _table(reading, found, nuisance),
         _beside(reading, found.beside),
         tuple(_curves(reading, found)),
@@ -28,7 +28,7 @@ def part(reading: Reading) -> TuningPart | None:
     )
 
 
-def _paragraphs(found: Tuning, nuisance: bool) -> Iterable[str]:
+def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str]:
     where = "; ".join(f"{path}: {_range(said)}" for path, said in found.ranges.items())
     how = f"{found.how['sampler']} sampler"
     if found.how["pruner"] != "none":
@@ -50,14 +50,17 @@ def _paragraphs(found: Tuning, nuisance: bool) -> Iterable[str]:
         )
     for one in found.searches:
         if not one.found:
-            yield f"{one.arm}: no trial finished, so the values of the study file stand."
+            yield f"{reading.label(one.arm)}: no trial finished, so the values of the study file stand."
         for path, end in one.edge.items():
             yield (
-                f"{one.arm}: the best {path} ({_value(one.values[path])}) lies at the {end} end of its range; "
+                f"{reading.label(one.arm) if nuisance else 'Search'}: the best {path} ({_value(one.values[path])}) lies at the {end} end of its range; "
                 "better values may lie beyond."
             )
-        if one.coarse:
-            yield f"{one.arm}: trials next to the best differ from it by more than seeds do; a finer search may find better."
+    if coarse := [reading.label(one.arm) for one in found.searches if one.coarse]:
+        yield (
+            f"{wording.listing(coarse)}: the trials next to the best differ from it by more than seeds do, so a finer search may "
+            "find better."
+        )
     if not nuisance:
         yield (
             "Candidates were chosen because they looked best, so they are not as good as they look: "
