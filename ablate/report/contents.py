@@ -324,13 +324,17 @@ class Tracking:
 
 @dataclass(frozen=True)
 class Tried:
-    """The metric over one setting that was tuned. points: (value, metric in shown units, whether of the second look)."""
+    """The metric over one setting that was tuned. points: (value, metric in shown units, whether of the second look).
+
+    ends: of the range.
+    """
 
     setting: str
     label: str
     scale: str
     points: tuple[tuple[float, float, bool], ...]
     chosen: float
+    ends: tuple[float, float]
     metric: str
     unit: str
     digits: int

@@ -218,7 +218,7 @@ def tried(found: Tried) -> Figure:
                     x=_rounded(x for x, _ in mine),
                     y=_rounded(y for _, y in mine),
                     mode="markers",
-                    marker={"size": 8, "symbol": symbol, "color": BLUE},
+                    marker={"size": 13 if again else 8, "symbol": symbol, "color": BLUE},
                     customdata=[
                         f"{found.setting} {x:.3g}: {wording.plain(y, found.digits)} {found.unit}".strip()
                         for x, y in mine
@@ -228,7 +228,11 @@ def tried(found: Tried) -> Figure:
                 )
             )
     layout = _layout(260)
-    _axis(layout, "xaxis", _short(found.setting, 60), type=found.scale)
+    low, high = (math.log10(end) if found.scale == "log" else end for end in found.ends)
+    room = 0.03 * (high - low)
+    ticks = {"dtick": 1, "exponentformat": "e"} if found.scale == "log" and high - low > 2 else {}
+    shown = {"range": [low - room, high + room]}
+    _axis(layout, "xaxis", _short(found.setting, 60), type=found.scale, **shown, **ticks)
     _axis(layout, "yaxis", _titled(found.metric, found.unit))
     line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
     across = {"x0": found.chosen, "x1": found.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}

@@ -121,6 +121,7 @@ def _curves(reading: Reading, found: Tuning) -> Iterable[Tried]:
     for path, said in found.ranges.items():
         if not isinstance(said, Mapping):
             continue
+        ends = next(iter(said.values()))
         for one in found.searches:
             points = tuple(
                 sorted(
@@ -132,10 +133,11 @@ def _curves(reading: Reading, found: Tuning) -> Iterable[Tried]:
             if points:
                 yield Tried(
                     path,
-                    reading.label(one.arm) if one.arm in reading.arms else one.arm,
+                    reading.label(one.arm) if len(found.searches) > 1 else "",
                     "log" if "log" in said else "linear",
                     points,
                     float(one.values[path]),
+                    (float(ends[0]), float(ends[1])),
                     reading.rules.metric,
                     reading.value_unit,
                     reading.digits,

@@ -301,7 +301,10 @@ class Coordinator:
         self._show.searching(trials, searching.done)
         self._searching = searching
         try:
-            self._execute([])
+            # Where all that was asked for is found in the store, there is nothing to execute, and more to ask for.
+            while searching.left and not self._over_time():
+                self._execute([])
+                searching.settle(self._rows)
         finally:
             searching.settle(self._rows)
             self._searching = None
