@@ -120,6 +120,7 @@ def test_a_tuning_that_was_broken_off_goes_on_and_trains_nothing_twice(workplace
     study = peak(trials=6)
     interrupted("run", study, after=7)
     assert len([r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]) >= 6
+    assert "not over yet" in workplace.ablate("report", "tuned", "--format", "md")
     interrupted("run", study, after=10)
     workplace.ablate("run", study, "--executor", "inline")
     runs = [r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]
