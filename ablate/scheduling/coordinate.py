@@ -364,6 +364,9 @@ class Coordinator:
         self._extend(
             [*self._plan.replicates(self._plan.names, range(pairs)), *self._fixed_runs()], environment
         )
+        if not self.record["read_before"]:
+            self._count_readings()
+            self._tracker.plan(self.record, environment)
 
     def _fixed_runs(self) -> list[Run]:
         """The arms at the values of the study file, as often as the first look takes.
@@ -425,7 +428,7 @@ class Coordinator:
             str(row["key"]): {str(name): value for name, value in row.items()}
             for row in read.frames(self._store, self.record)[0].to_dict("records")
             if row["outcome"] == "failed"
-            and row["phase"] != "confirm"
+            and row["phase"] in ("report", "A/A")
             and row["seed"] % 1000 < self.record["final"]
             and row["key"] not in self._rows
         }
@@ -440,7 +443,9 @@ class Coordinator:
         """How many other plans have judged runs of this one: what this one claims is claimed on top of what they did."""
         if not self.record["read_before"] and self._plan.study.name in read.experiments(self._store):
             arms = set(self._plan.names) - {self._plan.reference, NOISE_FLOOR}
-            mine = {run["key"] for run in self.record["runs"] if run["arm"] in arms}
+            mine = {
+                run["key"] for run in self.record["runs"] if run["arm"] in arms and run["phase"] == "report"
+            }
             others = {
                 other["plan"]
                 for other in read.plans(self._store, self._plan.study.name)
@@ -842,7 +847,9 @@ class _Rounds:
             self._rounds.setdefault(self._round(run), []).append(run)
 
     def begins(self, run: Run) -> bool:
-        return self._rounds[self._round(run)][0].key == run.key
+        """Whether it is the first of its round. What a search asks for belongs to none."""
+        together = self._rounds.get(self._round(run), [])
+        return any(first.key == run.key for first in together[:1])
 
     def took(self, run: Run, seconds: float) -> None:
         self._seconds.setdefault(run.arm, []).append(seconds)

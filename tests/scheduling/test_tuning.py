@@ -122,7 +122,7 @@ def test_a_tuning_that_was_broken_off_goes_on_and_trains_nothing_twice(workplace
     assert len([r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]) >= 6
     assert "not over yet" in workplace.ablate("report", "tuned", "--format", "md")
     interrupted("run", study, after=10)
-    workplace.ablate("run", study, "--executor", "inline")
+    workplace.ablate("run", study, "--executor", "inline", "--budget", "1h")
     runs = [r for r in workplace.runs("tuned") if r.data.tags["ablate.outcome"] == "finished"]
     assert len({r.data.tags["ablate.key"] for r in runs}) == len(runs)
     found = verdicts(workplace)
