@@ -484,15 +484,58 @@ def doctor(
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="Name of the study, and of its file.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of the study, and of its file; for a search SEARCH-confirm.", show_default=False
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="SEARCH", help="A finished search: confirm its best candidates."),
+    ] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="With --from: how many candidates; by default all of them.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --from: the file to write.")
+    ] = None,
 ) -> None:
-    """Write a commented study that runs as it stands, in studies/ where there is such a folder."""
+    """Write a commented study that runs as it stands, or with --from the one that confirms what a search has found.
+
+    Into studies/ where there is such a folder. A file that is there is never written over.
+    """
+    folder = Path("studies")
+    if source is not None:
+        _confirming(source, name, best, output, folder if folder.is_dir() else Path())
+        return
+    if name is None:
+        raise StudyError("a study needs a name", place="init", hint="for example `ablate init width`")
     from ablate.study import template
 
-    folder = Path("studies")
     path = template.create(name, folder if folder.is_dir() else Path())
     print(path)
     _say(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
+
+
+def _confirming(source: str, name: str | None, best: int | None, output: Path | None, folder: Path) -> None:
+    """Write the study that holds the best of a search against its baseline, on fresh seeds."""
+    from ablate.study import confirm, spec
+    from ablate.tracking import read
+    from ablate.tracking.store import here
+
+    store = here()
+    _recover_to_read(store)
+    searched = _name(source)
+    called = name or f"{searched}-confirm"
+    text = confirm.study(read.plans(store, searched)[-1], called, best)
+    target = output or folder / f"{called}.yaml"
+    spec.parse(text, source=str(target))
+    if target.exists():
+        raise StudyError("is there already", place=str(target), hint="name another file with -o")
+    _write(target, text)
+    print(target)
+    _say(f"`ablate run {target}` confirms what the search has found")
 
 
 @app.command("schema")
@@ -679,6 +722,13 @@ def _dry_run(study: Study, store: Store) -> None:
     for line in console.design(made):
         console.out.print(line)
     most = f" (at most {last})" if last > first else ""
+    if study.search is not None:
+        from ablate.study.forecast import searching
+
+        before = searching(made) * len(made.arms)
+        console.out.print(f"{before} runs of searching and of the fixed comparison at most", markup=False)
+        if study.space:
+            return
     console.out.print(
         f"{arms} arms, {first} runs{most}; margin {study.margin:g} of {study.metric}", markup=False
     )
@@ -840,9 +890,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
     from ablate import console
 
-    if not json:
-        console.out.print(console.verdicts(outcome.analysis))
     name = outcome.record["study"]
+    searching = outcome.record["design"] == "search"
+    if not json:
+        said = console.candidates(outcome.record) if searching else console.verdicts(outcome.analysis)
+        console.out.print(said)
+    if searching and outcome.record.get("tuned"):
+        _say(f"`ablate init --from {name}` writes the study that confirms these against the baseline")
     if outcome.ending == "budget":
         _say(f"the budget is spent: {outcome.left} planned runs left undone; `{command}` goes on")
     if outcome.failed:

@@ -61,9 +61,17 @@ class Lines(Observer):
         title = f"look {look}: {pairs} seeds an arm" if look else f"confirmation: {pairs} fresh seeds"
         self._say(f"{title}, {runs} runs" + (f", {done} of them done" if done else ""))
 
+    def searching(self, runs: int, done: int) -> None:
+        self._done, self._of = done, runs
+
     def event(self, run: Run, event: Event) -> None:
         name = f"{run.arm} · seed {run.seed}"
-        if isinstance(event, Finished):
+        if run.values:
+            name = f"{run.arm} · {', '.join(f'{path}={_short(value)}' for path, value in run.values.items())}"
+        if isinstance(event, Failed) and event.kind == "pruned":
+            self._done += 1
+            self._say(f"[{self._done}/{self._of}] {name}: pruned")
+        elif isinstance(event, Finished):
             self._done += 1
             seconds = event.metrics.get("time/train_seconds", float("nan"))
             self._say(f"[{self._done}/{self._of}] {name}: {event.outcome} in {seconds:.1f} s")
@@ -86,6 +94,9 @@ class JsonLines(Observer):
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         self._put(kind="look", look=look, pairs=pairs, runs=runs, done=done)
+
+    def searching(self, runs: int, done: int) -> None:
+        self._put(kind="search", runs=runs, done=done)
 
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         self._put(kind="running", run=run.key, arm=run.arm, seed=run.seed, slot=slot.name, attempt=attempt)
@@ -184,6 +195,11 @@ class Display(Observer):
             self._of, self._done, self._ended, self._since = runs, done, 0, time.monotonic()
             self._pairs = max(self._pairs, pairs) if look else self._pairs
 
+    def searching(self, runs: int, done: int) -> None:
+        with self._lock:
+            self._look = "searching"
+            self._of, self._done, self._ended, self._since = runs, done, 0, time.monotonic()
+
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         with self._lock:
             epochs = self._plan.config(run).flatten().get("training.epochs")
@@ -199,7 +215,7 @@ class Display(Observer):
                 doing.value = event.metrics.get(self._plan.study.metric)
                 data = self._plan.data.get(run.arm)
                 self._trained.append((doing.at, data.train if data else 0))
-            elif isinstance(event, Finished):
+            elif isinstance(event, Finished) or (isinstance(event, Failed) and event.kind == "pruned"):
                 self._at.pop(run.key, None)
                 self._done += 1
                 self._ended += 1
@@ -361,6 +377,14 @@ def _bar(share: float, width: int) -> Text:
     return Text.assemble(("━" * full, "green"), ("━" * (width - full), "bright_black"))
 
 
+def _short(value: Any) -> str:
+    """A value that was tried, in three digits; a block by its name and what else it says."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{name}={_short(v)}" for name, v in value.items() if name != "name")
+        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: `40 s`, `12 min`, `3.2 h`."""
     if seconds < 90:
@@ -421,6 +445,18 @@ def design(plan: Plan) -> list[Text]:
                 f"a greedy path through {names}: the arms above are its first step, {most} follow from the results"
             )
         )
+    if plan.study.search is not None:
+        how = plan.study.search
+        searched = ", ".join(one.path for one in (*plan.study.nuisance, *plan.study.space))
+        what = f"{how.trials} trials ({how.sampler}) of {searched}"
+        before = "a search: " if plan.study.space else "before the arms meet, each is tuned: "
+        again = f", then another look at the best {how.candidates}"
+        lines.append(Text(before + what + again))
+        if plan.study.nuisance:
+            seeds = plan.study.looks[0]
+            lines.append(
+                Text(f"{seeds} runs an arm at the study file's own values stand beside the tuned ones")
+            )
     if (fraction := plan.study.fraction) is not None:
         family = contrasts(rules(plan.record()))
         lines.append(
@@ -476,6 +512,8 @@ def outlook(found: Outlook) -> RenderableType:
     lines += design(plan)
     slots = f"{found.slots} slot{'' if found.slots == 1 else 's'}"
     lines.append(Text(f"{len(cost.arms)} arms, {runs} runs on {slots}: about {_span(cost.first, cost.most)}"))
+    if plan.study.space:
+        return Group(*lines)
     sd = found.noise.sd
     what = "an effect" if plan.study.design in ("factorial", "fractional") else "a paired difference"
     if sd is None:
@@ -527,6 +565,33 @@ def verdicts(analysis: Analysis) -> RenderableType:
         if check is not None:
             lines.append(Text(f"  {title}: {sentence(check, analysis.rules)}", style="dim"))
     lines += [Text(f"  note: {warning}", style="dim") for warning in analysis.warnings]
+    return Group(*lines)
+
+
+def candidates(record: Mapping[str, Any]) -> RenderableType:
+    """What a search came to: its candidates, best first. No verdicts: they were chosen because they looked best."""
+    if not record.get("tuned"):
+        return Text("the search is not over yet")
+    (found,) = record["tuned"].values()
+    metric = record["metric"]
+    cost = record["search"]["cost"]
+    lines: list[RenderableType] = [
+        Text("candidates, best first: they were chosen for looking best, and have no verdict", style="bold")
+    ]
+    for number, c in enumerate(found["candidates"], 1):
+        mean = "diverged" if c["mean"] is None else f"{metric} {c['mean']:.4f}"
+        costs = "" if c["cost"] is None else f", {cost} {c['cost']:.4g}"
+        values = ", ".join(f"{path}={_short(c['values'][path])}" for path in record["space"])
+        seeds = f"{c['runs']} seed{'' if c['runs'] == 1 else 's'}"
+        lines.append(Text(f"  {number}. {mean}{costs} over {seeds}: {values}"))
+    lines += [
+        Text(f"  the best {path} lies at the {end} end of its range", style="yellow")
+        for path, end in found["edge"].items()
+    ]
+    for method, shares in record.get("importances", {}).items():
+        order = sorted(shares, key=lambda path: -shares[path])
+        ranked = ", ".join(f"{path} ({shares[path]:.2f})" for path in order)
+        lines.append(Text(f"  {method} ranks: {ranked}; a ranking, no verdict", style="dim"))
     return Group(*lines)
 
 

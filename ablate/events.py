@@ -78,11 +78,12 @@ class Finished(Event):
 class Failed(Event):
     """The attempt ended without a result.
 
-    kind: `error` (training raised), `memory` (its device had too little), `crash` (the process died), `cancelled`, `timeout`. reason: one line.
+    kind: `error` (training raised), `memory` (its device had too little), `crash` (the process died), `cancelled`,
+    `timeout`, `pruned` (a search broke it off, which is no failure). reason: one line.
     detail: the traceback, where there is one.
     """
 
-    kind: Literal["error", "memory", "crash", "cancelled", "timeout"] = "error"
+    kind: Literal["error", "memory", "crash", "cancelled", "timeout", "pruned"] = "error"
     reason: str = ""
     detail: str = ""
 

@@ -24,7 +24,7 @@ def test_a_shipped_study_is_named_after_its_file_asks_a_question_and_makes_a_pla
     assert study.name == path.stem
     assert study.question.endswith((".", "?"))
     made = design.plan(study, lambda config: design.Data(fingerprint=str(config.get("data.name"))))
-    assert len(made.arms) > 1
+    assert len(made.arms) > 1 or study.space
     for arm in made.arms[1:]:
         assert arm.config != made.arms[0].config
 

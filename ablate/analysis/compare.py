@@ -13,6 +13,7 @@ import pandas as pd
 from ablate.errors import StoreError
 
 REPORT, AA, CONFIRM = "report", "A/A", "confirm"
+TUNE, FIXED = "tune", "fixed"
 
 Outcome = Literal["finished", "diverged", "failed"]
 
@@ -62,6 +63,9 @@ class Ledger:
             raise StoreError(f"the replicates have no column {', '.join(absent)}")
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
         for row in records(replicates):
+            # What was tried is no replicate of an arm: its runs differ in more than their seeds.
+            if row["phase"] == TUNE:
+                continue
             replicate = _read(row)
             record = self._by_arm.setdefault((str(row["phase"]), str(row["arm"])), {})
             if replicate.seed in record:

@@ -37,6 +37,7 @@ def rules(record: Mapping[str, Any]) -> Rules:
         steps=record.get("steps") or 0,
         edges=_edges(len(record["factors"])) if record["design"] == "path" else 0,
         seeds=tuple(sorted({run["seed"] for run in record["runs"] if run["phase"] == "report"})),
+        retunes=1 if record.get("nuisance") else 0,
         confirm_seeds=record["looks"][-1] if record.get("confirm") else 0,
     )
 

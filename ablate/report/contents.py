@@ -323,6 +323,36 @@ class Tracking:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """The metric over one setting that was tuned. points: (value, metric in shown units, whether of the second look).
+
+    ends: of the range.
+    """
+
+    setting: str
+    label: str
+    scale: str
+    points: tuple[tuple[float, float, bool], ...]
+    chosen: float
+    ends: tuple[float, float]
+    metric: str
+    unit: str
+    digits: int
+
+
+@dataclass(frozen=True)
+class TuningPart:
+    """Tables as rows of texts, the first their headings; empty where there is none."""
+
+    title: str
+    paragraphs: tuple[str, ...]
+    table: tuple[tuple[str, ...], ...]
+    beside: tuple[tuple[str, ...], ...]
+    curves: tuple[Tried, ...]
+    importances: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph)."""
 
@@ -355,6 +385,7 @@ class Summary:
     reproduce: tuple[str, ...]
     text: str
     tracking: Tracking | None = None
+    tuning: TuningPart | None = None
 
     @property
     def headline(self) -> str:

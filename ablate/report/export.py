@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ablate.analysis import tuning
 from ablate.analysis.verdict import to_json
 from ablate.report import palette, wording
 from ablate.report.contents import Row, Summary
@@ -17,6 +18,9 @@ from ablate.report.reading import Material
 def json_text(material: Material) -> str:
     """The verdicts as JSON, by the documented contract: numbers in the metric's own units, nothing rounded."""
     found = to_json(material.analysis, str(material.record["study"]))
+    tuned = tuning.tuning(material.record, material.analysis, material.replicates)
+    if tuned is not None:
+        found["tuning"] = tuning.to_json(tuned)
     return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -48,6 +52,15 @@ def markdown(summary: Summary) -> str:
     lines.append("| " + " | ".join("---:" if right else "---" for _, _, right in columns) + " |")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     lines += ["", _md(_note(summary)), ""]
+    if summary.tuning is not None:
+        lines += [f"**{summary.tuning.title}**", ""]
+        lines += [line for text in summary.tuning.paragraphs for line in (_md(text), "")]
+        for cells in (summary.tuning.table, summary.tuning.beside, summary.tuning.importances):
+            if len(cells) > 1:
+                head, *others = (f"| {' | '.join(map(_md, row))} |" for row in cells)
+                lines += [head, f"|{' --- |' * len(cells[0])}", *others, ""]
+        if summary.tuning.importances:
+            lines += [_md(wording.RANKING), ""]
     return "\n".join(lines)
 
 

@@ -26,6 +26,7 @@ from ablate.report.contents import (
     Line,
     Response,
     Row,
+    Tried,
 )
 from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, VERMILLION, fade, mark
 from ablate.report.scales import reach
@@ -203,6 +204,39 @@ def response(found: Response) -> Figure:
         across = {"y0": low, "y1": high, "x0": 0, "x1": 1, "xref": "paper", "yref": "y"}
         down = {"x0": low, "x1": high, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
         layout["shapes"] = [_rectangle(**(across if along else down))]
+    return _figure(traces, layout)
+
+
+def tried(found: Tried) -> Figure:
+    """The metric over what was tried: a dot a trial, a ring for the second look, a line at what was chosen."""
+    traces = []
+    for again, symbol in ((False, "circle"), (True, "circle-open")):
+        mine = [(x, y) for x, y, second in found.points if second == again]
+        if mine:
+            traces.append(
+                _scatter(
+                    x=_rounded(x for x, _ in mine),
+                    y=_rounded(y for _, y in mine),
+                    mode="markers",
+                    marker={"size": 13 if again else 8, "symbol": symbol, "color": BLUE},
+                    customdata=[
+                        f"{found.setting} {x:.3g}: {wording.plain(y, found.digits)} {found.unit}".strip()
+                        for x, y in mine
+                    ],
+                    hovertemplate="%{customdata}<extra></extra>",
+                    showlegend=False,
+                )
+            )
+    layout = _layout(260)
+    low, high = (math.log10(end) if found.scale == "log" else end for end in found.ends)
+    room = 0.03 * (high - low)
+    ticks = {"dtick": 1, "exponentformat": "e"} if found.scale == "log" and high - low > 2 else {}
+    shown = {"range": [low - room, high + room]}
+    _axis(layout, "xaxis", _short(found.setting, 60), type=found.scale, **shown, **ticks)
+    _axis(layout, "yaxis", _titled(found.metric, found.unit))
+    line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
+    across = {"x0": found.chosen, "x1": found.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
+    layout["shapes"] = [{"type": "line", "line": line} | across]
     return _figure(traces, layout)
 
 

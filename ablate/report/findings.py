@@ -36,6 +36,14 @@ _VERDICT = re.compile(
 def answer(reading: Reading) -> tuple[str, str]:
     """The finding, and how settled it is."""
     analysis = reading.analysis
+    if reading.rules.design == "search":
+        found = [said["candidates"] for said in (reading.record.get("tuned") or {}).values()]
+        over = (
+            f"The search found {wording.count(len(found[0]), 'candidate')}."
+            if found
+            else "The search is not over yet."
+        )
+        return over, "A candidate has no verdict: it was chosen because it looked best."
     first = words.headline(analysis)
     if analysis.error:
         return first, "No arm is judged until that is mended."
@@ -73,7 +81,7 @@ def notices(reading: Reading) -> Iterable[Notice]:
     analysis, runs = reading.analysis, reading.analysis.runs
     if analysis.error:
         yield Notice("error", _sentence(analysis.error[:1].upper() + analysis.error[1:]))
-    elif analysis.provisional:
+    elif analysis.provisional and reading.rules.design != "search":
         yield Notice(
             "provisional",
             f"{runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in. "

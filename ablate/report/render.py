@@ -73,6 +73,7 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         "forest": album.panel(
             "", "", [("", figures.forest(summary.axis, summary.rows))], "Effects with their intervals"
         ),
+        "tuning": _tuning_panels(album, summary),
         "costs": _cost_panel(album, summary),
         "interactions": _interaction_panel(album, summary),
         "classes": _class_panels(album, summary),
@@ -228,6 +229,20 @@ def _section_panels(album: _Album, section: Section) -> Iterable[Panel]:
             said.append("Some of it runs off the scale; double-click to see all.")
         name = {"lr": "Learning rate"}.get(curves.quantity, curves.quantity[:1].upper() + curves.quantity[1:])
         yield album.panel(name, " ".join(said), drawn, f"{section.title}: {name} by epoch", small=not few)
+
+
+def _tuning_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
+    found = summary.tuning.curves if summary.tuning is not None else ()
+    return tuple(
+        album.panel(
+            f"{summary.metric} over {setting}",
+            "A dot for every trial; rings are the second look at the best, on fresh seeds. Dotted: what was chosen.",
+            [(curve.label, figures.tried(curve)) for curve in found if curve.setting == setting],
+            f"{summary.metric} over {setting}",
+            small=len({curve.label for curve in found}) > 1,
+        )
+        for setting in dict.fromkeys(curve.setting for curve in found)
+    )
 
 
 def _cost_panel(album: _Album, summary: Summary) -> Panel | None:
@@ -418,6 +433,7 @@ def _shared() -> dict[str, Any]:
         "interval_svg": interval_svg,
         "axis_svg": axis_svg,
         "count": wording.count,
+        "ranking": wording.RANKING,
         "body": _body,
     }
 

@@ -70,6 +70,8 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
     places: Counter[tuple[str, str]] = Counter()
     absent = []
     for run in reading.record.get("runs", []):
+        if run["phase"] in ("tune", "fixed"):
+            continue  # a search counts its own
         key = (run["arm"], run["seed"], run["phase"])
         places[run["arm"], run["phase"]] += 1
         due = analysis.next_look.pairs if run["arm"] in going_on else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from datetime import UTC, datetime
 
-from ablate.report import findings, images, methods, runs, sections
+from ablate.report import findings, images, methods, runs, sections, tuning
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
 
@@ -60,6 +60,7 @@ def summarise(material: Material) -> Summary:
         reproduce=methods.reproduce(reading),
         text=str(reading.record.get("text") or ""),
         tracking=material.tracking,
+        tuning=tuning.part(reading),
     )
 
 

@@ -150,3 +150,9 @@ def seeds(numbers: Iterable[int]) -> str:
         for text in ([str(n) for n in run] if len(run) < 3 else [f"{run[0]} to {run[-1]}"])
     ]
     return f"{'seed' if sum(map(len, runs)) == 1 else 'seeds'} {listing(parts)}"
+
+
+RANKING = (
+    "A ranking of settings by how much the metric varies with them over the trials of the search: rank (share). It depends on "
+    "the ranges and on where the search looked, and is no verdict."
+)

@@ -17,11 +17,13 @@ from typing import Any, Literal
 from ablate.analysis import Analysis, Look, judge, next_step, undecided, winner
 from ablate.analysis import plan as recorded_plan
 from ablate.analysis.words import sentence
+from ablate.config import show
 from ablate.errors import StoreError, StudyError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
 from ablate.executors import Executor, Slot
 from ablate.scheduling import bundles
 from ablate.scheduling.queue import Queue
+from ablate.scheduling.tuning import Searching
 from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
 from ablate.tracking import read
 from ablate.tracking.store import Claims, Store
@@ -62,6 +64,9 @@ class Observer:
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         """A look begins: its number, pairs an arm, runs it takes, and how many of them are done already."""
+
+    def searching(self, runs: int, done: int) -> None:
+        """Values are looked for: trials in all, and how many of them are done already."""
 
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         """A run was handed to a slot."""
@@ -135,6 +140,8 @@ class Coordinator:
         # Runs of this process that ended, until the store has them: then another study finds them there.
         self._ended: deque[tuple[int, str]] = deque()
         self._spent = False
+        self._searching: Searching | None = None
+        self._pruned: set[str] = set()
 
     # --- a study from its plan to its verdicts ---
 
@@ -146,6 +153,10 @@ class Coordinator:
         self._environment = environment
         self._count_readings()
         self._tracker.plan(self.record, environment)
+        if self._plan.study.search is not None and (left := self._search(environment)):
+            return self._end(left)
+        if self._plan.study.space:
+            return self._end(0)
         looks = recorded_plan.rules(self.record).schedule()
         self._reuse(self._plan.replicates(self._plan.names, range(looks[-1].pairs)))
         self._keep_failures()
@@ -158,7 +169,7 @@ class Coordinator:
             if left or analysis.error or not going:
                 break
         if not left and not analysis.error:
-            left = self._confirm(analysis, environment)
+            left = self._fixed() or self._confirm(analysis, environment)
         return self._end(left)
 
     def top_up(self, environment: Mapping[str, str], seeds: int | None) -> Outcome:
@@ -279,6 +290,124 @@ class Coordinator:
             self._reuse(runs)
         return 0
 
+    def _search(self, environment: Mapping[str, str]) -> int:
+        """Tune every arm, or search; then the best are looked at again, and what is found recorded.
+
+        Returns the number of runs left undone. A search that is over is not taken up again.
+        """
+        if self.record.get("tuned"):
+            self._meet(environment)
+            return 0
+        searching = Searching(self._plan, self._ledger)
+        self._take_up(searching)
+        trials = searching.done + searching.left
+        self._show.searching(trials, searching.done)
+        self._searching = searching
+        try:
+            # Where all that was asked for is found in the store, there is nothing to execute, and more to ask for.
+            while searching.left and not self._over_time():
+                self._execute([])
+                searching.settle(self._rows)
+        finally:
+            searching.settle(self._rows)
+            self._searching = None
+            self._extend([run for run in searching.runs if run.key in self._rows], environment)
+        if searching.left:
+            return searching.left
+        best = [run for arm in searching.arms for run in searching.again(arm, self._rows)]
+        self._extend(best, environment)
+        self._reuse(run for run in best if run.key not in self._rows)
+        self._show.searching(trials + len(best), trials + sum(run.key in self._rows for run in best))
+        self._planned |= {run.key: run for run in best}
+        self._execute([run for run in best if run.key not in self._rows])
+        if left := sum(run.key not in self._rows for run in best):
+            return left
+        self.record["tuned"] = {arm: searching.found(arm, self._rows) for arm in searching.arms}
+        if self._plan.study.space:
+            self.record["importances"] = searching.importances(self._plan.reference)
+        for arm, found in self.record["tuned"].items() if self._plan.study.nuisance else ():
+            said = ", ".join(f"{path}={show(value)}" for path, value in found["values"].items())
+            self._show.note(
+                f"{arm}: {said}" if found["searched"] else f"{arm}: nothing trained; {said} stays"
+            )
+        self._meet(environment)
+        return 0
+
+    def _take_up(self, searching: Searching) -> None:
+        """What an earlier command has tried: by the record, by the store, and by Optuna, who may each know of more."""
+        study = self._plan.study.name
+        known = {run.key: run for run in searching.known()}
+        tagged = read.tried(self._store, study, self._plan.id)
+        recorded = [run for run in self.record["runs"] if run["phase"] == "tune"]
+        for run in (*recorded, *tagged):
+            made = Run(run["key"], run.get("recipe", ""), run["arm"], run["seed"], "tune", run["values"])
+            known[made.key] = made
+        self._planned |= known
+        self._reuse(known.values())
+        broken_off = {
+            **self.record,
+            "runs": [vars(run) for run in known.values() if run.key not in self._rows],
+        }
+        rows, _ = read.frames(self._store, broken_off)
+        pruned = {row["key"]: row for row in rows.to_dict("records") if row["outcome"] == "pruned"}
+        points = read.points(self._store, [row["run_id"] for row in pruned.values()], study)
+        for key, row in pruned.items():
+            self._rows[key] = {str(name): value for name, value in row.items()}
+            self._curves[key] = read.curve(vars(known[key]), points[row["run_id"]])
+        searching.match([run for run in known.values() if run.key in self._rows], self._rows, self._curves)
+
+    def _meet(self, environment: Mapping[str, str]) -> None:
+        """Let the arms meet at their tuned values, on the seeds that are reported."""
+        if not self._plan.study.nuisance:
+            self._tracker.plan(self.record, environment)
+            return
+        tuned = {arm: found["values"] for arm, found in self.record["tuned"].items()}
+        self._plan = replace(self._plan, tuned=tuned)
+        pairs = recorded_plan.rules(self.record).schedule()[-1].pairs
+        self._extend(
+            [*self._plan.replicates(self._plan.names, range(pairs)), *self._fixed_runs()], environment
+        )
+        if not self.record["read_before"]:
+            self._count_readings()
+            self._tracker.plan(self.record, environment)
+
+    def _fixed_runs(self) -> list[Run]:
+        """The arms at the values of the study file, as often as the first look takes.
+
+        Where tuning left an arm at those, its own runs serve.
+        """
+        moved = [
+            a.name for a in self._plan.arms if self._plan.tuned[a.name] != self._plan.file_values(a.name)
+        ]
+        return list(self._plan.replicates(moved, range(self._plan.study.looks[0]), "fixed"))
+
+    def _fixed(self) -> int:
+        """The same comparison without tuning, to stand beside it. Returns the number of runs left undone."""
+        if not self._plan.study.nuisance:
+            return 0
+        runs = self._fixed_runs()
+        self._reuse(runs)
+        missing = [run for run in runs if run.key not in self._rows]
+        if missing:
+            self._show.note("the same arms at the values of the study file, to stand beside the tuned ones")
+        self._show.searching(len(runs), len(runs) - len(missing))
+        self._planned |= {run.key: run for run in runs}
+        self._execute(missing)
+        return sum(run.key not in self._rows for run in runs)
+
+    def _fill(self, waiting: deque[tuple[Run, int]], free: int) -> bool:
+        """Let a search add what it asks for next, where slots are free. Returns whether anything waits."""
+        if self._searching is None:
+            return bool(waiting)
+        self._searching.settle(self._rows)
+        while len(waiting) < free and not self._over_time():
+            run = self._searching.next()
+            if run is None:
+                break
+            self._planned[run.key] = run
+            waiting.append((run, 0))
+        return bool(waiting)
+
     def _last_look(self) -> Look:
         return recorded_plan.rules(self.record).schedule()[-1]
 
@@ -289,6 +418,7 @@ class Coordinator:
         same = [r for r in read.plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
         added = ["runs", "extra_looks", "confirmed", "final", "read_before"]
         added += ["path", "steps", "arms"] if self.record["design"] == "path" else []
+        added += ["tuned", "importances"] if self._plan.study.search is not None else []
         return {name: same[-1][name] for name in added if name in same[-1]} if same else {}
 
     def _keep_failures(self) -> None:
@@ -301,7 +431,7 @@ class Coordinator:
             str(row["key"]): {str(name): value for name, value in row.items()}
             for row in read.frames(self._store, self.record)[0].to_dict("records")
             if row["outcome"] == "failed"
-            and row["phase"] != "confirm"
+            and row["phase"] in ("report", "A/A")
             and row["seed"] % 1000 < self.record["final"]
             and row["key"] not in self._rows
         }
@@ -316,7 +446,9 @@ class Coordinator:
         """How many other plans have judged runs of this one: what this one claims is claimed on top of what they did."""
         if not self.record["read_before"] and self._plan.study.name in read.experiments(self._store):
             arms = set(self._plan.names) - {self._plan.reference, NOISE_FLOOR}
-            mine = {run["key"] for run in self.record["runs"] if run["arm"] in arms}
+            mine = {
+                run["key"] for run in self.record["runs"] if run["arm"] in arms and run["phase"] == "report"
+            }
             others = {
                 other["plan"]
                 for other in read.plans(self._store, self._plan.study.name)
@@ -353,6 +485,7 @@ class Coordinator:
         known = {run["key"] for run in self.record["runs"]}
         added = [
             {"arm": run.arm, "seed": run.seed, "phase": run.phase, "key": run.key}
+            | ({"values": dict(run.values)} if run.values else {})
             for run in runs
             if run.key not in known
         ]
@@ -442,14 +575,15 @@ class Coordinator:
         """All runs that the record names, as they ended; none of those is trained again, not even what failed."""
         keys: dict[Any, str] = {}
         for run in self.record["runs"]:
-            self._planned[run["key"]] = Run(run["key"], "", run["arm"], run["seed"], run["phase"])
+            values = run.get("values", {})
+            self._planned[run["key"]] = Run(run["key"], "", run["arm"], run["seed"], run["phase"], values)
             keys[run["arm"], run["seed"], run["phase"]] = run["key"]
         rows, curves = read.frames(self._store, self.record)
         self._rows |= {row["key"]: row for row in rows.to_dict("records")}
         for key, row in self._rows.items():
             self._remember(row)
             self._show.settled(self._planned[key], row["outcome"], row["value"])
-        for place, of in curves.groupby(["arm", "seed", "phase"], sort=False):
+        for place, of in curves[curves["phase"] != "tune"].groupby(["arm", "seed", "phase"], sort=False):
             self._curves[keys[place]] = [
                 {str(name): value for name, value in row.items()} for row in of.to_dict("records")
             ]
@@ -485,7 +619,7 @@ class Coordinator:
         company: dict[str, int] = {}
         rounds = _Rounds(runs, self._took)
         try:
-            while waiting or at or elsewhere:
+            while self._fill(waiting, len(free)) or at or elsewhere:
                 self._give_back()
                 elsewhere = [run for run in elsewhere if not self._claimed(run, waiting)]
                 while waiting and free and not self._out_of_budget(waiting[0][0], rounds):
@@ -632,6 +766,8 @@ class Coordinator:
         self, event: Event, run: Run, points: dict[str, list[tuple[int, float]]], tags: dict[str, str]
     ) -> None:
         """Pass an event on, and keep what the judgement needs of it."""
+        if isinstance(event, Failed) and event.kind == "cancelled" and run.key in self._pruned:
+            event = replace(event, kind="pruned", reason="broken off: others were better by then")
         self._tracker.event(event, run, self._plan.config(run), self._plan.id)
         self._show.event(run, event)
         match event:
@@ -640,9 +776,10 @@ class Coordinator:
             case EpochEnd():
                 for metric, value in event.metrics.items():
                     points.setdefault(metric, []).append((event.epoch, value))
-                self._ledger.report(
-                    run.key, event.epoch, event.metrics.get(self._plan.study.metric, float("nan"))
-                )
+                value = event.metrics.get(self._plan.study.metric, float("nan"))
+                if self._ledger.report(run.key, event.epoch, value) and run.key not in self._pruned:
+                    self._pruned.add(run.key)
+                    self._executor.cancel(run.key)
             case Finished():
                 for metric, value in event.metrics.items():
                     points.setdefault(metric, []).append((event.epoch, value))
@@ -651,7 +788,8 @@ class Coordinator:
                 values = dict(points.get(self._plan.study.metric, []))
                 self._ledger.tell(event, values.get(event.epoch, float("nan")))
             case Failed():
-                tags |= {"ablate.outcome": "failed", "ablate.reason": event.reason}
+                outcome = "pruned" if event.kind == "pruned" else "failed"
+                tags |= {"ablate.outcome": outcome, "ablate.reason": event.reason}
                 self._ledger.tell(event, float("nan"))
 
     def _settle(
@@ -672,6 +810,13 @@ class Coordinator:
         row = self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
         self._curves[run.key] = read.curve(vars(run), points)
         self._show.settled(run, row["outcome"], row["value"])
+
+    def _over_time(self) -> bool:
+        """Whether the budget is spent to its last second."""
+        budget = self._options.budget
+        if budget is not None and time.monotonic() - self._began >= budget:
+            self._spent = True
+        return self._spent
 
     def _out_of_budget(self, run: Run, rounds: _Rounds) -> bool:
         if self._options.budget is None:
@@ -710,7 +855,9 @@ class _Rounds:
             self._rounds.setdefault(self._round(run), []).append(run)
 
     def begins(self, run: Run) -> bool:
-        return self._rounds[self._round(run)][0].key == run.key
+        """Whether it is the first of its round. What a search asks for belongs to none."""
+        together = self._rounds.get(self._round(run), [])
+        return any(first.key == run.key for first in together[:1])
 
     def took(self, run: Run, seconds: float) -> None:
         self._seconds.setdefault(run.arm, []).append(seconds)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-from ablate.errors import StoreError
+from ablate.errors import StoreError, StudyError
 from ablate.events import Event, Finished
+from ablate.study import ranges
 from ablate.study.design import NOISE_FLOOR, Plan, Run, parameter
+from ablate.study.ranges import Range
 
 
 class Queue:
@@ -49,26 +53,43 @@ class Queue:
             )
         self._space = _space(plan, optuna)
         self._open: dict[str, Any] = {}
+        self._storage = opened
+        self._searching: dict[str, Search] = {}
 
     @property
     def name(self) -> str:
         return str(self._study.study_name)
 
+    def search(self, arm: str, space: Sequence[Range]) -> Search:
+        """Optuna's study of one arm, or of the whole search: its name carries the arm and the plan."""
+        name = f"{self.name}-{arm}" if self._plan.study.nuisance else f"{self.name}-search"
+        assert self._plan.study.search is not None
+        return Search(
+            name,
+            space,
+            self._plan.study.search,
+            storage=self._storage,
+            direction=self._plan.study.direction,
+            searching=self._searching,
+        )
+
     def match(self, done: Mapping[str, float], runs: Mapping[str, Run]) -> None:
         """Make the ledger say what the record says. done: run key → its value (NaN where it diverged). runs: by key."""
         states = self._optuna.trial.TrialState
         told: set[str] = set()
+        mine = {trial.number for trial in self._open.values()}
         # What is open was left behind by a coordinator that is gone: there is only ever one, and this is it. A trial that
         # was enqueued and not yet asked for has to be asked for before it can be told anything.
         for _ in self._study.get_trials(deepcopy=False, states=(states.WAITING,)):
             self._study.ask()
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state is states.RUNNING:
-                self._study.tell(trial.number, state=states.FAIL)
+                if trial.number not in mine:
+                    self._study.tell(trial.number, state=states.FAIL)
             elif trial.state is states.COMPLETE or trial.user_attrs.get("outcome") == "diverged":
                 told.add(trial.user_attrs.get("run", ""))
         for key, value in done.items():
-            if key in told or key not in runs:
+            if key in told or key not in runs or runs[key].values:
                 continue
             run = runs[key]
             finite = math.isfinite(value)
@@ -83,17 +104,22 @@ class Queue:
             )
 
     def ask(self, run: Run) -> None:
-        """Open the trial of a run that is about to start."""
+        """Open the trial of a run that is about to start. What a search asked for is open already."""
+        if run.key in self._searching:
+            return
         parameters = self._parameters(run)
         self._study.enqueue_trial(parameters, user_attrs=self._attributes(run))
         trial = self._study.ask(self._space)
         assert trial.user_attrs.get("run") == run.key, "another process asks this Optuna study for trials"
         self._open[run.key] = trial
 
-    def report(self, run: str, epoch: int, value: float) -> None:
-        """An intermediate value, for Optuna's own plots."""
+    def report(self, run: str, epoch: int, value: float) -> bool:
+        """An intermediate value, for Optuna's own plots and for pruning. Returns whether the run is to be broken off."""
+        if run in self._searching:
+            return self._searching[run].report(run, epoch, value)
         if math.isfinite(value) and run in self._open:
             self._open[run].report(value, epoch)
+        return False
 
     def tell(self, event: Event, value: float) -> None:
         """Close the trial of a run that ended. value: its primary metric, NaN where it has none."""
@@ -116,6 +142,220 @@ class Queue:
 
     def _attributes(self, run: Run) -> dict[str, Any]:
         return {"run": run.key, "arm": run.arm, "seed": run.seed, "phase": run.phase}
+
+
+class Search:
+    """One Optuna study that decides: what to try next on an arm, and which trials are broken off.
+
+    A trial stays open over the attempts of its run. What diverged or was broken off counts as worse than what finished,
+    so that it is looked for elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        space: Sequence[Range],
+        how: ranges.Search,
+        *,
+        storage: Any,
+        direction: Literal["minimize", "maximize"],
+        searching: dict[str, Search],
+    ) -> None:
+        import optuna
+
+        if how.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
+            raise StudyError(
+                "the sampler cmaes needs the package cmaes", place="search.sampler", hint="pip install cmaes"
+            )
+        self._optuna, self._space, self._how = optuna, tuple(space), how
+        self._searching = searching
+        self._open: dict[str, Any] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                sampler=self._sampler(0),
+                pruner=_pruner(how.pruner),
+                directions=[direction] if how.cost is None else [direction, "minimize"],
+                load_if_exists=True,
+            )
+
+    @property
+    def name(self) -> str:
+        return str(self._study.study_name)
+
+    def match(self, known: Mapping[str, Tried]) -> None:
+        """Make the ledger say what the record says. known: run key → what was tried and what came of it."""
+        states = self._optuna.trial.TrialState
+        told: set[str] = set()
+        for trial in self._study.get_trials(deepcopy=False):
+            key = trial.user_attrs.get("run", "")
+            if trial.state is states.RUNNING:
+                self._study.tell(trial.number, state=states.FAIL)
+            elif trial.state in (states.COMPLETE, states.PRUNED):
+                told.add(key)
+        for key, tried in known.items():
+            if key in told or tried.outcome == "failed":
+                continue
+            good = tried.outcome == "finished" and all(map(math.isfinite, tried.scores))
+            self._study.add_trial(
+                self._optuna.trial.create_trial(
+                    state=states.COMPLETE if good else states.PRUNED,
+                    values=list(tried.scores) if good else None,
+                    params=self._parameters(tried.values),
+                    distributions=self._distributions(tried.values),
+                    user_attrs={
+                        "run": key,
+                        "values": dict(tried.values),
+                        "seed": tried.seed,
+                        "outcome": tried.outcome,
+                    },
+                    intermediate_values={} if self._how.cost else dict(tried.curve),
+                )
+            )
+
+    def known(self) -> dict[str, tuple[dict[str, Any], int]]:
+        """Run key → the values it tried and its seed, of every trial that has ended with a result."""
+        states = self._optuna.trial.TrialState
+        return {
+            trial.user_attrs["run"]: (trial.user_attrs["values"], trial.user_attrs["seed"])
+            for trial in self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
+            if "run" in trial.user_attrs
+        }
+
+    def start_from(self, values: Mapping[str, Any]) -> None:
+        """Try these first, unless something was tried already. Values outside the ranges are not."""
+        if not self._study.get_trials(deepcopy=False):
+            with contextlib.suppress(StudyError):
+                self._study.enqueue_trial(self._parameters(values))
+
+    def ask(self) -> tuple[Any, dict[str, Any]]:
+        """What to try next: the trial, and its values by path."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            number = len(self._study.get_trials(deepcopy=False))
+            # The sampler's draws depend on how many trials there were and on nothing else of the past of this process.
+            self._study.sampler = self._sampler(number)
+            trial = self._study.ask()
+            values = {one.path: one.draw(lambda r: self._suggest(trial, r)) for one in self._space}
+        return trial, values
+
+    def begin(self, trial: Any, run: Run) -> None:
+        """The trial's run is about to start."""
+        trial.set_user_attr("run", run.key)
+        trial.set_user_attr("values", dict(run.values))
+        trial.set_user_attr("seed", run.seed)
+        self._open[run.key] = trial
+        self._searching[run.key] = self
+
+    def report(self, run: str, epoch: int, value: float) -> bool:
+        trial = self._open[run]
+        if self._how.cost is not None or not math.isfinite(value):
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a second attempt reports its epochs again
+            trial.report(value, epoch)
+            return self._how.pruner != "none" and bool(trial.should_prune())
+
+    def tell(self, run: str, outcome: str, scores: Sequence[float]) -> None:
+        """Close the trial of a run that ended for good."""
+        trial = self._open.pop(run)
+        del self._searching[run]
+        states = self._optuna.trial.TrialState
+        trial.set_user_attr("outcome", outcome)
+        if outcome == "finished" and all(map(math.isfinite, scores)):
+            self._study.tell(trial, list(scores))
+        else:
+            self._study.tell(trial, state=states.FAIL if outcome == "failed" else states.PRUNED)
+
+    def front(self) -> list[str]:
+        """Run keys of the trials that no other beats in both objectives."""
+        return [trial.user_attrs["run"] for trial in self._study.best_trials]
+
+    def importances(self) -> dict[str, dict[str, float]]:
+        """Method → parameter → share of what the metric varies by; empty where there are too few trials to say."""
+        evaluators = {
+            "fANOVA": self._optuna.importance.FanovaImportanceEvaluator(seed=0),
+            "PED-ANOVA": self._optuna.importance.PedAnovaImportanceEvaluator(),
+        }
+        found: dict[str, dict[str, float]] = {}
+        for name, evaluator in evaluators.items():
+            with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
+                warnings.simplefilter("ignore")
+                shares = self._optuna.importance.get_param_importances(
+                    self._study,
+                    evaluator=evaluator,
+                    target=None if self._how.cost is None else lambda trial: trial.values[0],
+                )
+                if all(map(math.isfinite, shares.values())):
+                    found[name] = {path: float(share) for path, share in shares.items()}
+        return found
+
+    def _sampler(self, number: int) -> Any:
+        samplers = self._optuna.samplers
+        match self._how.sampler:
+            case "random":
+                return samplers.RandomSampler(seed=number)
+            case "qmc":
+                return samplers.QMCSampler(seed=0, warn_asynchronous_seeding=False)
+            case "gp":
+                return samplers.GPSampler(seed=number)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=number, warn_independent_sampling=False)
+            case "nsgaii":
+                return samplers.NSGAIISampler(seed=number)
+        # Of a dozen trials, ten at random would leave it two to choose.
+        starting = min(10, max(3, self._how.trials // 3))
+        return samplers.TPESampler(seed=number, n_startup_trials=starting)
+
+    def _suggest(self, trial: Any, one: Range) -> Any:
+        match one.kind:
+            case "choice":
+                return trial.suggest_categorical(one.path, [choice.label for choice in one.choices])
+            case "int":
+                return trial.suggest_int(one.path, int(one.low), int(one.high))
+        return trial.suggest_float(one.path, one.low, one.high, log=one.kind == "log")
+
+    def _parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: v for one in self._space for name, v in one.parameters(values[one.path]).items()}
+
+    def _distributions(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        made = self._optuna.distributions
+        found = {}
+        within = {r.path: r for one in self._space for r in one.within()}
+        for name in self._parameters(values):
+            one = within[name]
+            if one.kind == "choice":
+                found[name] = made.CategoricalDistribution([choice.label for choice in one.choices])
+            elif one.kind == "int":
+                found[name] = made.IntDistribution(int(one.low), int(one.high))
+            else:
+                found[name] = made.FloatDistribution(one.low, one.high, log=one.kind == "log")
+        return found
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of a trial. scores: of each objective. curve: (epoch, value)."""
+
+    values: Mapping[str, Any]
+    seed: int
+    outcome: str
+    scores: tuple[float, ...]
+    curve: tuple[tuple[int, float], ...] = ()
+
+
+def _pruner(name: str) -> Any:
+    import optuna
+
+    made: Mapping[str, Callable[[], Any]] = {
+        "none": optuna.pruners.NopPruner,
+        "median": optuna.pruners.MedianPruner,
+        "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+        "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, reduction_factor=3),
+    }
+    return made[name]()
 
 
 class _Lock:

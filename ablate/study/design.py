@@ -16,12 +16,18 @@ from typing import Any, Literal
 
 from ablate.config import Config, FreeConfig, RunConfig, key, show
 from ablate.errors import StudyError
-from ablate.study import spec
+from ablate.study import ranges, spec
 from ablate.study.fraction import Fraction
 from ablate.study.spec import Study
 
-Phase = Literal["report", "A/A", "tune", "confirm"]
-FIRST_SEED: Mapping[Phase, int] = {"report": 0, "A/A": 1000, "tune": 2000, "confirm": 3000}
+Phase = Literal["report", "A/A", "tune", "fixed", "confirm"]
+FIRST_SEED: Mapping[Phase, int] = {"report": 0, "A/A": 1000, "tune": 2000, "fixed": 0, "confirm": 3000}
+SECOND_LOOK = 900
+"""Tuning seeds from here on are for looking again at the best trials of a search."""
+
+AGAIN = 3
+"""Seeds under which each of the best is looked at again."""
+
 NOISE_FLOOR = "A/A"
 
 
@@ -59,13 +65,17 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """A planned replicate. key names it; recipe is the key's part that does not depend on the code."""
+    """A planned replicate. key names it; recipe is the key's part that does not depend on the code.
+
+    values: of a run that tunes or searches, what it tries, by path.
+    """
 
     key: str
     recipe: str
     arm: str
     seed: int
     phase: Phase
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Plan:
 
     data, codes: of each arm, by name. Keys of runs derive from them and the arm's config. path: the configurations that a
     greedy path has come to, in order; ahead: those that it may still come to, or pass by.
+    tuned: arm → the values of its nuisance settings at which the arms meet; empty until they are found.
     """
 
     study: Study
@@ -82,6 +93,7 @@ class Plan:
     codes: Mapping[str, str]
     path: tuple[str, ...] = ()
     ahead: tuple[Arm, ...] = ()
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def reference(self) -> str:
@@ -114,14 +126,37 @@ class Plan:
 
     def config(self, run: Run) -> Config:
         """What a run trains. An A/A run is the reference under a seed of its own."""
-        arm = self.arms[0] if run.arm == NOISE_FLOOR else self.arm(run.arm)
-        return arm.config.with_seed(run.seed)
+        arm = self.reference if run.arm == NOISE_FLOOR else run.arm
+        config = self.arm(arm).config
+        if run.phase == "tune":
+            return config.override(run.values).with_seed(run.seed)
+        return (config if run.phase == "fixed" else self._met(arm)).with_seed(run.seed)
+
+    def _met(self, arm: str) -> Config:
+        """What an arm trains where the arms meet: at its tuned values."""
+        config = self.arm(arm).config
+        return config.override(self.tuned[arm]) if self.tuned.get(arm) else config
+
+    def trial(self, arm: str, values: Mapping[str, Any], number: int = 0) -> Run:
+        """A run that tries values on an arm. number: of its seed."""
+        seed = FIRST_SEED["tune"] + number
+        config = self.arm(arm).config.override(values)
+        # A block may bring other code along.
+        code = config.code() if any("." not in path for path in values) else self.codes[arm]
+        config, fingerprint = config.with_seed(seed), self.data[arm].fingerprint
+        return Run(
+            key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, "tune", dict(values)
+        )
+
+    def file_values(self, arm: str) -> dict[str, Any]:
+        """What the study file says of an arm's nuisance settings."""
+        return {one.path: self.arm(arm).config.get(one.path) for one in self.study.nuisance}
 
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
         """The run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
         seed = FIRST_SEED[phase] + replicate
         of = self.reference if arm == NOISE_FLOOR else arm
-        config = self.arm(of).config.with_seed(seed)
+        config = (self.arm(of).config if phase == "fixed" else self._met(of)).with_seed(seed)
         fingerprint = self.data[of].fingerprint
         return Run(key(config, fingerprint, self.codes[of]), config.recipe(fingerprint), arm, seed, phase)
 
@@ -140,6 +175,11 @@ class Plan:
         return tuple(arm.name for arm in self.arms) + ((NOISE_FLOOR,) if self.study.noise_floor else ())
 
     @property
+    def settled(self) -> bool:
+        """Whether it is known what the arms train: nothing is tuned, or it has been; a search has no arms."""
+        return not self.study.space and (not self.study.nuisance or bool(self.tuned))
+
+    @property
     def resolution(self) -> float:
         """Smallest step of the metric: one validation image for the built-in accuracies; 0 where it has none."""
         if self.study.resolution is not None:
@@ -154,11 +194,14 @@ class Plan:
         study = self.study
         # A path names its plan by the first steps that it may take: the others follow from those and from the results.
         declared = self.arms[: 1 + len(study.factors)] if study.design == "path" else self.arms
-        parts = [
+        parts: list[Any] = [
             *(study.name, study.metric, study.direction, study.margin, study.resolution, study.design),
             *(study.looks, study.noise_floor, study.confirm, study.deterministic),
-            [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0])],
+            [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0], "fixed")],
         ]
+        if study.search is not None:
+            looked = {one.path: one.plain() for one in (*study.nuisance, *study.space)}
+            parts.append([looked, study.search.plain()])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
     def record(self) -> dict[str, Any]:
@@ -177,6 +220,9 @@ class Plan:
             "fraction": _fraction_record(study.fraction),
             "path": list(self.path),
             "steps": len(study.factors) if study.design == "path" else 0,
+            "nuisance": {one.path: one.plain() for one in study.nuisance},
+            "space": {one.path: one.plain() for one in study.space},
+            "search": None if study.search is None else study.search.plain(),
             "looks": list(study.looks),
             "noise_floor": study.noise_floor,
             "confirm": study.confirm,
@@ -200,7 +246,7 @@ class Plan:
             ],
             "runs": [
                 {"arm": run.arm, "seed": run.seed, "phase": run.phase, "key": run.key}
-                for run in self.replicates(self.names, range(study.looks[-1]))
+                for run in (self.replicates(self.names, range(study.looks[-1])) if self.settled else ())
             ],
             "text": study.text,
         }
@@ -261,6 +307,9 @@ def from_record(record: Mapping[str, Any]) -> Plan:
         factors=tuple(spec.Factor(f["name"], tuple(f["levels"])) for f in record["factors"]),
         design=record["design"],
         fraction=_fraction(record.get("fraction")),
+        nuisance=ranges.from_plain(record.get("nuisance") or {}),
+        space=ranges.from_plain(record.get("space") or {}),
+        search=ranges.Search(**record["search"]) if record.get("search") else None,
         looks=tuple(record["looks"]),
         resolution=record["declared_resolution"],
         noise_floor=record["noise_floor"],
@@ -276,7 +325,8 @@ def from_record(record: Mapping[str, Any]) -> Plan:
         for a in record["arms"]
     }
     codes = {a["name"]: a["code"] for a in record["arms"]}
-    return Plan(study, arms, data, codes, tuple(record.get("path") or ()))
+    tuned = {arm: found["values"] for arm, found in (record.get("tuned") or {}).items()}
+    return Plan(study, arms, data, codes, tuple(record.get("path") or ()), tuned=tuned)
 
 
 def _fraction_record(fraction: Fraction | None) -> dict[str, Any] | None:
@@ -359,6 +409,11 @@ def _path(study: Study) -> Iterator[Arm]:
             yield dataclasses.replace(cell, reference="baseline") if size == 1 else cell
 
 
+def _search(study: Study) -> Iterator[Arm]:
+    """What a search starts from."""
+    yield Arm("baseline", None, None, study.baseline, {})
+
+
 def _cell(study: Study, rows: Sequence[Mapping[str, Any] | None]) -> Arm:
     """One combination of levels. rows: of each factor, None for the baseline's own level."""
     overrides = _merged(row for row in rows if row is not None)
@@ -387,6 +442,7 @@ _DESIGNS: Mapping[str, Callable[[Study], Iterator[Arm]]] = {
     "factorial": _factorial,
     "fractional": _fractional,
     "path": _path,
+    "search": _search,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ablate.study.design import NOISE_FLOOR, Plan
+from ablate.study.design import AGAIN, NOISE_FLOOR, Plan
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,40 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
     arms = []
     for name in plan.names:
         cost = costs[plan.reference if name == NOISE_FLOOR else name]
-        arms.append(ArmCost(name, cost.seconds, cost.parameters, cost.flops, looks[0], looks[-1]))
+        before = 0 if name == NOISE_FLOOR else searching(plan)
+        first, most = (0, 0) if plan.study.space else (looks[0], looks[-1])
+        arms.append(ArmCost(name, cost.seconds, cost.parameters, cost.flops, first + before, most + before))
     beyond = further(plan)
     confirming = looks[-1] * 2 if plan.study.confirm else 0
     known = all(arm.seconds is not None for arm in arms)
     dearest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
+    mean = sum(arm.seconds or 0.0 for arm in arms) / len(arms)
 
     around = (1.0 + AROUND) * (STARTING if starting is None else starting)
 
-    def wall(per_arm: int, confirming: int = 0) -> float | None:
-        once = sum(arm.seconds or 0.0 for arm in arms) * (1 + beyond / len(arms))
-        total = once * per_arm + confirming * dearest
-        recording = RECORDING * ((len(arms) + beyond) * per_arm + confirming)
+    def wall(of_arms: list[int], ahead: int, confirming: int = 0) -> float | None:
+        total = sum((arm.seconds or 0.0) * runs for arm, runs in zip(arms, of_arms, strict=True))
+        total += mean * ahead + confirming * dearest
+        recording = RECORDING * (sum(of_arms) + ahead + confirming)
         return around + max(total / slots, dearest) + recording if known else None
 
+    firsts, mosts = [arm.first for arm in arms], [arm.most for arm in arms]
     return Forecast(
         tuple(arms),
-        (len(arms) + beyond) * looks[0],
-        (len(arms) + beyond) * looks[-1] + confirming,
-        wall(looks[0]),
-        wall(looks[-1], confirming),
+        sum(firsts) + beyond * looks[0],
+        sum(mosts) + beyond * looks[-1] + confirming,
+        wall(firsts, beyond * looks[0]),
+        wall(mosts, beyond * looks[-1], confirming),
     )
+
+
+def searching(plan: Plan) -> int:
+    """Runs of an arm besides those of its looks: trials, the second look at the best, and the fixed comparison; at most."""
+    study = plan.study
+    if study.search is None:
+        return 0
+    again = min(study.search.candidates, study.search.trials) * (1 if study.deterministic else AGAIN)
+    return study.search.trials + again + (study.looks[0] if study.nuisance else 0)
 
 
 def further(plan: Plan) -> int:

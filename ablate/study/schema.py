@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from ablate.config import RunConfig
-from ablate.study import spec
+from ablate.study import ranges, spec
 
 _WORDS = {
     "study": "Name of the study, of its MLflow experiment, and of its report.",
@@ -29,9 +29,17 @@ _WORDS = {
     "train": "Training of your own, `package.module:function`; the baseline is then any tree of values.",
     "deterministic": "The training has no randomness: one seed says it all.",
     "nuisance": "Settings that are tuned for every arm, each in the same way.",
+    "search": "How Optuna looks: for `nuisance`, and for `design: search`.",
 }
 _SEEDS = {"type": "integer", "minimum": 1, "maximum": spec.MOST_SEEDS}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+_TRIALS = {"type": "integer", "minimum": 2, "maximum": ranges.MOST_TRIALS}
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_ENDS = {"log": _NUMBERS, "range": _NUMBERS, "int": _NUMBERS | {"items": {"type": "integer"}}}
+_RANGES: list[dict[str, Any]] = [
+    {"type": "object", "properties": {kind: ends}, "required": [kind], "additionalProperties": False}
+    for kind, ends in _ENDS.items()
+] + [{"type": "array", "minItems": 2}]
 _TYPES: dict[str, dict[str, Any]] = {
     "study": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"},
     "question": {"type": "string"},
@@ -51,6 +59,35 @@ _TYPES: dict[str, dict[str, Any]] = {
                 "additionalProperties": False,
             },
         ]
+    },
+    "nuisance": {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {
+            "anyOf": [
+                *_RANGES,
+                {
+                    "type": "object",
+                    "properties": {**_ENDS, "trials": _TRIALS},
+                    "minProperties": 2,
+                    "maxProperties": 2,
+                    "required": ["trials"],
+                    "additionalProperties": False,
+                },
+            ]
+        },
+    },
+    "search": {
+        "type": "object",
+        "properties": {
+            "sampler": {"enum": list(ranges.SAMPLERS), "default": "tpe"},
+            "pruner": {"enum": list(ranges.PRUNERS), "default": "none"},
+            "trials": _TRIALS,
+            "budget": {"anyOf": [_POSITIVE, {"type": "string", "pattern": r"^\d+(\.\d+)?[smhd]?$"}]},
+            "cost": {"enum": list(ranges.COSTS)},
+            "candidates": {"type": "integer", "minimum": 1, "maximum": 20, "default": 3},
+        },
+        "additionalProperties": False,
     },
     "noise_floor": {"type": "boolean", "default": False},
     "confirm": {"type": "boolean", "default": False},
@@ -82,8 +119,10 @@ def schema() -> dict[str, Any]:
     properties["factors"] |= {
         "type": "object",
         "minProperties": 1,
-        "properties": {path: {"description": words, "anyOf": [levels]} for path, words in paths().items()},
-        "additionalProperties": {"anyOf": [levels, zipped]},
+        "properties": {
+            path: {"description": words, "anyOf": [levels, *_RANGES[:-1]]} for path, words in paths().items()
+        },
+        "additionalProperties": {"anyOf": [levels, zipped, *_RANGES[:-1]]},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -19,8 +19,9 @@ import yaml
 
 from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, cut, show
 from ablate.errors import StudyError, nearest
-from ablate.study import fraction
+from ablate.study import fraction, ranges
 from ablate.study.fraction import Fraction
+from ablate.study.ranges import Range, Search
 
 MOST_BYTES = 200_000
 MOST_NODES = 20_000
@@ -28,7 +29,7 @@ MOST_DEPTH = 50
 MOST_SEEDS = 1_000
 MOST_ARMS = 5_000
 METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
-DESIGNS = ("one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path")
+DESIGNS = ("one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search")
 ONE_LEVEL = {
     "leave-one-out": "the one of the full system",
     "both": "the one of the full system",
@@ -53,6 +54,8 @@ KEYS = (
     "factors",
     "design",
     "fraction",
+    "nuisance",
+    "search",
     "seeds",
     "noise_floor",
     "confirm",
@@ -82,7 +85,8 @@ class Study:
 
     margin: smallest difference worth having, in the metric's units. resolution: smallest step of the metric, or None
     where the data decide it. text: the file as it was read. baseline: the reference configuration. fraction: which of all
-    combinations a fractional design runs.
+    combinations a fractional design runs. nuisance: settings that are tuned for each arm; space: what a search looks through,
+    which then has no factors. search: how either is looked for.
     """
 
     name: str
@@ -92,9 +96,12 @@ class Study:
     margin: float
     baseline: Config
     factors: tuple[Factor, ...]
-    design: Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path"]
+    design: Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search"]
     looks: tuple[int, ...]
     fraction: Fraction | None = None
+    nuisance: tuple[Range, ...] = ()
+    space: tuple[Range, ...] = ()
+    search: Search | None = None
     resolution: float | None = None
     noise_floor: bool = False
     confirm: bool = False
@@ -208,12 +215,13 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     train = _typed(document, values, "train", str, None)
     baseline = _baseline(document, train, sets)
     metric = _metric(document, values, train)
-    factors = _factors(document, values["factors"], baseline)
     design = _typed(document, values, "design", str, "one-at-a-time")
     if design not in DESIGNS:
         raise StudyError(
             f"{cut(design)!r} is not a design", place=document.place("design"), hint=nearest(design, DESIGNS)
         )
+    space = _ranges(document, "factors", baseline)[0] if design == "search" else ()
+    factors = _factors(document, values["factors"], baseline) if design != "search" else ()
     _check_design(document, design, factors)
     if design == "factorial" and (cells := math.prod(1 + len(f.levels) for f in factors)) > MOST_ARMS:
         raise StudyError(
@@ -239,6 +247,17 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
             place=document.place("direction"),
             hint="leave `direction:` out: it is known for the built-in metrics",
         )
+    nuisance, trials = _nuisance(document, baseline, factors, design)
+    search = None
+    if nuisance or space:
+        of: Literal["nuisance", "search"] = "search" if space else "nuisance"
+        search = ranges.search(values.get("search"), of=of, trials=trials, place=document.place)
+    elif values.get("search") is not None:
+        raise StudyError(
+            "says how Optuna searches, and nothing is searched",
+            place=document.place("search"),
+            hint="it belongs to `design: search` or to `nuisance:`",
+        )
     return Study(
         name=name,
         question=_typed(document, values, "question", str, "") or "",
@@ -250,6 +269,9 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         factors=factors,
         design=design,
         fraction=_fraction(document, values.get("fraction"), design, factors),
+        nuisance=nuisance,
+        space=space,
+        search=search,
         looks=_looks(document, values.get("seeds", {"initial": 5, "max": 10}) if seeds is None else seeds),
         noise_floor=_typed(document, values, "noise_floor", bool, False),
         confirm=_typed(document, values, "confirm", bool, False),
@@ -595,6 +617,75 @@ def _fraction(
     if 1 << len(basic) > fraction.MOST_CELLS:
         raise StudyError(f"leaves {1 << len(basic):,} cells; at most {fraction.MOST_CELLS}", place=place)
     return fraction.generated(names, generators)
+
+
+def _ranges(document: _Document, key: str, baseline: Config) -> tuple[tuple[Range, ...], int | None]:
+    """The ranges of a block of the file, and how many trials they say, where they do."""
+    said = document.values[key]
+    if not isinstance(said, dict) or not said:
+        raise StudyError(
+            "should be settings with ranges",
+            place=document.place(key),
+            hint=f"for example `{key}: {{optimizer.lr: {{log: [1e-5, 1]}}}}`",
+        )
+    found: list[Range] = []
+    trials: set[Any] = set()
+    for path, one in said.items():
+        place = document.place(f"{key}.{path}")
+        _check_path(path, place)
+        if path == "data" or path.startswith("data."):
+            raise StudyError("a search changes no data: its runs would not be comparable", place=place)
+        if isinstance(one, dict) and "trials" in one and key == "nuisance":
+            trials.add(brief(one["trials"]) if isinstance(one["trials"], list | dict) else one["trials"])
+            one = {name: value for name, value in one.items() if name != "trials"}  # noqa: PLW2901
+        found.append(ranges.read(path, one, place))
+        for values in ranges.corners(found[-1:]):
+            try:
+                baseline.override(values)
+            except StudyError as error:
+                raise StudyError(f"{_words(values)}: {error.message}", place=place, hint=error.hint) from None
+    if len(trials) > 1:
+        raise StudyError("settings that are tuned together have the same `trials`", place=document.place(key))
+    for one, other in itertools.combinations([r.path for r in found], 2):
+        outer, inner = sorted((one, other), key=len)
+        if inner.startswith(f"{outer}."):
+            raise StudyError(
+                f"`{outer}` holds `{inner}`",
+                place=document.place(key),
+                hint="say the range within the block",
+            )
+    return tuple(found), next(iter(trials), None)
+
+
+def _nuisance(
+    document: _Document, baseline: Config, factors: tuple[Factor, ...], design: str
+) -> tuple[tuple[Range, ...], int | None]:
+    """What is tuned for each arm."""
+    if document.values.get("nuisance") is None:
+        return (), None
+    place = document.place("nuisance")
+    if design in ("path", "search"):
+        raise StudyError(f"`design: {design}` tunes nothing per arm", place=place)
+    found, trials = _ranges(document, "nuisance", baseline)
+    for one, factor in itertools.product(found, factors):
+        for path in factor.paths:
+            if one.path == path or path.startswith(f"{one.path}."):
+                raise StudyError(
+                    f"{one.path!r} cannot be tuned: the factor {factor.name!r} sets it",
+                    place=document.place(f"nuisance.{one.path}"),
+                )
+    for factor in factors:
+        for row in factor.levels:
+            for values in ranges.corners(found):
+                try:
+                    baseline.override(row).override(values)
+                except StudyError as error:
+                    raise StudyError(
+                        f"{_words(values)} does not go with {_words(row)} of {factor.name!r}: {error.message}",
+                        place=place,
+                        hint=error.hint,
+                    ) from None
+    return found, trials
 
 
 def _check_path(path: Any, place: str) -> None:

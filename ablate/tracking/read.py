@@ -255,7 +255,8 @@ def outcomes(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
 
 
 def _outcome(tags: Mapping[str, str], *, done: bool) -> str:
-    return tags.get("ablate.outcome", "failed") if done else "failed"
+    outcome = tags.get("ablate.outcome", "failed")
+    return outcome if done or outcome == "pruned" else "failed"
 
 
 def frames(
@@ -417,6 +418,23 @@ def frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(columns))
+
+
+def tried(store: Store, study: str, plan: str) -> list[dict[str, Any]]:
+    """What a plan's searches have trained so far, whether it was recorded with the plan or not: as in its `runs`."""
+    found = _runs(store, {"ablate.kind": "replicate", "ablate.phase": "tune", "ablate.plan": plan}, study)
+    return [
+        {
+            "key": run.tags["ablate.key"],
+            "recipe": run.tags.get("ablate.recipe", ""),
+            "arm": run.tags["ablate.arm"],
+            "seed": int(run.tags["ablate.seed"]),
+            "phase": "tune",
+            "values": json.loads(run.tags["ablate.values"]),
+        }
+        for run in found
+        if "ablate.values" in run.tags
+    ]
 
 
 def artifact(store: Store, run: Recorded, name: str) -> bytes | None:

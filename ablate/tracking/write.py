@@ -423,11 +423,14 @@ class _Delivery:
                     files |= {name: base64.b64decode(text) for name, text in record["files"].items()}
                     status = "FINISHED"
                 case "failed":
-                    tags |= {"ablate.outcome": "failed", "ablate.failure": record["kind"]}
+                    pruned = record["kind"] == "pruned"
+                    tags |= {"ablate.outcome": "pruned" if pruned else "failed"}
+                    tags |= {} if pruned else {"ablate.failure": record["kind"]}
                     tags["ablate.reason"] = record["reason"][:4000]
                     if record["detail"]:
                         files["traceback.txt"] = record["detail"].encode()
-                    status = "KILLED" if record["kind"] == "cancelled" else "FAILED"
+                    ends = {"cancelled": "KILLED", "pruned": "FINISHED"}
+                    status = ends.get(record["kind"], "FAILED")
         self._log(run, points, tags, params)
         self._files(run, files)
         if status is not None:
@@ -686,7 +689,7 @@ def _replicate_tags(record: Record) -> dict[str, str]:
         "ablate.phase": run["phase"],
         "ablate.key": run["key"],
         "ablate.recipe": run["recipe"],
-    }
+    } | ({"ablate.values": json.dumps(run["values"])} if run.get("values") else {})
 
 
 def _run_name(run: Mapping[str, Any]) -> str:

@@ -1,0 +1,243 @@
+"""What tuning and searching came to: the best values, how the metric responds to them, and fixed beside tuned effects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis.compare import FIXED, REPORT, TUNE
+from ablate.analysis.verdict import Analysis, Comparison, Effect, judge
+
+ADDS = (0.26, 0.56)
+"""Shares of the variance of a difference that searching again adds to it."""
+
+ENOUGH_RETUNES = 3
+"""Independent searches from which a verdict at tuned values needs no qualification."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """values: by path. value: of the metric, None where the run has none. outcome: finished, diverged, pruned or failed.
+
+    again: one of the runs in which the best were looked at a second time.
+    """
+
+    values: Mapping[str, Any]
+    value: float | None
+    outcome: str
+    again: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """values that did best. mean: of the metric over `runs` fresh seeds, None where a run diverged. cost: mean of it."""
+
+    values: Mapping[str, Any]
+    mean: float | None
+    runs: int
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One search: of an arm's nuisance settings, or the whole of `design: search`.
+
+    values: what it came to; those of the study file where `found` is false, as no trial finished. edge: setting → the end
+    of its range (lower or upper) at which its best value lies. coarse: trials next to the best differ from it by more than
+    seeds do, so that a finer search may find better; None where that cannot be said.
+    """
+
+    arm: str
+    values: Mapping[str, Any]
+    found: bool
+    edge: Mapping[str, str]
+    coarse: bool | None
+    candidates: tuple[Candidate, ...]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """An arm's effect at the values of the study file, beside the one at tuned values; oriented, in the metric's units.
+
+    n: pairs of the fixed comparison, whose intervals are made as for a study of its own.
+    """
+
+    name: str
+    fixed: float | None
+    fixed_ci: tuple[float, float] | None
+    n: int
+    tuned: float | None
+    tuned_ci: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """ranges: setting → where it was looked for, as the study says it. how: the study's `search`."""
+
+    ranges: Mapping[str, Any]
+    how: Mapping[str, Any]
+    searches: tuple[Searched, ...]
+    beside: tuple[Beside, ...]
+    importances: Mapping[str, Mapping[str, float]]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.searches)
+
+
+def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame) -> Tuning | None:
+    """record: the plan as recorded. replicates: as `judge` takes them, with `key`. None where nothing was searched."""
+    if not record.get("search"):
+        return None
+    rows = {str(row["key"]): row for row in replicates.to_dict("records")}
+    trials: dict[str, list[Trial]] = {}
+    second = {run["key"] for run in record["runs"] if run["phase"] == TUNE and run["seed"] % 1000 >= 900}
+    for run in record["runs"]:
+        row = rows.get(run["key"])
+        if run["phase"] == TUNE and row is not None:
+            value = float(row["value"])
+            made = Trial(
+                run["values"],
+                value if math.isfinite(value) else None,
+                str(row["outcome"]),
+                run["key"] in second,
+            )
+            trials.setdefault(run["arm"], []).append(made)
+    tuned = record.get("tuned") or {}
+    found = tuple(
+        Searched(
+            arm,
+            said["values"],
+            said["searched"],
+            said["edge"],
+            _coarse(said["values"], trials.get(arm, []), _spread(replicates, arm)),
+            tuple(Candidate(**c) for c in said["candidates"]),
+            tuple(trials.get(arm, [])),
+        )
+        for arm, said in tuned.items()
+    )
+    return Tuning(
+        record["nuisance"] or record["space"],
+        record["search"],
+        found,
+        _beside(record, analysis, replicates) if record["nuisance"] and tuned else (),
+        record.get("importances") or {},
+    )
+
+
+def to_json(found: Tuning) -> dict[str, Any]:
+    """Plain values for the JSON of a report."""
+    return {
+        "ranges": dict(found.ranges),
+        "sampler": found.how["sampler"],
+        "pruner": found.how["pruner"],
+        "trials": found.how["trials"],
+        "complete": found.complete,
+        "searches": [
+            {
+                "arm": one.arm,
+                "values": dict(one.values),
+                "found": one.found,
+                "edge": dict(one.edge),
+                "coarse": one.coarse,
+                "candidates": [
+                    {"values": dict(c.values), "mean": c.mean, "runs": c.runs, "cost": c.cost}
+                    for c in one.candidates
+                ],
+                "trials": [
+                    {"values": dict(t.values), "value": t.value, "outcome": t.outcome, "again": t.again}
+                    for t in one.trials
+                ],
+            }
+            for one in found.searches
+        ],
+        "effects": [
+            {
+                "name": one.name,
+                "fixed": one.fixed,
+                "fixed_ci": None if one.fixed_ci is None else list(one.fixed_ci),
+                "fixed_n": one.n,
+                "tuned": one.tuned,
+                "tuned_ci": None if one.tuned_ci is None else list(one.tuned_ci),
+            }
+            for one in found.beside
+        ],
+        "importances": {method: dict(shares) for method, shares in found.importances.items()},
+        "variance_added": list(ADDS),
+    }
+
+
+def _spread(replicates: pd.DataFrame, arm: str) -> float:
+    """The standard deviation of an arm's values over the seeds that are reported; NaN below two."""
+    mine = replicates[(replicates["arm"] == arm) & (replicates["phase"] == REPORT)]["value"].dropna()
+    return float(mine.std(ddof=1)) if len(mine) > 1 else math.nan
+
+
+def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bool | None:
+    """Whether the trials next to the best, on either side, both differ from it by more than seeds do."""
+    if len(values) != 1:
+        return None
+    ((path, best),) = values.items()
+    numbers = sorted(
+        (float(t.values[path]), t.value)
+        for t in trials
+        if not t.again and t.value is not None and isinstance(t.values[path], int | float)
+    )
+    if len(numbers) < 3 or not math.isfinite(spread):
+        return None
+    at = next((i for i, (x, _) in enumerate(numbers) if x == best), None)
+    if at is None:
+        return None
+    near = [numbers[i][1] for i in (at - 1, at + 1) if 0 <= i < len(numbers)]
+    return all(abs(value - numbers[at][1]) > spread for value in near)
+
+
+def _beside(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame) -> tuple[Beside, ...]:
+    stayed = {
+        arm
+        for arm in record["tuned"]
+        if not any(r["phase"] == FIXED and r["arm"] == arm for r in record["runs"])
+    }
+    own = (replicates["phase"] == REPORT) & replicates["arm"].isin(stayed)
+    rules = replace(
+        analysis.rules, looks=analysis.rules.looks[:1], extra_looks=(), retunes=0, confirm_seeds=0
+    )
+    mine = replicates[(replicates["phase"] == FIXED) | (own & (replicates["seed"] < rules.looks[0]))]
+    if mine.empty:
+        return ()
+    fixed = judge(rules, mine.assign(phase=REPORT), closed=1)
+    items = {_name(item): item for item in _items(fixed)}
+    return tuple(
+        Beside(
+            _name(item),
+            _estimate(items[_name(item)]),
+            _interval(items[_name(item)]),
+            items[_name(item)].n,
+            _estimate(item),
+            _interval(item),
+        )
+        for item in _items(analysis)
+        if _name(item) in items
+    )
+
+
+def _items(analysis: Analysis) -> list[Comparison | Effect]:
+    return [*analysis.comparisons, *analysis.effects]
+
+
+def _name(item: Comparison | Effect) -> str:
+    return item.arm if isinstance(item, Comparison) else " × ".join(item.terms)
+
+
+def _estimate(item: Comparison | Effect) -> float | None:
+    value = item.effect if isinstance(item, Comparison) else item.estimate
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _interval(item: Comparison | Effect) -> tuple[float, float] | None:
+    return None if item.lo is None or item.hi is None else (float(item.lo), float(item.hi))

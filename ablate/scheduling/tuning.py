@@ -1,0 +1,170 @@
+"""Searches side by side: what is tried next, by which arm, and what the best of it are.
+
+Each arm has an Optuna study of its own and gets the same number of trials. All trials of an arm run under one seed, so that
+what a seed does to all values alike decides nothing; a trial that repeats one takes the next seed. The best are looked at
+again, each under the same few seeds, before one is chosen: the best of many is also the luckiest.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ablate.config import show
+from ablate.scheduling.queue import Queue, Tried
+from ablate.study.design import AGAIN, FIRST_SEED, SECOND_LOOK, Plan, Run
+from ablate.study.ranges import Range
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+class Searching:
+    """The searches of a plan: one an arm for what is tuned, or one in all."""
+
+    def __init__(self, plan: Plan, ledger: Queue) -> None:
+        assert plan.study.search is not None
+        self._plan = plan
+        self._how = plan.study.search
+        self._space: tuple[Range, ...] = plan.study.nuisance or plan.study.space
+        self._began = time.monotonic()
+        self.arms = [arm.name for arm in plan.arms]
+        self._studies = {arm: ledger.search(arm, self._space) for arm in self.arms}
+        self._runs: dict[str, dict[str, Run]] = {arm: {} for arm in self.arms}
+        self._open: dict[str, tuple[str, Any]] = {}
+
+    # --- what is known ---
+
+    def known(self) -> list[Run]:
+        """The runs that Optuna knows to have a result."""
+        return [
+            Run(key, "", arm, seed, "tune", values)
+            for arm, study in self._studies.items()
+            for key, (values, seed) in study.known().items()
+        ]
+
+    def match(
+        self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> None:
+        """Take up what was tried before. runs: trials with a row each, in the order they were made."""
+        tried: dict[str, dict[str, Tried]] = {arm: {} for arm in self.arms}
+        for run in runs:
+            row = rows[run.key]
+            if row["outcome"] == "failed" or run.seed >= FIRST_SEED["tune"] + SECOND_LOOK:
+                continue
+            self._runs[run.arm][run.key] = run
+            curve = tuple(
+                (int(point["epoch"]), float(point["value"]))
+                for point in curves.get(run.key, ())
+                if point["metric"] == self._plan.study.metric and math.isfinite(point["value"])
+            )
+            tried[run.arm][run.key] = Tried(
+                run.values, run.seed, str(row["outcome"]), self._scores(row), curve
+            )
+        for arm, study in self._studies.items():
+            study.match(tried[arm])
+            config = self._plan.arm(arm).config
+            study.start_from({one.path: config.get(one.path) for one in self._space})
+
+    # --- what is asked for ---
+
+    @property
+    def left(self) -> int:
+        """Trials that are neither done nor under way."""
+        if self._how.budget is not None and time.monotonic() - self._began > self._how.budget:
+            return 0
+        return sum(max(0, self._how.trials - len(runs)) for runs in self._runs.values())
+
+    @property
+    def done(self) -> int:
+        return sum(map(len, self._runs.values())) - len(self._open)
+
+    def next(self) -> Run | None:
+        """The next trial, of the arm that has had the fewest; None where all have theirs."""
+        if not self.left:
+            return None
+        arm = min(self.arms, key=lambda name: len(self._runs[name]))
+        trial, values = self._studies[arm].ask()
+        repeated = sum(run.values == values for run in self._runs[arm].values())
+        run = self._plan.trial(arm, values, repeated)
+        self._runs[arm][run.key] = run
+        self._studies[arm].begin(trial, run)
+        self._open[run.key] = (arm, trial)
+        return run
+
+    def settle(self, rows: Rows) -> None:
+        """Tell Optuna what came of the trials that are over."""
+        for key in [key for key in self._open if key in rows]:
+            arm, _ = self._open.pop(key)
+            self._studies[arm].tell(key, str(rows[key]["outcome"]), self._scores(rows[key]))
+
+    def _scores(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        value = float(row["value"])
+        return (value,) if self._how.cost is None else (value, float(row[self._how.cost]))
+
+    # --- what came of it ---
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for runs in self._runs.values() for run in runs.values()]
+
+    def best(self, arm: str, rows: Rows) -> list[dict[str, Any]]:
+        """The values that did best, each once; with two objectives, those that no other beats in both."""
+        sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
+        front = set(self._studies[arm].front()) if self._how.cost is not None else None
+        of: dict[str, list[float]] = {}
+        values: dict[str, dict[str, Any]] = {}
+        for key, run in self._runs[arm].items():
+            row = rows.get(key)
+            if row is None or row["outcome"] != "finished" or (front is not None and key not in front):
+                continue
+            said = show(dict(run.values))
+            values[said] = dict(run.values)
+            of.setdefault(said, []).append(sign * float(row["value"]))
+        order = sorted(of, key=lambda said: -statistics.fmean(of[said]))
+        return [values[said] for said in order[: self._how.candidates]]
+
+    def again(self, arm: str, rows: Rows) -> list[Run]:
+        """The runs in which the best of an arm are looked at again."""
+        seeds = 1 if self._plan.study.deterministic else AGAIN
+        return [
+            self._plan.trial(arm, values, SECOND_LOOK + i)
+            for i in range(seeds)
+            for values in self.best(arm, rows)
+        ]
+
+    def found(self, arm: str, rows: Rows) -> dict[str, Any]:
+        """What an arm's search came to, as plain values for the record.
+
+        values: what the arm trains from here on; those of the file where nothing that was tried trained. edge: settings
+        whose best value lies at an end of their range → which end.
+        """
+        sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
+        candidates: list[dict[str, Any]] = []
+        runs = self.again(arm, rows)
+        for values in self.best(arm, rows):
+            mine = [rows[run.key] for run in runs if run.values == values and run.key in rows]
+            finished = [row for row in mine if row["outcome"] == "finished"]
+            stable = bool(finished) and not any(row["outcome"] == "diverged" for row in mine)
+            mean = statistics.fmean(float(row["value"]) for row in finished) if stable else None
+            costs = [float(row[self._how.cost]) for row in finished] if self._how.cost and stable else []
+            cost = statistics.fmean(costs) if costs else None
+            candidates.append({"values": values, "mean": mean, "runs": len(mine), "cost": cost})
+        candidates.sort(key=lambda c: math.inf if c["mean"] is None else -sign * c["mean"])
+        usable = [c for c in candidates if c["mean"] is not None]
+        config = self._plan.arm(arm).config
+        own = {one.path: config.get(one.path) for one in self._space}
+        chosen: dict[str, Any] = usable[0]["values"] if usable else own
+        edges = {one.path: one.edge(chosen[one.path]) for one in self._space}
+        return {
+            "values": chosen,
+            "searched": bool(usable),
+            "candidates": candidates,
+            "edge": {path: edge for path, edge in edges.items() if edge},
+            "optuna": self._studies[arm].name,
+        }
+
+    def importances(self, arm: str) -> dict[str, dict[str, float]]:
+        return self._studies[arm].importances()
