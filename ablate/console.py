@@ -194,6 +194,7 @@ class Display(Observer):
             )
             self._of, self._done, self._ended, self._since = runs, done, 0, time.monotonic()
             self._pairs = max(self._pairs, pairs) if look else self._pairs
+            self._trained.clear()
 
     def searching(self, runs: int, done: int) -> None:
         with self._lock:

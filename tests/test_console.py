@@ -90,6 +90,11 @@ def test_time_left_counts_what_is_under_way_too(screen, monkeypatch):
         shown.event(run, EpochEnd(run.key, 1, 1, 0.0, 1, {"val/accuracy": 0.5}))
     # Two halves of a run in 10 s, five more to go; 2 × 500 images in 10 s.
     assert picture(shown, screen)[1].endswith("0/6 runs · 100 images/s · about 50 s left")
+    # Another look counts for itself.
+    shown.looking(2, 4, 12, 6)
+    now = 112.0
+    shown.event(first, EpochEnd(first.key, 1, 2, 0.0, 2, {"val/accuracy": 0.5}))
+    assert "6/12 runs · 250 images/s" in picture(shown, screen)[1]
 
 
 def test_more_arms_than_lines_leave_room_for_what_is_under_way(screen):
