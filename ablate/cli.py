@@ -492,7 +492,12 @@ def init(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="SEARCH", help="A finished search: confirm its best candidates."),
+        typer.Option(
+            "--from",
+            metavar="SEARCH",
+            help="A finished search: confirm its best candidates.",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     best: Annotated[
         int | None, typer.Option(min=1, help="With --from: how many candidates; by default all of them.")
