@@ -510,6 +510,8 @@ class Coordinator:
         looks = self.record["looks"] + self.record["extra_looks"]
         analysis = self._judge(closed=None if left else len(looks))
         failed = sum(row["outcome"] == "failed" for row in self._rows.values())
+        # What another machine has finished meanwhile can be told from what is in the store, own runs included.
+        self._tracker.flush(10)
         for double, first in read.doubles(self._store, self._plan.study.name).items():
             self._tracker.supersede(double, first)
         return Outcome(self.record, analysis, ending, failed, left)

@@ -415,6 +415,7 @@ def test_progress_on_stderr_is_silent_when_quick_and_speaks_when_slow(capsys):
 # --- real data --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("ABLATE_CIFAR10_DIR"),
     reason="ABLATE_CIFAR10_DIR names no folder with CIFAR-10 as images (train/<class>/*, test/<class>/*)",

@@ -36,12 +36,12 @@ def disk(workplace, monkeypatch):
         pytest.skip("mounting a small disk needs root")
     place = workplace.root / "disk"
     place.mkdir()
-    made = Disk(place, 1200)
+    made = Disk(place, 850)
     try:
         for name in ("toy.py", "pyproject.toml"):
             shutil.copy(workplace.root / name, place / name)
         shutil.copytree(workplace.root / "mlruns", place / "mlruns")
-        shutil.copy(workplace.study(factors="{gain: [0.2]}", seeds="40"), place / "toy.yaml")
+        shutil.copy(workplace.study(factors="{gain: [0.2]}", seeds="20"), place / "toy.yaml")
         monkeypatch.chdir(place)
         yield made
     finally:
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_clear_line_and_the_study_goes_on_when_there_is_space
             "SELECT count(*), count(DISTINCT k.value) FROM runs r JOIN tags k ON k.run_uuid = r.run_uuid "
             "AND k.key = 'ablate.key' WHERE r.status = 'FINISHED'"
         ).fetchone()
-    assert counted == (80, 80)
+    assert counted == (40, 40)
 
 
 def test_a_read_only_folder_is_one_clear_line_and_can_still_be_reported(disk):

@@ -237,7 +237,9 @@ def test_a_training_that_never_yields_the_metric_says_what_it_yields(workplace):
     assert "val/accuracy" in output
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_goes_on(workplace, sign):
     study = workplace.study(seeds="4")
     command = [*ABLATE, "run", study, "--set", "sleep=0.2", "--workers", "2"]

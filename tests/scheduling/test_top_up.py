@@ -117,6 +117,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, ag
     assert (found["look"], found["alpha"], found["declared"]) == (2, pytest.approx(0.0025), False)
 
 
+@pytest.mark.slow
 def test_a_top_up_by_budget_that_was_killed_keeps_what_it_trained(workplace):
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     run(workplace, "run", study, "--set", "sleep=0.15")
@@ -194,6 +195,7 @@ def test_a_factorial_study_is_topped_up_by_the_cells_of_its_undecided_effects(wo
     }
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_was_interrupted_confirms_the_same_arm_although_another_would_win_now(workplace):
     # Both help; the wider one is ahead. Its lead is then taken away, by hand, in the record.
     study = workplace.study(factors="{gain: [0.2, 0.1]}", seeds="3", more="confirm: true\n")
