@@ -844,9 +844,11 @@ def _coordinate(
         try:
             outcome = coordinator.run(environment) if more is None else coordinator.top_up(environment, *more)
         except BaseException:
-            tracker.end(plan.id, "interrupted")
-            # Whoever interrupts does not want to wait; what is not delivered by then, the next command delivers.
-            tracker.close(timeout=1)
+            try:
+                tracker.end(plan.id, "interrupted")
+            finally:
+                # Whoever interrupts does not want to wait; what is not delivered by then, the next command delivers.
+                tracker.close(timeout=1)
             raise
         import json as json_module
 
