@@ -111,7 +111,12 @@ def devices() -> list[Check]:
             continue
         speed = f"a convolution took {1e3 * device.seconds:.2f} ms ({device.flops / 1e9:,.0f} GFLOP/s)"
         found.append(Check("devices", device.name, "ok", f"{device.kind}{memory}: {speed}"))
-    if len(found) == 1:
+        state: State = "ok" if device.bfloat16 >= 1 else "note"
+        said = f"{device.bfloat16:.2g} times as fast as float32" + (
+            "" if device.bfloat16 >= 1 else ": `training.precision: float32` is the faster one here"
+        )
+        found.append(Check("devices", f"{device.name} bfloat16", state, said))
+    if not any(check.name.startswith("cuda") for check in found):
         driver = Path("/dev/nvidiactl").exists()
         said = "there is a driver, but torch finds no device" if driver else "none; studies run on the CPU"
         found.append(Check("devices", "CUDA", "broken" if driver else "note", said))

@@ -81,6 +81,14 @@ def test_a_missing_package_is_broken_and_one_outside_its_bounds_a_note(monkeypat
     assert "pip install 'no-such-package>=3'" in checks["no-such-package"].said
 
 
+def test_whether_bfloat16_pays_on_the_cpu_is_tried_out():
+    said = by_name(doctor.devices())["cpu bfloat16"]
+    gain = float(said.said.split()[0])
+    assert gain > 0
+    assert (said.state == "ok") == (gain >= 1)
+    assert ("float32` is the faster one" in said.said) == (gain < 1)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_every_cuda_device_computes_a_convolution():

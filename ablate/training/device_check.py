@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 BATCH, CHANNELS, SIDE = 64, 64, 32
 REPEATS = 10
+FEW = 8
+"""Images that bfloat16 is tried with: where it is emulated, more would take long."""
+
 TOLERANCE = 1e-2
 """Greatest difference from the CPU's answer, of outputs of size 1: TF32 and other summing orders stay well below."""
 
@@ -18,7 +21,8 @@ TOLERANCE = 1e-2
 class Device:
     """name: as studies call it. memory: bytes (None: the CPU's is everybody's). seconds: of one convolution forward.
 
-    problem: why it does not compute, or None.
+    problem: why it does not compute, or None. bfloat16: how many times as fast a convolution is in it as in float32; a
+    device that does not compute in it emulates it, far below 1.
     """
 
     name: str
@@ -26,6 +30,7 @@ class Device:
     memory: int | None
     seconds: float
     problem: str | None = None
+    bfloat16: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -55,11 +60,14 @@ def _tried(name: str, kind: str, memory: int | None) -> Device:
         # The first call chooses its algorithm; the best of some is what is left when nobody disturbs.
         answer = F.conv2d(x, w, padding=1)
         seconds = min(_once(x, w) for _ in range(REPEATS))
+        few, half = x[:FEW], (x[:FEW].bfloat16(), w.bfloat16())
+        F.conv2d(*half, padding=1)
+        gain = min(_once(few, w) for _ in range(REPEATS)) / min(_once(*half) for _ in range(3))
         wrong = float((answer[:1].cpu() - F.conv2d(images[:1], weights, padding=1)).abs().max())
     except Exception as error:  # noqa: BLE001 — drivers fail in any way
         return Device(name, kind, memory, 0.0, _first_line(error))
     problem = f"a convolution is wrong by {wrong:.2g}" if not wrong < TOLERANCE else None
-    return Device(name, kind, memory, seconds, problem)
+    return Device(name, kind, memory, seconds, problem, gain)
 
 
 def _once(x: torch.Tensor, w: torch.Tensor) -> float:
