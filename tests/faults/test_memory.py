@@ -15,7 +15,7 @@ from ablate.training.train import train
 def run(batch_size):
     config = RunConfig.parse({
         "data": {"name": "digits", "validation": 0.1},
-        "model": {"name": "cnn", "depth": 2, "width": 128},
+        "model": {"name": "cnn", "depth": 2, "width": 256},
         "training": {"epochs": 1, "batch_size": batch_size},
     })
     payload = {"config": config.tree(), "seed": 0, "train": None, "device": "cpu", "threads": 1}
@@ -23,7 +23,7 @@ def run(batch_size):
 
 run(8)
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + 90_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, resource.RLIM_INFINITY))
 failed = run(1400)
 print(failed.kind, "|", failed.reason)
 fits = int(failed.reason.rpartition("; ")[2].split()[0])
