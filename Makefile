@@ -29,8 +29,11 @@ bench: install
 	$(BIN)/python benchmarks/designs.py
 	$(BIN)/python benchmarks/replicates.py
 	$(BIN)/python benchmarks/lr.py
+	$(BIN)/python benchmarks/fused.py
 	$(BIN)/python benchmarks/report.py --json benchmarks/results/report.json
+	test -z "$$ABLATE_CIFAR10_DIR" || $(BIN)/python benchmarks/speed.py "$$ABLATE_CIFAR10_DIR"
 	$(BIN)/python benchmarks/verdicts.py --real benchmarks/results/digits.csv --margin 0.02
 
 soak: install
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python tests/faults/kills.py --rounds 100
