@@ -489,7 +489,7 @@ def outlook(found: Outlook) -> RenderableType:
     from ablate.analysis.words import scale
 
     plan, cost = found.plan, found.cost
-    said = scale(rules(plan.record()))
+    said = scale(rules(plan.record()), found.noise.typical)
     unit = f" {said.unit}" if said.unit else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")

@@ -35,12 +35,13 @@ MOST_SEEDS = 1000
 class Noise:
     """sd: of a paired difference, in the metric's units; None where there is nothing to go by. source: in words.
 
-    known_from: `this study`, `the same baseline`, an `assumption`, or nothing.
+    known_from: `this study`, `the same baseline`, an `assumption`, or nothing. typical: a value of the metric, where one is known.
     """
 
     sd: float | None
     known_from: Literal["this study", "the same baseline", "assumption", ""]
     source: str
+    typical: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,10 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     share = spread(rules)
     replicates, _ = read.frames(store, record)
     if len(replicates):
-        sd = judge(rules, replicates).noise
-        if sd is not None:
-            return Noise(sd, "this study", "from this study's own runs so far")
+        seen = judge(rules, replicates)
+        if seen.noise is not None:
+            said = "from this study's own runs so far"
+            return Noise(seen.noise, "this study", said, seen.baseline.mean)
     keys = (
         plan.run(plan.reference, i, phase).key
         for phase in ("report", "A/A", "confirm")
@@ -167,6 +169,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
             sd * share,
             "the same baseline",
             f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing",
+            float(np.mean(values)),
         )
     images = plan.data[plan.reference].validation
     if plan.study.metric == "val/accuracy" and images:
