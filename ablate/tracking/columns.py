@@ -124,20 +124,25 @@ def load(path: Path) -> Cached:
 
 
 def save(path: Path, cached: Cached) -> None:
-    """Write it whole, or not at all: where there is no room or no permission, there is no cache."""
+    """As `write_whole`."""
     columns = cached.columns
+    write_whole(
+        path,
+        ids=np.array([run for run, _ in cached.runs]),
+        ends=np.array([end for _, end in cached.runs]),
+        names=np.array(columns.names),
+        counts=columns.counts,
+        metric=columns.metric,
+        step=columns.step,
+        value=columns.value,
+    )
+
+
+def write_whole(path: Path, **arrays: Any) -> None:
+    """Write a cache whole, or not at all: where there is no room or no permission, there is none."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".tmp")
         with aside.open("wb") as file:
-            np.savez(
-                file,
-                ids=np.array([run for run, _ in cached.runs]),
-                ends=np.array([end for _, end in cached.runs]),
-                names=np.array(columns.names),
-                counts=columns.counts,
-                metric=columns.metric,
-                step=columns.step,
-                value=columns.value,
-            )
+            np.savez(file, **arrays)
         aside.replace(path)

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ablate.tracking.columns import write_whole
+
 LAYOUT = 1
 """Part of the file's name: raise it when the arrays or their meaning change."""
 
@@ -94,26 +96,21 @@ def load(path: Path) -> Predictions:
 
 
 def save(path: Path, found: Predictions) -> None:
-    """Write it whole, or not at all: where there is no room or no permission, there is no cache."""
+    """As `write_whole`."""
     seen = list(found.runs.values())
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            np.savez(
-                file,
-                ids=np.array([run for run, _ in found.runs]),
-                ends=np.array([end for _, end in found.runs]),
-                sides=np.array([len(one.confusion) for one in seen]),
-                confusion=np.concatenate([one.confusion.ravel() for one in seen]),
-                images=np.array([one.images for one in seen]),
-                bytes=np.array([len(one.bits) for one in seen]),
-                bits=np.concatenate([one.bits for one in seen]),
-                digests=np.array(list(found.indices)),
-                lengths=np.array([len(index) for index in found.indices.values()]),
-                index=np.concatenate(list(found.indices.values())),
-            )
-        aside.replace(path)
+    write_whole(
+        path,
+        ids=np.array([run for run, _ in found.runs]),
+        ends=np.array([end for _, end in found.runs]),
+        sides=np.array([len(one.confusion) for one in seen]),
+        confusion=np.concatenate([one.confusion.ravel() for one in seen]),
+        images=np.array([one.images for one in seen]),
+        bytes=np.array([len(one.bits) for one in seen]),
+        bits=np.concatenate([one.bits for one in seen]),
+        digests=np.array(list(found.indices)),
+        lengths=np.array([len(index) for index in found.indices.values()]),
+        index=np.concatenate(list(found.indices.values())),
+    )
 
 
 def _parts(values: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
