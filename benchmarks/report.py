@@ -177,7 +177,7 @@ def _files(truth, right, rng):
     return {
         "confusion_matrix.json": json.dumps(matrix).encode(),
         "predictions.npz": packed.getvalue(),
-    }, counts
+    }
 
 
 def measure(repeat):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ablate.analysis.grids import Grids
 from ablate.analysis.intervals import Floats
@@ -255,19 +256,12 @@ def spikes(curves: Curves) -> Diagnosis | None:
     train = curves.get("train/loss")
     if train is None or train.shape[1] < 3:
         return None
-    first, runs = train.shape[1], 0
-    for row in train:
-        values = row[np.isfinite(row)]
-        if values.size < 3:
-            continue
-        jumps = np.diff(values)
-        gained = values[0] - values.min()
-        high = np.flatnonzero((jumps > SPIKE * max(gained, 0.0)) & (jumps > 0.5 * np.abs(values[:-1])))
-        if high.size:
-            runs += 1
-            first = min(first, int(high[0]) + 2)
-    if not runs:
+    whole = np.isfinite(train).all(axis=1)
+    broken = (row[np.isfinite(row)][None] for row in train[~whole])
+    firsts = [first for values in (train[whole], *broken) for first in _jumps(values)]
+    if not firsts:
         return None
+    first, runs = min(firsts), len(firsts)
     return Diagnosis(
         "unstable",
         f"is unstable (training loss jumps at epoch {first})",
@@ -276,6 +270,16 @@ def spikes(curves: Curves) -> Diagnosis | None:
         amount=float(runs),
         unit="runs",
     )
+
+
+def _jumps(values: npt.NDArray[np.float64]) -> list[int]:
+    """(runs, epochs) without gaps → the epoch of the first jump of each run that has one."""
+    if values.size == 0 or values.shape[1] < 3:
+        return []
+    jumps = np.diff(values, axis=1)
+    gained = values[:, 0] - values.min(axis=1)
+    high = (jumps > SPIKE * gained[:, None]) & (jumps > 0.5 * np.abs(values[:, :-1]))
+    return [int(epoch) + 2 for epoch in high.argmax(axis=1)[high.any(axis=1)]]
 
 
 def too_slow(

@@ -114,13 +114,14 @@ def examples(
     seeds = tuple(sorted({int(s) for s in mine.index} & {int(s) for s in theirs.index}))
     if not seeds:
         return None
-    ours, refs = (f.loc[list(seeds)].to_numpy(bool) for f in (mine, theirs))
+    ours, refs = (under(f, seeds) for f in (mine, theirs))
     fixes, breaks = (ours & ~refs).sum(axis=0), (~ours & refs).sum(axis=0)
     needed = _needed(len(seeds))
     names = list(classes) or [str(c) for c in range(int(truth.max()) + 1)]
 
     def images(counts: npt.NDArray[np.int64]) -> tuple[Image, ...]:
-        found = [i for i in np.argsort(-counts, kind="stable") if counts[i] >= needed]
+        enough = np.flatnonzero(counts >= needed)
+        found = enough[np.argsort(-counts[enough], kind="stable")]
         return tuple(Image(int(mine.columns[i]), names[truth[i]], int(counts[i]), len(seeds)) for i in found)
 
     return Examples(
@@ -134,6 +135,18 @@ def examples(
         classes=_classes(ours, refs, truth, names, fixes >= needed, breaks >= needed),
         mcnemar=mcnemar(_mostly(ours), _mostly(refs)),
     )
+
+
+def under(correct: pd.DataFrame, seeds: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """(len(seeds), images): the rows of these seeds, in their order.
+
+    On the array, because pandas takes rows of a wide frame column by column.
+    """
+    values = correct.to_numpy(bool)
+    if correct.index.equals(pd.Index(seeds)):
+        return values
+    rows: npt.NDArray[np.bool_] = values[correct.index.get_indexer(pd.Index(seeds))]
+    return rows
 
 
 def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McNemar:

@@ -31,6 +31,7 @@ from ablate.analysis.compare import (
     typical_seconds,
 )
 from ablate.analysis.diagnosis import Diagnosis, at_the_edge, curves_of, diagnose, too_slow
+from ablate.analysis.examples import under
 from ablate.analysis.grids import Grids, grids
 from ablate.analysis.intervals import (
     ENOUGH_PAIRS,
@@ -770,8 +771,7 @@ def _new_images(
     seeds = [s for s in reading.sample.seeds if s in mine.index and s in theirs.index]
     if not seeds or mine.shape[1] != theirs.shape[1] or mine.shape[1] < 2:
         return None
-    # On the arrays: pandas takes rows of a wide frame column by column.
-    ours, refs = (of.to_numpy()[of.index.get_indexer(pd.Index(seeds))].astype(bool) for of in (mine, theirs))
+    ours, refs = (under(of, seeds) for of in (mine, theirs))
     per_image = (ours.sum(axis=0, dtype=np.int32) - refs.sum(axis=0, dtype=np.int32)) / len(seeds)
     se = math.sqrt(float(np.var(per_image, ddof=1)) / per_image.size)
     half = new_images_half(reading.half, se, reading.look.alpha, rules.k)

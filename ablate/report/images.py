@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablate.analysis import ClassChange, examples
+from ablate.analysis.examples import under
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Images, Reading
 
@@ -44,7 +45,7 @@ def changes(reading: Reading) -> ImageChanges | None:
         found = examples(arm, reference, correct, truth, names)
         if found is None or len(found.seeds) < FEWEST_SEEDS:
             continue
-        here, there = (of.loc[list(found.seeds)].to_numpy(bool).mean(axis=0) for of in (correct[arm], base))
+        here, there = (under(of, found.seeds).mean(axis=0) for of in (correct[arm], base))
         fixes, breaks = (
             tuple(
                 picture

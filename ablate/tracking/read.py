@@ -486,9 +486,11 @@ def classified(
             )
         if len(images) == 1 and seen.images and plan["metric"] == "val/accuracy":
             right.setdefault(of["arm"], {})[of["seed"]] = held.right(name)
-    index = held.indices[images.pop() if len(images) == 1 else predictions.NONE]
+    columns = pd.Index(held.indices[images.pop() if len(images) == 1 else predictions.NONE])
     return confusion, {
-        arm: pd.DataFrame(np.stack(list(rows.values())), index=pd.Index(list(rows)), columns=pd.Index(index))
+        arm: pd.DataFrame(
+            np.stack([rows[seed] for seed in sorted(rows)]), index=pd.Index(sorted(rows)), columns=columns
+        )
         for arm, rows in right.items()
     }
 
