@@ -68,8 +68,8 @@ def study(arms, seeds):
     return STUDY % (*levels, seeds)
 
 
-def generate(root, arms, seeds):
-    """A store with a finished study in it. Returns its plan's record."""
+def generate(root, arms, seeds, images=None):
+    """A store with a finished study in it. images: predicted in each part, IMAGES where None. Returns its plan's record."""
     from ablate import cli
     from ablate.study import design, spec
     from ablate.tracking import write
@@ -81,8 +81,9 @@ def generate(root, arms, seeds):
     write.create(store)
     record = design.plan(spec.read(path), cli._data).record() | {"extra_looks": []}  # noqa: SLF001
     rng = np.random.default_rng(0)
-    truth = {part: rng.integers(CLASSES, size=n) for part, n in IMAGES.items()}
-    hard = {part: rng.normal(0, 1, n) for part, n in IMAGES.items()}
+    counts = {part: images or n for part, n in IMAGES.items()}
+    truth = {part: rng.integers(CLASSES, size=n) for part, n in counts.items()}
+    hard = {part: rng.normal(0, 1, n) for part, n in counts.items()}
     gain = {arm["name"]: rng.normal(0, 0.01) for arm in record["arms"]}
     with sqlite3.connect(store.database) as db:
         now = int(time.time() * 1000)
@@ -124,7 +125,7 @@ def generate(root, arms, seeds):
         for entry in record["runs"]:
             arm, seed = entry["arm"], entry["seed"]
             right = {
-                part: hard[part] + rng.normal(0, 0.7, n) < 0.8 + 8 * gain[arm] for part, n in IMAGES.items()
+                part: hard[part] + rng.normal(0, 0.7, n) < 0.8 + 8 * gain[arm] for part, n in counts.items()
             }
             files = _files(truth, right, rng)
             metrics = [*_curves(float(right["val"].mean()), rng), *_finals(float(right["test"].mean()))]
@@ -172,7 +173,7 @@ def _files(truth, right, rng):
     packed = io.BytesIO()
     arrays = {f"{part}_truth": truth[part].astype(np.uint8) for part in truth}
     arrays |= {f"{part}_predicted": seen[part].astype(np.uint8) for part in truth}
-    np.savez_compressed(packed, val_index=np.arange(IMAGES["val"], dtype=np.int32), **arrays)
+    np.savez_compressed(packed, val_index=np.arange(len(truth["val"]), dtype=np.int32), **arrays)
     matrix = {"classes": list(map(str, range(CLASSES))), "counts": counts.tolist()}
     return {
         "confusion_matrix.json": json.dumps(matrix).encode(),
