@@ -81,7 +81,9 @@ Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0
 Workers = Annotated[int | None, typer.Option(min=1, help="Slots in all; by default one a core or one a GPU.")]
 PerDevice = Annotated[int, typer.Option(min=1, help="Runs at a time on each GPU.")]
 Kind = Annotated[str, typer.Option("--executor", help="local (a process per slot) or inline (this process).")]
-Budget = Annotated[str | None, typer.Option(help="Start nothing new after this long, e.g. 90s, 30m, 2h.")]
+Budget = Annotated[
+    str | None, typer.Option(help="Begin no seed that does not fit into this, e.g. 90s, 30m, 2h.")
+]
 Timeout = Annotated[str | None, typer.Option(help="Longest a run may take, e.g. 30m.")]
 Storage = Annotated[
     str | None, typer.Option(metavar="URL", help="Optuna's storage instead of the journal in mlruns/.")
@@ -844,8 +846,10 @@ def _coordinate(
         try:
             outcome = coordinator.run(environment) if more is None else coordinator.top_up(environment, *more)
         except BaseException:
+            # A top-up that ends before it has added anything leaves its study as it was.
+            as_before = None if record is None or tracker.planned else record["environment"].get("ending")
             try:
-                tracker.end(plan.id, "interrupted")
+                tracker.end(plan.id, as_before or "interrupted")
             finally:
                 # Whoever interrupts does not want to wait; what is not delivered by then, the next command delivers.
                 tracker.close(timeout=1)

@@ -85,11 +85,12 @@ def diagnose(
     runs: int = 0,
     reference: Curves | None = None,
 ) -> tuple[Diagnosis, ...]:
-    """What the curves of one arm's finished runs show.
+    """What the curves of one arm's finished runs show. A run that stopped early counts as it ended in the epochs after.
 
     metric, sign (+1: higher is better), margin: of the study. diverged, runs: how many of how many replicates diverged.
     reference: the curves of the arm it is compared with.
     """
+    curves, reference = _held(curves), None if reference is None else _held(reference)
     found = [
         divergence(diverged, runs),
         jumps := spikes(curves),
@@ -360,6 +361,21 @@ def rough_grid(levels: Sequence[float], scores: Sequence[float], noise: float) -
     best = int(np.argmax(sorted_scores))
     beside = [sorted_scores[i] for i in (best - 1, best + 1) if 0 <= i < sorted_scores.size]
     return any(float(sorted_scores[best] - score) > noise for score in beside)
+
+
+def _held(curves: Curves) -> dict[str, Floats]:
+    """Curves that stay at their last value once their run has ended.
+
+    A mean over the runs that are still there would jump where one stops, and would tell of the longest run alone at its end.
+    """
+    held = {}
+    for metric, values in curves.items():
+        known = np.isfinite(values)
+        # The last known epoch of each row; a gap before it stays one.
+        last = values.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
+        after = np.arange(values.shape[1]) > last[:, None]
+        held[metric] = np.where(after, values[np.arange(len(values)), last][:, None], values)
+    return held
 
 
 def _smooth(values: Floats) -> Floats:

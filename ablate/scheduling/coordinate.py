@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ablate.analysis import Analysis, Look, judge, next_step, undecided, winner
 from ablate.analysis import plan as recorded_plan
-from ablate.analysis.words import sentence
+from ablate.analysis.words import duration, sentence
 from ablate.config import show
 from ablate.errors import StoreError, StudyError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
@@ -210,17 +210,25 @@ class Coordinator:
             f"adding seeds to {len(going)} arms, the reference included, until the budget is spent"
         )
         self._planned |= {run.key: run for run in runs}
-        each = _Rounds(runs, self._took).expected(runs[0], len(self._executor.slots))
-        rounds = min(most - have, max(1, int((self._options.budget or 0) / each))) if each else 1
+        budget = self._options.budget or 0.0
+        each = _Rounds(runs, self._took, len(self._executor.slots)).expected(runs[0])
+        if each > budget:
+            raise StudyError(
+                f"{duration(budget)} buy no seed: {_runs_of_a_seed(len(going))} about {duration(each)}",
+                place="--budget",
+                hint="nothing was trained, and the study is as it was; `--seeds 1` adds one whatever it takes",
+            )
+        rounds = min(most - have, max(1, int(budget / each))) if each else 1
         self._show.looking(len(looks) + 1, have + rounds, rounds * len(going), 0)
         self._execute([run for run in runs if run.key not in self._rows])
         done = [sum(run.arm == arm and run.key in self._rows for run in runs) for arm in going]
         pairs = have + min(done)
         if pairs == have:
+            each = _Rounds(runs, self._took, len(self._executor.slots)).expected(runs[0])
             raise StudyError(
-                "the budget did not allow one more seed of each undecided arm",
+                f"{duration(budget)} bought no whole seed: {_runs_of_a_seed(len(going))} about {duration(each)}",
                 place="--budget",
-                hint="what was trained is kept for the next top-up",
+                hint="the study is as it was; what was trained is kept for the next top-up",
             )
         self._show.note(
             f"the budget allowed {pairs - have} more seeds of each; what goes beyond waits for the next top-up"
@@ -619,12 +627,12 @@ class Coordinator:
         expired: set[str] = set()
         # How many runs share a run's slot, itself included.
         company: dict[str, int] = {}
-        rounds = _Rounds(runs, self._took)
+        rounds = _Rounds(runs, self._took, len(self._executor.slots))
         try:
             while self._fill(waiting, len(free)) or at or elsewhere:
                 self._give_back()
                 elsewhere = [run for run in elsewhere if not self._claimed(run, waiting)]
-                while waiting and free and not self._out_of_budget(waiting[0][0], rounds):
+                while waiting and free and not self._out_of_budget(waiting, rounds):
                     if at and (waiting[0][0].key in alone or not alone.isdisjoint(at)):
                         break
                     run, failures = waiting.popleft()
@@ -820,14 +828,19 @@ class Coordinator:
             self._spent = True
         return self._spent
 
-    def _out_of_budget(self, run: Run, rounds: _Rounds) -> bool:
+    def _out_of_budget(self, waiting: deque[tuple[Run, int]], rounds: _Rounds) -> bool:
+        """Whether the budget forbids the next run that waits."""
         if self._options.budget is None:
             return False
+        run = waiting[0][0]
         left = self._options.budget - (time.monotonic() - self._began)
-        # A round of seeds is begun only if it can be expected to fit: half a round would leave the arms uneven.
-        if left <= 0 or (rounds.begins(run) and rounds.expected(run, len(self._executor.slots)) > left):
-            self._spent = True
-        return self._spent
+        if rounds.may_ask(run, left):
+            return False
+        # Said once; a run of an earlier round that has to be tried again may come after it.
+        if not self._spent and (why := rounds.refusal([one for one, _ in waiting], left)):
+            self._show.note(why)
+        self._spent = True
+        return True
 
     def _expire(
         self,
@@ -845,32 +858,65 @@ class Coordinator:
 
 
 class _Rounds:
-    """Runs grouped by replicate number, to say when a new round begins and how long one takes.
+    """Runs grouped by replicate number. A round is one seed of every arm, and what a budget is spent by.
 
-    seconds: arm → what its runs took so far; added to as runs end.
+    seconds: arm → what its runs took so far; added to as runs end. slots: how many runs are trained at a time.
     """
 
-    def __init__(self, runs: Iterable[Run], seconds: dict[str, list[float]]) -> None:
+    def __init__(self, runs: Iterable[Run], seconds: dict[str, list[float]], slots: int) -> None:
         self._seconds = seconds
+        self._slots = slots
         self._rounds: dict[tuple[Phase, int], list[Run]] = {}
         for run in runs:
             self._rounds.setdefault(self._round(run), []).append(run)
+        # Rounds under way, and whether it was known what each of their arms takes.
+        self._begun: dict[tuple[Phase, int], bool] = {}
 
-    def begins(self, run: Run) -> bool:
-        """Whether it is the first of its round. What a search asks for belongs to none."""
-        together = self._rounds.get(self._round(run), [])
-        return any(first.key == run.key for first in together[:1])
+    def may_ask(self, run: Run, left: float) -> bool:
+        """Whether `run` may be trained with `left` seconds of the budget to go.
+
+        A round is begun where it can be expected to fit, and then finished though it should take longer: half a round would
+        leave the arms uneven. Before every arm has been timed nothing can be expected; such a round ends with the budget.
+        """
+        place = self._round(run)
+        together = self._rounds.get(place, [])  # what a search asks for belongs to none
+        if not self._begun.get(place, False):
+            if left <= 0:
+                return False
+            if place not in self._begun:
+                known = bool(together) and all(self._seconds.get(each.arm) for each in together)
+                if known and self.expected(run) > left:
+                    return False
+                self._begun[place] = known
+        return True
+
+    def refusal(self, waiting: list[Run], left: float) -> str:
+        """Why the first of these may not be trained, in words; nothing where all there is to say is that time is up."""
+        place = self._round(waiting[0])
+        size = len(self._rounds.get(place, []))
+        lacking = sum(self._round(run) == place for run in waiting)
+        if place in self._begun and lacking < size:
+            return (
+                f"the budget ended within a seed that was begun before every arm had been timed: {lacking} of its {size} runs are "
+                "left, and the arms are not even"
+            )
+        if not (takes := self.expected(waiting[0])):
+            return ""
+        return (
+            f"{_runs_of_a_seed(size)} about {duration(takes)}, and {duration(max(left, 0))} of the budget are left: "
+            "none is begun, so that the arms stay even"
+        )
 
     def took(self, run: Run, seconds: float) -> None:
         self._seconds.setdefault(run.arm, []).append(seconds)
 
-    def expected(self, run: Run, slots: int) -> float:
-        """Seconds of the whole round that `run` belongs to, on so many slots; 0 while nothing is known."""
+    def expected(self, run: Run) -> float:
+        """Seconds of the whole round that `run` belongs to; 0 while nothing is known."""
         known = [second for of in self._seconds.values() for second in of]
         if not known:
             return 0.0
-        free = [0.0] * slots
-        for each in self._rounds[self._round(run)]:
+        free = [0.0] * self._slots
+        for each in self._rounds.get(self._round(run), []):
             of = self._seconds.get(each.arm) or known
             heapq.heapreplace(free, free[0] + sum(of) / len(of))
         return max(free)
@@ -878,6 +924,10 @@ class _Rounds:
     @staticmethod
     def _round(run: Run) -> tuple[Phase, int]:
         return ("report" if run.phase == "A/A" else run.phase, run.seed % 1000)
+
+
+def _runs_of_a_seed(runs: int) -> str:
+    return f"the {runs} runs of a seed take" if runs > 1 else "the one run of a seed takes"
 
 
 def _arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ _WORDS = {
     "fraction": "Of `design: fractional`: how many of all combinations are run, or which.",
     "seeds": "Seeds an arm: one number, a list of looks, or {initial, max}.",
     "noise_floor": "Also compare the baseline with itself (A/A): what differences does chance alone make?",
-    "confirm": "Run the winner and the baseline again on fresh seeds.",
+    "confirm": "Run the winner, and what it is compared with, again on fresh seeds. Factorial designs and searches have none.",
     "train": "Training of your own, `package.module:function`; the baseline is then any tree of values.",
     "deterministic": "The training has no randomness: one seed says it all.",
     "nuisance": "Settings that are tuned for every arm, each in the same way.",

@@ -41,6 +41,21 @@ ONE_LEVEL = {
 MOST_STEPS = 8
 """Factors on a path: its plan names all 2^k configurations that it might come to."""
 
+_CELLS = (
+    "its effects get verdicts, its cells get none",
+    "the cell that you would take can be the arm of a study of its own, `design: one-at-a-time` with a factor that zips its "
+    "levels, and `confirm: true`",
+)
+NO_WINNER: Mapping[str, tuple[str, str]] = {
+    "factorial": _CELLS,
+    "fractional": _CELLS,
+    "search": (
+        "its trials get no verdicts",
+        "`ablate init --from STUDY` writes the study that confirms what it found",
+    ),
+}
+"""Designs without an arm that could win: why not, and what to do instead."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 C = TypeVar("C", bound=Config)
 KEYS = (
@@ -274,7 +289,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         search=search,
         looks=_looks(document, values.get("seeds", {"initial": 5, "max": 10}) if seeds is None else seeds),
         noise_floor=_typed(document, values, "noise_floor", bool, False),
-        confirm=_typed(document, values, "confirm", bool, False),
+        confirm=_confirm(document, values, design),
         train=train,
         deterministic=_typed(document, values, "deterministic", bool, False),
         text=text,
@@ -562,6 +577,17 @@ def _check_design(document: _Document, design: str, factors: tuple[Factor, ...])
     most = {"path": MOST_STEPS, "fractional": fraction.MOST_FACTORS}.get(design, len(factors))
     if len(factors) > most:
         raise StudyError(f"{design} takes {most} factors at most; here are {len(factors)}", place=place)
+
+
+def _confirm(document: _Document, values: Mapping[str, Any], design: str) -> bool:
+    """Whether the winner is run again, where a design has one."""
+    said = _typed(document, values, "confirm", bool, False)
+    if said and design in NO_WINNER:
+        why, instead = NO_WINNER[design]
+        raise StudyError(
+            f"design {design} has no winner to confirm: {why}", place=document.place("confirm"), hint=instead
+        )
+    return said
 
 
 def _fraction(

@@ -48,7 +48,7 @@ class Tracker:
     """Takes operations from the coordinator, at once; delivers them to MLflow in a thread.
 
     problem: what keeps it from delivering, for the display; None while all is well. broken: why it never will, because the
-    store cannot be opened; what was put stays spooled.
+    store cannot be opened; what was put stays spooled. planned: whether a plan was recorded, or extended, since this was opened.
     """
 
     def __init__(self, store: Store, experiment: str) -> None:
@@ -65,6 +65,7 @@ class Tracker:
         self._spooled = 0
         self._changed = threading.Condition()
         self._give_up = threading.Event()
+        self.planned = False
         self._thread = threading.Thread(target=self._work, name="ablate tracker", daemon=True)
         self._thread.start()
 
@@ -72,6 +73,7 @@ class Tracker:
 
     def plan(self, record: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         """Record a plan, or the plan again with what has been added to it."""
+        self.planned = True
         self._put({"op": "plan", "plan": dict(record), "environment": dict(environment)})
 
     def event(self, event: Event, run: Run, config: Config, plan: str) -> None:

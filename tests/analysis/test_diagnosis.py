@@ -186,6 +186,52 @@ def test_an_arm_that_over_fits_is_not_called_unfinished():
     assert codes(diagnose(made, metric="val/accuracy", sign=1.0, margin=0.005)) == ["over-fits"]
 
 
+# --- runs that stopped early ---
+
+
+def stopping(curve, ends, level=0.0):
+    """One row a run, NaN from the epoch on at which it stopped; level: added to the row that goes on to the end."""
+    rows = np.asarray(curve, float) * np.ones((len(ends), 1))
+    rows[np.argmax(ends)] += level
+    return np.where(EPOCHS <= np.asarray(ends)[:, None], rows, np.nan)
+
+
+def test_where_all_runs_but_one_stopped_the_one_does_not_make_the_arm_still_improving():
+    rising = {"val/accuracy": stopping(0.6 + 0.01 * EPOCHS, [8, 9, 10, 11, 20], level=0.05)}
+    said = {"metric": "val/accuracy", "sign": 1.0, "margin": 0.005}
+    assert codes(diagnose(rising, **said)) == []
+    going_on = {"val/accuracy": stopping(0.6 + 0.01 * EPOCHS, [8, 20, 20, 20, 20])}
+    assert codes(diagnose(going_on, **said)) == ["still-improving"]
+
+
+def test_runs_that_stopped_early_count_at_the_end_when_it_is_asked_whether_an_arm_fits():
+    said = {"metric": "val/loss", "sign": -1.0, "margin": 0.1}
+    ends = [8, 8, 9, 9, 20]
+    fitted = {"train/loss": stopping(FALLING, ends), "val/loss": stopping(FALLING, ends)}
+    accuracy = stopping(0.99 * np.ones(20), ends, level=-0.2)
+    assert codes(diagnose(fitted | {"train/accuracy": accuracy, "val/accuracy": accuracy}, **said)) == []
+    poor = stopping(0.6 * np.ones(20), ends, level=0.35)
+    assert codes(diagnose(fitted | {"train/accuracy": poor, "val/accuracy": poor}, **said)) == ["under-fits"]
+
+
+def test_runs_that_stop_a_few_epochs_after_their_best_over_fit_from_about_there():
+    ends = [17, 18, 19, 20, 20]
+    found = diagnose(
+        {"train/loss": stopping(FALLING, ends), "val/loss": stopping(TURNING, ends)},
+        metric="val/loss",
+        sign=-1.0,
+        margin=0.1,
+    )
+    assert [(d.code, d.epoch) for d in found] == [("over-fits", 14)]
+
+
+def test_a_run_without_a_value_of_a_metric_leaves_the_others_to_tell():
+    values = (0.5 + 0.01 * EPOCHS) * np.ones((5, 1))
+    values[0] = np.nan
+    found = diagnose({"val/accuracy": values}, metric="val/accuracy", sign=1.0, margin=0.005)
+    assert codes(found) == ["still-improving"]
+
+
 # --- unstable, diverged, slow, at the edge ---
 
 

@@ -140,6 +140,17 @@ def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promis
     assert found["runs"]["missing"] == 0
 
 
+def test_a_top_up_whose_budget_buys_no_seed_says_what_one_takes_and_leaves_the_study_as_it_was(workplace):
+    run(workplace, "run", workplace.study(factors="{spread: [0.06]}", seeds="3"), "--set", "sleep=0.2")
+    before, status = verdicts(workplace), workplace.ablate("status")
+    said = run(workplace, "top-up", "toy", "--budget", "0.2s", code=2)
+    assert "the 2 runs of a seed take about 1 s" in said
+    assert (verdicts(workplace), workplace.ablate("status")) == (before, status)
+    assert "complete" in status
+    assert trained(workplace) == {"baseline": [0, 1, 2], "spread=0.06": [0, 1, 2]}
+    assert record(workplace)["extra_looks"] == []
+
+
 def test_a_top_up_beyond_the_seeds_that_there_are_is_refused(workplace):
     run(workplace, "run", workplace.study(factors=UNDECIDED, seeds="11"), "--set", "epochs=1")
     said = run(workplace, "top-up", "toy", "--seeds", "990", code=2)

@@ -103,6 +103,10 @@ MISTAKES = {
     "baseline is text": (GOOD[GOOD.index("baseline:") : GOOD.index("factors:")], "baseline: x\n", "4: baseline", "a block"),
     "question is a number": ("question: Do wider networks help?", "question: 3", "2: question", "text (got 3)"),
     "a flag that is text": ("seeds: 3", "seeds: 3\nconfirm: yes", "18: confirm", "true or false (got yes)"),
+    "a winner among cells": ("design: one-at-a-time", "design: factorial\nconfirm: true", "17: confirm", "no winner", "arm of"),
+    "a winner of a search": (
+        "[8, 32]\ndesign: one-at-a-time", "{int: [8, 32]}\nconfirm: true\ndesign: search", "16: confirm", "init --from",
+    ),
     # --- name, margin, metric, direction, design
     "a name that is a path": ("study: width", "study: ../width", "1: study", "'../width' cannot name a study"),
     "an absolute name": ("study: width", "study: /tmp/x", "1: study", "cannot name a study", "use up to 100 letters"),
