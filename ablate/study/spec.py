@@ -43,8 +43,7 @@ MOST_STEPS = 8
 
 _CELLS = (
     "its effects get verdicts, its cells get none",
-    "the cell that you would take can be the arm of a study of its own, `design: one-at-a-time` with a factor that zips its "
-    "levels, and `confirm: true`",
+    "a cell can be the one arm of a study of its own: a factor that zips its levels, and `confirm: true`",
 )
 NO_WINNER: Mapping[str, tuple[str, str]] = {
     "factorial": _CELLS,

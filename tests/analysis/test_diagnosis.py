@@ -193,7 +193,7 @@ def stopping(curve, ends, level=0.0):
     """One row a run, NaN from the epoch on at which it stopped; level: added to the row that goes on to the end."""
     rows = np.asarray(curve, float) * np.ones((len(ends), 1))
     rows[np.argmax(ends)] += level
-    return np.where(EPOCHS <= np.asarray(ends)[:, None], rows, np.nan)
+    return np.where(np.asarray(ends)[:, None] >= EPOCHS, rows, np.nan)
 
 
 def test_where_all_runs_but_one_stopped_the_one_does_not_make_the_arm_still_improving():

@@ -103,7 +103,7 @@ MISTAKES = {
     "baseline is text": (GOOD[GOOD.index("baseline:") : GOOD.index("factors:")], "baseline: x\n", "4: baseline", "a block"),
     "question is a number": ("question: Do wider networks help?", "question: 3", "2: question", "text (got 3)"),
     "a flag that is text": ("seeds: 3", "seeds: 3\nconfirm: yes", "18: confirm", "true or false (got yes)"),
-    "a winner among cells": ("design: one-at-a-time", "design: factorial\nconfirm: true", "17: confirm", "no winner", "arm of"),
+    "a winner among cells": ("design: one-at-a-time", "design: factorial\nconfirm: true", "17: confirm", "no winner", "one arm of"),
     "a winner of a search": (
         "[8, 32]\ndesign: one-at-a-time", "{int: [8, 32]}\nconfirm: true\ndesign: search", "16: confirm", "init --from",
     ),
