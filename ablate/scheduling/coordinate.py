@@ -503,14 +503,17 @@ class Coordinator:
         self._tracker.plan(self.record, environment)
 
     def _still_going(self, analysis: Analysis) -> list[str]:
-        """Undecided arms with what they are compared with, in plan order; empty where all is decided."""
+        """Undecided arms with what they are compared with, in plan order; empty where all is decided.
+
+        The noise floor goes with them while it is undecided itself.
+        """
         open_arms = set(undecided(analysis))
         if not open_arms:
             return []
         rules = recorded_plan.rules(self.record)
-        keep = (
-            open_arms | {self._plan.reference, NOISE_FLOOR} | {rules.reference_of(arm) for arm in open_arms}
-        )
+        keep = open_arms | {self._plan.reference} | {rules.reference_of(arm) for arm in open_arms}
+        if analysis.aa is None or analysis.aa.verdict == "inconclusive":
+            keep.add(NOISE_FLOOR)
         return [name for name in self._plan.names if name in keep]
 
     def _end(self, left: int) -> Outcome:

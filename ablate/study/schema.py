@@ -27,7 +27,7 @@ _WORDS = {
     "noise_floor": "Also compare the baseline with itself (A/A): what differences does chance alone make?",
     "confirm": "Run the winner, and what it is compared with, again on fresh seeds. Factorial designs and searches have none.",
     "train": "Training of your own, `package.module:function`; the baseline is then any tree of values.",
-    "deterministic": "The training has no randomness: one seed says it all.",
+    "deterministic": "The training ignores its seed on purpose: equal runs are no mistake. An interval takes three all the same.",
     "nuisance": "Settings that are tuned for every arm, each in the same way.",
     "search": "How Optuna looks: for `nuisance`, and for `design: search`.",
 }

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.proportion import proportion_confint
 
 from ablate.analysis.examples import examples, mcnemar
 from ablate.errors import StoreError
@@ -62,6 +63,21 @@ def test_mcnemar_agrees_with_statsmodels():
     found = mcnemar(arm, base)
     assert (found.fixed, found.broken) == (table[0][1], table[1][0])
     assert found.p == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
+
+
+def test_mcnemar_has_an_effect_and_an_exact_interval_that_agrees_with_its_p():
+    for fixed, broken in ((9, 1), (8, 2), (30, 14), (30, 15), (0, 5), (0, 6), (3, 3)):
+        arm, base = np.zeros(200, bool), np.zeros(200, bool)
+        arm[:fixed] = base[fixed : fixed + broken] = True
+        found = mcnemar(arm, base)
+        low, high = proportion_confint(fixed, fixed + broken, method="beta")
+        assert found.effect == (fixed - broken) / 200
+        assert (found.lo, found.hi) == pytest.approx(
+            tuple((2 * end - 1) * (fixed + broken) / 200 for end in (low, high))
+        )
+        assert (found.p < 0.05) == (found.lo > 0 or found.hi < 0)
+    agree = mcnemar(np.ones(9, bool), np.ones(9, bool))
+    assert (agree.p, agree.effect, agree.lo, agree.hi) == (1.0, 0.0, None, None)
 
 
 def test_mcnemar_takes_an_image_once_however_many_seeds_there_are():

@@ -237,6 +237,17 @@ def test_a_noise_floor_is_judged_also_where_every_arm_is_decided_at_the_first_lo
     assert trained(workplace)["A/A"] == [1000, 1001, 1002]
 
 
+def test_a_noise_floor_that_is_decided_goes_on_to_no_further_look(workplace):
+    study = Path(
+        workplace.study(factors="{spread: [0.5]}", seeds="{initial: 3, max: 5}", more="noise_floor: true\n")
+    )
+    study.write_text(study.read_text().replace("margin: 0.02", "margin: 0.2"))
+    run(workplace, "run", str(study))
+    seeds, found = trained(workplace), verdicts(workplace)
+    assert (found["aa"]["verdict"], found["aa"]["n"]) == ("no practical effect", 3)
+    assert (len(seeds["spread=0.5"]), seeds["A/A"]) == (5, [1000, 1001, 1002])
+
+
 def test_three_declared_looks_each_take_up_what_the_one_before_left_open(workplace):
     study = workplace.study(factors="{gain: [0.2], spread: [0.05]}", seeds="[3, 5, 8]")
     said = run(workplace, "run", study)
