@@ -156,6 +156,11 @@ def test_p_stands_only_beside_its_effect(page):
         for h in re.findall(r"<th scope=\"col\".*?</th>", page.split('id="arms-table"')[1])
     ][:5]
     assert heads[2:5] == ["Effect, points", "Interval", "Adj. p"]
+    by_image = re.findall(
+        r"broken(?:: [+−][\d.]+ points \(−?[\d.]+ to −?[\d.]+; McNemar p (?:&lt;|=) [\d.]+\))?\.", page
+    )
+    assert len(by_image) == page.count("by majority")
+    assert page.count("McNemar p") == sum("McNemar" in found for found in by_image) > 0
 
 
 @pytest.mark.parametrize(
