@@ -580,7 +580,7 @@ def _check_design(document: _Document, design: str, factors: tuple[Factor, ...])
 
 def _confirm(document: _Document, values: Mapping[str, Any], design: str) -> bool:
     """Whether the winner is run again, where a design has one."""
-    said = _typed(document, values, "confirm", bool, False)
+    said: bool = _typed(document, values, "confirm", bool, False)
     if said and design in NO_WINNER:
         why, instead = NO_WINNER[design]
         raise StudyError(
