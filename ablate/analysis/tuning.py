@@ -23,13 +23,16 @@ ENOUGH_RETUNES = 3
 class Trial:
     """values: by path. value: of the metric, None where the run has none. outcome: finished, diverged, pruned or failed.
 
-    again: one of the runs in which the best were looked at a second time.
+    again: one of the runs in which the best were looked at a second time. cost: of a search with two objectives, where it is
+    known. front: no other trial of the first look is at least as good in both objectives and better in one.
     """
 
     values: Mapping[str, Any]
     value: float | None
     outcome: str
     again: bool
+    cost: float | None = None
+    front: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFra
         return None
     rows = {str(row["key"]): row for row in replicates.to_dict("records")}
     trials: dict[str, list[Trial]] = {}
+    weighed = record["search"].get("cost")
     second = {run["key"] for run in record["runs"] if run["phase"] == TUNE and run["seed"] % 1000 >= 900}
     for run in record["runs"]:
         row = rows.get(run["key"])
@@ -106,8 +110,11 @@ def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFra
                 value if math.isfinite(value) else None,
                 str(row["outcome"]),
                 run["key"] in second,
+                _known(row.get(weighed)) if weighed else None,
             )
             trials.setdefault(run["arm"], []).append(made)
+    if weighed:
+        trials = {arm: _front(mine, analysis.rules.sign) for arm, mine in trials.items()}
     tuned = record.get("tuned") or {}
     found = tuple(
         Searched(
@@ -130,6 +137,28 @@ def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFra
     )
 
 
+def _known(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _front(trials: list[Trial], sign: float) -> list[Trial]:
+    """The same trials, those marked that no other beats in both objectives. sign: 1 where more of the metric is better."""
+    known = [
+        (t.cost, sign * t.value) for t in trials if not t.again and t.value is not None and t.cost is not None
+    ]
+
+    def kept(cost: float, value: float) -> bool:
+        return not any(c <= cost and v >= value and (c < cost or v > value) for c, v in known)
+
+    return [
+        replace(
+            t,
+            front=not t.again and t.value is not None and t.cost is not None and kept(t.cost, sign * t.value),
+        )
+        for t in trials
+    ]
+
+
 def to_json(found: Tuning) -> dict[str, Any]:
     """Plain values for the JSON of a report."""
     return {
@@ -137,6 +166,7 @@ def to_json(found: Tuning) -> dict[str, Any]:
         "sampler": found.how["sampler"],
         "pruner": found.how["pruner"],
         "trials": found.how["trials"],
+        "cost": found.how.get("cost"),
         "complete": found.complete,
         "searches": [
             {
@@ -151,6 +181,7 @@ def to_json(found: Tuning) -> dict[str, Any]:
                 ],
                 "trials": [
                     {"values": dict(t.values), "value": t.value, "outcome": t.outcome, "again": t.again}
+                    | ({"cost": t.cost, "front": t.front} if found.how.get("cost") else {})
                     for t in one.trials
                 ],
             }

@@ -222,6 +222,21 @@ class Interactions:
 
 
 @dataclass(frozen=True)
+class Crossing:
+    """How two factors act together: mean of the metric, in shown units, over all runs with a level of each.
+
+    across: the levels of `factor`, the baseline's first. lines: (level of `other`, a mean for each of `across`), None without a run.
+    """
+
+    factor: str
+    other: str
+    across: tuple[str, ...]
+    lines: tuple[tuple[str, tuple[float | None, ...]], ...]
+    metric: str
+    unit: str
+
+
+@dataclass(frozen=True)
 class ClassShift:
     """An arm's confusion against the reference's, in points of each true class's images."""
 
@@ -341,8 +356,35 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """A trial of a search with two objectives. value: of the metric, in shown units. words: what was tried.
+
+    front: no other trial is better in both. candidate: its number among those that were looked at again, at the mean of that
+    second look; None for a trial.
+    """
+
+    cost: float
+    value: float
+    words: str
+    front: bool = False
+    candidate: int | None = None
+
+
+@dataclass(frozen=True)
+class Front:
+    """Everything that a search weighed. cost: its second objective, in words with its unit. down: less of the metric is better."""
+
+    cost: str
+    metric: str
+    unit: str
+    digits: int
+    down: bool
+    points: tuple[Weighed, ...]
+
+
+@dataclass(frozen=True)
 class TuningPart:
-    """Tables as rows of texts, the first their headings; empty where there is none."""
+    """Tables as rows of texts, the first their headings; empty where there is none. pareto: of a search with two objectives."""
 
     title: str
     paragraphs: tuple[str, ...]
@@ -350,6 +392,8 @@ class TuningPart:
     beside: tuple[tuple[str, ...], ...]
     curves: tuple[Tried, ...]
     importances: tuple[tuple[str, ...], ...]
+    pareto: Front | None = None
+    front: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -374,6 +418,7 @@ class Summary:
     costs: tuple[Cost, ...]
     cost_basis: str
     interactions: Interactions | None
+    crossings: tuple[Crossing, ...]
     confusion: Confusion | None
     images: ImageChanges | None
     runs: tuple[RunRow, ...]

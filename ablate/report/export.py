@@ -55,7 +55,12 @@ def markdown(summary: Summary) -> str:
     if summary.tuning is not None:
         lines += [f"**{summary.tuning.title}**", ""]
         lines += [line for text in summary.tuning.paragraphs for line in (_md(text), "")]
-        for cells in (summary.tuning.table, summary.tuning.beside, summary.tuning.importances):
+        for cells in (
+            summary.tuning.table,
+            summary.tuning.front,
+            summary.tuning.beside,
+            summary.tuning.importances,
+        ):
             if len(cells) > 1:
                 head, *others = (f"| {' | '.join(map(_md, row))} |" for row in cells)
                 lines += [head, f"|{' --- |' * len(cells[0])}", *others, ""]

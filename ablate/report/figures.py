@@ -20,7 +20,9 @@ from ablate.report.contents import (
     ClassShift,
     Confusion,
     Cost,
+    Crossing,
     Curves,
+    Front,
     Interactions,
     Level,
     Line,
@@ -237,6 +239,98 @@ def tried(found: Tried) -> Figure:
     line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
     across = {"x0": found.chosen, "x1": found.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
     layout["shapes"] = [{"type": "line", "line": line} | across]
+    return _figure(traces, layout)
+
+
+def pareto(found: Front) -> Figure:
+    """What trials gave against what they cost: the front of those that no other beats in both, and the candidates of it."""
+    tried = [p for p in found.points if p.candidate is None]
+    front = sorted({(p.cost, p.value) for p in tried if p.front})
+    traces = [
+        _scatter(
+            x=[cost for cost, _ in front],
+            y=_rounded(value for _, value in front),
+            mode="lines",
+            line={"color": fade(BLUE, 0.6), "width": 1.5, "dash": "dot", "shape": "hv"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    ]
+    for name, mine, marker in (
+        ("a trial", [p for p in tried if not p.front], {"size": 7, "color": fade(MUTED, 0.6)}),
+        ("on the front", [p for p in tried if p.front], {"size": 9, "color": BLUE}),
+        (
+            "a candidate, looked at again",
+            [p for p in found.points if p.candidate is not None],
+            {"size": 15, "symbol": "circle-open", "color": VERMILLION, "line": {"width": 1.8}},
+        ),
+    ):
+        if mine:
+            traces.append(
+                _scatter(
+                    x=[p.cost for p in mine],
+                    y=_rounded(p.value for p in mine),
+                    mode="markers+text" if mine[0].candidate is not None else "markers",
+                    text=[str(p.candidate) for p in mine] if mine[0].candidate is not None else None,
+                    textposition="bottom right",
+                    textfont={"size": 11, "color": VERMILLION},
+                    marker=marker,
+                    cliponaxis=False,
+                    name=name,
+                    customdata=[
+                        f"{_wrap(p.words, 60)}<br>{wording.plain(p.value, found.digits)} {found.unit} at {wording.compact(p.cost)}"
+                        for p in mine
+                    ],
+                    hovertemplate="%{customdata}<extra></extra>",
+                )
+            )
+    layout = _layout(380)
+    known = [p.cost for p in found.points]
+    if min(known) > 0 and max(known) > 4 * min(known):
+        ends = math.log10(min(known)), math.log10(max(known))
+        room = 0.06 * (ends[1] - ends[0])
+        ticks = [t for t in _powers(ends) if ends[0] - room <= math.log10(t) <= ends[1] + room]
+        more: dict[str, Any] = {
+            "type": "log",
+            "range": [ends[0] - room, ends[1] + room],
+            "tickvals": ticks,
+            "ticktext": [wording.compact(t) for t in ticks],
+        }
+    else:
+        more = {"tickformat": ".3~s"}
+    _axis(layout, "xaxis", found.cost, **more)
+    _axis(layout, "yaxis", _titled(found.metric, found.unit))
+    return _figure(traces, layout)
+
+
+def crossing(found: Crossing) -> Figure:
+    """How two factors act together: the metric over the levels of one, a line for each level of the other. Parallel: they don't."""
+    traces = [
+        _scatter(
+            x=list(range(len(found.across))),
+            y=_rounded(math.nan if v is None else v for v in line),
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={"size": 8, "color": colour},
+            name=_short(name),
+            customdata=[f"{_text(name)}, {_text(level)}" for level in found.across],
+            hovertemplate=f"%{{customdata}}: %{{y:.4~g}}{f' {found.unit}' if found.unit else ''}<extra></extra>",
+        )
+        for (name, line), colour in zip(found.lines, (MUTED, *palette.SERIES), strict=False)
+    ]
+    layout = _layout(250)
+    last = len(found.across) - 1
+    _axis(
+        layout,
+        "xaxis",
+        _short(found.factor, 40),
+        tickvals=list(range(last + 1)),
+        ticktext=[_short(level, 16) for level in found.across],
+        range=[-0.25, last + 0.25],
+        showgrid=False,
+    )
+    _axis(layout, "yaxis", _titled(found.metric, found.unit), nticks=5)
+    layout["legend"] |= {"title": {"text": _short(found.other, 40), "font": {"color": MUTED, "size": 11}}}
     return _figure(traces, layout)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,11 +14,12 @@ import pandas as pd
 from ablate.analysis import words
 from ablate.analysis.verdict import Comparison, Effect
 from ablate.analysis.verdict import Summary as Figures
-from ablate.report import scales, wording
+from ablate.report import palette, scales, wording
 from ablate.report.contents import (
     GROUPS,
     Axis,
     Cost,
+    Crossing,
     Finding,
     Group,
     Interactions,
@@ -377,6 +380,49 @@ def interactions(reading: Reading) -> Interactions | None:
     found = {frozenset(e.terms): reading.shown(e.estimate) for e in reading.analysis.effects}
     square = tuple(tuple(found.get(frozenset((a, b))) for b in mains) for a in mains)
     return Interactions(tuple(_terms([main]) for main in mains), square, reading.unit, reading.digits)
+
+
+MOST_CROSSINGS = 6
+"""Pairs of factors that are drawn, those that interact most first."""
+
+
+def crossings(reading: Reading) -> tuple[Crossing, ...]:
+    """Each pair of factors of a full factorial design. In a fraction a pair stands for others too, so none is drawn."""
+    if reading.rules.design != "factorial":
+        return ()
+    cells = {s.arm: s for s in (reading.analysis.baseline, *reading.analysis.cells)}
+    levels: dict[str, dict[str, list[str]]] = {}
+    for arm in reading.arms:
+        for factor, level in reading.levels(arm).items():
+            levels.setdefault(factor, {}).setdefault(wording.level(level), []).append(arm)
+    strength: dict[frozenset[str], float] = {}
+    for effect in reading.analysis.effects:
+        if len(effect.terms) == 2 and effect.estimate is not None:
+            pair = frozenset(term.partition("=")[0] for term in effect.terms)
+            strength[pair] = max(strength.get(pair, 0.0), abs(effect.estimate))
+
+    def mean(arms: set[str]) -> float | None:
+        known = [cells[arm].mean for arm in arms if arm in cells]
+        finite = [value for value in known if value is not None]
+        # A mean without one of its cells would say more of the cell that is missing.
+        return statistics.fmean(finite) * reading.factor if finite and len(finite) == len(arms) else None
+
+    pairs = sorted(itertools.combinations(levels, 2), key=lambda pair: -strength.get(frozenset(pair), 0.0))
+    return tuple(
+        Crossing(
+            wording.title(one),
+            wording.title(other),
+            tuple(levels[one]),
+            tuple(
+                (name, tuple(mean(set(arms) & set(levels[one][level])) for level in levels[one]))
+                for name, arms in levels[other].items()
+            ),
+            reading.rules.metric,
+            reading.value_unit,
+        )
+        for one, other in pairs[:MOST_CROSSINGS]
+        if len(levels[other]) <= len(palette.SERIES) + 1
+    )
 
 
 def _verdict_words(item: Comparison | Effect) -> str:

@@ -76,6 +76,8 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         "tuning": _tuning_panels(album, summary),
         "costs": _cost_panel(album, summary),
         "interactions": _interaction_panel(album, summary),
+        "crossings": _crossing_panel(album, summary),
+        "pareto": _pareto_panel(album, summary),
         "classes": _class_panels(album, summary),
     }
     chapters = [Chapter(section, tuple(_section_panels(album, section))) for section in summary.sections]
@@ -262,6 +264,29 @@ def _interaction_panel(album: _Album, summary: Summary) -> Panel | None:
     return album.panel(
         "", caption, [("", figures.interactions(summary.interactions))], "Effects and interactions"
     )
+
+
+def _crossing_panel(album: _Album, summary: Summary) -> Panel | None:
+    if not summary.crossings:
+        return None
+    caption = (
+        "Means over all runs with both levels. Lines that run side by side: the two don’t interact. No interval is drawn: those of "
+        "the interactions are above."
+    )
+    drawn = [(f"{c.factor} × {c.other}", figures.crossing(c)) for c in summary.crossings]
+    return album.panel("How factors act together", caption, drawn, "Interaction", small=len(drawn) > 1)
+
+
+def _pareto_panel(album: _Album, summary: Summary) -> Panel | None:
+    found = summary.tuning.pareto if summary.tuning is not None else None
+    if found is None:
+        return None
+    caption = (
+        "A dot for every trial. Dotted: the front of those that no other beats in both. Rings: the candidates at the mean of their second "
+        "look, on fresh seeds."
+    )
+    title = f"{found.metric} against {found.cost.partition(',')[0]}"
+    return album.panel(title, caption, [("", figures.pareto(found))], title)
 
 
 def _class_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:

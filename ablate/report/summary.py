@@ -41,6 +41,7 @@ def summarise(material: Material) -> Summary:
         costs=findings.costs(reading),
         cost_basis="time" if any(c.cost_is_time for c in reading.analysis.comparisons) else "compute",
         interactions=findings.interactions(reading),
+        crossings=findings.crossings(reading),
         confusion=sections.confusion(reading),
         images=images.changes(reading),
         runs=found_runs,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ablate.analysis.tuning import ADDS, ENOUGH_RETUNES, Beside, Searched, Tuning, tuning
 from ablate.report import wording
-from ablate.report.contents import Tried, TuningPart
+from ablate.report.contents import Front, Tried, TuningPart, Weighed
 from ablate.report.reading import Reading
 
 
@@ -25,7 +25,60 @@ def part(reading: Reading) -> TuningPart | None:
         _beside(reading, found.beside),
         tuple(_curves(reading, found)),
         _importances(found),
+        _pareto(reading, found),
+        _front_table(reading, found),
     )
+
+
+COSTS = {"flops": "FLOPs of a run", "parameters": "parameters", "seconds": "device time of a run, s"}
+
+
+def _pareto(reading: Reading, found: Tuning) -> Front | None:
+    """Every trial by what it cost and gave; None where the search had one objective, or nothing finished."""
+    if not (cost := found.how.get("cost")):
+        return None
+    points = [
+        Weighed(t.cost, t.value * reading.factor, _setting_words(t.values), t.front)
+        for one in found.searches
+        for t in one.trials
+        if not t.again and t.value is not None and t.cost is not None
+    ]
+    points += [
+        Weighed(c.cost, c.mean * reading.factor, _setting_words(c.values), candidate=number)
+        for one in found.searches
+        for number, c in enumerate(one.candidates, 1)
+        if c.mean is not None and c.cost is not None
+    ]
+    if not points:
+        return None
+    return Front(
+        COSTS[cost],
+        reading.rules.metric,
+        reading.value_unit,
+        reading.digits,
+        reading.rules.sign < 0,
+        tuple(points),
+    )
+
+
+def _front_table(reading: Reading, found: Tuning) -> tuple[tuple[str, ...], ...]:
+    """The trials of the front from the cheapest on, the first row the headings."""
+    mine = [t for one in found.searches for t in one.trials if t.front]
+    metric = f"{reading.rules.metric}{f', {reading.value_unit}' if reading.value_unit else ''}"
+    rows = [
+        (
+            wording.compact(t.cost or 0.0),
+            _shown(reading, t.value),
+            *(_value(t.values[path]) for path in found.ranges),
+        )
+        for t in sorted(mine, key=lambda t: t.cost or 0.0)
+    ]
+    # Equal settings of equal cost and value are one line.
+    return ((COSTS[found.how["cost"]], metric, *found.ranges), *dict.fromkeys(rows)) if rows else ()
+
+
+def _setting_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path} {_value(value)}" for path, value in values.items())
 
 
 def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str]:
@@ -60,6 +113,11 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
         yield (
             f"{wording.listing(coarse)}: the trials next to the best differ from it by more than seeds do, so a finer search may "
             "find better."
+        )
+    if found.how.get("cost"):
+        yield (
+            "Two things were weighed against each other, so there is no best trial but a front: those that no other beats in both. The "
+            f"candidates are those of it with the best {reading.rules.metric}. A trial ran once, so it may be on the front by luck."
         )
     if not nuisance:
         yield (

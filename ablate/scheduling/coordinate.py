@@ -24,7 +24,7 @@ from ablate.executors import Executor, Slot
 from ablate.scheduling import bundles
 from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searching
-from ablate.study.design import NOISE_FLOOR, Phase, Plan, Run
+from ablate.study.design import FIRST_SEED, NOISE_FLOOR, SECOND_LOOK, Phase, Plan, Run
 from ablate.tracking import read
 from ablate.tracking.store import Claims, Store
 from ablate.tracking.write import Tracker
@@ -347,7 +347,8 @@ class Coordinator:
         known = {run.key: run for run in searching.known()}
         tagged = read.tried(self._store, study, self._plan.id)
         recorded = [run for run in self.record["runs"] if run["phase"] == "tune"]
-        for run in (*recorded, *tagged):
+        earlier = self._tried_before()
+        for run in (*recorded, *tagged, *earlier):
             made = Run(run["key"], run.get("recipe", ""), run["arm"], run["seed"], "tune", run["values"])
             known[made.key] = made
         self._planned |= known
@@ -357,12 +358,45 @@ class Coordinator:
             "runs": [vars(run) for run in known.values() if run.key not in self._rows],
         }
         rows, _ = read.frames(self._store, broken_off)
+        if earlier:
+            self._show.note(
+                f"{len(earlier)} trials of earlier plans count: those arms were looked at in the same way"
+            )
         pruned = {row["key"]: row for row in rows.to_dict("records") if row["outcome"] == "pruned"}
         points = read.points(self._store, [row["run_id"] for row in pruned.values()], study)
         for key, row in pruned.items():
             self._rows[key] = {str(name): value for name, value in row.items()}
             self._curves[key] = read.curve(vars(known[key]), points[row["run_id"]])
         searching.match([run for run in known.values() if run.key in self._rows], self._rows, self._curves)
+
+    def _tried_before(self) -> list[dict[str, Any]]:
+        """What earlier plans of this study have tried on arms that are still the same, in the same ranges and by the same sampler
+        and pruner: another number of seeds, another margin or a further level is no reason to search again.
+        """
+        name, how, most = (
+            self._plan.study.name,
+            ("sampler", "pruner", "cost"),
+            self.record["search"]["trials"],
+        )
+        if self.record["runs"] or name not in read.experiments(self._store):
+            return []
+        found: dict[str, dict[str, dict[str, Any]]] = {arm.name: {} for arm in self._plan.arms}
+        for other in read.plans(self._store, name):
+            ranges = ("nuisance", "space")
+            same = other.get("search") and all(other[block] == self.record[block] for block in ranges)
+            if not same or any(other["search"][word] != self.record["search"][word] for word in how):
+                continue
+            for run in other["runs"]:
+                number = run["seed"] - FIRST_SEED["tune"]
+                if run["phase"] != "tune" or number >= SECOND_LOOK or run["arm"] not in found:
+                    continue
+                # The key says it all: the arm's config, its data and the code that trains it.
+                if (
+                    self._plan.trial(run["arm"], run["values"], number).key == run["key"]
+                    and len(found[run["arm"]]) < most
+                ):
+                    found[run["arm"]].setdefault(run["key"], run)
+        return [run for runs in found.values() for run in runs.values()]
 
     def _meet(self, environment: Mapping[str, str]) -> None:
         """Let the arms meet at their tuned values, on the seeds that are reported."""
@@ -790,7 +824,10 @@ class Coordinator:
                 for metric, value in event.metrics.items():
                     points.setdefault(metric, []).append((event.epoch, value))
                 value = event.metrics.get(self._plan.study.metric, float("nan"))
-                if self._ledger.report(run.key, event.epoch, value) and run.key not in self._pruned:
+                hopeless = self._ledger.report(run.key, event.epoch, value)
+                # At its last epoch there is nothing left to save.
+                over = event.epoch == self._plan.config(run).flatten().get("training.epochs")
+                if hopeless and not over and run.key not in self._pruned:
                     self._pruned.add(run.key)
                     self._executor.cancel(run.key)
             case Finished():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ablate.errors import StoreError, StudyError
+from ablate.errors import StoreError
 from ablate.events import Event, Finished
 from ablate.study import ranges
 from ablate.study.design import NOISE_FLOOR, Plan, Run, parameter
@@ -163,10 +162,6 @@ class Search:
     ) -> None:
         import optuna
 
-        if how.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
-            raise StudyError(
-                "the sampler cmaes needs the package cmaes", place="search.sampler", hint="pip install cmaes"
-            )
         self._optuna, self._space, self._how = optuna, tuple(space), how
         self._searching = searching
         self._open: dict[str, Any] = {}
@@ -225,10 +220,9 @@ class Search:
         }
 
     def start_from(self, values: Mapping[str, Any]) -> None:
-        """Try these first, unless something was tried already. Values outside the ranges are not."""
+        """Try these first, unless something was tried already. values: of every range, each within it."""
         if not self._study.get_trials(deepcopy=False):
-            with contextlib.suppress(StudyError):
-                self._study.enqueue_trial(self._parameters(values))
+            self._study.enqueue_trial(self._parameters(values))
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
         """What to try next: the trial, and its values by path."""
@@ -294,19 +288,22 @@ class Search:
 
     def _sampler(self, number: int) -> Any:
         samplers = self._optuna.samplers
+        # Of a dozen trials, ten at random would leave a sampler two to choose.
+        starting = min(10, max(3, self._how.trials // 3))
         match self._how.sampler:
             case "random":
                 return samplers.RandomSampler(seed=number)
             case "qmc":
-                return samplers.QMCSampler(seed=0, warn_asynchronous_seeding=False)
+                return samplers.QMCSampler(
+                    seed=0, warn_asynchronous_seeding=False, warn_independent_sampling=False
+                )
             case "gp":
-                return samplers.GPSampler(seed=number)
-            case "cmaes":
-                return samplers.CmaEsSampler(seed=number, warn_independent_sampling=False)
+                return samplers.GPSampler(
+                    seed=number, n_startup_trials=starting, warn_independent_sampling=False
+                )
             case "nsgaii":
-                return samplers.NSGAIISampler(seed=number)
-        # Of a dozen trials, ten at random would leave it two to choose.
-        starting = min(10, max(3, self._how.trials // 3))
+                # Its first generation is drawn at random, and Optuna's own are of 50: most searches are over by then.
+                return samplers.NSGAIISampler(seed=number, population_size=max(4, self._how.trials // 5))
         return samplers.TPESampler(seed=number, n_startup_trials=starting)
 
     def _suggest(self, trial: Any, one: Range) -> Any:

@@ -7,6 +7,7 @@ again, each under the same few seeds, before one is chosen: the best of many is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.config import show
+from ablate.errors import StudyError
 from ablate.scheduling.queue import Queue, Tried
 from ablate.study.design import AGAIN, FIRST_SEED, SECOND_LOOK, Plan, Run
 from ablate.study.ranges import Range
@@ -65,8 +67,27 @@ class Searching:
             )
         for arm, study in self._studies.items():
             study.match(tried[arm])
-            config = self._plan.arm(arm).config
-            study.start_from({one.path: config.get(one.path) for one in self._space})
+            start = self._start(arm)
+            if start is not None:
+                study.start_from(start)
+
+    def _start(self, arm: str) -> dict[str, Any] | None:
+        """The arm as the file has it, as values that may be drawn; None where it lies outside the ranges.
+
+        A block of the file has all settings of its kind, a choice only those that it names; the rest are left as they are.
+        """
+        config = self._plan.arm(arm).config
+        found: dict[str, Any] = {}
+        for one in self._space:
+            for value in one.like(config.get(one.path)):
+                with contextlib.suppress(StudyError):
+                    one.parameters(value)
+                    if config.override({one.path: value}) == config:
+                        found[one.path] = value
+                        break
+            else:
+                return None
+        return found
 
     # --- what is asked for ---
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ablate.errors import StudyError
+from ablate.study import design
 
 
 def study(record: Mapping[str, Any], name: str, best: int | None = None) -> str:
@@ -22,13 +23,15 @@ def study(record: Mapping[str, Any], name: str, best: int | None = None) -> str:
     if not record.get("tuned"):
         raise StudyError("the search is not over yet", place=place, hint="`ablate run` goes on with it")
     (found,) = record["tuned"].values()
-    baseline = {path: _get(record["baseline"], path) for path in record["space"]}
-    usable = [c["values"] for c in found["candidates"] if c["mean"] is not None and c["values"] != baseline]
-    usable = usable[:best]
+    base = design.from_record(record).study.baseline
+    usable = [c["values"] for c in found["candidates"] if c["mean"] is not None]
+    usable = [values for values in usable if base.override(values) != base][:best]
     if not usable:
         raise StudyError("the search found nothing better than the baseline to confirm", place=place)
     # What no candidate changes is no part of the question.
-    changed = [path for path in record["space"] if any(values[path] != baseline[path] for values in usable)]
+    changed = [
+        path for path in record["space"] if any(base.override({path: v[path]}) != base for v in usable)
+    ]
     tree = {name: value for name, value in record["baseline"].items() if name != "seed"}
     said: dict[str, Any] = {
         "study": name,
@@ -67,9 +70,3 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(float, _float)
-
-
-def _get(tree: Any, path: str) -> Any:
-    for part in path.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree

@@ -158,7 +158,9 @@ class Plan:
         of = self.reference if arm == NOISE_FLOOR else arm
         config = (self.arm(of).config if phase == "fixed" else self._met(of)).with_seed(seed)
         fingerprint = self.data[of].fingerprint
-        return Run(key(config, fingerprint, self.codes[of]), config.recipe(fingerprint), arm, seed, phase)
+        brought = phase != "fixed" and any("." not in path for path in self.tuned.get(of, {}))
+        code = config.code() if brought else self.codes[of]
+        return Run(key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, phase)
 
     def replicates(
         self, arms: Iterable[str], replicates: Iterable[int], phase: Phase = "report"

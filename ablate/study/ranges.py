@@ -16,7 +16,7 @@ from ablate.config import brief, show
 from ablate.errors import StudyError, nearest
 
 KINDS = ("log", "range", "int")
-SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "nsgaii")
+SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
 PRUNERS = ("none", "asha", "hyperband", "median")
 COSTS = ("flops", "parameters", "seconds")
 TRIALS = {"nuisance": 12, "search": 50}
@@ -80,6 +80,14 @@ class Range:
                         found |= inner.parameters(value[name])
                     return found
         raise StudyError(f"{brief(value)} is not among its choices", place=self.path)
+
+    def like(self, value: Any) -> list[Any]:
+        """What `draw` might come to that stands for a value: itself, or a block by those of its settings that a choice names."""
+        blocks = [choice for choice in self.choices if isinstance(choice.value, dict)]
+        if not isinstance(value, dict):
+            return [value]
+        names = [{*choice.value, *(name for name, _ in choice.inner)} for choice in blocks]
+        return [value, *({n: v for n, v in value.items() if n in named} for named in names)]
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -236,8 +244,6 @@ def search(
     if cost is not None and pruner != "none":
         raise StudyError("a search with two objectives prunes nothing", place=place("search.pruner"))
     sampler = said.get("sampler") or "tpe"
-    if sampler == "cmaes" and cost is not None:
-        raise StudyError("cmaes takes one objective", place=place("search.sampler"), hint="tpe or nsgaii")
     return Search(sampler, pruner, count, budget, cost, candidates)
 
 

@@ -35,11 +35,42 @@ _SEEDS = {"type": "integer", "minimum": 1, "maximum": spec.MOST_SEEDS}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
 _TRIALS = {"type": "integer", "minimum": 2, "maximum": ranges.MOST_TRIALS}
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_ENDS = {"log": _NUMBERS, "range": _NUMBERS, "int": _NUMBERS | {"items": {"type": "integer"}}}
-_RANGES: list[dict[str, Any]] = [
-    {"type": "object", "properties": {kind: ends}, "required": [kind], "additionalProperties": False}
-    for kind, ends in _ENDS.items()
-] + [{"type": "array", "minItems": 2}]
+_ENDS: dict[str, dict[str, Any]] = {
+    "log": {
+        "description": "From the first number to the second, evenly on a logarithmic scale: for rates and decays.",
+        **_NUMBERS,
+        "items": {"type": "number", "exclusiveMinimum": 0},
+    },
+    "range": {"description": "From the first number to the second.", **_NUMBERS},
+    "int": {
+        "description": "Whole numbers from the first to the second.",
+        **_NUMBERS,
+        "items": {"type": "integer"},
+    },
+}
+_RANGE: dict[str, Any] = {
+    "type": "object",
+    "properties": _ENDS,
+    "minProperties": 1,
+    "maxProperties": 1,
+    "additionalProperties": False,
+}
+_TUNED: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {
+                **_ENDS,
+                "trials": {"description": "Trials of each arm. Default: 12.", **_TRIALS},
+            },
+            "minProperties": 1,
+            "maxProperties": 2,
+            "oneOf": [{"required": [kind]} for kind in _ENDS],
+            "additionalProperties": False,
+        },
+        {"description": "Choices: values, or blocks with ranges in them.", "type": "array", "minItems": 2},
+    ]
+}
 _TYPES: dict[str, dict[str, Any]] = {
     "study": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"},
     "question": {"type": "string"},
@@ -63,29 +94,40 @@ _TYPES: dict[str, dict[str, Any]] = {
     "nuisance": {
         "type": "object",
         "minProperties": 1,
-        "additionalProperties": {
-            "anyOf": [
-                *_RANGES,
-                {
-                    "type": "object",
-                    "properties": {**_ENDS, "trials": _TRIALS},
-                    "minProperties": 2,
-                    "maxProperties": 2,
-                    "required": ["trials"],
-                    "additionalProperties": False,
-                },
-            ]
-        },
+        "additionalProperties": {"$ref": "#/$defs/Tuned"},
     },
     "search": {
         "type": "object",
         "properties": {
-            "sampler": {"enum": list(ranges.SAMPLERS), "default": "tpe"},
-            "pruner": {"enum": list(ranges.PRUNERS), "default": "none"},
-            "trials": _TRIALS,
-            "budget": {"anyOf": [_POSITIVE, {"type": "string", "pattern": r"^\d+(\.\d+)?[smhd]?$"}]},
-            "cost": {"enum": list(ranges.COSTS)},
-            "candidates": {"type": "integer", "minimum": 1, "maximum": 20, "default": 3},
+            "sampler": {
+                "description": "Optuna's, by name: which values are tried next.",
+                "enum": list(ranges.SAMPLERS),
+                "default": "tpe",
+            },
+            "pruner": {
+                "description": "Optuna's, by name: which trials are broken off because others were better by then.",
+                "enum": list(ranges.PRUNERS),
+                "default": "none",
+            },
+            "trials": {
+                "description": "Trials of each search. Default: 12 of an arm, 50 of `design: search`.",
+                **_TRIALS,
+            },
+            "budget": {
+                "description": "Of `design: search`: time after which no trial is begun: 90s, 30m, 2h, 1d.",
+                "anyOf": [_POSITIVE, {"type": "string", "pattern": r"^\d+(\.\d+)?[smhd]?$"}],
+            },
+            "cost": {
+                "description": "Of `design: search`: a second objective, the less the better; it ends with the front of both.",
+                "enum": list(ranges.COSTS),
+            },
+            "candidates": {
+                "description": "How many of the best are looked at again on fresh seeds.",
+                "type": "integer",
+                "minimum": 1,
+                "maximum": 20,
+                "default": 3,
+            },
         },
         "additionalProperties": False,
     },
@@ -120,9 +162,15 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "minProperties": 1,
         "properties": {
-            path: {"description": words, "anyOf": [levels, *_RANGES[:-1]]} for path, words in paths().items()
+            path: {"description": words, "anyOf": [levels, {"$ref": "#/$defs/Range"}]}
+            for path, words in paths().items()
         },
-        "additionalProperties": {"anyOf": [levels, zipped, *_RANGES[:-1]]},
+        "additionalProperties": {"anyOf": [levels, zipped, {"$ref": "#/$defs/Range"}]},
+    }
+    properties["nuisance"]["properties"] = {
+        path: {"description": words, "$ref": "#/$defs/Tuned"}
+        for path, words in paths().items()
+        if path.partition(".")[0] != "data"
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -134,7 +182,7 @@ def schema() -> dict[str, Any]:
         "if": {"required": ["train"]},
         "then": {"properties": {"baseline": {"type": "object"}}},
         "else": {"properties": {"baseline": configured}},
-        "$defs": defs,
+        "$defs": {**defs, "Range": _RANGE, "Tuned": _TUNED},
     }
 
 
@@ -183,6 +231,8 @@ def markdown() -> str:
     said = schema()
     for name, about in said["properties"].items():
         lines.append(f"| `{name}` | {_values(about)} | {_cell(about['description'])} |")
+        for inner, of in about.get("properties", {}).items() if name == "search" else ():
+            lines.append(f"| `{name}.{inner}` | {_values(of)} | {_cell(of['description'])} |")
     configured = RunConfig.model_json_schema()
     for block, about in configured["properties"].items():
         if block == "seed":
