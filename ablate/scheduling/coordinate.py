@@ -858,6 +858,13 @@ class Coordinator:
             )
         done = isinstance(event, Finished)
         row = self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
+        cost = self._plan.study.search.cost if self._plan.study.search is not None else None
+        if cost is not None and row["outcome"] == "finished" and not math.isfinite(row[cost]):
+            raise StoreError(
+                f"training never yielded what it costs in {cost}",
+                place="search.cost",
+                hint=f"yield model/{cost} with the metrics of the last epoch, or weigh `seconds`",
+            )
         self._curves[run.key] = read.curve(vars(run), points)
         self._show.settled(run, row["outcome"], row["value"])
 

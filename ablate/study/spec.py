@@ -266,6 +266,12 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     if nuisance or space:
         of: Literal["nuisance", "search"] = "search" if space else "nuisance"
         search = ranges.search(values.get("search"), of=of, trials=trials, place=document.place)
+        if train is not None and search.cost == "flops":
+            raise StudyError(
+                "the FLOPs of your own training are not known",
+                place=document.place("search.cost"),
+                hint="`seconds`, or `parameters` where it yields model/parameters",
+            )
     elif values.get("search") is not None:
         raise StudyError(
             "says how Optuna searches, and nothing is searched",
