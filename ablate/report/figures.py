@@ -751,7 +751,7 @@ def _heatmap(
         "xaxis",
         titles[0],
         tickvals=list(range(len(columns))),
-        ticktext=[_short(c, 16) for c in columns],
+        ticktext=[_wrap(c, 14) for c in columns],
         **bare,
     )
     _names(layout, [_wrap(row) for row in rows], titles[1])

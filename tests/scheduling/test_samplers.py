@@ -8,6 +8,7 @@ import math
 import pytest
 
 from ablate.scheduling.queue import Queue, Tried
+from ablate.scheduling.tuning import Searching
 from ablate.study import design, ranges, spec
 
 SPACE = """
@@ -16,6 +17,7 @@ margin: 0.01
 baseline:
   data: {{name: digits}}
   model: {{name: cnn, depth: 1, width: 8}}
+  training: {{batch_size: 64}}
 factors:
   optimizer.lr: {{log: [1e-5, 1]}}
   optimizer.momentum: {{range: [0, 0.99]}}
@@ -79,6 +81,16 @@ def look(plan, folder, trials=TRIALS, epochs=9):
             search.tell(run.key, outcome, scores[: 2 if plan.study.search.cost else 1])
             tried.append((run.values, outcome, epoch))
     return tried, search
+
+
+def test_the_files_own_values_come_first_though_a_choice_leaves_settings_of_its_block_out(tmp_path):
+    plan = planned("{trials: 5}")
+    assert set(plan.study.baseline.get("model")) > {"name", "depth", "width"}
+    searching = Searching(plan, Queue(plan, tmp_path))
+    searching.match([], {}, {})
+    run = searching.next()
+    assert plan.arm("baseline").config.override(run.values) == plan.study.baseline
+    assert run.values["model"] == {"name": "cnn", "depth": 1, "width": 8}
 
 
 @pytest.mark.parametrize("sampler", ranges.SAMPLERS)

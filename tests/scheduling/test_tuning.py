@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,55 @@ def test_a_search_for_accuracy_and_cost_ends_with_the_front_of_both(workplace, p
     (search,) = verdicts(workplace, "look")["tuning"]["searches"]
     assert 1 <= len(search["candidates"]) <= 2
     assert all(candidate["cost"] > 0 for candidate in search["candidates"])
+    trials = [t for t in search["trials"] if not t["again"] and t["value"] is not None]
+    front = [t for t in trials if t["front"]]
+
+    def beaten(trial):
+        return any(
+            t["cost"] <= trial["cost"] and t["value"] >= trial["value"] and t is not trial for t in trials
+        )
+
+    assert front == [t for t in trials if not beaten(t)]
+    of_front = [t["values"] for t in front]
+    assert all(c["values"] in of_front for c in search["candidates"])
+    assert not any(t["front"] for t in search["trials"] if t["again"])
+    assert "a front" in workplace.ablate("report", "look", "--format", "md")
+    workplace.ablate("report", "look")
+    page = Path("reports/look.html").read_text()
+    assert "The front</h4>" in page
+    assert "val/accuracy against device time of a run" in page
+
+
+def trained(workplace, name="tuned"):
+    """Arm → how many trials were trained for it, those that were broken off included."""
+    runs = workplace.runs(name)
+    return Counter(r.data.tags["ablate.arm"] for r in runs if r.data.tags["ablate.phase"] == "tune")
+
+
+def test_more_seeds_or_a_further_level_tune_only_what_is_new(workplace, peak):
+    more = "search: {pruner: asha}"
+    workplace.ablate("run", peak(trials=6, epochs=3, more=more), "--executor", "inline")
+    before, first = trained(workplace), verdicts(workplace)
+    workplace.ablate("run", "tuned.yaml", "--seeds", "4", "--executor", "inline")
+    assert trained(workplace) == before, "other seeds are no reason to search again"
+    again = verdicts(workplace)
+    assert again["arms"][0]["n"] == 4
+    assert again["tuning"]["searches"] == first["tuning"]["searches"]
+
+    study = peak(factors="{width: [100, 10]}", trials=6, epochs=3, more=more)
+    said = workplace.ablate("run", study, "--executor", "inline")
+    assert "12 trials of earlier plans count" in said
+    after = trained(workplace)
+    assert {arm: after[arm] - before[arm] for arm in before} == dict.fromkeys(before, 0)
+    assert after["width=10"] >= 6
+    found = {one["arm"]: one["values"] for one in verdicts(workplace)["tuning"]["searches"]}
+    assert {one["arm"]: one["values"] for one in first["tuning"]["searches"]}.items() <= found.items()
+
+    # Elsewhere, or otherwise, looked for: nothing of it counts.
+    workplace.ablate(
+        "run",
+        peak(low="1e-4", trials=6, epochs=3, more=more, factors="{width: [100]}"),
+        "--executor",
+        "inline",
+    )
+    assert trained(workplace)["width=100"] > before["width=100"]

@@ -16,6 +16,15 @@ baseline:
 """
 TUNED = BASE + "factors: {model.width: [32]}\nnuisance: {optimizer.lr: {log: [1.0e-5, 1], trials: 9}}\n"
 SEARCH = BASE + "factors: {optimizer.lr: {log: [1.0e-5, 1]}, training.batch_size: [32, 64]}\ndesign: search\n"
+OWN = """
+study: some
+margin: 0.01
+train: mine:fit
+baseline: {lr: 0.1}
+factors: {lr: {log: [1.0e-5, 1]}}
+design: search
+search: {trials: 5}
+"""
 
 
 def made(text):
@@ -55,6 +64,7 @@ def test_what_is_tuned_is_part_of_the_plan_and_comes_back_from_its_record():
         (SEARCH, "design: search", "design: search\nsearch: {cost: flops, pruner: asha}"),
         (SEARCH, "design: search", "design: search\nsearch: {budget: soon}"),
         (SEARCH, "design: search", "search: {trials: 5}"),
+        (OWN, "trials: 5", "cost: flops"),
     ],
 )
 def test_a_mistake_in_a_range_is_named_with_its_place(text, wrong, instead):

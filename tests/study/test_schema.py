@@ -79,6 +79,27 @@ def test_a_study_with_training_of_its_own_may_have_any_baseline(complaints):
     assert complaints(text.replace("train: mine:fit\n", "")) != []
 
 
+def test_ranges_and_searches_are_described_to_their_ends(complaints):
+    study = (
+        "study: s\nmargin: 0.1\nbaseline: {data: {name: digits}, model: {name: cnn}}\n"
+        "factors: {model.width: [32]}\nnuisance: {optimizer.lr: {log: [1e-5, 1], trials: 9}}\n"
+    )
+    assert complaints(study) == []
+    for wrong in ("{log: [0, 1]}", "{log: [1e-5]}", "{log: [1e-5, 1], range: [0, 1]}", "{trials: 9}", "0.1"):
+        assert complaints(study.replace("{log: [1e-5, 1], trials: 9}", wrong)), wrong
+    for wrong in ("{sampler: best}", "{pruner: hyper}", "{trial: 9}", "{candidates: 0}"):
+        assert complaints(f"{study}search: {wrong}\n"), wrong
+    made = schema.schema()
+    inside = [
+        *made["properties"]["search"]["properties"].values(),
+        *made["$defs"]["Range"]["properties"].values(),
+    ]
+    assert all(len(about["description"]) > 15 for about in inside)
+    # What an editor offers under `nuisance:`, and what it must not: data are never tuned.
+    assert {"optimizer.lr", "training.batch_size"} < set(made["properties"]["nuisance"]["properties"])
+    assert not any(path.startswith("data") for path in made["properties"]["nuisance"]["properties"])
+
+
 def test_every_key_and_every_path_has_words():
     said = schema.schema()["properties"]
     assert set(said) == set(spec.KEYS)
