@@ -46,12 +46,13 @@ def markdown(summary: Summary) -> str:
         lines += [f"**{group.title}**", ""]
         lines += [f"- {_md(finding.sentence)}" for finding in group.findings]
         lines.append("")
-    columns = _columns(summary, _md)
-    rows = [[cell(row) for _, cell, _ in columns] for row in summary.rows]
-    lines.append("| " + " | ".join(_md(head) for head, _, _ in columns) + " |")
-    lines.append("| " + " | ".join("---:" if right else "---" for _, _, right in columns) + " |")
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", _md(_note(summary)), ""]
+    if summary.rows:
+        columns = _columns(summary, _md)
+        rows = [[cell(row) for _, cell, _ in columns] for row in summary.rows]
+        lines.append("| " + " | ".join(_md(head) for head, _, _ in columns) + " |")
+        lines.append("| " + " | ".join("---:" if right else "---" for _, _, right in columns) + " |")
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += ["", _md(_note(summary)), ""]
     if summary.tuning is not None:
         lines += [f"**{summary.tuning.title}**", ""]
         lines += [line for text in summary.tuning.paragraphs for line in (_md(text), "")]

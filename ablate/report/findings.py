@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis import words
+from ablate.analysis.compare import TUNE
 from ablate.analysis.verdict import Comparison, Effect
 from ablate.analysis.verdict import Summary as Figures
 from ablate.report import palette, scales, wording
@@ -41,10 +42,15 @@ def answer(reading: Reading) -> tuple[str, str]:
     analysis = reading.analysis
     if reading.rules.design == "search":
         found = [said["candidates"] for said in (reading.record.get("tuned") or {}).values()]
+        if not found:
+            return "The search is not over yet.", "Its trials so far stand below."
+        means = [c["mean"] for c in found[0] if c["mean"] is not None]
+        if not means:
+            return "The search found nothing: none of its trials came to an end that could be repeated.", ""
+        best = wording.plain(reading.shown(means[0]), reading.digits)
         over = (
-            f"The search found {wording.count(len(found[0]), 'candidate')}."
-            if found
-            else "The search is not over yet."
+            f"The search found {wording.count(len(found[0]), 'candidate')}; the first came to {reading.rules.metric} "
+            f"{f'{best} {reading.value_unit}'.strip()} on fresh seeds."
         )
         return over, "A candidate has no verdict: it was chosen because it looked best."
     first = words.headline(analysis)
@@ -131,7 +137,16 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
         "path": "a greedy path, one change on top of another",
     }.get(reading.rules.design, reading.rules.design)
     arms = wording.count(len(reading.arms) - 1, "arm")
-    yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
+    searching = reading.rules.design == "search"
+    if searching:
+        said = record["search"]
+        pruner = f", {said['pruner']} pruner" if said["pruner"] != "none" else ""
+        yield (
+            "Searched",
+            f"{wording.listing(record['space'])}: {said['trials']} trials, {said['sampler']} sampler{pruner}",
+        )
+    else:
+        yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
     if training := _outline(reference.get("config", {})):
         yield "Baseline" if reading.rules.reference == "baseline" else "Reference", training
     data = reference.get("data", {})
@@ -143,10 +158,9 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
     elif name:
         yield "Data", str(name)
     orientation = "higher is better" if reading.rules.direction == "maximize" else "lower is better"
-    yield (
-        "Judged by",
-        f"{reading.rules.metric}, {orientation}; a difference counts from {reading.margin_words}",
-    )
+    counts = "" if searching else f"; a difference counts from {reading.margin_words}"
+    cost = f", against {record['search']['cost']}" if searching and record["search"].get("cost") else ""
+    yield "Judged by", f"{reading.rules.metric}, {orientation}{counts}{cost}"
     yield "Cost", _cost_words(reading)
     if plan := record.get("plan"):
         looks = len(reading.rules.schedule())
@@ -155,7 +169,7 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
             if analysis.look
             else f"before the first of {wording.count(looks, 'look')}"
         )
-        yield "Plan", f"{plan}, {state}"
+        yield "Plan", plan if searching else f"{plan}, {state}"
 
 
 def _seeds(reading: Reading) -> str:
@@ -170,6 +184,10 @@ def _cost_words(reading: Reading) -> str:
     runs = reading.analysis.runs
     done = runs.finished + runs.diverged
     of = f"{done} of {runs.planned} runs" if done != runs.planned else wording.count(done, "run")
+    if reading.rules.design == "search":
+        of = wording.count(len(reading.replicates), "run")
+    elif tried := int((reading.replicates["phase"] == TUNE).sum()):
+        of += f" and {tried} of tuning"
     parts = [of]
     if "seconds" in reading.replicates.columns and not reading.replicates.empty:
         seconds = pd.to_numeric(reading.replicates["seconds"], errors="coerce")
@@ -258,6 +276,8 @@ def _terms(terms: Iterable[str]) -> str:
 def rows(reading: Reading) -> tuple[Row, ...]:
     """References, arms, effects, then what stands outside the family."""
     analysis = reading.analysis
+    if reading.rules.design == "search":
+        return ()
     found = [raw_row(reading, summary, "baseline") for summary in (analysis.baseline, *reading.others)]
     found += [_comparison_row(reading, item) for item in analysis.comparisons]
     found += [
@@ -392,9 +412,14 @@ def crossings(reading: Reading) -> tuple[Crossing, ...]:
         return ()
     cells = {s.arm: s for s in (reading.analysis.baseline, *reading.analysis.cells)}
     levels: dict[str, dict[str, list[str]]] = {}
+    places: dict[str, dict[str, Any]] = {}
     for arm in reading.arms:
         for factor, level in reading.levels(arm).items():
             levels.setdefault(factor, {}).setdefault(wording.level(level), []).append(arm)
+            places.setdefault(factor, {})[wording.level(level)] = level
+    for factor, of in places.items():
+        if all(isinstance(level, int | float) and not isinstance(level, bool) for level in of.values()):
+            levels[factor] = {name: levels[factor][name] for name in sorted(of, key=lambda n: float(of[n]))}
     strength: dict[frozenset[str], float] = {}
     for effect in reading.analysis.effects:
         if len(effect.terms) == 2 and effect.estimate is not None:

@@ -13,6 +13,8 @@ from ablate.report.reading import Reading
 
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
     """(number, seeds, α, how it came about, state) of every look."""
+    if reading.rules.design == "search":
+        return ()
     return tuple(
         (
             str(look.index),
@@ -27,6 +29,10 @@ def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
 
 def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     """(heading, paragraph): how the verdicts are made."""
+    if reading.rules.design == "search":
+        return tuple(
+            (heading, " ".join(said.split())) for heading, said in _searching(reading).items() if said
+        )
     k = reading.rules.k
     family = _family(reading)
     pairs = """
@@ -69,6 +75,23 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     if fused := _fused(reading):
         found["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in found.items())
+
+
+def _searching(reading: Reading) -> dict[str, str]:
+    """How a search came about, and what it does not say."""
+    return {
+        "Trials": """
+            Every trial runs under one seed, so that what a seed does to all values alike decides nothing; one that repeats a
+            trial takes the next. What diverged or was broken off counts as worse than whatever finished.""",
+        "Candidates": """
+            The best trials are trained again under fresh seeds, because the best of many is also the luckiest, and ranked by
+            the mean of those. Nothing is tested: no interval, no verdict.""",
+        "Rankings": wording.RANKING,
+        "Data": """
+            All of it rests on the validation data. The test set is scored once per finished run and decides nothing; chosen by
+            validation data, a candidate is likely to do a little worse there.""",
+        "Runs trained together": _fused(reading),
+    }
 
 
 def _fused(reading: Reading) -> str:

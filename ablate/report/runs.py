@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.analysis.compare import records
+from ablate.analysis.compare import TUNE, records
 from ablate.analysis.verdict import undecided
 from ablate.report import wording
 from ablate.report.contents import RunRow, Trouble
@@ -18,7 +18,8 @@ from ablate.report.reading import Reading
 
 def every(reading: Reading) -> tuple[RunRow, ...]:
     """All runs, by arm, phase and seed; those that are due and not there among them."""
-    found = [_run(reading, row) for row in records(reading.replicates)]
+    tried = {run["key"]: run["values"] for run in reading.record.get("runs", []) if run.get("values")}
+    found = [_run(reading, row, tried) for row in records(reading.replicates)]
     found += [
         RunRow(arm, reading.label(arm), seed, phase, "missing", None, None, None, None, "", "", "", "")
         for arm, seed, phase in _missing(reading)
@@ -27,7 +28,34 @@ def every(reading: Reading) -> tuple[RunRow, ...]:
     return tuple(sorted(found, key=lambda run: (place.get(run.arm, len(place)), run.phase, run.seed)))
 
 
-def _run(reading: Reading, row: Mapping[Any, Any]) -> RunRow:
+def counts(reading: Reading, runs: Iterable[RunRow]) -> tuple[tuple[str, int], ...]:
+    """(what, how many): of the runs that are compared; of a search, of its trials."""
+    of = Counter(run.outcome for run in runs if run.phase == TUNE)
+    if reading.rules.design == "search":
+        return (
+            ("trained", sum(of.values())),
+            *((name, of[name]) for name in ("pruned", "diverged", "failed")),
+        )
+    known = reading.analysis.runs
+    return (
+        ("planned", known.planned),
+        ("finished", known.finished),
+        ("diverged", known.diverged),
+        ("failed", known.failed),
+        ("missing", known.missing),
+        ("more of tuning", sum(of.values())),
+    )
+
+
+def _label(reading: Reading, arm: str, values: Mapping[str, Any]) -> str:
+    """An arm, or what was tried on it."""
+    said = ", ".join(f"{path.rpartition('.')[2]} {wording.tried(value)}" for path, value in values.items())
+    if not said:
+        return reading.label(arm)
+    return said if reading.rules.design == "search" else f"{reading.label(arm)}: {said}"
+
+
+def _run(reading: Reading, row: Mapping[Any, Any], tried: Mapping[str, Mapping[str, Any]]) -> RunRow:
     def text(name: str) -> str:
         value = row.get(name)
         return value if isinstance(value, str) else ""
@@ -44,7 +72,7 @@ def _run(reading: Reading, row: Mapping[Any, Any]) -> RunRow:
     finished = row["outcome"] == "finished"
     return RunRow(
         arm,
-        reading.label(arm),
+        _label(reading, arm, tried.get(text("key"), {}) if row["phase"] == TUNE else {}),
         int(row["seed"]),
         str(row["phase"]),
         str(row["outcome"]),
@@ -85,7 +113,8 @@ def troubles(runs: Iterable[RunRow]) -> tuple[Trouble, ...]:
     """Failures first, then divergences, then what is missing."""
     together: dict[tuple[str, str, str, str], list[RunRow]] = {}
     for run in runs:
-        if run.outcome != "finished":
+        # What a search broke off was not wanted any longer: nothing went wrong.
+        if run.outcome not in ("finished", "pruned"):
             together.setdefault((run.outcome, run.label, run.phase, run.reason), []).append(run)
     order = {"failed": 0, "diverged": 1}
     return tuple(

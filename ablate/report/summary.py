@@ -17,7 +17,6 @@ def summarise(material: Material) -> Summary:
     reading = Reading(material)
     rows = findings.rows(reading)
     found_runs = runs.every(reading)
-    counts = reading.analysis.runs
     return Summary(
         study=str(reading.record["study"]),
         question=str(reading.record.get("question") or "").strip(),
@@ -46,13 +45,7 @@ def summarise(material: Material) -> Summary:
         images=images.changes(reading),
         runs=found_runs,
         trouble=runs.troubles(found_runs),
-        counts=(
-            ("planned", counts.planned),
-            ("finished", counts.finished),
-            ("diverged", counts.diverged),
-            ("failed", counts.failed),
-            ("missing", counts.missing),
-        ),
+        counts=runs.counts(reading, found_runs),
         methods=methods.methods(reading),
         looks=methods.looks(reading),
         environment=tuple(

@@ -69,7 +69,7 @@ def _front_table(reading: Reading, found: Tuning) -> tuple[tuple[str, ...], ...]
         (
             wording.compact(t.cost or 0.0),
             _shown(reading, t.value),
-            *(_value(t.values[path]) for path in found.ranges),
+            *(wording.tried(t.values[path]) for path in found.ranges),
         )
         for t in sorted(mine, key=lambda t: t.cost or 0.0)
     ]
@@ -78,7 +78,7 @@ def _front_table(reading: Reading, found: Tuning) -> tuple[tuple[str, ...], ...]
 
 
 def _setting_words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path} {_value(value)}" for path, value in values.items())
+    return ", ".join(f"{path} {wording.tried(value)}" for path, value in values.items())
 
 
 def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str]:
@@ -106,7 +106,7 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
             yield f"{reading.label(one.arm)}: no trial finished, so the values of the study file stand."
         for path, end in one.edge.items():
             yield (
-                f"{reading.label(one.arm) if nuisance else 'Search'}: the best {path} ({_value(one.values[path])}) lies at the {end} end of its range; "
+                f"{reading.label(one.arm) if nuisance else 'Search'}: the best {path} ({wording.tried(one.values[path])}) lies at the {end} end of its range; "
                 "better values may lie beyond."
             )
     if coarse := [reading.label(one.arm) for one in found.searches if one.coarse]:
@@ -122,7 +122,7 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
     if not nuisance:
         yield (
             "Candidates were chosen because they looked best, so they are not as good as they look: "
-            "`ablate init --from` this study writes the one that holds them against the baseline on fresh seeds."
+            f"`ablate init --from {reading.record['study']}` writes the study that holds them against the baseline on fresh seeds."
         )
 
 
@@ -133,7 +133,7 @@ def _table(reading: Reading, found: Tuning, nuisance: bool) -> tuple[tuple[str, 
     if nuisance:
         rows.append(("Arm", *found.ranges, metric, "Trials"))
         for one in found.searches:
-            values = tuple(_value(one.values[path]) for path in found.ranges)
+            values = tuple(wording.tried(one.values[path]) for path in found.ranges)
             best = next((c.mean for c in one.candidates if c.mean is not None), None)
             rows.append((reading.label(one.arm), *values, _shown(reading, best), _outcomes(one)))
         return tuple(rows)
@@ -141,7 +141,7 @@ def _table(reading: Reading, found: Tuning, nuisance: bool) -> tuple[tuple[str, 
     rows.append(("Candidate", *found.ranges, metric, *([cost] if cost else []), "Seeds"))
     for one in found.searches:
         for number, c in enumerate(one.candidates, 1):
-            values = tuple(_value(c.values[path]) for path in found.ranges)
+            values = tuple(wording.tried(c.values[path]) for path in found.ranges)
             mean = _shown(reading, c.mean) if c.mean is not None else "diverged"
             costs = [wording.compact(c.cost) if c.cost is not None else ""] if cost else []
             rows.append((str(number), *values, mean, *costs, str(c.runs)))
@@ -232,24 +232,19 @@ def _shown(reading: Reading, value: float | None) -> str:
     return "" if value is None else wording.plain(value * reading.factor, reading.digits)
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        rest = ", ".join(f"{name} {_value(v)}" for name, v in value.items() if name != "name")
-        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
-    return f"{value:.3g}" if isinstance(value, float) else wording.level(value)
-
-
 def _range(said: Any) -> str:
     """A range, a list of choices, or a block with ranges in it, in words."""
     if isinstance(said, list):
         return wording.listing(
-            [_range(choice) if isinstance(choice, Mapping) else _value(choice) for choice in said]
+            [_range(choice) if isinstance(choice, Mapping) else wording.tried(choice) for choice in said]
         )
     kind, ends = next(iter(said.items()))
     if len(said) == 1 and kind in ("log", "range", "int"):
-        return f"{_value(ends[0])} to {_value(ends[1])}{' (logarithmic)' if kind == 'log' else ''}"
+        return (
+            f"{wording.tried(ends[0])} to {wording.tried(ends[1])}{' (logarithmic)' if kind == 'log' else ''}"
+        )
     rest = ", ".join(
-        f"{name} {_range(v) if isinstance(v, Mapping) else _value(v)}"
+        f"{name} {_range(v) if isinstance(v, Mapping) else wording.tried(v)}"
         for name, v in said.items()
         if name != "name"
     )

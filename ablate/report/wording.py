@@ -92,6 +92,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else words.duration(seconds)
 
 
+def tried(value: Any) -> str:
+    """A value that a search tried, short: three digits of a number, a block with its settings."""
+    if isinstance(value, dict):
+        rest = ", ".join(f"{name} {tried(v)}" for name, v in value.items() if name != "name")
+        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
+    return f"{value:.3g}".replace("e-0", "e-") if isinstance(value, float) else level(value)
+
+
 def level(value: Any) -> str:
     """A level as an axis or a cell shows it: a scalar, a block by its name, or several paths with their values."""
     if value is None:
