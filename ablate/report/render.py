@@ -72,7 +72,9 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
     panels = {
         "forest": album.panel(
             "", "", [("", figures.forest(summary.axis, summary.rows))], "Effects with their intervals"
-        ),
+        )
+        if summary.rows
+        else None,
         "tuning": _tuning_panels(album, summary),
         "costs": _cost_panel(album, summary),
         "interactions": _interaction_panel(album, summary),

@@ -54,7 +54,7 @@ def by_algebra(response, plan, cells):
     signs = np.where(np.array(cells), 1, -1)
     columns = {terms: signs[:, terms].prod(axis=1) for terms in worth}
     found = {}
-    for terms, column in columns.items():
+    for column in columns.values():
         same = [(other, int(columns[other] @ column) // len(cells)) for other in worth]
         first = next(other for other, sign in same if sign)
         found.setdefault(first, sum(sign * worth[other] for other, sign in same))

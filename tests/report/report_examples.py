@@ -11,6 +11,7 @@ from ablate.analysis.plan import rules
 from ablate.report.contents import Tracking
 from ablate.report.reading import Images
 from ablate.report.summary import Material
+from ablate.study import design, spec
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -152,6 +153,73 @@ def replicate(arm, seed, value, *, outcome="finished", phase="report", **more):
         "reason": None,
         "source_run": None,
     } | more
+
+
+SEARCH = """\
+study: look
+question: Which rate and width look best?
+margin: 0.005
+baseline:
+  data: {name: digits}
+  model: {name: cnn, depth: 2, width: 16}
+factors: {optimizer.lr: {log: [1e-5, 1]}, model.width: {int: [4, 64]}}
+design: search
+search: {trials: 12, cost: parameters}
+"""
+
+
+def searched():
+    """A search for accuracy and few parameters that is over: 12 trials, one of them diverged, and three candidates."""
+    plan = design.plan(spec.parse(SEARCH), lambda _: design.Data("digits", 900, 300, 100))
+    rng = np.random.default_rng(0)
+    tried = [
+        {"optimizer.lr": float(10 ** rng.uniform(-5, 0)), "model.width": int(rng.integers(4, 64))}
+        for _ in range(12)
+    ]
+
+    def worth(values):
+        return 0.9 - 0.03 * abs(math.log10(values["optimizer.lr"]) + 1.5) + 0.001 * values["model.width"]
+
+    best = sorted(tried[1:], key=worth)[-3:][::-1]
+    trials = [plan.trial("baseline", values) for values in tried]
+    trials += [plan.trial("baseline", values, design.SECOND_LOOK + i) for i in range(3) for values in best]
+    rows = [
+        replicate(
+            "baseline",
+            run.seed,
+            worth(run.values) + rng.normal(0, 0.005),
+            phase="tune",
+            outcome="diverged" if run is trials[0] else "finished",
+            key=run.key,
+            run_id=run.key[:32],
+            parameters=100.0 * run.values["model.width"] ** 2,
+        )
+        for run in trials
+    ]
+    found = [
+        {"values": values, "mean": worth(values), "runs": 3, "cost": 100.0 * values["model.width"] ** 2}
+        for values in best
+    ]
+    record = plan.record() | {
+        "runs": [
+            {"arm": "baseline", "seed": r.seed, "phase": "tune", "key": r.key, "values": dict(r.values)}
+            for r in trials
+        ],
+        "tuned": {
+            "baseline": {
+                "values": best[0],
+                "searched": True,
+                "candidates": found,
+                "edge": {"model.width": "upper"},
+            }
+        },
+        "importances": {
+            "fANOVA": {"optimizer.lr": 0.8, "model.width": 0.2},
+            "PED-ANOVA": {"optimizer.lr": 1.0},
+        },
+    }
+    frame = pd.DataFrame(rows)
+    return Material(record, judge(rules(record), frame, EMPTY_CURVES), frame, EMPTY_CURVES)
 
 
 def curve(arm, seed, final, overfit, rng, epochs=20, stop=None):

@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import report_examples
 from report_examples import EMPTY_CURVES, replicate
 
 from ablate import report
@@ -92,3 +93,59 @@ def test_a_path_in_progress_is_provisional_and_says_how_far_it_came():
     assert "then depth 3 (" in summary.headline
     assert [section.title for section in summary.sections] == ["Step 1", "Step 2", "Step 3"]
     assert "32 comparisons that a greedy path might have made" in dict(summary.methods)["The interval"]
+
+
+def test_a_search_is_reported_as_a_search_without_the_frame_of_verdicts():
+    found = report_examples.searched()
+    summary = summarise(found)
+    assert (summary.groups, summary.rows, summary.looks) == ((), (), ())
+    assert "first came to val/accuracy" in summary.headline
+    assert "no verdict" in summary.answer[1]
+    facts = dict(summary.facts)
+    assert facts["Searched"] == "optimizer.lr and model.width: 12 trials, tpe sampler"
+    assert facts["Cost"].startswith("21 runs")
+    assert dict(summary.counts) == {"trained": 21, "pruned": 0, "diverged": 1, "failed": 0}
+    assert {run.label.split()[0] for run in summary.runs} == {"lr"}, "a run is called by what it tried"
+    points = summary.tuning.pareto.points
+    front = {(p.cost, p.value) for p in points if p.front}
+    trials = [p for p in points if p.candidate is None]
+    assert len(trials) == 11
+    assert front == {
+        (p.cost, p.value)
+        for p in trials
+        if not any(o.cost <= p.cost and o.value >= p.value and o is not p for o in trials)
+    }
+    assert len(summary.tuning.front) == 1 + len(front)
+    assert [p.candidate for p in points if p.candidate is not None] == [1, 2, 3]
+    said, page = report.markdown(summary), report.html(summary)
+    for text in (said, page):
+        assert "is no verdict" in text
+        assert "may lie beyond" in text
+        assert "may be on the front by luck" in text
+    assert 'id="verdicts"' not in page
+    assert "No arm is judged" not in page
+    (searched,) = json.loads(report.json_text(found))["tuning"]["searches"]
+    assert {(t["cost"], 100 * t["value"]) for t in searched["trials"] if t["front"]} == front
+    assert "tabular" in report.latex(summary)
+    assert report.csv(found).strip() == ""
+
+
+def test_how_two_factors_act_together_is_drawn_from_the_cells():
+    found = material("factorial")
+    summary = summarise(found)
+    assert len(summary.crossings) == 6
+    (drawn,) = [c for c in summary.crossings if {c.factor, c.other} == {"Width", "Learning rate"}]
+    assert drawn.across == ("16", "32")
+    assert [name for name, _ in drawn.lines] == ["0.05", "0.2"]
+    base = {s.arm: s.mean for s in (found.analysis.baseline, *found.analysis.cells)}
+
+    def mean(wide, fast):
+        of = [
+            value for arm, value in base.items() if ("width=32" in arm) == wide and ("lr=0.2" in arm) == fast
+        ]
+        assert len(of) == 4
+        return 100 * sum(of) / 4
+
+    for (_, line), fast in zip(drawn.lines, (False, True), strict=True):
+        assert line == pytest.approx((mean(False, fast), mean(True, fast)))
+    assert summarise(material("fractional", "fraction: {cells: 8}\n")).crossings == ()

@@ -32,6 +32,7 @@ def folder(tmp_path_factory, page, hostile_page):
     (place / "report.html").write_text(page, encoding="utf-8")
     (place / "hostile.html").write_text(hostile_page, encoding="utf-8")
     large = render.html(summarise(report_examples.large()))
+    (place / "search.html").write_text(render.html(summarise(report_examples.searched())), encoding="utf-8")
     (place / "large.html").write_text(large, encoding="utf-8")
     return place
 
@@ -89,7 +90,7 @@ def visit(browser, folder):
         each.context.close()
 
 
-@pytest.mark.parametrize("name", ["report", "hostile"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search"])
 def test_the_page_is_quiet_and_draws_every_figure(visit, name):
     seen = visit(name)
     seen.draw_all()
@@ -115,7 +116,7 @@ def test_figures_wait_until_they_are_near(visit):
     sync_api.expect(last).to_have_attribute("data-drawn", "")
 
 
-@pytest.mark.parametrize("name", ["report", "hostile"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search"])
 def test_the_page_never_scrolls_sideways(visit, name):
     seen = visit(name, width=390)
     seen.draw_all()

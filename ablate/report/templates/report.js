@@ -171,7 +171,8 @@
   };
 
   const arms = document.getElementById("arms-table");
-  sortable(arms, () => [...arms.tBodies[0].rows], (rows) => arms.tBodies[0].append(...rows));
+  // A search has no arms.
+  if (arms) sortable(arms, () => [...arms.tBodies[0].rows], (rows) => arms.tBodies[0].append(...rows));
 
   // Of thousands of runs only some stand in the table at a time: those that the filter keeps, from the top.
   const runs = document.getElementById("runs-table");
