@@ -17,6 +17,7 @@ import typer
 
 from ablate import completion
 from ablate.errors import AblateError, StoreError, StudyError, nearest
+from ablate.usage import Commands
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ablate",
+    cls=Commands,
     help="Ablation studies that end in a verdict with an interval.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -70,7 +72,7 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Change the baseline; repeatable.",
+        help="Change a setting, e.g. data.root=FOLDER; repeatable.",
         autocompletion=completion.settings,
     ),
 ]
@@ -366,15 +368,7 @@ def data(
         str | None,
         typer.Argument(help="A data set; none: all of them.", autocompletion=completion.data_sets),
     ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=VALUE",
-            help="As in a study, e.g. data.root=FOLDER; repeatable.",
-            autocompletion=completion.settings,
-        ),
-    ] = None,
+    sets: Sets = None,
     study: Annotated[
         Path | None,
         typer.Option(
@@ -859,6 +853,7 @@ def _coordinate(
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
         note = _note(plan.study.question, outcome.analysis)
         tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()}, note)
+        tracker.settle()
         delivered = tracker.close()
         if tracker.broken is not None:
             raise tracker.broken
