@@ -282,7 +282,9 @@ class RunConfig(Block):
                 f"numpy_mlp trains with cross-entropy: its backpropagation knows no {self.training.loss} loss"
             )
         if isinstance(self.model, NumpyMlp) and self.training.save_model != "none":
-            raise ValueError("numpy_mlp is no torch module, so MLflow cannot load it: training.save_model: none")
+            raise ValueError(
+                "numpy_mlp is no torch module, so MLflow cannot load it: training.save_model: none"
+            )
         return self
 
     @classmethod

@@ -24,10 +24,10 @@ _SHOULD = (
 class Commands(typer.core.TyperGroup):
     """The commands as one group, whose usage errors are mistakes like any other."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Any = None, *, standalone_mode: bool = True, **extra: Any) -> Any:
         """As Typer's own, but for the words. Ends the process, with 2 for a mistake, unless `standalone_mode` is false."""
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, standalone_mode=False, **extra)
         except TyperException as error:
             if not standalone_mode:
                 raise

@@ -19,6 +19,9 @@ class FromPixels(nn.Module):
     not. mean, std: (C,) in units of [0, 1].
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.network = network.eval()

@@ -139,10 +139,10 @@ class Tracker:
     def settle(self, timeout: float = 30.0) -> None:
         """Wait for what was put so far, as long as something of it is delivered every `timeout` seconds."""
         with self._changed:
-            while self._delivered < self._spooled and self.broken is None:
+            before = -1
+            while before < self._delivered < self._spooled and self.broken is None:
                 before = self._delivered
-                if not self._changed.wait_for(lambda before=before: self._delivered > before, timeout):
-                    return
+                self._changed.wait(timeout)
 
     def close(self, timeout: float = 30.0) -> bool:
         """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Whether all was delivered."""

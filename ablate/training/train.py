@@ -483,7 +483,9 @@ def finished(
         facts["stopped"] = f"early, after epoch {state.epoch}: no lower val/loss in {state.stalled} epochs"
     model = None
     if state.best is not None:
-        model, facts["model"] = state.best.write(images.shape, images.mean, images.std, images.classes, kept.epoch)
+        model, facts["model"] = state.best.write(
+            images.shape, images.mean, images.std, images.classes, kept.epoch
+        )
     return Result(False, kept.epoch, final | _costs(seconds, made), files, facts, model)
 
 

@@ -60,7 +60,8 @@ def test_a_model_comes_back_from_mlflow_and_sees_the_test_images_as_it_did_in_tr
         assert "test metrics" not in run.data.tags["ablate.model"]
         assert accuracy == pytest.approx(run.data.metrics["test/accuracy"], abs=1e-12)
     about = mlflow.models.get_model_info(f"runs:/{run.info.run_id}/model").metadata
-    assert about["epoch"] == 3 and about["classes"] == list("0123456789")
+    assert about["epoch"] == 3
+    assert about["classes"] == list("0123456789")
     assert not list((workplace.store.root / "models").iterdir())
 
     # In another study a run is copied, and its model with it.
