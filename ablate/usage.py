@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer.core
@@ -24,10 +25,18 @@ _SHOULD = (
 class Commands(typer.core.TyperGroup):
     """The commands as one group, whose usage errors are mistakes like any other."""
 
-    def main(self, args: Any = None, *, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """As Typer's own, but for the words. Ends the process, with 2 for a mistake, unless `standalone_mode` is false."""
         try:
-            code = super().main(args, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except TyperException as error:
             if not standalone_mode:
                 raise
