@@ -17,6 +17,7 @@ import typer
 
 from ablate import completion
 from ablate.errors import AblateError, StoreError, StudyError, nearest
+from ablate.usage import Commands
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ablate",
+    cls=Commands,
     help="Ablation studies that end in a verdict with an interval.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -70,7 +72,7 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
-        help="Change the baseline; repeatable.",
+        help="Change a setting, e.g. data.root=FOLDER; repeatable.",
         autocompletion=completion.settings,
     ),
 ]
@@ -366,15 +368,7 @@ def data(
         str | None,
         typer.Argument(help="A data set; none: all of them.", autocompletion=completion.data_sets),
     ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="PATH=VALUE",
-            help="As in a study, e.g. data.root=FOLDER; repeatable.",
-            autocompletion=completion.settings,
-        ),
-    ] = None,
+    sets: Sets = None,
     study: Annotated[
         Path | None,
         typer.Option(
@@ -548,14 +542,24 @@ def _confirming(source: str, name: str | None, best: int | None, output: Path | 
 @app.command("schema")
 def print_schema(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The same for people: a page of all keys and fields.")
+        bool, typer.Option("--markdown", help="The same for people: pages of all keys and fields.")
     ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File to write instead; with --markdown, the folder of the pages."
+        ),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of study files, by which editors complete and check them."""
-    from ablate.study import schema
+    from ablate.study import pages, schema
 
-    text = schema.markdown() if markdown else schema.text()
+    if markdown and output is not None:
+        for name, page in pages.pages().items():
+            _write(output / name, page)
+        _say(str(output / "fields.md"))
+        return
+    text = "\n".join(pages.pages().values()) if markdown else schema.text()
     if output is None:
         print(text, end="")
     else:
@@ -569,7 +573,6 @@ def ui(
 ) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
     import socket
-    import subprocess
 
     from ablate.tracking import read, views, write
     from ablate.tracking.store import here
@@ -601,10 +604,45 @@ def ui(
         )
     _say(f"all of it: {address}  (Ctrl-C ends it)")
     with contextlib.suppress(KeyboardInterrupt):
-        raise typer.Exit(subprocess.run(command, env=environment, check=False).returncode)
+        raise typer.Exit(_served(command, environment))
 
 
 # --- what commands share ----------------------------------------------------------------------------------------------
+
+
+_ENDS_WITHIN = 5.0
+"""Seconds in which a server that was asked to end has to."""
+
+
+def _served(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run a server until it ends, or this process is asked to: then it ends first, with all that it started.
+
+    Returns its exit code. Raises KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP.
+    """
+    import subprocess
+
+    def ask(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    old = {kind: signal.signal(kind, ask) for kind in kinds}
+    try:
+        # In a group of its own, for MLflow's workers are no children of this process.
+        server = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            return server.wait()
+        finally:
+            for kind in kinds:  # whoever asks twice gets the same
+                signal.signal(kind, signal.SIG_IGN)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(_ENDS_WITHIN)
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    finally:
+        for kind, handler in old.items():
+            signal.signal(kind, handler)
 
 
 def _say(text: str) -> None:
@@ -859,6 +897,7 @@ def _coordinate(
         verdicts = json_module.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
         note = _note(plan.study.question, outcome.analysis)
         tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()}, note)
+        tracker.settle()
         delivered = tracker.close()
         if tracker.broken is not None:
             raise tracker.broken

@@ -40,6 +40,9 @@ INTEGER = r"[-+]?(0|[1-9][0-9]*)"
 REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
 
+CHANGES_NO_RESULT = frozenset({"training.save_model"})
+"""Paths that a run's key leaves out, and that therefore are no factors."""
+
 _NOT_A_FACTOR = "the seed is not a factor: `seeds` says how many replicates there are"
 
 
@@ -231,6 +234,13 @@ class TrainingConfig(Block):
             description="Epoch whose weights count: the last that was trained, or the one with the lowest validation loss."
         ),
     ] = "last"
+    save_model: Annotated[
+        Literal["none", "best"],
+        Field(
+            description="Whether the network itself is kept in MLflow, with the weights of the epoch that is best by the study's"
+            " metric on the validation split; of equal epochs the later. It changes no result and is not a factor."
+        ),
+    ] = "none"
     patience: Annotated[
         int | None,
         Field(
@@ -270,6 +280,10 @@ class RunConfig(Block):
         if isinstance(self.model, NumpyMlp) and self.training.loss != "cross-entropy":
             raise ValueError(
                 f"numpy_mlp trains with cross-entropy: its backpropagation knows no {self.training.loss} loss"
+            )
+        if isinstance(self.model, NumpyMlp) and self.training.save_model != "none":
+            raise ValueError(
+                "numpy_mlp is no torch module, so MLflow cannot load it: training.save_model: none"
             )
         return self
 
@@ -320,6 +334,10 @@ class RunConfig(Block):
         tree["data"] = {f: v for f, v in tree["data"].items() if f not in {"root", "name", "channels"}} | {
             "content": fingerprint
         }
+        # A run is the same run whether its network was kept or not.
+        for path in CHANGES_NO_RESULT:
+            block, _, field = path.partition(".")
+            tree[block] = {f: v for f, v in tree[block].items() if f != field}
         return _digest(tree)[:16]
 
     def code(self) -> str:

@@ -64,7 +64,8 @@ class Finished(Event):
     """The run is done, `diverged` counting as done.
 
     epoch: the epoch at which the metrics are to be read (0 where none ended). metrics: what is known only at the end.
-    files: name → content, kept as artifacts. facts: digest of the weights and the like.
+    files: name → content, kept as artifacts. facts: digest of the weights and the like. model: a file with the network's weights,
+    for the tracker to take and remove; None where none is to be kept.
     """
 
     outcome: Literal["finished", "diverged"] = "finished"
@@ -72,6 +73,7 @@ class Finished(Event):
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
 
 
 @dataclass(frozen=True)

@@ -287,3 +287,71 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
         "run", workplace.study(), "--executor", "inline", "--storage", "nonsense", code=2
     )
     assert "--storage nonsense: Optuna cannot open it" in output
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("rnu x", "error: ablate: there is no command 'rnu'\n  did you mean 'run'?\n  `ablate --help`"),
+        ("run --sed 3 x.yaml", "error: ablate run: there is no option --sed\n  did you mean '--seeds'?"),
+        (
+            "run --zz x.yaml",
+            "error: ablate run: there is no option --zz\n  `ablate run --help` says",
+        ),
+        ("--nonsense", "error: ablate: there is no option --nonsense"),
+        ("run", "error: ablate run: STUDY is missing\n  it means: the study's YAML file"),
+        (
+            "run a.yaml b.yaml",
+            "error: ablate run: takes no more arguments, so what is 'b.yaml'?\n  `ablate run",
+        ),
+        (
+            "run a.yaml --seeds ten",
+            "error: --seeds: should be a whole number\n  it means: one look of that many",
+        ),
+        ("run a.yaml --seeds 0", "error: --seeds: should be at least 1\n"),
+        ("ui --port 70000", "error: --port: should be at most 65535\n"),
+        ("lr a.yaml --from low", "error: --from: should be a number\n"),
+        ("report --format", "error: --format: needs a value\n  write it after the option"),
+    ],
+)
+def test_a_mistyped_command_is_told_in_the_same_voice_as_every_mistake(workplace, typed, said):
+    assert workplace.ablate(*typed.split(), code=2).lstrip().startswith(said)
+
+
+def test_without_a_command_the_help_is_shown_and_an_exit_code_is_kept(workplace):
+    assert "Usage: ablate" in workplace.ablate(code=2)
+    assert "Usage: ablate run" in workplace.ablate("run", "--help")
+    workplace.study(factors="{gain: [-0.2]}")
+    workplace.ablate("run", "toy.yaml", "--executor", "inline")
+    assert "hurts: toy: gain=-0.2" in workplace.ablate("report", "toy", "--fail-on", "hurts", code=1)
+
+
+def test_ending_ui_ends_mlflow_with_it(workplace):
+    import os
+    import signal
+    import socket
+    import subprocess
+    import sys
+    import time
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = (
+        f"import sys; sys.argv = ['ablate', 'ui', '--port', '{port}']; from ablate.cli import main; main()"
+    )
+    ui = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{ui.pid}/task/{ui.pid}/children")
+    try:
+        deadline = time.monotonic() + 60
+        while not (started := children.read_text().split()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        [server] = [int(pid) for pid in started]
+        assert os.getpgid(server) == server, "it has a group of its own, its workers with it"
+        ui.send_signal(signal.SIGTERM)
+        assert ui.wait(30) == 0
+        with pytest.raises(ProcessLookupError):
+            os.killpg(server, 0)
+    finally:
+        ui.kill()
+        ui.wait()

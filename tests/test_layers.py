@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"errors", "events", "fields", "data", "models", "config"},
     # Side branches, joined only by `cli` and `scheduling`.
     "executors": {"errors", "events"},
-    "tracking": {"errors", "events", "config", "study"},
+    "tracking": {"errors", "events", "models", "config", "study"},
     "analysis": {"errors"},
     "report": {"errors", "analysis"},
     # Where they are joined.
@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis"},
     "completion": {"errors", "data", "models", "study", "tracking"},
     "doctor": {"errors", "data", "training", "tracking", "scheduling"},
+    "usage": {"errors"},
     "cli": {"*"},
 }
 
@@ -46,7 +47,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},
-    "typer": {"cli"},
+    "typer": {"cli", "usage"},
     "rich": {"console"},
 }
 

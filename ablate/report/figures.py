@@ -866,7 +866,11 @@ def _captions(
         else:
             near.append(point)
     captions = []
+    least, most = min(p.cost for p in points), max(p.cost for p in points)
+    middle = math.sqrt(least * most) if _is_wide(points) else (least + most) / 2
     for group in groups:
+        # Beside the line that reaches from the lowest seed to the highest, on the side where there is room.
+        before = group[0].cost > middle
         off = not low <= group[0].mean <= high
         value = f" ({wording.plain(group[0].mean, digits)} {unit})" if off and len(group) == 1 else ""
         names = [p.label.replace(" ", "\u00a0") for p in group]
@@ -874,11 +878,13 @@ def _captions(
         captions.append(
             {
                 "x": math.log10(group[0].cost) if _is_wide(points) else group[0].cost,
-                "y": min(max(low, *(p.high for p in group)), high),
+                "y": min(max(low, group[0].mean), high),
                 "text": _wrap(text + value, 40),
+                "align": "right" if before else "left",
                 "showarrow": False,
+                "xanchor": "right" if before else "left",
+                "xshift": -9 if before else 9,
                 "yanchor": "bottom",
-                "yshift": 8,
                 "font": {"size": 11, "color": MUTED},
             }
         )

@@ -599,12 +599,25 @@ class Coordinator:
             self._show.note(
                 f"{len(elsewhere)} finished {'run' if len(elsewhere) == 1 else 'runs'} reused from the store"
             )
+        bare = [
+            key
+            for key, run in {**here, **elsewhere}.items()
+            if "ablate.model" not in run.tags and self._keeps_model(wanted[key])
+        ]
+        if bare:
+            self._show.note(
+                f"{len(bare)} of the runs already done {'has' if len(bare) == 1 else 'have'} no saved model: "
+                "training.save_model was none when they were trained (deleted in MLflow, they are trained again)"
+            )
         for experiment in {run.experiment for run in found.values()} | {
             run.experiment for run in elsewhere.values()
         }:
             mine = {key: run for key, run in {**here, **elsewhere}.items() if run.experiment == experiment}
             self._take(mine, experiment)
         self._ledger.match({key: row["value"] for key, row in self._rows.items()}, wanted)
+
+    def _keeps_model(self, run: Run) -> bool:
+        return bool(self._plan.config(run).flatten().get("training.save_model", "none") != "none")
 
     def _take(self, found: Mapping[str, read.Recorded], experiment: str) -> None:
         points = read.points(self._store, [run.run_id for run in found.values()], experiment)
@@ -804,6 +817,8 @@ class Coordinator:
             "threads": self._options.threads,
             "fuse": fuse,
             "checkpoints": str(self._checkpoints),
+            "models": str(self._store.root / "models"),
+            "metric": self._plan.study.metric,
         }
         if self._options.checkpoint_every is not None:
             payload["checkpoint_every"] = self._options.checkpoint_every

@@ -17,7 +17,18 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from ablate.config import BOOLEAN, INTEGER, REAL, Config, FreeConfig, RunConfig, brief, cut, show
+from ablate.config import (
+    BOOLEAN,
+    CHANGES_NO_RESULT,
+    INTEGER,
+    REAL,
+    Config,
+    FreeConfig,
+    RunConfig,
+    brief,
+    cut,
+    show,
+)
 from ablate.errors import StudyError, nearest
 from ablate.study import fraction, ranges
 from ablate.study.fraction import Fraction
@@ -750,6 +761,12 @@ def _check_combinations(document: _Document, factors: tuple[Factor, ...], baseli
 
 def _check_levels(document: _Document, name: str, rows: list[dict[str, Any]], baseline: Config) -> None:
     place = document.place(f"factors.{name}")
+    if any(path in CHANGES_NO_RESULT for row in rows for path in row) and isinstance(baseline, RunConfig):
+        raise StudyError(
+            f"{name!r} changes no result, so there is nothing to compare",
+            place=place,
+            hint="set it in the baseline, or with --set",
+        )
     seen: dict[Config, dict[str, Any]] = {}
     for row in rows:
         try:

@@ -90,6 +90,9 @@ class Tracker:
                 files = {name: base64.b64encode(content).decode() for name, content in event.files.items()}
                 ended = {"outcome": event.outcome, "epoch": event.epoch, "metrics": dict(event.metrics)}
                 self._put(base | {"op": "finished", "facts": dict(event.facts), "files": files} | ended)
+                if event.model is not None:
+                    # By itself, after the result: tracing a network takes seconds.
+                    self._put(base | {"op": "model", "file": event.model})
             case Failed():
                 failed = {"kind": event.kind, "reason": event.reason, "detail": event.detail}
                 self._put(base | {"op": "failed"} | failed)
@@ -132,6 +135,14 @@ class Tracker:
         with self._changed:
             target = self._spooled
             return self._changed.wait_for(lambda: self._delivered >= target, timeout)
+
+    def settle(self, timeout: float = 30.0) -> None:
+        """Wait for what was put so far, as long as something of it is delivered every `timeout` seconds."""
+        with self._changed:
+            before = -1
+            while before < self._delivered < self._spooled and self.broken is None:
+                before = self._delivered
+                self._changed.wait(timeout)
 
     def close(self, timeout: float = 30.0) -> bool:
         """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Whether all was delivered."""
@@ -217,6 +228,8 @@ class Tracker:
             record = self._inbox.get(timeout=max(0.1, timeout))
             while record is not None and len(found) < MOST_AT_ONCE - 1:
                 found.append(record)
+                if record["op"] == "model":  # takes its time: what came before it counts as delivered first
+                    return found, False
                 record = self._inbox.get_nowait()
             if record is None:
                 return found, True
@@ -437,6 +450,24 @@ class _Delivery:
         self._files(run, files)
         if status is not None:
             self._close(run, status, records[-1]["time"])
+
+    def model(self, experiment: str, record: Record, again: bool) -> None:
+        """The network of a run, as a model of MLflow's."""
+        from ablate.tracking import model
+
+        run, file = self._replicate(experiment, record, again), Path(record["file"])
+        if not file.exists():
+            if not self._client.list_artifacts(run, model.FOLDER):
+                self._tag(run, {"ablate.model": "not saved: its weights are gone"})
+            return
+        with tempfile.TemporaryDirectory() as aside:
+            try:
+                model.write(file, record["config"], Path(aside) / model.FOLDER)
+            except Exception as error:  # noqa: BLE001 — a network that torch cannot trace must not hold up the record
+                self._tag(run, {"ablate.model": f"not saved: {_said(error)}"})
+            else:
+                self._client.log_artifacts(run, aside)
+        file.unlink(missing_ok=True)
 
     def copy(self, experiment: str, record: Record, again: bool) -> None:
         facts, source = record["run"], self._client.get_run(record["source"])
@@ -675,6 +706,7 @@ _OWN_TAGS = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.st
 _OPERATIONS: Mapping[str, Callable[[_Delivery, str, Record, bool], None]] = {
     "plan": _Delivery.plan,
     "copy": _Delivery.copy,
+    "model": _Delivery.model,
     "arms": _Delivery.arms,
     "supersede": _Delivery.supersede,
     "end": _Delivery.end,

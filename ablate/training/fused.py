@@ -150,7 +150,7 @@ class _Company:
         for member in self._living():
             config = member.config
             member.rate = train.schedule(config.schedule, config.optimizer.lr, config.training.epochs * steps)
-            member.state = train.State(streams, train.Trace())
+            member.state = train.State(streams, train.Trace(), best=train.best_of(config, member.task))
         while self._groups:
             yield from self._epoch(shared, images, streams, steps)
 

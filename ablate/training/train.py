@@ -36,6 +36,7 @@ from ablate.models import layers as own_layers
 from ablate.models import table
 from ablate.models.numpy_mlp import NumpyMlp
 from ablate.training import checkpoint, free, losses, metrics
+from ablate.training.best import Best
 from ablate.training.numpy_learner import NumpyLearner
 from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
 
@@ -65,6 +66,7 @@ class Result:
     metrics: Mapping[str, float]
     files: Mapping[str, bytes]
     facts: Mapping[str, Any]
+    model: str | None = None
 
 
 def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
@@ -73,7 +75,7 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     A task's payload: `config` (the tree of a RunConfig or FreeConfig), `seed`, `train` (None, or the user's own training
     as `package.module:function`), `device`, `threads`; `fuse`, true where the runs of a bundle are to share what they can (see
     `fused`); and, where runs are to go on after a crash, `checkpoints` (a folder) and
-    `checkpoint_every` (seconds). What `yield` gives back is the set of runs to break off, or None.
+    `checkpoint_every` (seconds); and, for networks that are to be kept, `models` (a folder) and `metric` (the study's). What `yield` gives back is the set of runs to break off, or None.
     """
     if len(bundle.tasks) > 1 and all(task.payload.get("fuse") for task in bundle.tasks):
         from ablate.training import fused
@@ -119,6 +121,7 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
                 torch.device(payload["device"]),
                 folder and checkpoint.place(folder, task.run),
                 payload.get("checkpoint_every", checkpoint.EVERY),
+                best_of(config, task),
             )
         else:
             steps = _free_steps(payload)
@@ -136,7 +139,7 @@ def event_of(step: Progress | Result, stamp: Stamp) -> Event:
     """What a step of training is told as."""
     if isinstance(step, Result):
         outcome: Literal["finished", "diverged"] = "diverged" if step.diverged else "finished"
-        return Finished(*stamp, outcome, step.epoch, step.metrics, step.files, step.facts)
+        return Finished(*stamp, outcome, step.epoch, step.metrics, step.files, step.facts, step.model)
     if step.epoch == 0:
         return Started(*stamp, step.facts)
     return EpochEnd(*stamp, step.epoch, step.metrics)
@@ -153,6 +156,13 @@ def failure(error: BaseException, task: Task, stamp: Stamp) -> Failed:
         error.__traceback__ = None
         return Failed(*stamp, "memory", _advice(task.payload), detail)
     return Failed(*stamp, "error", reason, detail)
+
+
+def best_of(config: RunConfig, task: Task) -> Best | None:
+    """Where the network of a task's best epoch is to be kept; None where it is not."""
+    if config.training.save_model == "none" or "models" not in task.payload:
+        return None
+    return Best(task.payload["metric"], Path(task.payload["models"]) / f"{task.run}-{task.attempt}.pt")
 
 
 def has_checkpoint(task: Task) -> bool:
@@ -289,7 +299,8 @@ class State:
     """All that a run carries from step to step, beside what its learner holds.
 
     streams: by source. epoch, step: how many are done. lowest, stalled: of early stopping, the val/loss that others are held
-    against, and how many epochs in a row were not lower. under_way: None between two epochs. history: the metrics of every
+    against, and how many epochs in a row were not lower. under_way: None between two epochs. best: None where no network is to
+    be kept. history: the metrics of every
     epoch that is done.
     """
 
@@ -301,6 +312,7 @@ class State:
     lowest: float = math.inf
     stalled: int = 0
     under_way: Pass | None = None
+    best: Best | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, seen: Evaluation, learner: Weighted, recipe: configs.TrainingConfig) -> None:
@@ -310,6 +322,8 @@ class State:
             self.kept = Kept(self.epoch, seen, None)
         elif self.kept is None or seen.loss < self.kept.seen.loss:
             self.kept = Kept(self.epoch, seen, learner.weights())
+        if self.best is not None and self.best.is_better(seen):
+            self.best.take(self.epoch, seen, learner.weights())
         if seen.loss < self.lowest - recipe.min_delta:
             self.lowest, self.stalled = seen.loss, 0
         else:
@@ -326,6 +340,7 @@ class State:
             "trace": self.trace.link.hex(),
             "kept": kept,
             "under_way": under_way,
+            "best": self.best and self.best.save(),
         }
 
     def load(self, saved: Mapping[str, Any], device: torch.device) -> None:
@@ -338,6 +353,8 @@ class State:
         if saved["kept"] is not None:
             epoch, seen, weights = saved["kept"]
             self.kept = Kept(epoch, Evaluation.of(seen), weights)
+        if self.best is not None and saved["best"] is not None:
+            self.best.load(saved["best"])
         if (under_way := saved["under_way"]) is not None:
             sums = {name: under_way[name].to(device) for name in ("loss", "hits")}
             self.under_way = Pass(under_way["order"].cpu(), batches=under_way["batches"], **sums)
@@ -364,8 +381,12 @@ def _steps(
     device: torch.device,
     kept_at: Path | None = None,
     every: float = checkpoint.EVERY,
+    best: Best | None = None,
 ) -> Steps:
-    """kept_at: the file of the run's checkpoint, from which it goes on where there is one; None: it has none."""
+    """kept_at: the file of the run's checkpoint, from which it goes on where there is one; None: it has none.
+
+    best: for the network that is to be kept.
+    """
     if isinstance(config.model, NumpyMlp):
         device = torch.device("cpu")
     # The same bits come of the same arithmetic only.
@@ -381,7 +402,7 @@ def _steps(
     per_epoch = math.ceil(len(images.training) / recipe.batch_size)
     # Of all epochs, those included that early stopping may save: nobody knows beforehand which.
     lr_at = schedule(config.schedule, config.optimizer.lr, recipe.epochs * per_epoch)
-    state = State(streams(seed, device), Trace())
+    state = State(streams(seed, device), Trace(), best=best)
     facts: dict[str, Any] = {"parameters": made.parameters, "flops": made.flops}
     if (saved := keeper.load()) is not None:
         learner.load(saved["learner"])
@@ -460,7 +481,12 @@ def finished(
     facts = state.trace.facts() | {"weights": weights}
     if state.is_stopped_early(config.training):
         facts["stopped"] = f"early, after epoch {state.epoch}: no lower val/loss in {state.stalled} epochs"
-    return Result(False, kept.epoch, final | _costs(seconds, made), files, facts)
+    model = None
+    if state.best is not None:
+        model, facts["model"] = state.best.write(
+            images.shape, images.mean, images.std, images.classes, kept.epoch
+        )
+    return Result(False, kept.epoch, final | _costs(seconds, made), files, facts, model)
 
 
 def diverged(state: State, made: table.Summary, seconds: float) -> Result:
@@ -600,8 +626,8 @@ class Images:
             if config.data.normalize
             else (np.zeros(data.shape[0]), np.ones(data.shape[0]))
         )
-        self._mean: np.ndarray[Any, Any] = mean
-        self._std: np.ndarray[Any, Any] = std
+        self.mean: np.ndarray[Any, Any] = mean
+        self.std: np.ndarray[Any, Any] = std
         self._data, self._device = data, device
         self.classes, self.shape = data.classes, data.shape
         self.training = self._pixels(data.train_images, data.train_labels, train_index)
@@ -615,7 +641,7 @@ class Images:
     def _pixels(
         self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], index: np.ndarray[Any, Any]
     ) -> Pixels:
-        return Pixels(images, labels, index, self._mean, self._std, self._device)
+        return Pixels(images, labels, index, self.mean, self.std, self._device)
 
 
 @dataclass(frozen=True)

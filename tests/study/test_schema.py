@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ablate.errors import StudyError
-from ablate.study import schema, spec, template
+from ablate.study import pages, schema, spec, template
 
 ROOT = Path(__file__).parent.parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -109,16 +111,46 @@ def test_every_key_and_every_path_has_words():
 
 
 def test_the_files_made_from_the_fields_are_fresh():
-    """`ablate schema -o studies/study.schema.json` and `ablate schema --markdown -o docs/fields.md` make them."""
+    """`ablate schema -o studies/study.schema.json` and `ablate schema --markdown -o docs` make them."""
     assert json.loads((ROOT / "studies" / template.SCHEMA_FILE).read_text()) == schema.schema()
-    assert (ROOT / "docs" / "fields.md").read_text() == schema.markdown()
+    written = pages.pages()
+    assert {name: (ROOT / "docs" / name).read_text() for name in written} == written
+    assert {f"fields/{file.name}" for file in (ROOT / "docs" / "fields").iterdir()} | {"fields.md"} == set(
+        written
+    )
 
 
-def test_the_page_of_fields_leads_only_to_sections_that_are_there():
-    anchors = {
-        re.sub(r"[^\w]", "", heading)
-        for heading in re.findall(r"^### (.*)$", (ROOT / "docs" / "recipe.md").read_text(), re.MULTILINE)
+def test_the_pages_of_fields_lead_only_to_sections_that_are_there():
+    made = pages.pages()
+    sections = {
+        name: {re.sub(r"[^\w]", "", heading) for heading in re.findall(r"^##+ (.*)$", text, re.MULTILINE)}
+        for name, text in {**made, "recipe.md": (ROOT / "docs" / "recipe.md").read_text()}.items()
     }
-    links = re.findall(r"\(recipe\.md#(\w+)\)", schema.markdown())
-    assert len(links) > 20
-    assert set(links) <= anchors
+    links = [
+        (os.path.normpath(Path(name).parent / page), anchor)
+        for name, text in made.items()
+        for page, anchor in re.findall(r"\(([\w./]+\.md)#(\w+)\)", text)
+    ]
+    assert len(links) > 80
+    assert [link for link in links if link[1] not in sections[link[0]]] == []
+
+
+@pytest.mark.parametrize("form", list(pages.fields()), ids=lambda form: f"{form.path}:{'-'.join(form.kinds)}")
+def test_the_example_of_a_field_makes_arms(form):
+    made = pages.example(form)
+    if made is None:
+        assert form.path in ("data.root", "training.save_model")
+        return
+    baseline, arms = made
+    assert len({baseline, *arms}) == len(arms) + 1
+
+
+def test_the_example_of_every_key_can_stand_in_a_study(complaints):
+    """By the schema; what a key needs beside it the reader says."""
+    for name, text in pages._KEYS.items():
+        assert name in yaml.safe_load(text)
+        assert [place for place in complaints(text) if place.startswith(name)] == []
+
+
+def test_no_example_is_left_over():
+    assert set(pages.LEVELS) == {form.path for form in pages.fields()}

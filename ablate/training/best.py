@@ -1,0 +1,81 @@
+"""The weights of a run's best epoch, kept for whoever wants the network itself: `training.save_model: best`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+class _Seen(Protocol):
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def accuracy(self) -> float: ...
+
+
+class Best:
+    """The best epoch so far. metric: a study's; its counterpart on the validation split is what counts, `val/loss` (less is
+    better) for a loss and else `val/accuracy`. Of equal epochs the later counts. file: where the weights are to be written.
+    """
+
+    def __init__(self, metric: str, file: Path) -> None:
+        self.metric = "val/loss" if metric.endswith("/loss") else "val/accuracy"
+        self._file = file
+        self.epoch = 0
+        self.loss, self.accuracy = float("inf"), -1.0
+        self._weights: Any = None
+
+    def is_better(self, seen: _Seen) -> bool:
+        if self.metric == "val/loss":
+            return seen.loss <= self.loss
+        return seen.accuracy >= self.accuracy
+
+    def take(self, epoch: int, seen: _Seen, weights: Any) -> None:
+        """weights: a copy that nobody changes, as a `state_dict`."""
+        self.epoch, self.loss, self.accuracy, self._weights = epoch, seen.loss, seen.accuracy, weights
+
+    def save(self) -> dict[str, Any]:
+        """As tensors and plain values, for `load`."""
+        return {name: value for name, value in vars(self).items() if name not in ("metric", "_file")}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        vars(self).update(saved)
+
+    def write(
+        self,
+        shape: tuple[int, int, int],
+        mean: np.ndarray[Any, Any],
+        std: np.ndarray[Any, Any],
+        classes: tuple[str, ...],
+        tested: int,
+    ) -> tuple[str | None, str]:
+        """Write the file. Returns its path, None where that failed, and what to say of it.
+
+        shape: (C, H, W) of an image. mean, std: (C,) in units of [0, 1], what training took off the pixels and divided them by. classes: names, in the order
+        of the outputs. tested: the epoch whose weights met the test set.
+        """
+        value = self.loss if self.metric == "val/loss" else self.accuracy
+        said = f"epoch {self.epoch}, {self.metric} {value:.4g}"
+        said += "" if tested == self.epoch else f"; the test metrics are those of epoch {tested}"
+        about = {"epoch": self.epoch, "val/loss": self.loss, "val/accuracy": self.accuracy, "tested": tested}
+        content = {
+            "weights": {name: tensor.cpu() for name, tensor in self._weights.items()},
+            "mean": torch.tensor(mean, dtype=torch.float64),
+            "std": torch.tensor(std, dtype=torch.float64),
+            "about": json.dumps(about | {"classes": list(classes), "shape": list(shape)}),
+        }
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            aside = self._file.with_suffix(".tmp")
+            torch.save(content, aside)
+            aside.replace(self._file)
+        except (OSError, RuntimeError) as error:
+            # torch turns a full disk into a RuntimeError. The result stands without its network.
+            return None, f"not saved: {getattr(error, 'strerror', None) or str(error).partition(chr(10))[0]}"
+        return str(self._file), said
