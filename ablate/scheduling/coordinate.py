@@ -734,16 +734,18 @@ class Coordinator:
 
         Returns whether they are those that it was broken off with, and the runs.
         """
-        fresh = {other.key: other for other, failures in waiting if not failures}
-        saved = checkpoint.together(self._checkpoints).values()
-        together = bundles.again(run.key, saved, {run.key, *fresh})
+        fresh = [other for other, failures in waiting if not failures]
+        together: frozenset[str] = frozenset()
+        if saved := tuple(checkpoint.together(self._checkpoints).values()):
+            keys = {run.key, *(other.key for other in fresh)}
+            together = bundles.again(run.key, saved, keys)
+            # Those whose turn comes later, together too.
+            promised = {key for of in saved if of <= keys for key in of - together}
+            fresh = [other for other in fresh if other.key not in promised]
         if together:
-            chosen = [other for key, other in fresh.items() if key in together]
+            chosen = [other for other in fresh if other.key in together]
         else:
-            promised = {key for of in saved if of <= fresh.keys() for key in of}
-            others = [other for key, other in fresh.items() if key not in promised]
-            left = unfinished + 1 + len(waiting)
-            chosen = self._company(run, others, left, slot)
+            chosen = self._company(run, fresh, unfinished + 1 + len(waiting), slot)
         # What another study is at, or has done meanwhile, is seen to when it is next.
         ready = [other for other in chosen if self._claims.take(other.key)]
         done = [other for other in ready if self._found_meanwhile(other)]

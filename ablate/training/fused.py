@@ -357,10 +357,10 @@ class _Company:
         yield from self._pass(images)
         self._orders = {}
         seen: dict[_Member, Evaluation] = {}
+        before = self._living()
         yield from self._evaluate(images.validation, seen)
         ended: dict[_Member, Result] = {}
         done: set[_Member] = set()
-        before = self._living()
         self._share_time()
         for group in list(self._groups):
             sums_of_each = zip(group.members, group.losses.tolist(), group.hits.tolist(), strict=True)

@@ -34,9 +34,10 @@ devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """A second one would wait for its turn on a busy machine."""
+def _one_thread(monkeypatch):
+    """A second one would wait for its turn on a busy machine. And what is called float32 is float32 on a GPU too."""
     torch.set_num_threads(1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture
@@ -173,6 +174,8 @@ PAIRS += [("cnn", "sgd", True), ("small_cnn", "adam", True)]
 def test_steps_from_the_same_state_agree_with_separate_training(network, rule, own, dtype, within, device):
     recipes, singles, stack, batches = case(network, rule, dtype, device, own=own)
     assert stack.own == own
+    if device != "cpu" and dtype == torch.float32:
+        within *= 10  # cuDNN has other algorithms for other shapes
     images, labels = batches[0]
     fed, named = images, labels
     if own:
