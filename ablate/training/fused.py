@@ -165,8 +165,8 @@ class _Company:
         self._streams: dict[int, Mapping[str, torch.Generator]] = {}
         self._orders: dict[int, Tensor] = {}
         self._batches = 0
-        # Of the epoch under way, where it was taken up: losses and hits of every group so far.
-        self._sums: list[tuple[Tensor, Tensor]] = []
+        # Of the epoch under way, where it was taken up: losses and hits of every member so far.
+        self._sums: dict[_Member, tuple[Tensor, Tensor]] = {}
         self._folder = train.checkpoints(members[0].task)
         runs = [member.task.run for member in members]
         saved = self._folder and checkpoint.saved_together(self._folder, runs)
@@ -252,7 +252,7 @@ class _Company:
             {
                 "runs": [member.task.run for member in group.members],
                 "stacked": isinstance(group, Stacked),
-                "sums": [group.losses, group.hits] if self._orders else [],
+                "sums": [group.losses, group.hits] if self._orders else None,
                 "state": group.state(),
             }
             for group in self._groups
@@ -271,8 +271,9 @@ class _Company:
             group = _group([by_run[run] for run in of["runs"]], learners, self._device, stacked=of["stacked"])
             group.load(of["state"])
             self._groups.append(group)
-            if of["sums"]:
-                self._sums.append((of["sums"][0].to(self._device), of["sums"][1].to(self._device)))
+            if of["sums"] is not None:
+                losses_and_hits = zip(*(sums.to(self._device) for sums in of["sums"]), strict=True)
+                self._sums |= dict(zip(group.members, losses_and_hits, strict=True))
         for run, of in saved["members"].items():
             member = by_run[run]
             member.state.load(of["loop"], self._device)
@@ -351,9 +352,10 @@ class _Company:
             rates = [[member.rate(first + n) for member in group.members] for n in range(steps)]
             group.begin_epoch(rates[self._batches :])
             last_rates |= dict(zip(group.members, rates[-1], strict=True))
-        for group, (losses_before, hits_before) in zip(self._groups, self._sums, strict=False):
-            group.losses, group.hits = losses_before, hits_before
-        self._sums = []
+            if self._sums:
+                so_far = [self._sums[member] for member in group.members]
+                group.losses, group.hits = (torch.stack(sums) for sums in zip(*so_far, strict=True))
+        self._sums = {}
         yield from self._pass(images)
         self._orders = {}
         seen: dict[_Member, Evaluation] = {}

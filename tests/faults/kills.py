@@ -46,13 +46,13 @@ baseline:
   data: {name: digits, validation: 0.25, subset: 300}
   model: {name: cnn, depth: 1, width: 4}
   optimizer: {name: sgd, lr: 0.1}
-  training: {epochs: 20, batch_size: 32}
+  training: {epochs: 10, batch_size: 32}
 factors:
   optimizer.lr: [0.05]
   model.width: [8]
 seeds: 1
 """
-"""Runs of one seed, which train together."""
+"""Three runs of one seed: two train together, the third, of another shape, by itself."""
 
 
 @dataclass
