@@ -78,8 +78,11 @@ class Config(Protocol):
         """Digest of the code that training this config runs through."""
         ...
 
-    def batches(self) -> str | None:
-        """What runs must have in common to train on the same batches; None where nobody can know."""
+    def batches(self, *, any_seed: bool = False) -> str | None:
+        """What runs must have in common to train on the same batches; None where nobody can know.
+
+        any_seed: to train side by side on batches of their own, of the same images in orders of their own.
+        """
         ...
 
     def shape(self) -> str:
@@ -349,10 +352,11 @@ class RunConfig(Block):
         )
         return code_digest((*training, *models, here / "data" / "split.py", here / "data" / "augment.py"))
 
-    def batches(self) -> str:
+    def batches(self, *, any_seed: bool = False) -> str:
         """Seed, data, augmentation, batch size and epochs; and NumPy's networks by themselves, as they know no device."""
         training = self.training
-        loop = [self.seed, training.batch_size, training.epochs, isinstance(self.model, NumpyMlp)]
+        seed = None if any_seed and self.data.split == "fixed" else self.seed
+        loop = [seed, training.batch_size, training.epochs, isinstance(self.model, NumpyMlp)]
         return json.dumps([self.data.model_dump(mode="json"), self.augment.model_dump(), loop])
 
     def shape(self) -> str:
@@ -458,7 +462,7 @@ class FreeConfig:
             raise StudyError(f"{top!r} is a part of Python itself, not a training of your own", place="train")
         return code_digest((Path(cast("str", found.origin)),))
 
-    def batches(self) -> None:
+    def batches(self, *, any_seed: bool = False) -> None:  # noqa: ARG002 — whatever the seed
         """Training of the user's own makes its batches itself."""
         return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -11,6 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from typer.testing import CliRunner
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # SQLAlchemy 2.1 deprecates a call that MLflow still makes. A machine with a GPU may have neither.
+    if importlib.util.find_spec("sqlalchemy"):
+        config.addinivalue_line("filterwarnings", "ignore::sqlalchemy.exc.SADeprecationWarning")
+
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("ablate", deadline=None)

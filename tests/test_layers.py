@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"errors"},
     "report": {"errors", "analysis"},
     # Where they are joined.
-    "scheduling": {"errors", "events", "config", "study", "executors", "tracking", "analysis"},
+    "scheduling": {"errors", "events", "config", "study", "training", "executors", "tracking", "analysis"},
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis"},
     "completion": {"errors", "data", "models", "study", "tracking"},
     "doctor": {"errors", "data", "training", "tracking", "scheduling"},

@@ -287,8 +287,9 @@ def mixup(x: torch.Tensor, partner: torch.Tensor, share: torch.Tensor) -> torch.
 
     Images and labels alike, these as (n, classes) of chances.
     """
-    mine = share.to(device=x.device, dtype=x.dtype).view(-1, *[1] * (x.dim() - 1))
-    return x[partner.to(x.device)].lerp(x, mine)
+    # Drawn on the CPU: a GPU need not be waited for.
+    mine = share.to(device=x.device, dtype=x.dtype, non_blocking=True).view(-1, *[1] * (x.dim() - 1))
+    return x[partner.to(x.device, non_blocking=True)].lerp(x, mine)
 
 
 def _grey(x: torch.Tensor) -> torch.Tensor:

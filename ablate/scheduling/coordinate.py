@@ -28,11 +28,15 @@ from ablate.study.design import FIRST_SEED, NOISE_FLOOR, SECOND_LOOK, Phase, Pla
 from ablate.tracking import read
 from ablate.tracking.store import Claims, Store
 from ablate.tracking.write import Tracker
+from ablate.training import checkpoint
 
 MOST_SEEDS = 1000
 """Report seeds are 0–999."""
 
 RETRIES = 1
+NEAR = 256
+"""Of the runs that wait, those that are looked through for others of the same shape."""
+
 DECIDED = frozenset({"helps", "hurts", "no practical effect"})
 TRIED_AGAIN = frozenset({"error", "memory", "crash"})
 TICK = 0.25
@@ -131,6 +135,8 @@ class Coordinator:
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
         self._claims = claims
+        # Runs whose bundle died, and that go on together from its checkpoint: once.
+        self._taken_up: set[str] = set()
         # Shapes of networks that were handed out together and trained by themselves all the same.
         self._unsociable: set[str] = set()
         self._checkpoints = store.root / "checkpoints"
@@ -697,15 +703,18 @@ class Coordinator:
                         continue
                     slot = free.pop(0)
                     members = [run]
+                    fuse = False
                     # What failed goes by itself: it may have been the company.
                     if self._options.fuse and not failures:
-                        members += self._companions(run, waiting, self._unfinished(at, seqs))
+                        goes_on, others = self._companions(run, waiting, self._unfinished(at, seqs), slot)
+                        members += others
+                        fuse = goes_on or len(members) > 1
                     tasks: list[Task] = []
                     for member in members:
                         attempt = self._attempts.get(member.key, 0) + 1
                         self._attempts[member.key] = attempt
                         self._ledger.ask(member)
-                        tasks.append(self._task(member, attempt, slot, fuse=len(members) > 1))
+                        tasks.append(self._task(member, attempt, slot, fuse=fuse))
                         at[member.key] = (member, slot, failures, time.monotonic())
                         points[member.key], tags[member.key], seqs[member.key] = {}, {}, 0
                         company[member.key] = len(members)
@@ -740,7 +749,8 @@ class Coordinator:
                     if isinstance(event, Failed) and event.kind in again and failures < RETRIES:
                         if event.kind == "memory":
                             alone.add(run.key)
-                        waiting.appendleft((run, failures + 1))
+                        goes_on = event.kind == "crash" and self._goes_on_together(run)
+                        waiting.appendleft((run, failures if goes_on else failures + 1))
                     else:
                         self._settle(event, run, points[run.key], tags[run.key])
                         self._ended.append((self._tracker.put, run.key))
@@ -764,21 +774,55 @@ class Coordinator:
             left += 1 - min(seqs[key] / epochs, 1) if isinstance(epochs, int) else 1
         return left
 
-    def _companions(self, run: Run, waiting: deque[tuple[Run, int]], unfinished: float) -> list[Run]:
-        """Take from `waiting` the runs that are to be trained with `run`."""
-        # Of another seed none can be, and asking thousands of configs would take its time.
-        fresh = [run, *(other for other, failures in waiting if not failures and other.seed == run.seed)]
-        left = unfinished + 1 + len(waiting)
-        if self._plan.config(run).shape() in self._unsociable:
-            return []
-        fresh = [one for one in fresh if self._plan.config(one).shape() not in self._unsociable]
-        chosen = bundles.take(fresh, self._plan.config, left, len(self._executor.slots))[1:]
+    def _companions(
+        self, run: Run, waiting: deque[tuple[Run, int]], unfinished: float, slot: Slot
+    ) -> tuple[bool, list[Run]]:
+        """Take from `waiting` the runs that are to be trained with `run`.
+
+        Returns whether they are those that it was broken off with, and the runs.
+        """
+        fresh = [other for other, failures in waiting if not failures]
+        together: frozenset[str] = frozenset()
+        if saved := tuple(checkpoint.together(self._checkpoints).values()):
+            keys = {run.key, *(other.key for other in fresh)}
+            together = bundles.again(run.key, saved, keys)
+            # Those whose turn comes later, together too.
+            promised = {key for of in saved if of <= keys for key in of - together}
+            fresh = [other for other in fresh if other.key not in promised]
+        if together:
+            chosen = [other for other in fresh if other.key in together]
+        else:
+            chosen = self._company(run, fresh, unfinished + 1 + len(waiting), slot)
         # What another study is at, or has done meanwhile, is seen to when it is next.
         ready = [other for other in chosen if self._claims.take(other.key)]
         done = [other for other in ready if self._found_meanwhile(other)]
         for other in ready:
             waiting.remove((other, 0))
-        return [other for other in ready if other not in done]
+        found = [other for other in ready if other not in done]
+        return bool(together) and len(found) == len(together) - 1, found
+
+    def _company(self, run: Run, others: list[Run], left: float, slot: Slot) -> list[Run]:
+        """Those of `others` that a new bundle with `run` is made of."""
+        # On a GPU runs of several seeds can be stacked; a budget wants its rounds of seeds one by one.
+        any_seed = slot.device.startswith("cuda") and self._options.budget is None
+        # Of another seed none can be elsewhere, and asking thousands of configs would take its time.
+        near = others[:NEAR] if any_seed else [other for other in others if other.seed == run.seed]
+        if self._plan.config(run).shape() in self._unsociable:
+            return []
+        near = [one for one in near if self._plan.config(one).shape() not in self._unsociable]
+        slots = len(self._executor.slots)
+        return bundles.take([run, *near], self._plan.config, left, slots, any_seed=any_seed)[1:]
+
+    def _goes_on_together(self, run: Run) -> bool:
+        """Whether a run whose process died goes on with those that it was trained with, from what was saved of them.
+
+        Once: where they die again, it may be one of them who is to blame, and each is tried by itself.
+        """
+        saved = checkpoint.together(self._checkpoints).values()
+        if run.key in self._taken_up or not any(run.key in of for of in saved):
+            return False
+        self._taken_up.add(run.key)
+        return True
 
     def _claimed(self, run: Run, waiting: deque[tuple[Run, int]]) -> bool:
         """Whether a run that another study was at is that no more; it is next then, where it has no result."""

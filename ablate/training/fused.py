@@ -3,11 +3,14 @@
 Networks of the same shape are moreover *stacked*: parameters (members, …), convolutions grouped, linear layers as batched
 products, one update with every member's own hyperparameters (Wang et al., HFTA, MLSys 2021, arXiv:2102.02344). Others are
 stepped *in turn* on the shared batch, and are bit for bit what they are alone; large ones train one after another, because
-the batch is nothing beside the step and a run by itself has checkpoints, which a bundle has not. Stacked members are not: the same sums in
+the batch is nothing beside the step. Stacked members are not: the same sums in
 another order differ in their last digits, and training makes more of that. Which of the two is faster depends on network and
-device, so a short measurement decides (`pays`).
+device, so a short measurement decides (`pays`). On a GPU, which one small network leaves idle, runs of different seeds are stacked
+too, each on batches of its own.
 
 A member that ends (at its last epoch, early, diverged, cancelled) leaves, and the others go on as if it had never been there.
+All that are together are saved together (`checkpoint`), with the seats that they have: broken off, they go on together, to the bit,
+or begin again.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from ablate.events import Bundle, Event, Failed, Task, is_last
 from ablate.models import layers as own_layers
 from ablate.models import table
 from ablate.models.numpy_mlp import NumpyMlp
-from ablate.training import losses, train
+from ablate.training import checkpoint, losses, train
 from ablate.training.train import Evaluation, Learner, Progress, Result, TorchLearner
 
 MOST_STACKED = {"cpu": 8, "cuda": 32}
@@ -42,7 +45,10 @@ MOST_STACKED = {"cpu": 8, "cuda": 32}
 
 LARGE = 20_000_000
 """Operations of an image's forward pass beyond which a run that is not stacked trains by itself: drawing and augmenting a batch
-are then a few hundredths of a step, and by itself it is saved as it goes."""
+are then a few hundredths of a step, and by itself it ends before the last of its bundle does."""
+
+OWN_BATCHES = frozenset({"cuda"})
+"""Kinds of devices on which runs of different seeds may be stacked. On a CPU that loses (0.53×)."""
 
 Events = Generator[Event, frozenset[str] | None, None]
 
@@ -63,17 +69,21 @@ def train_bundle(bundle: Bundle) -> Events:
             yield train.failure(error, member.task, member.mark())
             continue
         if train.has_checkpoint(task):
-            # A bundle that is broken off begins anew; a run that was saved by itself goes on by itself.
-            yield from train.train(Bundle((task,)))
+            # What was saved by itself goes on by itself.
+            yield from train.one_by_one(Bundle((task,)))
             continue
-        key = (member.config.batches(), task.payload["device"], task.payload["threads"])
+        device = task.payload["device"]
+        any_seed = torch.device(device).type in OWN_BATCHES
+        key = (member.config.batches(any_seed=any_seed), device, task.payload["threads"])
         together.setdefault(key, []).append(member)
     for members in together.values():
         company = _Company(members)
-        if len(members) > 1:
+        apart = members
+        if len(members) > 1 or company.was_saved:
             yield from company.events()
-        for member in members if len(members) == 1 else company.apart:
-            yield from train.train(Bundle((member.task,)))
+            apart = company.apart
+        for member in apart:
+            yield from train.one_by_one(Bundle((member.task,)))
 
 
 class _Member:
@@ -82,6 +92,7 @@ class _Member:
     config: RunConfig
     state: train.State
     rate: Callable[[int], float]
+    how: str
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -105,7 +116,14 @@ class Group(Protocol):
         ...
 
     def step(self, images: Tensor, targets: Tensor) -> None:
-        """One update of every member on a batch, as `train.Learner.step` takes it."""
+        """One update of every member on a batch, as `train.Learner.step` takes it; or of each on its own, where the group says
+        so: (b, m·C, H, W), and targets with a leading dimension of members.
+        """
+        ...
+
+    @property
+    def own(self) -> bool:
+        """Whether members have batches of their own."""
         ...
 
     def logits(self, images: Tensor) -> Sequence[Tensor]:
@@ -120,9 +138,15 @@ class Group(Protocol):
         """Some of the members, as they are."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain values, for `load`. Not a copy."""
+        ...
+
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
 
 class _Company:
-    """Members on the same batches, from their start to the end of the last of them.
+    """Members whose batches are drawn side by side, from their start to the end of the last of them.
 
     apart: members that turned out to be better off by themselves, of which nothing was told.
     """
@@ -133,26 +157,47 @@ class _Company:
         self._cancelled: frozenset[str] = frozenset()
         self._clock = time.perf_counter()
         self._groups: list[Group] = []
-        device = torch.device(members[0].task.payload["device"])
+        payload = members[0].task.payload
+        device = torch.device(payload["device"])
         self._device = torch.device("cpu") if isinstance(members[0].config.model, NumpyMlp) else device
+        self._shared = members[0].config
+        # By seed: what is drawn from, and the order of the epoch under way; none between two epochs.
+        self._streams: dict[int, Mapping[str, torch.Generator]] = {}
+        self._orders: dict[int, Tensor] = {}
+        self._batches = 0
+        # Of the epoch under way, where it was taken up: losses and hits of every member so far.
+        self._sums: dict[_Member, tuple[Tensor, Tensor]] = {}
+        self._folder = train.checkpoints(members[0].task)
+        runs = [member.task.run for member in members]
+        saved = self._folder and checkpoint.saved_together(self._folder, runs)
+        self.was_saved = saved is not None
+        self._keeper = checkpoint.Keeper(
+            saved or (self._folder and checkpoint.place_together(self._folder, runs)),
+            payload.get("checkpoint_every", checkpoint.EVERY),
+            train.conditions(self._device),
+            runs,
+        )
 
     def events(self) -> Events:
-        shared = self._members[0].config
+        shared = self._shared
         try:
             images = train.Images(shared, datasets.prepare(shared.data), self._device)
         except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
             for member in self._members:
                 yield train.failure(error, member.task, member.mark())
             return
-        yield from self._start(images)
-        streams = train.streams(shared.seed, self._device)
         steps = math.ceil(len(images.training) / shared.training.batch_size)
-        for member in self._living():
+        for member in self._members:
             config = member.config
+            if config.seed not in self._streams:
+                self._streams[config.seed] = train.streams(config.seed, self._device)
             member.rate = train.schedule(config.schedule, config.optimizer.lr, config.training.epochs * steps)
-            member.state = train.State(streams, train.Trace(), best=train.best_of(config, member.task))
+            best = train.best_of(config, member.task)
+            member.state = train.State(self._streams[config.seed], train.Trace(), best=best)
+        yield from self._start(images)
         while self._groups:
-            yield from self._epoch(shared, images, streams, steps)
+            yield from self._epoch(images, steps)
+        self._keeper.remove()
 
     def _living(self) -> list[_Member]:
         return [member for group in self._groups for member in group.members]
@@ -200,67 +245,129 @@ class _Company:
             member.seconds += (now - self._clock) / len(here)
         self._clock = now
 
+    # --- broken off and taken up ---
+
+    def _state(self) -> dict[str, Any]:
+        self._share_time()
+        groups = [
+            {
+                "runs": [member.task.run for member in group.members],
+                "stacked": isinstance(group, Stacked),
+                "sums": [group.losses, group.hits] if self._orders else None,
+                "state": group.state(),
+            }
+            for group in self._groups
+        ]
+        members = {
+            member.task.run: {"loop": member.state.save(), "seconds": member.seconds, "how": member.how}
+            for member in self._living()
+        }
+        seeds = {member.config.seed for member in self._living()}
+        orders = {seed: order for seed, order in self._orders.items() if seed in seeds}
+        return {"groups": groups, "members": members, "orders": orders, "batches": self._batches}
+
+    def _take_up(self, saved: Mapping[str, Any], learners: Mapping[_Member, Learner]) -> None:
+        by_run = {member.task.run: member for member in learners}
+        for of in saved["groups"]:
+            group = _group([by_run[run] for run in of["runs"]], learners, self._device, stacked=of["stacked"])
+            group.load(of["state"])
+            self._groups.append(group)
+            if of["sums"] is not None:
+                losses_and_hits = zip(*(sums.to(self._device) for sums in of["sums"]), strict=True)
+                self._sums |= dict(zip(group.members, losses_and_hits, strict=True))
+        for run, of in saved["members"].items():
+            member = by_run[run]
+            member.state.load(of["loop"], self._device)
+            member.seconds, member.how = of["seconds"], of["how"]
+        self._orders = {seed: order.cpu() for seed, order in saved["orders"].items()}
+        self._batches = saved["batches"]
+
+    def _renew(self) -> None:
+        """Save again without those who left, where there is something saved: of them it would make others."""
+        self._keeper.runs = frozenset(member.task.run for member in self._living())
+        if self._groups:
+            self._keeper.renew(self._state)
+        else:
+            self._keeper.remove()
+
     # --- the parts of a training ---
 
     def _start(self, images: train.Images) -> Events:
         classes = len(images.classes)
-        learners: list[tuple[_Member, Learner]] = []
+        learners: dict[_Member, Learner] = {}
         for member in self._members:
             try:
-                made = train.make_learner(member.config, images.shape, classes, self._device)
-                learners.append((member, made))
+                learners[member] = train.make_learner(member.config, images.shape, classes, self._device)
             except Exception as error:  # noqa: BLE001 — a failed attempt of this member alone
                 yield train.failure(error, member.task, member.mark())
-        self._groups = _arranged(learners, images.shape, classes, self._device)
-        self._summaries = {member: learner.summary for member, learner in learners}
+        self._summaries = {member: learner.summary for member, learner in learners.items()}
+        saved = self._keeper.load() if len(learners) == len(self._members) else None
+        if saved is not None:
+            self._take_up(saved, learners)
+        else:
+            if self._folder is not None:
+                checkpoint.remove_together(self._folder, [member.task.run for member in self._members])
+            self._groups = _arranged(learners, images.shape, classes, self._device)
+            self._settle_in(len(learners))
+        for group in list(self._groups):
+            for member in group.members:
+                of = self._summaries[member]
+                facts = train.machine(self._device) | {"fused": member.how}
+                facts |= {"parameters": of.parameters, "flops": of.flops}
+                if saved is not None:
+                    facts["resumed"] = f"in epoch {member.state.epoch + 1}"
+                yield from self._tell(member, Progress(0, {}, facts))
+                for epoch, values in enumerate(member.state.history, 1):
+                    if member in self._living():
+                        yield from self._tell(member, Progress(epoch, values, {}))
+        self._keeper.runs = frozenset(member.task.run for member in self._living())
+
+    def _settle_in(self, number: int) -> None:
+        """Let those go who are better off apart, and say of the others how they are trained. number: of members."""
         large = [
             group.members[0]
             for group in self._groups
             if isinstance(group, Single) and self._summaries[group.members[0]].flops > LARGE
         ]
-        here = len(learners) - len(large)
-        self.apart = large if here > 1 else [member for member, _ in learners]
+        here = number - len(large)
+        self.apart = large if here > 1 else self._living()
         self._leave(set(self.apart))
         in_turn = sum(len(group.members) for group in self._groups if isinstance(group, Single))
-        for group in list(self._groups):
+        for group in self._groups:
             own = in_turn if isinstance(group, Single) else len(group.members)
             how = f"{'in turn' if isinstance(group, Single) else 'stacked'} {own}"
-            facts = train.machine(self._device) | {"fused": how + (f" of {here}" if own < here else "")}
             for member in group.members:
-                of = self._summaries[member]
-                known = {"parameters": of.parameters, "flops": of.flops}
-                yield from self._tell(member, Progress(0, {}, facts | known))
+                member.how = how + (f" of {here}" if own < here else "")
 
-    def _epoch(
-        self,
-        shared: RunConfig,
-        images: train.Images,
-        streams: Mapping[str, torch.Generator],
-        steps: int,
-    ) -> Events:
+    def _epoch(self, images: train.Images, steps: int) -> Events:
         first = self._living()[0].state.step
+        if not self._orders:
+            count = len(images.training)
+            seeds = dict.fromkeys(member.config.seed for member in self._living())
+            self._orders = {
+                seed: torch.randperm(count, generator=self._streams[seed]["order"]) for seed in seeds
+            }
+            self._batches = 0
         last_rates: dict[_Member, float] = {}
         for group in self._groups:
             rates = [[member.rate(first + n) for member in group.members] for n in range(steps)]
-            group.begin_epoch(rates)
+            group.begin_epoch(rates[self._batches :])
             last_rates |= dict(zip(group.members, rates[-1], strict=True))
-        order = torch.randperm(len(images.training), generator=streams["order"])
-        for index in torch.split(order, shared.training.batch_size):
-            pixels, targets = train.batch(shared, streams, images.training, index, len(images.classes))
-            for group in list(self._groups):
-                try:
-                    group.step(pixels, targets)
-                except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
-                    yield from self._fail(group, error)
-            if not self._groups:
-                return
+            if self._sums:
+                so_far = [self._sums[member] for member in group.members]
+                group.losses, group.hits = (torch.stack(sums) for sums in zip(*so_far, strict=True))
+        self._sums = {}
+        yield from self._pass(images)
+        self._orders = {}
         seen: dict[_Member, Evaluation] = {}
+        before = self._living()
         yield from self._evaluate(images.validation, seen)
+        ended: dict[_Member, Result] = {}
         done: set[_Member] = set()
         self._share_time()
         for group in list(self._groups):
-            sums = zip(group.members, group.losses.tolist(), group.hits.tolist(), strict=True)
-            for position, (member, loss, hits) in enumerate(sums):
+            sums_of_each = zip(group.members, group.losses.tolist(), group.hits.tolist(), strict=True)
+            for position, (member, loss, hits) in enumerate(sums_of_each):
                 state, recipe, found = member.state, member.config.training, seen[member]
                 state.step = first + steps
                 values = {
@@ -271,18 +378,55 @@ class _Company:
                     "lr": last_rates[member],
                 }
                 state.trace.add(values["train/loss"], values["val/loss"])
+                state.history.append(values)
                 yield from self._tell(member, Progress(state.epoch + 1, values, {}))
                 if member not in self._living():
                     continue
                 if not (math.isfinite(loss) and math.isfinite(found.loss)):
-                    end = train.diverged(state, self._summaries[member], member.seconds)
-                    yield from self._tell(member, end)
+                    ended[member] = train.diverged(state, self._summaries[member], member.seconds)
                     continue
                 state.end_epoch(found, group.seat(position), recipe)
                 if state.epoch == recipe.epochs or state.is_stopped_early(recipe):
                     done.add(member)
         if done:
-            yield from self._end(done, images)
+            yield from self._end(done, images, ended)
+        self._leave(set(ended))
+        if self._living() != before:
+            # Before they say that they are done: whoever hears it may count on their being gone.
+            self._renew()
+        for member, end in ended.items():
+            yield from self._tell(member, end)
+
+    def _pass(self, images: train.Images) -> Events:
+        """The training of an epoch, or what is left of it. Nothing in it waits for the device."""
+        size = self._shared.training.batch_size
+        feeds = [
+            train.batches(
+                self._shared,
+                self._streams[seed],
+                images.training,
+                order[self._batches * size :],
+                len(images.classes),
+            )
+            for seed, order in self._orders.items()
+        ]
+        someone_left = False
+        for drawn in zip(*feeds, strict=True):
+            of_seed = dict(zip(self._orders, drawn, strict=True))
+            for group in list(self._groups):
+                try:
+                    group.step(*_fed(group, of_seed))
+                except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
+                    someone_left = True
+                    yield from self._fail(group, error)
+            if not self._groups:
+                return
+            self._batches += 1
+            if all(is_even for _, _, is_even in drawn):
+                if someone_left:
+                    someone_left = False
+                    self._renew()
+                self._keeper.offer(self._state)
 
     def _evaluate(self, pixels: train.Pixels, found: dict[_Member, Evaluation]) -> Events:
         """Put into `found` what the members make of a split."""
@@ -298,8 +442,8 @@ class _Company:
         for member in self._living():
             found[member] = tallies[member].evaluation()
 
-    def _end(self, done: set[_Member], images: train.Images) -> Events:
-        """Meet the test set, with the weights that count. done: the members whose training is over."""
+    def _end(self, done: set[_Member], images: train.Images, ended: dict[_Member, Result]) -> Events:
+        """Meet the test set, with the weights that count. done: the members whose training is over, and are put into `ended`."""
         everyone = self._groups
         staying: list[Group] = []
         ending: list[Group] = []
@@ -321,7 +465,7 @@ class _Company:
         self._share_time()
         for group in [g for g in self._groups if g.members[0] in done]:
             for position, member in enumerate(group.members):
-                end = train.finished(
+                ended[member] = train.finished(
                     member.config,
                     member.state,
                     images,
@@ -330,7 +474,14 @@ class _Company:
                     group.digest(position),
                     member.seconds,
                 )
-                yield from self._tell(member, end)
+
+
+def _fed(group: Group, of_seed: Mapping[int, tuple[Tensor, Tensor, bool]]) -> tuple[Tensor, Tensor]:
+    """A group's batch, or those of its members side by side."""
+    drawn = [of_seed[member.config.seed] for member in group.members]
+    if not group.own:
+        return drawn[0][:2]
+    return torch.cat([images for images, _, _ in drawn], dim=1), torch.stack([t for _, t, _ in drawn])
 
 
 # --- in turn ------------------------------------------------------------------------------------------------------
@@ -338,6 +489,8 @@ class _Company:
 
 class Single:
     """A member by itself, stepped as it would be alone."""
+
+    own = False
 
     def __init__(self, member: _Member, learner: Learner, device: torch.device) -> None:
         self.members = [member]
@@ -366,6 +519,12 @@ class Single:
     def subset(self, positions: Sequence[int]) -> Single:
         assert list(positions) == [0]
         return self
+
+    def state(self) -> dict[str, Any]:
+        return self._learner.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._learner.load(state)
 
 
 # --- stacked ------------------------------------------------------------------------------------------------------
@@ -631,7 +790,10 @@ EPSILON = 1e-8
 
 
 class Stacked:
-    """Members whose networks are stacked. learners: as they are at their start; their modules are where states go back to."""
+    """Members whose networks are stacked. learners: as they are at their start; their modules are where states go back to.
+
+    own: their seeds differ, and so do their batches.
+    """
 
     def __init__(
         self,
@@ -642,7 +804,8 @@ class Stacked:
     ) -> None:
         self.members = list(members)
         self._recipes, self._learners, self._device = list(recipes), list(learners), device
-        self.network = Network([learner.model for learner in learners])
+        self.own = len({recipe.seed for recipe in recipes}) > 1
+        self.network = Network([learner.model for learner in learners], own=self.own)
         self.update = Update([recipe.optimizer for recipe in recipes], device)  # type: ignore[arg-type]
         training = [recipe.training for recipe in recipes]
         precision = training[0].precision
@@ -660,17 +823,17 @@ class Stacked:
         self._most = column(norms) if min(norms) < math.inf else None
 
     def begin_epoch(self, rates: Sequence[Sequence[float]]) -> None:
-        self._rates = iter(torch.tensor(rates, dtype=torch.float64).to(self._device))
+        self._rates = iter(torch.tensor(rates, dtype=torch.float64).to(self._device, non_blocking=True))
         self.losses = torch.zeros(len(self.members), device=self._device, dtype=torch.float64)
         self.hits = torch.zeros(len(self.members), device=self._device, dtype=torch.float64)
 
     def step(self, images: Tensor, targets: Tensor) -> None:
         plain, hits = self.advance(images, targets, next(self._rates))
-        self.losses += plain * len(targets)
+        self.losses += plain * len(images)
         self.hits += hits
 
     def advance(self, images: Tensor, targets: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """One update. lr: (m,) float64. Returns (m,) mean cross-entropies and hits before it."""
+        """One update, on a batch as `Group.step` takes it. lr: (m,) float64. Returns (m,) mean cross-entropies and hits before it."""
         self.network.training = True
         parameters = self.network.parameters
         for p in parameters.values():
@@ -703,6 +866,9 @@ class Stacked:
 
     def logits(self, images: Tensor) -> Sequence[Tensor]:
         self.network.training = False
+        if self.own:
+            # The images that all are judged by are the same.
+            images = torch.cat([images] * self.network.size, dim=1)
         with self._amp:
             return self.network(images).unbind()
 
@@ -726,6 +892,28 @@ class Stacked:
         fewer.update = self.update.subset(positions)
         return fewer
 
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": {name: t.detach() for name, t in self._tensors().items()},
+            "moments": self.update.moments,
+            "steps": self.update.steps,
+            "dropout": [learner.dropout.get_state() for learner in self._learners],
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        for name, mine in self._tensors().items():
+            mine.copy_(state["network"][name])
+        self.update.moments = {
+            name: [t.to(self._device) for t in kept] for name, kept in state["moments"].items()
+        }
+        self.update.steps = state["steps"]
+        for learner, drawn in zip(self._learners, state["dropout"], strict=True):
+            learner.dropout.set_state(drawn.cpu())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**self.network.parameters, **self.network.buffers}
+
 
 class _Seat:
     """A member's place in a stack, where its weights are kept from and brought back to."""
@@ -745,29 +933,43 @@ class _Seat:
 
 
 def _arranged(
-    learners: Sequence[tuple[_Member, Learner]],
-    shape: tuple[int, int, int],
-    classes: int,
-    device: torch.device,
+    learners: Mapping[_Member, Learner], shape: tuple[int, int, int], classes: int, device: torch.device
 ) -> list[Group]:
     """Members in groups: in stacks where they can be and it pays, the others each by itself."""
-    alike: dict[Any, list[tuple[_Member, Learner]]] = {}
-    for number, (member, learner) in enumerate(learners):
+    alike: dict[Any, list[_Member]] = {}
+    for number, (member, learner) in enumerate(learners.items()):
         # What is no torch module is alike to nothing.
         model = structure(learner.model) if isinstance(learner, TorchLearner) else number
-        alike.setdefault((model, _rule(member.config)), []).append((member, learner))
-    groups: list[Group] = []
-    for found in alike.values():
-        parts = -(-len(found) // MOST_STACKED.get(device.type, 8))
-        for part in (found[i::parts] for i in range(parts)):
-            members = [member for member, _ in part]
-            torch_learners = [learner for _, learner in part if isinstance(learner, TorchLearner)]
-            recipes = [member.config for member in members]
-            if len(part) > 1 and len(torch_learners) == len(part) and pays(recipes, shape, classes, device):
-                groups.append(Stacked(members, recipes, torch_learners, device))
-            else:
-                groups += [Single(member, learner, device) for member, learner in part]
-    return groups
+        alike.setdefault((model, _rule(member.config)), []).append(member)
+
+    def groups(members: list[_Member]) -> list[Group]:
+        recipes = [member.config for member in members]
+        can = len(members) > 1 and all(isinstance(learners[member], TorchLearner) for member in members)
+        if can and pays(recipes, shape, classes, device):
+            return [_group(members, learners, device, stacked=True)]
+        seeds = dict.fromkeys(recipe.seed for recipe in recipes)
+        if can and len(seeds) > 1:
+            return [
+                group for seed in seeds for group in groups([m for m in members if m.config.seed == seed])
+            ]
+        return [_group([member], learners, device, stacked=False) for member in members]
+
+    found: list[Group] = []
+    for members in alike.values():
+        parts = -(-len(members) // MOST_STACKED.get(device.type, 8))
+        for i in range(parts):
+            found += groups(members[i::parts])
+    return found
+
+
+def _group(
+    members: Sequence[_Member], learners: Mapping[_Member, Learner], device: torch.device, *, stacked: bool
+) -> Group:
+    if not stacked:
+        (member,) = members
+        return Single(member, learners[member], device)
+    parts = [learner for member in members if isinstance(learner := learners[member], TorchLearner)]
+    return Stacked(members, [member.config for member in members], parts, device)
 
 
 def _rule(config: RunConfig) -> tuple[Any, ...]:
@@ -797,9 +999,10 @@ def pays(
 
     recipes: of the same structure, rule and precision. shape: of an image. False where they cannot be stacked.
     """
+    own = len({recipe.seed for recipe in recipes}) > 1
     model = train.initialised(recipes[0], shape, classes)
     try:
-        Network([model])
+        Network([model], own=own)
     except NotStackableError:
         return False
     batch = recipes[0].training.batch_size
@@ -814,6 +1017,7 @@ def pays(
         "rule": _rule(recipes[0]),
         "dropout": sum(any(_chances(recipe)) for recipe in recipes),
         "members": len(recipes),
+        "own batches": own,
         "batch": batch,
         "shape": shape,
     }
@@ -863,6 +1067,9 @@ def measure(
     labels = torch.randint(classes, (size,), generator=noise).to(device)
     alone = learners()
     one = Stacked([], recipes, learners(), device)
+    # Each member's own, where the seeds differ; which images they are makes no difference to the time.
+    fed = torch.cat([images] * len(recipes), dim=1) if one.own else images
+    named = labels.expand(len(recipes), -1) if one.own else labels
     # Small enough to change nothing that a loss could run away from.
     lr = torch.full((len(recipes),), 1e-6, dtype=torch.float64, device=device)
 
@@ -871,7 +1078,7 @@ def measure(
             learner.step(images[:count], labels[:count], 1e-6)
 
     def stacked(count: int) -> None:
-        one.advance(images[:count], labels[:count], lr)
+        one.advance(fed[:count], named[..., :count], lr)
 
     few = min(size, 16)
     in_turn(few)

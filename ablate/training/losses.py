@@ -45,6 +45,7 @@ def focal(logits: Tensor, targets: Tensor, gamma: float, label_smoothing: float 
 def of_each(logits: Tensor, targets: Tensor, label_smoothing: Tensor, gamma: Tensor | None = None) -> Tensor:
     """What `minimised` makes of the logits of several networks on one batch: (m, b, classes) → (m,).
 
+    targets: of the one batch; or of a batch of each network, (m, b) int64 or (m, b, classes) float.
     label_smoothing, gamma: (m,) of each network. gamma: 0 is cross-entropy, and None is 0 for all.
     """
     classes = logits.shape[-1]
@@ -58,16 +59,17 @@ def of_each(logits: Tensor, targets: Tensor, label_smoothing: Tensor, gamma: Ten
 
 
 def soft(targets: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(b,) classes → (b, classes) chances; what is chances already stays."""
-    return F.one_hot(targets, classes).to(dtype) if targets.dim() == 1 else targets
+    """(…, b) int64 classes → (…, b, classes) chances; what is chances already stays."""
+    return targets if targets.is_floating_point() else F.one_hot(targets, classes).to(dtype)
 
 
 def hits(logits: Tensor, targets: Tensor) -> Tensor:
     """How many of a batch are right: each counts by the share that its most likely class has in the target.
 
-    1 or 0 for a class; for mixed labels what is right of the mixture. logits: (…, b, classes) → (…).
+    1 or 0 for a class; for mixed labels what is right of the mixture. logits: (…, b, classes) → (…). targets: of one batch for
+    all, or with the same leading dimensions.
     """
     likeliest = logits.argmax(-1)
-    if targets.dim() == 1:
+    if not targets.is_floating_point():
         return (likeliest == targets).sum(-1)
     return targets.expand_as(logits).gather(-1, likeliest[..., None]).sum((-2, -1))

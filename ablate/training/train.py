@@ -40,8 +40,8 @@ from ablate.training.best import Best
 from ablate.training.numpy_learner import NumpyLearner
 from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
 
-# Larger ones are no faster on a CPU, and inception at its full width fills gigabytes with them.
-EVALUATION_BATCH = 250
+# By kind of device. Larger ones are no faster on a CPU, and inception at its full width fills gigabytes with them.
+EVALUATION_BATCH = {"cpu": 250, "cuda": 1000}
 
 Steps = Generator["Progress | Result", None, None]
 Stamp = tuple[str, int, int, float]
@@ -77,10 +77,17 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     `fused`); and, where runs are to go on after a crash, `checkpoints` (a folder) and
     `checkpoint_every` (seconds); and, for networks that are to be kept, `models` (a folder) and `metric` (the study's). What `yield` gives back is the set of runs to break off, or None.
     """
-    if len(bundle.tasks) > 1 and all(task.payload.get("fuse") for task in bundle.tasks):
+    if all(task.payload.get("fuse") for task in bundle.tasks) and (
+        len(bundle.tasks) > 1 or _is_last_of_company(bundle.tasks[0])
+    ):
         from ablate.training import fused
 
         return (yield from fused.train_bundle(bundle))
+    return (yield from one_by_one(bundle))
+
+
+def one_by_one(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
+    """Train the runs of a bundle one after another, each as if there were no other."""
     cancelled: frozenset[str] = frozenset()
     for task in bundle.tasks:
         if task.run in cancelled:
@@ -110,8 +117,11 @@ def _stamp(task: Task) -> Generator[Event, None, None]:
         return task.run, task.attempt, seq - 1, time.time()
 
     payload = task.payload
-    folder = Path(payload["checkpoints"]) if payload.get("checkpoints") else None
+    folder = checkpoints(task)
     try:
+        if folder is not None:
+            # What it was in company is no beginning for it alone.
+            checkpoint.remove_together(folder, [task.run])
         torch.set_num_threads(int(payload["threads"]))
         if payload["train"] is None:
             config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
@@ -167,8 +177,25 @@ def best_of(config: RunConfig, task: Task) -> Best | None:
 
 def has_checkpoint(task: Task) -> bool:
     """Whether a run was broken off in the middle, and goes on from there."""
-    folder = task.payload.get("checkpoints")
-    return folder is not None and checkpoint.place(Path(folder), task.run).exists()
+    folder = checkpoints(task)
+    return folder is not None and checkpoint.place(folder, task.run).exists()
+
+
+def checkpoints(task: Task) -> Path | None:
+    """The folder of checkpoints; None where nothing is saved."""
+    return Path(task.payload["checkpoints"]) if task.payload.get("checkpoints") else None
+
+
+def _is_last_of_company(task: Task) -> bool:
+    """Whether the run trained together with others that are all done, and was broken off."""
+    folder = checkpoints(task)
+    return folder is not None and checkpoint.saved_together(folder, [task.run]) is not None
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """Of a checkpoint: the same bits come of the same arithmetic only."""
+    known = machine(device)
+    return {name: known[name] for name in ("device", "torch")} | {"threads": torch.get_num_threads()}
 
 
 def _forget(folder: Path | None, task: Task) -> None:
@@ -389,11 +416,7 @@ def _steps(
     """
     if isinstance(config.model, NumpyMlp):
         device = torch.device("cpu")
-    # The same bits come of the same arithmetic only.
-    same = {name: machine(device)[name] for name in ("device", "torch")} | {
-        "threads": torch.get_num_threads()
-    }
-    keeper = checkpoint.Keeper(kept_at, every, same)
+    keeper = checkpoint.Keeper(kept_at, every, conditions(device))
     seed, recipe = config.seed, config.training
     images = Images(config, data, device)
     classes = len(data.classes)
@@ -505,27 +528,8 @@ def _train_epoch(
     lr_at: Callable[[int], float],
     after_step: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Every training image once, in batches; what is left of them, where the epoch is under way. Takes from the streams of
-    `state` and counts its steps.
-
-    Returns the epoch's metrics on the training split, and the rate of its last step.
-    """
-    if state.under_way is None:
-        # Sums stay on the device: reading a value at every step would make a GPU wait.
-        none = torch.zeros((), device=training.device, dtype=torch.float64)
-        order = torch.randperm(len(training), generator=state.streams["order"])
-        state.under_way = Pass(order, none, none.clone())
-    now, lr = state.under_way, lr_at(max(state.step - 1, 0))
-    for index in torch.split(now.order, config.training.batch_size)[now.batches :]:
-        images, targets = batch(config, state.streams, training, index, classes)
-        lr = lr_at(state.step)
-        batch_loss, batch_hits = learner.step(images, targets, lr)
-        state.step += 1
-        now.loss += batch_loss
-        now.hits += batch_hits
-        now.batches += 1
-        after_step()
-    state.under_way = None
+    """Every training image once. Returns the epoch's metrics on the training split, and the rate of its last step."""
+    now, lr = _pass(config, state, learner, training, classes, lr_at, after_step)
     return {
         "train/loss": float(now.loss) / len(training),
         "train/accuracy": float(now.hits) / len(training),
@@ -533,21 +537,72 @@ def _train_epoch(
     }
 
 
-def batch(
+def _pass(
+    config: RunConfig,
+    state: State,
+    learner: Learner,
+    training: Pixels,
+    classes: int,
+    lr_at: Callable[[int], float],
+    after_step: Callable[[], None] = lambda: None,
+) -> tuple[Pass, float]:
+    """Every training image once, in batches; what is left of them, where the epoch is under way. Takes from the streams of
+    `state` and counts its steps. Nothing in it waits for the device.
+
+    after_step: called where the state could be saved. Returns the sums of the epoch and the rate of its last step.
+    """
+    if state.under_way is None:
+        # Sums stay on the device: reading a value at every step would make a GPU wait.
+        none = torch.zeros((), device=training.device, dtype=torch.float64)
+        order = torch.randperm(len(training), generator=state.streams["order"])
+        state.under_way = Pass(order, none, none.clone())
+    now, lr = state.under_way, lr_at(max(state.step - 1, 0))
+    left = now.order[now.batches * config.training.batch_size :]
+    for images, targets, is_even in batches(config, state.streams, training, left, classes):
+        lr = lr_at(state.step)
+        batch_loss, batch_hits = learner.step(images, targets, lr)
+        state.step += 1
+        now.loss += batch_loss
+        now.hits += batch_hits
+        now.batches += 1
+        if is_even:
+            after_step()
+    state.under_way = None
+    return now, lr
+
+
+AHEAD = 1 << 28
+"""Bytes of augmented, normalised images that a GPU makes at once, of small data a whole epoch's: few large operations for many small
+ones. A CPU makes a batch at a time, which stays in its caches."""
+
+
+def batches(
     config: RunConfig,
     drawn_from: Mapping[str, torch.Generator],
     training: Pixels,
-    index: Tensor,
+    order: Tensor,
     classes: int,
-) -> tuple[Tensor, Tensor]:
-    """Training images at `index`, augmented, and their targets, as `Learner.step` takes them. drawn_from: the streams."""
-    images, targets = training.batch(index)
-    images = training.floats(augment.augment(images, config.augment, drawn_from))
-    if config.augment.mixup:
-        drawn = augment.draw_mixup(len(images), config.augment.mixup, drawn_from["mixup"])
-        images = augment.mixup(images, *drawn)
-        targets = augment.mixup(losses.soft(targets, classes), *drawn)
-    return images, targets
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Training images in an order, augmented and in batches, and their targets, as `Learner.step` takes them.
+
+    drawn_from: the streams. order: (n,) int64 on the CPU. The last of the three is whether nothing has been drawn beyond this
+    batch: the streams then stand where training does.
+    """
+    size = config.training.batch_size
+    at_once = 1 if training.device.type == "cpu" else max(1, AHEAD // (size * training.floats_bytes))
+    # Of nothing, `split` makes a part that is empty.
+    for part in torch.split(order, size * at_once) if len(order) else ():
+        images, labels = training.batch(part)
+        images = training.floats(augment.augment(images, config.augment, drawn_from))
+        pairs = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+        for number, (pixels, targets) in enumerate(pairs, 1):
+            is_even = number == len(pairs)
+            if config.augment.mixup:
+                drawn = augment.draw_mixup(len(pixels), config.augment.mixup, drawn_from["mixup"])
+                mixed = augment.mixup(losses.soft(targets, classes), *drawn)
+                yield augment.mixup(pixels, *drawn), mixed, is_even
+            else:
+                yield pixels, targets, is_even
 
 
 def _costs(seconds: float, made: table.Summary) -> dict[str, float]:
@@ -594,6 +649,11 @@ class Pixels:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def floats_bytes(self) -> int:
+        """Of an image, as `floats` makes it."""
+        return 4 * int(math.prod(self._images.shape[1:]))
+
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """index: (b,) int64 on the CPU → (b, C, H, W) uint8 and (b,) int64, on the device."""
         if self._resident is not None:
@@ -604,7 +664,7 @@ class Pixels:
 
     def whole(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The split in order, in batches for evaluation: normalised images and labels."""
-        for index in torch.split(torch.arange(len(self)), EVALUATION_BATCH):
+        for index in torch.split(torch.arange(len(self)), EVALUATION_BATCH.get(self.device.type, 250)):
             images, labels = self.batch(index)
             yield self.floats(images), labels
 

@@ -39,6 +39,21 @@ seeds: 3
 """
 RUNS = 9
 
+TOGETHER = """
+study: killed
+margin: 0.05
+baseline:
+  data: {name: digits, validation: 0.25, subset: 300}
+  model: {name: cnn, depth: 1, width: 4}
+  optimizer: {name: sgd, lr: 0.1}
+  training: {epochs: 10, batch_size: 32}
+factors:
+  optimizer.lr: [0.05]
+  model.width: [8]
+seeds: 1
+"""
+"""Three runs of one seed: two train together, the third, of another shape, by itself."""
+
 
 @dataclass
 class Round:
@@ -49,9 +64,9 @@ class Round:
     seconds: float = 0.0
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*ABLATE, "run", "killed.yaml", "--workers", "2", "--no-fuse"],
+        [*ABLATE, "run", "killed.yaml", *(options or ("--workers", "2", "--no-fuse"))],
         cwd=folder,
         # Runs are saved all the time, so that kills meet the saving and the taking up as well.
         env=os.environ | {"ABLATE_CHECKPOINT_EVERY": "0.02"},

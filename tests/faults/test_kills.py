@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
+import time
 
 import kills
 import pytest
@@ -19,3 +22,35 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     victims = draw.sample(kills.VICTIMS, 2)
     assert len(expected) == kills.RUNS
     assert kills.survive(tmp_path, expected, draw, victims).wrong == []
+
+
+def test_a_bundle_that_is_killed_goes_on_together(tmp_path, shared_cache, monkeypatch):
+    # One cache: what the measurement decides in one folder holds in the other.
+    monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
+    folders = [tmp_path / "undisturbed", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "killed.yaml").write_text(kills.TOGETHER)
+    undisturbed, folder = folders
+    with kills.start(undisturbed, "--workers", "1") as process:
+        assert process.wait(600) == 0
+
+    def saved() -> set:
+        return {path.stat().st_mtime_ns for path in folder.glob("mlruns/checkpoints/together-*.checkpoint")}
+
+    for victim in ("coordinator", "worker"):
+        before = saved()
+        with kills.start(folder, "--workers", "1") as process:
+            while not saved() - before and process.poll() is None:
+                time.sleep(0.005)
+            assert kills.kill(victim, process, random.Random(0)), "it was over too soon"
+            if victim == "worker":
+                assert process.wait(600) == 0
+    assert kills.wrong(folder, kills.weights(undisturbed)) == []
+    with contextlib.closing(sqlite3.connect(folder / "mlruns/mlflow.db")) as db:
+        tags = (
+            "SELECT key, count(*) FROM tags JOIN runs USING (run_uuid) WHERE status = 'FINISHED' GROUP BY key"
+        )
+        counts = dict(db.execute(tags).fetchall())
+    # The two that train together go on where they were, as one.
+    assert counts["ablate.resumed"] == counts["ablate.fused"] == 2

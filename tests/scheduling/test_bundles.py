@@ -95,3 +95,38 @@ def test_networks_of_one_shape_come_first_and_others_fill_half_a_share_at_most()
 def test_training_of_the_users_own_is_never_joined():
     free = [FreeConfig("toy:fit", {"gain": gain}) for gain in (0.1, 0.2)]
     assert take(free, 1) == free[:1]
+
+
+# --- broken off ---------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_were_broken_off_together_go_together_again():
+    saved = [frozenset("cd"), frozenset("abx")]
+    assert bundles.again("a", saved, {"a", "b", "c", "x"}) == frozenset("abx")
+    assert bundles.again("e", saved, {"a", "b", "e", "x"}) == frozenset()
+
+
+def test_runs_one_of_whom_is_done_or_elsewhere_do_not_go_together_again():
+    assert bundles.again("a", [frozenset("abx")], {"a", "b"}) == frozenset()
+
+
+# --- several seeds ------------------------------------------------------------------------------------------------
+
+
+def test_runs_of_other_seeds_fill_a_bundle_where_the_device_takes_them():
+    first = configs(optimizer__lr=[0.1, 0.2])
+    second = [one.with_seed(1) for one in first]
+    wide = [one.override({"model.hidden": (60, 42)}) for one in second]
+    waiting = [*first, *wide, *second]
+
+    def taken(left):
+        return bundles.take(waiting, lambda one: one, left, 1, any_seed=True)
+
+    assert taken(left=6) == [*first, *second]
+    assert taken(left=3) == [*first, second[0]]
+    assert bundles.take(waiting, lambda one: one, 6, 1) == first
+
+
+def test_seeds_that_split_the_data_each_their_own_way_are_apart():
+    base = BASE.override({"data.split": "per-seed"})
+    assert bundles.take([base, base.with_seed(1)], lambda one: one, 2, 1, any_seed=True) == [base]

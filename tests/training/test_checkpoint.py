@@ -11,7 +11,7 @@ import torch
 
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Finished, Task
-from ablate.training import checkpoint
+from ablate.training import checkpoint, fused
 from ablate.training.train import TorchLearner, train
 
 BASE = {
@@ -138,4 +138,118 @@ def test_a_run_that_is_done_keeps_no_checkpoint(tmp_path, monkeypatch):
     break_off(config, tmp_path, monkeypatch, 8)
     assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoint"]
     events(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- runs that train together -----------------------------------------------------------------------------------------
+
+TOGETHER = {
+    "baseline": {},
+    "lr": {"optimizer.lr": 0.02, "model.dropout": 0.0},
+    # Leaves after its second epoch, at the twelfth of twenty-four batches.
+    "stops": {"optimizer.lr": 1e-9, "training.patience": 1, "training.min_delta": 10.0},
+    "wide": {"model.width": 12},
+}
+
+
+def tasks(names=tuple(TOGETHER), folder=None, fuse=True, seeds=(3,)):
+    given = {"train": None, "device": "cpu", "threads": 1, "fuse": fuse, "checkpoint_every": 0.0}
+    given |= {} if folder is None else {"checkpoints": str(folder)}
+    base = RunConfig.parse(BASE)
+    return tuple(
+        Task(name, 1, given | {"config": base.override(TOGETHER[name]).tree(), "seed": seeds[i % len(seeds)]})
+        for i, name in enumerate(names)
+    )
+
+
+def all_told(given):
+    """What each run of a bundle says, without the times."""
+    found = {task.run: [] for task in given}
+    for event in train(Bundle(given)):
+        found[event.run].append(event)
+    return {run: (events[0].facts, told(events)) for run, events in found.items()}
+
+
+@pytest.fixture
+def stacked(monkeypatch):
+    """Three in a stack, and `wide` in turn beside them."""
+    monkeypatch.setattr(fused, "pays", lambda recipes, *_: recipes[0].model.width == 8)
+
+
+def broken_off(given, monkeypatch, after: int):
+    """Train a bundle for so many batches, each of them saved; returns the runs that were done by then."""
+    step, count, done = fused.Stacked.step, 0, []
+
+    def counted(self, *arguments):
+        nonlocal count
+        if count == after:
+            raise Broken
+        count += 1
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fused.Stacked, "step", counted)
+        with pytest.raises(Broken):
+            done.extend(e.run for e in train(Bundle(given)) if isinstance(e, Finished))
+    return done
+
+
+@pytest.mark.parametrize("after", [1, 6, 9, 20])
+def test_runs_together_that_were_broken_off_end_as_if_they_had_not_been(
+    tmp_path, monkeypatch, stacked, after
+):
+    unbroken = all_told(tasks())
+    broken_off(tasks(folder=tmp_path), monkeypatch, after)
+    # The one that has stopped by then is done, and is not asked for again.
+    left = tuple(name for name in TOGETHER if after < 12 or name != "stops")
+    assert list(checkpoint.together(tmp_path).values()) == [frozenset(left)]
+    resumed = all_told(tasks(left[::-1], tmp_path))
+    for run in left:
+        facts, said = resumed[run]
+        assert facts.pop("resumed") == f"in epoch {1 + (after - 1) // 6}"
+        assert facts == unbroken[run][0]
+        assert said == unbroken[run][1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_several_seeds_together_go_on_too(tmp_path, monkeypatch, stacked):
+    monkeypatch.setattr(fused, "OWN_BATCHES", {"cpu"})
+    given = {"names": ("baseline", "lr", "wide"), "seeds": (3, 4)}
+    unbroken = all_told(tasks(**given))
+    assert [facts["fused"] for facts, _ in unbroken.values()] == [
+        "stacked 2 of 3",
+        "stacked 2 of 3",
+        "in turn 1 of 3",
+    ]
+    broken_off(tasks(**given, folder=tmp_path), monkeypatch, 9)
+    assert {run: said for run, (_, said) in all_told(tasks(**given, folder=tmp_path)).items()} == {
+        run: said for run, (_, said) in unbroken.items()
+    }
+
+
+def test_the_last_of_a_bundle_goes_on_as_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    pair = ("baseline", "stops")
+    unbroken = all_told(tasks(pair))
+    assert broken_off(tasks(pair, tmp_path), monkeypatch, 14) == ["stops"]
+    (facts, said) = all_told(tasks(pair[:1], tmp_path))["baseline"]
+    assert (facts["fused"], facts["resumed"]) == ("stacked 2", "in epoch 3")
+    assert said == unbroken["baseline"][1]
+
+
+@pytest.mark.parametrize("how", ["others", "one less", "alone", "each by itself", "damaged", "another torch"])
+def test_runs_together_go_on_with_the_same_or_begin_again(tmp_path, monkeypatch, stacked, how):
+    names = ("baseline", "lr", "wide")
+    broken_off(tasks(names, tmp_path), monkeypatch, 8)
+    (path,) = tmp_path.iterdir()
+    asked = {"others": tuple(TOGETHER), "one less": names[:2], "alone": names[:1]}.get(how, names)
+    if how == "damaged":
+        content = path.read_bytes()
+        path.write_bytes(content[:-300] + bytes([content[-300] ^ 1]) + content[-299:])
+    elif how == "another torch":
+        monkeypatch.setattr(torch, "__version__", "2.0.0")
+    found = all_told(tasks(asked, tmp_path, fuse=how != "each by itself"))
+    assert all("resumed" not in facts for facts, _ in found.values())
+    afresh = all_told(tasks(asked, fuse=how != "each by itself"))
+    assert {run: said for run, (_, said) in found.items()} == {run: said for run, (_, said) in afresh.items()}
     assert list(tmp_path.iterdir()) == []

@@ -34,9 +34,10 @@ devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """A second one would wait for its turn on a busy machine."""
+def _one_thread(monkeypatch):
+    """A second one would wait for its turn on a busy machine. And what is called float32 is float32 on a GPU too."""
     torch.set_num_threads(1)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture
@@ -118,11 +119,11 @@ NETWORKS = {
 SHAPE = (3, 32, 32)
 
 
-def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu"):
-    """Three members as a stack and each by itself, from weights of their own; and a batch."""
+def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu", *, own: bool = False):
+    """Three members as a stack and each by itself, from weights of their own; and the batch of each, one or their own."""
     recipes = [
-        BASE.override({"model": NETWORKS[network]} | change).override({"model.dropout": p}).with_seed(3)
-        for change, p in zip(RULES[rule], (0.0, 0.2, 0.5), strict=True)
+        BASE.override({"model": NETWORKS[network]} | change).override({"model.dropout": p}).with_seed(seed)
+        for change, p, seed in zip(RULES[rule], (0.0, 0.2, 0.5), (3, 4, 4) if own else (3, 3, 3), strict=True)
     ]
     learners = [
         train.TorchLearner(recipe.with_seed(seed), SHAPE, 10, torch.device(device))
@@ -137,11 +138,16 @@ def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu"):
         layers.use(learner.model, generator(3, "dropout", device))
     stack = fused.Stacked([], recipes, learners, torch.device(device))
     draw = torch.Generator().manual_seed(0)
-    images = torch.randn(16, *SHAPE, generator=draw, dtype=dtype).to(
-        device, memory_format=torch.channels_last
-    )
-    labels = torch.randint(10, (16,), generator=draw).to(device)
-    return recipes, singles, stack, images, labels
+    batches = [
+        (
+            torch.randn(16, *SHAPE, generator=draw, dtype=dtype).to(
+                device, memory_format=torch.channels_last
+            ),
+            torch.randint(10, (16,), generator=draw).to(device),
+        )
+        for _ in recipes
+    ]
+    return recipes, singles, stack, batches if own else batches[:1] * len(recipes)
 
 
 def separate_step(recipe, model: nn.Module, optimizer, images, labels):
@@ -157,14 +163,26 @@ def separate_step(recipe, model: nn.Module, optimizer, images, labels):
     return nn.functional.cross_entropy(logits.detach(), labels)
 
 
-PAIRS = [(network, "sgd") for network in NETWORKS] + [("small_cnn", rule) for rule in RULES if rule != "sgd"]
+PAIRS = [(network, "sgd", False) for network in NETWORKS]
+PAIRS += [("small_cnn", rule, False) for rule in RULES if rule != "sgd"]
+PAIRS += [("cnn", "sgd", True), ("small_cnn", "adam", True)]
 
 
 @devices
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=str)
-@pytest.mark.parametrize(("network", "rule"), PAIRS)
-def test_steps_from_the_same_state_agree_with_separate_training(network, rule, dtype, within, device):
-    recipes, singles, stack, images, labels = case(network, rule, dtype, device)
+@pytest.mark.parametrize(("network", "rule", "own"), PAIRS)
+def test_steps_from_the_same_state_agree_with_separate_training(network, rule, own, dtype, within, device):
+    recipes, singles, stack, batches = case(network, rule, dtype, device, own=own)
+    assert stack.own == own
+    if device != "cpu" and dtype == torch.float32:
+        within *= 10  # cuDNN has other algorithms for other shapes
+    images, labels = batches[0]
+    fed, named = images, labels
+    if own:
+        fed, named = (
+            torch.cat([each for each, _ in batches], dim=1),
+            torch.stack([each for _, each in batches]),
+        )
     optimizers = [train.make_optimizer(r.optimizer, m) for r, m in zip(recipes, singles, strict=True)]
     lr = torch.tensor([r.optimizer.lr for r in recipes], dtype=torch.float64, device=device)
     # Two steps: only the second shows what momentum and the averages of Adam remember.
@@ -177,9 +195,10 @@ def test_steps_from_the_same_state_agree_with_separate_training(network, rule, d
                     theirs.abs().max()
                 )
         expected = [
-            separate_step(*one, images, labels) for one in zip(recipes, singles, optimizers, strict=True)
+            separate_step(*one, *batch)
+            for *one, batch in zip(recipes, singles, optimizers, batches, strict=True)
         ]
-        found, _ = stack.advance(images, labels, lr)
+        found, _ = stack.advance(fed, named, lr)
         assert found.tolist() == pytest.approx([float(loss) for loss in expected], rel=within)
     for i, (model, recipe) in enumerate(zip(singles, recipes, strict=True)):
         mine = stack.network.state(i)
@@ -245,6 +264,47 @@ def test_stacked_runs_say_so_and_follow_their_single_runs(stacked, device):
         )
     # Four arms, four networks.
     assert len({events[-1].facts["weights"] for events in found.values()}) == 4
+
+
+@pytest.fixture
+def own_batches(monkeypatch):
+    """As on a GPU."""
+    monkeypatch.setattr(fused, "OWN_BATCHES", {"cpu"})
+
+
+def of_two_seeds(**more) -> tuple[Task, ...]:
+    first, second = tasks(ARMS, seed=1, **more), tasks(ARMS, seed=2, **more)
+    return tuple(Task(f"{t.run} {t.payload['seed']}", 1, t.payload) for t in (*first, *second))
+
+
+def test_runs_of_several_seeds_in_one_stack_follow_their_single_runs(stacked, own_batches):
+    base = BASE.override({"augment": {"flip": True, "crop": 1, "mixup": 0.3}, "training.batch_size": 20})
+    given = of_two_seeds(base=base)
+    found, single = together(given), alone(given)
+    for run, events in found.items():
+        assert events[0].facts == single[run][0].facts | {"fused": "stacked 8"}
+        for mine, theirs in zip(curves(events), curves(single[run]), strict=True):
+            assert mine["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-3)
+            assert mine["train/accuracy"] == pytest.approx(theirs["train/accuracy"], abs=0.02)
+            assert mine["val/loss"] == pytest.approx(theirs["val/loss"], rel=1e-2)
+    losses_of = {run: curves(events)[0]["train/loss"] for run, events in found.items()}
+    assert abs(losses_of["lr 1"] - losses_of["lr 2"]) > 0.01, "they are trained on batches of their own"
+
+
+def test_runs_of_several_seeds_in_turn_are_the_single_runs_bit_for_bit(in_turn, own_batches):
+    given = of_two_seeds()
+    found, single = together(given), alone(given)
+    assert {events[0].facts["fused"] for events in found.values()} == {"in turn 8"}
+    assert [identity(found[run][-1]) for run in found] == [identity(single[run][-1]) for run in found]
+
+
+def test_seeds_are_stacked_each_by_itself_where_all_together_do_not_pay(monkeypatch, own_batches):
+    monkeypatch.setattr(fused, "pays", lambda recipes, *_: len({recipe.seed for recipe in recipes}) == 1)
+    assert {events[0].facts["fused"] for events in together(of_two_seeds()).values()} == {"stacked 4 of 8"}
+
+
+def test_on_a_cpu_seeds_are_apart(stacked):
+    assert {events[0].facts["fused"] for events in together(of_two_seeds()).values()} == {"stacked 4"}
 
 
 def test_what_cannot_be_stacked_is_stepped_in_turn_beside_what_can(stacked):
