@@ -347,7 +347,10 @@ def test_ending_ui_ends_mlflow_with_it(workplace):
         while not (started := children.read_text().split()) and time.monotonic() < deadline:
             time.sleep(0.05)
         [server] = [int(pid) for pid in started]
-        assert os.getpgid(server) == server, "it has a group of its own, its workers with it"
+        # A group of its own, which its workers are in too.
+        while os.getpgid(server) != server and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert os.getpgid(server) == server
         ui.send_signal(signal.SIGTERM)
         assert ui.wait(30) == 0
         with pytest.raises(ProcessLookupError):

@@ -33,14 +33,22 @@ class _Worker:
 
     def __init__(self, context: ForkServerContext, training: Training, slot: Slot) -> None:
         ours, theirs = context.Pipe()
-        with _no_main(), _keeping_memory():
-            self.process: ForkServerProcess = context.Process(
-                target=_serve,
-                args=(theirs, training, dict(os.environ) | dict(slot.environment), list(sys.path)),
-                name=f"ablate {slot.name}",
-                daemon=True,
-            )
-            self.process.start()
+        for last in (False, False, True):
+            with _no_main(), _keeping_memory():
+                self.process: ForkServerProcess = context.Process(
+                    target=_serve,
+                    args=(theirs, training, dict(os.environ) | dict(slot.environment), list(sys.path)),
+                    name=f"ablate {slot.name}",
+                    daemon=True,
+                )
+                try:
+                    self.process.start()
+                    break
+                except (EOFError, ConnectionError):
+                    # The forkserver died between being found alive and answering; the next start begins another.
+                    if last:
+                        raise
+                    time.sleep(0.1)
         theirs.close()
         self.pipe: Connection = ours
         self.attempts: dict[str, int] = {}

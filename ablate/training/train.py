@@ -252,10 +252,9 @@ def _free_steps(payload: Mapping[str, Any]) -> Steps:
         shown = {
             name: value for name, value in last.items() if not name.startswith(("test/", "time/", "model/"))
         }
-        # Losses alone: an accuracy of a few hundred images is the same under two seeds by honest chance.
-        losses = [value for name, value in sorted(shown.items()) if name.endswith("loss")]
-        if losses:
-            trace.add(*losses)
+        # Only where a loss is among them: accuracies of a few hundred images are the same under two seeds by honest chance.
+        if any(name.endswith("loss") for name in shown):
+            trace.add(*(value for name, value in sorted(shown.items()) if name != "lr"))
         yield Progress(epoch, shown, {})
         if any(not math.isfinite(value) for value in shown.values()):
             yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
@@ -267,7 +266,7 @@ def _free_steps(payload: Mapping[str, Any]) -> Steps:
 
 
 class Trace:
-    """Digest of full-precision losses: what two runs share only if they were the same run. Without any there is none."""
+    """Digest of full-precision values: what two runs share only if they were the same run. Without a loss there is none."""
 
     def __init__(self) -> None:
         # A chain of digests rather than one that is fed: 32 bytes are all there is to keep.

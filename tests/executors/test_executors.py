@@ -202,7 +202,7 @@ def test_a_training_that_exits_has_failed_and_takes_nobody_along(make):
 @both
 def test_cancelling_breaks_a_run_off_at_its_next_event_and_leaves_the_others_alone(make, tmp_path):
     go = tmp_path / "go"
-    scripts = (task("a", "start", ("await", str(go)), *["epoch"] * 50, "finish"), task("b"))
+    scripts = (task("a", "start", ("await", str(go)), *["epoch"] * 3000, "finish"), task("b"))
     with make() as executor:
         executor.submit(Bundle(scripts), executor.slots[0])
         first = executor.wait(timeout=PATIENCE)

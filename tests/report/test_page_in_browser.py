@@ -113,7 +113,7 @@ def test_figures_wait_until_they_are_near(visit):
     seen.page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
     assert last.get_attribute("data-drawn") is None
     last.scroll_into_view_if_needed()
-    sync_api.expect(last).to_have_attribute("data-drawn", "")
+    sync_api.expect(last).to_have_attribute("data-drawn", "", timeout=60_000)
 
 
 @pytest.mark.parametrize("name", ["report", "hostile", "search"])

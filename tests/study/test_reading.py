@@ -110,11 +110,11 @@ def test_what_is_not_said_has_its_default():
 def test_everything_can_be_said():
     study = parse(
         SHORT
-        + "question: Why?\nmetric: val/loss\nresolution: 0.01\ndesign: factorial\nseeds: [3, 5, 8]\n"
+        + "question: Why?\nmetric: val/loss\nresolution: 0.01\ndesign: path\nseeds: [3, 5, 8]\n"
         + "noise_floor: true\nconfirm: true\ndeterministic: true\n"
     )
     assert (study.question, study.metric, study.resolution) == ("Why?", "val/loss", 0.01)
-    assert (study.direction, study.design, study.looks) == ("minimize", "factorial", (3, 5, 8))
+    assert (study.direction, study.design, study.looks) == ("minimize", "path", (3, 5, 8))
     assert (study.noise_floor, study.confirm, study.deterministic) == (True, True, True)
 
 
