@@ -109,7 +109,7 @@ def test_what_is_not_said_has_its_default():
 
 def test_everything_can_be_said():
     study = parse(
-        SHORT.replace("[8, 32]", "[32]")
+        SHORT.replace("[8, 32]", "[32]\n  model.dropout: [0.5]")
         + "question: Why?\nmetric: val/loss\nresolution: 0.01\ndesign: path\nseeds: [3, 5, 8]\n"
         + "noise_floor: true\nconfirm: true\ndeterministic: true\n"
     )
