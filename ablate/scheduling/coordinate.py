@@ -165,6 +165,7 @@ class Coordinator:
             return self._end(0)
         looks = recorded_plan.rules(self.record).schedule()
         self._reuse(self._plan.replicates(self._plan.names, range(looks[-1].pairs)))
+        self._tidy()
         self._keep_failures()
         left = self._walk(looks[0], environment)
         analysis = self._judge(closed=0)
@@ -738,6 +739,7 @@ class Coordinator:
                         self._unsociable.add(self._plan.config(run).shape())
                     if is_last(event):
                         del at[run.key]
+                        expired.discard(run.key)  # where it is tried again, its time begins anew
                         if all(slot != other for _, other, _, _ in at.values()):
                             free.append(slot)
                     self._note(event, run, points[run.key], tags[run.key])
@@ -840,6 +842,28 @@ class Coordinator:
         self._claims.give_back(run.key)
         return True
 
+    def _tidy(self) -> None:
+        """Remove checkpoints from which nobody goes on: of runs that are done, and of runs of this plan that other code has begun.
+
+        Asked before anything is trained. What another process is at stays, and so does what only another study plans.
+        """
+        left = checkpoint.left(self._checkpoints)
+        keys = frozenset().union(*left.values())
+        if not keys:
+            return
+        over = set(read.done(self._store, keys))
+        now = {run.recipe for run in self._planned.values()}
+        begun = read.recipes(self._store, keys - self._planned.keys())
+        over |= {key for key, recipe in begun.items() if recipe in now}
+        for path, of in left.items():
+            if of.isdisjoint(over):
+                continue
+            taken = [key for key in of if self._claims.take(key)]
+            if len(taken) == len(of):
+                checkpoint.discard(path)
+            for key in taken:
+                self._claims.give_back(key)
+
     def _give_back(self) -> None:
         while self._ended and self._ended[0][0] <= self._tracker.delivered:
             self._claims.give_back(self._ended.popleft()[1])
@@ -898,6 +922,8 @@ class Coordinator:
                 self._ledger.tell(event, values.get(event.epoch, float("nan")))
             case Failed():
                 outcome = "pruned" if event.kind == "pruned" else "failed"
+                if event.kind == "pruned":  # it never goes on
+                    checkpoint.remove(self._checkpoints, run.key)
                 tags |= {"ablate.outcome": outcome, "ablate.reason": event.reason}
                 self._ledger.tell(event, float("nan"))
 

@@ -527,6 +527,16 @@ def attempts(store: Store, study: str) -> dict[str, int]:
     return highest
 
 
+def recipes(store: Store, keys: Iterable[str]) -> dict[str, str]:
+    """Run key → its recipe, of runs that were begun in any study, whatever became of them."""
+    wanted = set(keys)
+    if not wanted:
+        return {}
+    needed = ("ablate.key", "ablate.recipe")
+    runs = [run.tags for run in _runs(store, {"ablate.kind": "replicate"}, tags_of=needed)]
+    return {tags["ablate.key"]: tags["ablate.recipe"] for tags in runs if tags.get("ablate.key") in wanted}
+
+
 @dataclass(frozen=True)
 class RunCost:
     """What a finished run took, and where. seconds: of its device. device: `cpu` or `cuda`."""

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import unquote, urlparse
 
 from ablate.config import Config
@@ -57,9 +57,7 @@ class Tracker:
         self.problem: str | None = None
         self.broken: StoreError | None = None
         self._path = store.folder("spool") / f"{int(time.time() * 1000):013d}-{uuid.uuid4().hex[:8]}.jsonl"
-        self._file = self._path.open("ab")
-        # The lock says that the owner lives: whoever finds a spool unlocked may deliver it.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = _own(self._path)
         self._inbox: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._delivered = 0
         self._spooled = 0
@@ -237,6 +235,27 @@ class Tracker:
         return found, False
 
 
+def _own(path: Path) -> BinaryIO:
+    """A new spool. Its lock says that the owner lives: whoever finds a spool unlocked delivers and removes it.
+
+    Between making and locking it, too; so what was locked is held against what lies there.
+    """
+    while True:
+        file = path.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _lies_there(file, path):
+            return file
+        file.close()
+
+
+def _lies_there(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _facts(run: Run) -> dict[str, Any]:
     return dataclasses.asdict(run)
 
@@ -244,30 +263,32 @@ def _facts(run: Run) -> dict[str, Any]:
 def recover(store: Store) -> int:
     """Deliver what killed processes left in the spool, and end the runs that died with them.
 
+    What is of an experiment that was deleted in MLflow waits until it is restored: other studies go on.
     Returns the number of runs that were ended. Raises StoreError where the store cannot be reached.
     """
     spool = store.root / "spool"
     left = sorted(spool.glob("*.jsonl")) if spool.is_dir() else []
     delivery: _Delivery | None = None
     for path in left:
-        with path.open("rb") as file:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(path.open("rb"))
+            except FileNotFoundError:
+                continue  # its owner has ended meanwhile
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue  # its owner lives
+            if not _lies_there(file, path):
+                continue  # another process has just delivered it
             records = []
             for line in file.read().splitlines():
                 with contextlib.suppress(ValueError):  # the line that was being written when its process died
                     records.append(json.loads(line))
-            delivered = _marked(path)
-            if len(records) > delivered:
-                delivery = delivery or _reached(store)
-                while delivered < len(records):
-                    some = records[delivered : delivered + MOST_AT_ONCE]
-                    with _answering(store):
-                        delivery.deliver(some, again=True)
-                    delivered += len(some)
-                    _mark(path, delivered)
+            try:
+                delivery = _deliver_left(store, path, records, delivery)
+            except _Deleted:
+                continue
             _discard(path)
     from ablate.tracking import read
 
@@ -279,6 +300,25 @@ def recover(store: Store) -> int:
             with _answering(store):
                 delivery.reap(run)
     return len(orphans)
+
+
+def _deliver_left(
+    store: Store, path: Path, records: list[Record], delivery: _Delivery | None
+) -> _Delivery | None:
+    """Deliver what of a spool's records was not yet. Returns what they were delivered by."""
+    delivered = _marked(path)
+    while delivered < len(records):
+        delivery = delivery or _reached(store)
+        some = records[delivered : delivered + MOST_AT_ONCE]
+        with _answering(store):
+            delivery.deliver(some, again=True)
+        delivered += len(some)
+        _mark(path, delivered)
+    return delivery
+
+
+class _Deleted(StoreError):
+    """The experiment was deleted in MLflow, so that nothing can be recorded there."""
 
 
 @contextlib.contextmanager
@@ -535,7 +575,7 @@ class _Delivery:
                     name, artifact_location=location, tags=kind
                 )
             elif found.lifecycle_stage != "active":
-                raise StoreError("the experiment was deleted in MLflow", place=name)
+                raise _Deleted("the experiment was deleted in MLflow", place=name)
             else:
                 self._experiments[name] = found.experiment_id
         return self._experiments[name]

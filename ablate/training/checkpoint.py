@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -33,10 +34,11 @@ def place(folder: Path, run: str) -> Path:
 
 def remove(folder: Path, run: str) -> None:
     """Remove what is left of a run that is done."""
-    _unlink(place(folder, run))
+    discard(place(folder, run))
 
 
-def _unlink(path: Path) -> None:
+def discard(path: Path) -> None:
+    """Remove a checkpoint, and what there is of a later one that was not written to its end."""
     for each in (path, path.with_suffix(".tmp")):
         with contextlib.suppress(OSError):
             each.unlink(missing_ok=True)
@@ -59,6 +61,13 @@ def together(folder: Path) -> dict[Path, frozenset[str]]:
     return found
 
 
+def left(folder: Path) -> dict[Path, frozenset[str]]:
+    """All checkpoints in a folder, half-written ones among them → the runs that each is of."""
+    paths = {path.with_suffix(".checkpoint") for kind in ("checkpoint", "tmp") for path in folder.glob(f"*.{kind}")}
+    alone = {path: frozenset({path.stem}) for path in sorted(paths) if not path.name.startswith(_TOGETHER)}
+    return alone | together(folder)
+
+
 def saved_together(folder: Path, runs: Collection[str]) -> Path | None:
     """The checkpoint of exactly these runs; None where there is none."""
     return next((path for path, of in together(folder).items() if of == frozenset(runs)), None)
@@ -68,7 +77,7 @@ def remove_together(folder: Path, runs: Collection[str]) -> None:
     """Remove checkpoints of runs that trained together, where one of `runs` begins without the others."""
     for path, of in together(folder).items():
         if not of.isdisjoint(runs):
-            _unlink(path)
+            discard(path)
 
 
 class Keeper:
@@ -105,7 +114,7 @@ class Keeper:
     def remove(self) -> None:
         """What was saved is done with."""
         if self._path is not None:
-            _unlink(self._path)
+            discard(self._path)
 
     def _try(self, state: Callable[[], dict[str, Any]]) -> None:
         if self._path is None:
@@ -152,7 +161,7 @@ class Keeper:
                 return None
             # Weights only: a checkpoint is data, and loading it runs no code.
             saved = torch.load(io.BytesIO(content), weights_only=True)
-        except (OSError, ValueError, RuntimeError):
+        except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError):
             return None
         if json.dumps(saved["conditions"]) != json.dumps(self._conditions) or saved["runs"] != sorted(
             self.runs

@@ -14,8 +14,11 @@ import optuna
 import pytest
 
 import ablate.training.train  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
+from ablate.config import FreeConfig
+from ablate.events import Started
 from ablate.scheduling import coordinate
 from ablate.study.design import Run
+from ablate.tracking.write import Tracker
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 
@@ -277,6 +280,59 @@ def test_a_run_that_takes_longer_than_the_timeout_is_ended_and_reported(workplac
     workplace.ablate("run", study, "--workers", "2", "--timeout", "2s", code=1)
     [slow] = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "sleep=30"]
     assert (slow.info.status, slow.data.tags["ablate.failure"]) == ("FAILED", "timeout")
+
+
+DIGITS = """
+study: digits
+margin: 0.01
+baseline:
+  data: {name: digits, subset: 200}
+  model: {name: numpy_mlp, hidden: [8]}
+  training: {epochs: 1}
+factors: {optimizer.lr: [0.01]}
+seeds: 1
+"""
+
+
+def test_runs_that_hang_together_are_tried_alone_and_ended_again(workplace):
+    Path("digits.yaml").write_text(DIGITS)
+    workplace.ablate(
+        "run", "digits.yaml", "--workers", "1", "--timeout", "1s", "--set", "training.epochs=9999", code=1
+    )
+    runs = [run for run in workplace.runs("digits") if run.data.tags["ablate.phase"] == "report"]
+    attempts = sorted((r.data.tags["ablate.attempt"], r.data.tags["ablate.failure"]) for r in runs)
+    assert attempts == [("1", "timeout")] * 2 + [("2", "timeout")] * 2
+
+
+def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(workplace):
+    Path("digits.yaml").write_text(DIGITS)
+    workplace.ablate("run", "digits.yaml", "--executor", "inline")
+    base, *_ = workplace.runs("digits")
+    done, recipe, at_work = base.data.tags["ablate.key"], base.data.tags["ablate.recipe"], "b" * 16
+    older, unknown, bundle = "a" * 16, "c" * 16, "together-0123.checkpoint"
+    with Tracker(workplace.store, "other") as tracker:  # begun by older code, in another study
+        for key in (older, at_work):
+            run = Run(key, recipe, "baseline", 0, "report")
+            tracker.event(Started(key, 1, 0, time.time(), {}), run, FreeConfig("toy:fit", {}), "plan")
+    folder = workplace.store.folder("checkpoints")
+    for name in (f"{done}.tmp", *(f"{key}.checkpoint" for key in (older, at_work, unknown))):
+        (folder / name).touch()
+    (folder / bundle).write_text(f"ablate checkpoint 2 digest {done},{unknown}\n")
+    script = (
+        "import sys; from ablate.tracking.store import Claims, here; "
+        f"claims = Claims(here()); print(claims.take({at_work!r}), flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        workplace.ablate("run", "digits.yaml", "--executor", "inline")
+        process.communicate()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {f"{at_work}.checkpoint", f"{unknown}.checkpoint"}
+    workplace.ablate("run", "digits.yaml", "--executor", "inline")
+    assert {path.name for path in folder.iterdir()} == {f"{unknown}.checkpoint"}
 
 
 def test_a_training_that_never_yields_the_metric_says_what_it_yields(workplace):

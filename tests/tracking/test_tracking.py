@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pandas as pd
@@ -229,3 +232,40 @@ def test_a_server_that_does_not_answer_is_one_clear_message(workplace, monkeypat
         output = workplace.ablate(*command, code=2)
         assert "http://127.0.0.1:9: the store does not answer" in output
         assert "is the server running?" in output
+
+
+def test_a_spool_that_is_taken_for_a_dead_ones_before_it_is_locked_is_made_anew(tmp_path):
+    path = tmp_path / "new.jsonl"
+    found: list = []
+    with path.open("ab") as other:  # as a process that recovers what killed ones left
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=lambda: found.append(write._own(path)))
+        thread.start()
+        time.sleep(0.1)
+        path.unlink()
+    thread.join(timeout=10)
+    with found[0] as file:
+        assert os.path.samestat(os.fstat(file.fileno()), path.stat()), "what is written to it is found"
+
+
+def test_a_spool_that_its_owner_removes_meanwhile_holds_up_nobody(workplace):
+    spool = workplace.store.folder("spool")
+    (spool / "0-gone.jsonl").symlink_to(spool / "what-was-there")  # listed, and not there any more
+    assert write.recover(workplace.store) == 0
+
+
+def test_the_spool_of_a_deleted_study_holds_up_no_other_and_is_delivered_once_it_is_restored(workplace):
+    store = workplace.store
+    with write.Tracker(store, "study") as tracker:
+        put_a_run(tracker)
+    [run] = workplace.runs("study")
+    workplace.client.delete_experiment(run.info.experiment_id)
+    record = {"op": "supersede", "run_id": run.info.run_id, "by": "x", "experiment": "study", "time": 0.0}
+    left = store.folder("spool") / "0-left.jsonl"
+    left.write_text(json.dumps(record) + "\n")
+    workplace.ablate("run", workplace.study(), "--executor", "inline", "--seeds", "1")
+    assert left.exists()
+    workplace.client.restore_experiment(run.info.experiment_id)
+    write.recover(store)
+    assert not left.exists()
+    assert workplace.runs("study")[0].data.tags["ablate.outcome"] == "superseded"
