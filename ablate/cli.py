@@ -450,6 +450,7 @@ def lr(
 
     read = spec.read(study, sets=sets or ())
     asked = rates.Range(lowest, highest, seeds, passes)
+    _data(read.baseline)  # says what is wrong with data and network before a process is started for each seed
     found = rates.range_test(read, asked, LocalExecutor(range_test, _slots(devices, workers, 1)), _say)
     target = output or Path("reports") / f"{read.name}-lr.html"
     _write(target, drawn.page(found, read.name))

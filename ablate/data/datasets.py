@@ -189,7 +189,7 @@ def presence(config: Data, cache: Path | None = None) -> Presence:
         return "here" if Path(config.root).expanduser().is_dir() else "not here"
     assert isinstance(config, Cifar10 | Cifar100 | Mnist | FashionMnist)
     root = Path(config.root).expanduser() if config.root else cache / "downloads"
-    return "here" if (root / downloads.UNPACKED[_TORCHVISION[config.name]]).is_dir() else "to be downloaded"
+    return "here" if downloads.is_here(_TORCHVISION[config.name], root) else "to be downloaded"
 
 
 def named() -> dict[str, type[Data]]:

@@ -28,9 +28,23 @@ UNPACKED = {
     "FashionMNIST": "FashionMNIST/raw",
 }
 """Where each of torchvision's classes keeps its files under a root: asking torchvision itself takes seconds."""
+_ARCHIVES = {"CIFAR10": "cifar-10-python.tar.gz", "CIFAR100": "cifar-100-python.tar.gz"}
+_FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+"""Of the MNIST family: each with `-ubyte` after it, and `.gz` as long as it is packed."""
 
 _PIECE = 1 << 16
 _TIMEOUT_SECONDS = 30.0
+
+
+def is_here(torchvision_name: str, root: Path) -> bool:
+    """Whether the files lie under `root`, unpacked or not; whether they are whole is seen when they are read."""
+    folder = root / UNPACKED[torchvision_name]
+    if torchvision_name in _ARCHIVES:
+        return folder.is_dir() or (root / _ARCHIVES[torchvision_name]).is_file()
+    # The folder alone says nothing: a download that failed has made it.
+    return all(
+        (folder / f"{file}-ubyte").is_file() or (folder / f"{file}-ubyte.gz").is_file() for file in _FILES
+    )
 
 
 def source(name: str, torchvision_name: str, root: str | None, default_root: Path) -> Source:

@@ -287,7 +287,7 @@ def recover(store: Store) -> int:
                     records.append(json.loads(line))
             try:
                 delivery = _deliver_left(store, path, records, delivery)
-            except _Deleted:
+            except _DeletedError:
                 continue
             _discard(path)
     from ablate.tracking import read
@@ -317,7 +317,7 @@ def _deliver_left(
     return delivery
 
 
-class _Deleted(StoreError):
+class _DeletedError(StoreError):
     """The experiment was deleted in MLflow, so that nothing can be recorded there."""
 
 
@@ -575,7 +575,7 @@ class _Delivery:
                     name, artifact_location=location, tags=kind
                 )
             elif found.lifecycle_stage != "active":
-                raise _Deleted("the experiment was deleted in MLflow", place=name)
+                raise _DeletedError("the experiment was deleted in MLflow", place=name)
             else:
                 self._experiments[name] = found.experiment_id
         return self._experiments[name]

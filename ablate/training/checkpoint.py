@@ -63,7 +63,9 @@ def together(folder: Path) -> dict[Path, frozenset[str]]:
 
 def left(folder: Path) -> dict[Path, frozenset[str]]:
     """All checkpoints in a folder, half-written ones among them → the runs that each is of."""
-    paths = {path.with_suffix(".checkpoint") for kind in ("checkpoint", "tmp") for path in folder.glob(f"*.{kind}")}
+    paths = {
+        path.with_suffix(".checkpoint") for kind in ("checkpoint", "tmp") for path in folder.glob(f"*.{kind}")
+    }
     alone = {path: frozenset({path.stem}) for path in sorted(paths) if not path.name.startswith(_TOGETHER)}
     return alone | together(folder)
 

@@ -123,8 +123,18 @@ def test_where_unpacked_data_lie_is_where_torchvision_looks(tmp_path):
 
     for name in ("CIFAR10", "CIFAR100"):
         assert downloads.UNPACKED[name] == getattr(theirs, name).base_folder
+        assert downloads._ARCHIVES[name] == getattr(theirs, name).filename
     for name in ("MNIST", "FashionMNIST"):
         assert downloads.UNPACKED[name] == f"{getattr(theirs, name).__name__}/raw"
     assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded"
-    (tmp_path / "downloads" / "MNIST" / "raw").mkdir(parents=True)
+    raw = tmp_path / "downloads" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded", (
+        "as a failed download leaves it"
+    )
+    for packed, _ in theirs.MNIST.resources:
+        assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded"
+        (raw / packed).touch()
     assert datasets.presence(datasets.Mnist(), tmp_path) == "here"
+    (tmp_path / "downloads" / theirs.CIFAR10.filename).touch()
+    assert datasets.presence(datasets.Cifar10(), tmp_path) == "here"

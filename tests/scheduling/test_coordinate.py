@@ -297,7 +297,7 @@ seeds: 1
 def test_runs_that_hang_together_are_tried_alone_and_ended_again(workplace):
     Path("digits.yaml").write_text(DIGITS)
     workplace.ablate(
-        "run", "digits.yaml", "--workers", "1", "--timeout", "1s", "--set", "training.epochs=9999", code=1
+        "run", "digits.yaml", "--workers", "1", "--timeout", "0.5s", "--set", "training.epochs=9999", code=1
     )
     runs = [run for run in workplace.runs("digits") if run.data.tags["ablate.phase"] == "report"]
     attempts = sorted((r.data.tags["ablate.attempt"], r.data.tags["ablate.failure"]) for r in runs)

@@ -117,6 +117,13 @@ def test_the_command_writes_a_page_and_what_it_found(workplace):
     assert "one pass is only 5 steps" in (workplace.root / "reports" / "digits-lr.html").read_text()
 
 
+def test_a_network_that_shrinks_its_input_to_nothing_is_named_with_what_to_do(workplace):
+    (workplace.root / "digits.yaml").write_text(STUDY)
+    output = workplace.ablate("lr", "digits.yaml", "--set", "model.name=small_cnn", code=2)
+    assert "model.kernel_size: small_cnn shrinks its input of 8×8 pixels to nothing" in output
+    assert "data.resize: 16 is the smallest that passes" in output
+
+
 def test_training_of_ones_own_is_refused(workplace):
     output = workplace.ablate("lr", workplace.study(), code=2)
     assert "only the built-in training" in output
