@@ -14,6 +14,7 @@ import importlib.util
 import itertools
 import json
 import math
+import posixpath
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -622,12 +623,24 @@ def _canonical(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def may_be_recorded(name: str) -> bool:
+    """Whether MLflow takes it as the name of a metric or a parameter: what it refuses it would refuse for good."""
+    plain = re.fullmatch(r"[\w.\- :/]{1,250}", name) is not None
+    return plain and posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+
+
 def _plain(value: Any, path: tuple[str, ...], place: Callable[[str], str]) -> None:
     where = place(".".join(path))
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if not isinstance(name, str) or "." in name or not name:
                 raise StudyError(f"the key {cut(str(name))!r} is not a plain name without dots", place=where)
+            if not may_be_recorded(".".join((*path, name))):
+                raise StudyError(
+                    f"the key {cut(name)!r} cannot be recorded",
+                    place=where,
+                    hint="letters, digits, spaces and _ - : / make a name",
+                )
             _plain(inner, (*path, name), place)
     elif isinstance(value, list):
         for inner in value:

@@ -366,6 +366,7 @@ def test_free_configs_are_equal_where_their_values_are_to_a_person():
         ({"rate": float("nan")}, "nan is not a finite number"),
         ({"rate": {1, 2}}, "set is not a plain value"),
         ({"tree": {"a.b": 1}}, "not a plain name without dots"),
+        ({"tree": {"rate (max)": 1}}, "cannot be recorded"),
         ({"seed": 1}, "the seed is not a factor"),
     ],
 )

@@ -37,6 +37,7 @@ LEASE = 600.0
 RENEW = 120.0
 RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
 LONGEST_TAG = 7500
+LONGEST_PARAM = 6000
 MOST_AT_ONCE = 100
 # MLflow takes so many of each in one call, and 1000 in all.
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
@@ -471,7 +472,7 @@ class _Delivery:
             match record["op"]:
                 case "started":
                     # Not where the run is made: a crash between the two must not leave a run without parameters.
-                    params |= {name: str(value) for name, value in record["params"].items()}
+                    params |= {name: str(value)[:LONGEST_PARAM] for name, value in record["params"].items()}
                 case "finished":
                     tags |= {f"ablate.{name}": str(value) for name, value in record["facts"].items()}
                     tags |= {"ablate.outcome": record["outcome"], "ablate.epoch": str(record["epoch"])}

@@ -16,7 +16,7 @@ import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ablate.config import look_in_working_folder
+from ablate.config import look_in_working_folder, may_be_recorded
 from ablate.errors import TrainingError, nearest
 
 Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
@@ -48,4 +48,8 @@ def checked(values: Any) -> dict[str, float]:
     for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, numbers.Real) or isinstance(value, bool):
             raise TrainingError(f"the metric {name!r} is {value!r}, not a number")
+        if not may_be_recorded(name):
+            raise TrainingError(
+                f"the metric {name!r} cannot be recorded: letters, digits, spaces and . _ - : / make a name"
+            )
     return {name: float(value) for name, value in values.items()}

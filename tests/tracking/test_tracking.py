@@ -13,8 +13,9 @@ import time
 
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
-from ablate.config import FreeConfig
+from ablate.config import FreeConfig, may_be_recorded
 from ablate.events import EpochEnd, Finished, Started
 from ablate.study.design import Run
 from ablate.tracking import read, write
@@ -269,3 +270,18 @@ def test_the_spool_of_a_deleted_study_holds_up_no_other_and_is_delivered_once_it
     write.recover(store)
     assert not left.exists()
     assert workplace.runs("study")[0].data.tags["ablate.outcome"] == "superseded"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["val/top@5", "a/../b", "/a", "a//b", "", "a" * 251, "val/accuracy", "top 5: a-b_c.d", "größe", "a/"],
+)
+def test_what_may_be_recorded_is_what_mlflow_records(workplace, name):
+    run = workplace.client.create_run("0")
+    try:
+        workplace.client.log_metric(run.info.run_id, name, 1.0)
+        workplace.client.log_param(run.info.run_id, name, 1)
+    except MlflowException:
+        assert not may_be_recorded(name)
+    else:
+        assert may_be_recorded(name)

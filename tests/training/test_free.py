@@ -66,6 +66,9 @@ def an_array(config, seed):
 def no_name(config, seed):
     yield {3: 0.5}
 
+def odd_name(config, seed):
+    yield {"val/top@5": 0.5}
+
 def raises(config, seed):
     yield {"val/accuracy": 0.5}
     raise KeyError("learning\\nrate")
@@ -181,6 +184,11 @@ def test_a_metric_that_is_not_finite_is_divergence(function, epoch):
         ("true", 0, "the metric 'val/accuracy' is True, not a number"),
         ("an_array", 0, "the metric 'val/accuracy' is array([0.5]), not a number"),
         ("no_name", 0, "the metric 3 is 0.5, not a number"),
+        (
+            "odd_name",
+            0,
+            "the metric 'val/top@5' cannot be recorded: letters, digits, spaces and . _ - : / make a name",
+        ),
         ("raises", 1, "KeyError: 'learning\\nrate'"),
         ("exits", 1, "SystemExit: enough"),
         (
