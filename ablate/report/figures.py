@@ -872,7 +872,7 @@ def _captions(
         # Beside the line that reaches from the lowest seed to the highest, on the side where there is room.
         before = group[0].cost > middle
         off = not low <= group[0].mean <= high
-        value = f" ({wording.plain(group[0].mean, digits)} {unit})" if off and len(group) == 1 else ""
+        value = f" ({wording.plain(group[0].mean, digits)}\u00a0{unit})" if off and len(group) == 1 else ""
         names = [p.label.replace(" ", "\u00a0") for p in group]
         text = wording.listing(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
         captions.append(
@@ -880,6 +880,7 @@ def _captions(
                 "x": math.log10(group[0].cost) if _is_wide(points) else group[0].cost,
                 "y": min(max(low, group[0].mean), high),
                 "text": _wrap(text + value, 40),
+                "name": "caption",  # the page wraps these where it is narrow
                 "align": "right" if before else "left",
                 "showarrow": False,
                 "xanchor": "right" if before else "left",
