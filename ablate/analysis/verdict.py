@@ -990,8 +990,7 @@ def _mixture_warnings(replicates: pd.DataFrame) -> list[str]:
             )
         if len(kinds) > 1 and column == "fused":
             said.append(
-                "The comparisons mix stacked and single runs: the same computation but for the last digits of its sums. "
-                "`--no-fuse` trains every run by itself."
+                "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
             )
         elif len(kinds) > 1:
             said.append(f"The comparisons mix {what} ({', '.join(kinds)}).")

@@ -195,7 +195,12 @@ def response(found: Response) -> Figure:
     shown = {"range": [min(ends) - pad, max(ends) + pad]}
     if along:
         many = len(names) > MOST_NAMED
-        labels = {} if many else {"tickvals": places, "ticktext": names}
+        labels: dict[str, Any] = {} if many else {"tickvals": places, "ticktext": names}
+        if len(means) < len(places):
+            # Levels of which every run failed or diverged have no mark: the axis would end before them.
+            at = [math.log10(p) if found.scale == "log" else p for p in places]
+            margin = 0.08 * (max(at) - min(at))
+            labels["range"] = [min(at) - margin, max(at) + margin]
         _axis(layout, "xaxis", _short(found.title, 60), type=found.scale, **labels)
         _axis(layout, "yaxis", value_title, **shown)
     else:

@@ -47,6 +47,7 @@
     (layout.annotations ?? []).forEach((note, i) => {
       if (note.name !== "caption") return;
       const shown = element.querySelector(`.annotation[data-index="${i}"]`);
+      if (!shown) return; // plotly leaves out what lies beyond its axes
       const box = shown.getBoundingClientRect();
       const covers = (other) =>
         box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom;
