@@ -45,7 +45,9 @@ _ENDINGS = {
     "killed": "its process died",
 }
 
-_NO_STUDY = "the store holds no study yet; `ablate run studies/quickstart.yaml` makes one"
+_NO_STUDY = (
+    "the store holds no study yet; `ablate init mine` writes one, and `ablate run mine.yaml` trains it"
+)
 
 _NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -105,6 +107,24 @@ AllowImport = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only what went wrong, and the verdicts.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        print(f"ablate {metadata.version('ablate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -272,7 +292,7 @@ def report(
         raise StudyError(
             "the store holds no study yet",
             place=store.uri,
-            hint="`ablate run studies/quickstart.yaml` makes one",
+            hint="`ablate init mine` writes one, and `ablate run mine.yaml` trains it",
         )
     if len(names) > 1 and (output is not None and output.suffix):
         raise StudyError(

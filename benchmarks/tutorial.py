@@ -29,9 +29,8 @@ def network(name: str, dropout: float, **settings) -> nn.Module:
     return TypeAdapter(ModelConfig).validate_python(given).build((3, 32, 32), 10)
 
 
-def subset(dataset, images: int | None, seed: int) -> Subset:
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
-    return Subset(dataset, order[:images].tolist())
+def shuffled(dataset, seed: int) -> list[int]:
+    return torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def train(
@@ -59,8 +58,10 @@ def train(
     augmented = transforms.Compose(
         [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *plain.transforms]
     )
-    trained = subset(datasets.ImageFolder(f"{folder}/train", augmented), images, seed)
-    held_out = subset(datasets.ImageFolder(f"{folder}/train", plain), validation, seed + 1)
+    every = datasets.ImageFolder(f"{folder}/train", augmented)
+    order = shuffled(every, seed)
+    trained = Subset(every, order[validation:][:images])
+    held_out = Subset(datasets.ImageFolder(f"{folder}/train", plain), order[:validation])
     loading = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": device != "cpu"}
     batches = DataLoader(trained, batch_size, shuffle=True, **loading)
     checks = DataLoader(held_out, 250, num_workers=0)

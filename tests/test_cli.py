@@ -267,7 +267,7 @@ def test_a_data_set_that_is_not_there_is_named_with_the_nearest_that_is(workplac
 
 def test_a_store_without_a_study_says_what_makes_one(workplace):
     for command in ("list", "status"):
-        assert "holds no study yet; `ablate run" in workplace.ablate(command)
+        assert "holds no study yet; `ablate init mine` writes one" in workplace.ablate(command)
 
 
 def test_a_port_that_is_taken_is_one_clear_message(workplace):
@@ -358,3 +358,16 @@ def test_ending_ui_ends_mlflow_with_it(workplace):
     finally:
         ui.kill()
         ui.wait()
+
+
+def test_the_version_is_told_and_the_package_runs_as_a_module(workplace):
+    import subprocess
+    import sys
+    from importlib import metadata
+
+    told = f"ablate {metadata.version('ablate')}\n"
+    assert workplace.ablate("--version") == told
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == told

@@ -976,11 +976,7 @@ def _skew_warning(records: Sequence[Record], names: Sequence[str]) -> list[str]:
 def _mixture_warnings(replicates: pd.DataFrame) -> list[str]:
     """Names what differs between report replicates besides arm and seed."""
     said = []
-    for column, what in (
-        ("device", "devices"),
-        ("torch", "versions of torch"),
-        ("fused", "stacked and single runs"),
-    ):
+    for column, what in (("device", "devices"), ("torch", "versions of torch"), ("fused", "")):
         if column not in replicates.columns:
             continue
         found = replicates.loc[replicates["phase"] == REPORT, column]
@@ -992,9 +988,12 @@ def _mixture_warnings(replicates: pd.DataFrame) -> list[str]:
             kinds = sorted(
                 {str(v).partition(":")[0] if column == "device" else str(v) for v in found.dropna()}
             )
-        if len(kinds) > 1:
-            listed = "" if column == "fused" else f" ({', '.join(kinds)})"
-            said.append(f"The comparisons mix {what}{listed}.")
+        if len(kinds) > 1 and column == "fused":
+            said.append(
+                "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
+            )
+        elif len(kinds) > 1:
+            said.append(f"The comparisons mix {what} ({', '.join(kinds)}).")
     return said
 
 

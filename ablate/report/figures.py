@@ -195,7 +195,12 @@ def response(found: Response) -> Figure:
     shown = {"range": [min(ends) - pad, max(ends) + pad]}
     if along:
         many = len(names) > MOST_NAMED
-        labels = {} if many else {"tickvals": places, "ticktext": names}
+        labels: dict[str, Any] = {} if many else {"tickvals": places, "ticktext": names}
+        if len(means) < len(places):
+            # Levels of which every run failed or diverged have no mark: the axis would end before them.
+            at = [math.log10(p) if found.scale == "log" else p for p in places]
+            margin = 0.08 * (max(at) - min(at))
+            labels["range"] = [min(at) - margin, max(at) + margin]
         _axis(layout, "xaxis", _short(found.title, 60), type=found.scale, **labels)
         _axis(layout, "yaxis", value_title, **shown)
     else:
@@ -872,7 +877,7 @@ def _captions(
         # Beside the line that reaches from the lowest seed to the highest, on the side where there is room.
         before = group[0].cost > middle
         off = not low <= group[0].mean <= high
-        value = f" ({wording.plain(group[0].mean, digits)} {unit})" if off and len(group) == 1 else ""
+        value = f" ({wording.plain(group[0].mean, digits)}\u00a0{unit})" if off and len(group) == 1 else ""
         names = [p.label.replace(" ", "\u00a0") for p in group]
         text = wording.listing(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
         captions.append(
@@ -880,6 +885,7 @@ def _captions(
                 "x": math.log10(group[0].cost) if _is_wide(points) else group[0].cost,
                 "y": min(max(low, group[0].mean), high),
                 "text": _wrap(text + value, 40),
+                "name": "caption",  # the page wraps these where it is narrow
                 "align": "right" if before else "left",
                 "showarrow": False,
                 "xanchor": "right" if before else "left",

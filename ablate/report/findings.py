@@ -119,7 +119,11 @@ def notices(reading: Reading) -> Iterable[Notice]:
     for warning in analysis.warnings:
         if warning == analysis.error:
             continue
-        yield Notice("warning", _sentence(warning))
+        arm, colon, said = warning.partition(": ")
+        yield Notice(
+            "warning",
+            _sentence(f"{reading.label(arm)}: {said}" if colon and arm in reading.arms else warning),
+        )
 
 
 def facts(reading: Reading) -> Iterable[tuple[str, str]]:

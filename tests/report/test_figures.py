@@ -1,7 +1,9 @@
 import base64
 import gzip
 import json
+import math
 import re
+from dataclasses import replace
 
 import pytest
 import report_examples
@@ -56,6 +58,16 @@ def test_levels_on_a_logarithmic_axis_are_ticked_where_they_stand(summary):
     figure = figures.response(summary.sections[0].response)
     assert figure["layout"]["xaxis"]["type"] == "log"
     assert figure["layout"]["xaxis"]["tickvals"] == [16, 32, 64, 128, 256]
+
+
+def test_a_level_of_which_no_run_finished_still_stands_on_the_axis_with_its_reason(summary):
+    found = summary.sections[0].response
+    last = replace(found.levels[-1], mean=None, dots=(), trouble="5 diverged")
+    axis = figures.response(replace(found, levels=(*found.levels[:-1], last)))["layout"]["xaxis"]
+    assert axis["ticktext"][-1] == "256<br>5 diverged"
+    low, high = axis["range"]
+    assert low < math.log10(16)
+    assert math.log10(256) < high
 
 
 def test_few_arms_share_a_figure_and_many_get_one_each(summary):

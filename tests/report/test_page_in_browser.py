@@ -125,6 +125,26 @@ def test_the_page_never_scrolls_sideways(visit, name):
         sync_api.expect(seen.page.locator("html")).to_have_js_property("scrollWidth", width)
 
 
+def test_on_a_phone_the_names_of_points_stay_in_their_figure_and_clear_of_each_other(visit):
+    seen = visit(width=390)
+    seen.draw_all()
+    boxes = seen.page.evaluate("""() => {
+      const figure = [...document.querySelectorAll('.figure')].find((f) => f.layout.annotations?.some((a) => a.name));
+      const whole = figure.getBoundingClientRect();
+      return [...figure.querySelectorAll('.annotation')].filter((a) => a.style.visibility !== 'hidden').map((a) => {
+        const { left, right, top, bottom } = a.getBoundingClientRect();
+        return { left: left - whole.left, right: right - whole.left, top, bottom, width: whole.width };
+      });
+    }""")
+    assert len(boxes) >= 2
+    for i, box in enumerate(boxes):
+        assert box["left"] >= 0
+        assert box["right"] <= box["width"]
+        for other in boxes[:i]:
+            beside = box["left"] >= other["right"] or other["left"] >= box["right"]
+            assert beside or box["top"] >= other["bottom"] or other["top"] >= box["bottom"]
+
+
 def test_a_table_sorts_by_a_column_and_back(desk):
     head = desk.page.locator("#arms-table thead th").nth(2)
     head.locator("button").click()

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -419,3 +420,9 @@ def test_images_of_other_data_are_not_held_against_the_references(material):
     other = pd.DataFrame(np.zeros((5, 3), dtype=bool), index=range(5), columns=[0, 1, 3])
     correct = {"baseline": base, "model.width=128": other}
     assert summarise(dataclasses.replace(material, correct=correct)).images is None
+
+
+def test_a_warning_about_an_arm_calls_it_as_the_rest_of_the_page_does():
+    made = report_examples.material()
+    warned = replace(made, analysis=replace(made.analysis, warnings=("model.width=16: it varies more",)))
+    assert "Width 16: it varies more." in [notice.text for notice in summarise(warned).notices]

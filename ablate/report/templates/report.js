@@ -33,6 +33,29 @@
     axis.tickvals = kept.map(([value]) => value);
   };
 
+  // On a narrow figure the names of points go on on further lines; the spaces within a name hold.
+  const wrap = (text) =>
+    text.split(/<br>| /).reduce((lines, word) => {
+      const longer = `${lines.at(-1)} ${word}`;
+      return longer.length > 18 ? [...lines, word] : [...lines.slice(0, -1), longer];
+    }, [""]).join("<br>").replace(/^(<br>| )+/, "");
+
+  // Of names that would cover each other, or leave the figure, the first stays; a tap tells the others.
+  const clear = (element, layout) => {
+    const kept = [];
+    const whole = element.getBoundingClientRect();
+    (layout.annotations ?? []).forEach((note, i) => {
+      if (note.name !== "caption") return;
+      const shown = element.querySelector(`.annotation[data-index="${i}"]`);
+      if (!shown) return; // plotly leaves out what lies beyond its axes
+      const box = shown.getBoundingClientRect();
+      const covers = (other) =>
+        box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom;
+      if (box.left < whole.left || box.right > whole.right || kept.some(covers)) shown.style.visibility = "hidden";
+      else kept.push(box);
+    });
+  };
+
   // Numbers that do not fit into their cells are left to the colours.
   const unwrite = (trace, width) => {
     const longest = Math.max(...trace.text.flat().map((text) => text.length));
@@ -51,6 +74,7 @@
       layout.margin = { ...layout.margin, l: 40, r: 12 };
       for (const axis of [layout.xaxis, layout.yaxis]) if (!axis.tickvals && !axis.dtick) axis.nticks = 6;
       thin(layout.xaxis);
+      for (const note of layout.annotations ?? []) if (note.name === "caption") note.text = wrap(note.text);
     }
     for (const trace of figure.data) if (trace.type === "heatmap") unwrite(trace, layout.width);
     // A finger that scrolls the page must not zoom into a figure.
@@ -64,6 +88,7 @@
     const { data, layout } = fitted(element, specs[element.id]);
     const config = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
     globalThis.Plotly[again ? "react" : "newPlot"](element, data, layout, config);
+    if (layout.width < NARROW) clear(element, layout);
     element.dataset.drawn = "";
   };
 
