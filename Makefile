@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart test check bench soak
+.PHONY: install quickstart test check bench bench-verdicts soak
 
 install: .venv/installed
 
@@ -24,15 +24,19 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
+# What a run and a study cost. ABLATE_CIFAR10_DIR: a folder with train/<class>/* and test/<class>/*.
 bench: install
+	test -z "$$ABLATE_CIFAR10_DIR" || $(BIN)/python benchmarks/speed.py "$$ABLATE_CIFAR10_DIR"
+	$(BIN)/python benchmarks/overhead.py --repeat 3
+	$(BIN)/python benchmarks/report.py --json benchmarks/results/report.json
+
+# What the verdicts are worth.
+bench-verdicts: install
 	$(BIN)/python benchmarks/verdicts.py
 	$(BIN)/python benchmarks/designs.py
 	$(BIN)/python benchmarks/replicates.py
-	$(BIN)/python benchmarks/lr.py
-	$(BIN)/python benchmarks/fused.py
-	$(BIN)/python benchmarks/report.py --json benchmarks/results/report.json
-	test -z "$$ABLATE_CIFAR10_DIR" || $(BIN)/python benchmarks/speed.py "$$ABLATE_CIFAR10_DIR"
 	$(BIN)/python benchmarks/verdicts.py --real benchmarks/results/digits.csv --margin 0.02
+	$(BIN)/python benchmarks/lr.py
 
 soak: install
 	$(BIN)/python -m pytest -m slow
