@@ -27,6 +27,9 @@ class Cnn(Block):
     Stages, for a (3, 32, 32) input, depth 3 and width 64, constant profile:
     (64, 32, 32) → pool (64, 16, 16) → (64, 16, 16) → pool (64, 8, 8) → (64, 8, 8) → pool (64, 4, 4) → mean (64) → classes.
     A block pools while both sides are at least 4, so that any depth runs on any input.
+
+    Of no write-up: it is what the studies that ask about depth, width and the like begin with. At depth 3 and width 32 it came to
+    64.4 % of CIFAR-10's test images after six epochs (docs/log.md).
     """
 
     name: Literal["cnn"] = "cnn"
