@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import signal
 import sqlite3
 import time
 
@@ -54,3 +56,44 @@ def test_a_bundle_that_is_killed_goes_on_together(tmp_path, shared_cache, monkey
         counts = dict(db.execute(tags).fetchall())
     # The two that train together go on where they were, as one.
     assert counts["ablate.resumed"] == counts["ablate.fused"] == 2
+
+
+SEARCH = """
+study: killed
+margin: 0.05
+baseline:
+  data: {name: digits, validation: 0.25, subset: 300}
+  model: {name: cnn, depth: 1, width: 4}
+  optimizer: {name: sgd, lr: 0.1}
+  training: {epochs: 4, batch_size: 32}
+factors:
+  optimizer.lr: {log: [1e-3, 1]}
+  model.width: {int: [4, 16]}
+design: search
+search: {trials: 8, pruner: asha, candidates: 2}
+seeds: 2
+"""
+TRIED_AND_CONFIRMED = 8 + 2 * 3
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_and_tries_no_more_than_it_may(tmp_path):
+    (tmp_path / "killed.yaml").write_text(SEARCH)
+    for ended in (2, 3):
+        with kills.start(tmp_path) as process:
+            assert process.stderr is not None
+            lines = (line for line in process.stderr if line.startswith("["))
+            for _ in range(ended):
+                next(lines)
+            os.killpg(process.pid, signal.SIGKILL)
+    with kills.start(tmp_path) as process:
+        assert process.wait(600) == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlruns/mlflow.db")) as db:
+        states = dict(db.execute("SELECT status, count(*) FROM runs GROUP BY status").fetchall())
+        keys = db.execute(
+            "SELECT count(*) FROM tags JOIN runs USING (run_uuid) WHERE key = 'ablate.key' AND status = 'FINISHED' "
+            "GROUP BY tags.value"
+        ).fetchall()
+    assert states.keys() <= {"FINISHED", "KILLED"}
+    assert keys == [(1,)] * TRIED_AND_CONFIRMED
+    assert not list((tmp_path / "mlruns" / "spool").iterdir())
