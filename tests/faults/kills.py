@@ -24,14 +24,16 @@ from pathlib import Path
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 VICTIMS = ("worker", "coordinator", "process group", "forkserver")
 
-STUDY = """
+BASE = """
 study: killed
 margin: 0.05
 baseline:
   data: {name: digits, validation: 0.25, subset: 300}
   model: {name: cnn, depth: 1, width: 4}
   optimizer: {name: sgd, lr: 0.1}
-  training: {epochs: 4, batch_size: 32}
+"""
+
+STUDY = f"""{BASE}  training: {{epochs: 4, batch_size: 32}}
 factors:
   model.width: [8]
   augment.crop: [1]
@@ -39,14 +41,7 @@ seeds: 3
 """
 RUNS = 9
 
-TOGETHER = """
-study: killed
-margin: 0.05
-baseline:
-  data: {name: digits, validation: 0.25, subset: 300}
-  model: {name: cnn, depth: 1, width: 4}
-  optimizer: {name: sgd, lr: 0.1}
-  training: {epochs: 10, batch_size: 32}
+TOGETHER = f"""{BASE}  training: {{epochs: 10, batch_size: 32}}
 factors:
   optimizer.lr: [0.05]
   model.width: [8]

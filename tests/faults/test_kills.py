@@ -58,19 +58,12 @@ def test_a_bundle_that_is_killed_goes_on_together(tmp_path, shared_cache, monkey
     assert counts["ablate.resumed"] == counts["ablate.fused"] == 2
 
 
-SEARCH = """
-study: killed
-margin: 0.05
-baseline:
-  data: {name: digits, validation: 0.25, subset: 300}
-  model: {name: cnn, depth: 1, width: 4}
-  optimizer: {name: sgd, lr: 0.1}
-  training: {epochs: 4, batch_size: 32}
+SEARCH = f"""{kills.BASE}  training: {{epochs: 4, batch_size: 32}}
 factors:
-  optimizer.lr: {log: [1e-3, 1]}
-  model.width: {int: [4, 16]}
+  optimizer.lr: {{log: [1e-3, 1]}}
+  model.width: {{int: [4, 16]}}
 design: search
-search: {trials: 8, pruner: asha, candidates: 2}
+search: {{trials: 8, pruner: asha, candidates: 2}}
 seeds: 2
 """
 TRIED_AND_CONFIRMED = 8 + 2 * 3

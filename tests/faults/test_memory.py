@@ -34,7 +34,7 @@ print(type(run(fits)).__name__)
 """
 
 
-# In one process whose address space is limited, what is free is also a matter of luck: one time in five the size that fit does not.
+# In one process whose address space is limited, what is free is also a matter of luck: the size that fit sometimes does not.
 @pytest.mark.slow
 def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(shared_cache):
     # A thread that has to wait for the allocator is given an arena of its own: address space that nobody asked for.
