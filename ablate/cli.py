@@ -1093,7 +1093,7 @@ def _reports(
     from ablate import report as reports
 
     failing: list[str] = []
-    pages: list[tuple[str, str, Path, dict[str, int]]] = []
+    pages: list[reports.Entry] = []
     for name in names:
         material = _material(store, name, plan)
         analysis = material.analysis
@@ -1111,7 +1111,8 @@ def _reports(
                 # Beside the study file; a store that can only be read is no reason to go without the page.
                 with contextlib.suppress(StoreError):
                     write.attach(store, material.record, "report.html", page.encode())
-            pages.append((name, summary.headline, path, summary.tally))
+            pages.append(reports.Entry(name, summary.question, summary.headline, path.name, summary.tally))
+            folder = path.parent
             if reload is None:
                 _say(f"{path}")
             continue
@@ -1127,10 +1128,8 @@ def _reports(
         else:
             _write(output if len(names) == 1 else output / f"{name}.{format}", text)
     if len(pages) > 1:
-        index = pages[0][2].parent / "index.html"
-        _write(
-            index, reports.index_html([(name, said, path.name, counts) for name, said, path, counts in pages])
-        )
+        index = folder / "index.html"
+        _write(index, reports.index_html(pages))
         if reload is None:
             _say(f"{index}")
     return failing

@@ -150,7 +150,6 @@ class Display(Observer):
 
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
         from ablate.analysis.plan import rules
-        from ablate.analysis.words import scale
 
         self._plan = plan
         self._console = console or err
@@ -162,7 +161,7 @@ class Display(Observer):
         # When images were trained on, and how many: the last half minute's, for their rate.
         self._trained: deque[tuple[float, int]] = deque()
         self._rules = rules(plan.record())
-        self._scale = scale(self._rules)
+        self._scale = self._rules.scale()
         self._look = ""
         self._pairs = plan.study.looks[0]
         self._of = self._done = self._ended = 0
@@ -486,10 +485,9 @@ def outlook(found: Outlook) -> RenderableType:
     """What a plan costs and what it can see."""
     from ablate.analysis.intervals import ENOUGH_PAIRS
     from ablate.analysis.plan import rules
-    from ablate.analysis.words import scale
 
     plan, cost = found.plan, found.cost
-    said = scale(rules(plan.record()), found.noise.typical)
+    said = rules(plan.record()).scale(found.noise.typical)
     unit = f" {said.unit}" if said.unit else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")

@@ -103,6 +103,7 @@ def one(folder: Path, repeat: int, share: float, cores: list[int]) -> list[dict]
             base = {"folder": str(place), "model": model, "epochs": epochs, "images": images}
             base |= {"validation": validation / (images + validation), "threads": len(allowed), "seed": 0}
             rates: dict[str, list[float]] = {}
+            scores: dict[str, list[float]] = {}
             for _ in range(repeat):
                 for precision in precisions:
                     given = json.dumps(base | {"precision": precision})
@@ -111,7 +112,8 @@ def one(folder: Path, repeat: int, share: float, cores: list[int]) -> list[dict]
                         ABLATE_CACHE=str(Path(name) / "cache"),
                     )
                     rates.setdefault(precision, []).append(json.loads(said)["images_per_second"])
-                best = 0.0
+                    scores.setdefault(precision, []).append(json.loads(said)["val/accuracy"])
+                best, scored = 0.0, 0.0
                 for count, workers in settings:
                     command = [*pin, sys.executable, str(HERE / "tutorial.py"), str(place), "--model", model]
                     command += [
@@ -123,16 +125,19 @@ def one(folder: Path, repeat: int, share: float, cores: list[int]) -> list[dict]
                         str(epochs),
                     ]
                     command += ["--threads", str(count), "--workers", str(workers), "--no-test"]
-                    best = max(best, json.loads(timed(command)[1])["images_per_second"])
+                    said = json.loads(timed(command)[1])
+                    best = max(best, said["images_per_second"])
+                    scored = said["val_accuracy"]
                 rates.setdefault("tutorial", []).append(best)
+                scores.setdefault("tutorial", []).append(scored)
         for precision in precisions:
             ratios = [a / b for a, b in zip(rates[precision], rates["tutorial"], strict=True)]
             rows.append(
                 row(
                     f"one {model}, {precision}, cores {', '.join(map(str, allowed))}",
                     ratios,
-                    f"{statistics.median(rates[precision]):,.0f} images/s",
-                    f"{statistics.median(rates['tutorial']):,.0f} images/s",
+                    f"{statistics.median(rates[precision]):,.0f} images/s, {100 * statistics.mean(scores[precision]):.1f} %",
+                    f"{statistics.median(rates['tutorial']):,.0f} images/s, {100 * statistics.mean(scores['tutorial']):.1f} %",
                 )
             )
     return rows

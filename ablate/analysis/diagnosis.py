@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ablate.analysis.grids import Grids
 from ablate.analysis.intervals import Floats
+from ablate.analysis.rules import scale
 
 Code = Literal[
     "over-fits",
@@ -241,14 +242,17 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
         noise = max(noise, 3.0 * _flicker(values, slice(epochs // 2, -1)))
     if not (size >= worth and size > noise and mean[-1] >= max(mean[np.isfinite(mean)])):
         return None
+    name = metric if metric in curves else "val/loss"
+    shown = scale(name, worth, _average(_last(values)))
+    unit = f" {shown.unit}" if shown.unit else ""
     last = "the last epoch" if span == 1 else f"the last {span} epochs"
     return Diagnosis(
         "still-improving",
         f"is still improving at epoch {epochs}",
-        f"{last} alone gained {size:.3g}",
+        f"{last} alone gained {size * shown.factor:.2g}{unit}",
         epoch=epochs,
         amount=size,
-        unit=metric if metric in curves else "val/loss",
+        unit=name,
     )
 
 

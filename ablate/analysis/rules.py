@@ -27,6 +27,26 @@ DECLARED_ALPHA, UNDECLARED_ALPHA = 0.045, 0.005
 
 FACTORIAL = ("factorial", "fractional")
 
+_RATES = {"accuracy", "precision", "recall", "f1"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a metric is said: value × factor, then `unit` ("points" for accuracies in [0, 1], else nothing)."""
+
+    factor: float
+    unit: str
+
+
+def scale(metric: str, margin: float, value: float | None) -> Scale:
+    """Points for accuracy, precision, recall and F1 in [0, 1]; other metrics in their own units.
+
+    value: one of the metric where one is at hand: one above 1 says that the metric is in percent already.
+    """
+    words = set(metric.rpartition("/")[2].split("_"))
+    in_unit_range = margin < 0.5 and (value is None or -1.0 <= value <= 1.0)
+    return Scale(100.0, "points") if words & _RATES and in_unit_range else Scale(1.0, "")
+
 
 @dataclass(frozen=True)
 class Look:
@@ -129,6 +149,10 @@ class Rules:
             )
         if AA_ARM in names or any(arm.name == self.reference_of(arm) for arm in self.arms):
             raise StudyError("the reference and A/A are not arms of the family: they get no verdict")
+
+    def scale(self, mean: float | None = None) -> Scale:
+        """How the primary metric is said, where its values lie about `mean`, or about `typical`."""
+        return scale(self.metric, self.margin, self.typical if mean is None else mean)
 
     @property
     def sign(self) -> float:

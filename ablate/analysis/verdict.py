@@ -929,9 +929,7 @@ def _warnings(
         said += _skew_warning([study.within(a, study.now) for a in (rules.reference, *arms)], arms)
     open_still = any(_open(r) and r.lo is not None for r in readings)
     if open_still and analysis.detectable is not None and analysis.detectable > rules.margin:
-        from ablate.analysis.words import scale  # it builds on this module
-
-        shown = scale(rules, analysis.baseline.mean)
+        shown = rules.scale(analysis.baseline.mean)
         unit = f" {shown.unit}" if shown.unit else ""
         said.append(
             "The margin is out of reach: with this noise the declared seeds detect differences of about "

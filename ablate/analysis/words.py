@@ -9,37 +9,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ablate.analysis.power import MoreSeeds
 from ablate.analysis.rules import AA_ARM, Rules
 from ablate.analysis.verdict import Analysis, Comparison, Effect
 
-_RATES = {"accuracy", "precision", "recall", "f1"}
-
 MOST_DECIMALS = 12
 
 _ABBREVIATIONS = {"lr": "learning rate"}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How a metric is said: value × factor, then `unit` ("points" for accuracies in [0, 1], else nothing)."""
-
-    factor: float
-    unit: str
-
-
-def scale(rules: Rules, mean: float | None = None) -> Scale:
-    """Points for accuracy, precision, recall and F1 in [0, 1]; other metrics in their own units.
-
-    mean: a value of the metric where one is at hand: one above 1 says that the metric is in percent already.
-    """
-    mean = rules.typical if mean is None else mean
-    words = set(rules.metric.rpartition("/")[2].split("_"))
-    in_unit_range = rules.margin < 0.5 and (mean is None or -1.0 <= mean <= 1.0)
-    return Scale(100.0, "points") if words & _RATES and in_unit_range else Scale(1.0, "")
 
 
 def label(arm: str, rules: Rules) -> str:
@@ -281,7 +259,7 @@ def duration(seconds: float) -> str:
 
 def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
     """Decimals and factor: the fewest that keep every order of interval, zero and margin as it is."""
-    to = scale(rules, item.summary.mean if isinstance(item, Comparison) else None)
+    to = rules.scale(item.summary.mean if isinstance(item, Comparison) else None)
     known = [v * to.factor for v in (item.lo, item.hi) if v is not None]
     margin = rules.margin * to.factor
     if to.unit:
@@ -321,7 +299,7 @@ def _number(value: float, decimals: int, factor: float, *, sign: bool = False) -
 
 
 def _unit(item: Comparison | Effect, rules: Rules, *, named: bool = True) -> str:
-    to = scale(rules, item.summary.mean if isinstance(item, Comparison) else None)
+    to = rules.scale(item.summary.mean if isinstance(item, Comparison) else None)
     if to.unit:
         return f" {to.unit}"
     return f" in {rules.metric}" if named else ""

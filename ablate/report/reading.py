@@ -61,7 +61,7 @@ class Reading:
         self.record = material.record
         self.analysis = material.analysis
         self.rules: Rules = material.analysis.rules
-        scale = words.scale(self.rules, material.analysis.baseline.mean)
+        scale = self.rules.scale(material.analysis.baseline.mean)
         self.factor, self.unit = scale.factor, scale.unit
         self.value_unit = "%" if scale.unit == "points" else scale.unit
         self.margin = self.rules.margin * self.factor

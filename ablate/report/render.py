@@ -100,18 +100,28 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
     return text
 
 
-def index_html(studies: Iterable[tuple[str, str, str, Mapping[str, int]]]) -> str:
-    """A page that leads to several reports. studies: (study, headline, path relative to this page, `Summary.tally`)."""
+@dataclass(frozen=True)
+class Entry:
+    """A report on the page that leads to several. path: relative to that page. tally: `Summary.tally`."""
+
+    study: str
+    question: str
+    headline: str
+    path: str
+    tally: Mapping[str, int]
+
+
+def index_html(studies: Iterable[Entry]) -> str:
+    """A page that leads to several reports."""
     titles = {key: title for key, title, _, _ in GROUPS}
     tones = {key: palette.mark(next(iter(members))) for key, _, _, members in GROUPS}
     entries = [
         (
-            name,
-            headline,
-            quote(path),
-            [(titles[key], tones[key], n) for key, n in counts.items() if n and key in titles],
+            entry,
+            quote(entry.path),
+            [(titles[key], tones[key], n) for key, n in entry.tally.items() if n and key in titles],
         )
-        for name, headline, path, counts in studies
+        for entry in studies
     ]
     text: str = _environment().get_template("index.html").render(entries=entries, **_shared())
     return text

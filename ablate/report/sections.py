@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -10,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ablate.analysis import words
 from ablate.analysis.grids import grids
+from ablate.analysis.rules import scale as scale_of
 from ablate.report import scales, wording
 from ablate.report.contents import (
     ArmCurves,
@@ -161,10 +160,9 @@ def _response(reading: Reading, title: str, factor: str, arms: list[str], refere
     )
 
 
-def _factor_of(reading: Reading, metric: str, mean: float) -> float:
+def _factor_of(metric: str, mean: float) -> float:
     """100 for what is shown in percent, else 1. The primary metric's margin has no say in another's unit."""
-    rules = dataclasses.replace(reading.rules, metric=metric, margin=1e-6)
-    return float(words.scale(rules, mean).factor)
+    return scale_of(metric, 0.0, mean).factor
 
 
 def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
@@ -189,7 +187,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     means: dict[str, list[npt.NDArray[np.float64]]] = {}
     for (_, metric), (_, mean, *_) in bands.items():
         means.setdefault(metric, []).append(mean)
-    units = {m: _factor_of(reading, m, float(np.concatenate(of).mean())) for m, of in means.items()}
+    units = {m: _factor_of(m, float(np.concatenate(of).mean())) for m, of in means.items()}
     found = {}
     for (arm, metric), parts in bands.items():
         last = len(parts[0]) - 1

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.analysis import ArmRule, Diagnosis, MoreSeeds, headline, judge, label, sentence
-from ablate.analysis.words import duration, scale
+from ablate.analysis.words import duration
 
 WIDTH = ArmRule("model.width=128", "model.width", 128)
 
@@ -213,11 +213,11 @@ def test_a_minimised_loss_in_its_own_units():
 
 
 def test_accuracies_in_percent_stay_in_percent():
-    assert scale(accuracy_rules(), mean=0.9).unit == "points"
-    assert scale(accuracy_rules(), mean=90.0).unit == ""
-    assert scale(rules(metric="val/accuracy", margin=0.5)).unit == ""
-    assert scale(rules(metric="test/f1_macro", margin=0.01)).unit == "points"
-    assert scale(rules(metric="val/loss", margin=0.01)).unit == ""
+    assert accuracy_rules().scale(0.9).unit == "points"
+    assert accuracy_rules().scale(90.0).unit == ""
+    assert rules(metric="val/accuracy", margin=0.5).scale().unit == ""
+    assert rules(metric="test/f1_macro", margin=0.01).scale().unit == "points"
+    assert rules(metric="val/loss", margin=0.01).scale().unit == ""
 
 
 @pytest.mark.parametrize(

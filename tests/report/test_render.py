@@ -199,13 +199,15 @@ def test_an_arm_without_an_effect_has_an_empty_drawing():
 def test_the_index_leads_to_every_report_and_counts_its_verdicts():
     text = render.index_html(
         [
-            ("width", "Of 4 arms, 2 help.", "width.html", {"worked": 2, "open": 0}),
-            ("a b", "<b>x</b>", "a b.html", {}),
+            render.Entry("width", "How wide?", "Of 4 arms, 2 help.", "width.html", {"worked": 2, "open": 0}),
+            render.Entry("a b", "", "<b>x</b>", "a b.html", {}),
         ]
     )
     found = Page(text)
     assert not found.torn
     assert [a["href"] for t, a in found.elements if t == "a"] == ["width.html", "a%20b.html"]
     assert "What worked: 2" in found.text
+    assert "How wide?" in found.text
+    assert text.count('class="question"') == 1
     assert "Don’t know yet" not in found.text
     assert "<b>x</b>" not in text
