@@ -1154,6 +1154,8 @@ def _watch(store: Store, names: list[str], plan: str | None, output: Path | None
         ]
 
     seen, now = None, state()
+    if not any(status == "RUNNING" for _, status, _ in now):
+        _say(f"{', '.join(names)}: nothing is running, so there is nothing to wait for")
     with contextlib.suppress(KeyboardInterrupt):
         while any(status == "RUNNING" for _, status, _ in now):
             if now != seen:

@@ -103,7 +103,7 @@ class JsonLines(Observer):
 
     def event(self, run: Run, event: Event) -> None:
         what: dict[str, Any] = {
-            "kind": type(event).__name__.lower(),
+            "kind": "epoch" if isinstance(event, EpochEnd) else type(event).__name__.lower(),
             "run": run.key,
             "arm": run.arm,
             "seed": run.seed,

@@ -181,6 +181,14 @@ def test_events_as_json_lines_tell_every_run_and_the_verdicts(workplace):
         for line in workplace.ablate("run", workplace.study(), "--json", "--executor", "inline").splitlines()
         if line.startswith("{")
     ]
+    page = (Path(__file__).parents[1] / "docs/scripting.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| (.*) \|$", page, re.MULTILINE))
+    assert {line["kind"] for line in lines} == {"look", "running", "started", "epoch", "finished", "verdicts"}
+    for line in lines:
+        for name in line.keys() - {"kind", "run", "arm", "seed", "attempt", "metrics", "epoch"}:
+            assert f"`{name}`" in told[line["kind"]], (
+                f"{line['kind']} lines say {name}, which the page does not"
+            )
     finished = [line for line in lines if line["kind"] == "finished"]
     assert len(finished) == 9
     [verdicts] = [line["verdicts"] for line in lines if line["kind"] == "verdicts"]
@@ -217,6 +225,7 @@ def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, mon
     refresh = f'<meta http-equiv="refresh" content="{cli._RELOAD_EVERY}">'
     assert [refresh in text for text in looks] == [True] * 3
     assert refresh not in page.read_text()
+    assert "toy: nothing is running" in workplace.ablate("report", "toy", "--watch")
     assert "leave --format out" in workplace.ablate("report", "toy", "--watch", "--format", "md", code=2)
 
 

@@ -204,10 +204,14 @@ def _forget(folder: Path | None, task: Task) -> None:
         checkpoint.remove(folder, task.run)
 
 
+_NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not execute a primitive")
+"""What torch says where a processor has no more: its allocator, and oneDNN, which does not say why it could not."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device, or the machine, had less memory than was asked of it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
     )
 
 
@@ -227,6 +231,9 @@ def _advice(payload: Mapping[str, Any]) -> str:
             images = torch.zeros((size, *data.shape), device=device)
             for _ in range(2):  # the second finds the optimizer's own tensors in place
                 learner.step(images, torch.zeros(size, dtype=torch.int64, device=device), 0.0)
+            evaluate_at = min(EVALUATION_BATCH.get(device.type, 250), len(data.train_labels))
+            with torch.no_grad():
+                learner.logits(torch.zeros((evaluate_at, *data.shape), device=device))
         except Exception as error:  # noqa: BLE001 — whatever it is, this size does not do
             if not is_out_of_memory(error):
                 break

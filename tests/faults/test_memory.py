@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 # In a process of its own, whose address space is limited to a little more than it needs to begin with.
 LIMITED = """
 import resource, sys
@@ -27,19 +25,16 @@ def run(batch_size):
 run(8)
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, resource.RLIM_INFINITY))
-failed = run(1400)
-print(failed.kind, "|", failed.reason)
-fits = int(failed.reason.rpartition("; ")[2].split()[0])
-print(type(run(fits)).__name__)
+ended = run(int(sys.argv[1]))
+print(type(ended).__name__, getattr(ended, "kind", ""), getattr(ended, "reason", ""), sep="|")
 """
 
 
-# In one process whose address space is limited, what is free is also a matter of luck: the size that fit sometimes does not.
-@pytest.mark.slow
-def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(shared_cache):
-    # A thread that has to wait for the allocator is given an arena of its own: address space that nobody asked for.
+def trained_in_little_memory(batch_size: int) -> tuple[str, str, str]:
+    """How a run ends: the type of its last event, and the kind and the reason of a failure."""
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED],
+        # A thread that has to wait for the allocator is given an arena of its own: address space that nobody asked for.
+        [sys.executable, "-c", LIMITED, str(batch_size)],
         env=os.environ | {"MALLOC_ARENA_MAX": "1"},
         capture_output=True,
         text=True,
@@ -47,6 +42,14 @@ def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    failed, fits = done.stdout.splitlines()
-    assert failed.startswith("memory | out of memory with training.batch_size 1400; ")
-    assert fits == "Finished"
+    ended, kind, reason = done.stdout.strip("\n").split("|")
+    return ended, kind, reason
+
+
+def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(shared_cache):
+    ended, kind, reason = trained_in_little_memory(1400)
+    assert (ended, kind) == ("Failed", "memory")
+    assert reason.startswith("out of memory with training.batch_size 1400; ")
+    fits = int(reason.rpartition("; ")[2].split()[0])
+    # As it is used: in a process of its own, which has not run out of memory before.
+    assert trained_in_little_memory(fits)[0] == "Finished"
