@@ -11,6 +11,7 @@ median over repeats of a ratio within one repeat; the load of the machine stands
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import itertools
 import json
@@ -86,6 +87,8 @@ def ours(given: dict) -> dict[str, float]:
 
 
 def one(folder: Path, repeat: int, share: float, cores: list[int]) -> list[dict]:
+    from ablate.executors import local  # what workers start with
+
     rows = []
     plans = (
         # name, images, epochs, precisions, threads of ours, settings of the tutorial (threads, loader workers)
@@ -110,6 +113,7 @@ def one(folder: Path, repeat: int, share: float, cores: list[int]) -> list[dict]
                     _, said = timed(
                         [*pin, sys.executable, str(HERE / "speed.py"), str(folder), "--ours", given],
                         ABLATE_CACHE=str(Path(name) / "cache"),
+                        **local.ALLOCATOR,
                     )
                     rates.setdefault(precision, []).append(json.loads(said)["images_per_second"])
                     scores.setdefault(precision, []).append(json.loads(said)["val/accuracy"])
@@ -204,6 +208,9 @@ def loading(folder: Path, repeat: int, share: float) -> list[dict]:
     import tutorial
 
     torch.set_num_threads(1)
+    # As workers have it, and here for both sides.
+    for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 64 << 20)):
+        ctypes.CDLL(None).mallopt(option, value)
     images = max(1000, int(5000 * share))
     with tempfile.TemporaryDirectory() as name:
         place = linked(folder, Path(name) / "images", images + 500, 100)

@@ -171,7 +171,12 @@ def flip(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mirror left to right the images where mask, (n,) bool, is true."""
     import torch
 
-    return torch.where(mask.to(x.device)[:, None, None, None], x.flip(-1), x)
+    # Of an image and its mirror image, one is copied whole: no choice is made pixel by pixel.
+    pairs = torch.cat((x, x.flip(-1)))
+    which = torch.arange(len(x), device=x.device) + len(x) * mask.to(x.device)
+    if _is_channels_last(x):
+        return pairs.permute(0, 2, 3, 1).index_select(0, which).permute(0, 3, 1, 2)
+    return pairs.index_select(0, which)
 
 
 def pad_crop(x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor, pad: int) -> torch.Tensor:
@@ -179,14 +184,22 @@ def pad_crop(x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor, pad: int) -> t
     import torch
     import torch.nn.functional as F
 
-    height, width = x.shape[-2:]
-    # A view of every window of every image, indexed once: no copy but the answer.
-    windows = F.pad(x, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
-    n = torch.arange(len(x), device=x.device)
-    dy, dx = dy.to(x.device), dx.to(x.device)
-    if _is_channels_last(x):
-        return windows.permute(0, 2, 3, 4, 5, 1)[n, dy, dx].permute(0, 3, 1, 2)
-    return windows[n, :, dy, dx]
+    n, channels, height, width = x.shape
+    is_last = _is_channels_last(x)
+    borders = (pad, pad, pad, pad)
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *borders)) if is_last else F.pad(x, borders)
+    planes, depth = (
+        (1, channels) if is_last else (channels, 1)
+    )  # of an image; values of a pixel in one of them
+    # A row of the answer is one stretch of memory: a view of every such stretch, then whole stretches are copied.
+    stretches = padded.reshape(-1).unfold(0, width * depth, depth)
+    plane = torch.arange(n * planes, device=x.device).view(n, planes, 1)
+    dy, dx = (drawn.to(x.device)[:, None, None] for drawn in (dy, dx))
+    rows = plane * (height + 2 * pad) + dy + torch.arange(height, device=x.device)
+    found = stretches.index_select(0, (rows * (width + 2 * pad) + dx).view(-1))
+    if is_last:
+        return found.view(n, height, width, channels).permute(0, 3, 1, 2)
+    return found.view(x.shape)
 
 
 def rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:

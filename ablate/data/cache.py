@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Part of every source's key: raise it when the layout or the reading of any source changes.
-FORMAT = 1
+FORMAT = 2
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_ON_DISK = (0, 2, 3, 1)  # the axes (N, C, H, W) of images, as they are written
 _CHUNK = 1024
 
 Progress = Callable[[str, int, int | None], None]
@@ -50,9 +51,11 @@ class Dataset:
     without a copy. To use one in another process, prepare it there again; pickling would copy every pixel.
     """
 
-    train_images: NDArray[np.uint8]  # (N, C, H, W), C-contiguous
+    train_images: NDArray[
+        np.uint8
+    ]  # (N, C, H, W); in memory (N, H, W, C), the order in which networks are trained
     train_labels: NDArray[np.int64]  # (N,), indices into `classes`
-    test_images: NDArray[np.uint8]  # (M, C, H, W), C-contiguous
+    test_images: NDArray[np.uint8]  # (M, C, H, W), as above
     test_labels: NDArray[np.int64]  # (M,)
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of pixels, labels and class names; independent of where the data lie
@@ -178,16 +181,18 @@ def _write(content: Content, entry: Path) -> str:
     for name in _ARRAYS:
         array: NDArray[Any] = getattr(content, name)
         dtype = np.dtype("u1" if name.endswith("images") else "<i8")
-        shapes[name] = list(array.shape)
-        digest.update(f"{name} {shapes[name]}\n".encode())
+        order = _ON_DISK if name.endswith("images") else (0,)
+        shapes[name] = [array.shape[axis] for axis in order]
+        # Of the content, not of how it lies: a digest stays what it is where the layout changes.
+        digest.update(f"{name} {list(array.shape)}\n".encode())
         with (entry / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(
-                file, {"descr": dtype.str, "fortran_order": False, "shape": array.shape}
+                file, {"descr": dtype.str, "fortran_order": False, "shape": tuple(shapes[name])}
             )
             for start in range(0, len(array), _CHUNK):
                 chunk = np.ascontiguousarray(array[start : start + _CHUNK], dtype=dtype)
                 digest.update(chunk.data)
-                file.write(chunk.data)
+                file.write(np.ascontiguousarray(chunk.transpose(order)).data)
             sizes[name] = file.tell()
             _flush(file)
     digest.update(json.dumps(content.classes).encode())
@@ -220,6 +225,8 @@ def _load(entry: Path) -> Dataset | None:
             arrays[name] = np.load(file, mmap_mode="c" if name.endswith("images") else None)
             if arrays[name].shape != tuple(meta["shapes"][name]):
                 return None
+            if name.endswith("images"):
+                arrays[name] = arrays[name].transpose(np.argsort(_ON_DISK))
         return Dataset(**arrays, classes=tuple(meta["classes"]), fingerprint=entry.name)
     except (OSError, ValueError, KeyError, TypeError):
         return None

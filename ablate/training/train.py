@@ -628,7 +628,7 @@ def _npz(**arrays: np.ndarray[Any, Any]) -> bytes:
 class Pixels:
     """Images of one split, ready to be batched. On a GPU they are resident there; on a CPU they stay mapped.
 
-    images: (N, C, H, W) uint8. index: (n,) which of them. mean, std: (C,) in units of [0, 1].
+    images: (N, C, H, W) uint8, best as `Dataset` has them in memory. index: (n,) which of them. mean, std: (C,) in units of [0, 1].
     """
 
     def __init__(
@@ -640,15 +640,17 @@ class Pixels:
         std: np.ndarray[Any, Any],
         device: torch.device,
     ) -> None:
-        self._images, self._labels, self._index, self.device = images, labels, index, device
-        shape = (1, -1, 1, 1)
-        # (x/255 − mean)/std as one multiply-add.
-        self._scale = torch.tensor(1 / (255 * std), dtype=torch.float32, device=device).view(shape)
-        self._shift = torch.tensor(-mean / std, dtype=torch.float32, device=device).view(shape)
+        # (N, H, W, C): channels last in memory, whatever the shape says.
+        self._images = images.transpose(0, 2, 3, 1)
+        self._labels, self._index, self.device = labels, index, device
+        # (x/255 − mean)/std as one multiply-add, over rows of (width, C) values: long enough for vector instructions.
+        width = images.shape[-1]
+        self._scale = torch.tensor(1 / (255 * std), dtype=torch.float32, device=device).repeat(width)
+        self._shift = torch.tensor(-mean / std, dtype=torch.float32, device=device).repeat(width)
         self._resident: tuple[Tensor, Tensor] | None = None
         if device.type != "cpu":
             self._resident = (
-                torch.from_numpy(images[index]).to(device),
+                torch.from_numpy(self._images[index]).to(device),
                 torch.from_numpy(labels[index]).to(device),
             )
 
@@ -661,12 +663,14 @@ class Pixels:
         return 4 * int(math.prod(self._images.shape[1:]))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """index: (b,) int64 on the CPU → (b, C, H, W) uint8 and (b,) int64, on the device."""
+        """index: (b,) int64 on the CPU → (b, C, H, W) uint8, channels last, and (b,) int64, on the device."""
         if self._resident is not None:
             there = index.to(self.device, non_blocking=True)
-            return self._resident[0][there], self._resident[1][there]
-        rows = self._index[index.numpy()]
-        return torch.from_numpy(self._images[rows]), torch.from_numpy(self._labels[rows])
+            images, labels = self._resident[0][there], self._resident[1][there]
+        else:
+            rows = self._index[index.numpy()]
+            images, labels = torch.from_numpy(self._images[rows]), torch.from_numpy(self._labels[rows])
+        return images.permute(0, 3, 1, 2), labels
 
     def whole(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The split in order, in batches for evaluation: normalised images and labels."""
@@ -676,8 +680,9 @@ class Pixels:
 
     def floats(self, images: Tensor) -> Tensor:
         """(b, C, H, W) uint8 → normalised float32 in channels_last order."""
-        wide = images.to(torch.float32, memory_format=torch.channels_last)
-        return torch.addcmul(self._shift, wide, self._scale)
+        wide = images.to(torch.float32, memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        made = torch.addcmul(self._shift, wide.reshape(*wide.shape[:2], -1), self._scale)
+        return made.view(wide.shape).permute(0, 3, 1, 2)
 
 
 class Images:

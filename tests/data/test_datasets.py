@@ -136,14 +136,14 @@ def test_resizing_digits_scales_them_as_pil_does_and_is_another_data_set(store):
 # --- arrays and fingerprints ------------------------------------------------------------------------------------
 
 
-def test_images_are_contiguous_memory_maps_that_torch_takes_as_they_are(folder, store):
+def test_images_are_memory_maps_with_channels_last_that_torch_takes_as_they_are(folder, store):
     import torch
 
     data = datasets.prepare(ImageFolder(root=str(folder)), store)
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
         assert isinstance(images, np.memmap)
         assert images.dtype == np.uint8
-        assert images.flags.c_contiguous
+        assert images.transpose(0, 2, 3, 1).flags.c_contiguous
         assert labels.dtype == np.int64
         assert torch.from_numpy(images).shape == images.shape == (len(labels), 3, 6, 8)
 
