@@ -155,7 +155,7 @@ def run(
     read = spec.read(study, sets=sets or (), seeds=seeds)
     _may_import(read.train, allow_import)
     store = here()
-    pool = _executor(executor, devices, workers, runs_per_device)
+    pool = _executor(read.baseline, executor, devices, workers, runs_per_device)
     from ablate.scheduling.coordinate import Options
     from ablate.study import design
 
@@ -248,7 +248,7 @@ def top_up(
     options = Options(
         budget=_seconds(budget, "--budget"), timeout=_seconds(timeout, "--timeout"), fuse=not no_fuse
     )
-    pool = _executor(executor, devices, workers, runs_per_device)
+    pool = _executor(made.study.baseline, executor, devices, workers, runs_per_device)
     outcome = _coordinate(
         made, store, pool, options, storage, json=json, quiet=quiet, record=record, more=(seeds,)
     )
@@ -802,8 +802,8 @@ def _dry_run(study: Study, store: Store) -> None:
         console.out.print("The data are not prepared yet, so nothing can be said of runs already done.")
 
 
-def _executor(kind: str, devices: str, workers: int | None, per_device: int) -> Executor:
-    from ablate.training.start import train
+def _executor(config: Config, kind: str, devices: str, workers: int | None, per_device: int) -> Executor:
+    from ablate.training.runs import train
 
     if kind == "inline":
         from ablate.executors import Slot
@@ -813,9 +813,10 @@ def _executor(kind: str, devices: str, workers: int | None, per_device: int) -> 
         return InlineExecutor(train, Slot("inline", device))
     if kind != "local":
         raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
-    from ablate.executors.local import LocalExecutor
+    from ablate.executors.local import WITH_TORCH, LocalExecutor
 
-    return LocalExecutor(train, _slots(devices, workers, per_device))
+    preload = WITH_TORCH if config.imports_torch() else ()
+    return LocalExecutor(train, _slots(devices, workers, per_device), preload)
 
 
 def _slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...]:

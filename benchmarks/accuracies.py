@@ -20,7 +20,7 @@ from pathlib import Path
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.study import spec
-from ablate.training.train import train
+from ablate.training.runs import train
 
 STUDIES = Path(__file__).parent.parent / "studies"
 

@@ -26,7 +26,7 @@ from ablate.study import design, spec
 from ablate.tracking import read
 from ablate.tracking.store import Store
 from ablate.training import probe
-from ablate.training.train import train
+from ablate.training.runs import train
 
 STUDIES = Path(__file__).parents[1] / "studies"
 

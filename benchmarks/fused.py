@@ -28,7 +28,7 @@ from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.events import Bundle, Failed, Finished, Task
 from ablate.training import fused
-from ablate.training.train import machine, train
+from ablate.training.runs import machine, train
 
 RESULTS = Path(__file__).parent / "results" / "fused.json"
 

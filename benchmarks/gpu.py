@@ -105,7 +105,7 @@ def arms(given: dict[str, Any], runs: int, seeds: int) -> list[Any]:
 def trained(tasks: list[Any], *, fuse: bool) -> dict[str, Any]:
     """seconds: from the first start to the last epoch's end. whole: to the last result."""
     from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
-    from ablate.training.train import train
+    from ablate.training.runs import train
 
     given = tuple(Task(t.run, t.attempt, {**t.payload, "fuse": fuse}) for t in tasks)
     first = last = 0.0
@@ -242,7 +242,7 @@ def main() -> None:
     images, epochs, repeat, workers, runs = 20_000, 5, asked.repeat, 4, 16
     if asked.quick:
         images, epochs, repeat, workers, runs = 300, 1, 1, 1, 4
-    from ablate.training.train import machine
+    from ablate.training.runs import machine
 
     found: dict[str, Any] = {name: machine(asked.device)[name] for name in ("device", "torch", "python")}
     label = "dry run at a tiny size, no figures: " if asked.quick else ""

@@ -22,7 +22,7 @@ from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.events import EpochEnd, Failed, Task
 from ablate.training import range_test as testing
-from ablate.training.train import events_of
+from ablate.training.runs import events_of
 
 GRID = [10 ** (k / 2) for k in range(-8, 2)]
 

@@ -19,7 +19,7 @@ import pandas as pd
 from ablate.config import RunConfig
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
-from ablate.training.train import train
+from ablate.training.runs import train
 
 DEFAULT = Path(__file__).parent / "results" / "digits.csv"
 

@@ -61,7 +61,7 @@ def ours(given: dict) -> dict[str, float]:
 
     from ablate.config import RunConfig
     from ablate.events import Bundle, EpochEnd, Finished, Started, Task
-    from ablate.training.train import train
+    from ablate.training.runs import train
 
     del torch
     config = RunConfig.parse(

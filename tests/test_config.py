@@ -628,6 +628,7 @@ def test_the_digest_covers_training_and_what_the_model_is_made_of_and_nothing_el
         "models/numpy_mlp.py": [False, False, True],
         "models/layers.py": [True, True, True],
         "training/train.py": [True, True, True],
+        "training/runs.py": [True, True, True],
         "training/losses.py": [True, True, True],
         "training/randomness.py": [True, True, True],
         "data/augment.py": [True, True, True],

@@ -147,7 +147,7 @@ def test_the_check_sees_imports_wherever_they_stand(tmp_path):
     [
         ("analysis/verdict", "torch.nn"),
         ("report/figures", "mlflow"),
-        ("training/train", "ablate.executors.local"),
+        ("training/runs", "ablate.executors.local"),
         ("training/train", "optuna"),
         ("executors/local", "ablate.config.RunConfig"),
         ("scheduling/coordinate", "optuna.trial"),
@@ -175,7 +175,10 @@ def test_importing_the_command_line_loads_nothing_heavy():
         ("import ablate.study.design", {"torch", "mlflow", "optuna", "pandas"}),
         ("import ablate.executors.inline, ablate.executors.local", {"torch", "mlflow", "optuna", "pydantic"}),
         ("import ablate.analysis", {"torch", "mlflow", "optuna"}),
-        ("import ablate.training.start", {"torch", "mlflow", "optuna"}),
+        (
+            "import ablate.training.start, ablate.training.runs, ablate.training.free",
+            {"torch", "mlflow", "optuna"},
+        ),
     ],
 )
 def test_a_room_loads_nothing_that_it_may_not_even_at_second_hand(statement, absent):

@@ -122,16 +122,24 @@ class _Worker:
         self.pipe.close()
 
 
-class LocalExecutor:
-    """training: an importable generator function; it runs in the workers and is pickled by its name."""
+WITH_TORCH = ("torch", "torch._dynamo")
+"""torch's optimizers import the second when the first of them is made, which would take every worker seconds."""
 
-    def __init__(self, training: Training, slots: tuple[Slot, ...]) -> None:
+
+class LocalExecutor:
+    """training: an importable generator function; it runs in the workers and is pickled by its name.
+
+    preload: modules that workers have from their first moment, imported once for all of them.
+    """
+
+    def __init__(
+        self, training: Training, slots: tuple[Slot, ...], preload: tuple[str, ...] = WITH_TORCH
+    ) -> None:
         assert len({slot.name for slot in slots}) == len(slots) > 0, "slots need names of their own"
         self._training = training
         self.slots = slots
         self._context = multiprocessing.get_context("forkserver")
-        # torch's optimizers import the second when the first of them is made, which would take every worker seconds.
-        self._context.set_forkserver_preload(["torch", "torch._dynamo"])
+        self._context.set_forkserver_preload(list(preload))
         self._workers: dict[str, _Worker] = {}
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:

@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import numbers
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ablate.config import look_in_working_folder, may_be_recorded
 from ablate.errors import TrainingError, nearest
+from ablate.training.runs import Progress, Result, Steps, Trace, machine
 
 Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
 
@@ -53,3 +58,40 @@ def checked(values: Any) -> dict[str, float]:
                 f"the metric {name!r} cannot be recorded: letters, digits, spaces and . _ - : / make a name"
             )
     return {name: float(value) for name, value in values.items()}
+
+
+def steps(payload: Mapping[str, Any]) -> Steps:
+    """One run, epoch by epoch. payload: as `runs.train` describes it."""
+    began = time.perf_counter()
+    trace = Trace()
+    last: dict[str, float] = {}
+    epoch = 0
+    yield Progress(0, {}, machine("cpu"))
+    for values in _begun(payload):
+        epoch += 1
+        last = checked(values)
+        shown = {
+            name: value for name, value in last.items() if not name.startswith(("test/", "time/", "model/"))
+        }
+        # Only where a loss is among them: accuracies of a few hundred images are the same under two seeds by honest chance.
+        if any(name.endswith("loss") for name in shown):
+            trace.add(*(value for name, value in sorted(shown.items()) if name != "lr"))
+        yield Progress(epoch, shown, {})
+        if any(not math.isfinite(value) for value in shown.values()):
+            yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
+            return
+    if epoch == 0:
+        raise TrainingError("the training function yielded no metrics", place=payload["train"])
+    final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
+    yield Result(False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
+
+
+def _begun(payload: Mapping[str, Any]) -> Iterator[Mapping[str, float]]:
+    """The user's training, which has as many threads as its slot."""
+    threads = int(payload["threads"])
+    if "torch" not in sys.modules:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # read where it is imported
+    fit = load(payload["train"])
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return fit(payload["config"], payload["seed"])

@@ -37,8 +37,9 @@ from ablate.events import Bundle, Event, Failed, Task, is_last
 from ablate.models import layers as own_layers
 from ablate.models import table
 from ablate.models.numpy_mlp import NumpyMlp
-from ablate.training import checkpoint, losses, train
-from ablate.training.train import Evaluation, Learner, Progress, Result, TorchLearner
+from ablate.training import checkpoint, losses, runs, train
+from ablate.training.runs import Progress, Result
+from ablate.training.train import Evaluation, Learner, TorchLearner
 
 MOST_STACKED = {"cpu": 8, "cuda": 32}
 """Members of one stack. On a CPU more of them fall out of its caches; on a GPU fewer leave it idle."""
@@ -54,7 +55,7 @@ Events = Generator[Event, frozenset[str] | None, None]
 
 
 def train_bundle(bundle: Bundle) -> Events:
-    """Events of the runs of a bundle, each in a sequence of its own. Payloads as `train.train` describes them.
+    """Events of the runs of a bundle, each in a sequence of its own. Payloads as `runs.train` describes them.
 
     Runs that have no others to share their batches with are trained as they are alone.
     """
@@ -66,11 +67,11 @@ def train_bundle(bundle: Bundle) -> Events:
             assert task.payload["train"] is None, "only the built-in training can be fused"
             member.config = RunConfig.parse(task.payload["config"]).with_seed(task.payload["seed"])
         except Exception as error:  # noqa: BLE001 — a failed attempt, not a dead worker
-            yield train.failure(error, member.task, member.mark())
+            yield runs.failure(error, member.task, member.mark())
             continue
-        if train.has_checkpoint(task):
+        if runs.has_checkpoint(task):
             # What was saved by itself goes on by itself.
-            yield from train.one_by_one(Bundle((task,)))
+            yield from runs.one_by_one(Bundle((task,)))
             continue
         device = task.payload["device"]
         any_seed = torch.device(device).type in OWN_BATCHES
@@ -83,7 +84,7 @@ def train_bundle(bundle: Bundle) -> Events:
             yield from company.events()
             apart = company.apart
         for member in apart:
-            yield from train.one_by_one(Bundle((member.task,)))
+            yield from runs.one_by_one(Bundle((member.task,)))
 
 
 class _Member:
@@ -99,7 +100,7 @@ class _Member:
         self.seconds = 0.0
         self._seq = 0
 
-    def mark(self) -> train.Stamp:
+    def mark(self) -> runs.Stamp:
         self._seq += 1
         return self.task.run, self.task.attempt, self._seq - 1, time.time()
 
@@ -167,15 +168,15 @@ class _Company:
         self._batches = 0
         # Of the epoch under way, where it was taken up: losses and hits of every member so far.
         self._sums: dict[_Member, tuple[Tensor, Tensor]] = {}
-        self._folder = train.checkpoints(members[0].task)
-        runs = [member.task.run for member in members]
-        saved = self._folder and checkpoint.saved_together(self._folder, runs)
+        self._folder = runs.checkpoints(members[0].task)
+        names = [member.task.run for member in members]
+        saved = self._folder and checkpoint.saved_together(self._folder, names)
         self.was_saved = saved is not None
         self._keeper = checkpoint.Keeper(
-            saved or (self._folder and checkpoint.place_together(self._folder, runs)),
+            saved or (self._folder and checkpoint.place_together(self._folder, names)),
             payload.get("checkpoint_every", checkpoint.EVERY),
             train.conditions(self._device),
-            runs,
+            names,
         )
 
     def events(self) -> Events:
@@ -184,7 +185,7 @@ class _Company:
             images = train.Images(shared, datasets.prepare(shared.data), self._device)
         except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
             for member in self._members:
-                yield train.failure(error, member.task, member.mark())
+                yield runs.failure(error, member.task, member.mark())
             return
         steps = math.ceil(len(images.training) / shared.training.batch_size)
         for member in self._members:
@@ -193,7 +194,7 @@ class _Company:
                 self._streams[config.seed] = train.streams(config.seed, self._device)
             member.rate = train.schedule(config.schedule, config.optimizer.lr, config.training.epochs * steps)
             best = train.best_of(config, member.task)
-            member.state = train.State(self._streams[config.seed], train.Trace(), best=best)
+            member.state = train.State(self._streams[config.seed], runs.Trace(), best=best)
         yield from self._start(images)
         while self._groups:
             yield from self._epoch(images, steps)
@@ -207,7 +208,7 @@ class _Company:
         if member.task.run in self._cancelled:
             event: Event = Failed(*member.mark(), "cancelled", "cancelled")
         else:
-            event = train.event_of(step, member.mark())
+            event = runs.event_of(step, member.mark())
         self._cancelled |= (yield event) or frozenset()
         if is_last(event):
             self._leave({member})
@@ -224,7 +225,7 @@ class _Company:
 
     def _fail(self, group: Group, error: Exception) -> Events:
         """What a group cannot survive ends its members only."""
-        memory = train.is_out_of_memory(error)
+        memory = runs.is_out_of_memory(error)
         if memory:
             # The traceback holds every tensor of the step.
             error.__traceback__ = None
@@ -233,7 +234,7 @@ class _Company:
                 said = f"out of memory beside {len(self._living()) - 1} other runs"
                 event = Failed(*member.mark(), "memory", said)
             else:
-                event = train.failure(error, member.task, member.mark())
+                event = runs.failure(error, member.task, member.mark())
             self._cancelled |= (yield event) or frozenset()
         self._leave(set(group.members))
 
@@ -299,7 +300,7 @@ class _Company:
             try:
                 learners[member] = train.make_learner(member.config, images.shape, classes, self._device)
             except Exception as error:  # noqa: BLE001 — a failed attempt of this member alone
-                yield train.failure(error, member.task, member.mark())
+                yield runs.failure(error, member.task, member.mark())
         self._summaries = {member: learner.summary for member, learner in learners.items()}
         saved = self._keeper.load() if len(learners) == len(self._members) else None
         if saved is not None:
@@ -312,7 +313,7 @@ class _Company:
         for group in list(self._groups):
             for member in group.members:
                 of = self._summaries[member]
-                facts = train.machine(self._device) | {"fused": member.how}
+                facts = runs.machine(self._device) | {"fused": member.how}
                 facts |= {"parameters": of.parameters, "flops": of.flops}
                 if saved is not None:
                     facts["resumed"] = f"in epoch {member.state.epoch + 1}"
@@ -1010,7 +1011,7 @@ def pays(
     if device.type == "cpu" and 2 * 4 * outputs * batch * len(recipes) > MOST_BYTES:
         return False
     key = {
-        "device": train.machine(device)["device"],
+        "device": runs.machine(device)["device"],
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "network": structure(model),
@@ -1029,7 +1030,7 @@ def pays(
         try:
             seconds = measure(recipes, shape, classes, device)
         except Exception as error:
-            if not train.is_out_of_memory(error):
+            if not runs.is_out_of_memory(error):
                 raise
             return False
         stacked = seconds["stacked"] < WORTH * seconds["in turn"]

@@ -12,7 +12,7 @@ from typing import Any
 from ablate.config import RunConfig
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
-from ablate.training import train
+from ablate.training import runs
 
 Clock = Callable[[], float]
 
@@ -99,7 +99,7 @@ def _epoch(config: RunConfig, subset: int, whole: int, device: str, threads: int
 def _events(config: RunConfig, device: str, threads: int, clock: Clock) -> Generator[tuple[Event, float]]:
     """A run's events, each with the time at which it came."""
     payload = {"config": config.tree(), "seed": 0, "train": None, "device": device, "threads": threads}
-    training = train.train(Bundle((Task("probe", 1, payload),)))
+    training = runs.train(Bundle((Task("probe", 1, payload),)))
     try:
         for event in training:
             if isinstance(event, Failed):

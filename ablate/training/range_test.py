@@ -21,7 +21,8 @@ from ablate.data.datasets import Dataset
 from ablate.errors import AblateError
 from ablate.events import Bundle, Event, Failed, Finished, Started, in_one_line
 from ablate.training.inputs import split_seed
-from ablate.training.train import Learner, Pixels, State, Trace, _train_epoch, make_learner, streams
+from ablate.training.runs import Trace
+from ablate.training.train import Learner, Pixels, State, _train_epoch, make_learner, streams
 
 HOPELESS = 10.0
 """A loss so many times that of guessing ends a test: it only rises from there."""

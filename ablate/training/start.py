@@ -1,17 +1,10 @@
-"""Training by name, without importing torch: what the coordinator hands to an executor."""
+"""What measures, by name and without importing torch: what the coordinator hands to an executor beside `runs.train`."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 
 from ablate.events import Bundle, Event
-
-
-def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
-    """As `ablate.training.train.train`, imported where it runs."""
-    from ablate.training import train as training
-
-    return (yield from training.train(bundle))
 
 
 def probe(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:

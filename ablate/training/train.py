@@ -1,6 +1,6 @@
-"""The built-in training: a bundle of runs → a stream of events.
+"""The built-in training of one run, step by step.
 
-Knows nothing of who asked or who listens. Every run draws its randomness from streams of its own seed, so on a CPU the
+Every run draws its randomness from streams of its own seed, so on a CPU the
 same config gives the same weights bit for bit, in whatever process and whatever bundle.
 """
 
@@ -11,15 +11,10 @@ import hashlib
 import io
 import json
 import math
-import os
-import platform
-import struct
-import time
-import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,142 +25,18 @@ from ablate import config as configs
 from ablate.config import RunConfig
 from ablate.data import augment, datasets
 from ablate.data.datasets import Dataset
-from ablate.errors import AblateError, TrainingError
-from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, in_one_line
+from ablate.events import Task
 from ablate.models import layers as own_layers
 from ablate.models import table
 from ablate.models.numpy_mlp import NumpyMlp
-from ablate.training import checkpoint, free, losses, metrics
+from ablate.training import checkpoint, losses, metrics, runs
 from ablate.training.best import Best
 from ablate.training.numpy_learner import NumpyLearner
 from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
+from ablate.training.runs import Progress, Result, Steps, Trace, is_out_of_memory, machine
 
 # By kind of device. Larger ones are no faster on a CPU, and inception at its full width fills gigabytes with them.
 EVALUATION_BATCH = {"cpu": 250, "cuda": 1000}
-
-Steps = Generator["Progress | Result", None, None]
-Stamp = tuple[str, int, int, float]
-"""Of an event: run, attempt, seq, time."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """facts where training begins, metrics where an epoch ends."""
-
-    epoch: int
-    metrics: Mapping[str, float]
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The end of a run; fields as in `Finished`."""
-
-    diverged: bool
-    epoch: int
-    metrics: Mapping[str, float]
-    files: Mapping[str, bytes]
-    facts: Mapping[str, Any]
-    model: str | None = None
-
-
-def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
-    """Train the runs of a bundle: together where their tasks say so, one after another otherwise.
-
-    A task's payload: `config` (the tree of a RunConfig or FreeConfig), `seed`, `train` (None, or the user's own training
-    as `package.module:function`), `device`, `threads`; `fuse`, true where the runs of a bundle are to share what they can (see
-    `fused`); and, where runs are to go on after a crash, `checkpoints` (a folder) and
-    `checkpoint_every` (seconds); and, for networks that are to be kept, `models` (a folder) and `metric` (the study's). What `yield` gives back is the set of runs to break off, or None.
-    """
-    if all(task.payload.get("fuse") for task in bundle.tasks) and (
-        len(bundle.tasks) > 1 or _is_last_of_company(bundle.tasks[0])
-    ):
-        from ablate.training import fused
-
-        return (yield from fused.train_bundle(bundle))
-    return (yield from one_by_one(bundle))
-
-
-def one_by_one(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
-    """Train the runs of a bundle one after another, each as if there were no other."""
-    cancelled: frozenset[str] = frozenset()
-    for task in bundle.tasks:
-        if task.run in cancelled:
-            yield Failed(task.run, task.attempt, 0, time.time(), "cancelled", "cancelled")
-            continue
-        stamped = _stamp(task)
-        try:
-            event = next(stamped, None)
-            while event is not None:
-                cancelled |= (yield event) or frozenset()
-                if task.run in cancelled and not isinstance(event, Finished | Failed):
-                    yield Failed(task.run, task.attempt, event.seq + 1, time.time(), "cancelled", "cancelled")
-                    break
-                event = next(stamped, None)
-        finally:
-            stamped.close()
-    return None
-
-
-def _stamp(task: Task) -> Generator[Event, None, None]:
-    """Events of one task, numbered and timed; an exception becomes the last of them."""
-    seq = 0
-
-    def mark() -> Stamp:
-        nonlocal seq
-        seq += 1
-        return task.run, task.attempt, seq - 1, time.time()
-
-    payload = task.payload
-    folder = checkpoints(task)
-    try:
-        if folder is not None:
-            # What it was in company is no beginning for it alone.
-            checkpoint.remove_together(folder, [task.run])
-        torch.set_num_threads(int(payload["threads"]))
-        if payload["train"] is None:
-            config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
-            steps = _steps(
-                config,
-                datasets.prepare(config.data),
-                torch.device(payload["device"]),
-                folder and checkpoint.place(folder, task.run),
-                payload.get("checkpoint_every", checkpoint.EVERY),
-                best_of(config, task),
-            )
-        else:
-            steps = _free_steps(payload)
-        for step in steps:
-            if isinstance(step, Result):
-                _forget(folder, task)
-            yield event_of(step, mark())
-    except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
-        ended = failure(error, task, mark())
-        _forget(folder, task)
-        yield ended
-
-
-def event_of(step: Progress | Result, stamp: Stamp) -> Event:
-    """What a step of training is told as."""
-    if isinstance(step, Result):
-        outcome: Literal["finished", "diverged"] = "diverged" if step.diverged else "finished"
-        return Finished(*stamp, outcome, step.epoch, step.metrics, step.files, step.facts, step.model)
-    if step.epoch == 0:
-        return Started(*stamp, step.facts)
-    return EpochEnd(*stamp, step.epoch, step.metrics)
-
-
-def failure(error: BaseException, task: Task, stamp: Stamp) -> Failed:
-    """The end of an attempt in which `error` was raised. Asked where it is handled."""
-    if isinstance(error, AblateError):
-        where = f"{error.place}: " if error.place else ""
-        return Failed(*stamp, "error", f"{where}{error.message}", str(error))
-    reason, detail = in_one_line(error), traceback.format_exc()
-    if is_out_of_memory(error):
-        # The traceback holds every tensor of the step.
-        error.__traceback__ = None
-        return Failed(*stamp, "memory", _advice(task.payload), detail)
-    return Failed(*stamp, "error", reason, detail)
 
 
 def best_of(config: RunConfig, task: Task) -> Best | None:
@@ -175,21 +46,19 @@ def best_of(config: RunConfig, task: Task) -> Best | None:
     return Best(task.payload["metric"], Path(task.payload["models"]) / f"{task.run}-{task.attempt}.pt")
 
 
-def has_checkpoint(task: Task) -> bool:
-    """Whether a run was broken off in the middle, and goes on from there."""
-    folder = checkpoints(task)
-    return folder is not None and checkpoint.place(folder, task.run).exists()
-
-
-def checkpoints(task: Task) -> Path | None:
-    """The folder of checkpoints; None where nothing is saved."""
-    return Path(task.payload["checkpoints"]) if task.payload.get("checkpoints") else None
-
-
-def _is_last_of_company(task: Task) -> bool:
-    """Whether the run trained together with others that are all done, and was broken off."""
-    folder = checkpoints(task)
-    return folder is not None and checkpoint.saved_together(folder, [task.run]) is not None
+def steps(task: Task) -> Steps:
+    """One run, alone: its payload as `runs.train` describes it."""
+    payload, folder = task.payload, runs.checkpoints(task)
+    torch.set_num_threads(int(payload["threads"]))
+    config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
+    return _steps(
+        config,
+        datasets.prepare(config.data),
+        torch.device(payload["device"]),
+        folder and checkpoint.place(folder, task.run),
+        payload.get("checkpoint_every", checkpoint.EVERY),
+        best_of(config, task),
+    )
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
@@ -198,27 +67,8 @@ def conditions(device: torch.device) -> dict[str, Any]:
     return {name: known[name] for name in ("device", "torch")} | {"threads": torch.get_num_threads()}
 
 
-def _forget(folder: Path | None, task: Task) -> None:
-    """What is done, or would only fail again, goes on from nowhere. What was broken off from outside keeps its checkpoint."""
-    if folder is not None:
-        checkpoint.remove(folder, task.run)
-
-
-_NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not execute a primitive")
-"""What torch says where a processor has no more: its allocator, and oneDNN, which does not say why it could not."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, had less memory than was asked of it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
-    )
-
-
-def _advice(payload: Mapping[str, Any]) -> str:
+def advice(payload: Mapping[str, Any]) -> str:
     """What to say of a run that ran out of memory, with the batch size that would fit; found by trying."""
-    if payload["train"] is not None:
-        return "out of memory"
     config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
     device = torch.device(payload["device"])
     data = datasets.prepare(config.data)
@@ -245,62 +95,6 @@ def _advice(payload: Mapping[str, Any]) -> str:
             )
         return f"out of memory with training.batch_size {config.training.batch_size}; {size} would fit"
     return f"out of memory, even with a training.batch_size of 1 on {device}"
-
-
-def _free_steps(payload: Mapping[str, Any]) -> Steps:
-    began = time.perf_counter()
-    trace = Trace()
-    last: dict[str, float] = {}
-    epoch = 0
-    yield Progress(0, {}, machine("cpu"))
-    for values in free.load(payload["train"])(payload["config"], payload["seed"]):
-        epoch += 1
-        last = free.checked(values)
-        shown = {
-            name: value for name, value in last.items() if not name.startswith(("test/", "time/", "model/"))
-        }
-        # Only where a loss is among them: accuracies of a few hundred images are the same under two seeds by honest chance.
-        if any(name.endswith("loss") for name in shown):
-            trace.add(*(value for name, value in sorted(shown.items()) if name != "lr"))
-        yield Progress(epoch, shown, {})
-        if any(not math.isfinite(value) for value in shown.values()):
-            yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
-            return
-    if epoch == 0:
-        raise TrainingError("the training function yielded no metrics", place=payload["train"])
-    final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
-    yield Result(False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
-
-
-class Trace:
-    """Digest of full-precision values: what two runs share only if they were the same run. Without a loss there is none."""
-
-    def __init__(self) -> None:
-        # A chain of digests rather than one that is fed: 32 bytes are all there is to keep.
-        self.link = b""
-
-    def add(self, *values: float) -> None:
-        self.link = hashlib.sha256(self.link + struct.pack(f"<{len(values)}d", *values)).digest()
-
-    def facts(self) -> dict[str, str]:
-        return {"trace": self.link.hex()[:16]} if self.link else {}
-
-
-def machine(device: torch.device | str) -> dict[str, Any]:
-    """What runs were trained on, for the record."""
-    device = torch.device(device)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
-    return {
-        "device": f"{device.type}: {name}",
-        "torch": torch.__version__.partition("+")[0],
-        "python": platform.python_version(),
-        "host": platform.node(),
-        "pid": os.getpid(),
-    }
 
 
 # --- one run ------------------------------------------------------------------------------------------------------
@@ -973,8 +767,3 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def events_of(task: Task) -> Iterator[Event]:
-    """All events of a single task, for those who want no executor."""
-    yield from train(Bundle((task,)))

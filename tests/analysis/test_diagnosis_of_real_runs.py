@@ -14,7 +14,7 @@ from ablate.analysis.grids import grids
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Finished, Task
 from ablate.tracking import read
-from ablate.training.train import train
+from ablate.training.runs import train
 
 SOUND = {
     "data": {"name": "digits", "subset": 600, "validation": 0.5},

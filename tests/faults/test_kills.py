@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import time
@@ -13,25 +14,34 @@ import kills
 import pytest
 
 
+def with_store(folder, template):
+    """The long form makes its databases itself, and is killed while it does."""
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(template, folder / "mlruns" / template.name)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    return kills.undisturbed(tmp_path_factory.mktemp("undisturbed"))
+def expected(tmp_path_factory, template_store):
+    return kills.undisturbed(with_store(tmp_path_factory.mktemp("undisturbed"), template_store))
 
 
 @pytest.mark.parametrize("seed", range(1))
-def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(tmp_path, expected, seed):
+def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    tmp_path, template_store, expected, seed
+):
     draw = random.Random(seed)
     victims = draw.sample(kills.VICTIMS, 2)
     assert len(expected) == kills.RUNS
-    assert kills.survive(tmp_path, expected, draw, victims).wrong == []
+    assert kills.survive(with_store(tmp_path, template_store), expected, draw, victims).wrong == []
 
 
-def test_a_bundle_that_is_killed_goes_on_together(tmp_path, shared_cache, monkeypatch):
+def test_a_bundle_that_is_killed_goes_on_together(tmp_path, template_store, shared_cache, monkeypatch):
     # One cache: what the measurement decides in one folder holds in the other.
     monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
     folders = [tmp_path / "undisturbed", tmp_path / "killed"]
     for folder in folders:
-        folder.mkdir()
+        with_store(folder, template_store)
         (folder / "killed.yaml").write_text(kills.TOGETHER)
     undisturbed, folder = folders
     with kills.start(undisturbed, "--workers", "1") as process:

@@ -11,7 +11,7 @@ LIMITED = """
 import resource, sys
 from ablate.config import RunConfig
 from ablate.events import Bundle, Task
-from ablate.training.train import train
+from ablate.training.runs import train
 
 def run(batch_size):
     config = RunConfig.parse({
@@ -48,7 +48,7 @@ def trained_in_little_memory(batch_size: int) -> tuple[str, str, str]:
 
 def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(shared_cache):
     ended, kind, reason = trained_in_little_memory(1400)
-    assert (ended, kind) == ("Failed", "memory")
+    assert (ended, kind) == ("Failed", "memory"), reason
     assert reason.startswith("out of memory with training.batch_size 1400; ")
     fits = int(reason.rpartition("; ")[2].split()[0])
     # As it is used: in a process of its own, which has not run out of memory before.

@@ -17,7 +17,7 @@ from ablate.events import EpochEnd, Finished, Started, Task
 from ablate.models import NumpyMlp, table
 from ablate.models import numpy_mlp as mlp
 from ablate.training.numpy_learner import NumpyLearner, rule
-from ablate.training.train import events_of
+from ablate.training.runs import events_of
 
 SIZES = (12, 7, 5, 4)
 OPTIMIZERS = [

@@ -144,7 +144,7 @@ def test_of_equal_epochs_the_later_is_kept_and_a_worse_one_never(tmp_path):
 
 
 def test_a_run_that_goes_on_after_a_crash_keeps_the_best_epoch_from_before_it(tmp_path):
-    from ablate.training import checkpoint, train
+    from ablate.training import checkpoint, runs, train
     from ablate.training.best import Best
 
     config = RunConfig.parse(
@@ -163,7 +163,7 @@ def test_a_run_that_goes_on_after_a_crash_keeps_the_best_epoch_from_before_it(tm
         best = Best("val/loss", tmp_path / f"{folder}.pt")
         place = checkpoint.place(tmp_path / folder, "run")
         for step in train._steps(config, data, train.torch.device("cpu"), place, 0.0, best):
-            if isinstance(step, train.Progress) and step.epoch == stop_at:
+            if isinstance(step, runs.Progress) and step.epoch == stop_at:
                 return None
         return step
 

@@ -12,7 +12,8 @@ import torch
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Finished, Task
 from ablate.training import checkpoint, fused
-from ablate.training.train import TorchLearner, train
+from ablate.training.runs import train
+from ablate.training.train import TorchLearner
 
 BASE = {
     "data": {"name": "digits", "subset": 240, "validation": 0.25},

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import subprocess
 import sys
 
 import pytest
 
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task
-from ablate.training import free, train
+from ablate.training import free, runs
 
 MODULE = '''
 """Trainings as users write them, good and bad."""
@@ -122,7 +125,7 @@ def events(
         "device": "cpu",
         "threads": 1,
     }
-    return list(train.events_of(Task("run", 1, payload)))
+    return list(runs.events_of(Task("run", 1, payload)))
 
 
 def test_every_yield_is_an_epoch_and_test_metrics_are_kept_for_the_end():
@@ -248,7 +251,7 @@ def test_a_training_may_write_into_its_config():
 def test_a_training_that_is_broken_off_or_diverges_may_clean_up(tmp_path):
     payload = {"seed": 0, "train": "trainings_of_ones_own:cleans_up", "device": "cpu", "threads": 1}
     mark = tmp_path / "cleaned"
-    training = train.train(Bundle((Task("run", 1, payload | {"config": {"value": 0.5}}),)))
+    training = runs.train(Bundle((Task("run", 1, payload | {"config": {"value": 0.5}}),)))
     next(training)
     next(training)
     assert training.send(frozenset({"run"})).kind == "cancelled"
@@ -256,7 +259,46 @@ def test_a_training_that_is_broken_off_or_diverges_may_clean_up(tmp_path):
     assert mark.exists()
     mark.unlink()
     assert (
-        list(train.events_of(Task("run", 1, payload | {"config": {"value": math.nan}})))[-1].outcome
+        list(runs.events_of(Task("run", 1, payload | {"config": {"value": math.nan}})))[-1].outcome
         == "diverged"
     )
     assert mark.exists()
+
+
+def test_training_of_ones_own_needs_no_torch_and_has_the_threads_of_its_slot_where_it_has_some(tmp_path):
+    (tmp_path / "late.py").write_text(
+        "def plain(config, seed):\n"
+        "    import sys\n"
+        "    yield {'torch': float('torch' in sys.modules)}\n"
+        "def threads(config, seed):\n"
+        "    import torch\n"
+        "    yield {'threads': torch.get_num_threads()}\n"
+    )
+    (tmp_path / "here.py").write_text(
+        "from ablate.events import Bundle, Task\n"
+        "from ablate.training.runs import train\n"
+        "for name in ('plain', 'threads'):\n"
+        "    payload = {'config': {}, 'seed': 0, 'train': f'late:{name}', 'device': 'cpu', 'threads': 1}\n"
+        "    started, epoch, finished = train(Bundle((Task('run', 1, payload),)))\n"
+        "    print(*epoch.metrics.values())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "here.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0.0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("could not create a primitive"), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        (ImportError("libx.so: failed to map segment from shared object: Cannot allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("cannot allocate memory of a childhood"), False),
+    ],
+)
+def test_what_counts_as_too_little_memory(error, is_memory):
+    assert runs.is_out_of_memory(error) is is_memory

@@ -13,7 +13,7 @@ from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.executors import stream
 from ablate.models import layers
-from ablate.training import fused, losses, train
+from ablate.training import fused, losses, runs, train
 from ablate.training.randomness import generator
 
 BASE = RunConfig.parse(
@@ -64,13 +64,13 @@ def tasks(
 def together(given: tuple[Task, ...], cancelled=frozenset) -> dict[str, list]:
     """Events of each run of a bundle; that they keep the contract is checked on the way."""
     found: dict[str, list] = {task.run: [] for task in given}
-    for event in stream.events(train.train, Bundle(given), cancelled):
+    for event in stream.events(runs.train, Bundle(given), cancelled):
         found[event.run].append(event)
     return found
 
 
 def alone(given: tuple[Task, ...]) -> dict[str, list]:
-    return {task.run: list(train.events_of(task)) for task in given}
+    return {task.run: list(runs.events_of(task)) for task in given}
 
 
 def curves(events: list) -> list[dict[str, float]]:
@@ -394,7 +394,7 @@ def test_a_stack_that_raises_fails_its_members_and_no_others(stacked, monkeypatc
 
 def test_the_time_of_a_bundle_is_divided_among_its_members(stacked):
     given = tasks(ARMS)
-    events = list(train.train(Bundle(given)))
+    events = list(runs.train(Bundle(given)))
     took = events[-1].time - events[0].time
     parts = [e.metrics["time/train_seconds"] for e in events if isinstance(e, Finished)]
     assert sum(parts) >= 0.5 * took

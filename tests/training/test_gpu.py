@@ -14,7 +14,7 @@ import torch
 from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.events import Bundle, EpochEnd, Finished, Task
-from ablate.training import fused, train
+from ablate.training import fused, runs, train
 
 ROOT = Path(__file__).parents[2]
 BASE = RunConfig.parse(
@@ -47,7 +47,7 @@ def tasks(*configs: RunConfig, device="cuda:0", seeds=(0,), **more) -> tuple[Tas
 
 def told(given: tuple[Task, ...]) -> dict[str, list]:
     found: dict[str, list] = {task.run: [] for task in given}
-    for event in train.train(Bundle(given)):
+    for event in runs.train(Bundle(given)):
         found[event.run].append(event)
     assert all(isinstance(events[-1], Finished) for events in found.values()), found
     return found
@@ -85,7 +85,7 @@ def test_an_epoch_never_waits_for_the_device():
     data = datasets.prepare(config.data)
     images = train.Images(config, data, device)
     learner = train.make_learner(config, data.shape, len(data.classes), device)
-    state = train.State(train.streams(0, device), train.Trace())
+    state = train.State(train.streams(0, device), runs.Trace())
 
     def epoch() -> train.Pass:
         return train._pass(config, state, learner, images.training, len(data.classes), lambda _step: 0.1)[0]

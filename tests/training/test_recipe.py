@@ -15,7 +15,7 @@ from ablate.config import RunConfig, Sgd, Step, TrainingConfig
 from ablate.data import augment, datasets
 from ablate.events import EpochEnd, Finished, Task
 from ablate.models import NumpyMlp, layers
-from ablate.training import losses, train
+from ablate.training import losses, runs, train
 from ablate.training.numpy_learner import NumpyLearner
 
 BASE = RunConfig.parse(
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 def events(config: RunConfig, seed: int = 0) -> list:
     payload = {"config": config.tree(), "seed": seed, "train": None, "device": "cpu", "threads": 1}
-    return list(train.events_of(Task("run", 1, payload)))
+    return list(runs.events_of(Task("run", 1, payload)))
 
 
 def curve(found: list, metric: str) -> list[float]:
@@ -311,7 +311,7 @@ def shown(mixup: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
     pixels = train.Pixels(
         digits.train_images, digits.train_labels, np.arange(80), np.full(1, 0.3), np.full(1, 0.4), CPU
     )
-    learner, state = Recorder(), train.State(train.streams(5, CPU), train.Trace())
+    learner, state = Recorder(), train.State(train.streams(5, CPU), runs.Trace())
     train._train_epoch(config, state, learner, pixels, 10, lambda _step: 0.1)
     assert state.step == 3
     return learner.shown

@@ -19,7 +19,7 @@ from ablate.data import datasets
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task, is_last
 from ablate.executors.local import LocalExecutor, cpu_slots
 from ablate.models import layers
-from ablate.training import start, train
+from ablate.training import runs, train
 from ablate.training.randomness import FIXED_SPLIT, derive, generator
 
 # A hundred digits, of which eighty train: an epoch takes a few milliseconds.
@@ -46,7 +46,7 @@ def task(config: RunConfig = BASE, seed: int = 0, run: str = "run", device: str 
 
 
 def events(*args, **changes) -> list:
-    return list(train.events_of(task(*args, **changes)))
+    return list(runs.events_of(task(*args, **changes)))
 
 
 def ended(*args, **changes) -> Finished:
@@ -211,7 +211,7 @@ def identity(last: Finished) -> tuple:
 @pytest.fixture(scope="module")
 def in_a_worker(shared_cache):
     """Every config, trained in another process, one after another."""
-    with pytest.MonkeyPatch.context() as patch, LocalExecutor(start.train, cpu_slots(1)) as executor:
+    with pytest.MonkeyPatch.context() as patch, LocalExecutor(runs.train, cpu_slots(1)) as executor:
         patch.setenv("ABLATE_CACHE", str(shared_cache))
         datasets.prepare(BASE.data)
         tasks = tuple(task(BASE.override(changes), 5, name) for name, changes in CONFIGS.items())
@@ -249,7 +249,7 @@ def test_training_leaves_torchs_own_stream_alone():
 def test_neighbours_in_a_bundle_change_nothing():
     alone = ended(seed=1)
     bundle = Bundle((task(seed=0, run="a"), task(seed=1, run="b"), task(seed=1, run="c")))
-    ends = {event.run: event for event in train.train(bundle) if is_last(event)}
+    ends = {event.run: event for event in runs.train(bundle) if is_last(event)}
     assert identity(ends["b"]) == identity(ends["c"]) == identity(alone)
     assert identity(ends["a"]) != identity(alone)
 
@@ -333,7 +333,7 @@ def test_the_test_set_is_seen_once_at_the_end(monkeypatch):
         digits.fingerprint,
     )
     monkeypatch.setattr(datasets, "prepare", lambda _config: seen)
-    for event in train.events_of(task(training__epochs=3, training__checkpoint="best")):
+    for event in runs.events_of(task(training__epochs=3, training__checkpoint="best")):
         assert set(watched.reads) == ({1} if is_last(event) else {0})
     assert isinstance(event, Finished)
 
@@ -544,7 +544,7 @@ def test_data_that_cannot_be_found_fail_the_run(tmp_path):
 
 
 def test_a_cancelled_run_is_broken_off_and_the_next_goes_on():
-    training = train.train(Bundle((task(run="a", training__epochs=50), task(run="b"), task(run="c"))))
+    training = runs.train(Bundle((task(run="a", training__epochs=50), task(run="b"), task(run="c"))))
     found = [next(training), training.send(None), training.send(frozenset("ac"))]
     found += list(training)
     assert [type(e) for e in found if e.run == "a"] == [Started, EpochEnd, Failed]
@@ -556,6 +556,6 @@ def test_a_cancelled_run_is_broken_off_and_the_next_goes_on():
 
 def test_a_run_that_fails_does_not_take_its_bundle_along():
     bundle = Bundle((task(run="a", model={"name": "small_cnn"}), task(run="b")))
-    ends = {event.run: event for event in train.train(bundle) if is_last(event)}
+    ends = {event.run: event for event in runs.train(bundle) if is_last(event)}
     assert isinstance(ends["a"], Failed)
     assert isinstance(ends["b"], Finished)
