@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from ablate.report import figures
-from ablate.report.palette import INK
-from ablate.report.render import plotly_js, script_json
+from ablate.report.render import figure_html
 
 if TYPE_CHECKING:
     from ablate.analysis.rates import RangeTest
@@ -15,18 +13,17 @@ if TYPE_CHECKING:
 
 def page(found: RangeTest, study: str) -> str:
     """The figure with what it says, as one HTML file that needs no network."""
-    drawn = figures.range_test(found)
-    drawing = f"Plotly.newPlot('range-test', {script_json(drawn['data'])}, {script_json(drawn['layout'])}, {{displaylogo: false}});"
-    said = (
-        f"Suggested baseline: {found.suggestion:g}. As levels: {', '.join(f'{rate:g}' for rate in found.levels)}."
-        if found.suggestion is not None
-        else f"Inconclusive: {found.reason}."
-    )
-    title = escape(f"Learning-rate range test of {study}")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>body{{font:16px/1.6 {figures.FONT};color:{INK};max-width:64rem;margin:2rem auto;padding:0 1rem}}"
-        f"h1{{font-size:1.4rem}}</style></head>"
-        f"<body><h1>{title}</h1><p>{escape(said)}</p><div id='range-test'></div>"
-        f"<script>{plotly_js().decode()}</script><script>{drawing}</script></body></html>\n"
+    if found.suggestion is None:
+        answer, more = "Inconclusive:", f"{found.reason}."
+    else:
+        answer = f"Suggested baseline: {found.suggestion:g}."
+        more = f"As levels: {', '.join(f'{rate:g}' for rate in found.levels)}."
+    return figure_html(
+        "Learning-rate range test",
+        study,
+        answer,
+        more,
+        figures.range_test(found),
+        label="Loss against learning rate",
+        caption="The training images once through, or as often as asked, while the rate rises step by step: a thin line for each seed. Dotted: the levels.",
     )

@@ -83,19 +83,15 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         "classes": _class_panels(album, summary),
     }
     chapters = [Chapter(section, tuple(_section_panels(album, section))) for section in summary.sections]
-    script, library = _asset("report.js"), plotly_js()
     text: str = page.render(
         s=summary,
         panels=panels,
         chapters=chapters,
         figures=_packed(_json(album.figures).encode(), 6),
-        digests=[_digest(script.encode()), _digest(library)],
-        palette=script_json(palette.DARK_OF),
-        library=_packed_library(),
         runs=_run_table(summary),
         reload=reload,
+        **_scripts(),
         **_shared(),
-        script=_markup(script),
     )
     return text
 
@@ -125,6 +121,40 @@ def index_html(studies: Iterable[Entry]) -> str:
     ]
     text: str = _environment().get_template("index.html").render(entries=entries, **_shared())
     return text
+
+
+def figure_html(
+    eyebrow: str, title: str, answer: str, more: str, figure: figures.Figure, *, label: str, caption: str
+) -> str:
+    """A page of a single figure, as offline as the report. answer, more: the sentence that stands out, and what follows it."""
+    text: str = (
+        _environment()
+        .get_template("figure.html")
+        .render(
+            eyebrow=eyebrow,
+            title=title,
+            answer=answer,
+            more=more,
+            label=label,
+            caption=caption,
+            height=int(figure["layout"]["height"]),
+            figures=_packed(_json({"figure": figure}).encode(), 6),
+            **_scripts(),
+            **_shared(),
+        )
+    )
+    return text
+
+
+def _scripts() -> dict[str, Any]:
+    """What draws the figures of a page, and the digests by which a browser knows it."""
+    script, library = _asset("report.js"), plotly_js()
+    return {
+        "digests": [_digest(script.encode()), _digest(library)],
+        "palette": script_json(palette.DARK_OF),
+        "library": _packed_library(),
+        "script": _markup(script),
+    }
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
+from ablate.analysis.rates import range_test as found_of
 from ablate.report.contents import Tracking
 from ablate.report.reading import Images
 from ablate.report.summary import Material
@@ -479,3 +480,10 @@ def hostile():
     correct, images = seen(arms, (ATTACK, "bird"))
     server = Tracking(f"https://mlflow.example/{ATTACK}", ATTACK)
     return Material(made.record, analysis, frame, curves, confusion, environment, correct, images, server)
+
+
+def range_test(every=1):
+    """Two seeds of a learning-rate range test, the second of them broken off; of its 60 steps every so-manyth."""
+    rates = np.geomspace(1e-5, 10, 60)[::every]
+    losses = (2.3 - 1 / (1 + (0.01 / rates) ** 2) + (rates > 1)).tolist()
+    return found_of(rates.tolist(), [losses, losses[: 50 // every]])

@@ -8,6 +8,7 @@ import report_examples
 from report_examples import ATTACK
 
 from ablate.report import render
+from ablate.report.range_test import page as range_page
 from ablate.report.summary import summarise
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -34,6 +35,7 @@ def folder(tmp_path_factory, page, hostile_page):
     large = render.html(summarise(report_examples.large()))
     (place / "search.html").write_text(render.html(summarise(report_examples.searched())), encoding="utf-8")
     (place / "large.html").write_text(large, encoding="utf-8")
+    (place / "range.html").write_text(range_page(report_examples.range_test(), ATTACK), encoding="utf-8")
     return place
 
 
@@ -90,7 +92,7 @@ def visit(browser, folder):
         each.context.close()
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "search"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search", "range"])
 def test_the_page_is_quiet_and_draws_every_figure(visit, name):
     seen = visit(name)
     seen.draw_all()
@@ -116,7 +118,7 @@ def test_figures_wait_until_they_are_near(visit):
     sync_api.expect(last).to_have_attribute("data-drawn", "", timeout=60_000)
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "search"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search", "range"])
 def test_the_page_never_scrolls_sideways(visit, name):
     seen = visit(name, width=390)
     seen.draw_all()

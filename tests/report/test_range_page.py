@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import plotly.graph_objects as plotly
+import report_examples
 
-from ablate.analysis.rates import range_test
 from ablate.report import figures
 from ablate.report.range_test import page
 
-RATES = np.geomspace(1e-5, 10, 60).tolist()
-CURVE = [2.3 - 1 / (1 + (0.01 / rate) ** 2) + (rate > 1) for rate in RATES]
-FOUND = range_test(RATES, [CURVE, CURVE[:50]])
+FOUND = report_examples.range_test()
 
 
 def test_the_figure_has_a_line_a_seed_their_median_and_the_suggestion():
@@ -25,6 +22,8 @@ def test_the_figure_has_a_line_a_seed_their_median_and_the_suggestion():
 def test_the_page_needs_no_network_and_shows_names_as_they_are():
     text = page(FOUND, "<b>me</b>")
     assert "&lt;b&gt;me&lt;/b&gt;" in text
-    assert f"Suggested baseline: {FOUND.suggestion:g}" in text
+    assert f"Suggested baseline: {FOUND.suggestion:g}." in text
     assert 'src="http' not in text
-    assert "Inconclusive: one pass is only 10 steps" in page(range_test(RATES[::6], [CURVE[::6]]), "short")
+    assert "Inconclusive:</strong> one pass is only 10 steps" in page(
+        report_examples.range_test(every=6), "short"
+    )

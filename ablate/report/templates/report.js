@@ -204,6 +204,7 @@
   const words = document.getElementById("runs-words");
   const outcome = document.getElementById("runs-outcome");
   const more = document.getElementById("runs-more");
+  if (!runs) return; // the page of a single figure has none
   const step = runs.tBodies[0].rows.length;
   let all = [...runs.tBodies[0].rows];
   let most = step;
