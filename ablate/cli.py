@@ -20,10 +20,12 @@ from ablate.errors import AblateError, StoreError, StudyError, nearest
 from ablate.usage import Commands
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ablate.analysis import Analysis, Comparison, Effect
     from ablate.config import Config, RunConfig
     from ablate.executors import Executor, Slot
-    from ablate.report import Images, Material, Tracking
+    from ablate.report import Material, Tracking
     from ablate.scheduling.coordinate import Observer, Options, Outcome
     from ablate.study.design import Data, Plan
     from ablate.study.spec import Study
@@ -1041,17 +1043,18 @@ def _material(store: Store, name: str, plan_id: str | None) -> Material:
     record = found[-1]
     runs = read.chosen(store, record)
     replicates, curves = read.frames(store, record, runs)
-    confusion, correct = read.classified(store, record, runs)
-    analysis = judge(recorded_plan.rules(record), replicates, curves, correct=correct)
+    seen = read.classified(store, record, runs)
+    analysis = judge(recorded_plan.rules(record), replicates, curves, correct=seen.validation)
     return Material(
         record,
         analysis,
         replicates,
         curves,
-        confusion,
+        seen.confusion,
         record["environment"],
-        correct,
-        _images(record),
+        seen.test,
+        seen.truth,
+        _pixels(record),
         _tracking(store, name),
     )
 
@@ -1070,14 +1073,13 @@ def _tracking(store: Store, name: str) -> Tracking | None:
     return Tracking(place, read.experiment_id(store, name))
 
 
-def _images(record: Mapping[str, Any]) -> Images | None:
-    """The images that the reference was trained and validated on, where they still lie in the cache."""
+def _pixels(record: Mapping[str, Any]) -> NDArray[Any] | None:
+    """The test images that the reference meets, where they still lie in the cache."""
     from ablate.data import cache
-    from ablate.report import Images
 
     reference = next(arm for arm in record["arms"] if arm["name"] == record["reference"])
     held = cache.entry(reference["data"]["fingerprint"], cache.default_folder() / "datasets")
-    return None if held is None else Images(held.train_images, held.train_labels, held.classes)
+    return None if held is None else held.test_images
 
 
 def _reports(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from ablate.analysis.intervals import ENOUGH_PAIRS, paired_variance
 from ablate.errors import StoreError
@@ -21,6 +22,12 @@ CONSISTENT = 0.9
 """Share of the seeds under which an image must be fixed (or broken) to be called so; with fewer than ten, all of them."""
 
 ALPHA = 0.05
+
+MOST_SWAPS = 512
+"""Ways for arm and reference to change places under some of the seeds that are gone through: all of them below ten seeds."""
+
+BLOCK = 4096
+"""Images that are swapped at a time, so that it takes a few megabytes however many there are."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +66,21 @@ class McNemar:
     """The exact McNemar test, on the answers pooled over seeds: an image counts as right where most seeds get it right.
 
     fixed: images that are right with the arm and not with the reference, broken: the other way round. p: two-sided, for
-    as many fixed as broken. effect: fixed minus broken as a share of all images, in [−1, 1]. lo, hi: its exact 95 % interval, given
-    on how many images the two disagree (Clopper & Pearson 1934); None where they agree on all. It leaves out 0 where p < .05.
+    as many fixed as broken. effect: fixed minus broken as a share of all images, in [−1, 1]: of the majorities, not of a single
+    training. lo, hi: its 95 % interval over drawing the images (Tango 1998), which leaves out 0 where p < .05.
 
     It adds the noise of drawing these images: would another test set of the same kind show the difference? It leaves
     out the noise of seeds, which the verdicts are made of: these trainings are taken as they are, so that a small p says
-    nothing of other seeds. Neither replaces the other, and no verdict rests on this.
+    nothing of other seeds, and two halves of one arm's trainings may well differ by it. Neither replaces the other, and no
+    verdict rests on this. Where there are many arms, nothing is corrected for their number.
     """
 
     fixed: int
     broken: int
     p: float
     effect: float
-    lo: float | None
-    hi: float | None
+    lo: float
+    hi: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,9 @@ class Examples:
     """What an arm fixes and breaks against its reference, on one set of images.
 
     seeds: those that both have. fixed, broken: images that change consistently, most often first. by_chance: how many of
-    each would be expected if the arm changed nothing, given on which images the two disagree. classes: in their order.
+    each there are where arm and reference change places under some of the seeds but not under all: the mean over such swaps.
+    seldom_more: the number that is exceeded by at most one swap in twenty. An arm that changes nothing is one of its own swaps;
+    where an arm changes much, they are too many rather than too few. classes: in their order.
     """
 
     arm: str
@@ -90,6 +100,7 @@ class Examples:
     fixed: tuple[Image, ...]
     broken: tuple[Image, ...]
     by_chance: float
+    seldom_more: int
     classes: tuple[ClassChange, ...]
     mcnemar: McNemar
 
@@ -103,9 +114,8 @@ def examples(
 ) -> Examples | None:
     """Holds an arm against its reference image by image; None where no seed has predictions of both.
 
-    correct: arm → bool frame, index seed, a column per image (its number in the data set), as `judge` takes it; of the test
-    images, or of validation images that are the same under every seed. truth: (images,) class numbers, in the order of
-    the columns. classes: their names.
+    correct: arm → bool frame, index seed, a column per image (its number among the test images). truth: (images,) class
+    numbers, in the order of the columns. classes: their names.
     Raises StoreError where the frames and `truth` are not about the same images.
     """
     if arm not in correct or reference not in correct:
@@ -119,15 +129,17 @@ def examples(
     if not seeds:
         return None
     ours, refs = (under(f, seeds) for f in (mine, theirs))
-    fixes, breaks = (ours & ~refs).sum(axis=0), (~ours & refs).sum(axis=0)
+    changes = ours.view(np.int8) - refs.view(np.int8)
+    fixes, breaks = (changes > 0).sum(axis=0), (changes < 0).sum(axis=0)
     needed = _needed(len(seeds))
-    names = list(classes) or [str(c) for c in range(int(truth.max()) + 1)]
+    names = list(classes) or [str(c) for c in range(int(truth.max(initial=0)) + 1)]
 
     def images(counts: npt.NDArray[np.int64]) -> tuple[Image, ...]:
         enough = np.flatnonzero(counts >= needed)
         found = enough[np.argsort(-counts[enough], kind="stable")]
         return tuple(Image(int(mine.columns[i]), names[truth[i]], int(counts[i]), len(seeds)) for i in found)
 
+    swapped = _swapped(changes, needed)
     return Examples(
         arm=arm,
         reference=reference,
@@ -135,8 +147,9 @@ def examples(
         images=len(truth),
         fixed=images(fixes),
         broken=images(breaks),
-        by_chance=float(stats.binom.sf(needed - 1, fixes + breaks, 0.5).sum()),
-        classes=_classes(ours, refs, truth, names, fixes >= needed, breaks >= needed),
+        by_chance=float(swapped.mean()),
+        seldom_more=int(np.quantile(swapped, 0.95, method="higher")),
+        classes=_classes(changes, truth, names, fixes >= needed, breaks >= needed),
         mcnemar=mcnemar(_mostly(ours), _mostly(refs)),
     )
 
@@ -154,15 +167,62 @@ def under(correct: pd.DataFrame, seeds: Sequence[int]) -> npt.NDArray[np.bool_]:
 
 
 def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McNemar:
-    """arm, reference: (images,) whether each is right."""
+    """arm, reference: (images,) whether each is right; at least one image."""
     fixed, broken = int((arm & ~reference).sum()), int((~arm & reference).sum())
-    differ, images = fixed + broken, arm.size
-    if not differ:
-        return McNemar(0, 0, 1.0, 0.0, None, None)
-    test = stats.binomtest(fixed, differ)
-    share = test.proportion_ci(0.95, "exact")
-    lo, hi = ((2.0 * end - 1.0) * differ / images for end in (share.low, share.high))
-    return McNemar(fixed, broken, float(test.pvalue), (fixed - broken) / images, float(lo), float(hi))
+    p = float(stats.binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+    lo, hi = paired_shares(fixed, broken, arm.size)
+    if p >= ALPHA:
+        # The exact test is the more careful of the two: the interval must not claim what it does not.
+        lo, hi = min(lo, 0.0), max(hi, 0.0)
+    return McNemar(fixed, broken, p, (fixed - broken) / arm.size, lo, hi)
+
+
+def paired_shares(gained: int, lost: int, images: int) -> tuple[float, float]:
+    """95 % interval for the difference of two shares of the same images, of which `gained` have only the one, `lost` only the other.
+
+    Tango's score interval (Statistics in Medicine 17, 1998, 891–908). Unlike the exact interval for the share of `gained` among
+    those that differ, it knows that another draw of images would not have as many that differ.
+    """
+    effect, z2 = (gained - lost) / images, float(stats.norm.ppf(1.0 - ALPHA / 2.0)) ** 2
+
+    def beyond(difference: float) -> float:
+        """Above 0 where the data are further from this difference than z standard errors."""
+        b = -gained - lost + (2 * images - gained + lost) * difference
+        c = -lost * difference * (1.0 - difference)
+        # The most likely share of `lost` under this difference; rounding may leave the root of a tiny negative number.
+        share = (math.sqrt(max(b * b - 8.0 * images * c, 0.0)) - b) / (4.0 * images)
+        variance = max(2.0 * share + difference * (1.0 - difference), 0.0) / images
+        return (effect - difference) ** 2 - z2 * variance
+
+    near = 1e-9  # at the effect itself there is no variance where no image differs
+    lo = optimize.brentq(beyond, -1.0, effect - near) if effect - near > -1.0 else -1.0
+    hi = optimize.brentq(beyond, effect + near, 1.0) if effect + near < 1.0 else 1.0
+    return float(lo), float(hi)
+
+
+def _swapped(changes: npt.NDArray[np.int8], needed: int) -> npt.NDArray[np.int64]:
+    """(swaps,) how many images would be fixed if arm and reference changed places under some of the seeds.
+
+    changes: (seeds, images) 1 where an image is fixed, −1 where it is broken. Images of one training stand and fall together, which
+    no sum over images knows; changing places keeps them together. One seed cannot be swapped in part: half of its changes.
+    """
+    seeds = len(changes)
+    signs: npt.NDArray[Any] = (
+        1 - 2 * ((np.arange(2**seeds)[:, None] >> np.arange(seeds)) & 1)
+        if 2**seeds <= MOST_SWAPS
+        else np.random.default_rng(0).choice([-1, 1], (MOST_SWAPS, seeds))
+    )
+    if seeds > 1:
+        signs = signs[np.abs(signs.sum(axis=1)) < seeds]
+    times = np.abs(changes).sum(axis=0)
+    able = changes[:, times >= needed].astype(np.float32)
+    # Fixed as often as `needed`: the sum of n signs of which m are −1 is n − 2m.
+    least = 2 * needed - np.abs(able).sum(axis=0)
+    counts = np.zeros(len(signs), dtype=np.int64)
+    for at in range(0, able.shape[1], BLOCK):
+        part = slice(at, at + BLOCK)
+        counts += (signs.astype(np.float32) @ able[:, part] >= least[part]).sum(axis=1)
+    return counts
 
 
 def _needed(seeds: int) -> int:
@@ -176,33 +236,40 @@ def _mostly(right: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _classes(
-    ours: npt.NDArray[np.bool_],
-    refs: npt.NDArray[np.bool_],
+    changes: npt.NDArray[np.int8],
     truth: npt.NDArray[np.integer],
     names: Sequence[str],
     fixed: npt.NDArray[np.bool_],
     broken: npt.NDArray[np.bool_],
 ) -> tuple[ClassChange, ...]:
-    present = [c for c in range(len(names)) if (truth == c).any()]
-    n = len(ours)
-    found = []
-    for c in present:
-        of = truth == c
-        differences = ours[:, of].mean(axis=1) - refs[:, of].mean(axis=1)
-        effect = float(differences.mean())
-        half = None
-        if n >= ENOUGH_PAIRS:
-            variance = float(paired_variance(differences, 1.0 / int(of.sum())))
-            half = float(stats.t.ppf(1.0 - ALPHA / (2.0 * len(present)), n - 1)) * math.sqrt(variance / n)
-        found.append(
-            ClassChange(
-                names[c],
-                int(of.sum()),
-                effect,
-                None if half is None else effect - half,
-                None if half is None else effect + half,
-                int((fixed & of).sum()),
-                int((broken & of).sum()),
-            )
+    sizes = np.bincount(truth, minlength=len(names))
+    present = np.flatnonzero(sizes)
+    starts = np.concatenate([[0], np.cumsum(sizes[present])[:-1]])
+    order = np.argsort(truth, kind="stable")
+
+    def by_class(of: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Sums over the images of each class that has any; the last axis is the images."""
+        sums: npt.NDArray[np.int64] = np.add.reduceat(of[..., order], starts, axis=-1, dtype=np.int64)
+        return sums
+
+    n = len(changes)
+    differences = by_class(changes) / sizes[present]
+    effects = differences.mean(axis=0)
+    half = np.full(len(present), np.nan)
+    if n >= ENOUGH_PAIRS:
+        variance = paired_variance(differences.T, 1.0 / sizes[present])
+        half = stats.t.ppf(1.0 - ALPHA / (2.0 * len(present)), n - 1) * np.sqrt(variance / n)
+    return tuple(
+        ClassChange(
+            names[c],
+            int(sizes[c]),
+            float(effect),
+            None if n < ENOUGH_PAIRS else float(effect - h),
+            None if n < ENOUGH_PAIRS else float(effect + h),
+            int(mended),
+            int(spoilt),
         )
-    return tuple(found)
+        for c, effect, h, mended, spoilt in zip(
+            present.tolist(), effects, half, by_class(fixed), by_class(broken), strict=True
+        )
+    )

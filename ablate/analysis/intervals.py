@@ -63,10 +63,10 @@ class Step:
         return np.where(np.isnan(self.half), np.nan, np.minimum(1.0, p * 0.05 / self.spent))
 
 
-def paired_variance(differences: Floats, resolution: float) -> Floats:
+def paired_variance(differences: Floats, resolution: float | Floats) -> Floats:
     """Variance over the last axis (ddof 1), at least q²/4: coarse metrics tie honestly, and a tie is not certainty.
 
-    differences: (…, pairs ≥ 2) → (…).
+    differences: (…, pairs ≥ 2) → (…). resolution: one for all, or of that shape.
     """
     variance: Floats = np.maximum(np.var(differences, axis=-1, ddof=1), resolution**2 / 4.0)
     return variance

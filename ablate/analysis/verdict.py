@@ -296,8 +296,8 @@ def judge(
     replicates: a row per recorded replicate, columns arm, seed, phase, outcome, value, test, weights, trace, seconds,
     flops, parameters, epochs, run_id. curves: long, columns arm, seed, phase, epoch, metric, value.
     closed: how many looks are over, whatever is missing (None: those whose data are complete).
-    correct: arm → bool frame, index seed, a column per validation image, the references' included; only where all
-    seeds see the same images, and the metric is their mean.
+    correct: arm → bool frame, index seed, a column per validation image, the references' included; only of arms that see
+    the same images as their reference under all seeds, and where the metric is their mean.
     Raises StoreError where two rows record the same replicate, StudyError where `closed` is no number of looks.
     """
     ledger = Ledger(replicates)
@@ -769,7 +769,7 @@ def _new_images(
     if mine is None or theirs is None or reading.half is None or reading.effect is None:
         return None
     seeds = [s for s in reading.sample.seeds if s in mine.index and s in theirs.index]
-    if not seeds or mine.shape[1] != theirs.shape[1] or mine.shape[1] < 2:
+    if not seeds or not mine.columns.equals(theirs.columns) or mine.shape[1] < 2:
         return None
     ours, refs = (under(of, seeds) for of in (mine, theirs))
     per_image = (ours.sum(axis=0, dtype=np.int32) - refs.sum(axis=0, dtype=np.int32)) / len(seeds)

@@ -5,13 +5,11 @@
 
 from ablate.report.contents import Summary, Tracking
 from ablate.report.export import csv, json_text, latex, markdown
-from ablate.report.reading import Images
 from ablate.report.render import Entry, html, index_html
 from ablate.report.summary import Material, summarise
 
 __all__ = [
     "Entry",
-    "Images",
     "Material",
     "Summary",
     "Tracking",

@@ -257,7 +257,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image of the validation set. picture: a data URI. here, there: part of the seeds that got it right, arm and reference."""
+    """A test image. picture: a data URI. here, there: part of the seeds that got it right, arm and reference."""
 
     index: int
     picture: str
@@ -268,26 +268,29 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ImageShift:
-    """How many images an arm fixes and breaks, and the clearest of them.
+    """How many images an arm fixes and breaks against its reference, and the clearest of them.
 
-    by_chance: how many of each there would be if the arm changed nothing. classes: those whose share of right answers changed.
+    by_chance, seldom_more: how many of each there are where the two change places under some of the seeds (see `Examples`).
+    classes: those whose share of right answers changed.
     """
 
     arm: str
     label: str
+    reference: str
     seeds: int
     fixed: int
     broken: int
     fixes: tuple[Thumbnail, ...]
     breaks: tuple[Thumbnail, ...]
     by_chance: float
+    seldom_more: int
     mcnemar: McNemar
     classes: tuple[ClassChange, ...]
 
 
 @dataclass(frozen=True)
 class ImageChanges:
-    """images: in the validation set."""
+    """images: in the test set. reference: of the study; an arm may have one of its own."""
 
     reference: str
     images: int

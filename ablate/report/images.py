@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ablate.analysis import ClassChange, examples
 from ablate.analysis.examples import under
+from ablate.analysis.rules import AA_ARM
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
-from ablate.report.reading import Images, Reading
+from ablate.report.reading import Reading
 
 FEWEST_SEEDS = 3
 MOST_SHOWN = 8
@@ -29,48 +29,51 @@ SIDE = 48
 
 
 def changes(reading: Reading) -> ImageChanges | None:
-    """What every arm fixes and breaks; None where it is not known image by image."""
-    correct, reference = reading.material.correct, reading.rules.reference
-    if reference not in correct:
+    """What every arm fixes and breaks, A/A first; None where it is not known image by image."""
+    correct, root, truth = reading.material.correct, reading.rules.reference, reading.material.truth
+    if root not in correct:
         return None
-    base = correct[reference]
-    album = _Album(reading.material.images)
-    truth, names = _truth(reading.material.images, base)
+    recorded = (reading.arms.get(root, {}).get("data") or {}).get("classes") or ()
+    classes = list(map(str, recorded if len(recorded) > truth.max(initial=0) else range(truth.max() + 1)))
+    album = _Album(reading.material.pixels, [classes[c] for c in truth])
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
-    place = {int(index): position for position, index in enumerate(base.columns)}
+    frames = {root: correct[root]}
+    place = {int(index): position for position, index in enumerate(frames[root].columns)}
     shifts = []
-    for arm in reading.arms:
-        if arm == reference or arm not in correct or not correct[arm].columns.equals(base.columns):
+    for arm in (AA_ARM, *reading.arms):
+        if arm == root or arm not in correct:
             continue
-        found = examples(arm, reference, correct, truth, names)
+        reference = reading.arms.get(arm, {}).get("reference") or root
+        base, mine = frames.setdefault(reference, correct[reference]), correct[arm]
+        found = examples(arm, reference, {arm: mine, reference: base}, truth, classes)
         if found is None or len(found.seeds) < FEWEST_SEEDS:
             continue
-        here, there = (under(of, found.seeds).mean(axis=0) for of in (correct[arm], base))
+        here, there = (under(of, found.seeds).mean(axis=0) for of in (mine, base))
         fixes, breaks = (
             tuple(
                 picture
-                for index in changed[:most]
+                for index in (image.index for image in images[:most])
                 if (picture := album.of(index, float(here[place[index]]), float(there[place[index]])))
             )
-            for changed in ([image.index for image in images] for images in (found.fixed, found.broken))
+            for images in (found.fixed, found.broken)
         )
         shifts.append(
             ImageShift(
                 arm,
                 reading.label(arm),
+                reading.the(reference),
                 len(found.seeds),
                 len(found.fixed),
                 len(found.broken),
                 fixes,
                 breaks,
                 found.by_chance,
+                found.seldom_more,
                 found.mcnemar,
-                _clearest(found.classes) if names else (),
+                _clearest(found.classes),
             )
         )
-    if not any(shift.fixed or shift.broken for shift in shifts):
-        return None
-    return ImageChanges(reading.the(reference), base.shape[1], tuple(shifts))
+    return ImageChanges(reading.the(root), len(truth), tuple(shifts)) if shifts else None
 
 
 def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
@@ -79,30 +82,22 @@ def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
     return tuple(sorted(changed, key=lambda change: -abs(change.effect))[:MOST_CLASSES])
 
 
-def _truth(images: Images | None, base: pd.DataFrame) -> tuple[npt.NDArray[Any], list[str]]:
-    """Class numbers of the validation images, and the classes' names; all of one class where the images are gone."""
-    index = base.columns.to_numpy()
-    if images is None or not len(index) or index.max() >= len(images.labels):
-        return np.zeros(len(index), dtype=np.int64), []
-    return images.labels[index], [str(name) for name in images.classes]
-
-
 class _Album:
     """Makes thumbnails as long as there is room on the page."""
 
-    def __init__(self, images: Images | None) -> None:
-        self._images = images
+    def __init__(self, pixels: npt.NDArray[np.uint8] | None, names: list[str]) -> None:
+        """names: the class of each image."""
+        self._pixels, self._names = pixels, names
         self._made: dict[int, str] = {}
         self._given = 0
 
     def of(self, index: int, here: float, there: float) -> Thumbnail | None:
-        if self._images is None or index >= len(self._images.pixels) or self._given >= MOST_PICTURES:
+        if self._pixels is None or index >= len(self._pixels) or self._given >= MOST_PICTURES:
             return None
         self._given += 1
         if index not in self._made:
-            self._made[index] = picture(self._images.pixels[index])
-        label = int(self._images.labels[index])
-        return Thumbnail(index, self._made[index], str(self._images.classes[label]), here, there)
+            self._made[index] = picture(self._pixels[index])
+        return Thumbnail(index, self._made[index], self._names[index], here, there)
 
 
 def picture(pixels: npt.NDArray[np.uint8]) -> str:

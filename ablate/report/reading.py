@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,15 +21,6 @@ REPORT = "report"
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images to show small. pixels: (N, C, H, W) uint8. labels: (N,) indices into `classes`."""
-
-    pixels: npt.NDArray[np.uint8]
-    labels: npt.NDArray[Any]
-    classes: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Material:
     """Everything a report is made from.
 
@@ -37,9 +28,10 @@ class Material:
     (arm, seed, phase, outcome, value, test, seconds, flops, parameters, epochs, run_id, weights, trace, device, torch,
     fused, reason, source_run; all but the first five may be absent). curves: long (arm, seed, phase, epoch, metric,
     value). confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
-    environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each validation image
-    was classified correctly (index: seeds, columns: indices into `images`). tracking: where runs can be looked at, if that is a
-    server.
+    environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each test image was
+    classified correctly (index: seeds, columns: where it stands among them); only arms that meet the same images as what they are
+    held against. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are at hand. tracking: where
+    runs can be looked at, if that is a server.
     """
 
     record: Mapping[str, Any]
@@ -49,7 +41,8 @@ class Material:
     confusion: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     correct: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    images: Images | None = None
+    truth: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    pixels: npt.NDArray[np.uint8] | None = None
     tracking: Tracking | None = None
 
 

@@ -291,12 +291,17 @@ def confusion(reading: Reading) -> Confusion | None:
     if reference not in counted:
         return None
     base = _row_shares(counted[reference])
-    recorded = (reading.arms.get(reference, {}).get("data") or {}).get("classes") or ()
-    classes = tuple(map(str, recorded)) if len(recorded) == len(base) else tuple(map(str, range(len(base))))
+
+    def named(arm: str) -> tuple[str, ...]:
+        return tuple(map(str, (reading.arms.get(arm, {}).get("data") or {}).get("classes") or ()))
+
+    recorded = named(reference)
+    classes = recorded if len(recorded) == len(base) else tuple(map(str, range(len(base))))
+    # As many classes need not be the same ones: data sets may be compared as well.
     arms = tuple(
         ClassShift(arm, reading.label(arm), _table(_row_shares(counted[arm]) - base))
         for arm in reading.arms
-        if arm != reference and arm in counted and counted[arm].shape == base.shape
+        if arm != reference and arm in counted and counted[arm].shape == base.shape and named(arm) == recorded
     )
     return Confusion(classes, reading.the(reference), _table(base), arms)
 

@@ -1,7 +1,7 @@
 """What finished runs said about each image, and a cache of it on disk.
 
 A run leaves its predictions as artifacts, two small files. Thousands of them take longer to open than to read, so what the report
-needs of them is kept in one file: a confusion matrix of the test images, and a bit for every validation image.
+needs of them is kept in one file: a confusion matrix of the test images, and a bit for every validation and test image.
 """
 
 from __future__ import annotations
@@ -9,61 +9,98 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ablate.tracking.columns import write_whole
 
-LAYOUT = 1
+if TYPE_CHECKING:
+    import pandas as pd
+
+LAYOUT = 2
 """Part of the file's name: raise it when the arrays or their meaning change."""
 
 NONE = ""
-"""The digest where a run saw no validation images that are known."""
+"""The digest where it is not known which images a run saw."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """confusion: (classes, classes) counts on the test images, rows the truth; (0, 0) where it is not known.
+class Answers:
+    """images: digest of what is known of the images, a key of `Predictions.images`. bits: whether each was classified correctly, packed."""
 
-    images: digest of the indices of the validation images, a key of `Predictions.indices`. bits: whether each of them was
-    classified correctly, packed.
-    """
-
-    confusion: npt.NDArray[np.int32]
     images: str
     bits: npt.NDArray[np.uint8]
 
 
+UNKNOWN = Answers(NONE, np.zeros(0, dtype=np.uint8))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """confusion: (classes, classes) counts on the test images, rows the truth; (0, 0) where it is not known."""
+
+    confusion: npt.NDArray[np.int32]
+    validation: Answers
+    test: Answers
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """runs: (run id, when it ended) → what it saw. indices: digest → (V,) indices into the training images."""
+    """runs: (run id, when it ended) → what it saw. images: digest → (2, n) where each image stands in its part of the data set (the
+    training images, or the test images), and its true class.
+    """
 
     runs: Mapping[tuple[str, float], Seen]
-    indices: Mapping[str, npt.NDArray[np.int32]]
+    images: Mapping[str, npt.NDArray[np.int32]]
 
-    def right(self, run: tuple[str, float]) -> npt.NDArray[np.bool_]:
-        """(V,) whether the run was right about each of its validation images."""
-        seen = self.runs[run]
-        found: npt.NDArray[np.bool_] = np.unpackbits(seen.bits, count=len(self.indices[seen.images])).view(
-            bool
-        )
+    def right(self, answers: Answers) -> npt.NDArray[np.bool_]:
+        """(n,) whether each image was classified correctly."""
+        count = self.images[answers.images].shape[1]
+        found: npt.NDArray[np.bool_] = np.unpackbits(answers.bits, count=count).view(bool)
         return found
 
 
-NOTHING = Predictions({}, {NONE: np.zeros(0, dtype=np.int32)})
+NOTHING = Predictions({}, {NONE: np.zeros((2, 0), dtype=np.int32)})
 
 
-def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, npt.NDArray[np.int32]]:
-    """From `confusion_matrix.json` and `predictions.npz`, either of which may be absent or unreadable; with the indices."""
-    confusion, index = np.zeros((0, 0), dtype=np.int32), NOTHING.indices[NONE]
-    bits, digest = np.zeros(0, dtype=np.uint8), NONE
+class Frames(Mapping[str, "pd.DataFrame"]):
+    """arm → whether each image was classified correctly: a bool frame, index seed, a column per image.
+
+    A frame is made each time it is asked for, because a byte an image is much where there are thousands of runs.
+    """
+
+    def __init__(self, of: Mapping[str, Mapping[int, Answers]], held: Predictions) -> None:
+        self._of, self._held = of, held
+
+    def __getitem__(self, arm: str) -> pd.DataFrame:
+        import pandas as pd
+
+        answers = self._of[arm]
+        seeds = sorted(answers)
+        places = self._held.images[answers[seeds[0]].images][0]
+        rows = np.stack([self._held.right(answers[seed]) for seed in seeds])
+        return pd.DataFrame(rows, index=pd.Index(seeds), columns=pd.Index(places))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+
+def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, Mapping[str, npt.NDArray[np.int32]]]:
+    """From `confusion_matrix.json` and `predictions.npz`, either of which may be absent or unreadable; with the images."""
+    confusion = np.zeros((0, 0), dtype=np.int32)
+    validation = test = UNKNOWN
+    images = {}
     if matrix is not None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             confusion = np.asarray(json.loads(matrix)["counts"], dtype=np.int32)
@@ -72,10 +109,16 @@ def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, npt.NDArr
             contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
             np.load(io.BytesIO(predicted), allow_pickle=False) as held,
         ):
-            right = held["val_truth"] == held["val_predicted"]
-            index = held["val_index"].astype(np.int32)
-            bits, digest = np.packbits(right), hashlib.sha256(index.tobytes()).hexdigest()[:16]
-    return Seen(confusion, digest, bits), index
+            parts = []
+            for part in ("val", "test"):
+                truth = held[f"{part}_truth"].astype(np.int32)
+                index = held["val_index"] if part == "val" else np.arange(len(truth))
+                known = np.stack([index.astype(np.int32), truth])
+                digest = hashlib.sha256(known.tobytes()).hexdigest()[:16]
+                parts.append(Answers(digest, np.packbits(truth == held[f"{part}_predicted"])))
+                images[digest] = known
+            validation, test = parts
+    return Seen(confusion, validation, test), images
 
 
 def load(path: Path) -> Predictions:
@@ -83,14 +126,25 @@ def load(path: Path) -> Predictions:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             held: dict[str, Any] = dict(file)
-        indices = dict(zip(held["digests"].tolist(), _parts(held["index"], held["lengths"]), strict=True))
+        lengths = held["lengths"]
+        known = (part.reshape(2, -1) for part in _parts(held["known"], 2 * lengths))
+        images = dict(zip(held["digests"].tolist(), known, strict=True))
         sides = held["sides"]
         tables = (t.reshape(n, n) for t, n in zip(_parts(held["confusion"], sides**2), sides, strict=True))
-        seen = zip(tables, held["images"].tolist(), _parts(held["bits"], held["bytes"]), strict=True)
-        runs = zip(held["ids"].tolist(), held["ends"].tolist(), strict=True)
-        return Predictions(
-            {run: Seen(*of) for run, of in zip(runs, seen, strict=True)}, {**NOTHING.indices, **indices}
+        parts = (
+            itertools.starmap(
+                Answers,
+                zip(
+                    held[f"{part}_images"].tolist(),
+                    _parts(held[f"{part}_bits"], held[f"{part}_bytes"]),
+                    strict=True,
+                ),
+            )
+            for part in ("validation", "test")
         )
+        runs = zip(held["ids"].tolist(), held["ends"].tolist(), strict=True)
+        seen = itertools.starmap(Seen, zip(tables, *parts, strict=True))
+        return Predictions(dict(zip(runs, seen, strict=True)), {**NOTHING.images, **images})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return NOTHING
 
@@ -98,19 +152,21 @@ def load(path: Path) -> Predictions:
 def save(path: Path, found: Predictions) -> None:
     """As `write_whole`."""
     seen = list(found.runs.values())
-    write_whole(
-        path,
-        ids=np.array([run for run, _ in found.runs]),
-        ends=np.array([end for _, end in found.runs]),
-        sides=np.array([len(one.confusion) for one in seen]),
-        confusion=np.concatenate([one.confusion.ravel() for one in seen]),
-        images=np.array([one.images for one in seen]),
-        bytes=np.array([len(one.bits) for one in seen]),
-        bits=np.concatenate([one.bits for one in seen]),
-        digests=np.array(list(found.indices)),
-        lengths=np.array([len(index) for index in found.indices.values()]),
-        index=np.concatenate(list(found.indices.values())),
-    )
+    arrays = {
+        "ids": np.array([run for run, _ in found.runs]),
+        "ends": np.array([end for _, end in found.runs]),
+        "sides": np.array([len(one.confusion) for one in seen]),
+        "confusion": np.concatenate([one.confusion.ravel() for one in seen]),
+        "digests": np.array(list(found.images)),
+        "lengths": np.array([known.shape[1] for known in found.images.values()]),
+        "known": np.concatenate([known.ravel() for known in found.images.values()]),
+    }
+    for part in ("validation", "test"):
+        answers: list[Answers] = [getattr(one, part) for one in seen]
+        arrays[f"{part}_images"] = np.array([one.images for one in answers])
+        arrays[f"{part}_bytes"] = np.array([len(one.bits) for one in answers])
+        arrays[f"{part}_bits"] = np.concatenate([one.bits for one in answers])
+    write_whole(path, **arrays)
 
 
 def _parts(values: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

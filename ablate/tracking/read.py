@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ablate.tracking.columns import Columns
-    from ablate.tracking.predictions import Predictions
+    from ablate.tracking.predictions import Answers, Predictions
 
 FINAL_METRICS = ("test/", "time/", "model/")
 REPLICATE_COLUMNS = (
@@ -451,48 +451,100 @@ def artifact(store: Store, run: Recorded, name: str) -> bytes | None:
         return Path(client.download_artifacts(run.run_id, name, folder)).read_bytes()
 
 
-def classified(
-    store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded]
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, pd.DataFrame]]:
-    """What the finished report runs of a plan said about the images. found: of `chosen`.
+@dataclass(frozen=True)
+class Classified:
+    """What the finished runs of a plan said about the images.
 
-    Returns arm → confusion matrix on the test images, summed over seeds; and arm → whether each validation image was classified
-    correctly, as the analysis wants it (index: seeds, columns: indices into the training images). The latter holds only where all
-    runs saw the same images and the study's metric is the share of them that was right.
+    confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth. validation, test: arm → whether
+    each image was classified correctly, a frame (index: seeds, columns: where the image stands among the training, or the test
+    images). They hold only arms that saw the same images as what they are held against, under every seed: the test images are the
+    same whatever the split and the subset; A/A has the seeds that it is held against. validation is empty unless the metric is
+    the share that was right. truth: (images,) classes of the test images.
     """
-    import numpy as np
-    import pandas as pd
 
+    confusion: Mapping[str, npt.NDArray[Any]]
+    validation: Mapping[str, pd.DataFrame]
+    test: Mapping[str, pd.DataFrame]
+    truth: npt.NDArray[Any]
+
+
+def classified(store: Store, plan: Mapping[str, Any], found: Mapping[str, Recorded]) -> Classified:
+    """What the finished report runs of a plan, and those of A/A, said about the images. found: of `chosen`."""
+    import numpy as np
+
+    from ablate.study.design import FIRST_SEED
     from ablate.tracking import predictions
 
     planned = {run["key"]: run for run in plan["runs"]}
     runs = [
         (planned[key], run)
         for key, run in found.items()
-        if planned[key]["phase"] == "report" and run.tags.get("ablate.outcome") == "finished" and run.done
+        if planned[key]["phase"] in ("report", "A/A")
+        and run.tags.get("ablate.outcome") == "finished"
+        and run.done
     ]
     held = _predictions(store, [run for _, run in runs], plan["study"])
     confusion: dict[str, Any] = {}
-    right: dict[str, dict[int, Any]] = {}
-    images = {held.runs[run.run_id, run.end or 0.0].images for _, run in runs}
+    validation: dict[str, dict[int, predictions.Answers]] = {}
+    test: dict[str, dict[int, predictions.Answers]] = {}
     for of, run in runs:
-        name = (run.run_id, run.end or 0.0)
-        seen = held.runs[name]
-        if seen.confusion.size:
-            old = confusion.get(of["arm"])
+        arm, seed = of["arm"], of["seed"] - FIRST_SEED[of["phase"]]
+        seen = held.runs[run.run_id, run.end or 0.0]
+        if seen.confusion.size and of["phase"] == "report":
+            old = confusion.get(arm)
             usable = old is None or old.shape == seen.confusion.shape
-            confusion[of["arm"]] = (
-                seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
-            )
-        if len(images) == 1 and seen.images and plan["metric"] == "val/accuracy":
-            right.setdefault(of["arm"], {})[of["seed"]] = held.right(name)
-    columns = pd.Index(held.indices[images.pop() if len(images) == 1 else predictions.NONE])
-    return confusion, {
-        arm: pd.DataFrame(
-            np.stack([rows[seed] for seed in sorted(rows)]), index=pd.Index(sorted(rows)), columns=columns
-        )
-        for arm, rows in right.items()
-    }
+            confusion[arm] = seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
+        if seen.validation.images and plan["metric"] == "val/accuracy" and of["phase"] == "report":
+            validation.setdefault(arm, {})[seed] = seen.validation
+        if seen.test.images:
+            test.setdefault(arm, {})[seed] = seen.test
+    validation, test = _on_the_same(plan, validation), _on_the_same(plan, test)
+    digest = next((one.images for one in test.get(plan["reference"], {}).values()), predictions.NONE)
+    return Classified(
+        confusion,
+        predictions.Frames(validation, held),
+        predictions.Frames(test, held),
+        held.images[digest][1],
+    )
+
+
+def _on_the_same(
+    plan: Mapping[str, Any], answers: Mapping[str, dict[int, Answers]]
+) -> dict[str, dict[int, Answers]]:
+    """The arms whose runs all saw the same images as those of the arm they are held against, and so on up to the plan's reference."""
+    arms = {arm["name"]: arm for arm in plan["arms"]}
+    root = plan["reference"]
+    saw = {name: {one.images for one in of.values()} for name, of in answers.items()}
+
+    def same(name: str) -> bool:
+        if len(saw.get(name, ())) != 1:
+            return False
+        if name == root:
+            return True
+        # A/A is the reference itself.
+        arm = arms.get(name, arms[root])
+        other = arm.get("reference") or root
+        return saw[name] == saw.get(other) and _same_source(arm, arms[other]) and same(other)
+
+    return {name: of for name, of in answers.items() if same(name)}
+
+
+_WHAT_IS_MADE = frozenset({"subset", "validation", "split", "normalize", "resize", "channels"})
+"""Fields of `data` that leave it whose images they are, and their order."""
+
+
+def _same_source(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two arms have the same images, though they may be of another size or colour.
+
+    Places and classes do not tell: two folders with as many images of each class have those in common.
+    """
+
+    def source(arm: Mapping[str, Any]) -> Any:
+        data = arm["config"].get("data")
+        return {k: v for k, v in data.items() if k not in _WHAT_IS_MADE} if isinstance(data, dict) else data
+
+    fingerprints = one["data"]["fingerprint"], other["data"]["fingerprint"]
+    return fingerprints[0] == fingerprints[1] or bool(source(one) == source(other))
 
 
 def _predictions(store: Store, runs: list[Recorded], experiment: str) -> Predictions:
@@ -503,14 +555,14 @@ def _predictions(store: Store, runs: list[Recorded], experiment: str) -> Predict
     cached = predictions.load(path)
     missing = [run for run in runs if (run.run_id, run.end or 0.0) not in cached.runs]
     if missing:
-        indices = dict(cached.indices)
+        images = dict(cached.images)
         added = {}
         for run in missing:
             files = (artifact(store, run, name) for name in ("confusion_matrix.json", "predictions.npz"))
-            seen, index = predictions.read(*files)
-            indices[seen.images] = index
+            seen, known = predictions.read(*files)
+            images.update(known)
             added[run.run_id, run.end or 0.0] = seen
-        cached = predictions.Predictions({**cached.runs, **added}, indices)
+        cached = predictions.Predictions({**cached.runs, **added}, images)
         if len(missing) >= WORTH_KEEPING:
             predictions.save(path, cached)
     return cached

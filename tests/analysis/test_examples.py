@@ -1,13 +1,14 @@
 """Images and classes that an arm fixes or breaks."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
-from statsmodels.stats.proportion import proportion_confint
 
-from ablate.analysis.examples import examples, mcnemar
+from ablate.analysis.examples import examples, mcnemar, paired_shares
 from ablate.errors import StoreError
 
 
@@ -28,8 +29,8 @@ def test_an_image_is_fixed_or_broken_where_it_is_so_under_every_seed():
     assert [(i.index, i.truth, i.seeds, i.of) for i in found.fixed] == [(100, "cat", 4, 4)]
     assert [(i.index, i.truth) for i in found.broken] == [(103, "dog")]
     assert found.seeds == (0, 1, 2, 3)
-    # Two images on which both differ under all four seeds, each with a chance of 1/16 of doing so in one direction.
-    assert found.by_chance == pytest.approx(2 / 16)
+    # No image follows any other assignment of directions to the four seeds.
+    assert (found.by_chance, found.seldom_more) == (0, 0)
 
 
 def test_with_ten_seeds_and_more_nine_in_ten_are_enough():
@@ -65,19 +66,48 @@ def test_mcnemar_agrees_with_statsmodels():
     assert found.p == pytest.approx(reference_mcnemar(table, exact=True).pvalue)
 
 
-def test_mcnemar_has_an_effect_and_an_exact_interval_that_agrees_with_its_p():
-    for fixed, broken in ((9, 1), (8, 2), (30, 14), (30, 15), (0, 5), (0, 6), (3, 3)):
+def test_mcnemar_has_an_effect_and_an_interval_that_never_contradicts_its_p():
+    for fixed, broken in ((9, 1), (8, 2), (30, 14), (30, 15), (0, 5), (0, 6), (3, 3), (0, 0)):
         arm, base = np.zeros(200, bool), np.zeros(200, bool)
         arm[:fixed] = base[fixed : fixed + broken] = True
         found = mcnemar(arm, base)
-        low, high = proportion_confint(fixed, fixed + broken, method="beta")
         assert found.effect == (fixed - broken) / 200
-        assert (found.lo, found.hi) == pytest.approx(
-            tuple((2 * end - 1) * (fixed + broken) / 200 for end in (low, high))
-        )
+        assert found.lo <= found.effect <= found.hi
+        assert found.lo < found.hi
         assert (found.p < 0.05) == (found.lo > 0 or found.hi < 0)
-    agree = mcnemar(np.ones(9, bool), np.ones(9, bool))
-    assert (agree.p, agree.effect, agree.lo, agree.hi) == (1.0, 0.0, None, None)
+    # The score interval alone would leave out 0 at p = .0625.
+    assert paired_shares(0, 5, 200)[1] < 0
+
+
+def test_the_interval_over_images_is_tangos():
+    # Airway hyper-responsiveness before and after transplantation (Bentur et al. 2009): 1, 1, 7 and 12 children.
+    assert paired_shares(1, 7, 21) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    # By definition: where the difference is z standard errors off, under the likeliest shares that have this difference.
+    for gained, lost, images in ((40, 20, 160), (7, 0, 50), (3, 1, 5)):
+        for end in paired_shares(gained, lost, images):
+
+            def unlikely(share, end=end, counts=(gained, lost, images - gained - lost)):
+                return -sum(
+                    n * np.log(p)
+                    for n, p in zip(counts, (share + end, share, 1 - 2 * share - end), strict=True)
+                    if n
+                )
+
+            low, high = max(0, -end), (1 - end) / 2
+            share = optimize.minimize_scalar(
+                unlikely, bounds=(low + 1e-12, high - 1e-12), method="bounded", options={"xatol": 1e-12}
+            ).x
+            error = np.sqrt((2 * share + end - end**2) / images)
+            assert abs((gained - lost) / images - end) / error == pytest.approx(1.959964, rel=1e-4)
+
+
+@pytest.mark.parametrize("gained", [0.05, 0.03])
+def test_the_interval_over_images_holds_for_other_images(gained):
+    # Where all that change change for the better, how many do so is all the noise there is.
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(200, [gained, 0.0, 1 - gained], size=400)
+    held = [lo <= gained <= hi for lo, hi in (paired_shares(int(f), int(b), 200) for f, b, _ in counts)]
+    assert np.mean(held) > 0.92
 
 
 def test_mcnemar_takes_an_image_once_however_many_seeds_there_are():
@@ -86,17 +116,55 @@ def test_mcnemar_takes_an_image_once_however_many_seeds_there_are():
     assert again == one
 
 
-def test_where_nothing_changed_about_as_many_are_fixed_as_chance_says():
+def test_by_chance_is_counted_over_exchanges_under_some_of_the_seeds():
+    rng = np.random.default_rng(3)
+    arm, base = (rng.random((4, 500)) < 0.5 for _ in range(2))
+    found = examples("arm", "base", frames(arm=arm, base=base), np.zeros(500, int))
+    counts = []
+    for swap in itertools.product([False, True], repeat=4):
+        if 0 < sum(swap) < 4:
+            change = np.array(swap)[:, None]
+            counts.append(int((np.where(change, base, arm) & ~np.where(change, arm, base)).all(axis=0).sum()))
+    assert found.by_chance == pytest.approx(np.mean(counts))
+    assert found.seldom_more == sorted(counts)[-1]
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_where_nothing_changed_about_as_many_are_fixed_as_chance_says(seeds):
+    # Images of one training stand and fall together: its whole level moves.
     rng = np.random.default_rng(1)
-    hard = rng.random(4000)
-    counts, expected = [], []
+    hard = rng.normal(0, 0.7, 4000)
+    counts, expected, more = [], [], 0
     for _ in range(20):
-        arm, base = (rng.random((5, 4000)) < hard for _ in range(2))
+        arm, base = (
+            rng.logistic(size=(seeds, 4000)) < hard + rng.normal(0, 0.3, (seeds, 1)) for _ in range(2)
+        )
         found = examples("arm", "base", frames(arm=arm, base=base), np.zeros(4000, int))
-        counts += [len(found.fixed), len(found.broken)]
+        now = [len(found.fixed), len(found.broken)]
+        counts += now
+        more += sum(count > found.seldom_more for count in now)
         expected.append(found.by_chance)
-    assert np.mean(counts) == pytest.approx(np.mean(expected), rel=0.1)
-    assert np.mean(expected) > 1
+    assert np.mean(counts) == pytest.approx(np.mean(expected), rel=0.25, abs=0.05)
+    assert more <= 6
+    if seeds == 5:
+        assert np.mean(expected) > 1
+
+
+def test_what_an_arm_really_fixes_is_not_taken_for_chance():
+    arm = np.ones((5, 3000), bool)
+    found = examples("arm", "base", frames(arm=arm, base=~arm), np.zeros(3000, int))
+    assert (len(found.fixed), found.by_chance, found.seldom_more) == (3000, 0, 0)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 12])
+def test_any_number_of_seeds_images_and_classes_has_an_answer(seeds):
+    arm = np.zeros((seeds, 3), bool)
+    for base in (arm, ~arm):
+        found = examples("arm", "base", frames(arm=arm, base=base), np.array([2, 0, 2]), ["a", "b", "c"])
+        changed = int((arm != base).any(axis=0).sum())
+        assert (len(found.fixed), len(found.broken)) == (0, changed)
+        assert [(c.name, c.images) for c in found.classes] == [("a", 1), ("c", 2)]
+        assert found.mcnemar.p > 0.05
 
 
 def test_arms_without_predictions_have_no_examples_and_other_images_are_a_mistake():

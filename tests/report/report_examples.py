@@ -10,7 +10,6 @@ from ablate.analysis import judge
 from ablate.analysis.plan import rules
 from ablate.analysis.rates import range_test as found_of
 from ablate.report.contents import Tracking
-from ablate.report.reading import Images
 from ablate.report.summary import Material
 from ablate.study import design, spec
 
@@ -266,19 +265,18 @@ def confusions(shapes, classes=CLASSES):
 
 
 def seen(arms, classes, seeds=5):
-    """What arms get right of forty images, and the images: the further down the list, the more an arm gets wrong."""
+    """What arms get right of forty test images, their classes and pixels: the further down the list, the more an arm gets wrong."""
     rng = np.random.default_rng(11)
     hard = rng.random(40)
     right = {
         arm: pd.DataFrame(
             hard + rng.normal(0, 0.02, (seeds, 40)) < 0.9 - 0.1 * i,
             index=range(seeds),
-            columns=range(60, 100),
+            columns=range(40),
         )
         for i, arm in enumerate(arms)
     }
-    pixels = rng.integers(0, 256, (100, 3, 32, 32), dtype=np.uint8)
-    return right, Images(pixels, rng.integers(len(classes), size=100), classes)
+    return right, rng.integers(classes, size=40), rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8)
 
 
 def material(seeds=5, **more):
@@ -319,10 +317,11 @@ def material(seeds=5, **more):
                 curves += curve(arm, seed, value, overfit, rng)
     frame = pd.DataFrame(rows)
     table = pd.DataFrame(curves)
-    correct, images = seen(SHAPES, CLASSES)
+    correct, truth, pixels = seen(SHAPES, len(CLASSES))
     return Material(
         correct=correct,
-        images=images,
+        truth=truth,
+        pixels=pixels,
         record=plan,
         analysis=judge(rules(plan), frame, table),
         replicates=frame,
@@ -477,9 +476,11 @@ def hostile():
     confusion = {arm: np.array([[40, 10 + i], [5, 45]]) for i, arm in enumerate(arms)}
     environment = {"command": ATTACK, "commit": ATTACK, ATTACK: ATTACK}
     analysis = judge(rules(made.record), frame, curves)
-    correct, images = seen(arms, (ATTACK, "bird"))
+    correct, truth, pixels = seen(arms, 2)
     server = Tracking(f"https://mlflow.example/{ATTACK}", ATTACK)
-    return Material(made.record, analysis, frame, curves, confusion, environment, correct, images, server)
+    return Material(
+        made.record, analysis, frame, curves, confusion, environment, correct, truth, pixels, server
+    )
 
 
 def range_test(every=1):

@@ -10,7 +10,7 @@ from report_examples import EMPTY_CURVES, LEVELS, SHAPES, record, replicate
 
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
-from ablate.report import Images, scales
+from ablate.report import scales
 from ablate.report.contents import Line
 from ablate.report.summary import Material, summarise
 
@@ -389,37 +389,79 @@ def test_the_example_has_every_arm_it_promises():
     assert set(LEVELS) | {"baseline"} == set(SHAPES)
 
 
+def answers(material, seeds=range(5), pixels=None, **right):
+    """The material of a study in which the arms answered so. right: arm → (seeds, images)."""
+    correct = {arm: pd.DataFrame(np.asarray(rows, bool), index=list(seeds)) for arm, rows in right.items()}
+    truth = np.full(next(iter(correct.values())).shape[1], 3)
+    return dataclasses.replace(material, correct=correct, truth=truth, pixels=pixels)
+
+
 def test_images_that_an_arm_fixes_or_breaks_under_nearly_all_seeds_are_shown(material):
-    seeds, images = range(5), np.arange(100, 106)
     base = np.array([[0, 1, 1, 0, 1, 0]] * 5, dtype=bool)
     arm = base.copy()
     arm[:, 0] = True  # fixed under every seed
     arm[:, 1] = False  # broken under every seed
     arm[:4, 2] = False  # not often enough to say so
-    correct = {
-        name: pd.DataFrame(values, index=list(seeds), columns=images)
-        for name, values in (("baseline", base), ("model.width=128", arm))
-    }
-    pixels = np.zeros((106, 3, 8, 8), dtype=np.uint8)
-    shown = Images(pixels, np.full(106, 3), report_examples.CLASSES)
-    found = summarise(dataclasses.replace(material, correct=correct, images=shown)).images
+    right = {"baseline": base, "model.width=128": arm}
+    pixels = np.zeros((6, 3, 8, 8), dtype=np.uint8)
+    found = summarise(answers(material, **right, pixels=pixels)).images
     [shift] = found.arms
     assert (shift.label, shift.seeds, shift.fixed, shift.broken) == ("Width 128", 5, 1, 1)
     [fixed], [broken] = shift.fixes, shift.breaks
-    assert (fixed.index, fixed.truth, fixed.here, fixed.there) == (100, "cat", 1.0, 0.0)
-    assert (broken.index, broken.here, broken.there) == (101, 0.0, 1.0)
+    assert (fixed.index, fixed.truth, fixed.here, fixed.there) == (0, "cat", 1.0, 0.0)
+    assert (broken.index, broken.here, broken.there) == (1, 0.0, 1.0)
     assert fixed.picture.startswith("data:image/webp;base64,")
-    # Two images on which the two disagree under all five seeds: by chance each goes one way throughout in 1 of 32.
-    assert shift.by_chance == pytest.approx(2 / 32)
     assert (shift.mcnemar.fixed, shift.mcnemar.broken, shift.mcnemar.p) == (1, 2, 1.0)
-    assert summarise(dataclasses.replace(material, correct=correct)).images.arms[0].fixes == ()
+    without = summarise(answers(material, **right)).images.arms[0]
+    assert (without.fixes, without.fixed) == ((), 1), "the pixels are gone, the counts are not"
 
 
-def test_images_of_other_data_are_not_held_against_the_references(material):
-    base = pd.DataFrame(np.ones((5, 3), dtype=bool), index=range(5), columns=[0, 1, 2])
-    other = pd.DataFrame(np.zeros((5, 3), dtype=bool), index=range(5), columns=[0, 1, 3])
-    correct = {"baseline": base, "model.width=128": other}
-    assert summarise(dataclasses.replace(material, correct=correct)).images is None
+def test_an_arm_that_changes_no_image_says_so(material):
+    base = np.ones((5, 4), dtype=bool)
+    [shift] = summarise(answers(material, **{"baseline": base, "model.width=128": base})).images.arms
+    assert (shift.fixed, shift.broken, shift.by_chance, shift.mcnemar.p) == (0, 0, 0, 1)
+
+
+def test_the_baseline_again_stands_first_among_those_that_change_images(material):
+    base = np.ones((5, 4), dtype=bool)
+    right = {"baseline": base, "model.width=128": base, "A/A": ~base}
+    first, second = summarise(answers(material, **right)).images.arms
+    assert (first.label, first.broken) == ("A/A: the baseline again", 4)
+    assert second.label == "Width 128"
+
+
+def test_images_are_held_against_the_reference_of_the_arm(material):
+    base = np.ones((5, 4), dtype=bool)
+    right = {"baseline": base, "model.width=128": ~base, "model.width=256": ~base}
+    arms = [
+        arm | {"reference": "model.width=128"} if arm["name"] == "model.width=256" else arm
+        for arm in material.record["arms"]
+    ]
+    changed = dataclasses.replace(material, record={**material.record, "arms": arms})
+    one, other = summarise(answers(changed, **right)).images.arms
+    assert (one.reference, one.broken) == ("the baseline", 4)
+    assert (other.reference, other.broken) == ("Width 128", 0)
+
+
+def test_two_seeds_say_nothing_of_images(material):
+    base = np.ones((2, 4), dtype=bool)
+    assert (
+        summarise(answers(material, range(2), **{"baseline": base, "model.width=128": ~base})).images is None
+    )
+
+
+def test_classes_of_other_data_are_not_subtracted(material):
+    renamed = {"classes": list(reversed(report_examples.CLASSES))}
+    arms = [
+        arm | {"data": arm["data"] | renamed} if arm["name"] == "model.width=128" else arm
+        for arm in material.record["arms"]
+    ]
+    record = {**material.record, "arms": arms}
+    before, after = (
+        {shift.arm for shift in summarise(of).confusion.arms}
+        for of in (material, dataclasses.replace(material, record=record))
+    )
+    assert before - after == {"model.width=128"}
 
 
 def test_a_warning_about_an_arm_calls_it_as_the_rest_of_the_page_does():

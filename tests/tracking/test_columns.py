@@ -62,20 +62,32 @@ def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
 
     held = io.BytesIO()
     truth, said = np.arange(11) % 3, np.zeros(11, dtype=int)
-    np.savez(held, val_index=np.arange(5, 16), val_truth=truth, val_predicted=said)
-    seen, index = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', held.getvalue())
-    nothing, no_index = predictions.read(b"no json", b"no archive")
+    tested, answered = np.array([2, 0, 1]), np.array([2, 1, 1])
+    np.savez(
+        held,
+        val_index=np.arange(5, 16),
+        val_truth=truth,
+        val_predicted=said,
+        test_truth=tested,
+        test_predicted=answered,
+    )
+    seen, known = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', held.getvalue())
+    nothing, none = predictions.read(b"no json", b"no archive")
+    assert none == {}
     made = predictions.Predictions(
-        {("a", 1.0): seen, ("b", 2.0): nothing}, {seen.images: index, nothing.images: no_index}
+        {("a", 1.0): seen, ("b", 2.0): nothing}, {**predictions.NOTHING.images, **known}
     )
     path = tmp_path / "x.npz"
     predictions.save(path, made)
     found = predictions.load(path)
-    assert found.right(("a", 1.0)).tolist() == (truth == said).tolist()
-    assert found.indices[seen.images].tolist() == list(range(5, 16))
-    assert found.runs["a", 1.0].confusion.tolist() == [[3, 1], [0, 4]]
-    assert found.runs["b", 2.0].confusion.size == 0
-    assert found.right(("b", 2.0)).size == 0
+    one, other = found.runs["a", 1.0], found.runs["b", 2.0]
+    assert found.right(one.validation).tolist() == (truth == said).tolist()
+    assert found.right(one.test).tolist() == [True, False, True]
+    assert found.images[one.validation.images].tolist() == [list(range(5, 16)), truth.tolist()]
+    assert found.images[one.test.images].tolist() == [[0, 1, 2], [2, 0, 1]]
+    assert one.confusion.tolist() == [[3, 1], [0, 4]]
+    assert other.confusion.size == 0
+    assert found.right(other.validation).size == found.right(other.test).size == 0
 
 
 def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeypatch):
