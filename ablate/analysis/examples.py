@@ -89,8 +89,8 @@ class Examples:
 
     seeds: those that both have. fixed, broken: images that change consistently, most often first. by_chance: how many of
     each there are where arm and reference change places under some of the seeds but not under all: the mean over such swaps.
-    seldom_more: the number that is exceeded by at most one swap in twenty. An arm that changes nothing is one of its own swaps;
-    where an arm changes much, they are too many rather than too few. classes: in their order.
+    seldom_more: the number that is exceeded by at most one swap in twenty. To an arm that changes nothing a swap makes no difference;
+    for one that changes much, both are a rough guide. classes: in their order.
     """
 
     arm: str

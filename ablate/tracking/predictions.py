@@ -53,22 +53,28 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Images:
+    """place: (n,) where each stands among the training, or among the test images. truth: (n,) its class."""
+
+    place: npt.NDArray[np.int32]
+    truth: npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
 class Predictions:
-    """runs: (run id, when it ended) → what it saw. images: digest → (2, n) where each image stands in its part of the data set (the
-    training images, or the test images), and its true class.
-    """
+    """runs: (run id, when it ended) → what it saw. images: what is known of those that are meant by a digest."""
 
     runs: Mapping[tuple[str, float], Seen]
-    images: Mapping[str, npt.NDArray[np.int32]]
+    images: Mapping[str, Images]
 
     def right(self, answers: Answers) -> npt.NDArray[np.bool_]:
         """(n,) whether each image was classified correctly."""
-        count = self.images[answers.images].shape[1]
+        count = len(self.images[answers.images].place)
         found: npt.NDArray[np.bool_] = np.unpackbits(answers.bits, count=count).view(bool)
         return found
 
 
-NOTHING = Predictions({}, {NONE: np.zeros((2, 0), dtype=np.int32)})
+NOTHING = Predictions({}, {NONE: Images(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint16))})
 
 
 class Frames(Mapping[str, "pd.DataFrame"]):
@@ -85,7 +91,7 @@ class Frames(Mapping[str, "pd.DataFrame"]):
 
         answers = self._of[arm]
         seeds = sorted(answers)
-        places = self._held.images[answers[seeds[0]].images][0]
+        places = self._held.images[answers[seeds[0]].images].place
         rows = np.stack([self._held.right(answers[seed]) for seed in seeds])
         return pd.DataFrame(rows, index=pd.Index(seeds), columns=pd.Index(places))
 
@@ -96,7 +102,7 @@ class Frames(Mapping[str, "pd.DataFrame"]):
         return len(self._of)
 
 
-def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, Mapping[str, npt.NDArray[np.int32]]]:
+def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, Mapping[str, Images]]:
     """From `confusion_matrix.json` and `predictions.npz`, either of which may be absent or unreadable; with the images."""
     confusion = np.zeros((0, 0), dtype=np.int32)
     validation = test = UNKNOWN
@@ -111,12 +117,16 @@ def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, Mapping[s
         ):
             parts = []
             for part in ("val", "test"):
-                truth = held[f"{part}_truth"].astype(np.int32)
-                index = held["val_index"] if part == "val" else np.arange(len(truth))
-                known = np.stack([index.astype(np.int32), truth])
-                digest = hashlib.sha256(known.tobytes()).hexdigest()[:16]
-                parts.append(Answers(digest, np.packbits(truth == held[f"{part}_predicted"])))
-                images[digest] = known
+                truth = held[f"{part}_truth"].astype(np.uint16)
+                place = held["val_index"] if part == "val" else np.arange(len(truth))
+                if len(place) != len(truth):
+                    raise ValueError
+                known = Images(place.astype(np.int32), truth)
+                digest = hashlib.sha256(known.place.tobytes() if part == "val" else b"")
+                digest.update(truth.tobytes())
+                name = digest.hexdigest()[:16]
+                parts.append(Answers(name, np.packbits(truth == held[f"{part}_predicted"])))
+                images[name] = known
             validation, test = parts
     return Seen(confusion, validation, test), images
 
@@ -127,7 +137,7 @@ def load(path: Path) -> Predictions:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             held: dict[str, Any] = dict(file)
         lengths = held["lengths"]
-        known = (part.reshape(2, -1) for part in _parts(held["known"], 2 * lengths))
+        known = map(Images, _parts(held["place"], lengths), _parts(held["truth"], lengths))
         images = dict(zip(held["digests"].tolist(), known, strict=True))
         sides = held["sides"]
         tables = (t.reshape(n, n) for t, n in zip(_parts(held["confusion"], sides**2), sides, strict=True))
@@ -158,8 +168,9 @@ def save(path: Path, found: Predictions) -> None:
         "sides": np.array([len(one.confusion) for one in seen]),
         "confusion": np.concatenate([one.confusion.ravel() for one in seen]),
         "digests": np.array(list(found.images)),
-        "lengths": np.array([known.shape[1] for known in found.images.values()]),
-        "known": np.concatenate([known.ravel() for known in found.images.values()]),
+        "lengths": np.array([len(known.place) for known in found.images.values()]),
+        "place": np.concatenate([known.place for known in found.images.values()]),
+        "truth": np.concatenate([known.truth for known in found.images.values()]),
     }
     for part in ("validation", "test"):
         answers: list[Answers] = [getattr(one, part) for one in seen]

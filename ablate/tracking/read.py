@@ -56,6 +56,9 @@ CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
 WORTH_KEEPING = 20
 """Runs that were not in the cache, from which on it is written anew: fewer are read again in no time."""
 
+AA_OFFSET = 1000
+"""Seed of the first A/A run, as in `study.design`, which takes longer to import than a report to read."""
+
 Outcome = Literal["finished", "diverged", "failed"]
 
 
@@ -472,7 +475,6 @@ def classified(store: Store, plan: Mapping[str, Any], found: Mapping[str, Record
     """What the finished report runs of a plan, and those of A/A, said about the images. found: of `chosen`."""
     import numpy as np
 
-    from ablate.study.design import FIRST_SEED
     from ablate.tracking import predictions
 
     planned = {run["key"]: run for run in plan["runs"]}
@@ -488,7 +490,7 @@ def classified(store: Store, plan: Mapping[str, Any], found: Mapping[str, Record
     validation: dict[str, dict[int, predictions.Answers]] = {}
     test: dict[str, dict[int, predictions.Answers]] = {}
     for of, run in runs:
-        arm, seed = of["arm"], of["seed"] - FIRST_SEED[of["phase"]]
+        arm, seed = of["arm"], of["seed"] - (AA_OFFSET if of["phase"] == "A/A" else 0)
         seen = held.runs[run.run_id, run.end or 0.0]
         if seen.confusion.size and of["phase"] == "report":
             old = confusion.get(arm)
@@ -504,7 +506,7 @@ def classified(store: Store, plan: Mapping[str, Any], found: Mapping[str, Record
         confusion,
         predictions.Frames(validation, held),
         predictions.Frames(test, held),
-        held.images[digest][1],
+        held.images[digest].truth,
     )
 
 

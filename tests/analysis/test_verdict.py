@@ -109,6 +109,10 @@ def test_the_interval_for_new_images_comes_from_the_seed_mean_correctness_of_eac
     half = new_images_half(found.hi - found.effect, se, 0.045, 1)
     assert found.ci_new_images == pytest.approx((found.effect - half, found.effect + half))
     assert only(judge(rules("A", looks=(5,)), replicates({"A": HELPS}))).ci_new_images is None
+    others = correct | {"A": correct["A"].set_axis(range(1, 201), axis=1)}
+    assert (
+        only(judge(rules("A", looks=(5,)), replicates({"A": HELPS}), correct=others)).ci_new_images is None
+    ), "as many images, but others"
 
 
 # --- looks ---

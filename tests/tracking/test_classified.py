@@ -1,8 +1,12 @@
 """Which arms' answers about images can be held against each other: trained for real, read from the store."""
 
+from pathlib import Path
+from urllib.parse import urlparse
+
 import numpy as np
 from PIL import Image
 
+from ablate.study.design import FIRST_SEED
 from ablate.tracking import read
 
 STUDY = """
@@ -59,7 +63,7 @@ def test_an_arm_is_held_against_its_reference_only_on_the_same_images(workplace)
     recorded = replicates.set_index("key")
     for arm, frame in found.test.items():
         assert frame.index.tolist() == [0, 1, 2]
-        first = 1000 if arm == "A/A" else 0
+        first = FIRST_SEED["A/A" if arm == "A/A" else "report"]
         for seed, right in frame.iterrows():
             assert right.mean() == recorded.loc[values[arm, first + seed], "test"]
     for arm, frame in found.validation.items():
@@ -79,11 +83,7 @@ def test_test_images_are_known_whatever_the_split_and_the_metric(workplace):
 def test_a_run_whose_predictions_are_gone_is_left_out_alone(workplace):
     plan, runs, _ = classified(workplace)
     key = next(run["key"] for run in plan["runs"] if (run["arm"], run["seed"]) == ("baseline", 1))
-    lost = runs[key]
-    from pathlib import Path
-    from urllib.parse import urlparse
-
-    (Path(urlparse(lost.artifacts).path) / "predictions.npz").write_bytes(b"torn")
+    (Path(urlparse(runs[key].artifacts).path) / "predictions.npz").write_bytes(b"torn")
     found = read.classified(workplace.store, plan, runs)
     assert found.test["baseline"].index.tolist() == [0, 2]
     assert found.test["data.channels=grey"].index.tolist() == [0, 1, 2]

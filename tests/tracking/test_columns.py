@@ -83,8 +83,9 @@ def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
     one, other = found.runs["a", 1.0], found.runs["b", 2.0]
     assert found.right(one.validation).tolist() == (truth == said).tolist()
     assert found.right(one.test).tolist() == [True, False, True]
-    assert found.images[one.validation.images].tolist() == [list(range(5, 16)), truth.tolist()]
-    assert found.images[one.test.images].tolist() == [[0, 1, 2], [2, 0, 1]]
+    validation, test = (found.images[answers.images] for answers in (one.validation, one.test))
+    assert (validation.place.tolist(), validation.truth.tolist()) == (list(range(5, 16)), truth.tolist())
+    assert (test.place.tolist(), test.truth.tolist()) == ([0, 1, 2], [2, 0, 1])
     assert one.confusion.tolist() == [[3, 1], [0, 4]]
     assert other.confusion.size == 0
     assert found.right(other.validation).size == found.right(other.test).size == 0
