@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
@@ -141,6 +142,12 @@ class LocalExecutor:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._workers: dict[str, _Worker] = {}
+
+    def warm_up(self) -> Self:
+        """Begin to import what workers need, beside whatever this process does next. Nothing waits for it."""
+        with _no_main(), _keeping_memory():
+            forkserver.ensure_running()
+        return self
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         worker = self._workers.get(slot.name)
