@@ -157,6 +157,7 @@ def run(
     read = spec.read(study, sets=sets or (), seeds=seeds)
     _may_import(read.train, allow_import)
     store = here()
+    pool = _executor(read.baseline, executor, devices, workers, runs_per_device)
     from ablate.scheduling.coordinate import Options
     from ablate.study import design
 
@@ -169,7 +170,7 @@ def run(
     if dry_run:
         _dry_run(read, store)
         return
-    pool = _executor(read.baseline, executor, devices, workers, runs_per_device)
+    pool.warm_up()  # data and databases are made in the meantime
     made = design.plan(read, _data)
     outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
     _conclude(outcome, f"ablate run {study}", json=json)
@@ -818,8 +819,7 @@ def _executor(config: Config, kind: str, devices: str, workers: int | None, per_
     from ablate.executors.local import WITH_TORCH, LocalExecutor
 
     preload = WITH_TORCH if config.imports_torch() else ()
-    # Data and databases are made in the meantime.
-    return LocalExecutor(train, _slots(devices, workers, per_device), preload).warm_up()
+    return LocalExecutor(train, _slots(devices, workers, per_device), preload)
 
 
 def _slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...]:

@@ -22,6 +22,9 @@ class InlineExecutor:
         self._events: Generator[Event, None, None] | None = None
         self._cancelled: set[str] = set()
 
+    def warm_up(self) -> None:
+        """All of it happens in `wait`."""
+
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         assert slot in self.slots, f"{slot} is not a slot of this executor"
         assert not self._open, "the slot is taken"

@@ -143,11 +143,10 @@ class LocalExecutor:
         self._context.set_forkserver_preload(list(preload))
         self._workers: dict[str, _Worker] = {}
 
-    def warm_up(self) -> Self:
-        """Begin to import what workers need, beside whatever this process does next. Nothing waits for it."""
+    def warm_up(self) -> None:
+        """The forkserver begins to import what workers need."""
         with _no_main(), _keeping_memory():
             forkserver.ensure_running()
-        return self
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         worker = self._workers.get(slot.name)
