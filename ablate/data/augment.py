@@ -188,9 +188,8 @@ def pad_crop(x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor, pad: int) -> t
     is_last = _is_channels_last(x)
     borders = (pad, pad, pad, pad)
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *borders)) if is_last else F.pad(x, borders)
-    planes, depth = (
-        (1, channels) if is_last else (channels, 1)
-    )  # of an image; values of a pixel in one of them
+    # Planes of an image, and the values that a pixel has in one of them.
+    planes, depth = (1, channels) if is_last else (channels, 1)
     # A row of the answer is one stretch of memory: a view of every such stretch, then whole stretches are copied.
     stretches = padded.reshape(-1).unfold(0, width * depth, depth)
     plane = torch.arange(n * planes, device=x.device).view(n, planes, 1)

@@ -51,11 +51,10 @@ class Dataset:
     without a copy. To use one in another process, prepare it there again; pickling would copy every pixel.
     """
 
-    train_images: NDArray[
-        np.uint8
-    ]  # (N, C, H, W); in memory (N, H, W, C), the order in which networks are trained
+    # In memory (N, H, W, C), the order in which networks are trained.
+    train_images: NDArray[np.uint8]  # (N, C, H, W)
     train_labels: NDArray[np.int64]  # (N,), indices into `classes`
-    test_images: NDArray[np.uint8]  # (M, C, H, W), as above
+    test_images: NDArray[np.uint8]  # (M, C, H, W)
     test_labels: NDArray[np.int64]  # (M,)
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of pixels, labels and class names; independent of where the data lie
