@@ -171,7 +171,7 @@ def run(
         _dry_run(read, store)
         return
     pool.warm_up()  # data and databases are made in the meantime
-    made = design.plan(read, _data)
+    made = design.plan(read, _data_lookup())
     outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
     _conclude(outcome, f"ablate run {study}", json=json)
 
@@ -195,7 +195,7 @@ def plan(
     from ablate.training.start import probe
 
     read = spec.read(study, sets=sets or (), seeds=seeds)
-    made = design.plan(read, _data)
+    made = design.plan(read, _data_lookup())
     measuring = LocalExecutor(probe, _slots(devices, workers, runs_per_device))
     found = outlook.outlook(made, here(), measuring)
     if json:
@@ -237,6 +237,7 @@ def top_up(
     record = read.plans(store, name)[-1]
     _may_import(record["train"], allow_import)
     made = design.from_record(record)
+    data = _data_lookup()
     for arm in made.arms:
         if arm.config.code() != made.codes[arm.name]:
             raise StudyError(
@@ -244,7 +245,7 @@ def top_up(
                 place=name,
                 hint="run the study again: `ablate run` makes a new plan with the code as it is",
             )
-        if _data(arm.config) != made.data[arm.name]:
+        if data(arm.config) != made.data[arm.name]:
             raise StudyError(
                 "the data have changed since this study ran", place=name, hint="run the study again"
             )
@@ -473,7 +474,8 @@ def lr(
 
     read = spec.read(study, sets=sets or ())
     asked = rates.Range(lowest, highest, seeds, passes)
-    _data(read.baseline)  # says what is wrong with data and network before a process is started for each seed
+    # Says what is wrong with data and network before a process is started for each seed.
+    _data_lookup()(read.baseline)
     found = rates.range_test(read, asked, LocalExecutor(range_test, _slots(devices, workers, 1)), _say)
     target = output or Path("reports") / f"{read.name}-lr.html"
     _write(target, drawn.page(found, read.name))
@@ -745,20 +747,27 @@ def _seconds(text: str | None, option: str) -> float | None:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def _data(config: Config) -> Data:
-    """What a config trains on, prepared."""
+def _data_lookup() -> Callable[[Config], Data]:
+    """Tells of a config what it trains on, prepared. Of arms with the same data these are looked for once."""
+    from functools import cache
+
     from ablate.config import RunConfig
     from ablate.data import datasets
     from ablate.study.design import Data
     from ablate.training.randomness import FIXED_SPLIT, derive
 
-    if not isinstance(config, RunConfig):
-        return Data()
-    dataset = datasets.prepare(config.data)
-    train, validation = datasets.split(dataset.train_labels, config.data, derive(0, FIXED_SPLIT))
-    config.model.check(dataset.shape)
-    sizes = (len(train), len(validation), len(dataset.test_labels))
-    return Data(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+    prepared = cache(datasets.prepare)
+
+    def data(config: Config) -> Data:
+        if not isinstance(config, RunConfig):
+            return Data()
+        dataset = prepared(config.data)
+        train, validation = datasets.split(dataset.train_labels, config.data, derive(0, FIXED_SPLIT))
+        config.model.check(dataset.shape)
+        sizes = (len(train), len(validation), len(dataset.test_labels))
+        return Data(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+
+    return data
 
 
 def _dry_run(study: Study, store: Store) -> None:
@@ -769,6 +778,8 @@ def _dry_run(study: Study, store: Store) -> None:
     from ablate.study.forecast import further
     from ablate.tracking import read
 
+    data = _data_lookup()
+
     def known(config: Config) -> Data:
         here = not isinstance(config, RunConfig) or datasets.fingerprint(config.data) is not None
         if isinstance(config, RunConfig) and isinstance(config.data, datasets.ImageFolder):
@@ -776,7 +787,7 @@ def _dry_run(study: Study, store: Store) -> None:
         if isinstance(config, RunConfig) and not here:
             # Two arms on two data sets that are both unknown are not the same run.
             return design.Data(fingerprint=f"unknown: {config.data!r}")
-        return _data(config)
+        return data(config)
 
     made = design.plan(study, known)
     prepared = all(not data.fingerprint.startswith("unknown") for data in made.data.values())
@@ -879,8 +890,6 @@ def _coordinate(
     every = _seconds(os.environ.get("ABLATE_CHECKPOINT_EVERY"), "ABLATE_CHECKPOINT_EVERY")
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
-        # Before anything else is started: a store that cannot be written is found now, not after hours of training.
-        write.create(store)
         read.refuse_deleted(store, plan.study.name)
         _recover(store)
         observer: Observer

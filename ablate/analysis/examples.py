@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import optimize, stats
+from scipy import special
 
 from ablate.analysis.intervals import ENOUGH_PAIRS, paired_variance
 from ablate.errors import StoreError
@@ -169,6 +169,8 @@ def under(correct: pd.DataFrame, seeds: Sequence[int]) -> npt.NDArray[np.bool_]:
 def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McNemar:
     """arm, reference: (images,) whether each is right; at least one image."""
     fixed, broken = int((arm & ~reference).sum()), int((~arm & reference).sum())
+    from scipy import stats
+
     p = float(stats.binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
     lo, hi = paired_shares(fixed, broken, arm.size)
     if p >= ALPHA:
@@ -183,7 +185,9 @@ def paired_shares(gained: int, lost: int, images: int) -> tuple[float, float]:
     Tango's score interval (Statistics in Medicine 17, 1998, 891–908). Unlike the exact interval for the share of `gained` among
     those that differ, it knows that another draw of images would not have as many that differ.
     """
-    effect, z2 = (gained - lost) / images, float(stats.norm.ppf(1.0 - ALPHA / 2.0)) ** 2
+    from scipy import optimize
+
+    effect, z2 = (gained - lost) / images, float(special.ndtri(1.0 - ALPHA / 2.0)) ** 2
 
     def beyond(difference: float) -> float:
         """Above 0 where the data are further from this difference than z standard errors."""
@@ -258,7 +262,7 @@ def _classes(
     half = np.full(len(present), np.nan)
     if n >= ENOUGH_PAIRS:
         variance = paired_variance(differences.T, 1.0 / sizes[present])
-        half = stats.t.ppf(1.0 - ALPHA / (2.0 * len(present)), n - 1) * np.sqrt(variance / n)
+        half = special.stdtrit(n - 1, 1.0 - ALPHA / (2.0 * len(present))) * np.sqrt(variance / n)
     return tuple(
         ClassChange(
             names[c],

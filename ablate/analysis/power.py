@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special
 
-from ablate.analysis.intervals import BORROWED_DF, ENOUGH_ARMS, ENOUGH_PAIRS, Floats
+from ablate.analysis.intervals import BORROWED_DF, ENOUGH_ARMS, ENOUGH_PAIRS, Floats, chi2_quantile
 
 MOST_PAIRS = 999
 """Report seeds are 0–999; a price beyond them is no price."""
@@ -66,8 +66,10 @@ def detectable(k: int, pairs: int, alpha: float, power: float = 0.8) -> float:
     """
     if pairs < ENOUGH_PAIRS:
         return math.inf
+    from scipy import optimize, stats
+
     df = moderated_df(pairs, k)
-    critical = float(stats.t.ppf(1.0 - alpha / (2.0 * k), df))
+    critical = float(special.stdtrit(df, 1.0 - alpha / (2.0 * k)))
 
     def lacking(noncentrality: float) -> float:
         return float(stats.nct.sf(critical, df, noncentrality)) - power
@@ -126,12 +128,12 @@ def more_seeds(
     totals = np.arange(pairs + 1, MOST_PAIRS + 1, dtype=float)
     nu = totals - 1.0
     borrowed = np.minimum(BORROWED_DF, nu) if moderated else 0.0
-    per_sigma = stats.t.ppf(1.0 - alpha / (2.0 * k), nu + borrowed) / np.sqrt(totals)
+    per_sigma = special.stdtrit(nu + borrowed, 1.0 - alpha / (2.0 * k)) / np.sqrt(totals)
     narrow = np.flatnonzero(per_sigma * math.sqrt(variance) <= margin / 2.0)
     n_any = pairs + 1 + int(narrow[0]) if narrow.size else None
 
-    sigma = np.sqrt(df * variance / stats.chi2.ppf(_GRID, df))[:, None]
-    theta = mean + sigma * stats.norm.ppf(_GRID)[None, :] / math.sqrt(pairs)
+    sigma = np.sqrt(df * variance / chi2_quantile(_GRID, df))[:, None]
+    theta = mean + sigma * special.ndtri(_GRID)[None, :] / math.sqrt(pairs)
     n50 = n80 = chance50 = chance80 = None
     first = 0
     # In blocks that double, because most answers are small and the last total is nearly a thousand away.

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ablate.data import downloads, folders
-from ablate.data.cache import Content, Dataset, Progress, Source, Stderr, default_folder, find, obtain
+from ablate.data.cache import Content, Dataset, Progress, Source, Stderr, default_folder, entry, find, obtain
 from ablate.data.split import normalization, split, stratified
 from ablate.errors import DataError
 from ablate.fields import Block
@@ -152,17 +152,33 @@ DataConfig = Annotated[
 ]
 
 
-def prepare(config: Data, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
+def prepare(
+    config: Data,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    wanted: str | None = None,
+) -> Dataset:
     """The data set as memory-mapped arrays: decoded (and downloaded) once, a look into the cache ever after.
 
     config: `subset`, `validation`, `split` and `normalize` play no part here. cache: None is $ABLATE_CACHE, else
     $XDG_CACHE_HOME/ablate, else ~/.cache/ablate. progress: None writes to stderr when it takes long. Processes that prepare
-    the same data at once wait for the first of them; one that is killed does no harm.
+    the same data at once wait for the first of them; one that is killed does no harm. wanted: the fingerprint that they had; where
+    the cache holds it, the source is not looked at, which takes a while where it is a folder of many files.
 
-    Raises DataError if the data cannot be found, fetched, read or written to the cache.
+    Raises DataError if the data cannot be found, fetched, read or written to the cache, or are not what is wanted any longer.
     """
     cache = cache or default_folder()
-    return obtain(_source(config, cache), cache / "datasets", progress or Stderr())
+    if wanted and (held := entry(wanted, cache / "datasets")):
+        return held
+    found = obtain(_source(config, cache), cache / "datasets", progress or Stderr())
+    if wanted and found.fingerprint != wanted:
+        raise DataError(
+            "the data are not what they were when this run was planned",
+            place=f"data.{'root' if isinstance(config, ImageFolder) else 'name'}",
+            hint="run the study again: it makes a new plan with the data as they are",
+        )
+    return found
 
 
 def fingerprint(config: Data, cache: Path | None = None) -> str | None:

@@ -879,6 +879,7 @@ class Coordinator:
         config = self._plan.config(run)
         payload = {
             "config": config.tree(),
+            "data": self._plan.fingerprint(run),
             "seed": run.seed,
             "train": self._plan.study.train,
             "device": slot.device,

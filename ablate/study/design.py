@@ -125,12 +125,20 @@ class Plan:
         return dataclasses.replace(self, arms=(*self.arms, *steps), path=(*self.path, name), ahead=ahead)
 
     def config(self, run: Run) -> Config:
-        """What a run trains. An A/A run is the reference under a seed of its own."""
-        arm = self.reference if run.arm == NOISE_FLOOR else run.arm
+        """What a run trains."""
+        arm = self._trained(run)
         config = self.arm(arm).config
         if run.phase == "tune":
             return config.override(run.values).with_seed(run.seed)
         return (config if run.phase == "fixed" else self._met(arm)).with_seed(run.seed)
+
+    def fingerprint(self, run: Run) -> str:
+        """Of the data that a run trains on."""
+        return self.data[self._trained(run)].fingerprint
+
+    def _trained(self, run: Run) -> str:
+        """The arm that a run trains. An A/A run is the reference under a seed of its own."""
+        return self.reference if run.arm == NOISE_FLOOR else run.arm
 
     def _met(self, arm: str) -> Config:
         """What an arm trains where the arms meet: at its tuned values."""

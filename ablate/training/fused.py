@@ -182,7 +182,8 @@ class _Company:
     def events(self) -> Events:
         shared = self._shared
         try:
-            images = train.Images(shared, datasets.prepare(shared.data), self._device)
+            wanted = self._members[0].task.payload.get("data")
+            images = train.Images(shared, datasets.prepare(shared.data, wanted=wanted), self._device)
         except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
             for member in self._members:
                 yield runs.failure(error, member.task, member.mark())

@@ -56,9 +56,10 @@ def train(bundle: Bundle) -> Generator[Event, frozenset[str] | None, None]:
     """Train the runs of a bundle: together where their tasks say so, one after another otherwise.
 
     A task's payload: `config` (the tree of a RunConfig or FreeConfig), `seed`, `train` (None, or the user's own training
-    as `package.module:function`), `device`, `threads`; `fuse`, true where the runs of a bundle are to share what they can (see
-    `fused`); and, where runs are to go on after a crash, `checkpoints` (a folder) and
-    `checkpoint_every` (seconds); and, for networks that are to be kept, `models` (a folder) and `metric` (the study's). What `yield` gives back is the set of runs to break off, or None.
+    as `package.module:function`), `device`, `threads`; `data`, the fingerprint of what a RunConfig's data are to be, where that
+    matters; `fuse`, true where the runs of a bundle are to share what they can (see `fused`); where runs are to go on after a
+    crash, `checkpoints` (a folder) and `checkpoint_every` (seconds); and, for networks that are to be kept, `models` (a folder)
+    and `metric` (the study's). What `yield` gives back is the set of runs to break off, or None.
     """
     if all(task.payload.get("fuse") for task in bundle.tasks) and (
         len(bundle.tasks) > 1 or _is_last_of_company(bundle.tasks[0])

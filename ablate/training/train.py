@@ -53,7 +53,7 @@ def steps(task: Task) -> Steps:
     config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
     return _steps(
         config,
-        datasets.prepare(config.data),
+        datasets.prepare(config.data, wanted=payload.get("data")),
         torch.device(payload["device"]),
         folder and checkpoint.place(folder, task.run),
         payload.get("checkpoint_every", checkpoint.EVERY),
@@ -71,7 +71,7 @@ def advice(payload: Mapping[str, Any]) -> str:
     """What to say of a run that ran out of memory, with the batch size that would fit; found by trying."""
     config = RunConfig.parse(payload["config"]).with_seed(payload["seed"])
     device = torch.device(payload["device"])
-    data = datasets.prepare(config.data)
+    data = datasets.prepare(config.data, wanted=payload.get("data"))
     size = asked = min(config.training.batch_size, len(data.train_labels))
     while size:
         if device.type == "cuda":
