@@ -984,7 +984,7 @@ def _rule(config: RunConfig) -> tuple[Any, ...]:
 ROUND = 0.25
 """Seconds that one round of steps in turn should take in the measurement, about."""
 
-ROUNDS = 4
+ROUNDS = 2
 """Rounds that are measured, after one to warm up."""
 
 MOST_BYTES = 1 << 29

@@ -211,3 +211,23 @@ def test_deep_images_are_refused_rather_than_clipped(tmp_path):
     deep = np.full((6, 8), 40_000, dtype=np.uint16)
     Image.fromarray(deep).save(root / "train" / "cat" / "3.png")
     assert f"{root / 'train' / 'cat' / '3.png'} has more than 8 bits" in refusal(root, tmp_path)
+
+
+def test_data_that_are_wanted_by_their_fingerprint_need_no_look_at_the_folder(tmp_path):
+    root = paint(tmp_path / "pets")
+    made = prepare(root, tmp_path)
+    shutil.rmtree(root)
+    config = ImageFolder(root=str(root))
+    found = datasets.prepare(config, tmp_path / "cache", wanted=made.fingerprint)
+    assert np.array_equal(found.train_images, made.train_images)
+
+
+def test_a_folder_that_has_changed_is_not_what_is_wanted(tmp_path):
+    root = paint(tmp_path / "pets")
+    planned = prepare(root, tmp_path).fingerprint
+    shutil.rmtree(tmp_path / "cache" / "datasets" / planned)  # as on another machine
+    next(root.rglob("*.png")).unlink()
+    config = ImageFolder(root=str(root))
+    with pytest.raises(DataError, match="not what they were when this run was planned") as caught:
+        datasets.prepare(config, tmp_path / "cache", wanted=planned)
+    assert caught.value.place == "data.root"
