@@ -6,6 +6,7 @@ never shown as starting at zero.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -330,16 +331,19 @@ def _terms(item: Comparison | Effect) -> str:
 
 
 def _term(term: str) -> str:
-    """A term of an effect: `path=level`, or a name in plain words."""
+    """A term of an effect: `path=level`, a block as JSON; or a name in plain words."""
     factor, equals, level = term.partition("=")
-    return _setting(factor, level) if equals else term
+    if not equals:
+        return term
+    return _setting(factor, json.loads(level) if level.startswith("{") else level)
 
 
 def _setting(factor: str, level: Any) -> str:
-    """A factor at a level, in lower case: "width 128", "flip off", "no crop", "optimizer adam"."""
+    """A factor at a level, in lower case: "width 128", "flip off", "no crop", "model cnn (depth 2, width 8)"."""
     if isinstance(level, Mapping):
         if "name" in level:
-            return f"{_name(factor)} {level['name']}"
+            fields = ", ".join(_setting(field, value) for field, value in level.items() if field != "name")
+            return f"{_name(factor)} {level['name']}" + (f" ({fields})" if fields else "")
         return _listed([_setting(path, value) for path, value in level.items()])
     if level is None or level == "null":
         return f"no {_name(factor)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -127,7 +128,9 @@ def title(factor: str) -> str:
 
 
 def term(factor: str, text: str) -> str:
-    """A factor at a level: "Width 128", "Flip off", "No augment"."""
+    """A factor at a level, which may be a block as JSON: "Width 128", "Flip off", "No augment", "Model cnn (depth=2)"."""
+    if text.startswith("{"):
+        text = level(json.loads(text))
     if text in {"null", "none"}:
         return f"No {title(factor).lower()}"
     said = {"true": "on", "false": "off"}.get(text, text)

@@ -232,7 +232,7 @@ def test_accuracies_in_percent_stay_in_percent():
         ("augment", None, "No augment"),
         ("model.hidden", [500, 50], "Hidden [500, 50]"),
         ("model.hidden", [], "Hidden []"),
-        ("model", {"name": "cnn", "depth": 3}, "Model cnn"),
+        ("model", {"name": "cnn", "depth": 3}, "Model cnn (depth 3)"),
         ("both", {"model.width": 32, "optimizer.lr": 0.1}, "Width 32 and learning rate 0.1"),
         (None, None, "arm"),
     ],

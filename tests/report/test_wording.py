@@ -85,6 +85,7 @@ def test_durations_are_said_in_fitting_units(value, expected):
         (("model.width", "128"), "Width 128"),
         (("augment.flip", "false"), "Flip off"),
         (("augment", "null"), "No augment"),
+        (("model", '{"depth": 2, "name": "cnn"}'), "Model cnn (depth=2)"),
     ],
 )
 def test_a_side_of_an_effect_reads_as_a_setting(term, expected):
