@@ -158,6 +158,8 @@ def run(
     _may_import(read.train, allow_import)
     store = here()
     pool = _executor(read.baseline, executor, devices, workers, runs_per_device)
+    if not dry_run:
+        pool.warm_up()  # while more is imported, and the data are made
     from ablate.scheduling.coordinate import Options
     from ablate.study import design
 
@@ -170,7 +172,6 @@ def run(
     if dry_run:
         _dry_run(read, store)
         return
-    pool.warm_up()  # data and databases are made in the meantime
     made = design.plan(read, _data_lookup())
     outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
     _conclude(outcome, f"ablate run {study}", json=json)
@@ -827,9 +828,12 @@ def _executor(config: Config, kind: str, devices: str, workers: int | None, per_
         return InlineExecutor(train, Slot("inline", device))
     if kind != "local":
         raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
+    from ablate.config import RunConfig
     from ablate.executors.local import WITH_TORCH, LocalExecutor
 
-    preload = WITH_TORCH if config.imports_torch() else ()
+    preload: tuple[str, ...] = WITH_TORCH if config.imports_torch() else ()
+    if isinstance(config, RunConfig):
+        preload += ("ablate.training.fused",)
     return LocalExecutor(train, _slots(devices, workers, per_device), preload)
 
 

@@ -1,6 +1,6 @@
 """A worker process per device slot, kept from bundle to bundle.
 
-Workers come from a forkserver that has imported torch and nothing else: a child is ready in a few tens of milliseconds
+Workers come from a forkserver that has imported what all of them need: a child is ready in a few tens of milliseconds
 instead of seconds, and because the forkserver never touches `torch.cuda`, each child is free to open its own device.
 What a worker's environment must say (this process's own, and the slot's) travels in its start message: a variable set
 after the forkserver began is not seen by its children.
@@ -140,7 +140,7 @@ class LocalExecutor:
         self._training = training
         self.slots = slots
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._context.set_forkserver_preload([__name__, *preload])
         self._workers: dict[str, _Worker] = {}
 
     def warm_up(self) -> None:
