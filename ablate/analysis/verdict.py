@@ -31,7 +31,7 @@ from ablate.analysis.compare import (
     typical_seconds,
 )
 from ablate.analysis.diagnosis import Diagnosis, at_the_edge, curves_of, diagnose, too_slow
-from ablate.analysis.examples import under
+from ablate.analysis.examples import per_image, under
 from ablate.analysis.grids import Grids, grids
 from ablate.analysis.intervals import (
     ENOUGH_PAIRS,
@@ -772,8 +772,8 @@ def _new_images(
     if not seeds or not mine.columns.equals(theirs.columns) or mine.shape[1] < 2:
         return None
     ours, refs = (under(of, seeds) for of in (mine, theirs))
-    per_image = (ours.sum(axis=0, dtype=np.int32) - refs.sum(axis=0, dtype=np.int32)) / len(seeds)
-    se = math.sqrt(float(np.var(per_image, ddof=1)) / per_image.size)
+    changes = (per_image(ours) - per_image(refs)) / len(seeds)
+    se = math.sqrt(float(np.var(changes, ddof=1)) / changes.size)
     half = new_images_half(reading.half, se, reading.look.alpha, rules.k)
     return reading.effect - half, reading.effect + half
 

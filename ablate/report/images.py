@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ablate.analysis import ClassChange, examples
-from ablate.analysis.examples import under
+from ablate.analysis.examples import Image
 from ablate.analysis.rules import AA_ARM
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Reading
@@ -35,26 +35,18 @@ def changes(reading: Reading) -> ImageChanges | None:
         return None
     recorded = (reading.arms.get(root, {}).get("data") or {}).get("classes") or ()
     classes = list(map(str, recorded if len(recorded) > truth.max(initial=0) else range(truth.max() + 1)))
-    album = _Album(reading.material.pixels, [classes[c] for c in truth])
+    album = _Album(reading.material.pixels)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
-    frames = {root: correct[root]}
-    place = {int(index): position for position, index in enumerate(frames[root].columns)}
     shifts = []
     for arm in (AA_ARM, *reading.arms):
         if arm == root or arm not in correct:
             continue
         reference = reading.arms.get(arm, {}).get("reference") or root
-        base, mine = frames.setdefault(reference, correct[reference]), correct[arm]
-        found = examples(arm, reference, {arm: mine, reference: base}, truth, classes)
+        found = examples(arm, reference, correct, truth, classes)
         if found is None or len(found.seeds) < FEWEST_SEEDS:
             continue
-        here, there = (under(of, found.seeds).mean(axis=0) for of in (mine, base))
         fixes, breaks = (
-            tuple(
-                picture
-                for index in (image.index for image in images[:most])
-                if (picture := album.of(index, float(here[place[index]]), float(there[place[index]])))
-            )
+            tuple(picture for image in images[:most] if (picture := album.of(image)))
             for images in (found.fixed, found.broken)
         )
         shifts.append(
@@ -85,27 +77,28 @@ def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
 class _Album:
     """Makes thumbnails as long as there is room on the page."""
 
-    def __init__(self, pixels: npt.NDArray[np.uint8] | None, names: list[str]) -> None:
-        """names: the class of each image."""
-        self._pixels, self._names = pixels, names
+    def __init__(self, pixels: npt.NDArray[np.uint8] | None) -> None:
+        self._pixels = pixels
         self._made: dict[int, str] = {}
         self._given = 0
 
-    def of(self, index: int, here: float, there: float) -> Thumbnail | None:
+    def of(self, image: Image) -> Thumbnail | None:
+        index = image.index
         if self._pixels is None or index >= len(self._pixels) or self._given >= MOST_PICTURES:
             return None
         self._given += 1
         if index not in self._made:
             self._made[index] = picture(self._pixels[index])
-        return Thumbnail(index, self._made[index], self._names[index], here, there)
+        shares = image.right / image.of, image.reference_right / image.of
+        return Thumbnail(index, self._made[index], image.truth, *shares)
 
 
 def picture(pixels: npt.NDArray[np.uint8]) -> str:
     """A small image as a data URI. pixels: (1 or 3, H, W)."""
-    from PIL import Image
+    import PIL.Image
 
     plane: npt.NDArray[Any] = pixels[0] if len(pixels) != 3 else np.moveaxis(pixels, 0, -1)
-    image = Image.fromarray(np.ascontiguousarray(plane))
+    image = PIL.Image.fromarray(np.ascontiguousarray(plane))
     image.thumbnail((SIDE, SIDE))
     found = io.BytesIO()
     # A handful of pixels must not be blurred by a codec for photographs.

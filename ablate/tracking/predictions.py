@@ -7,12 +7,13 @@ needs of them is kept in one file: a confusion matrix of the test images, and a 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +68,11 @@ class Predictions:
     runs: Mapping[tuple[str, float], Seen]
     images: Mapping[str, Images]
 
-    def right(self, answers: Answers) -> npt.NDArray[np.bool_]:
-        """(n,) whether each image was classified correctly."""
-        count = len(self.images[answers.images].place)
-        found: npt.NDArray[np.bool_] = np.unpackbits(answers.bits, count=count).view(bool)
+    def right(self, answers: Sequence[Answers]) -> npt.NDArray[np.bool_]:
+        """(answers, n) whether each image was classified correctly. answers: of at least one run, all about the same images."""
+        count = len(self.images[answers[0].images].place)
+        bits = np.stack([one.bits for one in answers])
+        found: npt.NDArray[np.bool_] = np.unpackbits(bits, axis=1, count=count).view(bool)
         return found
 
 
@@ -80,20 +82,30 @@ NOTHING = Predictions({}, {NONE: Images(np.zeros(0, dtype=np.int32), np.zeros(0,
 class Frames(Mapping[str, "pd.DataFrame"]):
     """arm → whether each image was classified correctly: a bool frame, index seed, a column per image.
 
-    A frame is made each time it is asked for, because a byte an image is much where there are thousands of runs.
+    Only the last two are kept, because a byte an image is much where there are thousands of runs: who holds one arm after the other
+    against the same reference has that made once.
     """
 
     def __init__(self, of: Mapping[str, Mapping[int, Answers]], held: Predictions) -> None:
         self._of, self._held = of, held
+        self._made = functools.lru_cache(maxsize=2)(self._frame)
 
     def __getitem__(self, arm: str) -> pd.DataFrame:
+        return self._made(arm)
+
+    def __contains__(self, arm: object) -> bool:
+        return arm in self._of
+
+    def _frame(self, arm: str) -> pd.DataFrame:
         import pandas as pd
 
-        answers = self._of[arm]
-        seeds = sorted(answers)
-        places = self._held.images[answers[seeds[0]].images].place
-        rows = np.stack([self._held.right(answers[seed]) for seed in seeds])
-        return pd.DataFrame(rows, index=pd.Index(seeds), columns=pd.Index(places))
+        seeds = sorted(self._of[arm])
+        answers = [self._of[arm][seed] for seed in seeds]
+        places = self._held.images[answers[0].images].place
+        # Left to itself pandas copies, column after column.
+        return pd.DataFrame(
+            self._held.right(answers), index=pd.Index(seeds), columns=pd.Index(places), copy=False
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._of)

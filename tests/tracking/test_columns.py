@@ -81,14 +81,14 @@ def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
     predictions.save(path, made)
     found = predictions.load(path)
     one, other = found.runs["a", 1.0], found.runs["b", 2.0]
-    assert found.right(one.validation).tolist() == (truth == said).tolist()
-    assert found.right(one.test).tolist() == [True, False, True]
+    assert found.right([one.validation]).tolist() == [(truth == said).tolist()]
+    assert found.right([one.test]).tolist() == [[True, False, True]]
     validation, test = (found.images[answers.images] for answers in (one.validation, one.test))
     assert (validation.place.tolist(), validation.truth.tolist()) == (list(range(5, 16)), truth.tolist())
     assert (test.place.tolist(), test.truth.tolist()) == ([0, 1, 2], [2, 0, 1])
     assert one.confusion.tolist() == [[3, 1], [0, 4]]
     assert other.confusion.size == 0
-    assert found.right(other.validation).size == found.right(other.test).size == 0
+    assert found.right([other.validation]).size == found.right([other.test]).size == 0
 
 
 def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeypatch):
