@@ -205,7 +205,7 @@ def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McN
 
 
 def _even(k: int, n: int) -> float:
-    """p of the exact two-sided binomial test for k of n where half are expected: as `stats.binomtest`, which looks for the other tail."""
+    """The exact two-sided binomial test's p for k of n where half are expected: as `stats.binomtest`, which searches for the other tail."""
     fewer = min(k, n - k)
     if 2 * fewer == n:
         return 1.0

@@ -7,8 +7,9 @@ another layout costs time and nothing else: it is rebuilt.
 from __future__ import annotations
 
 import contextlib
+import functools
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +52,7 @@ class Columns:
         values = np.array(value, dtype=np.float64)
         return cls(names, counts, metric[order], steps[order], values[order])
 
-    @property
+    @functools.cached_property
     def run(self) -> Ints:
         """(points,) index of the run that each point belongs to."""
         return np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
@@ -79,24 +80,20 @@ class Columns:
             np.concatenate([self.value, other.value]),
         )
 
-    def last(self) -> Iterable[tuple[int, str, int, float]]:
-        """(run, metric, step, value) of the last point of every curve."""
-        if not len(self.metric):
-            return
-        run = self.run
-        ends = np.append(np.flatnonzero((np.diff(run) != 0) | (np.diff(self.metric) != 0)), len(run) - 1)
-        columns = (run[ends], self.metric[ends], self.step[ends], self.value[ends])
-        for owner, metric, step, value in zip(*(column.tolist() for column in columns), strict=True):
-            yield owner, self.names[metric], step, value
+    def at(self, metric: str, steps: Ints | None = None) -> npt.NDArray[np.float64]:
+        """(runs,) a metric at the step given for each run, or at its last one; the latest where one was logged twice. NaN: not there."""
+        found = np.full(len(self.counts), np.nan)
+        if metric in self.names:
+            here = self.metric == self.names.index(metric)
+            rows = np.flatnonzero(here if steps is None else here & (self.step == steps[self.run]))
+            # They stand in the order of their steps, and what is written last stays.
+            found[self.run[rows]] = self.value[rows]
+        return found
 
-    def at(self, metric: str, steps: Ints) -> dict[int, tuple[int, float]]:
-        """Run → (step, value) of a metric at the step given for each run; the latest where one was logged twice."""
-        if metric not in self.names:
-            return {}
-        run = self.run
-        rows = np.flatnonzero((self.metric == self.names.index(metric)) & (self.step == steps[run]))
-        found = zip(run[rows].tolist(), self.step[rows].tolist(), self.value[rows].tolist(), strict=True)
-        return {owner: (step, value) for owner, step, value in found}
+    def among(self, kept: Callable[[str], bool]) -> Ints:
+        """Indices of the points of the metrics whose names are kept."""
+        wanted = np.array([kept(name) for name in self.names], dtype=bool)
+        return np.flatnonzero(wanted[self.metric]) if len(wanted) else np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import math
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -272,35 +272,31 @@ def frames(
     planned = {run["key"]: run for run in plan["runs"]}
     runs = list(recorded.values())
     points = _columns(store, runs, plan["study"])
-    counted = np.array([run.epoch for run in runs], dtype=np.int64)
-    known: list[dict[str, list[tuple[int, float]]]] = [{} for _ in runs]
-    for owner, point in points.at(plan["metric"], counted).items():
-        known[owner][plan["metric"]] = [point]
-    for owner, metric, step, value in points.last():
-        known[owner].setdefault(metric, []).append((step, value))
+    metric, counted = plan["metric"], np.array([run.epoch for run in runs], dtype=np.int64)
+    curves = points.among(_is_curve)
+    epochs = np.zeros(len(runs), dtype=np.int64)
+    np.maximum.at(epochs, points.run[curves], points.step[curves])
+    measured = (points.at(metric, counted), *map(points.at, _at_end(metric)), epochs)
     images = _images(plan)
-    rows = []
-    for (key, run), mine in zip(recorded.items(), known, strict=True):
-        of = planned[key]
-        rows.append(
-            replicate(plan, of, run.tags, mine, run.run_id, done=run.done, images=images.get(of["arm"]))
-        )
-    return frame(rows, REPLICATE_COLUMNS), _curves_frame(points, [planned[key] for key in recorded])
+    rows = [
+        _row(plan, planned[key], run.tags, mine, run.run_id, done=run.done, images=images)
+        for (key, run), *mine in zip(recorded.items(), *(of.tolist() for of in measured), strict=True)
+    ]
+    of = [planned[key] for key in recorded]
+    return frame(rows, REPLICATE_COLUMNS), _curves_frame(points, curves, of)
 
 
-def _curves_frame(found: Columns, runs: list[Mapping[str, Any]]) -> pd.DataFrame:
-    """The curves frame, as `curve` makes it run by run; texts are categories, of which there are few."""
+def _curves_frame(found: Columns, rows: npt.NDArray[Any], runs: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """The curves frame, as `curve` makes it run by run; texts are categories, of which there are few. rows: the points in it."""
     import numpy as np
     import pandas as pd
 
-    kept = np.array([not name.startswith(FINAL_METRICS) for name in found.names], dtype=bool)
-    rows = np.flatnonzero(kept[found.metric]) if len(found.names) else np.zeros(0, dtype=np.int64)
     owner = found.run[rows]
 
     def texts(of: list[str], places: Any) -> pd.Categorical:
-        names = list(dict.fromkeys(of))
-        codes = np.array([names.index(name) for name in of], dtype=np.int32)
-        return pd.Categorical.from_codes(codes[places], categories=pd.Index(names, dtype="str"))
+        code = {name: i for i, name in enumerate(dict.fromkeys(of))}
+        codes = np.array([code[name] for name in of], dtype=np.int32)
+        return pd.Categorical.from_codes(codes[places], categories=pd.Index(list(code), dtype="str"))
 
     return pd.DataFrame(
         {
@@ -357,32 +353,52 @@ def replicate(
     run_id: str,
     *,
     done: bool,
-    images: int | None = None,
 ) -> dict[str, Any]:
-    """One row of the replicates frame, from what was recorded of a run. images: that it trained on, where that was looked up."""
+    """One row of the replicates frame, from what was recorded of a run."""
+    metric, epoch = plan["metric"], int(tags.get("ablate.epoch", 0))
+    epochs = max((step for name in filter(_is_curve, points) for step, _ in points[name]), default=0)
+    value = dict(points.get(metric, [])).get(epoch, math.nan)
+    measured = [value, *(_last(points, name) for name in _at_end(metric)), epochs]
+    return _row(plan, run, tags, measured, run_id, done=done, images=_images(plan))
+
+
+def _is_curve(metric: str) -> bool:
+    """Whether a metric is logged epoch by epoch."""
+    return not metric.startswith(FINAL_METRICS)
+
+
+def _at_end(metric: str) -> tuple[str, ...]:
+    """The metrics whose last value stands in the replicates frame. metric: of the study."""
+    return ("test/" + metric.partition("/")[2], "time/train_seconds", "model/flops", "model/parameters")
+
+
+def _row(
+    plan: Mapping[str, Any],
+    run: Mapping[str, Any],
+    tags: Mapping[str, str],
+    measured: Sequence[Any],
+    run_id: str,
+    *,
+    done: bool,
+    images: Mapping[str, int],
+) -> dict[str, Any]:
+    """measured: the metric at the epoch that counts, those of `_at_end`, the last epoch. images: of `_images`."""
     outcome = _outcome(tags, done=done)
-    epoch = int(tags.get("ablate.epoch", 0))
-    epochs = max(
-        (step for metric in points if not metric.startswith(FINAL_METRICS) for step, _ in points[metric]),
-        default=0,
-    )
-    metric = plan["metric"]
-    if images is None:
-        images = _images(plan).get(run["arm"], plan["arms"][0]["data"]["train"])
-    forward = _last(points, "model/flops")
+    value, test, seconds, forward, parameters, epochs = measured
+    seen = images.get(run["arm"], plan["arms"][0]["data"]["train"])
     return {
         "arm": run["arm"],
         "seed": run["seed"],
         "phase": run["phase"],
         "outcome": outcome,
-        "value": dict(points.get(metric, [])).get(epoch, math.nan) if outcome == "finished" else math.nan,
-        "test": _last(points, "test/" + metric.partition("/")[2]) if outcome == "finished" else math.nan,
+        "value": value if outcome == "finished" else math.nan,
+        "test": test if outcome == "finished" else math.nan,
         "weights": tags.get("ablate.weights"),
         "trace": tags.get("ablate.trace"),
-        "seconds": _last(points, "time/train_seconds"),
+        "seconds": seconds,
         # A backward pass costs about two forward ones.
-        "flops": 3 * forward * images * epochs if images else math.nan,
-        "parameters": _last(points, "model/parameters"),
+        "flops": 3 * forward * seen * epochs if seen else math.nan,
+        "parameters": parameters,
         "epochs": epochs,
         "run_id": run_id,
         "key": run["key"],
@@ -411,9 +427,8 @@ def curve(run: Mapping[str, Any], points: Mapping[str, list[tuple[int, float]]])
             "metric": metric,
             "value": value,
         }
-        for metric, values in points.items()
-        if not metric.startswith(FINAL_METRICS)
-        for step, value in values
+        for metric in filter(_is_curve, points)
+        for step, value in points[metric]
     ]
 
 
