@@ -1043,6 +1043,7 @@ def _material(store: Store, name: str, plan_id: str | None) -> Material:
     """Everything the report of a study is made from."""
     from ablate.analysis import judge
     from ablate.analysis import plan as recorded_plan
+    from ablate.analysis.grids import grids
     from ablate.report import Material
     from ablate.tracking import read
 
@@ -1058,12 +1059,13 @@ def _material(store: Store, name: str, plan_id: str | None) -> Material:
     runs = read.chosen(store, record)
     replicates, curves = read.frames(store, record, runs)
     seen = read.classified(store, record, runs)
-    analysis = judge(recorded_plan.rules(record), replicates, curves, correct=seen.validation)
+    laid_out = grids(curves)
+    analysis = judge(recorded_plan.rules(record), replicates, laid_out, correct=seen.validation)
     return Material(
         record,
         analysis,
         replicates,
-        curves,
+        laid_out,
         seen.confusion,
         record["environment"],
         seen.test,

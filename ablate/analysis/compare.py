@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -41,12 +41,19 @@ class Replicate:
         return self.outcome == "finished"
 
 
-def records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The rows of a frame as dicts of plain values: `to_dict("records")` in a fraction of its time."""
-    names = [str(name) for name in frame.columns]
-    columns = (frame[name].to_numpy(dtype=object) for name in frame.columns)
-    for values in zip(*columns, strict=True):
-        yield dict(zip(names, values, strict=True))
+def numbers(frame: pd.DataFrame, name: str) -> list[float]:
+    """A column of a frame as plain numbers; NaN where there is none, and where there is no such column."""
+    if name not in frame.columns:
+        return [math.nan] * len(frame)
+    found: list[float] = frame[name].to_numpy(dtype=float, na_value=math.nan).tolist()
+    return found
+
+
+def texts(frame: pd.DataFrame, name: str) -> list[str]:
+    """A column of a frame as text; empty where there is none, which pandas may have turned into NaN, and where there is no such column."""
+    if name not in frame.columns:
+        return [""] * len(frame)
+    return [value if isinstance(value, str) else "" for value in frame[name].to_numpy(dtype=object)]
 
 
 Record = Mapping[int, Replicate]
@@ -62,15 +69,13 @@ class Ledger:
         if absent:
             raise StoreError(f"the replicates have no column {', '.join(absent)}")
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
-        for row in records(replicates):
-            # What was tried is no replicate of an arm: its runs differ in more than their seeds.
-            if row["phase"] == TUNE:
-                continue
-            replicate = _read(row)
-            record = self._by_arm.setdefault((str(row["phase"]), str(row["arm"])), {})
+        # What was tried is no replicate of an arm: its runs differ in more than their seeds.
+        kept = replicates[replicates["phase"] != TUNE]
+        for arm, phase, replicate in zip(kept["arm"], kept["phase"], _read(kept), strict=True):
+            record = self._by_arm.setdefault((str(phase), str(arm)), {})
             if replicate.seed in record:
                 raise StoreError(
-                    f"arm {row['arm']!r} has two replicates under seed {replicate.seed}",
+                    f"arm {arm!r} has two replicates under seed {replicate.seed}",
                     hint="mark all but one of them as superseded in the store",
                 )
             record[replicate.seed] = replicate
@@ -204,35 +209,19 @@ def ratio(arm: float | None, reference: float | None) -> float | None:
     return arm / reference if arm is not None and reference is not None and reference > 0 else None
 
 
-def _read(row: Mapping[Any, Any]) -> Replicate:
-    value = _number(row["value"])
-    outcome = str(row["outcome"])
-    if outcome not in {"finished", "diverged", "failed"}:
-        raise StoreError(f"a replicate of arm {row['arm']!r} has the unknown outcome {outcome!r}")
-    if outcome == "finished" and not math.isfinite(value):
-        outcome = "diverged"  # a run that ends without a finite metric did not end well
-    return Replicate(
-        seed=int(row["seed"]),
-        outcome=outcome,  # type: ignore[arg-type]
-        value=value if outcome == "finished" else math.nan,
-        test=_number(row.get("test")),
-        weights=_digest(row.get("weights")),
-        trace=_digest(row.get("trace")),
-        seconds=_number(row.get("seconds")),
-        flops=_number(row.get("flops")),
-        parameters=_number(row.get("parameters")),
-        epochs=_number(row.get("epochs")),
+def _read(frame: pd.DataFrame) -> Iterator[Replicate]:
+    """The rows of a frame, in their order."""
+    rest = (
+        numbers(frame, "test"),
+        *([text or None for text in texts(frame, name)] for name in ("weights", "trace")),
+        *(numbers(frame, name) for name in ("seconds", "flops", "parameters", "epochs")),
     )
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, float):
-        return float(value)
-    return math.nan if value is None or pd.isna(value) else float(value)
-
-
-def _digest(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value or None
-    # pandas turns None into NaN as soon as a column is built from several frames.
-    return None if value is None or pd.isna(value) or value == "" else str(value)
+    known = (frame["arm"], frame["seed"].tolist(), frame["outcome"], numbers(frame, "value"))
+    for arm, seed, outcome, value, *more in zip(*known, *rest, strict=True):
+        if outcome not in {"finished", "diverged", "failed"}:
+            raise StoreError(f"a replicate of arm {arm!r} has the unknown outcome {outcome!r}")
+        if outcome == "finished" and math.isfinite(value):
+            yield Replicate(int(seed), outcome, value, *more)
+        else:
+            # A run that ends without a finite metric did not end well.
+            yield Replicate(int(seed), "failed" if outcome == "failed" else "diverged", math.nan, *more)

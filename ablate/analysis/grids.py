@@ -38,9 +38,11 @@ Grids = Mapping[tuple[str, str], Mapping[str, Grid]]
 """(arm, phase) → metric → its grid."""
 
 
-def grids(curves: pd.DataFrame | None) -> Grids:
-    """Every grid of a study. curves: long frame (arm, seed, phase, epoch, metric, value), epochs from 1."""
-    if curves is None or curves.empty:
+def grids(curves: pd.DataFrame | Grids | None) -> Grids:
+    """Every grid of a study. curves: long frame (arm, seed, phase, epoch, metric, value), epochs from 1; or what this made of one."""
+    if not isinstance(curves, pd.DataFrame):
+        return curves or {}
+    if curves.empty:
         return {}
     # Sorting whole rows would cost more than all that is done with them: codes of the texts are enough.
     arm, phase, metric = (pd.factorize(curves[name]) for name in ("arm", "phase", "metric"))

@@ -286,7 +286,7 @@ class _Reading:
 def judge(
     rules: Rules,
     replicates: pd.DataFrame,
-    curves: pd.DataFrame | None = None,
+    curves: pd.DataFrame | Grids | None = None,
     *,
     closed: int | None = None,
     correct: Mapping[str, pd.DataFrame] | None = None,
@@ -294,7 +294,7 @@ def judge(
     """Reads every verdict of a study from its replicates.
 
     replicates: a row per recorded replicate, columns arm, seed, phase, outcome, value, test, weights, trace, seconds,
-    flops, parameters, epochs, run_id. curves: long, columns arm, seed, phase, epoch, metric, value.
+    flops, parameters, epochs, run_id. curves: long, columns arm, seed, phase, epoch, metric, value; or their `grids`.
     closed: how many looks are over, whatever is missing (None: those whose data are complete).
     correct: arm → bool frame, index seed, a column per validation image, the references' included; only of arms that see
     the same images as their reference under all seeds, and where the metric is their mean.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablate.analysis import words
+from ablate.analysis.grids import Grids
 from ablate.analysis.rules import AA_ARM, Rules
 from ablate.analysis.verdict import Analysis, Comparison, Effect
 from ablate.report import wording
@@ -27,7 +28,7 @@ class Material:
     record: the recorded plan (`Plan.record()`). analysis: of its replicates. replicates: a row per recorded replicate
     (arm, seed, phase, outcome, value, test, seconds, flops, parameters, epochs, run_id, weights, trace, device, torch,
     fused, reason, source_run; all but the first five may be absent). curves: long (arm, seed, phase, epoch, metric,
-    value). confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
+    value), or their `grids`. confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
     environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each test image was
     classified correctly (index: seeds, columns: where it stands among them); only arms that meet the same images as what they are
     held against. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are at hand. tracking: where
@@ -37,7 +38,7 @@ class Material:
     record: Mapping[str, Any]
     analysis: Analysis
     replicates: pd.DataFrame
-    curves: pd.DataFrame
+    curves: pd.DataFrame | Grids
     confusion: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     correct: Mapping[str, pd.DataFrame] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import functools
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -381,14 +381,15 @@ class RunTable:
 def _run_table(summary: Summary) -> RunTable:
     has_phases = any(run.phase != "report" for run in summary.runs)
     # Ten thousand rows through the template would take longer than everything else.
-    rows = [_run_row(summary, run, has_phases=has_phases) for run in summary.runs]
+    escaped = functools.cache(_escaped)
+    rows = [_run_row(summary, run, escaped, has_phases=has_phases) for run in summary.runs]
     rest = "".join(rows[MOST_ROWS:])
     first = tuple(_markup(row) for row in rows[:MOST_ROWS])
     return RunTable(has_phases, first, _packed(rest.encode(), 6) if rest else "")
 
 
-def _run_row(summary: Summary, run: RunRow, *, has_phases: bool) -> str:
-    from markupsafe import escape
+def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], *, has_phases: bool) -> str:
+    """escape: `_escaped`, which may remember what is said in many rows."""
 
     def number(value: float | None, text: str) -> str:
         return (
@@ -412,6 +413,12 @@ def _run_row(summary: Summary, run: RunRow, *, has_phases: bool) -> str:
         f"{number(run.epochs, str(run.epochs))}{number(run.seconds, wording.duration(run.seconds))}"
         f"<td>{escape(run.device)}</td><td>{name}{source}</td></tr>\n"
     )
+
+
+def _escaped(text: str) -> str:
+    from markupsafe import escape
+
+    return str(escape(text))
 
 
 # --- small drawings ---------------------------------------------------------------------------------------------------

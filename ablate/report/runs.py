@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
-from ablate.analysis.compare import TUNE, records
+from ablate.analysis.compare import TUNE, numbers, texts
 from ablate.analysis.verdict import undecided
 from ablate.report import wording
 from ablate.report.contents import RunRow, Trouble
@@ -19,7 +17,7 @@ from ablate.report.reading import Reading
 def every(reading: Reading) -> tuple[RunRow, ...]:
     """All runs, by arm, phase and seed; those that are due and not there among them."""
     tried = {run["key"]: run["values"] for run in reading.record.get("runs", []) if run.get("values")}
-    found = [_run(reading, row, tried) for row in records(reading.replicates)]
+    found = [*_runs(reading, tried)]
     found += [
         RunRow(arm, reading.label(arm), seed, phase, "missing", None, None, None, None, "", "", "", "")
         for arm, seed, phase in _missing(reading)
@@ -49,42 +47,33 @@ def counts(reading: Reading, runs: Iterable[RunRow]) -> tuple[tuple[str, int], .
 
 def _label(reading: Reading, arm: str, values: Mapping[str, Any]) -> str:
     """An arm, or what was tried on it."""
-    said = ", ".join(f"{path.rpartition('.')[2]} {wording.tried(value)}" for path, value in values.items())
-    if not said:
+    if not values:
         return reading.label(arm)
+    said = ", ".join(f"{path.rpartition('.')[2]} {wording.tried(value)}" for path, value in values.items())
     return said if reading.rules.design == "search" else f"{reading.label(arm)}: {said}"
 
 
-def _run(reading: Reading, row: Mapping[Any, Any], tried: Mapping[str, Mapping[str, Any]]) -> RunRow:
-    def text(name: str) -> str:
-        value = row.get(name)
-        return value if isinstance(value, str) else ""
-
-    def number(name: str) -> float | None:
-        value = row.get(name)
-        return (
-            float(value)
-            if isinstance(value, int | float | np.number) and math.isfinite(float(value))
-            else None
+def _runs(reading: Reading, tried: Mapping[str, Mapping[str, Any]]) -> Iterable[RunRow]:
+    """The recorded runs, in the order of the frame."""
+    frame = reading.replicates
+    known = [texts(frame, name) for name in ("arm", "phase", "outcome", "key")]
+    measured = [numbers(frame, name) for name in ("value", "test", "epochs", "seconds")]
+    said = [texts(frame, name) for name in ("device", "run_id", "reason", "source_run")]
+    rows = zip(frame["seed"].tolist(), *known, *measured, *said, strict=True)
+    for seed, arm, phase, outcome, key, value, test, epochs, seconds, *more in rows:
+        finished = outcome == "finished"
+        yield RunRow(
+            arm,
+            _label(reading, arm, tried.get(key, {}) if phase == TUNE else {}),
+            int(seed),
+            phase,
+            outcome,
+            reading.shown(value) if finished else None,
+            reading.shown(test) if finished else None,
+            int(epochs) if math.isfinite(epochs) else None,
+            seconds if math.isfinite(seconds) else None,
+            *more,
         )
-
-    arm, epochs = str(row["arm"]), number("epochs")
-    finished = row["outcome"] == "finished"
-    return RunRow(
-        arm,
-        _label(reading, arm, tried.get(text("key"), {}) if row["phase"] == TUNE else {}),
-        int(row["seed"]),
-        str(row["phase"]),
-        str(row["outcome"]),
-        reading.shown(number("value")) if finished else None,
-        reading.shown(number("test")) if finished else None,
-        None if epochs is None else int(epochs),
-        number("seconds"),
-        text("device"),
-        text("run_id"),
-        text("reason"),
-        text("source_run"),
-    )
 
 
 def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:

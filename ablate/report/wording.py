@@ -26,8 +26,7 @@ def plain(value: float | None, digits: int) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{abs(value):,.{digits}f}"
-    is_zero = not any(c in "123456789" for c in text)
-    return text if value >= 0 or is_zero else MINUS + text
+    return text if value >= 0 or _is_zero(text) else MINUS + text
 
 
 def trimmed(value: float, digits: int) -> str:
@@ -39,10 +38,12 @@ def trimmed(value: float, digits: int) -> str:
 def signed(value: float | None, digits: int) -> str:
     """A difference: its sign always stands, except for nought."""
     text = plain(value, digits)
-    positive = (
-        value is not None and math.isfinite(value) and value > 0 and any(c in "123456789" for c in text)
-    )
+    positive = value is not None and math.isfinite(value) and value > 0 and not _is_zero(text)
     return f"+{text}" if positive else text
+
+
+def _is_zero(text: str) -> bool:
+    return not text.strip("0,.")
 
 
 def span(lo: float | None, hi: float | None, digits: int) -> str:

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 LAYOUT = 2
 """Part of the file's name: raise it when the arrays or their meaning change."""
 
+FILES = ("confusion_matrix.json", "predictions.npz")
+"""Artifacts of a run that `read` reads."""
+
 NONE = ""
 """The digest where it is not known which images a run saw."""
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(NamedTuple):
     """images: digest of what is known of the images, a key of `Predictions.images`. bits: whether each was classified correctly, packed."""
 
     images: str
@@ -44,8 +46,7 @@ class Answers:
 UNKNOWN = Answers(NONE, np.zeros(0, dtype=np.uint8))
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """confusion: (classes, classes) counts on the test images, rows the truth; (0, 0) where it is not known."""
 
     confusion: npt.NDArray[np.int32]
@@ -114,11 +115,17 @@ class Frames(Mapping[str, "pd.DataFrame"]):
         return len(self._of)
 
 
-def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, Mapping[str, Images]]:
-    """From `confusion_matrix.json` and `predictions.npz`, either of which may be absent or unreadable; with the images."""
+Met = dict[tuple[Any, ...], tuple[str, Images]]
+"""Checksums of the arrays that tell of images → the digest of these, and what is known of them."""
+
+
+def read(matrix: bytes | None, predicted: bytes | None, met: Met) -> Seen:
+    """From `confusion_matrix.json` and `predictions.npz`, either of which may be absent or unreadable.
+
+    met: images that other runs saw, which are not read again; those of this run are added.
+    """
     confusion = np.zeros((0, 0), dtype=np.int32)
     validation = test = UNKNOWN
-    images = {}
     if matrix is not None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             confusion = np.asarray(json.loads(matrix)["counts"], dtype=np.int32)
@@ -129,18 +136,27 @@ def read(matrix: bytes | None, predicted: bytes | None) -> tuple[Seen, Mapping[s
         ):
             parts = []
             for part in ("val", "test"):
-                truth = held[f"{part}_truth"].astype(np.uint16)
-                place = held["val_index"] if part == "val" else np.arange(len(truth))
-                if len(place) != len(truth):
-                    raise ValueError
-                known = Images(place.astype(np.int32), truth)
-                digest = hashlib.sha256(known.place.tobytes() if part == "val" else b"")
-                digest.update(truth.tobytes())
-                name = digest.hexdigest()[:16]
-                parts.append(Answers(name, np.packbits(truth == held[f"{part}_predicted"])))
-                images[name] = known
+                name, known = _images(held, part, met)
+                parts.append(Answers(name, np.packbits(known.truth == held[f"{part}_predicted"])))
             validation, test = parts
-    return Seen(confusion, validation, test), images
+    return Seen(confusion, validation, test)
+
+
+def _images(held: np.lib.npyio.NpzFile, part: str, met: Met) -> tuple[str, Images]:
+    """The images of a part of `predictions.npz`, with their digest."""
+    arrays = [f"{part}_truth", *(["val_index"] if part == "val" else [])]
+    entries = [held.zip.getinfo(f"{name}.npy") for name in arrays]
+    sums = (part, *((entry.CRC, entry.file_size) for entry in entries))
+    if sums not in met:
+        truth = held[f"{part}_truth"].astype(np.uint16)
+        place = held["val_index"] if part == "val" else np.arange(len(truth))
+        if len(place) != len(truth):
+            raise ValueError
+        known = Images(place.astype(np.int32), truth)
+        digest = hashlib.sha256(known.place.tobytes() if part == "val" else b"")
+        digest.update(truth.tobytes())
+        met[sums] = digest.hexdigest()[:16], known
+    return met[sums]
 
 
 def load(path: Path) -> Predictions:

@@ -572,13 +572,12 @@ def _predictions(store: Store, runs: list[Recorded], experiment: str) -> Predict
     cached = predictions.load(path)
     missing = [run for run in runs if (run.run_id, run.end or 0.0) not in cached.runs]
     if missing:
-        images = dict(cached.images)
+        met: predictions.Met = {}
         added = {}
         for run in missing:
-            files = (artifact(store, run, name) for name in ("confusion_matrix.json", "predictions.npz"))
-            seen, known = predictions.read(*files)
-            images.update(known)
-            added[run.run_id, run.end or 0.0] = seen
+            matrix, predicted = (artifact(store, run, name) for name in predictions.FILES)
+            added[run.run_id, run.end or 0.0] = predictions.read(matrix, predicted, met)
+        images = {**cached.images, **dict(met.values())}
         cached = predictions.Predictions({**cached.runs, **added}, images)
         if len(missing) >= WORTH_KEEPING:
             predictions.save(path, cached)

@@ -82,12 +82,11 @@ def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
         test_truth=tested,
         test_predicted=answered,
     )
-    seen, known = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', held.getvalue())
-    nothing, none = predictions.read(b"no json", b"no archive")
-    assert none == {}
-    made = predictions.Predictions(
-        {("a", 1.0): seen, ("b", 2.0): nothing}, {**predictions.NOTHING.images, **known}
-    )
+    met = {}
+    seen = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', held.getvalue(), met)
+    nothing = predictions.read(b"no json", b"no archive", met)
+    images = {**predictions.NOTHING.images, **dict(met.values())}
+    made = predictions.Predictions({("a", 1.0): seen, ("b", 2.0): nothing}, images)
     path = tmp_path / "x.npz"
     predictions.save(path, made)
     found = predictions.load(path)
