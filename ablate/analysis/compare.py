@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -69,10 +69,8 @@ class Ledger:
         if absent:
             raise StoreError(f"the replicates have no column {', '.join(absent)}")
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
-        # What was tried is no replicate of an arm: its runs differ in more than their seeds.
-        kept = replicates[replicates["phase"] != TUNE]
-        for arm, phase, replicate in zip(kept["arm"], kept["phase"], _read(kept), strict=True):
-            record = self._by_arm.setdefault((str(phase), str(arm)), {})
+        for arm, phase, replicate in _read(replicates):
+            record = self._by_arm.setdefault((phase, arm), {})
             if replicate.seed in record:
                 raise StoreError(
                     f"arm {arm!r} has two replicates under seed {replicate.seed}",
@@ -209,19 +207,24 @@ def ratio(arm: float | None, reference: float | None) -> float | None:
     return arm / reference if arm is not None and reference is not None and reference > 0 else None
 
 
-def _read(frame: pd.DataFrame) -> Iterator[Replicate]:
-    """The rows of a frame, in their order."""
-    rest = (
+def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
+    """(arm, phase, replicate) of every row, in their order."""
+    rest: tuple[list[Any], ...] = (
         numbers(frame, "test"),
         *([text or None for text in texts(frame, name)] for name in ("weights", "trace")),
         *(numbers(frame, name) for name in ("seconds", "flops", "parameters", "epochs")),
     )
-    known = (frame["arm"], frame["seed"].tolist(), frame["outcome"], numbers(frame, "value"))
-    for arm, seed, outcome, value, *more in zip(*known, *rest, strict=True):
+    known = (texts(frame, name) for name in ("arm", "phase", "outcome"))
+    columns = zip(*known, frame["seed"].tolist(), numbers(frame, "value"), *rest, strict=True)
+    for arm, phase, outcome, seed, value, *more in columns:
+        # What was tried is no replicate of an arm: its runs differ in more than their seeds.
+        if phase == TUNE:
+            continue
         if outcome not in {"finished", "diverged", "failed"}:
             raise StoreError(f"a replicate of arm {arm!r} has the unknown outcome {outcome!r}")
         if outcome == "finished" and math.isfinite(value):
-            yield Replicate(int(seed), outcome, value, *more)
+            yield arm, phase, Replicate(int(seed), "finished", value, *more)
         else:
             # A run that ends without a finite metric did not end well.
-            yield Replicate(int(seed), "failed" if outcome == "failed" else "diverged", math.nan, *more)
+            ended: Outcome = "failed" if outcome == "failed" else "diverged"
+            yield arm, phase, Replicate(int(seed), ended, math.nan, *more)

@@ -25,7 +25,10 @@ class Grid:
 
     def under(self, seeds: Iterable[int]) -> Grid | None:
         """Only these seeds, without the epochs that none of them reached; None where none of them is here."""
-        kept = np.isin(self.seeds, list(seeds))
+        wanted = list(seeds)
+        if wanted == self.seeds.tolist():
+            return self
+        kept = np.isin(self.seeds, wanted)
         if kept.all():
             return self
         if not kept.any():

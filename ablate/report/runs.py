@@ -82,8 +82,8 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
     going_on = set(undecided(analysis))
     if going_on:
         going_on |= {reading.rules.reference, *map(reading.rules.reference_of, going_on)}
-    columns = (reading.replicates[name] for name in ("arm", "seed", "phase"))
-    there = set(zip(*columns, strict=True))
+    frame = reading.replicates
+    there = set(zip(texts(frame, "arm"), frame["seed"].tolist(), texts(frame, "phase"), strict=True))
     places: Counter[tuple[str, str]] = Counter()
     absent = []
     for run in reading.record.get("runs", []):

@@ -144,6 +144,7 @@ def read(matrix: bytes | None, predicted: bytes | None, met: Met) -> Seen:
 
 def _images(held: np.lib.npyio.NpzFile, part: str, met: Met) -> tuple[str, Images]:
     """The images of a part of `predictions.npz`, with their digest."""
+    assert held.zip is not None
     arrays = [f"{part}_truth", *(["val_index"] if part == "val" else [])]
     entries = [held.zip.getinfo(f"{name}.npy") for name in arrays]
     sums = (part, *((entry.CRC, entry.file_size) for entry in entries))
