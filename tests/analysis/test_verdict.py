@@ -587,7 +587,7 @@ def studies(draw):
     pairs = draw(st.integers(1, 10))
     differences = {f"arm{i}": draw(st.lists(steps, min_size=pairs, max_size=pairs)) for i in range(arms)}
     frame = replicates(differences)
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.integers(0, min(3, len(frame) - 1)))):
         at = draw(st.integers(0, len(frame) - 1))
         outcome = draw(st.sampled_from(["failed", "diverged", "absent"]))
         if outcome == "absent":
