@@ -208,7 +208,7 @@ def _importances(found: Tuning) -> tuple[tuple[str, ...], ...]:
         return ()
     methods = list(found.importances)
     paths = sorted(
-        {path for shares in found.importances.values() for path in shares},
+        dict.fromkeys(path for shares in found.importances.values() for path in shares),
         key=lambda path: -found.importances[methods[0]].get(path, 0.0),
     )
     rows = []
