@@ -974,27 +974,29 @@ def _skew_warning(records: Sequence[Record], names: Sequence[str]) -> list[str]:
     ]
 
 
+STACKED_AND_SINGLE = (
+    "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
+)
+
+
 def _mixture_warnings(replicates: pd.DataFrame) -> list[str]:
-    """Names what differs between report replicates besides arm and seed."""
+    """Names what differs between finished report replicates besides arm and seed."""
     said = []
-    for column, what in (("device", "devices"), ("torch", "versions of torch"), ("fused", "")):
-        if column not in replicates.columns:
+    compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    for column, what in (("device", "kinds of device"), ("torch", "versions of torch")):
+        if column not in compared.columns:
             continue
-        found = replicates.loc[replicates["phase"] == REPORT, column]
-        if column == "fused":
-            # Runs that were stepped in turn are to the bit what they are alone.
-            kinds = sorted({"stacked" if str(v).startswith("stacked") else "single" for v in found})
-        else:
-            # cuda:0 and cuda:1 are one kind of device.
-            kinds = sorted(
-                {str(v).partition(":")[0] if column == "device" else str(v) for v in found.dropna()}
-            )
-        if len(kinds) > 1 and column == "fused":
-            said.append(
-                "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
-            )
-        elif len(kinds) > 1:
-            said.append(f"The comparisons mix {what} ({', '.join(kinds)}).")
+        names = compared[column].dropna().astype(str)
+        if column == "device":  # cuda:0 and cuda:1 are one kind
+            names = names.str.replace(r":\d+\b", "", regex=True)
+        counts = names[names != ""].value_counts(sort=False).sort_index()
+        if len(counts) > 1:
+            parts = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in counts.items())
+            said.append(f"Runs of different {what} are compared with each other: {parts}.")
+    # Runs that were stepped in turn are to the bit what they are alone.
+    fused = compared["fused"] if "fused" in compared.columns else ()
+    if len({str(how).startswith("stacked") for how in fused}) > 1:
+        said.append(STACKED_AND_SINGLE)
     return said
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from ablate.analysis import words
 from ablate.analysis.compare import TUNE
-from ablate.analysis.verdict import Comparison, Effect
+from ablate.analysis.intervals import ENOUGH_PAIRS
+from ablate.analysis.verdict import STACKED_AND_SINGLE, Comparison, Effect
 from ablate.analysis.verdict import Summary as Figures
 from ablate.report import palette, scales, wording
 from ablate.report.contents import (
@@ -71,6 +72,11 @@ def answer(reading: Reading) -> tuple[str, str]:
     n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
     many = f"{wording.count(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
     if not any(item.more_seeds for item in open_items):
+        if any(item.n >= ENOUGH_PAIRS for item in open_items):  # no noise to judge by: a notice says so
+            return (
+                first,
+                f"{many}, without an interval to settle {wording.verb(len(open_items), 'it', 'them')} by.",
+            )
         return first, f"{many}: with fewer than 3 seeds there is no interval, and so no verdict."
     if not n80:
         return (
@@ -108,16 +114,8 @@ def notices(reading: Reading) -> Iterable[Notice]:
             f"{wording.count(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
             f"the {wording.verb(runs.failed, 'reason stands', 'reasons stand')} under Runs.",
         )
-    for column, what in (
-        ("device", "kinds of device"),
-        ("torch", "versions of torch"),
-    ):
-        found = reading.mixture(column)
-        if len(found) > 1:
-            parts = wording.listing(f"{name} ({wording.count(n, 'run')})" for name, n in found.items())
-            yield Notice("warning", f"Runs of different {what} are compared with each other: {parts}.")
     for warning in analysis.warnings:
-        if warning == analysis.error:
+        if warning in (analysis.error, STACKED_AND_SINGLE):  # the methods say which were stacked
             continue
         arm, colon, said = warning.partition(": ")
         yield Notice(

@@ -35,9 +35,11 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         )
     k = reading.rules.k
     family = _family(reading)
-    pairs = """
-        Replicate i of every arm trains under seed i, which fixes the initial weights, the order of batches, augmentation
-        and dropout. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
+    fixes = "which fixes the initial weights, the order of batches, augmentation and dropout"
+    if own := reading.record.get("train"):
+        fixes = f"which {own} is handed; what it fixes is up to that code"
+    pairs = f"""
+        Replicate i of every arm trains under seed i, {fixes}. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
         oriented so that higher is better."""
     interval = f"""
         Each interval is made for the whole study. Its {family} share one error: over all of them and all looks, the
@@ -72,6 +74,10 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         "Failures and divergence": trouble,
         "What the interval does not cover": " ".join(_limits(reading)),
     }
+    if own:
+        found["A training of one’s own"] = f"""
+            What {own} yields is all that is known of a run: metrics by epoch. Classes, confusions and images are shown for
+            the built-in training alone, whose predictions are kept."""
     if fused := _fused(reading):
         found["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in found.items())
@@ -147,7 +153,8 @@ def _limits(reading: Reading) -> Iterable[str]:
         yield f"Settings that were tuned stand at the values found, by {wording.count(rules.retunes, 'search', 'searches')}; a search is noisy too."
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
-    yield "Arms are chosen on validation data. The test set is scored once per finished run, stands beside, and decides nothing."
+    if not reading.record.get("train"):
+        yield "Arms are chosen on validation data. The test set is scored once per finished run, stands beside, and decides nothing."
     if analysis.optimism:
         yield (
             f"The best of {len(analysis.comparisons)} arms that were all equal would look better by about "

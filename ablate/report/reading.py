@@ -136,16 +136,6 @@ class Reading:
             return [False] * len(self.replicates)
         return [isinstance(source, str) and bool(source) for source in self.replicates["source_run"]]
 
-    def mixture(self, column: str) -> dict[str, int]:
-        """What the compared runs ran on, with the number of runs of each; numbers of devices aside."""
-        if column not in self.report.columns:
-            return {}
-        known = self.report[self.report["outcome"] == "finished"][column].dropna().astype(str)
-        names = known.str.replace(r":\d+\b", "", regex=True) if column == "device" else known
-        return {
-            str(name): int(n) for name, n in names[names != ""].value_counts(sort=False).sort_index().items()
-        }
-
 
 def trouble(failed: int, diverged: int, missing: int) -> str:
     """What went wrong with an arm's runs: "2 diverged and 1 failed"; nothing where nothing did."""

@@ -509,8 +509,10 @@ def test_mixed_devices_and_versions_are_named_but_not_two_cards_of_a_kind():
         fused=["stacked 2"] * 5 + [None] * 5,
     )
     warnings = " ".join(judge(rules("A"), mixed).warnings)
-    assert "mix devices (cpu, cuda)" in warnings
-    assert "versions of torch (2.11, 2.12)" in warnings
+    assert "different kinds of device are compared with each other: cpu (5 runs), cuda (5 runs)." in warnings
+    assert (
+        "different versions of torch are compared with each other: 2.11 (9 runs), 2.12 (1 run)." in warnings
+    )
     assert "stacked and single runs" in warnings
     alike = frame.assign(
         device=["cuda:0"] * 5 + ["cuda:1"] * 5, torch="2.11", fused=["stacked 2"] * 5 + ["stacked 3 of 4"] * 5

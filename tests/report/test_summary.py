@@ -246,15 +246,18 @@ def test_confusion_is_held_against_the_baseline_in_percent_of_each_class(summary
 
 def test_runs_on_different_devices_are_said_to_be_mixed(material):
     mixed = material.replicates.assign(device=["cuda:0", "cuda:1", "cpu"] * 15)
-    summary = summarise(dataclasses.replace(material, replicates=mixed))
-    assert any(
-        "kinds of device" in n.text and "cpu (" in n.text and "cuda (" in n.text for n in summary.notices
-    )
+    analysis = judge(rules(material.record), mixed, material.curves)
+    summary = summarise(dataclasses.replace(material, replicates=mixed, analysis=analysis))
+    said = [n.text for n in summary.notices if "device" in n.text]
+    assert said == [
+        "Runs of different kinds of device are compared with each other: cpu (14 runs), cuda (28 runs)."
+    ]
 
 
 def test_two_devices_of_a_kind_are_not_mixed(material):
     pair = material.replicates.assign(device=["cuda:0", "cuda:1", "cuda:0"] * 15)
-    summary = summarise(dataclasses.replace(material, replicates=pair))
+    analysis = judge(rules(material.record), pair, material.curves)
+    summary = summarise(dataclasses.replace(material, replicates=pair, analysis=analysis))
     assert not any("device" in n.text for n in summary.notices)
 
 
@@ -317,6 +320,18 @@ def test_methods_state_the_family_the_margin_and_every_look(summary):
     assert text["The margin"].startswith("0.5 points is the smallest difference worth having")
     assert [look[:3] for look in summary.looks] == [("1", "5", "0.01125"), ("2", "10", "0.03375")]
     assert "Arms are chosen on validation data" in text["What the interval does not cover"]
+
+
+def test_methods_claim_nothing_of_a_training_of_ones_own_but_what_it_yields(material):
+    built_in = dict(summarise(material).methods)
+    own = dict(
+        summarise(dataclasses.replace(material, record=material.record | {"train": "mine.fit:go"})).methods
+    )
+    assert "initial weights" in built_in["Pairs"]
+    assert "initial weights" not in own["Pairs"]
+    assert "mine.fit:go" in own["Pairs"]
+    assert "images are shown for the built-in training alone" in own["A training of one’s own"]
+    assert "test set" not in own["What the interval does not cover"]
 
 
 def test_methods_name_the_runs_that_were_trained_together():
