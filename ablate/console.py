@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -9,11 +10,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -44,6 +45,7 @@ WORDS = {
 }
 VERDICT_STYLE = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
 WIDEST_GRID = 40
+SHORTEST_NAME, FEWEST_CELLS = 12, 8
 RATE_OVER = 30.0
 """Seconds over which images are counted for their rate."""
 
@@ -84,6 +86,16 @@ class Lines(Observer):
     def _say(self, text: str) -> None:
         if not self._quiet:
             err.print(Text(text))
+
+
+@contextlib.contextmanager
+def preparing(*, quiet: bool) -> Iterator[None]:
+    """Says at a terminal that something is going on before there is anything to show. quiet: says nothing."""
+    if quiet or not is_terminal():
+        yield
+        return
+    with err.status("preparing: data, networks, the record"):
+        yield
 
 
 class JsonLines(Observer):
@@ -274,14 +286,24 @@ class Display(Observer):
 
     def _grid(self, height: int) -> Table:
         known = list(dict.fromkeys([*self._plan.names, *(arm for arm, _ in self._marks)]))
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(max_width=max(16, self._console.width // 3), no_wrap=True, overflow="ellipsis")
-        grid.add_column(no_wrap=True)
-        grid.add_column(justify="right", no_wrap=True)
-        grid.add_column(justify="right", no_wrap=True)
-        grid.add_column(no_wrap=True)
         against = "" if self._rules.factorial else "effect"
-        grid.add_row("arm", "seeds", self._plan.study.metric, against, "", style="dim")
+        figures = {arm: self._figures(arm) for arm in known}
+        titles = (self._plan.study.metric, against, "")
+        taken = sum(
+            max(len(title), *(said[i].cell_len for said in figures.values())) + 2
+            for i, title in enumerate(titles)
+        )
+        # Where the line is short, names are cut before seeds, and seeds before a figure or a verdict.
+        free = self._console.width - taken - 2
+        seeds = max(len(self._seeds(arm)) for arm in known)
+        cells = min(WIDEST_GRID, max(FEWEST_CELLS, seeds), max(FEWEST_CELLS, free - SHORTEST_NAME))
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(max_width=max(SHORTEST_NAME, free - cells), no_wrap=True, overflow="ellipsis")
+        grid.add_column(no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        grid.add_column(justify="right", no_wrap=True)
+        grid.add_column(no_wrap=True)
+        grid.add_row("arm", "seeds", *titles, style="dim")
         shown = known
         if len(known) > (room := max(3, height)):
             # What is under way comes first, then what is not done; in the order of the plan again.
@@ -289,7 +311,7 @@ class Display(Observer):
             first = sorted(known, key=lambda arm: urgency[arm])[: room - 1]
             shown = [arm for arm in known if arm in first]
         for arm in shown:
-            grid.add_row(Text(arm), self._cells(arm), *self._figures(arm))
+            grid.add_row(Text(arm), self._cells(arm, cells), *figures[arm])
         if len(shown) < len(known):
             grid.add_row(Text(f"… and {len(known) - len(shown)} more arms", style="dim"))
         return grid
@@ -305,11 +327,19 @@ class Display(Observer):
         fresh = sorted(seed for of, seed in self._marks if of == arm and seed >= 3000)
         return [*range(base, base + self._pairs), *fresh]
 
-    def _cells(self, arm: str) -> Text:
+    def _cells(self, arm: str, room: int) -> Text:
+        # What is decided waits for nothing more.
+        waits = " " if arm in self._decided else WAITING
+        marks = [self._marks.get((arm, seed), waits) for seed in self._seeds(arm)]
         cells = Text()
-        for seed in self._seeds(arm)[:WIDEST_GRID]:
-            # What is decided waits for nothing more.
-            mark = self._marks.get((arm, seed), " " if arm in self._decided else WAITING)
+        if len(marks) > room:  # what is done gives way to what is under way
+            under_way = next((i for i, mark in enumerate(marks) if mark in (WAITING, RUNNING)), len(marks))
+            first = max(0, min(under_way - room // 2, len(marks) - room))
+            marks = marks[first : first + room]
+            if first:
+                cells.append("…", style="dim")
+                marks = marks[1:]
+        for mark in marks:
             cells.append(mark, style=STYLE.get(mark, ""))
         return cells
 
@@ -550,6 +580,21 @@ def _span(first: float | None, most: float | None) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+class _Hanging:
+    """A sentence of a list: what does not fit into its line goes on further in. In a file or a pipe it is one line."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.no_wrap:
+            yield Text("  ").append_text(self._text)
+            return
+        for number, line in enumerate(self._text.wrap(console, max(20, options.max_width - 4))):
+            line.rstrip()
+            yield Text("    " if number else "  ").append_text(line)
+
+
 def verdicts(analysis: Analysis) -> RenderableType:
     """The result of a study: its headline and a sentence an arm."""
     from ablate.analysis import headline, sentence
@@ -557,13 +602,13 @@ def verdicts(analysis: Analysis) -> RenderableType:
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
     lines += [
-        Text("  " + sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta"))
+        _Hanging(Text(sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta")))
         for item in items
     ]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
-            lines.append(Text(f"  {title}: {sentence(check, analysis.rules)}", style="dim"))
-    lines += [Text(f"  note: {warning}", style="dim") for warning in analysis.warnings]
+            lines.append(_Hanging(Text(f"{title}: {sentence(check, analysis.rules)}", style="dim")))
+    lines += [_Hanging(Text(f"note: {warning}", style="dim")) for warning in analysis.warnings]
     return Group(*lines)
 
 

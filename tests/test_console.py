@@ -7,6 +7,7 @@ import re
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from ablate import console
 from ablate.events import EpochEnd, Failed
@@ -125,3 +126,26 @@ def test_a_run_at_a_terminal_shows_what_the_store_had_already_as_done(workplace,
     assert "Gain 0.2" in said
     assert [frame[3].split()[:2] for frame in frames] == [["baseline", "■■"], ["baseline", "■■■"]]
     assert frames[-1][4].split()[-1] == "helps"
+
+
+def test_in_a_narrow_terminal_names_are_cut_and_seeds_give_way_but_no_verdict_is(screen):
+    narrow = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80, height=24)
+    plan, shown = display(narrow, levels="[{}]".format(", ".join(str(n) for n in range(11, 14))))
+    shown.looking(2, 60, 240, 0)
+    for run in runs(plan, range(50)):
+        shown.settled(run, "finished", 0.7 + run.seed / 1000)
+    shown._verdicts = {"model.width=11": "no practical effect"}
+    line = next(line for line in picture(shown, narrow) if "no practical effect" in line)
+    assert len(line) <= 80
+    name, cells, *_ = line.split()
+    assert name == "model.width…"
+    assert cells == "…" + "■" * 8 + "·" * 9, "what is under way stands in the middle"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_sentence_goes_on_further_in_at_a_terminal_and_is_one_line_in_a_file(terminal):
+    paper = Console(file=io.StringIO(), width=40, soft_wrap=not terminal)
+    paper.print(console._Hanging(Text("Width 8 hurts: −6.6 points (−12.8 to −0.3, 5 seeds).")))
+    lines = paper.file.getvalue().splitlines()
+    assert " ".join(line.strip() for line in lines) == "Width 8 hurts: −6.6 points (−12.8 to −0.3, 5 seeds)."
+    assert [len(line) - len(line.lstrip()) for line in lines] == ([2, 4] if terminal else [2])
