@@ -17,6 +17,7 @@ import typer
 
 from ablate import completion
 from ablate.errors import AblateError, StoreError, StudyError, nearest
+from ablate.usage import INTERRUPTED as WAS_INTERRUPTED
 from ablate.usage import Commands
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ MOST_LINKS = 3
 MOST_SENTENCES = 20
 """In a description: MLflow takes 8,000 characters."""
 
+FORMATS = ("html", "md", "latex", "csv", "json")
+FAILING = ("hurts", "inconclusive")
+"""Verdicts that a pipeline can be made to fail on."""
+
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 StudyFile = Annotated[
@@ -86,7 +91,14 @@ Seeds = Annotated[
 Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0,cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Slots in all; by default one a core or one a GPU.")]
 PerDevice = Annotated[int, typer.Option(min=1, help="Runs at a time on each GPU.")]
-Kind = Annotated[str, typer.Option("--executor", help="local (a process per slot) or inline (this process).")]
+Kind = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help="local (a process per slot) or inline (this process).",
+        autocompletion=completion.one_of("local", "inline"),
+    ),
+]
 Budget = Annotated[
     str | None, typer.Option(help="Begin no seed that does not fit into this, e.g. 90s, 30m, 2h.")
 ]
@@ -160,6 +172,7 @@ def run(
     pool = _executor(read.baseline, executor, devices, workers, runs_per_device)
     if not dry_run:
         pool.warm_up()  # while more is imported, and the data are made
+    from ablate import console
     from ablate.scheduling.coordinate import Options
     from ablate.study import design
 
@@ -172,9 +185,10 @@ def run(
     if dry_run:
         _dry_run(read, store)
         return
-    made = design.plan(read, _data_lookup())
+    with console.preparing(quiet=quiet or json):
+        made = design.plan(read, _data_lookup())
     outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
-    _conclude(outcome, f"ablate run {study}", json=json)
+    _conclude(outcome, f"ablate run {study}", json=json, quiet=quiet)
 
 
 @app.command()
@@ -234,7 +248,7 @@ def top_up(
     from ablate.tracking.store import here
 
     store = here()
-    name = _name(study)
+    name = _name(store, study)
     record = read.plans(store, name)[-1]
     _may_import(record["train"], allow_import)
     made = design.from_record(record)
@@ -257,7 +271,7 @@ def top_up(
     outcome = _coordinate(
         made, store, pool, options, storage, json=json, quiet=quiet, record=record, more=(seeds,)
     )
-    _conclude(outcome, f"ablate top-up {name}", json=json)
+    _conclude(outcome, f"ablate top-up {name}", json=json, quiet=quiet)
 
 
 @app.command()
@@ -268,11 +282,17 @@ def report(
             help="Studies by name or file; none: all in the store.", autocompletion=completion.studies
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help="html, md, latex, csv or json.")] = "html",  # noqa: A002
+    format: Annotated[  # noqa: A002
+        str, typer.Option(help="html, md, latex, csv or json.", autocompletion=completion.one_of(*FORMATS))
+    ] = "html",
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
     fail_on: Annotated[
-        str | None, typer.Option(help="Exit with 1 where an arm or an effect hurts, or is inconclusive.")
+        str | None,
+        typer.Option(
+            help="Exit with 1 where an arm or an effect hurts, or is inconclusive.",
+            autocompletion=completion.one_of(*FAILING),
+        ),
     ] = None,
     watch: Annotated[
         bool,
@@ -283,16 +303,15 @@ def report(
     from ablate.tracking import read
     from ablate.tracking.store import here
 
-    formats = ("html", "md", "latex", "csv", "json")
-    if format not in formats:
-        raise StudyError(f"{format!r} is not a format", place="--format", hint=f"one of {', '.join(formats)}")
-    if fail_on not in (None, "hurts", "inconclusive"):
+    if format not in FORMATS:
+        raise StudyError(f"{format!r} is not a format", place="--format", hint=f"one of {', '.join(FORMATS)}")
+    if fail_on not in (None, *FAILING):
         raise StudyError(
             f"{fail_on!r} is not a verdict to fail on", place="--fail-on", hint="hurts or inconclusive"
         )
     store = here()
     _recover_to_read(store)
-    names = [_name(text) for text in studies or ()] or read.experiments(store)
+    names = [_name(store, text) for text in studies or ()] or read.experiments(store)
     if not names:
         raise StudyError(
             "the store holds no study yet",
@@ -326,7 +345,7 @@ def status(
 
     store = here()
     _recover_to_read(store)
-    names = [_name(study)] if study else read.experiments(store)
+    names = [_name(store, study)] if study else read.experiments(store)
     for name in names:
         record = read.plans(store, name)[-1]
         counts = read.outcomes(store, record)
@@ -404,9 +423,10 @@ def data(
     show: Annotated[
         int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The SVG file to draw to.")] = Path(
-        "data.svg"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="With --show: the SVG file to draw to; by default data.svg."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Say what a data set holds as training sees it, or draw one of its images; without a name, list them all."""
@@ -435,15 +455,20 @@ def data(
             hint=f"{nearest(name, datasets.named())}; your own images: image_folder --set root=FOLDER",
         )
     config = _data_config(name, sets or [], study)
+    if output is not None and (show is None or output.suffix != ".svg"):
+        raise StudyError(
+            "only an image is drawn to a file" if show is None else f"{output.name} is no .svg",
+            place="--output",
+            hint="--show 0 draws the first" if show is None else "the drawing is an SVG: name the file so",
+        )
     if show is None:
         found = inputs.description(config)
         print(json_module.dumps(found.to_json(), indent=1) if json else describe.text(found))
         return
-    if output.suffix != ".svg":
-        raise StudyError(f"{output.name} is no .svg", place="--output", hint="the drawing is an SVG")
     own = study is not None or any(text.startswith("augment") for text in sets or ())
-    _write(output, inputs.drawing(config, show, config.augment if own else None))
-    _say(str(output))
+    target = output or Path("data.svg")
+    _write(target, inputs.drawing(config, show, config.augment if own else None))
+    _say(str(target))
 
 
 @app.command()
@@ -554,7 +579,7 @@ def _confirming(source: str, name: str | None, best: int | None, output: Path | 
 
     store = here()
     _recover_to_read(store)
-    searched = _name(source)
+    searched = _name(store, source)
     called = name or f"{searched}-confirm"
     text = confirm.study(read.plans(store, searched)[-1], called, best)
     target = output or folder / f"{called}.yaml"
@@ -711,13 +736,17 @@ def _may_import(train: str | None, allowed: list[str] | None) -> None:
         )
 
 
-def _name(text: str) -> str:
-    """A study's name, from itself or from its file."""
+def _name(store: Store, text: str) -> str:
+    """A study's name, from itself or from its file. Raises StudyError where the study in a file has not run."""
     path = Path(text)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         from ablate.study import spec
+        from ablate.tracking import read
 
-        return spec.read(path).name
+        name = spec.read(path).name
+        if name not in read.experiments(store):
+            raise StudyError("this study has not run yet", place=text, hint=f"`ablate run {text}` trains it")
+        return name
     return text
 
 
@@ -975,7 +1004,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
+def _conclude(outcome: Outcome, command: str, *, json: bool, quiet: bool) -> None:
     from ablate import console
 
     name = outcome.record["study"]
@@ -989,7 +1018,7 @@ def _conclude(outcome: Outcome, command: str, *, json: bool) -> None:
         _say(f"the budget is spent: {outcome.left} planned runs left undone; `{command}` goes on")
     if outcome.failed:
         _say(f"{outcome.failed} runs failed; `ablate report {name}` says why")
-    if not json:
+    if not (json or quiet):
         _say(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
     if outcome.failed or outcome.analysis.error:
         raise typer.Exit(SOME_FAILED)
@@ -1200,7 +1229,9 @@ def _write(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        raise StudyError(f"cannot be written ({error.strerror})", place=str(path)) from None
+        raise StudyError(
+            f"cannot be written ({error.strerror})", place=str(path), hint="--output names another place"
+        ) from None
 
 
 def main() -> None:
@@ -1219,5 +1250,5 @@ def main() -> None:
         )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
-        _say("interrupted: what is finished is kept, and the same command goes on from there")
+        _say(WAS_INTERRUPTED)
         sys.exit(INTERRUPTED)

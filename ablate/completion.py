@@ -24,6 +24,11 @@ def _silent(found: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], C
     return complete
 
 
+def one_of(*values: str) -> Callable[[str], Choices]:
+    """A completion of an option that takes one of a few words."""
+    return _silent(lambda: [(value, "") for value in values])
+
+
 def _files() -> Iterable[tuple[str, str]]:
     for folder in (Path(), Path("studies")):
         for path in sorted(filter(Path.is_file, folder.glob("*.y*ml"))):

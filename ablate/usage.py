@@ -22,6 +22,9 @@ _SHOULD = (
 )
 
 
+INTERRUPTED = "interrupted: what is finished is kept, and the same command goes on from there"
+
+
 class Commands(typer.core.TyperGroup):
     """The commands as one group, whose usage errors are mistakes like any other."""
 
@@ -49,6 +52,13 @@ class Commands(typer.core.TyperGroup):
             # Typer hands the code of an `Exit` back as if it were a result; commands here return nothing.
             sys.exit(code if isinstance(code, int) else 0)
         return code
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # Typer ends the process with 130, and without a word
+            print(INTERRUPTED, file=sys.stderr)
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

@@ -211,7 +211,9 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     values = document.values
     if not isinstance(values, dict):
         raise StudyError(
-            "is not a study: the top level must be keys such as `study:` and `factors:`", place=source
+            "is not a study: the top level must be keys such as `study:` and `factors:`",
+            place=source,
+            hint="`ablate init NAME` writes one to start from",
         )
     for name in values:
         if name not in KEYS:
@@ -347,6 +349,7 @@ def _load(text: str, source: str) -> _Document:
                     raise StudyError(
                         f"the key {cut(name)!r} stands here twice (first on line {seen[name]})",
                         place=f"{source}:{line}",
+                        hint="leave one of them; a factor's levels belong into one list",
                     )
                 seen[name] = line
                 inner = (*path, *name.split("."))
@@ -366,11 +369,15 @@ def _load(text: str, source: str) -> _Document:
             return _Document(source, loader.construct_document(node), lines)
         finally:
             loader.dispose()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
         where = f"{source}:{mark.line + 1}" if mark else source
-        raise StudyError(f"is not YAML: {what}", place=where) from None
+        raise StudyError(
+            f"is not YAML: {error.problem or error.context}", place=where, hint=_not_yaml(error)
+        ) from None
+    except yaml.YAMLError as error:
+        what = getattr(error, "reason", None) or str(error).splitlines()[0]
+        raise StudyError(f"is not YAML: {what}", place=source) from None
     except RecursionError:
         raise StudyError(
             f"is nested too deeply for a study: more than {MOST_DEPTH} levels", place=source
@@ -378,6 +385,28 @@ def _load(text: str, source: str) -> _Document:
     except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
         # What PyYAML lets through where an explicit tag and its value disagree (`!!bool maybe`).
         raise StudyError(f"holds a value that cannot be read: {error}", place=source) from None
+
+
+_OPENED = {
+    "flow sequence": "the list `[`",
+    "flow mapping": "the block `{`",
+    "quoted scalar": "the quoted text",
+}
+
+
+def _not_yaml(error: yaml.MarkedYAMLError) -> str | None:
+    """A hint: what PyYAML's words mean for whoever wrote the file; None where they say it themselves."""
+    problem, context = str(error.problem), str(error.context)
+    if "'\\t'" in problem:
+        return "lines begin with spaces in YAML, never with a tab"
+    if "cannot start any token" in problem:
+        return "text that begins with such a sign needs quotes"
+    if "mapping values are not allowed" in problem:
+        return "text with a `: ` in it needs quotes; or the line above lacks the space after its `:`, or is indented otherwise"
+    for kind, opened in _OPENED.items():
+        if kind in context and error.context_mark is not None:
+            return f"{opened} that begins on line {error.context_mark.line + 1} is not closed there"
+    return None
 
 
 def _typed(document: _Document, values: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:

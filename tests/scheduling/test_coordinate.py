@@ -19,6 +19,7 @@ from ablate.events import Started
 from ablate.scheduling import coordinate
 from ablate.study.design import Run
 from ablate.tracking.write import Tracker
+from ablate.usage import INTERRUPTED
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 
@@ -354,9 +355,11 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
                 break
         process.send_signal(sign)
         began = time.monotonic()
-        process.communicate()
+        _, said = process.communicate()
         # Five seconds on a machine that has nothing else to do.
         assert time.monotonic() - began < 30
+    if sign is not signal.SIGKILL:
+        assert said.splitlines()[-1] == INTERRUPTED
     assert process.returncode == (-sign if sign is signal.SIGKILL else 130)
     workplace.ablate("status")
     for kind in ("replicate", "arm", "report"):
