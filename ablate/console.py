@@ -598,6 +598,12 @@ class _Hanging:
 def verdicts(analysis: Analysis) -> RenderableType:
     """The result of a study: its headline and a sentence an arm."""
     from ablate.analysis import headline, sentence
+    from ablate.analysis.words import label
+
+    def named(warning: str) -> str:
+        """Its arm called as in the sentences."""
+        arm, colon, said = warning.partition(": ")
+        return f"{label(arm, analysis.rules)}{colon}{said}"
 
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
@@ -608,7 +614,7 @@ def verdicts(analysis: Analysis) -> RenderableType:
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
             lines.append(_Hanging(Text(f"{title}: {sentence(check, analysis.rules)}", style="dim")))
-    lines += [_Hanging(Text(f"note: {warning}", style="dim")) for warning in analysis.warnings]
+    lines += [_Hanging(Text(f"note: {named(warning)}", style="dim")) for warning in analysis.warnings]
     return Group(*lines)
 
 

@@ -50,6 +50,7 @@ class Queue:
                 direction=plan.study.direction,
                 load_if_exists=True,
             )
+            _call(self._study, plan.study.metric)
         self._space = _space(plan, optuna)
         self._open: dict[str, Any] = {}
         self._storage = opened
@@ -68,6 +69,7 @@ class Queue:
             space,
             self._plan.study.search,
             storage=self._storage,
+            metric=self._plan.study.metric,
             direction=self._plan.study.direction,
             searching=self._searching,
         )
@@ -157,6 +159,7 @@ class Search:
         how: ranges.Search,
         *,
         storage: Any,
+        metric: str,
         direction: Literal["minimize", "maximize"],
         searching: dict[str, Search],
     ) -> None:
@@ -175,6 +178,7 @@ class Search:
                 directions=[direction] if how.cost is None else [direction, "minimize"],
                 load_if_exists=True,
             )
+            _call(self._study, metric, *([how.cost] if how.cost is not None else []))
 
     @property
     def name(self) -> str:
@@ -428,6 +432,12 @@ def _as(distribution: Any, level: Any) -> Any:
     if hasattr(distribution, "choices"):
         return str(value)
     return float(value) if type(distribution).__name__ == "FloatDistribution" else value
+
+
+def _call(study: Any, *objectives: str) -> None:
+    """Give what is optimised its name, for Optuna's dashboard. Written once a study."""
+    if study.metric_names is None:
+        study.set_metric_names(list(objectives))
 
 
 def _journal(folder: Path) -> Any:
