@@ -414,7 +414,9 @@ def test_every_run_is_a_trial_with_its_levels_and_its_value(workplace):
         "inline",
         code=1,
     )
-    trials = ledger(workplace).get_trials()
+    study = ledger(workplace)
+    assert study.metric_names == ["val/accuracy"], "what a dashboard calls the objective"
+    trials = study.get_trials()
     complete = [trial for trial in trials if trial.state is optuna.trial.TrialState.COMPLETE]
     values = {run.data.tags["ablate.key"]: run.data.metrics.get("val/accuracy") for run in workplace.runs()}
     assert {trial.user_attrs["run"]: trial.value for trial in complete} == {
