@@ -80,16 +80,18 @@ def latex(summary: Summary) -> str:
     best = _best(summary)
     head = [*(_tex(wording.title(name)) for name in ticks)] or ["Arm"]
     head += [_tex(f"{summary.metric}{f' ({summary.value_unit})' if summary.value_unit else ''}")]
+    effect = _tex(f"Effect{f' ({summary.unit})' if summary.unit else ''}")
     head += [
-        _tex(f"Effect{f' ({summary.unit})' if summary.unit else ''}"),
-        "Interval",
+        f"\\multicolumn{{2}}{{c}}{{{effect}}}",
         "$p$",
         "Verdict",
         "Cost",
     ]
     lines = [
         f"% {' '.join(summary.study.split())}: needs \\usepackage{{booktabs,amssymb}}",
-        "\\begin{tabular}{" + ("c" * len(ticks) or "l") + "rrrrlr}",
+        # As narrow as it can be: it is to fit between the margins of a paper.
+        "{\\footnotesize\\setlength{\\tabcolsep}{3pt}\\noindent",
+        "\\begin{tabular}{@{}" + ("c" * len(ticks) or "l") + "rr@{~}rrlr@{}}",
         "\\toprule",
         " & ".join(head) + " \\\\",
         "\\midrule",
@@ -125,7 +127,7 @@ def latex(summary: Summary) -> str:
         note.append(r"$\checkmark$: there, $\times$: not.")
     lines += [
         "\\bottomrule",
-        "\\end{tabular}",
+        "\\end{tabular}}",
         "\\par\\smallskip",
         f"{{\\footnotesize {' '.join(note)}\\par}}",
         "",

@@ -101,3 +101,5 @@ def test_latex_compiles(name, tmp_path):
         ["pdflatex", "-halt-on-error", "table.tex"], cwd=tmp_path, check=True, capture_output=True, timeout=60
     )
     assert (tmp_path / "table.pdf").exists()
+    if name == "material":
+        assert "Overfull" not in (tmp_path / "table.log").read_text(), "it stays between the margins"
