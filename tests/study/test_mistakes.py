@@ -191,8 +191,10 @@ MISTAKES = {
     "a key twice": ("seeds: 3", "seeds: 3\nstudy: other", "18", "the key 'study' stands here twice (first on line 1)"),
     "a key twice inside": ("    depth: 2", "    depth: 2\n    depth: 3", "9", "the key 'depth' stands here twice"),
     "a level's key twice": ("[8, 32]", "[8, 32]\n  model.width: [64]", "16", "the key 'model.width' stands here twice"),
-    "not YAML": ("[8, 32]", "[8, 32", "16", "is not YAML"),
-    "a tab": ("    depth", "\tdepth", "8", "is not YAML", "'\\t'"),
+    "not YAML": ("[8, 32]", "[8, 32", "16", "is not YAML", "that begins on line 15 is not closed there"),
+    "a tab": ("    depth", "\tdepth", "8", "is not YAML", "'\\t'", "never with a tab"),
+    "a colon in text": ("study: width", "study: width\nquestion: a: b", "2", "is not YAML", "`: ` in it needs quotes"),
+    "a sign before text": ("study: width", "study: @width", "1", "is not YAML", "needs quotes"),
     "two documents": ("seeds: 3", "seeds: 3\n---\nstudy: two", "18", "is not YAML", "another document"),
     "a key that is a list": ("seeds: 3", "? [seeds]\n: 3", "17", "a key must be plain text"),
     "an object": ("seeds: 3", "seeds: !!python/object/apply:os.getcwd []", "17", "is not YAML", "tag"),
@@ -240,7 +242,8 @@ def test_a_mistake_is_named_with_its_place(name):
 def test_an_empty_study_is_said_to_be_empty(text):
     assert str(mistake(text)) in (
         "width.yaml: is empty\n  `studies/` holds examples",
-        "width.yaml: is not a study: the top level must be keys such as `study:` and `factors:`",
+        "width.yaml: is not a study: the top level must be keys such as `study:` and `factors:`"
+        "\n  `ablate init NAME` writes one to start from",
     )
 
 
