@@ -242,8 +242,10 @@ def test_a_mistake_is_named_with_its_place(name):
 def test_an_empty_study_is_said_to_be_empty(text):
     assert str(mistake(text)) in (
         "width.yaml: is empty\n  `studies/` holds examples",
-        "width.yaml: is not a study: the top level must be keys such as `study:` and `factors:`"
-        "\n  `ablate init NAME` writes one to start from",
+        (
+            "width.yaml: is not a study: the top level must be keys such as `study:` and `factors:`\n"
+            "  `ablate init NAME` writes one to start from"
+        ),
     )
 
 
