@@ -134,6 +134,7 @@ class Coordinator:
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._planned: dict[str, Run] = {}
         self._attempts = read.attempts(store, plan.study.name)
+        self._meanwhile = read.Meanwhile(store)
         self._claims = claims
         # Runs whose bundle died, and that go on together from its checkpoint: once.
         self._taken_up: set[str] = set()
@@ -836,7 +837,7 @@ class Coordinator:
 
     def _found_meanwhile(self, run: Run) -> bool:
         """Take the result of a run that another study has finished since this one began."""
-        if not read.done(self._store, [run.key]):
+        if run.key not in self._meanwhile:
             return False
         self._reuse([run])
         self._claims.give_back(run.key)

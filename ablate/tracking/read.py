@@ -208,6 +208,43 @@ def done(
     return found
 
 
+class Meanwhile:
+    """Runs that ended with a result since this was made. Asking costs what has come since then, however much there was before."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys: set[str] = set()
+        self._seen = 0
+        if store.database is not None and store.exists:
+            with _sql(store) as db:
+                self._seen = self._newest(db)
+
+    def __contains__(self, key: str) -> bool:
+        if self._store.database is None:
+            return bool(done(self._store, [key]))
+        self._look()
+        # What has an outcome may still be without its end.
+        return key in self._keys and bool(done(self._store, [key]))
+
+    def _look(self) -> None:
+        if not self._store.exists:
+            return
+        with _sql(self._store) as db:
+            newest = self._newest(db)
+            rows = db.execute(
+                "SELECT k.value FROM tags t CROSS JOIN tags k ON k.run_uuid = t.run_uuid AND k.key = 'ablate.key' "
+                "WHERE t.rowid > ? AND +t.key = 'ablate.outcome'",
+                [self._seen],
+            )
+            self._keys.update(str(key) for (key,) in rows)
+        self._seen = newest
+
+    @staticmethod
+    def _newest(db: sqlite3.Connection) -> int:
+        """Rows are numbered as they come."""
+        return int(db.execute("SELECT coalesce(max(rowid), 0) FROM tags").fetchone()[0])
+
+
 def doubles(store: Store, study: str) -> dict[str, str]:
     """Runs of a study that another run had finished before, as two machines at one store may do → the one that counts."""
     first: dict[str, Recorded] = {}

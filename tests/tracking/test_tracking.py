@@ -285,3 +285,14 @@ def test_what_may_be_recorded_is_what_mlflow_records(workplace, name):
         assert not may_be_recorded(name)
     else:
         assert may_be_recorded(name)
+
+
+def test_what_ended_since_one_began_to_look_is_known_without_what_was_there_before(workplace):
+    early = read.Meanwhile(workplace.store)
+    workplace.ablate("run", workplace.study(seeds="2"), "--executor", "inline")
+    late = read.Meanwhile(workplace.store)
+    keys = [run.data.tags["ablate.key"] for run in workplace.runs()]
+    assert len(keys) == 6
+    assert all(key in early for key in keys)
+    assert not any(key in late for key in keys)
+    assert "another" not in early
