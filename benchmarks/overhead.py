@@ -142,24 +142,15 @@ def training_seconds(root: Path, lr: float) -> list[float]:
     return [cost.seconds for cost in read.run_costs(store, keys)]
 
 
-def nothing(bundle: Any, cancelled: Any = frozenset) -> Iterator[Any]:
-    """A training that ends at once."""
-    from ablate.events import Finished
-
-    del cancelled
-    for task in bundle.tasks:
-        yield Finished(task.run, task.attempt, 0, time.time(), {}, 1)
-
-
 def workers(repeat: int) -> Iterator[dict[str, Any]]:
     sys.path.insert(0, str(HERE))
-    import overhead
+    import idle
 
     from ablate.events import Bundle, Task
     from ablate.executors.local import LocalExecutor, cpu_slots
 
     takes = []
-    with LocalExecutor(overhead.nothing, cpu_slots(repeat + 1)) as executor:
+    with LocalExecutor(idle.nothing, cpu_slots(repeat + 1)) as executor:
         for slot in executor.slots:
             began = time.perf_counter()
             executor.submit(Bundle((Task("run", 1, {}),)), slot)
