@@ -255,7 +255,7 @@ def main() -> None:
         try:
             report_benchmark.generate(root, 10, runs // 10, images=100)
             if runs == given.stores[0]:
-                tell(commands(root, given.repeat))
+                tell(commands(root, max(15, given.repeat)))
             tell(per_run(root, runs, given.repeat))
         finally:
             shutil.rmtree(root)
