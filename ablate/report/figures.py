@@ -107,7 +107,8 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
                         showlegend=False,
                     )
                 )
-    layout = _layout(80 + 28 * len(shown) + 12 * sum(name.count("<br>") for name in names))
+    # Rows are equally high: each has room for the longest name.
+    layout = _layout(80 + len(shown) * (28 + 12 * max((name.count("<br>") for name in names), default=0)))
     unit = f"effect, {axis.unit}" if axis.unit else "effect"
     _axis(
         layout,

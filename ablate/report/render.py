@@ -12,6 +12,7 @@ import functools
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -494,9 +495,9 @@ def _environment() -> Environment:
     return made
 
 
-def _tidy(text: str) -> str:
-    """A sentence that does not break between a number and its percent sign."""
-    return text.replace(" %", "\u00a0%")
+def _tidy(text: str) -> Markup:
+    """A sentence that does not break between a number and its percent sign, with its `commands` as code."""
+    return _markup(re.sub("`([^`]+)`", r"<code>\1</code>", _escaped(text.replace(" %", "\u00a0%"))))
 
 
 def _shared() -> dict[str, Any]:

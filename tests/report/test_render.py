@@ -211,3 +211,9 @@ def test_the_index_leads_to_every_report_and_counts_its_verdicts():
     assert text.count('class="question"') == 1
     assert "Don’t know yet" not in found.text
     assert "<b>x</b>" not in text
+
+
+def test_commands_in_a_sentence_are_code_and_whatever_else_stays_text():
+    assert render._tidy("run `ablate plan` at 80 % of <b>") == (
+        "run <code>ablate plan</code> at 80\u00a0% of &lt;b&gt;"
+    )
