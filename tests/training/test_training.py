@@ -332,7 +332,7 @@ def test_the_test_set_is_seen_once_at_the_end(monkeypatch):
         digits.classes,
         digits.fingerprint,
     )
-    monkeypatch.setattr(datasets, "prepare", lambda _config: seen)
+    monkeypatch.setattr(datasets, "prepare", lambda _config, **_: seen)
     for event in runs.events_of(task(training__epochs=3, training__checkpoint="best")):
         assert set(watched.reads) == ({1} if is_last(event) else {0})
     assert isinstance(event, Finished)
