@@ -186,7 +186,7 @@ def run(
         _dry_run(read, store)
         return
     with console.preparing(quiet=quiet or json):
-        made = design.plan(read, _data_lookup())
+        made = design.plan(read, data_lookup())
     outcome = _coordinate(made, store, pool, options, storage, json=json, quiet=quiet)
     _conclude(outcome, f"ablate run {study}", json=json, quiet=quiet)
 
@@ -210,7 +210,7 @@ def plan(
     from ablate.training.start import probe
 
     read = spec.read(study, sets=sets or (), seeds=seeds)
-    made = design.plan(read, _data_lookup())
+    made = design.plan(read, data_lookup())
     measuring = LocalExecutor(probe, _slots(devices, workers, runs_per_device))
     found = outlook.outlook(made, here(), measuring)
     if json:
@@ -252,7 +252,7 @@ def top_up(
     record = read.plans(store, name)[-1]
     _may_import(record["train"], allow_import)
     made = design.from_record(record)
-    data = _data_lookup()
+    data = data_lookup()
     for arm in made.arms:
         if arm.config.code() != made.codes[arm.name]:
             raise StudyError(
@@ -501,7 +501,7 @@ def lr(
     read = spec.read(study, sets=sets or ())
     asked = rates.Range(lowest, highest, seeds, passes)
     # Says what is wrong with data and network before a process is started for each seed.
-    _data_lookup()(read.baseline)
+    data_lookup()(read.baseline)
     found = rates.range_test(read, asked, LocalExecutor(range_test, _slots(devices, workers, 1)), _say)
     target = output or Path("reports") / f"{read.name}-lr.html"
     _write(target, drawn.page(found, read.name))
@@ -777,7 +777,7 @@ def _seconds(text: str | None, option: str) -> float | None:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def _data_lookup() -> Callable[[Config], Data]:
+def data_lookup() -> Callable[[Config], Data]:
     """Tells of a config what it trains on, prepared. Of arms with the same data these are looked for once."""
     from functools import cache
 
@@ -808,7 +808,7 @@ def _dry_run(study: Study, store: Store) -> None:
     from ablate.study.forecast import further
     from ablate.tracking import read
 
-    data = _data_lookup()
+    data = data_lookup()
 
     def known(config: Config) -> Data:
         here = not isinstance(config, RunConfig) or datasets.fingerprint(config.data) is not None

@@ -92,7 +92,7 @@ def compare(study, options):
 def compare_processor(study, options):
     """A row an arm: what the probe says of one run and what the run takes, in this process, by its own time."""
     sets = options[1 : options.index("--seeds") if "--seeds" in options else None : 2]
-    plan = design.plan(spec.read(study, sets=sets), cli._data_lookup())  # noqa: SLF001 — what every command makes its plan with
+    plan = design.plan(spec.read(study, sets=sets), cli.data_lookup())
     for arm in plan.arms:
         data = plan.data[arm.name]
         sizes = (data.train, data.validation, data.test)

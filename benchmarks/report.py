@@ -79,7 +79,7 @@ def generate(root, arms, seeds, images=None):
     path.write_text(study(arms, seeds))
     store = Store(f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", root / "mlruns")
     write.create(store)
-    record = design.plan(spec.read(path), cli._data_lookup()).record() | {"extra_looks": []}  # noqa: SLF001
+    record = design.plan(spec.read(path), cli.data_lookup()).record() | {"extra_looks": []}
     rng = np.random.default_rng(0)
     counts = {part: images or n for part, n in IMAGES.items()}
     truth = {part: rng.integers(CLASSES, size=n) for part, n in counts.items()}

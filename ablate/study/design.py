@@ -126,7 +126,7 @@ class Plan:
 
     def config(self, run: Run) -> Config:
         """What a run trains."""
-        arm = self._trained(run)
+        arm = self._trained(run.arm)
         config = self.arm(arm).config
         if run.phase == "tune":
             return config.override(run.values).with_seed(run.seed)
@@ -134,11 +134,11 @@ class Plan:
 
     def fingerprint(self, run: Run) -> str:
         """Of the data that a run trains on."""
-        return self.data[self._trained(run)].fingerprint
+        return self.data[self._trained(run.arm)].fingerprint
 
-    def _trained(self, run: Run) -> str:
-        """The arm that a run trains. An A/A run is the reference under a seed of its own."""
-        return self.reference if run.arm == NOISE_FLOOR else run.arm
+    def _trained(self, arm: str) -> str:
+        """The arm that runs of this name train. A/A is the reference under seeds of its own."""
+        return self.reference if arm == NOISE_FLOOR else arm
 
     def _met(self, arm: str) -> Config:
         """What an arm trains where the arms meet: at its tuned values."""
@@ -163,7 +163,7 @@ class Plan:
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
         """The run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
         seed = FIRST_SEED[phase] + replicate
-        of = self.reference if arm == NOISE_FLOOR else arm
+        of = self._trained(arm)
         config = (self.arm(of).config if phase == "fixed" else self._met(of)).with_seed(seed)
         fingerprint = self.data[of].fingerprint
         brought = phase != "fixed" and any("." not in path for path in self.tuned.get(of, {}))

@@ -41,7 +41,7 @@ def digits(workplace):
 
 
 def plan(path: str, *sets: str) -> design.Plan:
-    return design.plan(spec.read(Path(path), sets=sets), cli._data_lookup())
+    return design.plan(spec.read(Path(path), sets=sets), cli.data_lookup())
 
 
 def look_ahead(workplace, path: str, *sets: str) -> outlook.Outlook:
