@@ -17,6 +17,7 @@ import typer
 
 from ablate import completion
 from ablate.errors import AblateError, StoreError, StudyError, nearest
+from ablate.text import parse_duration
 from ablate.usage import INTERRUPTED as WAS_INTERRUPTED
 from ablate.usage import Commands
 
@@ -769,12 +770,7 @@ def _data_config(name: str | None, sets: list[str], study: Path | None) -> RunCo
 
 
 def _seconds(text: str | None, option: str) -> float | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
-    if match is None or float(match[1]) <= 0:
-        raise StudyError(f"{text!r} is not a time", place=option, hint="write 90s, 30m, 2h or 1d")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    return None if text is None else parse_duration(text, option)
 
 
 def data_lookup() -> Callable[[Config], Data]:

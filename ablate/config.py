@@ -28,18 +28,12 @@ from ablate.data.augment import Augment
 from ablate.errors import StudyError, nearest
 from ablate.fields import Block
 from ablate.models import ModelConfig, NumpyMlp
+from ablate.text import brief, cut, format_value
 
 NO_TRAINING = frozenset({"probe.py", "start.py", "free.py", "range_test.py", "inputs.py", "device_check.py"})
 """Files in `training/` that no result of the built-in training depends on."""
 
 Scalar = str | int | float | bool | None
-
-# What a plain word means in a study file, by YAML 1.2; anything else is text.
-NULL = r"~|null|Null|NULL|"
-BOOLEAN = r"true|false"
-INTEGER = r"[-+]?(0|[1-9][0-9]*)"
-REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-_NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
 
 CHANGES_NO_RESULT = frozenset({"training.save_model"})
 """Paths that a run's key leaves out, and that therefore are no factors."""
@@ -497,38 +491,6 @@ class FreeConfig:
 # --- shared ------------------------------------------------------------------------------------------------------
 
 
-def show(value: Any) -> str:
-    """A value as a person would write it in a study file: `true`, `null`, `1e-05`, `{depth: 2, name: cnn}`.
-
-    Text that would be read as something else stands in quotes, so that different values never look the same.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return f"{value:g}".replace("nan", ".nan").replace("inf", ".inf")
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {show(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(show(v) for v in value) + "]"
-    return repr(value) if isinstance(value, str) and _NOT_TEXT.match(value) else str(value)
-
-
-def brief(value: Any) -> str:
-    """A value in a message: as in `show`, but a whole float keeps its point, and a long one is cut."""
-    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else show(value)
-    return cut(text)
-
-
-def cut(text: str) -> str:
-    """What a message quotes is for recognising, not for reading: no more than a line of it."""
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
 def look_in_working_folder() -> None:
     """Let the user's modules be imported from where they stand: an installed command does not look there by itself.
 
@@ -693,7 +655,7 @@ def _readable(
     elif kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"{brief(got)} is a value where a block of keys belongs"
     elif kind in _SHOULD:
-        limits = {name: show(limit) for name, limit in first.get("ctx", {}).items()}
+        limits = {name: format_value(limit) for name, limit in first.get("ctx", {}).items()}
         message = f"should be {_SHOULD[kind].format(**limits)} (got {brief(got)})"
     else:
         message = message.removeprefix("Value error, ")

@@ -17,9 +17,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ablate import config as configs
-from ablate.config import FreeConfig, RunConfig, brief, code_digest, key, show
+from ablate.config import FreeConfig, RunConfig, code_digest, key
 from ablate.data.augment import Augment
 from ablate.errors import StudyError
+from ablate.text import brief, format_value
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -421,7 +422,7 @@ def test_a_free_level_may_be_null_or_a_whole_block():
     ],
 )
 def test_values_are_shown_as_a_person_would_write_them(value, text):
-    assert show(value) == text
+    assert format_value(value) == text
 
 
 @quick
@@ -435,7 +436,7 @@ def test_values_are_shown_as_a_person_would_write_them(value, text):
 def test_what_is_shown_is_read_back_as_what_it_was(value):
     from ablate.study import spec
 
-    read = spec._load(f"x: {show(value)}\n", "test").values["x"]
+    read = spec._load(f"x: {format_value(value)}\n", "test").values["x"]
     assert type(read) in ({type(value), int} if isinstance(value, float) else {type(value)})
     assert read == value
 

@@ -17,7 +17,6 @@ from typing import Any, Literal
 from ablate.analysis import Analysis, Look, judge, next_step, undecided, winner
 from ablate.analysis import plan as recorded_plan
 from ablate.analysis.words import duration, sentence
-from ablate.config import show
 from ablate.errors import StoreError, StudyError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
 from ablate.executors import Executor, Slot
@@ -25,6 +24,7 @@ from ablate.scheduling import bundles
 from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searching
 from ablate.study.design import FIRST_SEED, NOISE_FLOOR, SECOND_LOOK, Phase, Plan, Run
+from ablate.text import format_value
 from ablate.tracking import read
 from ablate.tracking.store import Claims, Store
 from ablate.tracking.write import Tracker
@@ -342,7 +342,7 @@ class Coordinator:
         if self._plan.study.space:
             self.record["importances"] = searching.importances(self._plan.reference)
         for arm, found in self.record["tuned"].items() if self._plan.study.nuisance else ():
-            said = ", ".join(f"{path}={show(value)}" for path, value in found["values"].items())
+            said = ", ".join(f"{path}={format_value(value)}" for path, value in found["values"].items())
             self._show.note(
                 f"{arm}: {said}" if found["searched"] else f"{arm}: nothing trained; {said} stays"
             )

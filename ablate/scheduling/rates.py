@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from ablate.analysis import rates as analysis
 from ablate.analysis.rates import RangeTest
-from ablate.config import RunConfig, show
+from ablate.config import RunConfig
 from ablate.errors import StudyError, TrainingError
 from ablate.events import Bundle, Failed, Finished, Task, is_last
 from ablate.executors import Executor
 from ablate.study.design import FIRST_SEED
 from ablate.study.spec import Study
+from ablate.text import format_value
 
 
 @dataclass(frozen=True)
@@ -87,5 +88,5 @@ def paste(study: Study, found: RangeTest) -> str:
     if found.suggestion is None:
         return ""
     optimizer = study.baseline.get("optimizer") | {"lr": found.suggestion}
-    levels = show(list(found.levels))
-    return f"baseline:\n  optimizer: {show(optimizer)}\nfactors:\n  optimizer.lr: {levels}"
+    levels = format_value(list(found.levels))
+    return f"baseline:\n  optimizer: {format_value(optimizer)}\nfactors:\n  optimizer.lr: {levels}"

@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ablate.config import show
 from ablate.errors import StudyError
 from ablate.scheduling.queue import Queue, Tried
 from ablate.study.design import AGAIN, FIRST_SEED, SECOND_LOOK, Plan, Run
 from ablate.study.ranges import Range
+from ablate.text import format_value
 
 Rows = Mapping[str, Mapping[str, Any]]
 
@@ -141,7 +141,7 @@ class Searching:
             row = rows.get(key)
             if row is None or row["outcome"] != "finished" or (front is not None and key not in front):
                 continue
-            said = show(dict(run.values))
+            said = format_value(dict(run.values))
             values[said] = dict(run.values)
             of.setdefault(said, []).append(sign * float(row["value"]))
         order = sorted(of, key=lambda said: -statistics.fmean(of[said]))

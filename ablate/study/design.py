@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ablate.config import Config, FreeConfig, RunConfig, key, show
+from ablate.config import Config, FreeConfig, RunConfig, key
 from ablate.errors import StudyError
 from ablate.study import ranges, spec
 from ablate.study.fraction import Fraction
 from ablate.study.spec import Study
+from ablate.text import format_value
 
 Phase = Literal["report", "A/A", "tune", "fixed", "confirm"]
 FIRST_SEED: Mapping[Phase, int] = {"report": 0, "A/A": 1000, "tune": 2000, "fixed": 0, "confirm": 3000}
@@ -350,7 +351,7 @@ def _fraction(record: Mapping[str, Any] | None) -> Fraction | None:
 
 
 def name_of(overrides: Mapping[str, Any]) -> str:
-    return ",".join(f"{path}={show(value)}" for path, value in overrides.items()) or "baseline"
+    return ",".join(f"{path}={format_value(value)}" for path, value in overrides.items()) or "baseline"
 
 
 def _level(row: Mapping[str, Any]) -> Any:
@@ -458,4 +459,4 @@ _DESIGNS: Mapping[str, Callable[[Study], Iterator[Arm]]] = {
 
 def parameter(value: Any) -> str | int | float:
     """A level as a number where it is one, else as text."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else show(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else format_value(value)

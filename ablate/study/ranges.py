@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablate.config import brief, show
 from ablate.errors import StudyError, nearest
+from ablate.text import brief, format_value, parse_duration
 
 KINDS = ("log", "range", "int")
 SAMPLERS = ("tpe", "random", "qmc", "gp", "nsgaii")
@@ -169,14 +169,14 @@ def _choices(path: str, said: list[Any], place: str) -> tuple[Choice, ...]:
     found = []
     for value in said:
         if isinstance(value, dict):
-            label = value["name"] if named else show(value)
+            label = value["name"] if named else format_value(value)
             inner = tuple(
                 (name, read(f"{path}.{label}.{name}", v, place)) for name, v in value.items() if _is_range(v)
             )
             found.append(Choice(label, {n: v for n, v in value.items() if not _is_range(v)}, inner))
         else:
             plain = isinstance(value, str | int | float | bool)
-            found.append(Choice(value if plain else show(value), value))
+            found.append(Choice(value if plain else format_value(value), value))
     if len({(type(c.label), c.label) for c in found}) < len(found):
         raise StudyError("the same choice stands here twice", place=place)
     return tuple(found)
@@ -233,7 +233,9 @@ def search(
             )
     if said.get("trials") is not None and trials is not None and said["trials"] != trials:
         raise StudyError("`trials` is said twice, and not the same", place=place("search.trials"))
-    budget = _seconds(said["budget"], place("search.budget")) if said.get("budget") is not None else None
+    budget = (
+        parse_duration(said["budget"], place("search.budget")) if said.get("budget") is not None else None
+    )
     count = said.get("trials") if said.get("trials") is not None else trials
     if count is None:
         count = MOST_TRIALS if budget is not None else TRIALS[of]
@@ -250,18 +252,6 @@ def search(
 def _count(value: Any, least: int, most: int, place: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise StudyError(f"should be a whole number from {least} to {most} (got {brief(value)})", place=place)
-
-
-def _seconds(value: Any, place: str) -> float:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    text = str(value).strip()
-    try:
-        seconds = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise StudyError(f"{brief(value)} is not a time", place=place, hint="write 90s, 30m, 2h or 1d")
-    return seconds
 
 
 def from_plain(said: Mapping[str, Any]) -> tuple[Range, ...]:

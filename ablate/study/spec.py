@@ -17,22 +17,12 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from ablate.config import (
-    BOOLEAN,
-    CHANGES_NO_RESULT,
-    INTEGER,
-    REAL,
-    Config,
-    FreeConfig,
-    RunConfig,
-    brief,
-    cut,
-    show,
-)
+from ablate.config import CHANGES_NO_RESULT, Config, FreeConfig, RunConfig
 from ablate.errors import StudyError, nearest
 from ablate.study import fraction, ranges
 from ablate.study.fraction import Fraction
 from ablate.study.ranges import Range, Search
+from ablate.text import BOOLEAN, INTEGER, REAL, brief, cut, format_value
 
 MOST_BYTES = 200_000
 MOST_NODES = 20_000
@@ -761,7 +751,7 @@ def _nuisance(
 
 def _check_path(path: Any, place: str) -> None:
     if not isinstance(path, str):
-        raise StudyError(f"{show(path)} is not a path such as `model.width`", place=place)
+        raise StudyError(f"{format_value(path)} is not a path such as `model.width`", place=place)
 
 
 def _check_combinations(document: _Document, factors: tuple[Factor, ...], baseline: Config) -> None:

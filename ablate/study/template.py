@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ablate.config import cut
 from ablate.errors import StudyError
 from ablate.study import schema, spec
+from ablate.text import cut
 
 SCHEMA_FILE = "study.schema.json"
 HEADER = f"# yaml-language-server: $schema=./{SCHEMA_FILE}"

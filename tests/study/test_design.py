@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.analysis import plan as recorded_plan
-from ablate.config import RunConfig, key, show
+from ablate.config import RunConfig, key
 from ablate.errors import StudyError
 from ablate.study import design, spec
 from ablate.study.design import Data
+from ablate.text import format_value
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -92,7 +93,7 @@ def test_leave_one_out_compares_with_the_full_system():
         ("full", None, None),
         ("full but model.width=16", "model.width", 16),
         ("full but optimizer.lr=0.05", "optimizer.lr", 0.05),
-        (f"full but augment={show(whole)}", "augment", whole),
+        (f"full but augment={format_value(whole)}", "augment", whole),
     ]
     full = {"model.width": 32, "optimizer.lr": 0.01, "augment": None}
     assert made.reference == "full"

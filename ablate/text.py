@@ -1,0 +1,96 @@
+"""Values, durations, sizes and lists as text for people: one function for each kind, used by every message and page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablate.errors import StudyError
+
+# What a plain word means in a study file, by YAML 1.2; anything else is text.
+NULL = r"~|null|Null|NULL|"
+BOOLEAN = r"true|false"
+INTEGER = r"[-+]?(0|[1-9][0-9]*)"
+REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+
+
+def format_value(value: Any) -> str:
+    """Write a value as a study file has it: `true`, `null`, `1e-05`, `{depth: 2, name: cnn}`.
+
+    Text that YAML would read as something else stands in quotes, so that different values never look the same.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return f"{value:g}".replace("nan", ".nan").replace("inf", ".inf")
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {format_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(format_value(v) for v in value) + "]"
+    return repr(value) if isinstance(value, str) and _NOT_TEXT.match(value) else str(value)
+
+
+def brief(value: Any) -> str:
+    """Write a value for a message: as `format_value`, but a whole float keeps its point, and a long value is cut."""
+    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else format_value(value)
+    return cut(text)
+
+
+def cut(text: str, most: int = 60) -> str:
+    """Shorten text to `most` characters: what a message quotes is for recognising, not for reading."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds in the unit people use: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def parse_duration(value: Any, place: str) -> float:
+    """Return the seconds of `90`, `90s`, `30m`, `2h` or `1d`. place: names the option or key in the error.
+
+    Raises StudyError where it is no positive, finite time.
+    """
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    match = _DURATION.fullmatch(str(value).strip()) if plain else None
+    seconds = float(match[1]) * _UNITS[match[2]] if match else math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise StudyError(f"{brief(value)!r} is not a time", place=place, hint="write 90s, 30m, 2h or 1d")
+    return seconds
+
+
+def format_bytes(size: float) -> str:
+    """Write a number of bytes: `512 bytes`, `3.4 MiB`, `1.2 GiB`."""
+    if size < 1024:
+        return f"{size:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1024 or unit == "GiB":
+            break
+    return f"{size:,.1f} {unit}"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a count with its noun: `1 run`, `1,200 runs`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def joined(parts: Iterable[str], word: str = "and") -> str:
+    """Join at least one part as a sentence does: `a`, `a and b`, `a, b and c`."""
+    *most, last = parts
+    return f"{', '.join(most)} {word} {last}" if most else last
