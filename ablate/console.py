@@ -21,12 +21,14 @@ from rich.text import Text
 
 from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.coordinate import Observer
-from ablate.study.design import NOISE_FLOOR
+from ablate.study.seeds import NOISE_FLOOR
+from ablate.text import counted
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
     from ablate.analysis.rates import RangeTest
     from ablate.executors import Slot
+    from ablate.launch import Preview
     from ablate.scheduling.outlook import Outlook
     from ablate.study.design import Plan, Run
 
@@ -86,6 +88,18 @@ class Lines(Observer):
     def _say(self, text: str) -> None:
         if not self._quiet:
             err.print(Text(text))
+
+
+@contextlib.contextmanager
+def observer(plan: Plan, *, json: bool, quiet: bool) -> Iterator[Observer]:
+    """Yield what shows a study while it runs: JSON lines, the display of a terminal, or plain lines elsewhere."""
+    if json:
+        yield JsonLines(plan.study.name)
+    elif quiet or not is_terminal():
+        yield Lines(plan, quiet=quiet)
+    else:
+        with Display(plan) as display:
+            yield display
 
 
 @contextlib.contextmanager
@@ -422,6 +436,22 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def preview(ahead: Preview) -> RenderableType:
+    """What a run would do: arms, seeds of each look, runs that are done already, and what the design implies."""
+    study = ahead.plan.study
+    lines: list[RenderableType] = [plan_table(ahead.plan, ahead.done), *design(ahead.plan)]
+    if study.search is not None:
+        lines.append(Text(f"{ahead.search_runs} runs of searching and of the fixed comparison at most"))
+        if study.space:
+            return Group(*lines)
+    at_most = f" (at most {ahead.most})" if ahead.most > ahead.first else ""
+    arms, first = counted(ahead.configurations, "arm"), counted(ahead.first, "run")
+    lines.append(Text(f"{arms}, {first}{at_most}; margin {study.margin:g} of {study.metric}"))
+    if ahead.done is None:
+        lines.append(Text("The data are not prepared yet, so runs that are done already are not counted."))
+    return Group(*lines)
 
 
 def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ablate import cli
+from ablate import launch
 from ablate.events import Bundle, Failed, Task
 from ablate.study import design, spec
 from ablate.tracking import read
@@ -92,7 +92,7 @@ def compare(study, options):
 def compare_processor(study, options):
     """A row an arm: what the probe says of one run and what the run takes, in this process, by its own time."""
     sets = options[1 : options.index("--seeds") if "--seeds" in options else None : 2]
-    plan = design.plan(spec.read(study, sets=sets), cli.data_lookup())
+    plan = design.plan(spec.read(study, sets=sets), launch.data_lookup())
     for arm in plan.arms:
         data = plan.data[arm.name]
         sizes = (data.train, data.validation, data.test)

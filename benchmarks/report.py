@@ -70,7 +70,7 @@ def study(arms, seeds):
 
 def generate(root, arms, seeds, images=None):
     """A store with a finished study in it. images: predicted in each part, IMAGES where None. Returns its plan's record."""
-    from ablate import cli
+    from ablate import launch
     from ablate.study import design, spec
     from ablate.tracking import write
     from ablate.tracking.store import Store
@@ -79,7 +79,7 @@ def generate(root, arms, seeds, images=None):
     path.write_text(study(arms, seeds))
     store = Store(f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", root / "mlruns")
     write.create(store)
-    record = design.plan(spec.read(path), cli.data_lookup()).record() | {"extra_looks": []}
+    record = design.plan(spec.read(path), launch.data_lookup()).record() | {"extra_looks": []}
     rng = np.random.default_rng(0)
     counts = {part: images or n for part, n in IMAGES.items()}
     truth = {part: rng.integers(CLASSES, size=n) for part, n in counts.items()}
@@ -183,7 +183,7 @@ def _files(truth, right, rng):
 
 def measure(repeat):
     """In a process of its own, in the folder of a generated store: prints its findings as JSON."""
-    from ablate import cli, report
+    from ablate import report, reporting
     from ablate.analysis import judge, plan
     from ablate.tracking import read
     from ablate.tracking.store import here
@@ -198,7 +198,7 @@ def measure(repeat):
     found = []
     for _ in range(repeat + 1):
         began, worked = time.perf_counter(), time.process_time()
-        material = cli._material(here(), "many", None)  # noqa: SLF001
+        material = reporting.material(here(), "many")
         read_in = time.perf_counter()
         summary = report.summarise(material)
         summed = time.perf_counter()

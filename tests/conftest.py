@@ -99,10 +99,11 @@ class Workplace:
     def ablate(self, *arguments: str, code: int = 0) -> str:
         """Run a command in this process; its output, both streams. The exit code is checked."""
         from ablate import cli
+        from ablate.errors import AblateError
 
         result = CliRunner().invoke(cli.app, list(arguments), catch_exceptions=True)
         output = result.output
-        if isinstance(result.exception, cli.AblateError):
+        if isinstance(result.exception, AblateError):
             assert code == cli.MISTAKE, f"a mistake was not expected: {result.exception}"
             return f"{output}error: {result.exception}"
         if result.exception is not None and not isinstance(result.exception, SystemExit):

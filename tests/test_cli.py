@@ -207,7 +207,7 @@ def test_a_report_can_fail_a_pipeline_on_arms_that_hurt(workplace):
 def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, monkeypatch):
     import time
 
-    from ablate import cli
+    from ablate import reporting
 
     workplace.ablate("run", workplace.study(), "--executor", "inline", "-q")
     [run] = workplace.runs(kind="report")
@@ -222,7 +222,7 @@ def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, mon
     monkeypatch.setattr(time, "sleep", end_after_three)
     said = workplace.ablate("report", "toy", "--watch")
     assert said.count("9 runs in") == 1, "nothing new, nothing written"
-    refresh = f'<meta http-equiv="refresh" content="{cli._RELOAD_EVERY}">'
+    refresh = f'<meta http-equiv="refresh" content="{reporting.RELOAD_EVERY}">'
     assert [refresh in text for text in looks] == [True] * 3
     assert refresh not in page.read_text()
     assert "toy: nothing is running" in workplace.ablate("report", "toy", "--watch")

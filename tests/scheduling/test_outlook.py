@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import cli
+from ablate import launch
 from ablate.analysis import power
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
@@ -41,7 +41,7 @@ def digits(workplace):
 
 
 def plan(path: str, *sets: str) -> design.Plan:
-    return design.plan(spec.read(Path(path), sets=sets), cli.data_lookup())
+    return design.plan(spec.read(Path(path), sets=sets), launch.data_lookup())
 
 
 def look_ahead(workplace, path: str, *sets: str) -> outlook.Outlook:

@@ -1,0 +1,461 @@
+"""From options to a running study: permission, devices, executor, data, recovery, and the coordinator with all it needs.
+
+Nothing heavy is imported before it is needed: a worker pool starts to warm up while the rest is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import StoreError, StudyError
+from ablate.text import counted, parse_duration
+
+if TYPE_CHECKING:
+    from ablate.analysis import Analysis, Comparison, Effect
+    from ablate.config import Config, RunConfig
+    from ablate.events import Bundle, Event
+    from ablate.executors import Executor, Slot
+    from ablate.executors.local import LocalExecutor
+    from ablate.scheduling.coordinate import Observer, Options, Outcome
+    from ablate.study.design import Data, Plan
+    from ablate.study.spec import Study
+    from ablate.tracking.store import Store
+
+GIT_TIMEOUT = 5.0
+"""Seconds that git may take to describe the working folder."""
+
+MOST_SENTENCES = 20
+"""Arms and effects in a plan's description: MLflow takes 8,000 characters."""
+
+CHECKPOINT_VARIABLE = "ABLATE_CHECKPOINT_EVERY"
+
+
+def notify(text: str) -> None:
+    """Print a line for people: on stderr, so that stdout holds results only."""
+    print(text, file=sys.stderr)
+
+
+# --- what a command was given -----------------------------------------------------------------------------------------
+
+
+def seconds(text: str | None, option: str) -> float | None:
+    """Return the seconds of an option such as `90s` or `2h`, or None where it was not given. Raises StudyError."""
+    return None if text is None else parse_duration(text, option)
+
+
+def study_name(store: Store, text: str) -> str:
+    """Return the name of a study that is given by name or by file. Raises StudyError where the study in a file has not run."""
+    path = Path(text)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        return text
+    from ablate.study import spec
+    from ablate.tracking import read
+
+    name = spec.read(path).name
+    if name not in read.experiments(store):
+        raise StudyError("this study has not run yet", place=text, hint=f"`ablate run {text}` trains it")
+    return name
+
+
+def check_imports(train: str | None, allowed: Sequence[str] | None) -> None:
+    """Refuse to run code that a study file names, unless the user allowed its package.
+
+    train: `module:function`, or None for the built-in training. allowed: packages of `--allow-import`; those under
+    `[tool.ablate]` in the pyproject.toml of the working folder are added. Raises StudyError.
+    """
+    if train is None:
+        return
+    package = train.partition(":")[0].partition(".")[0]
+    if package not in (*(allowed or ()), *_project_imports()):
+        raise StudyError(
+            f"the study would import {package!r}, which you have not allowed",
+            place="train",
+            hint=f'if you trust that code: --allow-import {package}, or `imports = ["{package}"]` under [tool.ablate] '
+            "in pyproject.toml",
+        )
+
+
+def _project_imports() -> list[str]:
+    """Return the packages that the pyproject.toml of the working folder allows. Raises StudyError where it cannot be read."""
+    import tomllib
+
+    project = Path("pyproject.toml")
+    if not project.is_file():
+        return []
+    try:
+        content = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise StudyError(f"cannot be read ({error})", place="pyproject.toml") from None
+    allowed = content.get("tool", {}).get("ablate", {}).get("imports", [])
+    return allowed if isinstance(allowed, list) else [allowed]
+
+
+def data_config(name: str | None, sets: Sequence[str], study: Path | None) -> RunConfig:
+    """Return the baseline of a study, or a plain config, on the data set `name`.
+
+    sets: changes as `--set` takes them; the path may leave out `data.`, as in `root=FOLDER`. Raises StudyError.
+    """
+    from ablate.config import RunConfig
+    from ablate.study import spec
+
+    # `augment=` replaces the block of that name; every other bare name is a field of `data`.
+    bare = re.compile(r"(?!augment=)[a-z_]+=")
+    changes = [f"data.{text}" if bare.match(text) else text for text in sets]
+    changes = [*([f"data.name={name}"] if name is not None else []), *changes]
+    if study is None:
+        plain = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
+        return spec.override(plain, changes)
+    baseline = spec.read(study, sets=changes).baseline
+    if not isinstance(baseline, RunConfig):
+        raise StudyError("the study brings its own training, and its data with it", place=str(study))
+    return baseline
+
+
+# --- devices and executors --------------------------------------------------------------------------------------------
+
+
+def executor(config: Config, kind: str, devices: str, workers: int | None, per_device: int) -> Executor:
+    """Return the executor that trains configs like `config`. Raises StudyError for an unknown kind or device."""
+    from ablate.training.runs import train
+
+    if kind == "inline":
+        from ablate.executors import Slot
+        from ablate.executors.inline import InlineExecutor
+
+        device = "cpu" if devices in ("auto", "cpu") else devices
+        return InlineExecutor(train, Slot("inline", device))
+    if kind != "local":
+        raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
+    from ablate.config import RunConfig
+    from ablate.executors.local import WITH_TORCH, LocalExecutor
+
+    preload: tuple[str, ...] = WITH_TORCH if config.imports_torch() else ()
+    if isinstance(config, RunConfig):
+        preload += ("ablate.training.fused",)
+    return LocalExecutor(train, slots(devices, workers, per_device), preload)
+
+
+def local_executor(
+    function: Callable[[Bundle], Generator[Event, frozenset[str] | None, None]],
+    devices: str,
+    workers: int | None,
+    per_device: int = 1,
+) -> LocalExecutor:
+    """Return worker processes that run `function`, a generator of events, on the slots that the options name."""
+    from ablate.executors.local import LocalExecutor
+
+    return LocalExecutor(function, slots(devices, workers, per_device))
+
+
+def slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...]:
+    """Return the slots of this machine: one per CPU core, or `per_device` per GPU, and no more than `workers`."""
+    from ablate.executors import local
+
+    numbers = _cuda_devices(devices)
+    found = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(workers)
+    return found[:workers] if workers else found
+
+
+def _cuda_devices(devices: str) -> tuple[int, ...]:
+    """Return the numbers of the CUDA devices to use; an empty tuple means the CPU. Raises StudyError."""
+    if devices == "cpu":
+        return ()
+    named = None if devices == "auto" else [part.strip() for part in devices.split(",")]
+    if named is not None:
+        for part in named:
+            if not re.fullmatch(r"cuda:\d+", part):
+                raise StudyError(
+                    f"{part!r} is not a device", place="--devices", hint="auto, cpu, or cuda:0,cuda:1"
+                )
+    elif not Path("/dev/nvidiactl").exists():
+        return ()  # no driver: importing torch to ask it would take seconds
+    import torch
+
+    count = torch.cuda.device_count()
+    if named is None:
+        return tuple(range(count))
+    numbers = tuple(int(part.partition(":")[2]) for part in named)
+    if any(number >= count for number in numbers):
+        raise StudyError(
+            f"this machine has {counted(count, 'CUDA device')}",
+            place="--devices",
+            hint="`--devices cpu` needs none",
+        )
+    return numbers
+
+
+# --- data and plans ---------------------------------------------------------------------------------------------------
+
+
+def data_lookup() -> Callable[[Config], Data]:
+    """Return a function from a config to the facts of its data, which it prepares. Each data set is prepared once.
+
+    The function raises StudyError where the network does not fit the images, and DataError where the data are missing.
+    """
+    from functools import cache
+
+    from ablate.config import RunConfig
+    from ablate.data import datasets
+    from ablate.study.design import Data
+    from ablate.training.randomness import FIXED_SPLIT, derive
+
+    prepared = cache(datasets.prepare)
+
+    def data(config: Config) -> Data:
+        if not isinstance(config, RunConfig):
+            return Data()
+        dataset = prepared(config.data)
+        train, validation = datasets.split(dataset.train_labels, config.data, derive(0, FIXED_SPLIT))
+        config.model.check(dataset.shape)
+        sizes = (len(train), len(validation), len(dataset.test_labels))
+        return Data(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+
+    return data
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run would do. done: runs in the store by arm; None where data are not prepared yet, so that no key is known.
+
+    configurations: arms and the steps that a path may add. first, most: runs to the first and to the last look.
+    search_runs: at most, of a search or of tuning the arms.
+    """
+
+    plan: Plan
+    done: Mapping[str, int] | None
+    configurations: int
+    first: int
+    most: int
+    search_runs: int
+
+
+def preview(study: Study, store: Store) -> Preview:
+    """Plan a study without preparing data, and look up what the store has of it. Raises StudyError for mistakes in it."""
+    from ablate.config import RunConfig
+    from ablate.data import datasets
+    from ablate.study import design
+    from ablate.study.forecast import further, searching
+    from ablate.tracking import read
+
+    prepare = data_lookup()
+
+    def facts(config: Config) -> Data:
+        if not isinstance(config, RunConfig):
+            return prepare(config)
+        is_prepared = datasets.fingerprint(config.data) is not None
+        if isinstance(config.data, datasets.ImageFolder) and not Path(config.data.root).is_dir():
+            is_prepared = True  # preparing it says what is wrong
+        if not is_prepared:
+            # Two arms on two data sets that are both unknown are not the same run.
+            return design.Data(fingerprint=f"unknown: {config.data!r}")
+        return prepare(config)
+
+    plan = design.plan(study, facts)
+    done = None
+    if all(not data.fingerprint.startswith("unknown") for data in plan.data.values()):
+        runs = list(plan.replicates(plan.names, range(study.looks[-1])))
+        finished = read.done(store, [run.key for run in runs])
+        done = {name: sum(run.key in finished for run in runs if run.arm == name) for name in plan.names}
+    configurations = len(plan.names) + further(plan)
+    return Preview(
+        plan,
+        done,
+        configurations,
+        configurations * study.looks[0],
+        configurations * study.looks[-1],
+        searching(plan) * len(plan.arms),
+    )
+
+
+def recorded_plan(record: Mapping[str, Any], name: str) -> Plan:
+    """Return the plan that a record holds. Raises StudyError where code or data have changed: new seeds could not be compared."""
+    from ablate.study import design
+
+    plan = design.from_record(record)
+    data = data_lookup()
+    for arm in plan.arms:
+        if arm.config.code() != plan.codes[arm.name]:
+            raise StudyError(
+                "the training code has changed since this study ran, so new seeds would not be comparable",
+                place=name,
+                hint="run the study again: `ablate run` makes a new plan with the code as it is",
+            )
+        if data(arm.config) != plan.data[arm.name]:
+            raise StudyError(
+                "the data have changed since this study ran", place=name, hint="run the study again"
+            )
+    return plan
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def coordinate(
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    options: Options,
+    storage: str | None,
+    observer: AbstractContextManager[Observer],
+    *,
+    record: Any = None,
+    top_up: tuple[int | None] | None = None,
+) -> Outcome:
+    """Run a plan to its end, under the study's lock, with tracker, claims and signals around it.
+
+    observer: entered once the study is locked and recovered. record: the plan's record where it is an extended one.
+    top_up: seeds to add instead of running the plan; (None,) adds as many as the budget allows.
+    Raises StoreError where another process works on the study or the store cannot be written.
+    """
+    from ablate.analysis import to_json
+    from ablate.scheduling.coordinate import Coordinator
+    from ablate.scheduling.queue import Queue
+    from ablate.tracking import read, write
+    from ablate.tracking.store import Claims
+
+    checkpoint_every = seconds(os.environ.get(CHECKPOINT_VARIABLE), CHECKPOINT_VARIABLE)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store.lock(plan.study.name))
+        read.refuse_deleted(store, plan.study.name)
+        recover(store)
+        entered = stack.enter_context(observer)
+        stop = stack.enter_context(_interruptible())
+        claims = stack.enter_context(contextlib.closing(Claims(store)))
+        tracker = stack.enter_context(write.Tracker(store, plan.study.name))
+        stack.enter_context(executor)
+        coordinator = Coordinator(
+            plan,
+            executor=executor,
+            tracker=tracker,
+            ledger=Queue(plan, store.root, storage),
+            store=store,
+            claims=claims,
+            options=replace(options, stop=stop, checkpoint_every=checkpoint_every),
+            observer=entered,
+            record=record,
+        )
+        about = environment()
+        try:
+            outcome = coordinator.run(about) if top_up is None else coordinator.top_up(about, *top_up)
+        except BaseException:
+            # A top-up that ends before it has added anything leaves its study as it was.
+            as_before = None if record is None or tracker.planned else record["environment"].get("ending")
+            try:
+                tracker.end(plan.id, as_before or "interrupted")
+            finally:
+                # Whoever interrupts does not want to wait; the next command delivers what is not delivered by then.
+                tracker.close(timeout=1)
+            raise
+        import json
+
+        verdicts = json.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
+        description = _description(plan.study.question, outcome.analysis)
+        tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()}, description)
+        tracker.settle()
+        delivered = tracker.close()
+        if tracker.broken is not None:
+            raise tracker.broken
+        if not delivered:
+            notify(
+                f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
+            )
+        return outcome
+
+
+def _description(question: str, analysis: Analysis) -> str:
+    """Return what MLflow shows as a plan's description, in Markdown: the question, and the answer arm by arm."""
+    from ablate.analysis import headline, sentence
+
+    items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
+    lines = [f"- {sentence(item, analysis.rules)}" for item in items[:MOST_SENTENCES]]
+    rest = [f"- … and {len(items) - MOST_SENTENCES} more"] if len(items) > MOST_SENTENCES else []
+    title = [f"**{question}**", ""] if question else []
+    return "\n".join([*title, headline(analysis), "", *lines, *rest])
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Yield whether Ctrl-C or SIGTERM has asked for the end. A second Ctrl-C ends the process at once."""
+    is_asked = False
+
+    def stop(_number: int, _frame: Any) -> None:
+        nonlocal is_asked
+        is_asked = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: is_asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def recover_to_read(store: Store) -> None:
+    """Recover what killed processes left behind; a store that cannot be written is reported, and read all the same."""
+    try:
+        recover(store)
+    except StoreError as error:
+        notify(f"what killed processes left behind is not counted: {error}")
+
+
+def recover(store: Store) -> None:
+    """Deliver and end what killed processes left behind. Raises StoreError."""
+    from ablate.tracking import read
+
+    spool = store.root / "spool"
+    if (spool.is_dir() and any(spool.glob("*.jsonl"))) or read.orphans(store):
+        from ablate.tracking import write
+
+        ended = write.recover(store)
+        if ended:
+            notify(f"marked {counted(ended, 'run')} of processes that died as killed")
+
+
+def environment() -> dict[str, str]:
+    """Return what a study runs with, for its record: command, host, versions, and the commit where there is one."""
+    import platform
+    import shlex
+    from importlib import metadata
+
+    about = {
+        "command": "ablate " + shlex.join(sys.argv[1:]),
+        "version": metadata.version("ablate"),
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+    for package in ("torch", "mlflow", "optuna"):
+        about[package] = metadata.version(package)
+    commit = describe_commit()
+    return about | ({"commit": commit} if commit else {})
+
+
+def describe_commit() -> str | None:
+    """Return the commit of the working folder, with `-dirty` where files have changed; None where git does not tell.
+
+    Runs no hook and no file-system monitor that the repository names.
+    """
+    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+    command += ["describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        git = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    commit = git.stdout.decode(errors="replace").strip()
+    return commit if git.returncode == 0 and commit else None

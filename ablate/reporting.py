@@ -1,0 +1,269 @@
+"""Reports of the studies in a store: collects what each is made from, writes the pages, and keeps them current."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import StoreError, StudyError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ablate.report import Material, Tracking
+    from ablate.tracking.store import Store
+
+FORMATS = ("html", "md", "latex", "csv", "json")
+
+FOLDER = Path("reports")
+"""Where pages go by default."""
+
+READ_EVERY, RELOAD_EVERY = 2.0, 10
+"""Seconds after which `watch` reads the store again, and after which a browser loads the page again."""
+
+Notify = Callable[[str], None]
+"""Takes a line for people."""
+
+
+# --- what a report is made from ---------------------------------------------------------------------------------------
+
+
+def material(store: Store, name: str, plan_id: str | None = None) -> Material:
+    """Read everything that the report of a study is made from.
+
+    plan_id: the beginning of an older plan's id; None: the latest plan. Raises StudyError where there is no such plan.
+    """
+    from ablate.analysis import judge
+    from ablate.analysis import plan as recorded_plan
+    from ablate.analysis.grids import grids
+    from ablate.report import Material
+    from ablate.tracking import read
+
+    records = read.plans(store, name)
+    matching = [record for record in records if plan_id is None or record["plan"].startswith(plan_id)]
+    if not matching:
+        raise StudyError(
+            f"no plan {plan_id!r} of {name}",
+            place="--plan",
+            hint="plans: " + ", ".join(record["plan"] for record in records),
+        )
+    record = matching[-1]
+    runs = read.chosen(store, record)
+    replicates, curves = read.frames(store, record, runs)
+    classified = read.classified(store, record, runs)
+    curve_grids = grids(curves)
+    analysis = judge(recorded_plan.rules(record), replicates, curve_grids, correct=classified.validation)
+    return Material(
+        record,
+        analysis,
+        replicates,
+        curve_grids,
+        classified.confusion,
+        record["environment"],
+        classified.test,
+        classified.truth,
+        _test_images(record),
+        _server(store, name),
+    )
+
+
+def _server(store: Store, name: str) -> Tracking | None:
+    """Return where the server's own pages are, or None without a server. A password in its address is left out."""
+    from urllib.parse import urlsplit
+
+    from ablate.report import Tracking
+    from ablate.tracking import read
+
+    parts = urlsplit(store.uri)
+    if parts.scheme not in ("http", "https"):
+        return None
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return Tracking(address, read.experiment_id(store, name))
+
+
+def _test_images(record: Mapping[str, Any]) -> NDArray[Any] | None:
+    """Return the test images of the reference where the cache still holds them."""
+    from ablate.data import cache
+
+    reference = next(arm for arm in record["arms"] if arm["name"] == record["reference"])
+    entry = cache.entry(reference["data"]["fingerprint"], cache.default_folder() / "datasets")
+    return None if entry is None else entry.test_images
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, replacing one that is there in a single step. Raises StudyError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".tmp")
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise StudyError(
+            f"cannot be written ({error.strerror})", place=str(path), hint="--output names another place"
+        ) from None
+
+
+def file_for(folder: Path, name: str, ending: str = "html", *, reserved: bool = False) -> Path:
+    """Return the file of a study in a folder: NAME.ENDING, or NAME~DIGEST.ENDING where another file has a claim to that.
+
+    A file that differs in capitals alone counts as the same: on many file systems it is. reserved: whether the plain
+    name belongs to something else from the start. No study can have `~` in its name.
+    """
+    plain = f"{name}.{ending}"
+    try:
+        present = {path.name for path in folder.iterdir()}
+    except OSError:
+        present = set()
+    is_taken = plain not in present and plain.casefold() in {file.casefold() for file in present}
+    if reserved or is_taken:
+        return folder / f"{name}~{hashlib.sha256(name.encode()).hexdigest()[:6]}.{ending}"
+    return folder / plain
+
+
+def page_for(folder: Path, name: str) -> Path:
+    """Return the page of a study's report in a folder, beside which `index.html` and pages of `ablate lr` may lie."""
+    folded = name.casefold()
+    return file_for(folder, name, reserved=folded == "index" or folded.endswith("-lr"))
+
+
+# --- writing reports --------------------------------------------------------------------------------------------------
+
+
+def write_reports(
+    store: Store,
+    names: Sequence[str],
+    format: str,  # noqa: A002
+    plan: str | None,
+    output: Path | None,
+    notify: Notify,
+    *,
+    fail_on: str | None = None,
+) -> list[str]:
+    """Write or print the reports of some studies. Returns `STUDY: ARM` for each arm or effect with the verdict `fail_on`.
+
+    output: a folder, or for one study a file; None: pages go to `reports/`, any other format is printed.
+    """
+    failing: list[str] = []
+
+    def collected() -> Iterable[Material]:
+        for name in names:
+            one = material(store, name, plan)
+            failing.extend(_with_verdict(name, one, fail_on))
+            yield one
+
+    if format == "html":
+        _write_pages(store, names, collected(), output, notify)
+    else:
+        _write_texts(names, collected(), format, output)
+    return failing
+
+
+def _with_verdict(name: str, material: Material, verdict: str | None) -> list[str]:
+    analysis = material.analysis
+    verdicts = [(c.arm, c.verdict) for c in analysis.comparisons]
+    verdicts += [(" × ".join(e.terms), e.verdict) for e in analysis.effects]
+    return [f"{name}: {item}" for item, its_verdict in verdicts if its_verdict == verdict]
+
+
+def _write_pages(
+    store: Store,
+    names: Sequence[str],
+    materials: Iterable[Material],
+    output: Path | None,
+    notify: Notify,
+    *,
+    reload: int | None = None,
+) -> None:
+    """Write a page for each study and, for several, an index. reload: seconds after which a browser loads a page again."""
+    from ablate import report
+
+    entries: list[report.Entry] = []
+    folder = FOLDER if output is None else output
+    is_folder = output is None or len(names) > 1 or not output.suffix
+    for name, one in zip(names, materials, strict=True):
+        path = page_for(folder, name) if is_folder else folder
+        summary = report.summarise(one)
+        page = report.html(summary, reload=reload)
+        write(path, page)
+        if reload is None:
+            from ablate.tracking import write as tracking_write
+
+            # Beside the study file; a store that can only be read is no reason to go without the page.
+            with contextlib.suppress(StoreError):
+                tracking_write.attach(store, one.record, "report.html", page.encode())
+            notify(f"{path}")
+        entries.append(report.Entry(name, summary.question, summary.headline, path.name, summary.tally))
+    if len(entries) > 1:
+        index = folder / "index.html"
+        write(index, report.index_html(entries))
+        if reload is None:
+            notify(f"{index}")
+
+
+def _write_texts(
+    names: Sequence[str], materials: Iterable[Material], ending: str, output: Path | None
+) -> None:
+    from ablate import report
+
+    writers: dict[str, Callable[[Material], str]] = {
+        "json": report.json_text,
+        "csv": report.csv,
+        "md": lambda m: report.markdown(report.summarise(m)),
+        "latex": lambda m: report.latex(report.summarise(m)),
+    }
+    for name, one in zip(names, materials, strict=True):
+        text = writers[ending](one)
+        if output is None:
+            print(text, end="")
+        else:
+            write(output if len(names) == 1 else file_for(output, name, ending), text)
+
+
+def watch(
+    store: Store,
+    names: Sequence[str],
+    plan: str | None,
+    output: Path | None,
+    notify: Notify,
+    recover: Callable[[Store], None],
+) -> None:
+    """Write the pages again whenever a run ends, as long as one of the studies runs. Ctrl-C ends it.
+
+    The pages reload themselves in a browser; the caller writes the last ones, which don't. recover: called before each
+    reading of the store.
+    """
+    import time
+
+    from ablate.tracking import read
+
+    def state() -> list[Any]:
+        records = [read.plans(store, name)[-1] for name in names]
+        return [
+            (
+                record["plan"],
+                record["status"],
+                [(run.run_id, run.end) for run in read.chosen(store, record).values()],
+            )
+            for record in records
+        ]
+
+    written, current = None, state()
+    if not any(status == "RUNNING" for _, status, _ in current):
+        notify(f"{', '.join(names)}: nothing is running, so there is nothing to wait for")
+    with contextlib.suppress(KeyboardInterrupt):
+        while any(status == "RUNNING" for _, status, _ in current):
+            if current != written:
+                materials = (material(store, name, plan) for name in names)
+                _write_pages(store, names, materials, output, notify, reload=RELOAD_EVERY)
+                ended = sum(len(runs) for _, _, runs in current)
+                notify(f"{ended} runs in; the page loads itself again (Ctrl-C ends this)")
+                written = current
+            time.sleep(READ_EVERY)
+            recover(store)
+            current = state()

@@ -1,0 +1,88 @@
+"""MLflow's own pages on the store, for as long as the command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import StudyError
+
+if TYPE_CHECKING:
+    from ablate.tracking.store import Store
+
+MOST_LINKS = 3
+"""Studies whose addresses are given, the latest first."""
+
+ENDS_WITHIN = 5.0
+"""Seconds after which a server that was asked to end is killed."""
+
+
+def address(port: int) -> str:
+    """Return the address of a port on this machine. Raises StudyError where the port cannot be used."""
+    url = f"http://127.0.0.1:{port}"
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StudyError(
+                f"port {port} cannot be used ({error.strerror})",
+                place="--port",
+                hint=f"is MLflow open at {url} already? Another one: --port {port % 65535 + 1}",
+            ) from None
+    return url
+
+
+def links(store: Store, url: str) -> Iterator[str]:
+    """Yield lines with the addresses of the latest studies' arms and curves."""
+    from ablate.tracking import read, views
+
+    for study in read.experiments(store)[:MOST_LINKS]:
+        experiment = read.experiment_id(store, study)
+        yield f"{study}: arms with their verdicts  {url}{views.address(experiment, views.ARMS)}"
+        yield f"{' ' * len(study)}  curves, by arm            {url}{views.address(experiment, views.CURVES)}"
+
+
+def serve(store: Store, port: int) -> int:
+    """Run MLflow's server on the store until it ends or this process is interrupted. Returns its exit code.
+
+    Raises KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP, after the server and all that it started have ended.
+    """
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return _run_until_interrupted(command, environment)
+
+
+def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -> int:
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, interrupt) for number in signals}
+    try:
+        # In a group of its own: MLflow's workers are not children of this process, and have to end too.
+        server = subprocess.Popen(command, env=environment, start_new_session=True)
+        try:
+            return server.wait()
+        finally:
+            for number in signals:  # a second interrupt must not leave the server half ended
+                signal.signal(number, signal.SIG_IGN)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(ENDS_WITHIN)
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
