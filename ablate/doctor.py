@@ -98,6 +98,8 @@ def _bounded(group: str, name: str, version: str, wanted: str) -> Check:
 
 
 def devices() -> list[Check]:
+    from ablate.executors.devices import driver_devices
+
     try:
         from ablate.training import device_check
     except (ImportError, OSError) as error:
@@ -117,7 +119,7 @@ def devices() -> list[Check]:
         )
         found.append(Check("devices", f"{device.name} bfloat16", state, said))
     if not any(check.name.startswith("cuda") for check in found):
-        driver = Path("/dev/nvidiactl").exists()
+        driver = Path("/dev/nvidiactl").exists() or driver_devices() > 0
         said = "there is a driver, but torch finds no device" if driver else "none; studies run on the CPU"
         found.append(Check("devices", "CUDA", "broken" if driver else "note", said))
     return found

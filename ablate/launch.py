@@ -168,6 +168,8 @@ def slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...
 
 def _cuda_devices(devices: str) -> tuple[int, ...]:
     """Return the numbers of the CUDA devices to use; an empty tuple means the CPU. Raises StudyError."""
+    from ablate.executors.devices import cuda_devices
+
     if devices == "cpu":
         return ()
     named = None if devices == "auto" else [part.strip() for part in devices.split(",")]
@@ -177,8 +179,8 @@ def _cuda_devices(devices: str) -> tuple[int, ...]:
                 raise StudyError(
                     f"{part!r} is not a device", place="--devices", hint="auto, cpu, or cuda:0,cuda:1"
                 )
-    elif not Path("/dev/nvidiactl").exists():
-        return ()  # no driver: importing torch to ask it would take seconds
+    elif not cuda_devices():
+        return ()  # importing torch to ask it would take seconds
     import torch
 
     count = torch.cuda.device_count()

@@ -59,7 +59,7 @@ ROOMS: dict[str, set[str]] = {
     "ui": {"errors", "tracking"},
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
-    "doctor": {"errors", "data", "training", "tracking", "scheduling", "text"},
+    "doctor": {"errors", "executors", "data", "training", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
     "cli": {"*"},
 }

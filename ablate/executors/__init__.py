@@ -1,12 +1,15 @@
 """Where bundles run. An executor runs a generator function on bundles and passes its events on; it decides nothing.
 
-`inline` runs in this process, `local` in a process per device slot. Both keep the same contract, and one test suite holds
-them to it:
+`inline` runs in this process, `local` in a process per device slot. Every executor keeps the same contract, and one test
+suite holds them to it:
 
-- the events of an attempt arrive in order, and the last is Finished or Failed, whatever happens to the process; an event
-  out of order, or of no run of the bundle, is not passed on but ends the training as failed (`stream` sees to it);
+- the events of an attempt arrive in order, and the last is Finished or Failed, whatever happens to the process or its
+  machine; an event out of order, or of no run of the bundle, is not passed on but ends the training as failed (`stream`
+  sees to it);
 - `submit` takes a free slot only; a slot is free again once every run of its bundle has had its last event;
 - `cancel` breaks a run off at its next event, which becomes Failed("cancelled");
+- `kill` ends what a slot is doing without asking it, and its runs fail as crashed at the next `wait`;
+- no bundle is run again unless it is submitted again: retries are the dispatcher's;
 - what a training prints goes to stderr: stdout is for results;
 - leaving the context ends what still runs, with all that it started, and yields nothing more.
 """
@@ -35,18 +38,28 @@ class Slot:
 
 class Executor(Protocol):
     @property
-    def slots(self) -> tuple[Slot, ...]: ...
-
-    def warm_up(self) -> None:
-        """Begin what takes long and will be needed, beside whatever the caller does next. Nobody has to ask for it."""
+    def slots(self) -> tuple[Slot, ...]:
+        """Slots that bundles may be submitted to. Where machines come and go, a slot that is lost is left out from then on."""
         ...
 
-    def submit(self, bundle: Bundle, slot: Slot) -> None: ...
+    def warm_up(self) -> None:
+        """Begin what takes long and will be needed, while the caller does something else. Need not be called."""
+        ...
 
-    def cancel(self, run: str) -> None: ...
+    def submit(self, bundle: Bundle, slot: Slot) -> None:
+        """Hand a bundle to a free slot. Returns at once; it may begin later."""
+        ...
+
+    def cancel(self, run: str) -> None:
+        """Break a run off at its next event. A run that is not in training is ignored."""
+        ...
+
+    def kill(self, slot: Slot) -> None:
+        """End what a slot is doing, for a training that hangs. A free slot stays as it is; either can be used again."""
+        ...
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        """Events that have arrived, at least one unless `timeout` seconds pass or nothing is under way."""
+        """Events that have arrived, at least one unless `timeout` seconds pass or nothing is in training."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -182,9 +182,15 @@ class LocalExecutor:
                 return events
 
     def kill(self, slot: Slot) -> None:
-        """Kill a slot's process: for a run that hangs and hears nothing. Its runs fail as crashed at the next `wait`."""
-        if (worker := self._workers.get(slot.name)) is not None:
-            worker.kill()
+        assert slot in self.slots, f"{slot} is not a slot of this executor"
+        worker = self._workers.get(slot.name)
+        if worker is None:
+            return
+        if worker.busy:
+            worker.kill()  # `wait` finds it dead, and reports its runs
+        else:
+            worker.stop()
+            del self._workers[slot.name]
 
     @property
     def processes(self) -> Mapping[str, int | None]:

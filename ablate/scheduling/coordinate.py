@@ -987,8 +987,7 @@ class Coordinator:
         for key, (_, slot, _, since) in at.items():
             if key not in expired and time.monotonic() - since > self._options.timeout * company[key]:
                 expired.add(key)
-                kill = getattr(self._executor, "kill", None)
-                kill(slot) if kill is not None else self._executor.cancel(key)
+                self._executor.kill(slot)
 
 
 class _Rounds:

@@ -265,6 +265,52 @@ def test_leaving_the_context_ends_what_runs_and_yields_nothing_more(make, tmp_pa
     assert not after.exists()
 
 
+@both
+def test_a_killed_slot_fails_the_open_runs_of_its_bundle_as_crashed_and_can_be_used_again(make, tmp_path):
+    never = str(tmp_path / "never")
+    with make() as executor:
+        [slot] = executor.slots
+        bundle = Bundle((task("a"), task("b", "start", "epoch", ("await", never)), task("c")))
+        executor.submit(bundle, slot)
+        events = []
+        while not (events and events[-1].run == "b" and isinstance(events[-1], EpochEnd)):
+            events += executor.wait(timeout=PATIENCE)
+        executor.kill(slot)
+        events += drain(executor, {"b", "c"})
+        ends = {e.run: e for e in events if is_last(e)}
+        assert isinstance(ends["a"], Finished), "what had ended stays as it was"
+        assert [(ends[run].kind, ends[run].attempt, ends[run].seq) for run in "bc"] == [
+            ("crash", 1, 2),
+            ("crash", 1, 0),
+        ]
+        assert "killed" in ends["b"].reason
+        assert shape(collect(executor, Bundle((task("b", attempt=2),))))[-1] == ("b", 2, 3, "Finished")
+
+
+@both
+@pytest.mark.parametrize("used", [False, True], ids=["never used", "used before"])
+def test_killing_a_free_slot_fails_nothing_and_leaves_it_free(make, used):
+    with make() as executor:
+        [slot] = executor.slots
+        if used:
+            collect(executor, Bundle((task("a"),)))
+        executor.kill(slot)
+        assert executor.wait(timeout=0) == []
+        assert shape(collect(executor, Bundle((task("b"),)))) == shape(
+            collect(executor, Bundle((task("b"),)))
+        )
+
+
+@both
+def test_a_slot_may_be_killed_twice_and_before_its_first_event(make, tmp_path):
+    with make() as executor:
+        executor.submit(Bundle((task("a", ("await", str(tmp_path / "never"))),)), executor.slots[0])
+        executor.kill(executor.slots[0])
+        executor.kill(executor.slots[0])
+        assert shape(drain(executor, {"a"})) == [("a", 1, 0, "Failed")]
+        assert executor.wait(timeout=0) == []
+
+
 def test_what_a_training_prints_in_this_process_goes_to_stderr(capsys):
     with inline() as executor:
         collect(executor, Bundle((task("a", "start", "print", "finish"),)))
@@ -383,15 +429,15 @@ def test_a_worker_killed_between_two_bundles_is_replaced():
         assert events[0].facts["pid"] != pid
 
 
-def test_a_slot_that_hangs_can_be_killed_and_used_again(tmp_path):
+def test_killing_one_slot_leaves_the_others_alone(tmp_path):
+    go = str(tmp_path / "go")
     with local(slots=2) as executor:
-        executor.submit(Bundle((task("a", "start", ("await", str(tmp_path / "never"))),)), executor.slots[1])
-        executor.wait(timeout=PATIENCE)
-        executor.kill(executor.slots[0])
+        executor.submit(Bundle((task("a", "start", ("await", go), "finish"),)), executor.slots[0])
+        executor.submit(Bundle((task("b", "start", ("await", go), "finish"),)), executor.slots[1])
         executor.kill(executor.slots[1])
-        assert drain(executor, {"a"})[-1].reason == "the worker was killed by SIGKILL"
-        executor.submit(Bundle((task("a", attempt=2),)), executor.slots[1])
-        assert shape(drain(executor, {"a"}))[-1] == ("a", 2, 3, "Finished")
+        assert drain(executor, {"b"})[-1].reason == "the worker was killed by SIGKILL"
+        Path(go).touch()
+        assert shape(drain(executor, {"a"}))[-1] == ("a", 1, 1, "Finished")
 
 
 def test_what_a_training_started_goes_with_its_worker(tmp_path):

@@ -1,0 +1,36 @@
+"""How many GPUs this process can use, without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+"""The library that comes with the driver, on Linux (WSL2 included, which has no /dev/nvidiactl) and on Windows."""
+
+
+def cuda_devices() -> int:
+    """Return the number of CUDA devices that this process may use (`CUDA_VISIBLE_DEVICES` counts); 0 without a driver.
+
+    torch is asked where it is loaded already. Otherwise the driver's own library is: importing torch takes seconds, and on
+    a machine without a GPU they would be wasted.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "cuda"):
+        return int(torch.cuda.device_count())
+    return driver_devices()
+
+
+def driver_devices() -> int:
+    """Return how many devices the driver's library has for this process; 0 where there is none that can be loaded."""
+    for name in _DRIVERS:
+        try:
+            driver = ctypes.CDLL(name)
+            count = ctypes.c_int(0)
+            # 0 is CUDA_SUCCESS; without a device, `cuInit` says so by another code.
+            if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+                return max(0, count.value)
+        except (OSError, AttributeError):  # no such library, or one that is no driver
+            continue
+        return 0
+    return 0
