@@ -1,341 +1,34 @@
-"""Writing the record: a thread of its own, fed through a spool on disk.
-
-Everything to be recorded is first a line in `mlruns/spool/`, then delivered to MLflow in order. A slow or absent server
-therefore never holds up training, and what a killed process had not delivered is delivered by the next one. Delivery may
-be repeated after a crash; every operation is written so that doing it twice is doing it once.
-"""
+"""Delivery: operations of a spool, done on an MLflow store. Every operation is harmless when it is repeated."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
-import dataclasses
-import fcntl
 import json
-import logging
-import os
-import queue
 import tempfile
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any
 from urllib.parse import unquote, urlparse
 
-from ablate.config import Config
-from ablate.errors import StoreError
-from ablate.events import EpochEnd, Event, Failed, Finished, Started
-from ablate.study.design import Run
+from ablate.tracking import client, views
 from ablate.tracking import store as stores
-from ablate.tracking import views
+from ablate.tracking.queries import search_runs
 from ablate.tracking.store import Store
 
 LEASE = 600.0
-RENEW = 120.0
-RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
 LONGEST_TAG = 7500
 LONGEST_PARAM = 6000
-MOST_AT_ONCE = 100
 # MLflow takes so many of each in one call, and 1000 in all.
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
 
 Record = dict[str, Any]
 
 
-class Tracker:
-    """Takes operations from the coordinator, at once; delivers them to MLflow in a thread.
-
-    problem: what keeps it from delivering, for the display; None while all is well. broken: why it never will, because the
-    store cannot be opened; what was put stays spooled. planned: whether a plan was recorded, or extended, since this was opened.
-    """
-
-    def __init__(self, store: Store, experiment: str) -> None:
-        self._store = store
-        self._experiment = experiment
-        self.problem: str | None = None
-        self.broken: StoreError | None = None
-        self._path = store.folder("spool") / f"{int(time.time() * 1000):013d}-{uuid.uuid4().hex[:8]}.jsonl"
-        self._file = _own(self._path)
-        self._inbox: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
-        self._delivered = 0
-        self._spooled = 0
-        self._changed = threading.Condition()
-        self._give_up = threading.Event()
-        self.planned = False
-        self._thread = threading.Thread(target=self._work, name="ablate tracker", daemon=True)
-        self._thread.start()
-
-    # --- operations ---
-
-    def plan(self, record: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        """Record a plan, or the plan again with what has been added to it."""
-        self.planned = True
-        self._put({"op": "plan", "plan": dict(record), "environment": dict(environment)})
-
-    def event(self, event: Event, run: Run, config: Config, plan: str) -> None:
-        """Record what happened to a run."""
-        base: Record = {"key": run.key, "attempt": event.attempt, "time": event.time}
-        base |= {"run": _facts(run), "plan": plan, "config": config.tree()}
-        match event:
-            case Started():
-                params = {name: value for name, value in config.flatten().items() if name != "seed"}
-                self._put(base | {"op": "started", "params": params, "facts": dict(event.facts)})
-            case EpochEnd():
-                self._put(base | {"op": "epoch", "epoch": event.epoch, "metrics": dict(event.metrics)})
-            case Finished():
-                files = {name: base64.b64encode(content).decode() for name, content in event.files.items()}
-                ended = {"outcome": event.outcome, "epoch": event.epoch, "metrics": dict(event.metrics)}
-                self._put(base | {"op": "finished", "facts": dict(event.facts), "files": files} | ended)
-                if event.model is not None:
-                    # By itself, after the result: tracing a network takes seconds.
-                    self._put(base | {"op": "model", "file": event.model})
-            case Failed():
-                failed = {"kind": event.kind, "reason": event.reason, "detail": event.detail}
-                self._put(base | {"op": "failed"} | failed)
-
-    def copy(self, run: Run, source: str, plan: str, tags: Mapping[str, str] | None = None) -> None:
-        """Record a run that was trained for another study, as this study's own."""
-        self._put(
-            {"op": "copy", "run": _facts(run), "source": source, "plan": plan, "tags": dict(tags or {})}
-        )
-
-    def arms(self, rows: Mapping[str, Mapping[str, Any]], step: int) -> None:
-        """Record what is known of each arm: name → {"metrics": {…}, "tags": {…}}. step: number of seeds so far."""
-        self._put({"op": "arms", "arms": {name: dict(row) for name, row in rows.items()}, "step": step})
-
-    def end(
-        self, plan: str, ending: str, files: Mapping[str, bytes] | None = None, note: str | None = None
-    ) -> None:
-        """Close the plan's own run and the arms'. ending: complete, budget or interrupted. note: what was found, in words."""
-        encoded = {name: base64.b64encode(content).decode() for name, content in (files or {}).items()}
-        self._put({"op": "end", "plan": plan, "ending": ending, "files": encoded, "note": note})
-
-    def supersede(self, run_id: str, by: str) -> None:
-        """Record that a run does not count, because another process had finished the same one before."""
-        self._put({"op": "supersede", "run_id": run_id, "by": by})
-
-    # --- life ---
-
-    @property
-    def put(self) -> int:
-        """How many operations were taken so far."""
-        return self._spooled
-
-    @property
-    def delivered(self) -> int:
-        """How many of them, from the first on, are in the store."""
-        return self._delivered
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything put so far is delivered; False where that took longer than `timeout` seconds."""
-        with self._changed:
-            target = self._spooled
-            return self._changed.wait_for(lambda: self._delivered >= target, timeout)
-
-    def settle(self, timeout: float = 30.0) -> None:
-        """Wait for what was put so far, as long as something of it is delivered every `timeout` seconds."""
-        with self._changed:
-            before = -1
-            while before < self._delivered < self._spooled and self.broken is None:
-                before = self._delivered
-                self._changed.wait(timeout)
-
-    def close(self, timeout: float = 30.0) -> bool:
-        """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Whether all was delivered."""
-        if self._file.closed:
-            return self._delivered == self._spooled
-        self._inbox.put(None)
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._give_up.set()
-            self._thread.join(0.5)
-        done = self._delivered == self._spooled
-        if done:
-            _discard(self._path)
-        self._file.close()
-        return done
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _put(self, record: Record) -> None:
-        record = {"experiment": self._experiment, "time": time.time()} | record
-        line = json.dumps(record).encode() + b"\n"
-        try:
-            self._file.write(line)
-            self._file.flush()
-        except OSError as error:
-            raise StoreError(
-                f"cannot write the spool ({error.strerror})",
-                place=str(self._path),
-                hint="free some space, then run again",
-            ) from None
-        with self._changed:
-            self._spooled += 1
-        self._inbox.put(record)
-
-    def _work(self) -> None:
-        delivery: _Delivery | None = None
-        due = time.monotonic() + RENEW
-        ending = False
-        while not ending and not self._give_up.is_set():
-            if time.monotonic() > due:
-                due = time.monotonic() + RENEW
-                if delivery is not None:
-                    with contextlib.suppress(Exception):
-                        delivery.renew()
-            records, ending = self._waiting(due - time.monotonic())
-            again = False
-            for wait in _forever(RETRY_AFTER):
-                try:
-                    if records and delivery is None:
-                        delivery = _reached(self._store)
-                    if delivery is not None:
-                        delivery.deliver(records, again=again)
-                    break
-                except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
-                    self.problem = _said(error)
-                    if (
-                        delivery is None
-                        and isinstance(error, StoreError)
-                        and self._store.database is not None
-                    ):
-                        self.broken = error
-                        return
-                    again = True
-                    if self._give_up.wait(wait):
-                        return
-            self.problem = None
-            if records:
-                with self._changed:
-                    self._delivered += len(records)
-                    _mark(self._path, self._delivered)
-                    self._changed.notify_all()
-
-    def _waiting(self, timeout: float) -> tuple[list[Record], bool]:
-        """What waits to be delivered, after `timeout` seconds at most; and whether nothing follows."""
-        found: list[Record] = []
-        with contextlib.suppress(queue.Empty):
-            record = self._inbox.get(timeout=max(0.1, timeout))
-            while record is not None and len(found) < MOST_AT_ONCE - 1:
-                found.append(record)
-                if record["op"] == "model":  # takes its time: what came before it counts as delivered first
-                    return found, False
-                record = self._inbox.get_nowait()
-            if record is None:
-                return found, True
-            found.append(record)
-        return found, False
-
-
-def _own(path: Path) -> BinaryIO:
-    """A new spool. Its lock says that the owner lives: whoever finds a spool unlocked delivers and removes it.
-
-    Between making and locking it, too; so what was locked is held against what lies there.
-    """
-    while True:
-        file = path.open("ab")
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if _lies_there(file, path):
-            return file
-        file.close()
-
-
-def _lies_there(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    return dataclasses.asdict(run)
-
-
-def recover(store: Store) -> int:
-    """Deliver what killed processes left in the spool, and end the runs that died with them.
-
-    What is of an experiment that was deleted in MLflow waits until it is restored: other studies go on.
-    Returns the number of runs that were ended. Raises StoreError where the store cannot be reached.
-    """
-    spool = store.root / "spool"
-    left = sorted(spool.glob("*.jsonl")) if spool.is_dir() else []
-    delivery: _Delivery | None = None
-    for path in left:
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(path.open("rb"))
-            except FileNotFoundError:
-                continue  # its owner has ended meanwhile
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue  # its owner lives
-            if not _lies_there(file, path):
-                continue  # another process has just delivered it
-            records = []
-            for line in file.read().splitlines():
-                with contextlib.suppress(ValueError):  # the line that was being written when its process died
-                    records.append(json.loads(line))
-            try:
-                delivery = _deliver_left(store, path, records, delivery)
-            except _DeletedError:
-                continue
-            _discard(path)
-    from ablate.tracking import read
-
-    # Delivering made this process the owner of runs that the dead one had under way.
-    orphans = set(read.orphans(store)) | (delivery.under_way if delivery else set())
-    if orphans:
-        delivery = delivery or _reached(store)
-        for run in orphans:
-            with _answering(store):
-                delivery.reap(run)
-    return len(orphans)
-
-
-def _deliver_left(
-    store: Store, path: Path, records: list[Record], delivery: _Delivery | None
-) -> _Delivery | None:
-    """Deliver what of a spool's records was not yet. Returns what they were delivered by."""
-    delivered = _marked(path)
-    while delivered < len(records):
-        delivery = delivery or _reached(store)
-        some = records[delivered : delivered + MOST_AT_ONCE]
-        with _answering(store):
-            delivery.deliver(some, again=True)
-        delivered += len(some)
-        _mark(path, delivered)
-    return delivery
-
-
-class _DeletedError(StoreError):
-    """The experiment was deleted in MLflow, so that nothing can be recorded there."""
-
-
-@contextlib.contextmanager
-def _answering(store: Store) -> Iterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from writing
-        raise StoreError(f"cannot be written ({_said(error)})", place=store.uri) from None
-
-
-def attach(store: Store, plan: Mapping[str, Any], name: str, content: bytes) -> None:
-    """Keep a file with the plan it is about, as an artifact of its run. plan: as `read.plans` has it. Raises StoreError."""
+def attach_artifact(store: Store, plan: Mapping[str, Any], name: str, content: bytes) -> None:
+    """Keep a file with the plan it is about, as an artifact of its run. plan: as `plans.stored_plans` has it. Raises StoreError."""
     place = urlparse(plan["artifacts"])
-    with _answering(store):
+    with client.writing(store):
         if place.scheme in ("", "file"):
             folder = Path(unquote(place.path))
             folder.mkdir(parents=True, exist_ok=True)
@@ -343,64 +36,15 @@ def attach(store: Store, plan: Mapping[str, Any], name: str, content: bytes) -> 
             return
         with tempfile.TemporaryDirectory() as aside:
             (Path(aside) / name).write_bytes(content)
-            client(store.uri).log_artifacts(plan["run_id"], aside)
+            client.connect(store.uri).log_artifacts(plan["run_id"], aside)
 
 
-def _reached(store: Store) -> _Delivery:
-    try:
-        return _Delivery(store)
-    except StoreError:
-        raise
-    except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
-        said = _said(error)
-        if "database schema" in said:
-            raise StoreError(
-                "the database was made by another version of MLflow",
-                place=store.uri,
-                hint=f"`mlflow db upgrade {store.uri}` brings an older one up to date (keep a copy); a newer one needs a "
-                "newer MLflow",
-            ) from None
-        raise StoreError(f"cannot be opened ({said})", place=store.uri) from None
-
-
-def _said(error: Exception) -> str:
-    """What an exception of MLflow's says, in a line."""
-    text = str(getattr(error, "orig", error))
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:300]
-
-
-def create(store: Store) -> None:
-    """Make a local database, by one process only: MLflow's own migration is not safe against a second one."""
-    if store.database is None or store.database.exists():
-        return
-    folder = store.folder("locks")
-    with (folder / "database.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if store.database.exists():
-            return
-        # Built aside and renamed, so that a killed process leaves no half-made database.
-        building = store.database.with_suffix(f".{os.getpid()}.tmp")
-        for left in store.database.parent.glob(f"{store.database.stem}.*.tmp*"):
-            left.unlink()
-        try:
-            client(f"{stores.SCHEME}{building}")
-            building.rename(store.database)
-        except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from making it
-            building.unlink(missing_ok=True)
-            raise StoreError(
-                f"the database cannot be made ({_said(error)})",
-                place=str(store.database),
-                hint="is there space, and may you write there?",
-            ) from None
-
-
-class _Delivery:
+class Delivery:
     """Operations on an MLflow store, each harmless when repeated. again: it may have been delivered already."""
 
     def __init__(self, store: Store) -> None:
-        create(store)
+        self._client = client.open_for_writing(store)
         self._store = store
-        self._client = client(store.uri)
         self._experiments: dict[str, str] = {}
         self._known: dict[tuple[str, ...], str] = {}
         self._open: set[str] = set()
@@ -505,7 +149,7 @@ class _Delivery:
             try:
                 model.write(file, record["config"], Path(aside) / model.FOLDER)
             except Exception as error:  # noqa: BLE001 — a network that torch cannot trace must not hold up the record
-                self._tag(run, {"ablate.model": f"not saved: {_said(error)}"})
+                self._tag(run, {"ablate.model": f"not saved: {client.first_line(error)}"})
             else:
                 self._client.log_artifacts(run, aside)
         file.unlink(missing_ok=True)
@@ -576,7 +220,7 @@ class _Delivery:
                     name, artifact_location=location, tags=kind
                 )
             elif found.lifecycle_stage != "active":
-                raise _DeletedError("the experiment was deleted in MLflow", place=name)
+                raise client.DeletedExperimentError("the experiment was deleted in MLflow", place=name)
             else:
                 self._experiments[name] = found.experiment_id
         return self._experiments[name]
@@ -655,7 +299,7 @@ class _Delivery:
         return found[0] if found else None
 
     def _found(self, experiment: str, condition: str) -> list[str]:
-        return [str(run.info.run_id) for run in self._client.search_runs([experiment], condition)]
+        return [str(run.info.run_id) for run in search_runs(self._client, [experiment], condition)]
 
     def _create(
         self,
@@ -744,13 +388,13 @@ def _by_run(records: list[Record]) -> Iterator[list[Record]]:
 
 
 _OWN_TAGS = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.study", "ablate.plan"})
-_OPERATIONS: Mapping[str, Callable[[_Delivery, str, Record, bool], None]] = {
-    "plan": _Delivery.plan,
-    "copy": _Delivery.copy,
-    "model": _Delivery.model,
-    "arms": _Delivery.arms,
-    "supersede": _Delivery.supersede,
-    "end": _Delivery.end,
+_OPERATIONS: Mapping[str, Callable[[Delivery, str, Record, bool], None]] = {
+    "plan": Delivery.plan,
+    "copy": Delivery.copy,
+    "model": Delivery.model,
+    "arms": Delivery.arms,
+    "supersede": Delivery.supersede,
+    "end": Delivery.end,
 }
 
 
@@ -769,43 +413,3 @@ def _replicate_tags(record: Record) -> dict[str, str]:
 
 def _run_name(run: Mapping[str, Any]) -> str:
     return f"{run['arm']} · seed {run['seed']}"
-
-
-def client(uri: str) -> Any:
-    """MLflow's client on a store, quiet and quick to give up: whoever asks decides whether to ask again."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    from mlflow import MlflowClient
-
-    # MLflow announces its migrations as a server would, and logs every error that it raises; here one line says it.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
-
-
-def _forever(waits: tuple[float, ...]) -> Iterator[float]:
-    yield from waits
-    while True:
-        yield waits[-1]
-
-
-# How far a spool is delivered stands beside it, in a file that is replaced whole.
-def _mark(spool: Path, delivered: int) -> None:
-    with contextlib.suppress(OSError):
-        aside = spool.with_suffix(".tmp")
-        aside.write_text(str(delivered))
-        aside.replace(spool.with_suffix(".delivered"))
-
-
-def _marked(spool: Path) -> int:
-    try:
-        return int(spool.with_suffix(".delivered").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def _discard(spool: Path) -> None:
-    for path in (spool, spool.with_suffix(".delivered"), spool.with_suffix(".tmp")):
-        path.unlink(missing_ok=True)

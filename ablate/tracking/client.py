@@ -1,0 +1,122 @@
+"""MLflow's client: quiet, quick to give up, and with its errors translated into StoreError."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from ablate.errors import StoreError
+from ablate.tracking.store import SCHEME, Store
+
+_LONGEST_MESSAGE = 300
+
+
+class DeletedExperimentError(StoreError):
+    """The experiment was deleted in MLflow, so nothing can be recorded there."""
+
+
+def connect(uri: str) -> Any:
+    """Return an `MlflowClient` that logs nothing and retries little: the caller decides whether to try again."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient
+
+    # MLflow announces its migrations as a server would, and logs every error that it raises; here one line reports it.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return MlflowClient(uri)
+
+
+def create(store: Store) -> None:
+    """Create a local database, in one process only: MLflow's own migration is not safe against a second process."""
+    if store.database is None or store.database.exists():
+        return
+    with (store.folder("locks") / "database.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if store.database.exists():
+            return
+        # Built under another name and renamed, so that a killed process leaves no half-made database.
+        building = store.database.with_suffix(f".{os.getpid()}.tmp")
+        for abandoned in store.database.parent.glob(f"{store.database.stem}.*.tmp*"):
+            abandoned.unlink()
+        try:
+            connect(f"{SCHEME}{building}")
+            building.rename(store.database)
+        except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from making it
+            building.unlink(missing_ok=True)
+            raise StoreError(
+                f"the database cannot be made ({first_line(error)})",
+                place=str(store.database),
+                hint="is there space, and may you write there?",
+            ) from None
+
+
+@contextlib.contextmanager
+def reading(store: Store) -> Iterator[Any]:
+    """Yield a client to read a store through. Raises StoreError where the store does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield connect(store.uri)
+    except (MlflowException, OSError) as error:
+        # After these words follows the whole stack of the HTTP library, in one line.
+        text = re.sub(r" failed with exception .*", " failed", first_line(error))
+        raise StoreError(
+            f"the store does not answer ({without_password(text, store.uri)})",
+            place=without_password(store.uri),
+            hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",
+        ) from None
+
+
+@contextlib.contextmanager
+def writing(store: Store) -> Iterator[None]:
+    """Raise StoreError for whatever keeps MLflow from writing."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from writing
+        raise StoreError(
+            f"cannot be written ({without_password(first_line(error), store.uri)})",
+            place=without_password(store.uri),
+        ) from None
+
+
+def open_for_writing(store: Store) -> Any:
+    """Return a client on a store that is made where it is a local file. Raises StoreError where it cannot be opened."""
+    try:
+        create(store)
+        return connect(store.uri)
+    except StoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
+        text, uri = without_password(first_line(error), store.uri), without_password(store.uri)
+        if "database schema" in text:
+            raise StoreError(
+                "the database was made by another version of MLflow",
+                place=uri,
+                hint=f"`mlflow db upgrade {uri}` brings an older one up to date (keep a copy); a newer one needs a "
+                "newer MLflow",
+            ) from None
+        raise StoreError(f"cannot be opened ({text})", place=uri) from None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an exception's message, or its type where it has none."""
+    text = str(getattr(error, "orig", error))
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return line[:_LONGEST_MESSAGE]
+
+
+def without_password(text: str, uri: str | None = None) -> str:
+    """Return a text in which the user and password of an address are masked. uri: the address; the text itself by default."""
+    credentials = urlsplit(text if uri is None else uri).netloc.rpartition("@")[0]
+    return text.replace(f"{credentials}@", "***@") if credentials else text

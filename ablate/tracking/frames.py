@@ -1,0 +1,214 @@
+"""Frames for the analysis: one row for each replicate, and one for each point of its curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ablate.tracking.queries import StoredRun, queries
+from ablate.tracking.runs import Curves, counted_runs, last_value, recorded_outcome
+from ablate.tracking.store import Store
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
+    from ablate.tracking.columns import Columns
+
+FINAL_METRICS = ("test/", "time/", "model/")
+REPLICATE_COLUMNS = (
+    "arm",
+    "seed",
+    "phase",
+    "outcome",
+    "value",
+    "test",
+    "weights",
+    "trace",
+    "seconds",
+    "flops",
+    "parameters",
+    "epochs",
+    "run_id",
+    "key",
+    "attempt",
+    "reason",
+    "device",
+    "torch",
+    "fused",
+    "source_run",
+)
+CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
+WORTH_SAVING = 20
+"""Number of runs missing from the cache from which on it is written again: fewer are read again in no time."""
+
+
+def plan_frames(
+    store: Store, plan: Mapping[str, Any], runs: Mapping[str, StoredRun] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return replicates and curves of a recorded plan: what the analysis reads. runs: of `counted_runs`, where it was called already."""
+    import numpy as np
+
+    if runs is None:
+        runs = counted_runs(store, plan)
+
+    planned = {run["key"]: run for run in plan["runs"]}
+    points = _columns(store, list(runs.values()), plan["study"])
+    metric, counted = plan["metric"], np.array([run.epoch for run in runs.values()], dtype=np.int64)
+    curve_rows = points.among(_is_curve)
+    epochs = np.zeros(len(runs), dtype=np.int64)
+    np.maximum.at(epochs, points.run[curve_rows], points.step[curve_rows])
+    measured = (points.at(metric, counted), *map(points.at, _final_metrics(metric)), epochs)
+    images = _images(plan)
+    rows = [
+        _row(plan, planned[key], run.tags, values, run.run_id, has_result=run.has_result, images=images)
+        for (key, run), *values in zip(runs.items(), *(column.tolist() for column in measured), strict=True)
+    ]
+    return replicate_frame(rows), _curve_frame(points, curve_rows, [planned[key] for key in runs])
+
+
+def _curve_frame(points: Columns, rows: npt.NDArray[Any], runs: list[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the curves frame that `curve_rows` makes run by run; texts are categories, of which there are few.
+
+    rows: indices of the points in it. runs: as planned, in the order of `points`.
+    """
+    import numpy as np
+    import pandas as pd
+
+    owner = points.run[rows]
+
+    def texts(values: list[str], places: Any) -> pd.Categorical:
+        code = {name: i for i, name in enumerate(dict.fromkeys(values))}
+        codes = np.array([code[name] for name in values], dtype=np.int32)
+        return pd.Categorical.from_codes(codes[places], categories=pd.Index(list(code), dtype="str"))
+
+    return pd.DataFrame(
+        {
+            "arm": texts([run["arm"] for run in runs], owner),
+            "seed": np.array([run["seed"] for run in runs], dtype=np.int64)[owner],
+            "phase": texts([run["phase"] for run in runs], owner),
+            "epoch": points.step[rows].astype(np.int64),
+            "metric": texts(list(points.names), points.metric[rows]),
+            "value": points.value[rows],
+        },
+        columns=list(CURVE_COLUMNS),
+    )
+
+
+def _columns(store: Store, runs: list[StoredRun], experiment: str) -> Columns:
+    """Return every metric of these runs, which have ended: as far as possible from the cache beside the store, else from the store."""
+    from ablate.tracking import columns
+
+    path = store.root / "cache" / f"{experiment}.curves-{columns.LAYOUT}.npz"
+    cached = columns.load(path)
+    wanted = [(run.run_id, run.end or 0.0) for run in runs]
+    missing = [run for run in wanted if run not in cached.runs]
+    if missing:
+        read = columns.Columns.of(len(missing), queries(store).points([run for run, _ in missing]))
+        places = dict(cached.runs) | {run: len(cached.runs) + i for i, run in enumerate(missing)}
+        cached = columns.Cached(places, cached.columns + read)
+        if len(missing) >= WORTH_SAVING:
+            columns.save(path, cached)
+    return cached.columns.take([cached.runs[run] for run in wanted])
+
+
+def replicate_row(
+    plan: Mapping[str, Any],
+    run: Mapping[str, Any],
+    tags: Mapping[str, str],
+    curves: Curves,
+    run_id: str,
+    *,
+    has_result: bool,
+) -> dict[str, Any]:
+    """Return one row of the replicates frame, from what was recorded of a run."""
+    metric, epoch = plan["metric"], int(tags.get("ablate.epoch", 0))
+    epochs = max((step for name in filter(_is_curve, curves) for step, _ in curves[name]), default=0)
+    value = dict(curves.get(metric, [])).get(epoch, math.nan)
+    measured = [value, *(last_value(curves, name) for name in _final_metrics(metric)), epochs]
+    return _row(plan, run, tags, measured, run_id, has_result=has_result, images=_images(plan))
+
+
+def _is_curve(metric: str) -> bool:
+    """Return whether a metric is logged epoch by epoch."""
+    return not metric.startswith(FINAL_METRICS)
+
+
+def _final_metrics(metric: str) -> tuple[str, ...]:
+    """Return the metrics whose last value stands in the replicates frame. metric: of the study."""
+    return ("test/" + metric.partition("/")[2], "time/train_seconds", "model/flops", "model/parameters")
+
+
+def _row(
+    plan: Mapping[str, Any],
+    run: Mapping[str, Any],
+    tags: Mapping[str, str],
+    measured: Sequence[Any],
+    run_id: str,
+    *,
+    has_result: bool,
+    images: Mapping[str, int],
+) -> dict[str, Any]:
+    """measured: the metric at the epoch that counts, those of `_final_metrics`, the last epoch. images: of `_images`."""
+    outcome = recorded_outcome(tags, has_result=has_result)
+    value, test, seconds, forward, parameters, epochs = measured
+    trained_images = images.get(run["arm"], plan["arms"][0]["data"]["train"])
+    return {
+        "arm": run["arm"],
+        "seed": run["seed"],
+        "phase": run["phase"],
+        "outcome": outcome,
+        "value": value if outcome == "finished" else math.nan,
+        "test": test if outcome == "finished" else math.nan,
+        "weights": tags.get("ablate.weights"),
+        "trace": tags.get("ablate.trace"),
+        "seconds": seconds,
+        # A backward pass costs about two forward ones.
+        "flops": 3 * forward * trained_images * epochs if trained_images else math.nan,
+        "parameters": parameters,
+        "epochs": epochs,
+        "run_id": run_id,
+        "key": run["key"],
+        "attempt": int(tags.get("ablate.attempt", 1)),
+        "reason": tags.get("ablate.reason"),
+        "device": tags.get("ablate.device"),
+        "torch": tags.get("ablate.torch"),
+        "fused": tags.get("ablate.fused"),
+        "source_run": tags.get("ablate.source_run"),
+    }
+
+
+def _images(plan: Mapping[str, Any]) -> dict[str, int]:
+    """Return arm → number of images it trains on."""
+    return {arm["name"]: arm["data"]["train"] for arm in plan["arms"]}
+
+
+def curve_rows(run: Mapping[str, Any], curves: Curves) -> list[dict[str, Any]]:
+    """Return the rows of the curves frame for one run: the metrics that are logged epoch by epoch."""
+    return [
+        {
+            "arm": run["arm"],
+            "seed": run["seed"],
+            "phase": run["phase"],
+            "epoch": step,
+            "metric": metric,
+            "value": value,
+        }
+        for metric in filter(_is_curve, curves)
+        for step, value in curves[metric]
+    ]
+
+
+def replicate_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the replicates frame of rows that `replicate_row` made."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(REPLICATE_COLUMNS))
+
+
+def curve_frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the curves frame of rows that `curve_rows` made."""
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(CURVE_COLUMNS))

@@ -1,0 +1,366 @@
+"""Queries on a store: which experiments and runs it holds, their tags, metrics and artifacts.
+
+`Queries` is the interface, and every read of a store goes through it. It has two implementations, which give the same rows:
+a local store is read with SQL, because MLflow's client needs seconds for what sqlite answers in a fraction; any other store is
+read through MLflow's client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import re
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlparse
+
+from ablate.errors import StoreError
+from ablate.tracking import client
+from ablate.tracking.store import Store
+
+PAGE = 1000
+"""Experiments or runs per request to a server."""
+
+NOT_READ = frozenset({"ablate.config"})
+"""Tags for people who look at a run in MLflow: longer than all other tags together, and read by nobody here."""
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """An experiment of MLflow. deleted: in MLflow, where it can be restored."""
+
+    id: str
+    name: str
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store holds it.
+
+    start, end: seconds since the epoch; end None while it runs. artifacts: the address of its artifacts.
+    tags: those that begin with `ablate.`.
+    """
+
+    run_id: str
+    experiment: str
+    status: str
+    start: float
+    end: float | None
+    artifacts: str
+    tags: Mapping[str, str]
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the run is done; one that diverged is."""
+        return self.status == "FINISHED" and self.tags.get("ablate.outcome") in ("finished", "diverged")
+
+    @property
+    def attempt(self) -> int:
+        return int(self.tags.get("ablate.attempt", 1))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at which the primary metric counts; 0 where the run has none."""
+        return int(self.tags.get("ablate.epoch", 0))
+
+
+MetricPoint = tuple[int, str, int, int, float]
+"""Index of the run among those that were asked for, metric, step, time in milliseconds since the epoch, value."""
+
+
+class Queries(Protocol):
+    """What is asked of a store. Every method raises StoreError where the store cannot be read."""
+
+    def experiment(self, name: str) -> StoredExperiment | None:
+        """Return the experiment of that name, deleted or not."""
+        ...
+
+    def study_names(self) -> list[str]:
+        """Return the names of the experiments that hold a plan, the one with the latest plan first."""
+        ...
+
+    def runs(
+        self,
+        tags: Mapping[str, str],
+        experiment: str | None = None,
+        status: str | None = None,
+        *,
+        only_tags: Collection[str] = (),
+    ) -> list[StoredRun]:
+        """Return the runs that carry all the given tags, in the order of their start; no deleted ones.
+
+        experiment: its name; None for all experiments. only_tags: the tags to read of each run; none given: all.
+        """
+        ...
+
+    def points(self, run_ids: Sequence[str]) -> list[MetricPoint]:
+        """Return every point of every metric of the given runs, in no particular order."""
+        ...
+
+    def position(self) -> int:
+        """Return a mark of what the store holds now, for `keys_since`."""
+        ...
+
+    def keys_since(self, position: int) -> set[str] | None:
+        """Return the keys of the runs whose outcome was written after `position`; None where the store cannot tell."""
+        ...
+
+
+def queries(store: Store) -> Queries:
+    """Return the queries on a store."""
+    return LocalQueries(store) if store.database is not None else ServerQueries(store)
+
+
+def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
+    """Return the content of an artifact of a run, None where it has none of that name."""
+    place = urlparse(run.artifacts)
+    if place.scheme in ("", "file"):
+        path = Path(unquote(place.path)) / name
+        return path.read_bytes() if path.exists() else None
+    with client.reading(store) as mlflow, tempfile.TemporaryDirectory() as folder:
+        if name not in {item.path for item in mlflow.list_artifacts(run.run_id)}:
+            return None
+        return Path(mlflow.download_artifacts(run.run_id, name, folder)).read_bytes()
+
+
+class LocalQueries:
+    """Queries on a local sqlite database, by SQL."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def experiment(self, name: str) -> StoredExperiment | None:
+        rows = self._select(
+            "SELECT experiment_id, lifecycle_stage <> 'active' FROM experiments WHERE name = ?", [name]
+        )
+        return next((StoredExperiment(str(id_), name, bool(deleted)) for id_, deleted in rows), None)
+
+    def study_names(self) -> list[str]:
+        rows = self._select(
+            "SELECT e.name, max(r.start_time) AS latest FROM experiments e JOIN runs r USING (experiment_id) "
+            "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'ablate.kind' AND t.value = 'report' "
+            "WHERE e.lifecycle_stage = 'active' AND r.lifecycle_stage = 'active' "
+            "GROUP BY e.name ORDER BY latest DESC, e.name"
+        )
+        return [str(name) for name, _ in rows]
+
+    def runs(
+        self,
+        tags: Mapping[str, str],
+        experiment: str | None = None,
+        status: str | None = None,
+        *,
+        only_tags: Collection[str] = (),
+    ) -> list[StoredRun]:
+        if not self._store.exists:
+            return []
+        where = ["r.lifecycle_stage = 'active'", "e.lifecycle_stage = 'active'"]
+        values: list[str] = []
+        for name, value in tags.items():
+            where.append("r.run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)")
+            values += [name, value]
+        if experiment is not None:
+            where.append("e.name = ?")
+            values.append(experiment)
+        if status is not None:
+            where.append("r.status = ?")
+            values.append(status)
+        selected = f"FROM runs r JOIN experiments e USING (experiment_id) WHERE {' AND '.join(where)}"
+        # The + keeps sqlite from reading its index of keys, which has one row for every run.
+        named = f"+key IN ({', '.join('?' * len(only_tags))})" if only_tags else "key LIKE 'ablate.%'"
+        unread = ", ".join(f"'{name}'" for name in NOT_READ)
+        with self._database() as db:
+            rows = db.execute(
+                "SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri "  # noqa: S608
+                f"{selected} ORDER BY r.start_time, r.run_uuid",
+                values,
+            ).fetchall()
+            tags_by_run = dict(
+                db.execute(
+                    # One object for each run: fewer and shorter rows.
+                    "SELECT run_uuid, json_group_object(key, value) FROM tags "  # noqa: S608
+                    f"WHERE {named} AND key NOT IN ({unread}) AND run_uuid IN (SELECT r.run_uuid {selected}) "
+                    "GROUP BY run_uuid",
+                    [*only_tags, *values],
+                )
+            )
+        return [
+            StoredRun(
+                run,
+                name,
+                state,
+                start / 1000,
+                end / 1000 if end else None,
+                artifacts,
+                json.loads(tags_by_run.get(run, "{}")),
+            )
+            for run, name, state, start, end, artifacts in rows
+        ]
+
+    def points(self, run_ids: Sequence[str]) -> list[MetricPoint]:
+        # The index of the run comes from the list of runs itself, so that no text is made for every point.
+        rows: list[MetricPoint] = self._select(
+            "SELECT j.key, m.key, m.step, m.timestamp, CASE WHEN m.is_nan THEN NULL ELSE m.value END "
+            "FROM json_each(?) j CROSS JOIN metrics m ON m.run_uuid = j.value",
+            [json.dumps(list(run_ids))],
+        )
+        if None in map(itemgetter(4), rows):  # sqlite has no NaN
+            return [(*point, math.nan if value is None else value) for *point, value in rows]  # type: ignore[misc]
+        return rows
+
+    def position(self) -> int:
+        # Rows are numbered in the order in which they are written.
+        rows = self._select("SELECT coalesce(max(rowid), 0) FROM tags")
+        return int(rows[0][0]) if rows else 0
+
+    def keys_since(self, position: int) -> set[str] | None:
+        rows = self._select(
+            "SELECT k.value FROM tags t CROSS JOIN tags k ON k.run_uuid = t.run_uuid AND k.key = 'ablate.key' "
+            "WHERE t.rowid > ? AND +t.key = 'ablate.outcome'",
+            [position],
+        )
+        return {str(key) for (key,) in rows}
+
+    def _select(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        if not self._store.exists:
+            return []
+        with self._database() as db:
+            return db.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        database = self._store.database
+        assert database is not None
+        try:
+            # Not `mode=ro`: a journal that a killed writer left behind has to be rolled back before anything can be read.
+            with contextlib.closing(
+                sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True, timeout=30)
+            ) as db:
+                yield db
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot be read as an MLflow database ({error})",
+                place=str(database),
+                hint="`mlflow db upgrade` may help",
+            ) from None
+
+
+class ServerQueries:
+    """Queries on an MLflow server, or on any store that MLflow's client knows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def experiment(self, name: str) -> StoredExperiment | None:
+        with client.reading(self._store) as mlflow:
+            experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        return StoredExperiment(
+            str(experiment.experiment_id), experiment.name, experiment.lifecycle_stage != "active"
+        )
+
+    def study_names(self) -> list[str]:
+        latest: dict[str, float] = {}
+        for run in self.runs({"ablate.kind": "report"}):
+            latest[run.experiment] = max(run.start, latest.get(run.experiment, 0.0))
+        return sorted(latest, key=lambda name: (-latest[name], name))
+
+    def runs(
+        self,
+        tags: Mapping[str, str],
+        experiment: str | None = None,
+        status: str | None = None,
+        *,
+        only_tags: Collection[str] = (),
+    ) -> list[StoredRun]:
+        with client.reading(self._store) as mlflow:
+            names = _experiment_names(mlflow, experiment)
+            ids = list(names)
+            condition = run_filter(tags, status)
+            rows = [
+                StoredRun(
+                    run.info.run_id,
+                    names[run.info.experiment_id],
+                    run.info.status,
+                    run.info.start_time / 1000,
+                    run.info.end_time / 1000 if run.info.end_time else None,
+                    run.info.artifact_uri,
+                    dict(run.data.tags),
+                )
+                for first in range(0, len(ids), PAGE)
+                for run in search_runs(mlflow, ids[first : first + PAGE], condition)
+            ]
+        rows = [row for row in rows if tags.items() <= row.tags.items()]
+        return [
+            dataclasses.replace(row, tags={n: v for n, v in row.tags.items() if _is_read(n, only_tags)})
+            for row in sorted(rows, key=lambda row: (row.start, row.run_id))
+        ]
+
+    def points(self, run_ids: Sequence[str]) -> list[MetricPoint]:
+        with client.reading(self._store) as mlflow:
+            return [
+                (i, metric, point.step, point.timestamp, point.value)
+                for i, run in enumerate(run_ids)
+                for metric in mlflow.get_run(run).data.metrics
+                for point in mlflow.get_metric_history(run, metric)
+            ]
+
+    def position(self) -> int:
+        return 0
+
+    def keys_since(self, position: int) -> set[str] | None:  # noqa: ARG002
+        return None
+
+
+def _is_read(tag: str, only_tags: Collection[str]) -> bool:
+    return (tag in only_tags if only_tags else tag.startswith("ablate.")) and tag not in NOT_READ
+
+
+def _experiment_names(mlflow: Any, experiment: str | None) -> dict[str, str]:
+    """Return id → name of the active experiments; experiment: of the one with this name."""
+    if experiment is not None:
+        named = mlflow.get_experiment_by_name(experiment)
+        active = [named] if named is not None and named.lifecycle_stage == "active" else []
+    else:
+        active = list(_pages(lambda token: mlflow.search_experiments(max_results=PAGE, page_token=token)))
+    return {e.experiment_id: e.name for e in active}
+
+
+def search_runs(mlflow: Any, experiment_ids: Sequence[str], condition: str) -> Iterator[Any]:
+    """Yield MLflow's own objects of the active runs of some experiments that meet a condition, page by page."""
+    return _pages(
+        lambda token: mlflow.search_runs(list(experiment_ids), condition, max_results=PAGE, page_token=token)
+    )
+
+
+def _pages(search: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+_SAFE = re.compile(r"[\w./+@-]+", re.ASCII)
+
+
+def run_filter(tags: Mapping[str, str], status: str | None = None) -> str:
+    """Return a condition of MLflow's search grammar that every run with these tags and this status meets.
+
+    The grammar cannot say every text: a value with quotes, or with what its parser takes for syntax, is left out. So other runs
+    may meet the condition too, and the caller has to compare the tags.
+    """
+    parts = [f"tags.`{name}` = '{value}'" for name, value in tags.items() if _SAFE.fullmatch(value)]
+    parts += [f"attributes.status = '{status}'"] if status else []
+    return " and ".join(parts)

@@ -1,0 +1,231 @@
+"""Which runs the store holds: finished ones that can be reused, duplicates, orphans, and what runs cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ablate.tracking.queries import StoredRun, queries
+from ablate.tracking.store import Store, is_dead
+
+_RESULT_TAGS = tuple(
+    f"ablate.{name}"
+    for name in (
+        "key",
+        "outcome",
+        "attempt",
+        "epoch",
+        "weights",
+        "trace",
+        "reason",
+        "device",
+        "torch",
+        "fused",
+        "source_run",
+    )
+)
+"""Tags that a row of the replicates frame is made from."""
+
+Curves = dict[str, list[tuple[int, float]]]
+"""Metric → [(step, value)], in the order of steps; of equal steps the one that was logged last comes last."""
+
+
+def finished_runs(
+    store: Store, keys: Iterable[str], *, by: Literal["key", "recipe"] = "key", first: str | None = None
+) -> dict[str, StoredRun]:
+    """Return the runs with a result, in any experiment, by their key (or recipe, which does not depend on the training code).
+
+    first: an experiment whose own runs are preferred, copies among them; otherwise the oldest run counts.
+    """
+    wanted = set(keys)
+    finished: dict[str, StoredRun] = {}
+    # A single run is selected by its key, so that asking costs the same however many runs there are.
+    single = {f"ablate.{by}": next(iter(wanted))} if len(wanted) == 1 else {}
+    for run in queries(store).runs({"ablate.kind": "replicate"} | single):
+        name = run.tags.get(f"ablate.{by}", "")
+        if name not in wanted or not run.has_result:
+            continue
+        if name not in finished or (run.experiment == first != finished[name].experiment):
+            finished[name] = run
+    return finished
+
+
+class NewResults:
+    """The runs that ended with a result since this object was made. A lookup costs what has been written since then."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys: set[str] = set()
+        self._position = queries(store).position()
+
+    def __contains__(self, key: str) -> bool:
+        source = queries(self._store)
+        position = source.position()
+        new = source.keys_since(self._position)
+        if new is not None:
+            self._keys |= new
+            self._position = position
+            if key not in self._keys:
+                return False
+        # A run whose outcome is written may not have been closed yet.
+        return bool(finished_runs(self._store, [key]))
+
+
+def duplicates(store: Store, study: str) -> dict[str, str]:
+    """Return the runs of a study that another run had finished before, as two machines at one store may do.
+
+    By run id → the id of the run that counts.
+    """
+    first: dict[str, StoredRun] = {}
+    later: dict[str, str] = {}
+    runs = [run for run in queries(store).runs({"ablate.kind": "replicate"}, study) if run.has_result]
+    for run in sorted(runs, key=lambda run: (run.end or run.start, run.run_id)):
+        counts = first.setdefault(run.tags.get("ablate.key", ""), run)
+        if counts is not run:
+            later[run.run_id] = counts.run_id
+    return later
+
+
+def orphans(store: Store) -> list[str]:
+    """Return the ids of the runs of ablate that are RUNNING though their owner is gone, or its lease has expired."""
+    return [run.run_id for run in queries(store).runs({}, status="RUNNING") if is_abandoned(run)]
+
+
+def is_abandoned(run: StoredRun) -> bool:
+    """Return whether the process that owns a run of ablate is gone, or has not renewed its lease."""
+    owner = run.tags.get("ablate.owner")
+    return bool(owner) and (is_dead(owner or "") or float(run.tags.get("ablate.lease", 0)) < time.time())
+
+
+def highest_attempts(store: Store, study: str) -> dict[str, int]:
+    """Return run key → the highest attempt recorded in a study's experiment."""
+    highest: dict[str, int] = {}
+    needed = ("ablate.key", "ablate.attempt")
+    for run in queries(store).runs({"ablate.kind": "replicate"}, study, only_tags=needed):
+        key = run.tags.get("ablate.key", "")
+        highest[key] = max(highest.get(key, 0), run.attempt)
+    return highest
+
+
+def recipes(store: Store, keys: Iterable[str]) -> dict[str, str]:
+    """Return run key → recipe, of runs that were started in any study, whatever became of them."""
+    wanted = set(keys)
+    if not wanted:
+        return {}
+    needed = ("ablate.key", "ablate.recipe")
+    runs = queries(store).runs({"ablate.kind": "replicate"}, only_tags=needed)
+    return {
+        run.tags["ablate.key"]: run.tags["ablate.recipe"]
+        for run in runs
+        if run.tags.get("ablate.key") in wanted and "ablate.recipe" in run.tags
+    }
+
+
+def counted_runs(store: Store, plan: Mapping[str, Any]) -> dict[str, StoredRun]:
+    """Return run key → the recorded run that counts.
+
+    Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out, and those
+    that were killed: they have no outcome, and the next command trains them again.
+    """
+    planned = {run["key"] for run in plan["runs"]}
+    counted: dict[str, StoredRun] = {}
+    for run in queries(store).runs({"ablate.kind": "replicate"}, plan["study"], only_tags=_RESULT_TAGS):
+        key = run.tags.get("ablate.key", "")
+        if key not in planned or run.status in ("RUNNING", "KILLED"):
+            continue
+        other = counted.get(key)
+        if other is None or (run.has_result, run.attempt) > (other.has_result, other.attempt):
+            counted[key] = run
+    return counted
+
+
+def outcome_counts(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+    """Return how many replicates of a recorded plan ended in which way, counted as in the replicates frame."""
+    return Counter(
+        recorded_outcome(run.tags, has_result=run.has_result) for run in counted_runs(store, plan).values()
+    )
+
+
+def recorded_outcome(tags: Mapping[str, str], *, has_result: bool) -> str:
+    """Return how a run ended: finished, diverged, pruned or failed."""
+    outcome = tags.get("ablate.outcome", "failed")
+    return outcome if has_result or outcome == "pruned" else "failed"
+
+
+def search_runs(store: Store, study: str, plan: str) -> list[dict[str, Any]]:
+    """Return what a plan's searches have trained so far, recorded with the plan or not; each in the form of the plan's `runs`."""
+    tags = {"ablate.kind": "replicate", "ablate.phase": "tune", "ablate.plan": plan}
+    return [
+        {
+            "key": run.tags["ablate.key"],
+            "recipe": run.tags.get("ablate.recipe", ""),
+            "arm": run.tags["ablate.arm"],
+            "seed": int(run.tags["ablate.seed"]),
+            "phase": "tune",
+            "values": json.loads(run.tags["ablate.values"]),
+        }
+        for run in queries(store).runs(tags, study)
+        if "ablate.values" in run.tags
+    ]
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a finished run cost, and where. seconds: of its device. device: `cpu` or `cuda`."""
+
+    seconds: float
+    parameters: int | None
+    flops: int | None
+    device: str
+    host: str
+
+
+def run_costs(store: Store, keys: Iterable[str]) -> list[RunCost]:
+    """Return the costs of the finished runs of these keys, in any study; runs whose time was not recorded are left out."""
+    costs = []
+    for run, points in _with_curves(store, keys):
+        seconds = last_value(points, "time/train_seconds")
+        sizes = (last_value(points, "model/parameters"), last_value(points, "model/flops"))
+        if math.isfinite(seconds):
+            parameters, flops = (int(size) if math.isfinite(size) else None for size in sizes)
+            device = run.tags.get("ablate.device", "").partition(":")[0]
+            costs.append(RunCost(seconds, parameters, flops, device, run.tags.get("ablate.host", "")))
+    return costs
+
+
+def metric_values(store: Store, keys: Iterable[str], metric: str) -> list[float]:
+    """Return the finite values of a metric at the epoch that counts, of the finished runs of these keys, in any study."""
+    values = [
+        dict(points.get(metric, [])).get(run.epoch, math.nan)
+        for run, points in _with_curves(store, keys)
+        if run.tags["ablate.outcome"] == "finished"
+    ]
+    return [value for value in values if math.isfinite(value)]
+
+
+def _with_curves(store: Store, keys: Iterable[str]) -> Iterator[tuple[StoredRun, Curves]]:
+    """Yield the finished runs of these keys, each with its metrics."""
+    runs = list(finished_runs(store, keys).values())
+    curves = run_curves(store, [run.run_id for run in runs])
+    yield from ((run, curves[run.run_id]) for run in runs)
+
+
+def run_curves(store: Store, run_ids: list[str]) -> dict[str, Curves]:
+    """Return every metric of some runs, by run id."""
+    curves: dict[str, Curves] = {run: {} for run in run_ids}
+    if run_ids:
+        points = queries(store).points(run_ids)
+        for i, metric, step, _, value in sorted(points, key=lambda point: point[:4]):
+            curves[run_ids[i]].setdefault(metric, []).append((step, value))
+    return curves
+
+
+def last_value(curves: Curves, metric: str) -> float:
+    """Return the last value of a metric, NaN where the run has none."""
+    values = curves.get(metric)
+    return values[-1][1] if values else math.nan
