@@ -222,12 +222,12 @@ def top_up(
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
     from ablate import console
     from ablate.scheduling.coordinate import Options
-    from ablate.tracking import read
+    from ablate.tracking.plans import stored_plans
     from ablate.tracking.store import here
 
     store = here()
     name = launch.study_name(store, study)
-    record = read.plans(store, name)[-1]
+    record = stored_plans(store, name)[-1]
     launch.check_imports(record["train"], allow_import)
     planned = launch.recorded_plan(record, name)
     options = Options(
@@ -272,7 +272,7 @@ def report(
     ] = False,
 ) -> None:
     """Compile what worked and what didn't, with intervals and curves."""
-    from ablate.tracking import read
+    from ablate.tracking.plans import study_names
     from ablate.tracking.store import here
 
     if format not in reporting.FORMATS:
@@ -285,7 +285,7 @@ def report(
         )
     store = here()
     launch.recover_to_read(store)
-    names = [launch.study_name(store, text) for text in studies or ()] or read.experiments(store)
+    names = [launch.study_name(store, text) for text in studies or ()] or study_names(store)
     if not names:
         raise StudyError(
             "the store holds no study yet",
@@ -314,15 +314,16 @@ def status(
     ] = None,
 ) -> None:
     """Say how far studies are."""
-    from ablate.tracking import read
+    from ablate.tracking.plans import stored_plans, study_names
+    from ablate.tracking.runs import outcome_counts
     from ablate.tracking.store import here
 
     store = here()
     launch.recover_to_read(store)
-    names = [launch.study_name(store, study)] if study else read.experiments(store)
+    names = [launch.study_name(store, study)] if study else study_names(store)
     for name in names:
-        record = read.plans(store, name)[-1]
-        counts = read.outcomes(store, record)
+        record = stored_plans(store, name)[-1]
+        counts = outcome_counts(store, record)
         said = ", ".join(
             f"{counts[outcome]} {outcome}"
             for outcome in ("finished", "diverged", "failed")
@@ -336,11 +337,11 @@ def status(
 @app.command("list")
 def list_studies() -> None:
     """List the studies in the store, the latest first."""
-    from ablate.tracking import read
+    from ablate.tracking.plans import stored_plans, study_names, verdict_counts
     from ablate.tracking.store import here
 
     store = here()
-    names = read.experiments(store)
+    names = study_names(store)
     if not names:
         launch.notify(_NO_STUDY)
     elif not sys.stdout.isatty():  # for scripts: names and nothing else
@@ -348,8 +349,8 @@ def list_studies() -> None:
     else:
         from ablate import console
 
-        latest = [(name, read.plans(store, name)[-1]) for name in names]
-        rows = [(name, _state(record), dict(read.verdicts(store, record))) for name, record in latest]
+        latest = [(name, stored_plans(store, name)[-1]) for name in names]
+        rows = [(name, _state(record), dict(verdict_counts(store, record))) for name, record in latest]
         console.out.print(console.studies(rows))
 
 
@@ -532,14 +533,14 @@ def init(
 def _confirming(source: str, name: str | None, best: int | None, output: Path | None, folder: Path) -> None:
     """Write the study that holds the best of a search against its baseline, on fresh seeds."""
     from ablate.study import confirm, spec
-    from ablate.tracking import read
+    from ablate.tracking.plans import stored_plans
     from ablate.tracking.store import here
 
     store = here()
     launch.recover_to_read(store)
     searched = launch.study_name(store, source)
     called = name or f"{searched}-confirm"
-    text = confirm.study(read.plans(store, searched)[-1], called, best)
+    text = confirm.study(stored_plans(store, searched)[-1], called, best)
     target = output or folder / f"{called}.yaml"
     spec.parse(text, source=str(target))
     if target.exists():
@@ -583,11 +584,11 @@ def ui(
 ) -> None:
     """Open MLflow's own pages on the store, on this machine only."""
     from ablate import ui as server
-    from ablate.tracking import write
+    from ablate.tracking.client import create
     from ablate.tracking.store import here
 
     store = here()
-    write.create(store)
+    create(store)
     address = server.address(port)
     for line in server.links(store, address):
         launch.notify(line)

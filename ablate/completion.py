@@ -43,11 +43,11 @@ def _question(path: Path) -> str:
 
 
 def _recorded() -> Iterable[tuple[str, str]]:
-    from ablate.tracking import read
+    from ablate.tracking.plans import study_names
     from ablate.tracking.store import here
 
     store = here()
-    return [(name, "in the store") for name in read.experiments(store)] if store.database else []
+    return [(name, "in the store") for name in study_names(store)] if store.database else []
 
 
 @_silent

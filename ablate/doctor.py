@@ -149,13 +149,13 @@ def store(storage: str | None = None) -> list[Check]:
 
 
 def _reached(place: Store) -> str:
-    from ablate.tracking import read
+    from ablate.tracking.plans import study_names
 
     if not place.exists:
         return f"{place.uri} is not there yet; the first run makes it"
     if place.database is not None:
         _may_be_written(place.database)
-    studies = len(read.experiments(place))
+    studies = len(study_names(place))
     return f"{place.uri} answers: {studies} stud{'y' if studies == 1 else 'ies'}"
 
 

@@ -59,10 +59,10 @@ def study_name(store: Store, text: str) -> str:
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         return text
     from ablate.study import spec
-    from ablate.tracking import read
+    from ablate.tracking.plans import study_names
 
     name = spec.read(path).name
-    if name not in read.experiments(store):
+    if name not in study_names(store):
         raise StudyError("this study has not run yet", place=text, hint=f"`ablate run {text}` trains it")
     return name
 
@@ -247,7 +247,7 @@ def preview(study: Study, store: Store) -> Preview:
     from ablate.data import datasets
     from ablate.study import design
     from ablate.study.forecast import further, searching
-    from ablate.tracking import read
+    from ablate.tracking.runs import finished_runs
 
     prepare = data_lookup()
 
@@ -266,7 +266,7 @@ def preview(study: Study, store: Store) -> Preview:
     done = None
     if all(not data.fingerprint.startswith("unknown") for data in plan.data.values()):
         runs = list(plan.replicates(plan.names, range(study.looks[-1])))
-        finished = read.done(store, [run.key for run in runs])
+        finished = finished_runs(store, [run.key for run in runs])
         done = {name: sum(run.key in finished for run in runs if run.arm == name) for name in plan.names}
     configurations = len(plan.names) + further(plan)
     return Preview(
@@ -322,18 +322,19 @@ def coordinate(
     from ablate.analysis import to_json
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.queue import Queue
-    from ablate.tracking import read, write
+    from ablate.tracking.plans import refuse_deleted
+    from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
 
     checkpoint_every = seconds(os.environ.get(CHECKPOINT_VARIABLE), CHECKPOINT_VARIABLE)
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
-        read.refuse_deleted(store, plan.study.name)
+        refuse_deleted(store, plan.study.name)
         recover(store)
         entered = stack.enter_context(observer)
         stop = stack.enter_context(_interruptible())
         claims = stack.enter_context(contextlib.closing(Claims(store)))
-        tracker = stack.enter_context(write.Tracker(store, plan.study.name))
+        tracker = stack.enter_context(Tracker(store, plan.study.name))
         stack.enter_context(executor)
         coordinator = Coordinator(
             plan,
@@ -413,13 +414,13 @@ def recover_to_read(store: Store) -> None:
 
 def recover(store: Store) -> None:
     """Deliver and end what killed processes left behind. Raises StoreError."""
-    from ablate.tracking import read
+    from ablate.tracking.runs import orphans
 
     spool = store.root / "spool"
-    if (spool.is_dir() and any(spool.glob("*.jsonl"))) or read.orphans(store):
-        from ablate.tracking import write
+    if (spool.is_dir() and any(spool.glob("*.jsonl"))) or orphans(store):
+        from ablate.tracking import recover as recovery
 
-        ended = write.recover(store)
+        ended = recovery.recover(store)
         if ended:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
 

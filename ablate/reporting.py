@@ -40,9 +40,12 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
     from ablate.analysis import plan as recorded_plan
     from ablate.analysis.grids import grids
     from ablate.report import Material
-    from ablate.tracking import read
+    from ablate.tracking.classified import image_results
+    from ablate.tracking.frames import plan_frames
+    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.runs import counted_runs
 
-    records = read.plans(store, name)
+    records = stored_plans(store, name)
     matching = [record for record in records if plan_id is None or record["plan"].startswith(plan_id)]
     if not matching:
         raise StudyError(
@@ -51,9 +54,9 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
             hint="plans: " + ", ".join(record["plan"] for record in records),
         )
     record = matching[-1]
-    runs = read.chosen(store, record)
-    replicates, curves = read.frames(store, record, runs)
-    classified = read.classified(store, record, runs)
+    runs = counted_runs(store, record)
+    replicates, curves = plan_frames(store, record, runs)
+    classified = image_results(store, record, runs)
     curve_grids = grids(curves)
     analysis = judge(recorded_plan.rules(record), replicates, curve_grids, correct=classified.validation)
     return Material(
@@ -75,13 +78,13 @@ def _server(store: Store, name: str) -> Tracking | None:
     from urllib.parse import urlsplit
 
     from ablate.report import Tracking
-    from ablate.tracking import read
+    from ablate.tracking.plans import experiment_id
 
     parts = urlsplit(store.uri)
     if parts.scheme not in ("http", "https"):
         return None
     address = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-    return Tracking(address, read.experiment_id(store, name))
+    return Tracking(address, experiment_id(store, name))
 
 
 def _test_images(record: Mapping[str, Any]) -> NDArray[Any] | None:
@@ -192,11 +195,11 @@ def _write_pages(
         page = report.html(summary, reload=reload)
         write(path, page)
         if reload is None:
-            from ablate.tracking import write as tracking_write
+            from ablate.tracking.write import attach_artifact
 
             # Beside the study file; a store that can only be read is no reason to go without the page.
             with contextlib.suppress(StoreError):
-                tracking_write.attach(store, one.record, "report.html", page.encode())
+                attach_artifact(store, one.record, "report.html", page.encode())
             notify(f"{path}")
         entries.append(report.Entry(name, summary.question, summary.headline, path.name, summary.tally))
     if len(entries) > 1:
@@ -240,15 +243,16 @@ def watch(
     """
     import time
 
-    from ablate.tracking import read
+    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.runs import counted_runs
 
     def state() -> list[Any]:
-        records = [read.plans(store, name)[-1] for name in names]
+        records = [stored_plans(store, name)[-1] for name in names]
         return [
             (
                 record["plan"],
                 record["status"],
-                [(run.run_id, run.end) for run in read.chosen(store, record).values()],
+                [(run.run_id, run.end) for run in counted_runs(store, record).values()],
             )
             for record in records
         ]

@@ -41,10 +41,11 @@ def address(port: int) -> str:
 
 def links(store: Store, url: str) -> Iterator[str]:
     """Yield lines with the addresses of the latest studies' arms and curves."""
-    from ablate.tracking import read, views
+    from ablate.tracking import views
+    from ablate.tracking.plans import experiment_id, study_names
 
-    for study in read.experiments(store)[:MOST_LINKS]:
-        experiment = read.experiment_id(store, study)
+    for study in study_names(store)[:MOST_LINKS]:
+        experiment = experiment_id(store, study)
         yield f"{study}: arms with their verdicts  {url}{views.address(experiment, views.ARMS)}"
         yield f"{' ' * len(study)}  curves, by arm            {url}{views.address(experiment, views.CURVES)}"
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from ablate import launch
 from ablate.events import Bundle, Failed, Task
 from ablate.study import design, spec
-from ablate.tracking import read
+from ablate.tracking.frames import plan_frames
+from ablate.tracking.plans import stored_plans
 from ablate.tracking.store import Store
 from ablate.training import probe
 from ablate.training.runs import train
@@ -73,7 +74,7 @@ def compare(study, options):
         took = time.perf_counter() - began
         root = folder / "mlruns"
         store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
-        runs, _ = read.frames(store, read.plans(store, said["study"])[-1])
+        runs, _ = plan_frames(store, stored_plans(store, said["study"])[-1])
     ratios = [runs.loc[runs["arm"] == arm["arm"], "seconds"].mean() / arm["seconds"] for arm in said["arms"]]
     first, most = said["seconds"]["first"], said["seconds"]["most"]
     cells = [

@@ -126,7 +126,7 @@ def per_run(root: Path, runs: int, repeat: int) -> Iterator[dict[str, Any]]:
 
 def training_seconds(root: Path, lr: float) -> list[float]:
     """What the finished runs of this learning rate took to train."""
-    from ablate.tracking import read
+    from ablate.tracking.runs import run_costs
     from ablate.tracking.store import Store
 
     store = Store(f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", root / "mlruns")
@@ -139,7 +139,7 @@ def training_seconds(root: Path, lr: float) -> list[float]:
             )
             if json.loads(config).get("optimizer", {}).get("lr") == lr
         ]
-    return [cost.seconds for cost in read.run_costs(store, keys)]
+    return [cost.seconds for cost in run_costs(store, keys)]
 
 
 def workers(repeat: int) -> Iterator[dict[str, Any]]:

@@ -72,13 +72,13 @@ def generate(root, arms, seeds, images=None):
     """A store with a finished study in it. images: predicted in each part, IMAGES where None. Returns its plan's record."""
     from ablate import launch
     from ablate.study import design, spec
-    from ablate.tracking import write
+    from ablate.tracking.client import create
     from ablate.tracking.store import Store
 
     path = root / "many.yaml"
     path.write_text(study(arms, seeds))
     store = Store(f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", root / "mlruns")
-    write.create(store)
+    create(store)
     record = design.plan(spec.read(path), launch.data_lookup()).record() | {"extra_looks": []}
     rng = np.random.default_rng(0)
     counts = {part: images or n for part, n in IMAGES.items()}
@@ -185,7 +185,7 @@ def measure(repeat):
     """In a process of its own, in the folder of a generated store: prints its findings as JSON."""
     from ablate import report, reporting
     from ablate.analysis import judge, plan
-    from ablate.tracking import read
+    from ablate.tracking.frames import plan_frames
     from ablate.tracking.store import here
 
     for name in (
@@ -205,7 +205,7 @@ def measure(repeat):
         page = report.html(summary)
         done, spent = time.perf_counter(), time.process_time() - worked
         again = time.perf_counter()
-        replicates, curves = read.frames(here(), material.record)
+        replicates, curves = plan_frames(here(), material.record)
         pulled = time.perf_counter()
         judge(plan.rules(material.record), replicates, curves)
         judged = time.perf_counter()
@@ -221,10 +221,10 @@ def measure(repeat):
 
 def _history(run_ids):
     """Seconds per run that MLflow's client takes for the four curves."""
-    from ablate.tracking import write
+    from ablate.tracking.client import connect
     from ablate.tracking.store import here
 
-    client = write.client(here().uri)
+    client = connect(here().uri)
     some = list(run_ids)[:ASKED]
     client.get_metric_history(some[0], METRICS[0])
     began = time.perf_counter()

@@ -400,11 +400,12 @@ def single(run: dict) -> float:
 
 def accuracies(home: Path) -> float:
     """Mean validation accuracy of the runs of the study `many` under a folder."""
-    from ablate.tracking import read
+    from ablate.tracking.frames import plan_frames
+    from ablate.tracking.plans import stored_plans
     from ablate.tracking.store import Store
 
     store = Store(f"sqlite:///{home}/mlruns/mlflow.db", home / "mlruns")
-    runs, _ = read.frames(store, read.plans(store, "many")[-1])
+    runs, _ = plan_frames(store, stored_plans(store, "many")[-1])
     assert len(runs) == 16, len(runs)
     return float(runs["value"].mean())
 

@@ -74,12 +74,12 @@ seeds: {seeds}
 @pytest.fixture(scope="session")
 def template_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: making one takes seconds, copying it none."""
-    from ablate.tracking import write
+    from ablate.tracking.client import create
     from ablate.tracking.store import Store
 
     root = tmp_path_factory.mktemp("template") / "mlruns"
     store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
-    write.create(store)
+    create(store)
     assert store.database is not None
     return store.database
 

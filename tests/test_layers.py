@@ -182,7 +182,7 @@ def test_the_check_sees_imports_wherever_they_stand(tmp_path):
         ("executors/local", "ablate.config.RunConfig"),
         ("scheduling/coordinate", "optuna.trial"),
         ("config", "ablate.study.spec"),
-        ("tracking/read", "ablate.analysis"),
+        ("tracking/queries", "ablate.analysis"),
     ],
 )
 def test_the_check_reports_what_the_design_forbids(name, module):

@@ -25,9 +25,20 @@ from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searching
 from ablate.study.design import FIRST_SEED, NOISE_FLOOR, SECOND_LOOK, Phase, Plan, Run
 from ablate.text import format_value
-from ablate.tracking import read
+from ablate.tracking.frames import curve_frame, curve_rows, plan_frames, replicate_frame, replicate_row
+from ablate.tracking.plans import stored_plans, study_names
+from ablate.tracking.queries import StoredRun
+from ablate.tracking.runs import (
+    NewResults,
+    duplicates,
+    finished_runs,
+    highest_attempts,
+    recipes,
+    run_curves,
+    search_runs,
+)
+from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
-from ablate.tracking.write import Tracker
 from ablate.training import checkpoint
 
 MOST_SEEDS = 1000
@@ -133,8 +144,8 @@ class Coordinator:
         self._rows: dict[str, dict[str, Any]] = {}
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._planned: dict[str, Run] = {}
-        self._attempts = read.attempts(store, plan.study.name)
-        self._meanwhile = read.Meanwhile(store)
+        self._attempts = highest_attempts(store, plan.study.name)
+        self._meanwhile = NewResults(store)
         self._claims = claims
         # Runs whose bundle died, and that go on together from its checkpoint: once.
         self._taken_up: set[str] = set()
@@ -353,7 +364,7 @@ class Coordinator:
         """What an earlier command has tried: by the record, by the store, and by Optuna, who may each know of more."""
         study = self._plan.study.name
         known = {run.key: run for run in searching.known()}
-        tagged = read.tried(self._store, study, self._plan.id)
+        tagged = search_runs(self._store, study, self._plan.id)
         recorded = [run for run in self.record["runs"] if run["phase"] == "tune"]
         earlier = self._tried_before()
         for run in (*recorded, *tagged, *earlier):
@@ -365,16 +376,16 @@ class Coordinator:
             **self.record,
             "runs": [vars(run) for run in known.values() if run.key not in self._rows],
         }
-        rows, _ = read.frames(self._store, broken_off)
+        rows, _ = plan_frames(self._store, broken_off)
         if earlier:
             self._show.note(
                 f"{len(earlier)} trials of earlier plans count: those arms were looked at in the same way"
             )
         pruned = {row["key"]: row for row in rows.to_dict("records") if row["outcome"] == "pruned"}
-        points = read.points(self._store, [row["run_id"] for row in pruned.values()], study)
+        points = run_curves(self._store, [row["run_id"] for row in pruned.values()])
         for key, row in pruned.items():
             self._rows[key] = {str(name): value for name, value in row.items()}
-            self._curves[key] = read.curve(vars(known[key]), points[row["run_id"]])
+            self._curves[key] = curve_rows(vars(known[key]), points[row["run_id"]])
         searching.match([run for run in known.values() if run.key in self._rows], self._rows, self._curves)
 
     def _tried_before(self) -> list[dict[str, Any]]:
@@ -386,10 +397,10 @@ class Coordinator:
             ("sampler", "pruner", "cost"),
             self.record["search"]["trials"],
         )
-        if self.record["runs"] or name not in read.experiments(self._store):
+        if self.record["runs"] or name not in study_names(self._store):
             return []
         found: dict[str, dict[str, dict[str, Any]]] = {arm.name: {} for arm in self._plan.arms}
-        for other in read.plans(self._store, name):
+        for other in stored_plans(self._store, name):
             ranges = ("nuisance", "space")
             same = other.get("search") and all(other[block] == self.record[block] for block in ranges)
             if not same or any(other["search"][word] != self.record["search"][word] for word in how):
@@ -463,9 +474,9 @@ class Coordinator:
 
     def _earlier(self) -> dict[str, Any]:
         """What top-ups and a confirmation have added to this plan, where it was recorded before."""
-        if self._plan.study.name not in read.experiments(self._store):
+        if self._plan.study.name not in study_names(self._store):
             return {}
-        same = [r for r in read.plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
+        same = [r for r in stored_plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
         added = ["runs", "extra_looks", "confirmed", "final", "read_before"]
         added += ["path", "steps", "arms"] if self.record["design"] == "path" else []
         added += ["tuned", "importances"] if self._plan.study.search is not None else []
@@ -479,7 +490,7 @@ class Coordinator:
             return
         kept = {
             str(row["key"]): {str(name): value for name, value in row.items()}
-            for row in read.frames(self._store, self.record)[0].to_dict("records")
+            for row in plan_frames(self._store, self.record)[0].to_dict("records")
             if row["outcome"] == "failed"
             and row["phase"] in ("report", "A/A")
             and row["seed"] % 1000 < self.record["final"]
@@ -494,14 +505,14 @@ class Coordinator:
 
     def _count_readings(self) -> None:
         """How many other plans have judged runs of this one: what this one claims is claimed on top of what they did."""
-        if not self.record["read_before"] and self._plan.study.name in read.experiments(self._store):
+        if not self.record["read_before"] and self._plan.study.name in study_names(self._store):
             arms = set(self._plan.names) - {self._plan.reference, NOISE_FLOOR}
             mine = {
                 run["key"] for run in self.record["runs"] if run["arm"] in arms and run["phase"] == "report"
             }
             others = {
                 other["plan"]
-                for other in read.plans(self._store, self._plan.study.name)
+                for other in stored_plans(self._store, self._plan.study.name)
                 if other["plan"] != self._plan.id
                 and other["environment"].get("ending") == "complete"
                 and mine & {run["key"] for run in other["runs"]}
@@ -565,33 +576,33 @@ class Coordinator:
         failed = sum(row["outcome"] == "failed" for row in self._rows.values())
         # What another machine has finished meanwhile can be told from what is in the store, own runs included.
         self._tracker.flush(10)
-        for double, first in read.doubles(self._store, self._plan.study.name).items():
+        for double, first in duplicates(self._store, self._plan.study.name).items():
             self._tracker.supersede(double, first)
         return Outcome(self.record, analysis, ending, failed, left)
 
     # --- what is known ---
 
     def _frame(self) -> Any:
-        return read.frame(list(self._rows.values()), read.REPLICATE_COLUMNS)
+        return replicate_frame(list(self._rows.values()))
 
     def _judge(self, closed: int | None) -> Analysis:
         rows = self._frame()
-        curves = read.frame([row for rows in self._curves.values() for row in rows], read.CURVE_COLUMNS)
+        curves = curve_frame([row for rows in self._curves.values() for row in rows])
         return judge(recorded_plan.rules(self.record), rows, curves, closed=closed)
 
     def _reuse(self, runs: Iterable[Run]) -> None:
         """Take what the store has already, from whatever study; copy what is not in this one."""
         wanted = {run.key: run for run in runs}
         self._planned |= wanted
-        found = read.done(self._store, wanted, first=self._plan.study.name)
-        here: dict[str, read.Recorded] = {}
-        elsewhere: dict[str, read.Recorded] = {}
+        found = finished_runs(self._store, wanted, first=self._plan.study.name)
+        here: dict[str, StoredRun] = {}
+        elsewhere: dict[str, StoredRun] = {}
         for key, run in found.items():
             (here if run.experiment == self._plan.study.name else elsewhere)[key] = run
         labels: dict[str, dict[str, str]] = {}
         older = {run.recipe: run for run in wanted.values() if run.key not in found}
         if older:
-            others = read.done(self._store, older, by="recipe")
+            others = finished_runs(self._store, older, by="recipe")
             if others and self._options.accept_code:
                 for recipe, run in others.items():
                     elsewhere[older[recipe].key] = run
@@ -617,25 +628,21 @@ class Coordinator:
                 f"{len(bare)} of the runs already done {'has' if len(bare) == 1 else 'have'} no saved model: "
                 "training.save_model was none when they were trained (deleted in MLflow, they are trained again)"
             )
-        for experiment in {run.experiment for run in found.values()} | {
-            run.experiment for run in elsewhere.values()
-        }:
-            mine = {key: run for key, run in {**here, **elsewhere}.items() if run.experiment == experiment}
-            self._take(mine, experiment)
+        self._take({**here, **elsewhere})
         self._ledger.match({key: row["value"] for key, row in self._rows.items()}, wanted)
 
     def _keeps_model(self, run: Run) -> bool:
         return bool(self._plan.config(run).flatten().get("training.save_model", "none") != "none")
 
-    def _take(self, found: Mapping[str, read.Recorded], experiment: str) -> None:
-        points = read.points(self._store, [run.run_id for run in found.values()], experiment)
+    def _take(self, found: Mapping[str, StoredRun]) -> None:
+        points = run_curves(self._store, [run.run_id for run in found.values()])
         for key, run in found.items():
             planned = vars(self._planned[key])
             mine = points[run.run_id]
-            row = self._rows[key] = read.replicate(
-                self.record, planned, run.tags, mine, run.run_id, done=True
+            row = self._rows[key] = replicate_row(
+                self.record, planned, run.tags, mine, run.run_id, has_result=True
             )
-            self._curves[key] = read.curve(planned, mine)
+            self._curves[key] = curve_rows(planned, mine)
             self._remember(row)
             self._show.settled(self._planned[key], row["outcome"], row["value"])
 
@@ -646,7 +653,7 @@ class Coordinator:
             values = run.get("values", {})
             self._planned[run["key"]] = Run(run["key"], "", run["arm"], run["seed"], run["phase"], values)
             keys[run["arm"], run["seed"], run["phase"]] = run["key"]
-        rows, curves = read.frames(self._store, self.record)
+        rows, curves = plan_frames(self._store, self.record)
         self._rows |= {row["key"]: row for row in rows.to_dict("records")}
         for key, row in self._rows.items():
             self._remember(row)
@@ -852,9 +859,9 @@ class Coordinator:
         keys = frozenset().union(*left.values())
         if not keys:
             return
-        over = set(read.done(self._store, keys))
+        over = set(finished_runs(self._store, keys))
         now = {run.recipe for run in self._planned.values()}
-        begun = read.recipes(self._store, keys - self._planned.keys())
+        begun = recipes(self._store, keys - self._planned.keys())
         over |= {key for key, recipe in begun.items() if recipe in now}
         for path, of in left.items():
             if of.isdisjoint(over):
@@ -944,7 +951,7 @@ class Coordinator:
                 hint=f"it yielded {', '.join(sorted(points)) or 'nothing'}",
             )
         done = isinstance(event, Finished)
-        row = self._rows[run.key] = read.replicate(self.record, vars(run), tags, points, "", done=done)
+        row = self._rows[run.key] = replicate_row(self.record, vars(run), tags, points, "", has_result=done)
         cost = self._plan.study.search.cost if self._plan.study.search is not None else None
         if cost is not None and row["outcome"] == "finished" and not math.isfinite(row[cost]):
             raise StoreError(
@@ -952,7 +959,7 @@ class Coordinator:
                 place="search.cost",
                 hint=f"yield model/{cost} with the metrics of the last epoch, or weigh `seconds`",
             )
-        self._curves[run.key] = read.curve(vars(run), points)
+        self._curves[run.key] = curve_rows(vars(run), points)
         self._show.settled(run, row["outcome"], row["value"])
 
     def _over_time(self) -> bool:

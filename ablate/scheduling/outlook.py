@@ -21,7 +21,8 @@ from ablate.events import Bundle, Event, Failed, Finished, Task, is_last
 from ablate.executors import Executor
 from ablate.study.design import Plan
 from ablate.study.forecast import Forecast, RunCost, forecast
-from ablate.tracking import read
+from ablate.tracking.frames import plan_frames
+from ablate.tracking.runs import metric_values, run_costs
 from ablate.tracking.store import Store
 
 DISAGREEMENT = 0.05
@@ -87,7 +88,7 @@ def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunC
     for arm in plan.arms:
         keys = [plan.run(arm.name, i).key for i in range(plan.study.looks[-1])]
         before = [
-            run for run in read.run_costs(store, keys) if run.device == device and run.host == platform.node()
+            run for run in run_costs(store, keys) if run.device == device and run.host == platform.node()
         ]
         if before:
             middle = statistics.median(run.seconds for run in before)
@@ -151,7 +152,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     record = plan.record()
     rules = recorded_plan.rules(record)
     share = spread(rules)
-    replicates, _ = read.frames(store, record)
+    replicates, _ = plan_frames(store, record)
     if len(replicates):
         seen = judge(rules, replicates)
         if seen.noise is not None:
@@ -162,7 +163,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
         for phase in ("report", "A/A", "confirm")
         for i in range(MOST_SEEDS)
     )
-    values = read.values(store, keys, plan.study.metric)
+    values = metric_values(store, keys, plan.study.metric)
     sd = power.assumed_noise(np.asarray(values)) if len(values) >= ENOUGH_PAIRS else None
     if sd:
         return Noise(

@@ -16,6 +16,7 @@ _ENVIRONMENT = frozenset(
     {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
 )
 
+
 def study_names(store: Store) -> list[str]:
     """Return the names of the studies in a store, the one with the latest plan first."""
     return queries(store).study_names()
@@ -71,5 +72,6 @@ def verdict_counts(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
     identity = {"ablate.kind": "report", "ablate.plan": plan["plan"]}
     runs = queries(store).runs(identity, plan["study"])
     texts = [artifact(store, run, "verdicts.json") for run in runs]
-    verdicts = next((json.loads(text) for text in texts if text), {"arms": [], "effects": []})
+    nothing: dict[str, Any] = {"arms": [], "effects": []}
+    verdicts = next((json.loads(text) for text in texts if text), nothing)
     return Counter(item["verdict"] for item in [*verdicts["arms"], *verdicts["effects"]])

@@ -179,7 +179,7 @@ class LocalQueries:
         unread = ", ".join(f"'{name}'" for name in NOT_READ)
         with self._database() as db:
             rows = db.execute(
-                "SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri "  # noqa: S608
+                "SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri "
                 f"{selected} ORDER BY r.start_time, r.run_uuid",
                 values,
             ).fetchall()

@@ -31,7 +31,7 @@ _RESULT_TAGS = tuple(
 )
 """Tags that a row of the replicates frame is made from."""
 
-Curves = dict[str, list[tuple[int, float]]]
+Curves = Mapping[str, list[tuple[int, float]]]
 """Metric → [(step, value)], in the order of steps; of equal steps the one that was logged last comes last."""
 
 
@@ -215,9 +215,9 @@ def _with_curves(store: Store, keys: Iterable[str]) -> Iterator[tuple[StoredRun,
     yield from ((run, curves[run.run_id]) for run in runs)
 
 
-def run_curves(store: Store, run_ids: list[str]) -> dict[str, Curves]:
+def run_curves(store: Store, run_ids: list[str]) -> Mapping[str, Curves]:
     """Return every metric of some runs, by run id."""
-    curves: dict[str, Curves] = {run: {} for run in run_ids}
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {run: {} for run in run_ids}
     if run_ids:
         points = queries(store).points(run_ids)
         for i, metric, step, _, value in sorted(points, key=lambda point: point[:4]):

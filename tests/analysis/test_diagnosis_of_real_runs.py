@@ -13,7 +13,7 @@ from ablate.analysis.diagnosis import curves_of, diagnose
 from ablate.analysis.grids import grids
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Finished, Task
-from ablate.tracking import read
+from ablate.tracking.frames import curve_frame, curve_rows, replicate_frame, replicate_row
 from ablate.training.runs import train
 
 SOUND = {
@@ -50,8 +50,8 @@ def trained(arm: str, overrides: tuple[tuple[str, object], ...], seeds: int) -> 
             run = {"arm": arm, "seed": int(event.run), "phase": "report", "key": event.run}
             tags = {f"ablate.{name}": str(value) for name, value in event.facts.items()}
             tags |= {"ablate.outcome": event.outcome, "ablate.epoch": str(event.epoch)}
-            rows.append(read.replicate(plan, run, tags, points, event.run, done=True))
-            curves += read.curve(run, points)
+            rows.append(replicate_row(plan, run, tags, points, event.run, has_result=True))
+            curves += curve_rows(run, points)
             points = {}
     assert len(rows) == seeds
     return Trained(tuple(rows), tuple(curves))
@@ -62,7 +62,7 @@ def diagnosed(seeds: int = 3, reference: bool = True, **overrides: object):
 
     def curves(arm: str, given: tuple[tuple[str, object], ...]):
         made = trained(arm, given, seeds)
-        frame = read.frame(list(made.curves), read.CURVE_COLUMNS)
+        frame = curve_frame(list(made.curves))
         finished = [row["seed"] for row in made.rows if row["outcome"] == "finished"]
         return curves_of(grids(frame), arm, finished), seeds - len(finished)
 
@@ -169,7 +169,7 @@ def study(arms: dict[str, dict[str, object]], *, factor: str, base: object, marg
     made += [trained(name, tuple(given.items()), seeds) for name, given in arms.items()]
     rows = [row for each in made for row in each.rows]
     curves = [row for each in made for row in each.curves]
-    return judge(rules, read.frame(rows, read.REPLICATE_COLUMNS), read.frame(curves, read.CURVE_COLUMNS))
+    return judge(rules, replicate_frame(rows), curve_frame(curves))
 
 
 def test_a_best_learning_rate_at_the_edge_of_its_levels_is_marked_also_where_it_is_the_baseline_s():

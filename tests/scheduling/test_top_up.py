@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablate.analysis import rules as rules_module
-from ablate.tracking import read
+from ablate.tracking.plans import stored_plans
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 UNDECIDED = "{gain: [0.2], spread: [0.06]}"
@@ -35,7 +35,7 @@ def trained(workplace, name: str = "toy", *, copies: bool = True) -> dict[str, l
 
 
 def record(workplace, name: str = "toy") -> dict:
-    return read.plans(workplace.store, name)[-1]
+    return stored_plans(workplace.store, name)[-1]
 
 
 def run(workplace, *arguments: str, code: int = 0) -> str:
@@ -284,4 +284,4 @@ def test_the_plan_s_text_and_runs_are_kept_through_a_top_up_and_a_second_run(wor
     assert last["text"] == first["text"] == Path(study).read_text()
     assert [r["key"] for r in last["runs"]][: len(first["runs"])] == [r["key"] for r in first["runs"]]
     assert len({r["key"] for r in last["runs"]}) == len(last["runs"]) == 9 + 2
-    assert len(read.plans(workplace.store, "toy")) == 1
+    assert len(stored_plans(workplace.store, "toy")) == 1

@@ -7,7 +7,10 @@ import numpy as np
 from PIL import Image
 
 from ablate.study.design import FIRST_SEED
-from ablate.tracking import read
+from ablate.tracking.classified import image_results
+from ablate.tracking.frames import plan_frames
+from ablate.tracking.plans import stored_plans
+from ablate.tracking.runs import counted_runs
 
 STUDY = """
 study: seen
@@ -46,9 +49,9 @@ def classified(workplace, metric="val/accuracy", split="fixed"):
     paint(workplace.root / "other", 1)
     (workplace.root / "seen.yaml").write_text(STUDY.format(metric=metric, split=split))
     workplace.ablate("run", "seen.yaml", "--executor", "inline", "--quiet")
-    plan = read.plans(workplace.store, "seen")[-1]
-    runs = read.chosen(workplace.store, plan)
-    return plan, runs, read.classified(workplace.store, plan, runs)
+    plan = stored_plans(workplace.store, "seen")[-1]
+    runs = counted_runs(workplace.store, plan)
+    return plan, runs, image_results(workplace.store, plan, runs)
 
 
 def test_an_arm_is_held_against_its_reference_only_on_the_same_images(workplace):
@@ -59,7 +62,7 @@ def test_an_arm_is_held_against_its_reference_only_on_the_same_images(workplace)
     assert set(found.confusion) == {arm["name"] for arm in plan["arms"]}
     assert found.truth.tolist() == [0, 0, 0, 1, 1, 1]
     values = {(run["arm"], run["seed"]): run["key"] for run in plan["runs"]}
-    replicates, _ = read.frames(workplace.store, plan, runs)
+    replicates, _ = plan_frames(workplace.store, plan, runs)
     recorded = replicates.set_index("key")
     for arm, frame in found.test.items():
         assert frame.index.tolist() == [0, 1, 2]
@@ -84,7 +87,7 @@ def test_a_run_whose_predictions_are_gone_is_left_out_alone(workplace):
     plan, runs, _ = classified(workplace)
     key = next(run["key"] for run in plan["runs"] if (run["arm"], run["seed"]) == ("baseline", 1))
     (Path(urlparse(runs[key].artifacts).path) / "predictions.npz").write_bytes(b"torn")
-    found = read.classified(workplace.store, plan, runs)
+    found = image_results(workplace.store, plan, runs)
     assert found.test["baseline"].index.tolist() == [0, 2]
     assert found.test["data.channels=grey"].index.tolist() == [0, 1, 2]
     workplace.ablate("report", "seen")

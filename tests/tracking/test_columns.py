@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from ablate.tracking import columns, predictions, read
+from ablate.tracking import columns, frames, predictions
 from ablate.tracking.columns import Columns
+from ablate.tracking.frames import plan_frames
+from ablate.tracking.plans import stored_plans
+from ablate.tracking.runs import counted_runs
 
 ROWS = [
     (1, "b", 2, 20, 0.5),
@@ -102,14 +105,14 @@ def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
 
 
 def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeypatch):
-    monkeypatch.setattr(read, "WORTH_KEEPING", 1)
+    monkeypatch.setattr(frames, "WORTH_SAVING", 1)
     workplace.ablate("run", workplace.study(seeds="3"), "--quiet")
-    record = read.plans(workplace.store, "toy")[-1]
-    first = read.frames(workplace.store, record)
+    record = stored_plans(workplace.store, "toy")[-1]
+    first = plan_frames(workplace.store, record)
     cache = workplace.root / "mlruns" / "cache"
     assert [path.name for path in cache.iterdir()] == [f"toy.curves-{columns.LAYOUT}.npz"]
-    asked = []
-    monkeypatch.setattr(read, "_read_columns", lambda store, runs: asked.append(runs))
-    for one, other in zip(first, read.frames(workplace.store, record), strict=True):
+    # Every point is in the cache, so no run's points are read from the store.
+    monkeypatch.setattr(frames, "queries", None)
+    runs = counted_runs(workplace.store, record)
+    for one, other in zip(first, plan_frames(workplace.store, record, runs), strict=True):
         assert one.equals(other)
-    assert asked == []

@@ -11,7 +11,7 @@ from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.errors import StudyError
 from ablate.study import spec
-from ablate.tracking import write
+from ablate.tracking.spool import Tracker
 
 STUDY = """
 study: kept
@@ -103,7 +103,7 @@ def test_a_network_that_cannot_be_made_again_is_said_to_be_lost_and_holds_up_not
     config = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
     torn = tmp_path / "torn.pt"
     torn.write_bytes(b"half of a file")
-    tracker = write.Tracker(workplace.store, "kept")
+    tracker = Tracker(workplace.store, "kept")
     run = Run("k" * 16, "r" * 16, "baseline", 0, "report")
     tracker.event(Started(run.key, 1, 0, 1.0), run, config, "plan")
     tracker.event(

@@ -18,15 +18,19 @@ from mlflow.exceptions import MlflowException
 from ablate.config import FreeConfig, may_be_recorded
 from ablate.events import EpochEnd, Finished, Started
 from ablate.study.design import Run
-from ablate.tracking import read, write
 from ablate.tracking import store as stores
+from ablate.tracking.frames import plan_frames
+from ablate.tracking.plans import stored_plans, study_names
+from ablate.tracking.recover import recover
+from ablate.tracking.runs import NewResults, highest_attempts, orphans
+from ablate.tracking.spool import Tracker, create_spool
 from ablate.tracking.store import Store
 
 CONFIG = FreeConfig("toy:fit", {"gain": 0.0})
 RUN = Run("k" * 16, "r" * 16, "baseline", 0, "report")
 
 
-def put_a_run(tracker: write.Tracker, run: Run = RUN, epochs: int = 3) -> None:
+def put_a_run(tracker: Tracker, run: Run = RUN, epochs: int = 3) -> None:
     at = 1_700_000_000.0
     tracker.event(Started(run.key, 1, 0, at, {"device": "cpu: test"}), run, CONFIG, "plan")
     for epoch in range(1, epochs + 1):
@@ -72,13 +76,13 @@ def test_what_an_absent_server_did_not_take_stays_spooled_and_the_next_command_d
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    tracker = write.Tracker(Store(f"http://127.0.0.1:{port}", workplace.store.root), "study")
+    tracker = Tracker(Store(f"http://127.0.0.1:{port}", workplace.store.root), "study")
     began = time.monotonic()
     put_a_run(tracker)
     assert time.monotonic() - began < 0.5, "putting never waits for the server"
     assert not tracker.close(timeout=1.0)
     assert tracker.problem
-    write.recover(workplace.store)
+    recover(workplace.store)
     [(status, metrics, tags, history)] = everything(workplace)
     assert status == "FINISHED"
     assert metrics["test/loss"] == 0.5
@@ -88,7 +92,7 @@ def test_what_an_absent_server_did_not_take_stays_spooled_and_the_next_command_d
 
 
 def test_a_spool_delivered_twice_is_recorded_once(workplace):
-    tracker = write.Tracker(workplace.store, "study")
+    tracker = Tracker(workplace.store, "study")
     put_a_run(tracker)
     assert tracker.flush(30)
     [spool] = (workplace.store.root / "spool").glob("*.jsonl")
@@ -97,39 +101,39 @@ def test_a_spool_delivered_twice_is_recorded_once(workplace):
     before = everything(workplace)
     # As if the process had been killed after delivering everything, and before noting any of it.
     spool.write_bytes(lines)
-    write.recover(workplace.store)
+    recover(workplace.store)
     assert everything(workplace) == before
     assert len(before) == 1
 
 
 def test_a_line_torn_by_a_kill_is_left_out(workplace):
-    tracker = write.Tracker(workplace.store, "study")
+    tracker = Tracker(workplace.store, "study")
     put_a_run(tracker)
     assert tracker.flush(30)
     [spool] = (workplace.store.root / "spool").glob("*.jsonl")
     lines = spool.read_bytes()
     tracker.close()
     spool.write_bytes(lines + lines[: len(lines) // 2])
-    write.recover(workplace.store)
+    recover(workplace.store)
     assert len(everything(workplace)) == 1
     assert not list((workplace.store.root / "spool").iterdir())
 
 
 def test_the_spool_of_a_living_process_is_left_alone(workplace):
     script = (
-        "import sys, time; from ablate.tracking import write, store; "
-        "t = write.Tracker(store.Store('http://127.0.0.1:9', store.here().root), 'study'); "
+        "import sys, time; from ablate.tracking import spool, store; "
+        "t = spool.Tracker(store.Store('http://127.0.0.1:9', store.here().root), 'study'); "
         "t.plan({'plan': 'p', 'metric': 'm', 'margin': 1, 'question': '', 'text': '', 'arms': []}, {}); "
         "print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
-        write.recover(workplace.store)
+        recover(workplace.store)
         assert list((workplace.store.root / "spool").glob("*.jsonl"))
         other.kill()
         other.wait()
-        write.recover(workplace.store)
+        recover(workplace.store)
         assert not list((workplace.store.root / "spool").glob("*.jsonl"))
     assert len(workplace.runs("study", "report")) == 1
 
@@ -150,8 +154,8 @@ def test_only_runs_whose_owner_is_gone_or_whose_lease_has_passed_are_ended(workp
         orphan(workplace, "another-host/x/1/1", long_ago),
     ]
     alive = [orphan(workplace, stores.owner(), later), orphan(workplace, "another-host/x/1/1", later)]
-    assert sorted(read.orphans(workplace.store)) == sorted(dead)
-    assert write.recover(workplace.store) == 3
+    assert sorted(orphans(workplace.store)) == sorted(dead)
+    assert recover(workplace.store) == 3
     status = {run.info.run_id: run.info.status for run in workplace.runs("study")}
     assert {status[run] for run in dead} == {"KILLED"}
     assert {status[run] for run in alive} == {"RUNNING"}
@@ -169,22 +173,22 @@ def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
     # The same database under a name that the SQL reader does not take for its own.
     remote = Store(f"sqlite+pysqlite:///{local.database.resolve()}", local.root)
     assert remote.database is None
-    plan = read.plans(local, "toy")[-1]
-    assert read.plans(remote, "toy")[-1] == plan
-    for one, other in zip(read.frames(local, plan), read.frames(remote, plan), strict=True):
+    plan = stored_plans(local, "toy")[-1]
+    assert stored_plans(remote, "toy")[-1] == plan
+    for one, other in zip(plan_frames(local, plan), plan_frames(remote, plan), strict=True):
         order = ["arm", "seed"] + [c for c in ("metric", "epoch") if c in one]
         pd.testing.assert_frame_equal(
             one.sort_values(order).reset_index(drop=True), other.sort_values(order).reset_index(drop=True)
         )
-    assert read.experiments(local) == read.experiments(remote) == ["toy"]
-    assert read.attempts(local, "toy") == read.attempts(remote, "toy")
+    assert study_names(local) == study_names(remote) == ["toy"]
+    assert highest_attempts(local, "toy") == highest_attempts(remote, "toy")
 
 
 def test_the_plan_is_read_as_it_was_recorded_and_an_older_one_by_its_id(workplace):
     study = workplace.study()
     workplace.ablate("run", study, "--executor", "inline")
     workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
-    older, newer = read.plans(workplace.store, "toy")
+    older, newer = stored_plans(workplace.store, "toy")
     assert (older["looks"], newer["looks"]) == ([3], [2])
     assert json.loads(workplace.ablate("report", "toy", "--format", "json"))["runs"]["planned"] == 6
     assert (
@@ -213,8 +217,8 @@ def test_a_database_that_is_none_is_one_clear_message(workplace):
 @pytest.mark.parametrize("count", [4])
 def test_processes_that_need_a_new_database_at_once_get_one(tmp_path, count):
     script = (
-        "from ablate.tracking import write, store; from pathlib import Path; "
-        f"s = store.Store('sqlite:///{tmp_path}/mlruns/mlflow.db', Path('{tmp_path}/mlruns')); write.create(s); "
+        "from ablate.tracking import client, store; from pathlib import Path; "
+        f"s = store.Store('sqlite:///{tmp_path}/mlruns/mlflow.db', Path('{tmp_path}/mlruns')); client.create(s); "
         "from mlflow import MlflowClient; print(len(MlflowClient(s.uri).search_experiments()))"
     )
     processes = [
@@ -240,7 +244,7 @@ def test_a_spool_that_is_taken_for_a_dead_ones_before_it_is_locked_is_made_anew(
     found: list = []
     with path.open("ab") as other:  # as a process that recovers what killed ones left
         fcntl.flock(other, fcntl.LOCK_EX)
-        thread = threading.Thread(target=lambda: found.append(write._own(path)))
+        thread = threading.Thread(target=lambda: found.append(create_spool(path)))
         thread.start()
         time.sleep(0.1)
         path.unlink()
@@ -252,12 +256,12 @@ def test_a_spool_that_is_taken_for_a_dead_ones_before_it_is_locked_is_made_anew(
 def test_a_spool_that_its_owner_removes_meanwhile_holds_up_nobody(workplace):
     spool = workplace.store.folder("spool")
     (spool / "0-gone.jsonl").symlink_to(spool / "what-was-there")  # listed, and not there any more
-    assert write.recover(workplace.store) == 0
+    assert recover(workplace.store) == 0
 
 
 def test_the_spool_of_a_deleted_study_holds_up_no_other_and_is_delivered_once_it_is_restored(workplace):
     store = workplace.store
-    with write.Tracker(store, "study") as tracker:
+    with Tracker(store, "study") as tracker:
         put_a_run(tracker)
     [run] = workplace.runs("study")
     workplace.client.delete_experiment(run.info.experiment_id)
@@ -267,7 +271,7 @@ def test_the_spool_of_a_deleted_study_holds_up_no_other_and_is_delivered_once_it
     workplace.ablate("run", workplace.study(), "--executor", "inline", "--seeds", "1")
     assert left.exists()
     workplace.client.restore_experiment(run.info.experiment_id)
-    write.recover(store)
+    recover(store)
     assert not left.exists()
     assert workplace.runs("study")[0].data.tags["ablate.outcome"] == "superseded"
 
@@ -288,9 +292,9 @@ def test_what_may_be_recorded_is_what_mlflow_records(workplace, name):
 
 
 def test_what_ended_since_one_began_to_look_is_known_without_what_was_there_before(workplace):
-    early = read.Meanwhile(workplace.store)
+    early = NewResults(workplace.store)
     workplace.ablate("run", workplace.study(seeds="2"), "--executor", "inline")
-    late = read.Meanwhile(workplace.store)
+    late = NewResults(workplace.store)
     keys = [run.data.tags["ablate.key"] for run in workplace.runs()]
     assert len(keys) == 6
     assert all(key in early for key in keys)
