@@ -415,11 +415,11 @@ def data(
         rows = describe.listing()
         _print([asdict(row) for row in rows] if json else describe.listing_text(rows))
         return
-    if name is not None and name not in datasets.named():
+    if name is not None and name not in datasets.DATASETS:
         raise StudyError(
             f"there is no data set {name!r}",
             place="data",
-            hint=f"{nearest(name, datasets.named())}; your own images: image_folder --set root=FOLDER",
+            hint=f"{nearest(name, datasets.DATASETS)}; your own images: image_folder --set root=FOLDER",
         )
     config = launch.data_config(name, sets or [], study)
     if output is not None and (show is None or output.suffix != ".svg"):

@@ -71,7 +71,7 @@ def models() -> Iterable[tuple[str, str]]:
 def data_sets() -> Iterable[tuple[str, str]]:
     from ablate.data import datasets
 
-    return [(name, (kind.__doc__ or "").partition("\n")[0]) for name, kind in datasets.named().items()]
+    return [(name, (kind.__doc__ or "").partition("\n")[0]) for name, kind in datasets.DATASETS.items()]
 
 
 @_silent

@@ -311,7 +311,7 @@ class RunConfig(Block):
             if len(outer) == 1 and last == "name" and inner.get("name", value) != value:
                 # A learning rate or a dropout means another thing in another optimizer or network: defaults hold there.
                 # How the images are drawn and split means the same for any data set.
-                kept = {f: inner[f] for f in datasets.Data.model_fields} if outer == ["data"] else {}
+                kept = {f: inner[f] for f in datasets.DataOptions.model_fields} if outer == ["data"] else {}
                 tree[outer[0]] = kept | {"name": value}
             else:
                 # Whether the block has such a field depends on its name, so validation finds out.

@@ -1,13 +1,13 @@
-"""Everything that ablate raises on purpose.
+"""The errors that ablate raises on purpose.
 
     AblateError
     ├── StudyError     a mistake in the study file or on the command line
     ├── DataError      a data set that is missing, unreadable or cannot be fetched
     ├── StoreError     the tracking store: locked, unreadable, of another version
-    └── TrainingError  training that cannot begin: a network too small for its input, an unknown import
+    └── TrainingError  a training that cannot start: an image too small for the network, an unknown import
 
-Each is the user's to mend, so each states what is wrong, where, and what to do next; the command line prints it without
-a traceback and exits with 2. Anything else that escapes is a bug of ablate.
+The user can correct each of them, so each states what is wrong, where, and what to do next; the command line prints it
+without a traceback and exits with 2. Any other exception that reaches the user is a bug of ablate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 
 class AblateError(Exception):
-    """What is wrong, then (optionally) where it stands and what to do about it."""
+    """A mistake that the user can correct. message: what is wrong. place: where. hint: what to do about it."""
 
     def __init__(self, message: str, *, place: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class AblateError(Exception):
         return f"{where}{self.message}{then}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Exceptions cross process borders; the default would lose the keyword arguments.
+        # Errors are pickled between processes; the default way would lose the keyword arguments.
         return (_rebuild, (type(self), self.message, self.place, self.hint))
 
 
@@ -56,9 +56,9 @@ def _rebuild(kind: type[AblateError], message: str, place: str | None, hint: str
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint: the known word closest to `word`, or all of them where none is close."""
+    """Return a hint: the known word closest to `word`, or all known words where none is close."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"known here: {', '.join(known)}" if known else ""
+    return f"choose one of: {', '.join(known)}" if known else ""

@@ -1,8 +1,8 @@
-"""What training yields and executors carry: bundles of runs go out, events come back.
+"""What executors pass on: bundles of runs to the training, and events back from it.
 
-Neither side knows the other. An executor sees opaque payloads and these few dataclasses; training sees a bundle and
-yields events. Every event names its run, the attempt, and its place in that attempt's sequence, so that a stream that
-was torn by a crash can never be mistaken for a whole one.
+Executors and training do not know each other: an executor passes on payloads that it does not read, and training takes a
+bundle and yields events. Every event has its run, its attempt and its number within the attempt, so that a stream that was
+cut off by a crash is never taken for a complete one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LONGEST_REASON = 400
 
 @dataclass(frozen=True)
 class Task:
-    """One run to train: its name (the key of its config), which attempt this is, and what training needs to know."""
+    """One run to train. run: the key of its config. attempt: 1, 2, … payload: what training needs to know about it."""
 
     run: str
     attempt: int
@@ -25,7 +25,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Runs that share a slot, the data and the augmentation draws; often just one."""
+    """Runs that share a slot, the data and the augmentation draws; often only one."""
 
     tasks: tuple[Task, ...]
 
@@ -36,7 +36,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Event:
-    """run: key of the run. attempt: 1, 2, … seq: 0, 1, … within the attempt. time: seconds since the epoch, UTC."""
+    """An event of a run. run: its key. attempt: 1, 2, … seq: 0, 1, … within the attempt. time: Unix time in seconds."""
 
     run: str
     attempt: int
@@ -46,7 +46,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Training has begun. facts: what is known before the first step (device, versions, parameter count, …)."""
+    """The training has started. facts: what is known before the first step (device, versions, parameter count, …)."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,11 +61,11 @@ class EpochEnd(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The run is done, `diverged` counting as done.
+    """The run is done; a diverged run is done too.
 
-    epoch: the epoch at which the metrics are to be read (0 where none ended). metrics: what is known only at the end.
-    files: name → content, kept as artifacts. facts: digest of the weights and the like. model: a file with the network's weights,
-    for the tracker to take and remove; None where none is to be kept.
+    epoch: the epoch whose metrics count (0 where none was completed). metrics: those known only at the end. files: name →
+    content, kept as artifacts. facts: digest of the weights and the like. model: a file with the network's weights, which the
+    tracker stores and removes; None where none is kept.
     """
 
     outcome: Literal["finished", "diverged"] = "finished"
@@ -80,9 +80,9 @@ class Finished(Event):
 class Failed(Event):
     """The attempt ended without a result.
 
-    kind: `error` (training raised), `memory` (its device had too little), `crash` (the process died), `cancelled`,
-    `timeout`, `pruned` (a search broke it off, which is no failure). reason: one line.
-    detail: the traceback, where there is one.
+    kind: `error` (training raised an exception), `memory` (its device ran out of memory), `crash` (the process died),
+    `cancelled`, `timeout`, `pruned` (a search stopped it early, which is no failure). reason: one line. detail: the traceback,
+    where there is one.
     """
 
     kind: Literal["error", "memory", "crash", "cancelled", "timeout", "pruned"] = "error"
@@ -91,16 +91,16 @@ class Failed(Event):
 
 
 Training = Callable[[Bundle], Generator[Event, frozenset[str] | None, None]]
-"""A generator function that trains a bundle. What `yield` gives back is the set of runs cancelled meanwhile, or None."""
+"""A generator function that trains a bundle. Each `yield` returns the runs cancelled since the last one, or None."""
 
 
 def is_last(event: Event) -> bool:
-    """No event of the same run and attempt follows this one."""
+    """Return whether this is the last event of its run and attempt."""
     return isinstance(event, Finished | Failed)
 
 
 def in_one_line(error: BaseException) -> str:
-    """An exception as the reason of a Failed: its kind and the first line of what it says."""
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """Return the reason of a Failed: the exception's class and the first line of its message."""
+    message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"

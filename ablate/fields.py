@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict
 class Block(BaseModel):
     """A block of configuration fields.
 
-    Strict, because YAML's `true` must not pass for a number; finite, because NaN compares with nothing; closed, because
-    a misspelt key that is ignored is an experiment that did not happen. Every field carries a description: the reference
-    is generated from them.
+    Strict, because YAML's `true` is no number; finite, because no comparison with NaN is true; without unknown keys, because
+    a misspelt key that is ignored makes another experiment than the one that was meant. Every field has a description: the
+    documentation of the fields is generated from them.
     """
 
     model_config = ConfigDict(

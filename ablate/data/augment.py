@@ -1,11 +1,10 @@
-"""Augmentation: small functions, tensor → tensor, a batch at a time but each image for itself.
+"""Augmentation: small functions, tensor → tensor, a batch at a time with parameters of its own for every image.
 
-Drawing and applying are apart. `draw` and `draw_mixup` alone use randomness; `flip`, `pad_crop`, `jitter`, `cutout`, `mixup`
-and the rest are plain functions of their arguments. All take (n, C, H, W) of float or uint8 on any device, leave the argument
-as it is, and keep dtype, device and memory format (channels_last too).
+Only `draw` and `draw_mixup` use randomness; `flip`, `pad_crop`, `jitter`, `cutout`, `mixup` and the rest are plain functions
+of their arguments. All take (n, C, H, W), float or uint8, on any device, do not change their argument, and keep dtype, device
+and memory format (channels_last too).
 
-Mixup stands apart from the others, for it mixes labels too: `augment` works on bytes, `mixup` on what normalisation made
-of them.
+Mixup is separate from the others because it mixes labels too: `augment` works on raw pixels, `mixup` on normalised ones.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Augment(Block):
-    """Random changes to training images, drawn anew for every image of every batch. All off: none."""
+    """Random changes to training images, drawn anew for every image of every batch. By default none."""
 
     flip: Annotated[bool, Field(description="Mirror each image left to right with probability 1/2.")] = False
     crop: Annotated[
@@ -31,8 +30,8 @@ class Augment(Block):
         Field(
             ge=0,
             le=256,
-            description="Padding in pixels: each image is padded with zeros on all sides, then cut out at a random place"
-            " in its old size. 0: off.",
+            description="Padding in pixels: each image is padded with zeros on all sides, then cropped to its size at a random"
+            " position. 0: off.",
         ),
     ] = 0
     rotation: Annotated[
@@ -40,8 +39,8 @@ class Augment(Block):
         Field(
             ge=0,
             le=180,
-            description="Greatest angle in degrees: each image is turned about its centre by an angle uniform in"
-            " ±rotation (bilinear, corners filled with zeros). 0: off.",
+            description="Largest angle in degrees: each image is rotated about its centre by an angle uniform in ±rotation"
+            " (bilinear, corners filled with zeros). 0: off.",
         ),
     ] = 0.0
     brightness: Annotated[
@@ -57,8 +56,8 @@ class Augment(Block):
         Field(
             ge=0,
             le=1,
-            description="Colour jitter: each image's distances from its mean grey are multiplied by a factor uniform in"
-            " 1 ± contrast. 0: off.",
+            description="Colour jitter: the difference of each pixel from the image's mean grey is multiplied by a factor"
+            " uniform in 1 ± contrast, one for each image. 0: off.",
         ),
     ] = 0.0
     saturation: Annotated[
@@ -66,8 +65,8 @@ class Augment(Block):
         Field(
             ge=0,
             le=1,
-            description="Colour jitter: each pixel's distance from its own grey is multiplied by a factor uniform in"
-            " 1 ± saturation, one for the whole image. 0: off. Grey images have none.",
+            description="Colour jitter: the difference of each pixel from its own grey is multiplied by a factor uniform in"
+            " 1 ± saturation, one for each image. 0: off. Grey images do not change.",
         ),
     ] = 0.0
     cutout: Annotated[
@@ -75,8 +74,8 @@ class Augment(Block):
         Field(
             ge=0,
             le=256,
-            description="Side in pixels of a square of zeros, its centre anywhere in the image, so that a part of it may"
-            " lie outside (DeVries & Taylor 2017). 0: off.",
+            description="Side in pixels of a square that is set to zero. Its centre is uniform over the image, so a part of it"
+            " may lie outside (DeVries & Taylor 2017). 0: off.",
         ),
     ] = 0
     mixup: Annotated[
@@ -84,46 +83,44 @@ class Augment(Block):
         Field(
             ge=0,
             le=100,
-            description="α: each image and its label are mixed with those of another of the batch, in shares drawn from"
-            " Beta(α, α) (Zhang et al. 2018). 0: off.",
+            description="α: each image and its label are mixed with those of another image of the batch, its mixup partner,"
+            " in shares drawn from Beta(α, α) (Zhang et al. 2018). 0: off.",
         ),
     ] = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What was drawn for a batch of n images; None where that augmentation is off."""
+    """Random parameters for a batch of n images; None where that augmentation is off."""
 
     mask: torch.Tensor | None = None  # (n,) bool: mirrored?
     degrees: torch.Tensor | None = None  # (n,) float32, counter-clockwise
     dy: torch.Tensor | None = None  # (n,) int64 in [0, 2·crop]
     dx: torch.Tensor | None = None
-    brightness: torch.Tensor | None = None  # (n,) float32 factors, as the two below
+    brightness: torch.Tensor | None = None  # (n,) float32 factors; contrast and saturation too
     contrast: torch.Tensor | None = None
     saturation: torch.Tensor | None = None
-    centre: torch.Tensor | None = (
-        None  # (2, n) float32 in [0, 1): row and column of the hole, in shares of the image
-    )
+    centre: torch.Tensor | None = None  # (2, n) float32 in [0, 1): row and column of the hole, as shares
 
 
 def augment(
     x: torch.Tensor, config: Augment, generators: torch.Generator | Mapping[str, torch.Generator]
 ) -> torch.Tensor:
-    """x: (n, C, H, W) float or uint8 → the same shape. All off: `x` itself.
+    """Augment x: (n, C, H, W) float or uint8 → the same shape. With everything off it returns `x` itself.
 
-    Mirrored, turned, cropped, then brightness, contrast and saturation, and last the hole. Zeros fill borders and hole in
-    whatever scale `x` has: black in raw pixels, the mean in normalized ones. `mixup` is not done here: it mixes labels too.
+    In this order: flip, rotation, crop, brightness, contrast, saturation, cutout. Borders and holes are filled with zeros in
+    the scale of `x`: black in raw pixels, the mean in normalised ones. Mixup is not done here: it mixes labels too.
     """
     return apply(x, draw(len(x), config, generators), config.crop, config.cutout)
 
 
 def draw(n: int, config: Augment, generators: torch.Generator | Mapping[str, torch.Generator]) -> Draws:
-    """Draws for n images, on the generators' device.
+    """Draw the random parameters for n images, on the generators' device.
 
-    generators: the streams `augmentation` (flip, crop, rotation), `colour` and `cutout`; or one for all of them, where nobody
-    compares. Of one stream
-    every augmentation takes its share whether it is on or off, so that configurations which differ in one of them make the
-    same draws in the others (common random numbers). Of a stream that has nothing on, nothing is drawn.
+    generators: the streams `augmentation` (flip, crop, rotation), `colour` (brightness, contrast, saturation) and `cutout`; or
+    one generator for all three, where no two configurations are compared. The augmentations of one stream draw whether they
+    are on or off, so that configurations which differ in one of them draw the same for the others (common random numbers).
+    Nothing is drawn from a stream whose augmentations are all off.
     """
 
     def uniform(stream: str, rows: int) -> torch.Tensor:
@@ -135,18 +132,18 @@ def draw(n: int, config: Augment, generators: torch.Generator | Mapping[str, tor
     drawn: dict[str, torch.Tensor] = {}
     if config.flip or config.crop or config.rotation:
         u = uniform("augmentation", 4)
-        # The product may round up to the bound itself.
+        # The product may be rounded up to the excluded bound.
         offsets = (u[1:3] * (2 * config.crop + 1)).long().clamp_(max=2 * config.crop)
         drawn |= {"mask": u[0] < 0.5} if config.flip else {}
         drawn |= {"dy": offsets[0], "dx": offsets[1]} if config.crop else {}
         drawn |= {"degrees": (2 * u[3] - 1) * config.rotation} if config.rotation else {}
-    reaches = {name: getattr(config, name) for name in ("brightness", "contrast", "saturation")}
-    if any(reaches.values()):
+    strengths = {name: getattr(config, name) for name in ("brightness", "contrast", "saturation")}
+    if any(strengths.values()):
         u = uniform("colour", 3)
         drawn |= {
-            name: 1 + (2 * row - 1) * reach
-            for row, (name, reach) in zip(u, reaches.items(), strict=True)
-            if reach
+            name: 1 + (2 * row - 1) * strength
+            for row, (name, strength) in zip(u, strengths.items(), strict=True)
+            if strength
         }
     if config.cutout:
         drawn["centre"] = uniform("cutout", 2)
@@ -154,7 +151,7 @@ def draw(n: int, config: Augment, generators: torch.Generator | Mapping[str, tor
 
 
 def apply(x: torch.Tensor, draws: Draws, pad: int, hole: int = 0) -> torch.Tensor:
-    """Apply what was drawn. pad, hole: the `crop` and the `cutout` that it was drawn with."""
+    """Apply draws to x: (n, C, H, W). pad, hole: the `crop` and the `cutout` of the config they were drawn with."""
     if draws.mask is not None:
         x = flip(x, draws.mask)
     if draws.degrees is not None:
@@ -168,10 +165,10 @@ def apply(x: torch.Tensor, draws: Draws, pad: int, hole: int = 0) -> torch.Tenso
 
 
 def flip(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mirror left to right the images where mask, (n,) bool, is true."""
+    """Mirror images left to right where mask, (n,) bool, is true."""
     import torch
 
-    # Of an image and its mirror image, one is copied whole: no choice is made pixel by pixel.
+    # Copies either an image or its mirror image as a whole; selecting pixel by pixel would be slower.
     pairs = torch.cat((x, x.flip(-1)))
     which = torch.arange(len(x), device=x.device) + len(x) * mask.to(x.device)
     if _is_channels_last(x):
@@ -180,7 +177,7 @@ def flip(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def pad_crop(x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor, pad: int) -> torch.Tensor:
-    """Pad with `pad` zeros on all sides, then cut out (H, W) from row dy and column dx; both (n,) int64 in [0, 2·pad]."""
+    """Pad with `pad` zeros on all sides, then crop (H, W) from row dy and column dx, both (n,) int64 in [0, 2·pad]."""
     import torch
     import torch.nn.functional as F
 
@@ -188,24 +185,24 @@ def pad_crop(x: torch.Tensor, dy: torch.Tensor, dx: torch.Tensor, pad: int) -> t
     is_last = _is_channels_last(x)
     borders = (pad, pad, pad, pad)
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, *borders)) if is_last else F.pad(x, borders)
-    # Planes of an image, and the values that a pixel has in one of them.
+    # Number of planes of an image, and of values of a pixel in one plane.
     planes, depth = (1, channels) if is_last else (channels, 1)
-    # A row of the answer is one stretch of memory: a view of every such stretch, then whole stretches are copied.
+    # A row of the result is contiguous in `padded`: this is a view of every such stretch, of which whole ones are copied.
     stretches = padded.reshape(-1).unfold(0, width * depth, depth)
     plane = torch.arange(n * planes, device=x.device).view(n, planes, 1)
     dy, dx = (drawn.to(x.device)[:, None, None] for drawn in (dy, dx))
     rows = plane * (height + 2 * pad) + dy + torch.arange(height, device=x.device)
-    found = stretches.index_select(0, (rows * (width + 2 * pad) + dx).view(-1))
+    cropped = stretches.index_select(0, (rows * (width + 2 * pad) + dx).view(-1))
     if is_last:
-        return found.view(n, height, width, channels).permute(0, 3, 1, 2)
-    return found.view(x.shape)
+        return cropped.view(n, height, width, channels).permute(0, 3, 1, 2)
+    return cropped.view(x.shape)
 
 
 def rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Turn each image about its centre, counter-clockwise; degrees: (n,).
+    """Rotate each image about its centre, counter-clockwise; degrees: (n,).
 
-    Bilinear, zeros outside, size kept: `torchvision.transforms.v2.functional.rotate(image, angle, BILINEAR)` image by
-    image. Computed in float32 at least; uint8 is rounded.
+    Bilinear, with zeros outside and the size kept, as `torchvision.transforms.v2.functional.rotate(image, angle, BILINEAR)`
+    does for one image. Computed in at least float32; uint8 is rounded.
     """
     import torch
     import torch.nn.functional as F
@@ -214,16 +211,16 @@ def rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
     real = x if x.dtype in {torch.float32, torch.float64} else x.float()
     angle = torch.deg2rad(degrees.to(device=x.device, dtype=real.dtype))
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    # Pixel centres relative to the image's centre, then where each comes from, in units of half the image.
+    # Pixel centres relative to the image's centre, then the position each is sampled from, in units of half the image.
     xs = torch.linspace((1 - width) / 2, (width - 1) / 2, width, device=x.device, dtype=real.dtype)
     ys = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=x.device, dtype=real.dtype)[
         :, None
     ]
     grid = torch.stack(((cos * xs - sin * ys) * (2 / width), (sin * xs + cos * ys) * (2 / height)), dim=-1)
-    turned = F.grid_sample(real, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    rotated = F.grid_sample(real, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     if real is not x:
-        turned = (turned.round() if x.dtype == torch.uint8 else turned).to(x.dtype)
-    return turned.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else turned
+        rotated = (rotated.round() if x.dtype == torch.uint8 else rotated).to(x.dtype)
+    return rotated.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else rotated
 
 
 def jitter(
@@ -232,10 +229,11 @@ def jitter(
     contrast: torch.Tensor | None = None,
     saturation: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Brightness, then contrast, then saturation, each by a factor per image, (n,) ≥ 0, or None.
+    """Change brightness, then contrast, then saturation, each by one factor ≥ 0 for each image, (n,), or None.
 
-    Image by image what torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation` do, held to [0, 255]
-    for uint8 and [0, 1] for floats after each; but bytes are rounded once, at the end. C: 1 or 3; grey has no saturation.
+    As torchvision's `adjust_brightness`, `adjust_contrast` and `adjust_saturation` do for one image, clamped after each to
+    [0, 255] for uint8 and to [0, 1] for floats; but uint8 is rounded only once, at the end. C: 1 or 3; the saturation of
+    grey images stays.
     """
     import torch
 
@@ -261,10 +259,10 @@ def jitter(
 
 
 def cutout(x: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:
-    """Zeros in a square of `side` pixels about `centre`, (2, n) in [0, 1) of height and width; what lies outside is cut off.
+    """Set a square of `side` pixels around `centre` to zero; centre: (2, n) in [0, 1), shares of height and width.
 
-    As DeVries & Taylor 2017 (https://arxiv.org/abs/1708.04552), who fill with the mean of the data: they work on
-    normalised images.
+    The square may lie partly outside the image. As DeVries & Taylor 2017 (https://arxiv.org/abs/1708.04552), who fill with the
+    mean of the data, because they work on normalised images.
     """
     import torch
 
@@ -272,19 +270,19 @@ def cutout(x: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:
 
     def inside(shares: torch.Tensor, size: int) -> torch.Tensor:
         first = (shares.to(x.device) * size).long().clamp_(max=size - 1) - side // 2
-        at = torch.arange(size, device=x.device)
-        return (at >= first[:, None]) & (at < first[:, None] + side)
+        position = torch.arange(size, device=x.device)
+        return (position >= first[:, None]) & (position < first[:, None] + side)
 
     hole = inside(centre[0], height)[:, :, None] & inside(centre[1], width)[:, None, :]
-    # `masked_fill` itself would lose the memory format.
+    # The out-of-place `masked_fill` would not keep the memory format.
     return x.clone().masked_fill_(hole[:, None], 0)
 
 
 def draw_mixup(n: int, alpha: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whom each of n images is mixed with, (n,) int64 a permutation, and the share it keeps, (n,) float32 in [0, 1].
+    """Draw the mixup partner of each of n images, (n,) int64 a permutation, and the share it keeps, (n,) float32 in [0, 1].
 
-    generator: on the CPU. Shares are quantiles of Beta(α, α) at uniform draws, so that another α has the same partners and
-    takes the same share of the stream.
+    generator: on the CPU. Shares are quantiles of Beta(α, α) at uniform draws, so that another α draws the same partners and
+    as many numbers from the stream.
     """
     import torch
     from scipy.special import betaincinv
@@ -295,17 +293,17 @@ def draw_mixup(n: int, alpha: float, generator: torch.Generator) -> tuple[torch.
 
 
 def mixup(x: torch.Tensor, partner: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """x: (n, …) float → share · x + (1 − share) · x[partner], row by row (Zhang et al. 2018, arXiv:1710.09412).
+    """Mix x: (n, …) float → share · x + (1 − share) · x[partner], row by row (Zhang et al. 2018, arXiv:1710.09412).
 
-    Images and labels alike, these as (n, classes) of chances.
+    For images and for labels, which are probabilities (n, classes).
     """
-    # Drawn on the CPU: a GPU need not be waited for.
-    mine = share.to(device=x.device, dtype=x.dtype, non_blocking=True).view(-1, *[1] * (x.dim() - 1))
-    return x[partner.to(x.device, non_blocking=True)].lerp(x, mine)
+    # Drawn on the CPU and copied without waiting for the GPU.
+    kept_share = share.to(device=x.device, dtype=x.dtype, non_blocking=True).view(-1, *[1] * (x.dim() - 1))
+    return x[partner.to(x.device, non_blocking=True)].lerp(x, kept_share)
 
 
 def _grey(x: torch.Tensor) -> torch.Tensor:
-    """(n, 3, H, W) → (n, 1, H, W), as bright as the eye finds it (ITU-R BT.601); of one channel, itself."""
+    """Return the luminance (ITU-R BT.601), (n, 3, H, W) → (n, 1, H, W); images of one channel as they are."""
     if x.shape[1] == 1:
         return x
     return 0.2989 * x[:, 0:1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:3]

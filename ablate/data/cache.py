@@ -3,11 +3,11 @@
     <cache>/datasets/
       <fingerprint>/          an entry: four .npy files and meta.json
       sources/<key>.json      which entry a source (its name, its files, the resizing) was decoded to
-      building-<key>/         what a builder is writing; left behind only if it was killed
-      <key>.lock              held by the builder of that source
+      building-<key>/         what a process is writing; left behind only if it was killed
+      <key>.lock              locked by the process that decodes that source
 
-An entry appears by one rename, complete and on the disk, so a reader needs no lock. A lock belongs to an open file and
-ends with its process, however that ends.
+An entry appears by one rename, complete and synced to disk, so a reader needs no lock. A lock belongs to an open file and
+ends with its process, in whatever way that ends.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ _ON_DISK = (0, 2, 3, 1)  # the axes (N, C, H, W) of images, as they are written
 _CHUNK = 1024
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much of it is done, and how much there is (None: unknown)."""
+"""Called with the name of the step, how much of it is done, and the total (None: unknown)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set ready for training.
 
-    The images are memory-mapped copy-on-write: what is written into them stays in this process, and torch takes them
-    without a copy. To use one in another process, prepare it there again; pickling would copy every pixel.
+    The images are memory-mapped copy-on-write: changes to them stay in this process, and torch uses them without a copy.
+    To use a data set in another process, prepare it there again; pickling would copy every pixel.
     """
 
-    # In memory (N, H, W, C), the order in which networks are trained.
+    # In memory (N, H, W, C): networks are trained with channels last.
     train_images: NDArray[np.uint8]  # (N, C, H, W)
     train_labels: NDArray[np.int64]  # (N,), indices into `classes`
     test_images: NDArray[np.uint8]  # (M, C, H, W)
     test_labels: NDArray[np.int64]  # (M,)
     classes: tuple[str, ...]
-    fingerprint: str  # sha256 of pixels, labels and class names; independent of where the data lie
+    fingerprint: str  # sha256 of pixels, labels and class names; independent of the folder the data are in
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,7 +68,7 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a source was decoded to: images (N, C, H, W) uint8 of any strides, labels (N,)."""
+    """A decoded source: images (N, C, H, W) uint8 with any strides, labels (N,)."""
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
@@ -81,12 +81,14 @@ class Content:
 class Source:
     """Where a data set comes from.
 
-    key: whatever decides the content, such as a name or a listing; read: decodes it, with a scratch folder of its own that
-    is removed once the entry is written.
+    key: what the content depends on, such as a name or a listing. read: decodes it; its first argument is a scratch folder
+    that is removed once the entry is written. is_local: whether its files are on this machine; otherwise `read` downloads
+    them first.
     """
 
     key: Sequence[str]
     read: Callable[[Path, Progress], Content]
+    is_local: Callable[[], bool] = lambda: True
 
     @property
     def digest(self) -> str:
@@ -101,7 +103,7 @@ def default_folder() -> Path:
 
 
 def find(source: Source, folder: Path) -> Dataset | None:
-    """The entry of a source if it is there and whole, else None."""
+    """Return the entry of a source if the cache has it complete, else None."""
     try:
         index = json.loads((folder / "sources" / f"{source.digest}.json").read_bytes())
         return _load(folder / index["fingerprint"])
@@ -110,31 +112,31 @@ def find(source: Source, folder: Path) -> Dataset | None:
 
 
 def entry(fingerprint: str, folder: Path) -> Dataset | None:
-    """The entry with this content if it is there and whole, else None."""
+    """Return the entry with this content if the cache has it complete, else None."""
     return _load(folder / fingerprint) if fingerprint else None
 
 
 def obtain(source: Source, folder: Path, progress: Progress) -> Dataset:
-    """The entry of a source, decoded first if need be. Raises DataError."""
-    if found := find(source, folder):
-        return found
+    """Return the entry of a source, decoding it first where necessary. Raises DataError."""
+    if dataset := find(source, folder):
+        return dataset
     try:
         (folder / "sources").mkdir(parents=True, exist_ok=True)
         with locked(folder / f"{source.digest}.lock"):
-            # Whoever held the lock before has very likely built it.
+            # The process that had the lock before has very likely written the entry.
             return find(source, folder) or _build(source, folder, progress)
     except OSError as error:
         raise DataError(
             f"the cache {folder} cannot be written: {error.strerror or error}",
-            hint="the environment variable ABLATE_CACHE names another folder",
+            hint="set the environment variable ABLATE_CACHE to another folder",
         ) from error
 
 
 @contextlib.contextmanager
 def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on `file`, which stays: removing it would let two processes lock two files of that name.
+    """Lock `file` exclusively. The file is kept: removing it would let two processes lock two files of that name.
 
-    Raises BlockingIOError if it is held elsewhere and `wait` is false.
+    Raises BlockingIOError if another process has the lock and `wait` is false.
     """
     with file.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -142,7 +144,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
-    _sweep(folder, mine=source.digest)
+    _sweep(folder, own=source.digest)
     scratch = folder / f"building-{source.digest}"
     scratch.mkdir()
     try:
@@ -160,11 +162,11 @@ def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
     return dataset
 
 
-def _sweep(folder: Path, *, mine: str) -> None:
-    """Remove what killed builders left behind. The caller holds the lock of `mine`."""
+def _sweep(folder: Path, *, own: str) -> None:
+    """Remove the leftovers of processes that were killed. own: digest of the source whose lock the caller has."""
     for leftover in folder.glob("building-*"):
         digest = leftover.name.removeprefix("building-")
-        if digest == mine:
+        if digest == own:
             shutil.rmtree(leftover)
             continue
         with contextlib.suppress(BlockingIOError), locked(folder / f"{digest}.lock", wait=False):
@@ -172,7 +174,7 @@ def _sweep(folder: Path, *, mine: str) -> None:
 
 
 def _write(content: Content, entry: Path) -> str:
-    """Write an entry and return its fingerprint. Plain writes: a full disk is then an error, not a SIGBUS."""
+    """Write an entry and return its fingerprint. By plain writes: a full disk is then an error, not a SIGBUS."""
     entry.mkdir()
     digest = hashlib.sha256()
     shapes: dict[str, list[int]] = {}
@@ -182,7 +184,7 @@ def _write(content: Content, entry: Path) -> str:
         dtype = np.dtype("u1" if name.endswith("images") else "<i8")
         order = _ON_DISK if name.endswith("images") else (0,)
         shapes[name] = [array.shape[axis] for axis in order]
-        # Of the content, not of how it lies: a digest stays what it is where the layout changes.
+        # Of the content, not of its layout: a change of the layout leaves the digest as it is.
         digest.update(f"{name} {list(array.shape)}\n".encode())
         with (entry / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(
@@ -202,7 +204,7 @@ def _write(content: Content, entry: Path) -> str:
 
 
 def _publish(entry: Path, place: Path) -> None:
-    """Move a finished entry to its place, unless a whole one is there already (another source of the same content)."""
+    """Move a finished entry to its place, unless a complete one is there already (from another source of the same content)."""
     with contextlib.suppress(OSError):
         entry.rename(place)
     if _load(place) is None:
@@ -212,7 +214,7 @@ def _publish(entry: Path, place: Path) -> None:
 
 
 def _load(entry: Path) -> Dataset | None:
-    """An entry, or None unless it is whole as far as shapes and sizes can tell."""
+    """Return an entry, or None where shapes or sizes show that it is incomplete."""
     try:
         meta = json.loads((entry / "meta.json").read_bytes())
         arrays: dict[str, NDArray[Any]] = {}
@@ -220,7 +222,7 @@ def _load(entry: Path) -> Dataset | None:
             file = entry / f"{name}.npy"
             if meta["format"] != FORMAT or file.stat().st_size != meta["sizes"][name]:
                 return None
-            # Copy-on-write rather than read-only: torch warns about arrays that it could not write to.
+            # Copy-on-write, not read-only: torch warns about arrays that cannot be written to.
             arrays[name] = np.load(file, mmap_mode="c" if name.endswith("images") else None)
             if arrays[name].shape != tuple(meta["shapes"][name]):
                 return None
@@ -243,7 +245,7 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Put a folder's list of names on the disk."""
+    """Sync a folder's list of names to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -252,15 +254,15 @@ def _sync(folder: Path) -> None:
 
 
 class Stderr:
-    """Progress in lines on stderr: the first after two seconds, then one every five. What is quick stays silent."""
+    """Progress as lines on stderr: the first after two seconds, then one every five. Quick steps print nothing."""
 
     def __init__(self, first: float = 2.0, every: float = 5.0) -> None:
         self._next = time.monotonic() + first
         self._every = every
 
-    def __call__(self, what: str, done: int, total: int | None) -> None:
+    def __call__(self, step: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._every
             share = f" ({100 * done // total} %)" if total else ""
-            print(f"{what}: {done:,}{f' of {total:,}' if total else ''}{share}", file=sys.stderr, flush=True)
+            print(f"{step}: {done:,}{f' of {total:,}' if total else ''}{share}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Image folders: `train/<class>/*` and `test/<class>/*`, or one tree `<class>/*` to be split."""
+"""Image folders: `train/<class>/*` and `test/<class>/*`, or one tree `<class>/*` that is split here."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from ablate.data.cache import Content, Progress, Source
 from ablate.data.split import stratified
 from ablate.errors import DataError
+from ablate.text import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 TEST_SHARE = 0.2
 _CHUNK = 64
-# Below this many bytes a file, threads cost more in switching than they win in decoding.
+_LAYOUT = "data.root is a folder with train/<class>/* and test/<class>/*, or with <class>/*"
+# Below this many bytes for each file, switching between threads costs more time than they save in decoding.
 _WORTH_THREADS = 8_192
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Images in class folders. files: names within `folder`, sorted, class by class; size: bytes in the whole tree."""
+class _Tree:
+    """Images in class folders. files: paths relative to `folder`, sorted, class by class. size: bytes of all of them."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -40,27 +42,29 @@ class _Part:
 
 
 def source(root: str, resize: int | None) -> Source:
-    """An image folder as it is now. root: `~` allowed. Raises DataError if it is not laid out as one.
+    """Return the source of an image folder as it is now. root: may begin with `~`.
 
-    The key is a digest of the listing: relative path, size and times of every image, without `root`, so that a folder
-    that was moved is still known. (The time of the last change of state is among them: it tells two folders apart whose
-    files were given the same size and date.)
+    Its key is a digest of the listing: relative path, size and times of every image, without `root`, so that a folder that
+    was moved keeps its key. The time of the last status change (ctime) is among them: it distinguishes two folders whose
+    files were given the same size and modification time.
+
+    Raises DataError if the folder does not exist or is not laid out as class folders.
     """
     top = Path(root).expanduser()
     digest = hashlib.sha256()
     if not top.is_dir():
         raise DataError(
-            f"there is {'no folder' if not top.exists() else 'a file, not a folder, at'} {top}",
+            f"{top} {'is a file, not a folder' if top.exists() else 'does not exist'}",
             place="data.root",
-            hint="data.root names a folder that holds train/<class>/* and test/<class>/*, or <class>/*",
+            hint=_LAYOUT,
         )
     present = {name for name in ("train", "test") if (top / name).is_dir()}
     if len(present) == 1:
-        here, absent = present.pop(), "test" if (top / "train").is_dir() else "train"
+        only, missing = present.pop(), "test" if (top / "train").is_dir() else "train"
         raise DataError(
-            f"{top} has {here}/ but no {absent}/",
+            f"{top} has {only}/ but no {missing}/",
             place="data.root",
-            hint="give it both, or point data.root at one tree of class folders: a fifth is then kept as the test set",
+            hint="add the other one, or set data.root to one tree of class folders, of which a fifth becomes the test set",
         )
     if present:
         train, test = _scan(top / "train", digest), _scan(top / "test", digest)
@@ -76,7 +80,7 @@ def source(root: str, resize: int | None) -> Source:
     )
 
 
-def _scan(folder: Path, digest: hashlib._Hash) -> _Part:
+def _scan(folder: Path, digest: hashlib._Hash) -> _Tree:
     classes: list[str] = []
     files: list[str] = []
     counts: list[int] = []
@@ -85,10 +89,10 @@ def _scan(folder: Path, digest: hashlib._Hash) -> _Part:
         with os.scandir(folder) as entries:
             names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
         for name in names:
-            found: list[str] = []
+            listing: list[str] = []
             with os.scandir(folder / name) as entries:
                 for entry in entries:
-                    # Dot files are the file managers' own, whatever their suffix.
+                    # Files whose names begin with a dot are made by file managers, whatever their suffix.
                     if (
                         entry.name.lower().endswith(SUFFIXES)
                         and not entry.name.startswith(".")
@@ -96,33 +100,37 @@ def _scan(folder: Path, digest: hashlib._Hash) -> _Part:
                     ):
                         status = entry.stat()
                         total += status.st_size
-                        found.append(
+                        listing.append(
                             f"{name}/{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
                         )
-            found.sort()
-            digest.update(os.fsencode("\n".join(found) + "\n\n"))
+            listing.sort()
+            digest.update(os.fsencode("\n".join(listing) + "\n\n"))
             classes.append(name)
-            counts.append(len(found))
-            files += [line.partition("\0")[0] for line in found]
+            counts.append(len(listing))
+            files += [line.partition("\0")[0] for line in listing]
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}", place="data.root") from error
     digest.update(b"\n")
     if not classes:
         raise DataError(
-            f"{folder} holds no class folders",
+            f"{folder} has no class folders",
             place="data.root",
-            hint="data.root names a folder that holds train/<class>/* and test/<class>/*, or <class>/*",
+            hint=_LAYOUT,
         )
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
             raise DataError(
                 f"there are no images in {folder / name}",
                 place="data.root",
-                hint=f"images are files named {' '.join('*' + s for s in SUFFIXES)}; subfolders are not searched",
+                hint=f"images are files whose names end in {joined(SUFFIXES, 'or')}; subfolders are not searched",
             )
     if len(classes) == 1:
-        raise DataError(f"{folder} holds only one class, {classes[0]!r}", place="data.root")
-    return _Part(
+        raise DataError(
+            f"{folder} has only one class, {classes[0]!r}",
+            place="data.root",
+            hint="a classification needs at least two class folders",
+        )
+    return _Tree(
         folder,
         tuple(classes),
         tuple(files),
@@ -131,22 +139,22 @@ def _scan(folder: Path, digest: hashlib._Hash) -> _Part:
     )
 
 
-def _same_classes(train: _Part, test: _Part, top: Path) -> None:
+def _same_classes(train: _Tree, test: _Tree, top: Path) -> None:
     if train.classes == test.classes:
         return
-    sides = [
+    differences = [
         f"only in {name}/: {', '.join(extra)}"
         for name, one, other in (("train", train, test), ("test", test, train))
         if (extra := sorted(set(one.classes) - set(other.classes)))
     ]
     raise DataError(
-        f"train/ and test/ in {top} hold different classes ({'; '.join(sides)})",
+        f"train/ and test/ in {top} have different classes ({'; '.join(differences)})",
         place="data.root",
         hint="both need a folder of images for every class",
     )
 
 
-def _two_trees(train: _Part, test: _Part, resize: int | None, scratch: Path, progress: Progress) -> Content:
+def _two_trees(train: _Tree, test: _Tree, resize: int | None, scratch: Path, progress: Progress) -> Content:
     images, grey = _decode([train, test], resize, scratch, progress)
     if grey:
         images = images[:, :1]
@@ -154,8 +162,8 @@ def _two_trees(train: _Part, test: _Part, resize: int | None, scratch: Path, pro
     return Content(images[:cut], train.labels, images[cut:], test.labels, train.classes)
 
 
-def _one_tree(tree: _Part, resize: int | None, scratch: Path, progress: Progress) -> Content:
-    """A fifth of every class is the test set: always the same files, as long as the listing of names is the same."""
+def _one_tree(tree: _Tree, resize: int | None, scratch: Path, progress: Progress) -> Content:
+    """Split a fifth of every class off as the test set: the same files whenever the names are the same."""
     held_out = stratified(
         tree.labels,
         round(TEST_SHARE * len(tree.files)),
@@ -173,9 +181,9 @@ def _one_tree(tree: _Part, resize: int | None, scratch: Path, progress: Progress
 
 
 def _decode(
-    parts: list[_Part], resize: int | None, scratch: Path, progress: Progress
+    parts: list[_Tree], resize: int | None, scratch: Path, progress: Progress
 ) -> tuple[NDArray[np.uint8], bool]:
-    """All images as (N, 3, H, W) uint8, in order, mapped from a file in `scratch`; and whether every one was grey."""
+    """Return all images as (N, 3, H, W) uint8, in order, mapped from a file in `scratch`, and whether all are grey."""
     paths = [(part.folder, name) for part in parts for name in part.files]
     shared = os.path.commonpath([part.folder for part in parts])
     batches = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
@@ -202,7 +210,7 @@ _Decoded = list[tuple[bytes, tuple[int, int], bool]]
 
 
 def _in_order(
-    batches: list[list[tuple[Path, str]]], resize: int | None, parts: list[_Part]
+    batches: list[list[tuple[Path, str]]], resize: int | None, parts: list[_Tree]
 ) -> Iterator[_Decoded]:
     def work(batch: list[tuple[Path, str]]) -> _Decoded:
         return [_decode_one(folder / name, resize) for folder, name in batch]
@@ -219,29 +227,29 @@ def _in_order(
 
 
 def _decode_one(path: Path, resize: int | None) -> tuple[bytes, tuple[int, int], bool]:
-    """One image as RGB bytes (row by row), its (width, height), and whether it is stored as grey."""
+    """Return an image as RGB bytes (row by row), its (width, height), and whether it is stored as grey."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # From memory: a decoder reads a file in pieces and reopens it, which takes twice as long.
+        # From memory: decoders read a file in pieces and reopen it, which takes twice as long.
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             mode = image.mode
-            # Conversion would clip these to 0…255 in silence.
+            # A conversion would clip their values to 0…255 without an error.
             deep = mode.startswith(("I", "F"))
             rgb = None if deep else image.convert("RGB")
-    except Exception as error:  # decoders raise anything on damaged files
+    except Exception as error:  # decoders raise all kinds of errors on damaged files
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is empty, or of no known format" if unknown else str(error) or type(error).__name__
+        reason = "it is empty or its format is unknown" if unknown else str(error) or type(error).__name__
         raise DataError(
             f"{path} cannot be read as an image: {reason}",
             place="data.root",
-            hint="mend the file or remove it",
+            hint="repair the file or remove it",
         ) from error
     if rgb is None:
         raise DataError(
-            f"{path} has more than 8 bits a channel (mode {mode})",
+            f"{path} has more than 8 bits in each channel (mode {mode})",
             place="data.root",
-            hint="convert it to 8 bits",
+            hint="convert it to 8 bits in each channel",
         )
     if resize is not None and rgb.size != (resize, resize):
         rgb = rgb.resize((resize, resize), Image.Resampling.BILINEAR)
@@ -254,7 +262,7 @@ def _different_sizes(
     first, second = (f"{os.path.relpath(path, shared)} is {w}×{h}" for path, (w, h) in (one, other))
     side = min(*one[1], *other[1])
     return DataError(
-        f"the images in {shared} differ in size: {first}, {second}",
+        f"the images in {shared} have different sizes: {first}, {second}",
         place="data.root",
         hint=f"`--set data.resize={side}` makes every image {side}×{side}",
     )

@@ -1,6 +1,6 @@
-"""A picture of one image as a network meets it: beside its normalised channels with their values, and augmented.
+"""A picture of one image as the input of a network: the image, its normalised channels with their values, augmented copies.
 
-One SVG, drawn by hand: its numbers are text, so they stay sharp at any size and can be searched.
+One SVG, written without a plotting library: its numbers are text, sharp at any size and searchable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WRITTEN = 40
 """Side in pixels up to which every value is written; of larger images, only those of a window in the middle."""
 
 CELL, PANEL = 26, 640
-"""Units of the drawing: the least for a pixel with its value, and the least for all of them side by side."""
+"""Units of the drawing: the least side of a pixel with its value, and the least width of a panel."""
 
 _GAP, _MARGIN, _TITLE = 40, 40, 34
 _INK, _MUTED, _FRAME = "#1a2027", "#5a6470", "#b3430d"
@@ -29,15 +29,13 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 _COLUMNS = 8
 
 
-def normalised(
-    image: NDArray[np.uint8], mean: Sequence[float], deviation: Sequence[float]
-) -> NDArray[np.float32]:
-    """(C, H, W) uint8 → (C, H, W): (x / 255 − mean) / deviation, channel by channel, as training computes it."""
+def normalised(image: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Normalise (C, H, W) uint8 → (C, H, W): (x / 255 − mean) / std, channel by channel, as training computes it."""
     shape = (-1, 1, 1)
-    scale = (1 / (255 * np.asarray(deviation, dtype=np.float64))).astype(np.float32).reshape(shape)
-    shift = (-np.asarray(mean, dtype=np.float64) / np.asarray(deviation)).astype(np.float32).reshape(shape)
-    found: NDArray[np.float32] = image.astype(np.float32) * scale + shift
-    return found
+    scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32).reshape(shape)
+    shift = (-np.asarray(mean, dtype=np.float64) / np.asarray(std)).astype(np.float32).reshape(shape)
+    values: NDArray[np.float32] = image.astype(np.float32) * scale + shift
+    return values
 
 
 def svg(
@@ -48,7 +46,7 @@ def svg(
     title: str,
     caption: str,
 ) -> str:
-    """image: (C, H, W). values: the same, normalised. augmented: (n, C, H, W), draws of the image. caption: of those."""
+    """Return the drawing. image: (C, H, W). values: the same, normalised. augmented: (n, C, H, W), with their caption."""
     _, height, width = image.shape
     top, left = max(0, (height - WRITTEN) // 2), max(0, (width - WRITTEN) // 2)
     window = (slice(top, top + min(height, WRITTEN)), slice(left, left + min(width, WRITTEN)))
@@ -99,7 +97,7 @@ def _text(x: float, y: float, text: str, size: int, fill: str, weight: int = 400
 def _whole(
     image: NDArray[np.uint8], window: tuple[slice, slice], *, whole: bool, size: tuple[int, int]
 ) -> str:
-    """The image as large as a panel, with a frame around the window where that is not all of it."""
+    """Draw the image as large as a panel, with a frame around the window where that is only a part of it."""
     _, height, width = image.shape
     scale = min(size[0] / width, size[1] / height)
     drawn = _png(image, 0, _TITLE, width * scale, height * scale)
@@ -114,7 +112,7 @@ def _whole(
 
 
 def _written(plane: NDArray[np.float32], cell: int) -> str:
-    """Cells from black (the plane's least value) to white, each with its value in the colour that can be read on it."""
+    """Draw a cell for each pixel, from black (the least value) to white, with its value in a contrasting colour."""
     rows, columns = plane.shape
     low, high = float(plane.min()), float(plane.max())
     share = (plane - low) / (high - low) if high > low else np.full_like(plane, 0.5)
@@ -131,7 +129,7 @@ def _written(plane: NDArray[np.float32], cell: int) -> str:
 
 
 def _sheet(images: NDArray[np.uint8], full: float) -> tuple[str, float]:
-    """Images in rows, together `full` wide → the drawing and its height below the title."""
+    """Draw images in rows that are `full` wide → the drawing and its height below the title."""
     step = (full + 12) / _COLUMNS
     side = step - 12
     height = side * images.shape[2] / images.shape[3]
@@ -143,7 +141,7 @@ def _sheet(images: NDArray[np.uint8], full: float) -> tuple[str, float]:
 
 
 def _png(image: NDArray[np.uint8], x: float, y: float, width: float, height: float) -> str:
-    """(C, H, W) embedded, its pixels as squares."""
+    """Embed an image (C, H, W) with its pixels as squares."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The training and validation parts of a data set, and the statistics of the training part."""
+"""The split of a data set into training and validation images, and the pixel statistics of the training images."""
 
 from __future__ import annotations
 
@@ -7,47 +7,50 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.errors import DataError
+from ablate.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ablate.data.datasets import Data
+    from ablate.data.options import DataOptions
 
 _CHUNK = 1024
 
 
 def split(
-    labels: NDArray[np.integer[Any]], config: Data, generator_seed: int, *, classes: Sequence[str] = ()
+    labels: NDArray[np.integer[Any]], config: DataOptions, generator_seed: int, *, classes: Sequence[str] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training and the validation images.
+    """Return the indices of the training images and those of the validation images.
 
     labels: (N,) class indices of the training images → two sorted, disjoint arrays of indices into them, together
-    `config.subset` (or N) long; the second is `config.validation` of that, rounded, and both hold the classes in the
-    proportions of `labels` (largest remainder), at least one image each. The subset is drawn before the split; but for
-    rounding, a larger subset under the same seed contains the smaller. classes: names for the messages.
+    `config.subset` (or N) long. The second is the share `config.validation` of that, rounded. Both have the classes in the
+    proportions of `labels` (largest remainder), at least one image of each. The subset is drawn before the split; apart from
+    rounding, a larger subset under the same seed contains the smaller one. classes: names for the messages.
 
-    Raises DataError if there are fewer images than `subset`, or too few to give both parts one of each class.
+    Raises DataError if there are fewer images than `subset`, or too few to give both parts an image of each class.
     """
     total = len(labels)
     if config.subset is not None and config.subset > total:
         raise DataError(
-            f"a subset of {config.subset:,} images out of {total:,}",
+            f"a subset of {config.subset:,} of {total:,} images is impossible",
             place="data.subset",
-            hint=f"at most {total:,}, or null for all of them",
+            hint=f"choose at most {total:,}, or null for all of them",
         )
-    # A stream each, so that a change of the subset shifts no draw of the split, and the other way round.
-    for_subset, for_split = (np.random.default_rng([generator_seed, part]) for part in (0, 1))
+    # One random stream for each, so that a change of the subset changes no draw of the split, and vice versa.
+    subset_generator, split_generator = (np.random.default_rng([generator_seed, part]) for part in (0, 1))
     chosen = np.arange(total, dtype=np.int64)
     if config.subset is not None and config.subset < total:
         chosen = stratified(
-            labels, config.subset, for_subset, keep=(2, 0), classes=classes, place="data.subset"
+            labels, config.subset, subset_generator, keep=(2, 0), classes=classes, place="data.subset"
         )
     size = round(config.validation * len(chosen))
-    inner = stratified(labels[chosen], size, for_split, keep=(1, 1), classes=classes, place="data.validation")
+    positions = stratified(
+        labels[chosen], size, split_generator, keep=(1, 1), classes=classes, place="data.validation"
+    )
     held_out = np.zeros(len(chosen), dtype=bool)
-    held_out[inner] = True
+    held_out[positions] = True
     return chosen[~held_out], chosen[held_out]
 
 
@@ -60,26 +63,26 @@ def stratified(
     classes: Sequence[str] = (),
     place: str | None = None,
 ) -> NDArray[np.int64]:
-    """Sorted indices of `size` labels drawn without replacement, each class in proportion (largest remainder).
+    """Return sorted indices of `size` labels drawn without replacement, each class in proportion (largest remainder).
 
-    keep: the least number of each class among those drawn and among those left. Raises DataError where that cannot be.
+    keep: the least number of each class among those drawn, and among the rest. classes: names for the messages. place: the
+    field that a message names. Raises DataError where that is impossible.
     """
     values, counts = np.unique(labels, return_counts=True)
     low, high = np.full_like(counts, keep[0]), counts - keep[1]
     if (low > high).any():
         rare = int(np.argmax(low > high))
         raise DataError(
-            f"class {_name(values[rare], classes)} has {_images(counts[rare])}: too few to have one in each part",
+            f"class {_name(values[rare], classes)} has {counted(int(counts[rare]), 'image')}: too few to have one in each part",
             place=place,
             hint="training and validation each need at least one image of every class",
         )
     if not low.sum() <= size <= high.sum():
-        side = "drawn" if size < low.sum() else "left"
+        part = f"{keep[0]} among those drawn" if size < low.sum() else f"{keep[1]} among the rest"
         raise DataError(
-            f"{_images(size)} out of {len(labels):,} cannot be drawn so that each of the {len(values)} classes has"
-            f" {keep[0] if side == 'drawn' else keep[1]} among those {side}",
+            f"{counted(size, 'image')} of {len(labels):,} cannot be drawn so that each of the {len(values)} classes has {part}",
             place=place,
-            hint=f"between {low.sum():,} and {high.sum():,} images can",
+            hint=f"choose a number of images between {low.sum():,} and {high.sum():,}",
         )
     take = _apportion(counts, size, low, high)
     parts = [
@@ -91,7 +94,7 @@ def stratified(
 def _apportion(
     counts: NDArray[np.int64], size: int, low: NDArray[np.int64], high: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """`size` shared out in proportion to `counts`, within bounds: whole parts first, then the largest remainders."""
+    """Divide `size` in proportion to `counts`, within bounds: whole parts first, then by the largest remainders."""
     quota = size * counts / counts.sum()
     share: NDArray[np.int64] = np.clip(np.floor(quota).astype(np.int64), low, high)
     while share.sum() < size:
@@ -104,10 +107,10 @@ def _apportion(
 def normalization(
     images: NDArray[np.uint8], idx: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each channel over the images at `idx`, pixels scaled to [0, 1].
+    """Return mean and standard deviation of each channel over the images at `idx`, pixels scaled to [0, 1].
 
-    images: (N, C, H, W) uint8 → two arrays (C,) of population statistics. A channel that never varies has deviation 1, so that dividing by it is
-    harmless. Sums are of whole numbers, so the answer is exact whatever the order.
+    images: (N, C, H, W) uint8 → two arrays (C,) of population statistics. The standard deviation of a constant channel is
+    given as 1, so that dividing by it does no harm. Sums are of integers, so the result is exact in whatever order.
     """
     channels = images.shape[1]
     total, squares = np.zeros(channels, dtype=np.int64), np.zeros(channels, dtype=np.int64)
@@ -120,18 +123,14 @@ def normalization(
             squares[channel] += histogram @ values**2
     pixels = len(idx) * images.shape[2] * images.shape[3]
     mean = total / pixels
-    # Whole numbers up to here: the difference of two large floats would not be zero for a constant channel.
+    # In integers up to here: the difference of two large floats would not be exactly 0 for a constant channel.
     variance = np.array(
         [pixels * int(s) - int(t) ** 2 for s, t in zip(squares, total, strict=True)], dtype=object
     )
-    deviation = np.sqrt(variance.astype(np.float64)) / pixels
-    deviation[deviation == 0] = 255
-    return (mean / 255).astype(np.float32), (deviation / 255).astype(np.float32)
+    std = np.sqrt(variance.astype(np.float64)) / pixels
+    std[std == 0] = 255
+    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
 
 
 def _name(value: Any, classes: Sequence[str]) -> str:
     return repr(classes[value]) if value < len(classes) else str(value)
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"

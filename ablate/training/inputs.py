@@ -48,7 +48,7 @@ def drawing(config: RunConfig, index: int, how: Augment | None = None) -> str:
     image = dataset.train_images[index]
     channels = len(image)
     mean, deviation = (
-        (found.mean, found.deviation) if config.data.normalize else ((0.0,) * channels, (1.0,) * channels)
+        (found.mean, found.std) if config.data.normalize else ((0.0,) * channels, (1.0,) * channels)
     )
     how = default_augment(dataset.shape) if how is None else how
     copies = torch.from_numpy(np.repeat(image[None], SHEET, axis=0))

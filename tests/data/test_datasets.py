@@ -18,7 +18,16 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from ablate.data import cache, datasets
-from ablate.data.datasets import Cifar10, Cifar100, DataConfig, Digits, FashionMnist, ImageFolder, Mnist
+from ablate.data.datasets import (
+    DATASETS,
+    Cifar10,
+    Cifar100,
+    DataConfig,
+    Digits,
+    FashionMnist,
+    ImageFolder,
+    Mnist,
+)
 from ablate.errors import DataError
 
 MEMBERS = [Digits, Cifar10, Cifar100, Mnist, FashionMnist, ImageFolder]
@@ -51,7 +60,7 @@ def test_the_union_finds_a_data_set_by_its_name():
     parse = TypeAdapter(DataConfig).validate_python
     assert parse({"name": "digits", "subset": 100}) == Digits(subset=100)
     assert parse({"name": "image_folder", "root": "pets"}) == ImageFolder(root="pets")
-    assert {kind.model_fields["name"].default for kind in MEMBERS} == set(datasets._SOURCES)
+    assert {kind.model_fields["name"].default for kind in MEMBERS} == set(DATASETS)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from painted_folders import paint
 
 from ablate.config import RunConfig
-from ablate.data import datasets, describe, downloads, picture
+from ablate.data import datasets, picture
 from ablate.training import inputs
 from ablate.training.randomness import FIXED_SPLIT, derive
 from ablate.training.train import Pixels
@@ -37,7 +37,7 @@ def test_the_figures_are_those_of_numpy_on_what_training_sees(pets):
     train, validation = datasets.split(data.train_labels, mine.data, derive(0, FIXED_SPLIT))
     pixels = data.train_images[train] / 255
     assert found.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), abs=1e-6)
-    assert found.deviation == pytest.approx(pixels.std(axis=(0, 2, 3)), abs=1e-6)
+    assert found.std == pytest.approx(pixels.std(axis=(0, 2, 3)), abs=1e-6)
     assert (found.train, found.validation, found.test) == (16, 4, 6)
     assert found.counts == {"cat": (8, 2, 3), "dog": (8, 2, 3)}
     assert found.shape == (3, 6, 8)
@@ -47,17 +47,17 @@ def test_the_figures_are_those_of_numpy_on_what_training_sees(pets):
 def test_normalised_values_are_those_that_training_feeds_the_network(pets):
     data = datasets.prepare(config(pets).data)
     index = np.arange(len(data.train_labels))
-    mean, deviation = datasets.normalization(data.train_images, index)
-    pixels = Pixels(data.train_images, data.train_labels, index, mean, deviation, torch.device("cpu"))
+    mean, std = datasets.normalization(data.train_images, index)
+    pixels = Pixels(data.train_images, data.train_labels, index, mean, std, torch.device("cpu"))
     fed = pixels.floats(pixels.batch(torch.tensor([3]))[0])[0].numpy()
-    assert np.allclose(picture.normalised(data.train_images[3], mean, deviation), fed, atol=1e-5)
+    assert np.allclose(picture.normalised(data.train_images[3], mean, std), fed, atol=1e-5)
 
 
 def test_the_drawing_holds_every_value_of_every_channel_and_a_sheet_of_augmented_images(pets):
     mine = config(pets)
     drawn = ET.fromstring(inputs.drawing(mine, 3))
     data, found = datasets.prepare(mine.data), inputs.description(mine)
-    values = picture.normalised(data.train_images[3], found.mean, found.deviation)
+    values = picture.normalised(data.train_images[3], found.mean, found.std)
     texts = [element.text for element in drawn.iter(f"{SVG}text")]
     written = [text for text in texts if re.fullmatch(r"-?\d+\.\d\d", text)]
     assert written == [f"{value:.2f}" for value in values.ravel()]
@@ -89,7 +89,7 @@ def test_the_command_prints_draws_and_lists(workplace, pets):
     workplace.ablate("data", "digits", "--show", "0", "-o", "zero.svg", "--set", "augment.rotation=20")
     assert "under augmentation: rotation 20.0" in (workplace.root / "zero.svg").read_text()
     listed = {row["name"]: row["presence"] for row in json.loads(workplace.ablate("data", "--json"))}
-    assert listed.keys() == describe.datasets.named().keys()
+    assert listed.keys() == datasets.DATASETS.keys()
     assert listed["digits"] == "prepared"
     assert listed["image_folder"] is None
 
@@ -118,23 +118,36 @@ def test_a_mistake_is_one_message(workplace, arguments, said):
     assert said in workplace.ablate("data", *arguments, code=2)
 
 
-def test_where_unpacked_data_lie_is_where_torchvision_looks(tmp_path):
-    import torchvision.datasets as theirs
+@pytest.mark.parametrize(
+    ("config", "name"), [(datasets.Cifar10(), "CIFAR10"), (datasets.Cifar100(), "CIFAR100")]
+)
+def test_an_archive_of_torchvision_is_here_packed_or_unpacked(tmp_path, config, name):
+    import torchvision.datasets
 
-    for name in ("CIFAR10", "CIFAR100"):
-        assert downloads.UNPACKED[name] == getattr(theirs, name).base_folder
-        assert downloads._ARCHIVES[name] == getattr(theirs, name).filename
-    for name in ("MNIST", "FashionMNIST"):
-        assert downloads.UNPACKED[name] == f"{getattr(theirs, name).__name__}/raw"
-    assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded"
-    raw = tmp_path / "downloads" / "MNIST" / "raw"
+    kind = getattr(torchvision.datasets, name)
+    assert datasets.presence(config, tmp_path) == "to be downloaded"
+    (tmp_path / "downloads" / kind.base_folder).mkdir(parents=True)
+    assert datasets.presence(config, tmp_path) == "here"
+    (tmp_path / "downloads" / kind.base_folder).rmdir()
+    (tmp_path / "downloads" / kind.filename).touch()
+    assert datasets.presence(config, tmp_path) == "here"
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [(datasets.Mnist(), "MNIST"), (datasets.FashionMnist(), "FashionMNIST")]
+)
+@pytest.mark.parametrize("suffix", [".gz", ""])
+def test_files_of_the_mnist_family_are_here_once_all_of_them_are(tmp_path, config, name, suffix):
+    import torchvision.datasets
+
+    raw = tmp_path / "downloads" / name / "raw"
     raw.mkdir(parents=True)
-    assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded", (
-        "as a failed download leaves it"
-    )
-    for packed, _ in theirs.MNIST.resources:
-        assert datasets.presence(datasets.Mnist(), tmp_path) == "to be downloaded"
-        (raw / packed).touch()
-    assert datasets.presence(datasets.Mnist(), tmp_path) == "here"
-    (tmp_path / "downloads" / theirs.CIFAR10.filename).touch()
-    assert datasets.presence(datasets.Cifar10(), tmp_path) == "here"
+    for packed, _ in getattr(torchvision.datasets, name).resources:
+        assert datasets.presence(config, tmp_path) == "to be downloaded", "as a failed download leaves it"
+        (raw / packed).with_suffix(suffix).touch()
+    assert datasets.presence(config, tmp_path) == "here"
+
+
+def test_a_folder_that_does_not_exist_is_not_here(tmp_path):
+    assert datasets.presence(datasets.ImageFolder(root=str(tmp_path / "nowhere")), tmp_path) == "not here"
+    assert datasets.presence(datasets.ImageFolder(root=str(paint(tmp_path / "pets"))), tmp_path) == "here"

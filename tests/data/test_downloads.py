@@ -137,7 +137,7 @@ def test_without_a_network_the_message_says_what_to_do(nobody, tmp_path, monkeyp
         datasets.prepare(Cifar10(), tmp_path / "cache")
     message = str(caught.value)
     downloads = tmp_path / "cache" / "downloads"
-    assert f"cifar10 is not (or not whole) in {downloads} and could not be downloaded" in message
+    assert f"cifar10 is missing or incomplete in {downloads} and could not be downloaded" in message
     assert f"{nobody}cifar-10-python.tar.gz" in message
     assert "Connection refused" in message
     assert f"put cifar-10-python.tar.gz into {downloads}" in message
@@ -163,7 +163,7 @@ def test_what_arrives_damaged_is_refused_and_not_kept(served, tmp_path, monkeypa
     folder, address = served
     archive, _ = cifar(monkeypatch, address)
     (folder / "cifar-10-python.tar.gz").write_bytes(archive[:-100])
-    with pytest.raises(DataError, match="not the file it should be"):
+    with pytest.raises(DataError, match="not the expected one"):
         datasets.prepare(Cifar10(), tmp_path / "cache")
     assert [p.name for p in (tmp_path / "cache" / "downloads").iterdir()] == [".download.lock"]
 

@@ -136,13 +136,13 @@ def test_a_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
 
 def test_a_missing_folder_is_named(tmp_path):
     message = refusal(tmp_path / "nowhere", tmp_path)
-    assert f"there is no folder {tmp_path / 'nowhere'}" in message
+    assert f"{tmp_path / 'nowhere'} does not exist" in message
     assert "train/<class>/*" in message
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    assert "there is a file, not a folder, at" in refusal(tmp_path / "file", tmp_path)
+    assert "is a file, not a folder" in refusal(tmp_path / "file", tmp_path)
 
 
 @pytest.mark.parametrize(("here", "absent"), [("train", "test"), ("test", "train")])
@@ -155,7 +155,7 @@ def test_one_half_without_the_other_is_refused(tmp_path, here, absent):
 
 def test_an_empty_folder_holds_no_classes(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no class folders" in refusal(tmp_path / "empty", tmp_path)
+    assert "has no class folders" in refusal(tmp_path / "empty", tmp_path)
 
 
 def test_classes_that_differ_are_listed(tmp_path):
@@ -171,7 +171,7 @@ def test_a_class_without_images_is_named(tmp_path, part):
         file.rename(file.with_suffix(".txt"))
     message = refusal(root, tmp_path)
     assert f"there are no images in {root / part / 'dog'}" in message
-    assert "*.png" in message
+    assert ".png" in message
 
 
 def test_one_class_alone_is_refused(tmp_path):
@@ -228,6 +228,6 @@ def test_a_folder_that_has_changed_is_not_what_is_wanted(tmp_path):
     shutil.rmtree(tmp_path / "cache" / "datasets" / planned)  # as on another machine
     next(root.rglob("*.png")).unlink()
     config = ImageFolder(root=str(root))
-    with pytest.raises(DataError, match="not what they were when this run was planned") as caught:
+    with pytest.raises(DataError, match="have changed since this run was planned") as caught:
         datasets.prepare(config, tmp_path / "cache", wanted=planned)
     assert caught.value.place == "data.root"

@@ -87,7 +87,7 @@ def test_the_split_does_not_depend_on_whether_all_are_a_subset():
 
 
 def test_a_subset_larger_than_the_data_states_both_numbers():
-    with pytest.raises(DataError, match="a subset of 1,001 images out of 1,000") as caught:
+    with pytest.raises(DataError, match="a subset of 1,001 of 1,000 images") as caught:
         split(BALANCED, Digits(subset=1001), 0)
     assert caught.value.place == "data.subset"
 
@@ -103,28 +103,28 @@ def test_a_class_of_one_image_is_named():
         split(np.array([0, 0, 0, 1]), Digits(validation=0.5), 0, classes=("cat", "dog"))
 
 
-@pytest.mark.parametrize(("share", "word"), [(0.001, "drawn"), (0.999, "left")])
+@pytest.mark.parametrize(("share", "word"), [(0.001, "those drawn"), (0.999, "the rest")])
 def test_a_share_too_small_or_too_large_is_refused(share, word):
-    with pytest.raises(DataError, match=f"among those {word}") as caught:
+    with pytest.raises(DataError, match=f"among {word}") as caught:
         split(BALANCED, Digits(validation=share), 0)
     assert caught.value.place == "data.validation"
     assert "between 10 and 990" in str(caught.value)
 
 
-def test_normalization_is_numpys_mean_and_deviation_of_the_chosen_images():
+def test_normalization_is_numpys_mean_and_standard_deviation_of_the_chosen_images():
     images = np.random.default_rng(0).integers(0, 256, (3000, 3, 5, 4), dtype=np.uint8)
     idx = np.arange(0, 3000, 2)
-    mean, deviation = normalization(images, idx)
+    mean, std = normalization(images, idx)
     chosen = images[idx].astype(np.float64) / 255
     assert mean == pytest.approx(chosen.mean(axis=(0, 2, 3)), rel=1e-6)
-    assert deviation == pytest.approx(chosen.std(axis=(0, 2, 3)), rel=1e-6)
-    assert mean.dtype == deviation.dtype == np.float32
+    assert std == pytest.approx(chosen.std(axis=(0, 2, 3)), rel=1e-6)
+    assert mean.dtype == std.dtype == np.float32
 
 
-def test_normalization_of_a_constant_channel_has_deviation_one():
+def test_normalization_of_a_constant_channel_has_standard_deviation_one():
     images = np.full((10, 2, 3, 3), 77, dtype=np.uint8)
     images[0, 1, 0, 0] = 78
-    mean, deviation = normalization(images, np.arange(10))
+    mean, std = normalization(images, np.arange(10))
     assert mean[0] == np.float32(77 / 255)
-    assert deviation[0] == 1
-    assert 0 < deviation[1] < 0.01
+    assert std[0] == 1
+    assert 0 < std[1] < 0.01
