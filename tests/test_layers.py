@@ -189,6 +189,115 @@ def test_the_check_reports_what_the_design_forbids(name, module):
     assert len(breaches(name, {(module, 1)})) == 1
 
 
+# --- circles between files --------------------------------------------------------------------------------------------
+
+# Files that still import each other in a circle, by the names of the files. The list only shrinks.
+KNOWN_CIRCLES: set[frozenset[str]] = {
+    frozenset({"analysis/effects", "analysis/rules"}),
+    frozenset({"training/free", "training/fused", "training/runs", "training/train"}),
+}
+
+Graph = dict[str, dict[str, set[str]]]
+
+
+def graph(root: Path) -> Graph:
+    """File → file that it imports, under TYPE_CHECKING or not → the names that it imports. root: the folder `ablate`.
+
+    `from ablate.models.cnn import Cnn` imports the file models/cnn; `from ablate.models import Cnn` the file models/__init__.
+    """
+    names = {file.relative_to(root).with_suffix("").as_posix(): file for file in sorted(root.rglob("*.py"))}
+    modules = {".".join(["ablate", *name.split("/")]).removesuffix(".__init__"): name for name in names}
+    edges: Graph = {name: {} for name in names}
+    for name, file in names.items():
+        for imported, _ in imports(file):
+            module = imported if imported in modules else imported.rpartition(".")[0]
+            target = modules.get(module)
+            if target is not None and target != name:
+                edges[name].setdefault(target, set()).add(
+                    imported.removeprefix(f"{module}.").rpartition(".")[2]
+                )
+    return edges
+
+
+def reachable(edges: Graph, start: str) -> set[str]:
+    """Files that `start` imports, directly or through others."""
+    seen: set[str] = set()
+    waiting = [*edges[start]]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += edges[name]
+    return seen
+
+
+def circles(edges: Graph) -> set[frozenset[str]]:
+    """Groups of files that import each other, directly or through others."""
+    reach = {name: reachable(edges, name) for name in edges}
+    return {
+        frozenset(other for other in reach[name] if name in reach[other])
+        for name in edges
+        if name in reach[name]
+    }
+
+
+def described(edges: Graph, circle: frozenset[str]) -> str:
+    return "; ".join(
+        f"{name} imports {', '.join(sorted(edges[name][target]))} from {target}"
+        for name in sorted(circle)
+        for target in sorted(edges[name].keys() & circle)
+    )
+
+
+def test_no_circle_between_files():
+    edges = graph(ROOT)
+    found = circles(edges)
+    assert [described(edges, circle) for circle in found - KNOWN_CIRCLES] == []
+    gone = [sorted(circle) for circle in KNOWN_CIRCLES - found]
+    assert gone == [], "these circles are gone or have changed: take them off KNOWN_CIRCLES"
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"a": "import ablate.b", "b": ""}, []),
+        ({"a": "from ablate import b", "b": "from ablate.a import x"}, [{"a", "b"}]),
+        (
+            {"a": "from ablate.b import x", "b": "import ablate.c", "c": "def f():\n    import ablate.a"},
+            [{"a", "b", "c"}],
+        ),
+        (
+            {
+                "a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ablate.b import B",
+                "b": "import ablate.a",
+            },
+            [{"a", "b"}],
+        ),
+        # A file may import from its own folder beside a file that imports it.
+        ({"r/__init__": "from ablate.r.a import A", "r/a": "from ablate.r.b import B", "r/b": ""}, []),
+        (
+            {"r/__init__": "from ablate.r.a import A", "r/a": "from ablate.r import A"},
+            [{"r/__init__", "r/a"}],
+        ),
+        (
+            {"a": "import ablate.b", "b": "import ablate.a", "c": "import ablate.d", "d": "import ablate.c"},
+            [{"a", "b"}, {"c", "d"}],
+        ),
+    ],
+)
+def test_the_check_finds_circles_however_they_are_imported(tmp_path, sources, expected):
+    for name, source in sources.items():
+        file = tmp_path / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(source)
+    edges = graph(tmp_path)
+    assert circles(edges) == set(map(frozenset, expected))
+    assert all(" imports " in described(edges, circle) for circle in circles(edges))
+
+
+# --- what is loaded ---------------------------------------------------------------------------------------------------
+
+
 def loaded_by(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -257,6 +257,6 @@ def _resized(side: int, images: NDArray[np.uint8], progress: Progress) -> NDArra
         for channel, plane in enumerate(image):
             scaled = Image.fromarray(plane).resize((side, side), Image.Resampling.BILINEAR)
             resized[n, channel] = np.asarray(scaled)
-        if n % 1000 == 0:
+        if n % _CHUNK == 0:
             progress("resizing images", n, len(images))
     return resized

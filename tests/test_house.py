@@ -1,0 +1,184 @@
+"""Rules of the house that no linter knows: where a plan's record is read, where seeds are numbered, who asks what kind a training is.
+
+Every rule has a list of the files that still break it. The list only shrinks: a file that breaks a rule and is not listed
+fails, and so does a listed file that keeps it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import ablate
+
+ROOT = Path(ablate.__file__).parent
+
+
+def matches(pattern: str) -> Callable[[str], list[int]]:
+    """A check that returns the lines of a source in which the pattern occurs."""
+    return lambda source: [
+        number for number, line in enumerate(source.splitlines(), 1) if re.search(pattern, line)
+    ]
+
+
+def asks_for_the_kind_of_training(source: str) -> list[int]:
+    """Lines with `isinstance(…, RunConfig)` (or FreeConfig), or with `train is None`."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            if re.search(r"\b(RunConfig|FreeConfig)\b", ast.unparse(node.args[1])):
+                lines.append(node.lineno)
+        elif (
+            isinstance(node, ast.Compare)
+            and isinstance(node.ops[0], ast.Is | ast.IsNot)
+            and re.search(r"\btrain(['\"]\])?$", ast.unparse(node.left))
+            and ast.unparse(node.comparators[0]) == "None"
+        ):
+            lines.append(node.lineno)
+    return lines
+
+
+@dataclass(frozen=True)
+class Rule:
+    """check: source → lines that break the rule. home: files and folders that may. known: files that still do."""
+
+    advice: str
+    check: Callable[[str], list[int]]
+    home: tuple[str, ...]
+    known: set[str] = field(default_factory=set)
+
+
+RULES = {
+    "the keys of a plan's record": Rule(
+        "read the fields of PlanRecord; only study/record.py knows its JSON",
+        matches(r"\brecord\[[\"']"),
+        ("study/record.py",),
+        {
+            "analysis/plan.py",
+            "analysis/tuning.py",
+            "cli.py",
+            "console.py",
+            "launch.py",
+            "report/export.py",
+            "report/findings.py",
+            "report/methods.py",
+            "report/reading.py",
+            "report/summary.py",
+            "report/tuning.py",
+            "reporting.py",
+            "scheduling/coordinate.py",
+            "study/confirm.py",
+            "study/design.py",
+            "tracking/spool.py",
+            "tracking/write.py",
+        },
+    ),
+    "the numbering of seeds": Rule(
+        "use the functions of study/seeds.py; only that file knows the numbers",
+        matches(r"%\s*1_?000\b|>=\s*900\b|\bAA_OFFSET\b|\b[A-Z_]*SEEDS\s*=\s*1_?000\b"),
+        ("study/seeds.py",),
+        {
+            "analysis/rules.py",
+            "analysis/tuning.py",
+            "analysis/verdict.py",
+            "console.py",
+            "scheduling/coordinate.py",
+            "scheduling/outlook.py",
+            "study/spec.py",
+            "tracking/classified.py",
+        },
+    ),
+    "the kind of a training": Rule(
+        "ask the Trainer of the config; only ablate/training/ knows the kinds of training",
+        asks_for_the_kind_of_training,
+        # config.py defines the classes; in `analysis`, which knows no config, `train` is the curve of a training loss.
+        ("training/", "analysis/", "config.py"),
+        {
+            "launch.py",
+            "scheduling/outlook.py",
+            "scheduling/rates.py",
+            "study/confirm.py",
+            "study/design.py",
+            "study/spec.py",
+        },
+    ),
+}
+
+# Classes of one name where one wraps the other, and why both keep it.
+WRAPPED: dict[str, str] = {}
+
+# Names that several classes still share.
+SHARED_NAMES = {
+    "Group",
+    "Images",
+    "Layer",
+    "Range",
+    "RunCost",
+    "Search",
+    "Step",
+    "Summary",
+    "Tried",
+    "_Album",
+}
+
+
+def sources() -> dict[str, str]:
+    return {
+        file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8")
+        for file in sorted(ROOT.rglob("*.py"))
+    }
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_of_the_house_is_kept(name):
+    rule = RULES[name]
+    broken = {
+        file: lines
+        for file, source in sources().items()
+        if not file.startswith(rule.home) and (lines := rule.check(source))
+    }
+    places = [f"ablate/{file}:{line}" for file in broken.keys() - rule.known for line in broken[file]]
+    assert sorted(places) == [], f"{name}: {rule.advice}"
+    assert sorted(rule.known - broken.keys()) == [], (
+        f"{name}: take these files off the list, they keep the rule"
+    )
+
+
+def test_no_two_classes_have_one_name():
+    places: dict[str, list[str]] = {}
+    for file, source in sources().items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"ablate/{file}:{node.lineno}")
+    shared = {name: found for name, found in places.items() if len(found) > 1}
+    assert {name: shared[name] for name in shared.keys() - WRAPPED.keys() - SHARED_NAMES} == {}
+    assert sorted((SHARED_NAMES | WRAPPED.keys()) - shared.keys()) == [], "take these names off the list"
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("the keys of a plan's record", 'margin = self.record["margin"]'),
+        ("the keys of a plan's record", "record['tuned'] = {}"),
+        ("the numbering of seeds", "replicate = run.seed % 1000"),
+        ("the numbering of seeds", "again = seed % 1_000 >= 900"),
+        ("the numbering of seeds", "MOST_SEEDS = 1000"),
+        ("the kind of a training", "isinstance(arm.config, RunConfig)"),
+        ("the kind of a training", "isinstance(arm.config, (config.RunConfig, str))"),
+        ("the kind of a training", "if self.study.train is None:\n    pass"),
+        ("the kind of a training", 'own = plan["train"] is not None'),
+    ],
+)
+def test_the_check_sees_what_breaks_the_rule(name, source):
+    assert RULES[name].check(source) == [1]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_check_passes_plain_code(name):
+    source = "records[0]\nshare = 100 % 7\nisinstance(config, Config)\nif trained is None:\n    train = 900\n"
+    assert RULES[name].check(source) == []
