@@ -702,9 +702,15 @@ def _ranges(document: _Document, key: str, baseline: Config) -> tuple[tuple[Rang
         found.append(ranges.read(path, one, place))
         for values in ranges.corners(found[-1:]):
             try:
-                baseline.override(values)
+                changed = baseline.override(values)
             except StudyError as error:
                 raise StudyError(f"{_words(values)}: {error.message}", place=place, hint=error.hint) from None
+            if _changes_no_result(changed, baseline):
+                raise StudyError(
+                    f"{_words(values)} changes no result, so there is nothing to tune",
+                    place=place,
+                    hint="set it in the baseline, or with --set",
+                )
     if len(trials) > 1:
         raise StudyError("settings that are tuned together have the same `trials`", place=document.place(key))
     for one, other in itertools.combinations([r.path for r in found], 2):
@@ -778,14 +784,16 @@ def _check_combinations(document: _Document, factors: tuple[Factor, ...], baseli
                 ) from None
 
 
+def _changes_no_result(changed: Config, baseline: Config) -> bool:
+    """Return whether all that differs from the baseline are settings that no result depends on."""
+    if changed == baseline or not isinstance(changed, RunConfig):
+        return False
+    settings = baseline.flatten()
+    return changed.override({path: settings[path] for path in CHANGES_NO_RESULT}) == baseline
+
+
 def _check_levels(document: _Document, name: str, rows: list[dict[str, Any]], baseline: Config) -> None:
     place = document.place(f"factors.{name}")
-    if any(path in CHANGES_NO_RESULT for row in rows for path in row) and isinstance(baseline, RunConfig):
-        raise StudyError(
-            f"{name!r} changes no result, so there is nothing to compare",
-            place=place,
-            hint="set it in the baseline, or with --set",
-        )
     seen: dict[Config, dict[str, Any]] = {}
     for row in rows:
         try:
@@ -797,6 +805,12 @@ def _check_levels(document: _Document, name: str, rows: list[dict[str, Any]], ba
                 f"level {_words(row)} is the baseline's own",
                 place=place,
                 hint="leave it out: the baseline always runs",
+            )
+        if _changes_no_result(changed, baseline):
+            raise StudyError(
+                f"{_words(row)} changes no result, so there is nothing to compare",
+                place=place,
+                hint="set it in the baseline, or with --set",
             )
         if changed in seen:
             raise StudyError(f"level {_words(row)} stands here twice", place=place)
