@@ -285,16 +285,19 @@ def report(
         )
     store = here()
     launch.recover_to_read(store)
-    names = [launch.study_name(store, text) for text in studies or ()] or study_names(store)
+    named = dict.fromkeys(launch.study_name(store, text) for text in studies or ())
+    names = list(named) or study_names(store)
     if not names:
         raise StudyError(
             "the store holds no study yet",
             place=store.uri,
             hint="`ablate init mine` writes one, and `ablate run mine.yaml` trains it",
         )
-    if len(names) > 1 and (output is not None and output.suffix):
+    if len(names) > 1 and output is not None and output.suffix and format not in reporting.ONE_DOCUMENT:
         raise StudyError(
-            "several studies need a folder to go to", place="--output", hint="name one without a suffix"
+            f"several studies make several {format} files",
+            place="--output",
+            hint="name a folder, without a suffix",
         )
     if watch and format != "html":
         raise StudyError("only the page is written again", place="--watch", hint="leave --format out")
@@ -467,7 +470,7 @@ def lr(
     # Says what is wrong with data and network before a process is started for each seed.
     launch.data_lookup()(read.baseline)
     found = rates.range_test(read, asked, launch.local_executor(range_test, devices, workers), launch.notify)
-    target = output or Path("reports") / f"{read.name}-lr.html"
+    target = output or reporting.range_page_for(reporting.FOLDER, read.name)
     reporting.write(target, drawn.page(found, read.name))
     _print(found.to_json() if json else console.range_test(found, rates.paste(read, found)))
     launch.notify(str(target))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("html", "md", "latex", "csv", "json")
 
+ONE_DOCUMENT = ("csv", "json")
+"""Formats in which several studies make one document."""
+
 FOLDER = Path("reports")
 """Where pages go by default."""
 
@@ -112,27 +115,31 @@ def write(path: Path, text: str) -> None:
         ) from None
 
 
-def file_for(folder: Path, name: str, ending: str = "html", *, reserved: bool = False) -> Path:
-    """Return the file of a study in a folder: NAME.ENDING, or NAME~DIGEST.ENDING where another file has a claim to that.
+def file_for(folder: Path, stem: str, ending: str = "html") -> Path:
+    """Return STEM.ENDING in a folder, or STEM~DIGEST.ENDING where a file is there that differs in capitals alone.
 
-    A file that differs in capitals alone counts as the same: on many file systems it is. reserved: whether the plain
-    name belongs to something else from the start. No study can have `~` in its name.
+    On many file systems such a file is the same one, and would be overwritten. No study has a `~` in its name.
     """
-    plain = f"{name}.{ending}"
+    name = f"{stem}.{ending}"
     try:
         present = {path.name for path in folder.iterdir()}
     except OSError:
         present = set()
-    is_taken = plain not in present and plain.casefold() in {file.casefold() for file in present}
-    if reserved or is_taken:
-        return folder / f"{name}~{hashlib.sha256(name.encode()).hexdigest()[:6]}.{ending}"
-    return folder / plain
+    if name not in present and name.casefold() in {other.casefold() for other in present}:
+        name = f"{stem}~{hashlib.sha256(stem.encode()).hexdigest()[:8]}.{ending}"
+    return folder / name
 
 
-def page_for(folder: Path, name: str) -> Path:
-    """Return the page of a study's report in a folder, beside which `index.html` and pages of `ablate lr` may lie."""
-    folded = name.casefold()
-    return file_for(folder, name, reserved=folded == "index" or folded.endswith("-lr"))
+def page_for(folder: Path, study: str) -> Path:
+    """Return the page of a study's report in a folder that may hold `index.html` and pages of `ablate lr` too."""
+    folded = study.casefold()
+    is_reserved = folded == "index" or folded.endswith("-lr")
+    return file_for(folder, f"{study}~report" if is_reserved else study)
+
+
+def range_page_for(folder: Path, study: str) -> Path:
+    """Return the page in a folder for the range test of a study's learning rate."""
+    return file_for(folder, f"{study}-lr")
 
 
 # --- writing reports --------------------------------------------------------------------------------------------------
@@ -212,20 +219,30 @@ def _write_pages(
 def _write_texts(
     names: Sequence[str], materials: Iterable[Material], ending: str, output: Path | None
 ) -> None:
+    """Print or write each study's text. JSON and CSV of several studies are one document, unless they go to a folder."""
     from ablate import report
 
     writers: dict[str, Callable[[Material], str]] = {
-        "json": report.json_text,
-        "csv": report.csv,
+        "json": lambda m: report.json_text(report.verdicts(m)),
+        "csv": lambda m: report.csv(report.verdicts(m)),
         "md": lambda m: report.markdown(report.summarise(m)),
         "latex": lambda m: report.latex(report.summarise(m)),
     }
+    several = len(names) > 1
+    if several and ending in ONE_DOCUMENT and (output is None or output.suffix):
+        studies = [report.verdicts(one) for one in materials]
+        text = report.json_text(studies) if ending == "json" else report.csv(*studies)
+        if output is None:
+            print(text, end="")
+        else:
+            write(output, text)
+        return
     for name, one in zip(names, materials, strict=True):
         text = writers[ending](one)
         if output is None:
             print(text, end="")
         else:
-            write(output if len(names) == 1 else file_for(output, name, ending), text)
+            write(file_for(output, name, ending) if several else output, text)
 
 
 def watch(

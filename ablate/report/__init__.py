@@ -4,7 +4,7 @@
 """
 
 from ablate.report.contents import Summary, Tracking
-from ablate.report.export import csv, json_text, latex, markdown
+from ablate.report.export import csv, json_text, latex, markdown, verdicts
 from ablate.report.render import Entry, html, index_html
 from ablate.report.summary import Material, summarise
 
@@ -20,4 +20,5 @@ __all__ = [
     "latex",
     "markdown",
     "summarise",
+    "verdicts",
 ]

@@ -15,19 +15,27 @@ from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
 
 
-def json_text(material: Material) -> str:
-    """The verdicts as JSON, by the documented contract: numbers in the metric's own units, nothing rounded."""
-    found = to_json(material.analysis, str(material.record["study"]))
+def verdicts(material: Material) -> dict[str, Any]:
+    """Return a study's verdicts as plain values, by the documented contract: in the metric's own units, nothing rounded."""
+    content = to_json(material.analysis, str(material.record["study"]))
     tuned = tuning.tuning(material.record, material.analysis, material.replicates)
     if tuned is not None:
-        found["tuning"] = tuning.to_json(tuned)
-    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content["tuning"] = tuning.to_json(tuned)
+    return content
 
 
-def csv(material: Material) -> str:
-    """A line per arm and per effect, with the fields of the JSON: metric units, nothing rounded."""
-    found = to_json(material.analysis, str(material.record["study"]))
-    rows = [_flat(row) for row in (*found["arms"], *found["effects"])]
+def json_text(content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Write the `verdicts` of one study as a JSON object, or those of several as one array."""
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv(*studies: Mapping[str, Any]) -> str:
+    """Write the `verdicts` of studies, a line per arm and per effect under one header; with several, `study` comes first."""
+    rows = [
+        ({"study": content["study"]} if len(studies) > 1 else {}) | _flat(row)
+        for content in studies
+        for row in (*content["arms"], *content["effects"])
+    ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
     writer = table.DictWriter(out, columns, restval="", lineterminator="\n")

@@ -64,9 +64,9 @@ def test_every_verdict_stands_once_in_every_format(made):
         for finding in group.findings:
             assert said.count(f"| {finding.label} |".replace("_", "\\_")) == 1
             assert finding.label in page
-    lines = list(csv.DictReader(io.StringIO(report.csv(made))))
+    lines = list(csv.DictReader(io.StringIO(report.csv(report.verdicts(made)))))
     assert [line["verdict"] for line in lines] == [item.verdict for item in items]
-    found = json.loads(report.json_text(made))
+    found = json.loads(report.json_text(report.verdicts(made)))
     assert [e["estimate"] for e in found["effects"]] == [e.estimate for e in made.analysis.effects]
     assert found["k"] == made.analysis.rules.k
 
@@ -124,10 +124,10 @@ def test_a_search_is_reported_as_a_search_without_the_frame_of_verdicts():
         assert "may be on the front by luck" in text
     assert 'id="verdicts"' not in page
     assert "No arm is judged" not in page
-    (searched,) = json.loads(report.json_text(found))["tuning"]["searches"]
+    (searched,) = json.loads(report.json_text(report.verdicts(found)))["tuning"]["searches"]
     assert {(t["cost"], 100 * t["value"]) for t in searched["trials"] if t["front"]} == front
     assert "tabular" in report.latex(summary)
-    assert report.csv(found).strip() == ""
+    assert report.csv(report.verdicts(found)).strip() == ""
 
 
 def test_how_two_factors_act_together_is_drawn_from_the_cells():

@@ -14,17 +14,19 @@ from ablate.report.summary import summarise
 
 
 def test_json_is_the_contract_and_nothing_else(material):
-    assert json.loads(export.json_text(material)) == to_json(material.analysis, "width-and-friends")
+    assert json.loads(export.json_text(export.verdicts(material))) == to_json(
+        material.analysis, "width-and-friends"
+    )
 
 
 def test_json_has_no_nan():
-    text = export.json_text(report_examples.not_started())
+    text = export.json_text(export.verdicts(report_examples.not_started()))
     assert "NaN" not in text
     assert json.loads(text)["arms"][0]["ci"] is None
 
 
 def test_csv_has_a_line_per_arm_with_unrounded_numbers(material):
-    rows = list(csv.DictReader(io.StringIO(export.csv(material))))
+    rows = list(csv.DictReader(io.StringIO(export.csv(export.verdicts(material)))))
     comparison = material.analysis.comparison("model.width=128")
     row = next(row for row in rows if row["arm"] == "model.width=128")
     assert len(rows) == len(material.analysis.comparisons)
@@ -34,7 +36,7 @@ def test_csv_has_a_line_per_arm_with_unrounded_numbers(material):
 
 
 def test_csv_of_a_factorial_study_has_a_line_per_effect():
-    rows = list(csv.DictReader(io.StringIO(export.csv(report_examples.factorial()))))
+    rows = list(csv.DictReader(io.StringIO(export.csv(export.verdicts(report_examples.factorial())))))
     assert [row["terms"] for row in rows] == [
         "model.width=128",
         "augment.flip=false",

@@ -1,0 +1,78 @@
+"""What is around a study that runs: the commit in its record, wherever git stands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ablate import launch
+
+
+def script(folder: Path, name: str, text: str) -> None:
+    """Put a program into `folder`, where alone programs are looked for."""
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(text)
+    program.chmod(0o755)
+
+
+GITS = {
+    "there is none": None,
+    "it fails": "#!/bin/sh\necho 'fatal: not a git repository' >&2\nexit 128\n",
+    "it hangs": "#!/bin/sh\nexec /bin/sleep 60\n",
+    "it leaves a child that holds its output": "#!/bin/sh\n/bin/sleep 5 &\nexec /bin/sleep 60\n",
+    "it is no program": "no program",
+    "it is killed": "#!/bin/sh\nkill -9 $$\n",
+    "it says nothing": "#!/bin/sh\nexit 0\n",
+}
+
+
+@pytest.mark.parametrize("state", GITS)
+def test_a_commit_that_git_does_not_tell_is_left_out_of_the_record(tmp_path, monkeypatch, state):
+    if (text := GITS[state]) is not None:
+        script(tmp_path / "programs", "git", text)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    monkeypatch.setattr(launch, "GIT_TIMEOUT", 0.3)
+    about = launch.environment()
+    assert "commit" not in about
+    assert {"command", "version", "python", "host", "torch", "mlflow", "optuna"} <= about.keys()
+
+
+def test_a_study_runs_where_there_is_no_git(workplace, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    workplace.ablate("run", workplace.study(factors="{gain: [0.2]}", seeds="1"), "--executor", "inline", "-q")
+    assert len(workplace.runs()) == 2
+
+
+def git(*arguments: str) -> None:
+    identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+def test_the_commit_says_whether_files_have_changed_and_nothing_of_the_repository_is_run(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert launch.describe_commit() is None, "outside a repository"
+    git("init", "-q")
+    Path("train.py").write_text("first\n")
+    git("add", "train.py")
+    git("commit", "-q", "-m", "first")
+    commit = launch.describe_commit()
+    assert commit is not None
+    assert set(commit) <= set("0123456789abcdef")
+    mark = tmp_path / "was-run"
+    script(tmp_path / "hooks", "monitor", f"#!/bin/sh\ntouch {mark}\n")
+    for hook in ("post-index-change", "fsmonitor-watchman"):
+        script(tmp_path / "hooks", hook, f"#!/bin/sh\ntouch {mark}\n")
+    git("config", "core.hooksPath", str(tmp_path / "hooks"))
+    git("config", "core.fsmonitor", str(tmp_path / "hooks" / "monitor"))
+    os.utime("train.py", (1, 1))  # so that git reads it again
+    assert launch.describe_commit() == commit
+    Path("train.py").write_text("second\n")
+    assert launch.describe_commit() == f"{commit}-dirty"
+    assert not mark.exists()
