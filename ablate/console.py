@@ -26,6 +26,7 @@ from ablate.text import counted
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
+    from ablate.analysis.family import Terms
     from ablate.analysis.rates import RangeTest
     from ablate.executors import Slot
     from ablate.launch import Preview
@@ -492,7 +493,6 @@ def _rank(verdict: str) -> int:
 
 def design(plan: Plan) -> list[Text]:
     """What a reader of a plan must know of its design: what a fraction mixes up, where a path leads. Often nothing."""
-    from ablate.analysis.effects import contrasts
     from ablate.analysis.plan import rules
     from ablate.study.forecast import further
 
@@ -518,7 +518,7 @@ def design(plan: Plan) -> list[Text]:
                 Text(f"{seeds} runs an arm at the study file's own values stand beside the tuned ones")
             )
     if (fraction := plan.study.fraction) is not None:
-        family = contrasts(rules(plan.record()))
+        family = rules(plan.record()).contrasts
         lines.append(
             Text(
                 f"a fraction of all combinations: {fraction.cells} cells, {fraction.words}; {len(family)} effects"
@@ -536,9 +536,9 @@ def design(plan: Plan) -> list[Text]:
     return lines
 
 
-def _effect(terms: tuple[str, ...]) -> str:
-    """An effect of a two-level fraction, by its factors: each has one level besides the baseline's."""
-    return " × ".join(term.partition("=")[0] for term in terms)
+def _effect(terms: Terms) -> str:
+    """Name an effect of a two-level fraction by its factors: each has one level besides the baseline's."""
+    return " × ".join(str(term.factor) for term in terms)
 
 
 def outlook(found: Outlook) -> RenderableType:
@@ -628,12 +628,7 @@ class _Hanging:
 def verdicts(analysis: Analysis) -> RenderableType:
     """The result of a study: its headline and a sentence an arm."""
     from ablate.analysis import headline, sentence
-    from ablate.analysis.words import label
-
-    def named(warning: str) -> str:
-        """Its arm called as in the sentences."""
-        arm, colon, said = warning.partition(": ")
-        return f"{label(arm, analysis.rules)}{colon}{said}"
+    from ablate.analysis.words import caution, subject
 
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
@@ -644,7 +639,10 @@ def verdicts(analysis: Analysis) -> RenderableType:
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
             lines.append(_Hanging(Text(f"{title}: {sentence(check, analysis.rules)}", style="dim")))
-    lines += [_Hanging(Text(f"note: {named(warning)}", style="dim")) for warning in analysis.warnings]
+    lines += [
+        _Hanging(Text(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
+        for c in analysis.warnings
+    ]
     return Group(*lines)
 
 

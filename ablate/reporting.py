@@ -175,9 +175,11 @@ def write_reports(
 
 
 def _with_verdict(name: str, material: Material, verdict: str | None) -> list[str]:
+    from ablate.analysis.words import effect_code
+
     analysis = material.analysis
     verdicts = [(c.arm, c.verdict) for c in analysis.comparisons]
-    verdicts += [(" × ".join(e.terms), e.verdict) for e in analysis.effects]
+    verdicts += [(effect_code(e.terms), e.verdict) for e in analysis.effects]
     return [f"{name}: {item}" for item, its_verdict in verdicts if its_verdict == verdict]
 
 

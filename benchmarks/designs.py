@@ -3,7 +3,7 @@
     python benchmarks/designs.py            all of them, some minutes on one core
     python benchmarks/designs.py --quick    the same with a fiftieth of the studies
 
-Every study is planned by `ablate.study.design` from a text, its family comes from `ablate.analysis.effects`, and its
+Every study is planned by `ablate.study.design` from a text, its family comes from `ablate.analysis.family`, and its
 looks run through `ablate.analysis.intervals`, the lines that judge a real study. Only the trainings are made up: a
 configuration is worth the sum of what its changes are worth, alone and in pairs, plus noise. Units are SDs of one run.
 """
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ablate.analysis import plan as recorded_plan
-from ablate.analysis.effects import contrasts
 from ablate.analysis.intervals import HELPS, HURTS, NEGLIGIBLE, sequence
 from ablate.analysis.rules import schedule
+from ablate.analysis.words import effect_code
 from ablate.study import design, spec
 
 CHUNK = 2_000
@@ -121,7 +121,7 @@ def units(plan):
     if not rules.factorial:
         rows += [{arm.name: 1.0, rules.reference_of(arm): -1.0} for arm in rules.arms]
     if rules.factorial or rules.mixed:
-        rows += [dict(contrast.weights) for contrast in contrasts(rules)]
+        rows += [dict(contrast.weights) for contrast in rules.contrasts]
     weights = np.zeros((len(rows), len(at)))
     for i, row in enumerate(rows):
         for arm, weight in row.items():
@@ -234,9 +234,9 @@ def recovery_table(studies, rng):
     print("| effect | true | mean estimate | its interval covers |\n| --- | ---: | ---: | ---: |")
     plan = planned("factorial", 3)
     found = simulate(plan, SOME, "equal", studies, rng)
-    named = contrasts(recorded_plan.rules(plan.record()))
+    named = recorded_plan.rules(plan.record()).contrasts
     for c, truth, estimate, each in zip(named, found.truths, found.estimates, found.each, strict=True):
-        print(f"| {' × '.join(c.terms)} | {truth:.3f} | {estimate:.3f} | {each:.4f} |")
+        print(f"| {effect_code(c.terms)} | {truth:.3f} | {estimate:.3f} | {each:.4f} |")
 
 
 def family_table(studies, rng):

@@ -26,9 +26,9 @@ from ablate.analysis.intervals import (
     HURTS,
     INCONCLUSIVE,
     NEGLIGIBLE,
+    intervals,
     paired_variance,
     sequence,
-    step,
 )
 from ablate.analysis.power import detectable, more_seeds
 from ablate.analysis.rules import schedule
@@ -256,7 +256,7 @@ def calibration(k, studies, rng):
 
 def one_look(d, pairs, alpha, k, kept=None):
     seen = d[:, :pairs]
-    return step(
+    return intervals(
         seen.mean(axis=-1),
         paired_variance(seen, 0.0),
         np.full(k, pairs),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ablate.analysis.effects import contrasts
 from ablate.analysis.plan import rules
 from ablate.study import design, spec
 
@@ -33,7 +32,7 @@ def test_the_screening_study_holds_ten_factors_in_sixteen_cells_apart_from_each_
     study = spec.read(next(path for path in STUDIES if path.stem == "screening"))
     made = design.plan(study, lambda _: design.Data(fingerprint="images"))
     assert (len(study.factors), len(made.arms)) == (10, 16)
-    family = contrasts(rules(made.record()))
+    family = rules(made.record()).contrasts
     assert [len(c.terms) for c in family] == [1] * 10 + [2] * 5
 
 

@@ -1,19 +1,23 @@
-"""Frames become pairs: who is held against whom, under which seeds, and which arms are no comparison at all."""
+"""From frames to pairs: which arm is compared with which, under which seeds, and which arms are no comparison at all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ablate.errors import StoreError
+from ablate.analysis.family import arm_name
+from ablate.errors import StoreError, StudyError, nearest
+from ablate.study.seeds import Phase
 
-REPORT, AA, CONFIRM = "report", "A/A", "confirm"
-TUNE, FIXED = "tune", "fixed"
+REPORT: Phase = "report"
+CONFIRM: Phase = "confirm"
+TUNE: Phase = "tune"
+FIXED: Phase = "fixed"
 
 Outcome = Literal["finished", "diverged", "failed"]
 
@@ -23,7 +27,10 @@ SHORTEST_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Replicate:
-    """One recorded training. value, test: raw; NaN unless finished. weights, trace: digests, None where unknown."""
+    """One recorded training. value, test: raw; NaN unless finished. weights, trace: digests, None where unknown.
+
+    not_finite: recorded as finished, but its metric is no finite number, which counts as a divergence.
+    """
 
     seed: int
     outcome: Outcome
@@ -35,6 +42,7 @@ class Replicate:
     flops: float = math.nan
     parameters: float = math.nan
     epochs: float = math.nan
+    not_finite: bool = False
 
     @property
     def finished(self) -> bool:
@@ -42,32 +50,84 @@ class Replicate:
 
 
 def numbers(frame: pd.DataFrame, name: str) -> list[float]:
-    """A column of a frame as plain numbers; NaN where there is none, and where there is no such column."""
+    """Return a column of a frame as plain numbers; NaN where there is none, and where there is no such column.
+
+    Raises StoreError where it holds something else.
+    """
     if name not in frame.columns:
         return [math.nan] * len(frame)
-    found: list[float] = frame[name].to_numpy(dtype=float, na_value=math.nan).tolist()
-    return found
+    try:
+        values: list[float] = frame[name].to_numpy(dtype=float, na_value=math.nan).tolist()
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"holds something that is no number: {error}", place=f"column {name!r}") from error
+    return values
 
 
 def texts(frame: pd.DataFrame, name: str) -> list[str]:
-    """A column of a frame as text; empty where there is none, which pandas may have turned into NaN, and where there is no such column."""
+    """Return a column of a frame as text; empty where there is none, and where there is no such column.
+
+    (pandas may have turned what is missing into NaN.)
+    """
     if name not in frame.columns:
         return [""] * len(frame)
     return [value if isinstance(value, str) else "" for value in frame[name].to_numpy(dtype=object)]
 
 
+def arm_names(frame: pd.DataFrame) -> list[str]:
+    """Return the arm of every row. Raises StoreError where one is neither text nor a whole number."""
+    values = frame["arm"].to_numpy(dtype=object)
+    names = {}
+    for value in pd.unique(values):
+        try:
+            names[value] = arm_name(value)
+        except StudyError as error:
+            raise StoreError(error.message, place="column 'arm'", hint=error.hint) from error
+    return [names[value] for value in values]
+
+
+def seed_numbers(frame: pd.DataFrame) -> list[int]:
+    """Return the seed of every row, a whole number (which pandas may have turned into a float).
+
+    Raises StoreError where one is something else: replicates are paired by their seeds.
+    """
+    values = frame["seed"].to_numpy(dtype=object).tolist()
+    for value in values:
+        if isinstance(value, bool | np.bool_) or not (
+            isinstance(value, int | np.integer)
+            or (isinstance(value, float | np.floating) and value.is_integer())
+        ):
+            raise StoreError(
+                f"{value!r} is no seed",
+                place="column 'seed'",
+                hint="replicates are paired by whole numbers: give replicate i of every arm the same one; runs of arms that "
+                "share no seed are no pairs",
+            )
+    return [int(value) for value in values]
+
+
 Record = Mapping[int, Replicate]
 """The replicates of one arm in one phase, by seed."""
+
+COLUMNS = ("arm", "seed", "phase", "outcome", "value")
+"""Columns that a frame of replicates must have."""
 
 
 class Ledger:
     """All replicates of a study, by phase, arm and seed. The order of the rows leaves no trace."""
 
     def __init__(self, replicates: pd.DataFrame) -> None:
-        """Reads the frame. Raises StoreError where a column is absent or two rows record the same replicate."""
-        absent = [c for c in ("arm", "seed", "phase", "outcome", "value") if c not in replicates.columns]
+        """Read the frame. Raises StoreError where a column is absent, holds what it may not, or two rows are one replicate."""
+        if not isinstance(replicates, pd.DataFrame):
+            raise StoreError(
+                f"the replicates are a {type(replicates).__name__}, not a DataFrame",
+                hint="try pandas.DataFrame(…)",
+            )
+        absent = [c for c in COLUMNS if c not in replicates.columns]
         if absent:
-            raise StoreError(f"the replicates have no column {', '.join(absent)}")
+            raise StoreError(
+                f"the replicates have no column {', '.join(absent)}",
+                hint=f"needed: {', '.join(COLUMNS)}; there: {', '.join(map(str, replicates.columns))}",
+            )
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
         for arm, phase, replicate in _read(replicates):
             record = self._by_arm.setdefault((phase, arm), {})
@@ -79,21 +139,39 @@ class Ledger:
             record[replicate.seed] = replicate
 
     def record(self, arm: str, phase: str = REPORT) -> Record:
+        """Return the replicates of an arm in a phase, by seed; empty where there are none."""
         return self._by_arm.get((phase, arm), {})
 
     def arms(self, phase: str) -> list[str]:
+        """Return the arms that have replicates in a phase, sorted."""
         return sorted(arm for kind, arm in self._by_arm if kind == phase)
 
     def seeds(self, phase: str = REPORT) -> tuple[int, ...]:
-        """Every seed of a phase, sorted."""
+        """Return every seed of a phase, sorted."""
         return tuple(
             sorted({s for (kind, _), record in self._by_arm.items() if kind == phase for s in record})
         )
 
+    def require(self, arms: Iterable[str]) -> None:
+        """Check that the arms of the rules are those of the frame, or have no run yet.
+
+        Raises StoreError where one has no run while the frame has runs of an arm that the rules don't name: one of the
+        two names is misspelt.
+        """
+        declared, recorded = list(dict.fromkeys(arms)), self.arms(REPORT)
+        unknown = [arm for arm in recorded if arm not in declared]
+        for arm in declared:
+            if unknown and arm not in recorded:
+                raise StoreError(
+                    f"no run of the arm {arm!r}, but runs of {', '.join(map(repr, unknown))}, which the rules don't name",
+                    place="column 'arm'",
+                    hint=nearest(arm, unknown),
+                )
+
 
 @dataclass(frozen=True)
 class Sample:
-    """What one arm (or effect) has to show under some seeds.
+    """What is known of one arm (or effect) under some seeds.
 
     seeds, differences: the pairs, oriented. failed, diverged, missing: of the arm itself, among those seeds.
     copied: two replicates under different seeds are one and the same. unchanged: identical to its reference under
@@ -129,7 +207,7 @@ class Sample:
 
 
 Sampler = Callable[[Sequence[int]], Sample]
-"""Seeds of a look → what there is under them."""
+"""Seeds of a look → the sample under them."""
 
 
 def pair(
@@ -141,19 +219,20 @@ def pair(
     deterministic: bool = False,
     same_arm: bool = False,
 ) -> Sample:
-    """Pairs an arm with its reference under the given seeds (the keys of both records).
+    """Pair an arm with its reference under the given seeds (the keys of both records).
 
     sign: +1 where higher is better, −1 where lower is. deterministic: copies across seeds are as they should be.
-    same_arm: both are one arm under different seeds (A/A), so that a match between them is a copy, not a lame override.
-    Copies and unchanged arms are told by weights or by the loss trace, never by the metric: honest ties exist.
+    same_arm: both are one arm under different seeds (A/A), so that a match between them is a copy, not an override that
+    changed nothing. Copies and unchanged arms are recognised by weights or by the loss trace, never by the metric: honest
+    ties exist.
     """
     wanted = list(seeds)
     mine = {s: arm[s] for s in wanted if s in arm}
     theirs = {s: reference[s] for s in wanted if s in reference}
     both = [s for s in wanted if s in mine and s in theirs and mine[s].finished and theirs[s].finished]
-    done = [r for r in mine.values() if r.finished]
-    reference_done = [r for r in theirs.values() if r.finished]
-    groups = [done + reference_done] if same_arm else [done, reference_done]
+    finished = [r for r in mine.values() if r.finished]
+    reference_finished = [r for r in theirs.values() if r.finished]
+    groups = [finished + reference_finished] if same_arm else [finished, reference_finished]
     return Sample(
         seeds=tuple(both),
         differences=tuple(sign * (mine[s].value - theirs[s].value) for s in both),
@@ -170,8 +249,8 @@ def pair(
 
 def copies(replicates: Iterable[Replicate]) -> bool:
     """Whether two of these finished replicates have identical weights, or identical loss traces."""
-    done = list(replicates)
-    for digests in ([r.weights for r in done], [r.trace for r in done]):
+    finished = list(replicates)
+    for digests in ([r.weights for r in finished], [r.trace for r in finished]):
         known = [d for d in digests if d is not None]
         if len(set(known)) < len(known):
             return True
@@ -179,22 +258,22 @@ def copies(replicates: Iterable[Replicate]) -> bool:
 
 
 def same(one: Replicate, other: Replicate) -> bool:
-    """Whether two finished replicates are one training: by weights where both are known, else by loss trace."""
+    """Whether two finished replicates are one training: by weights where both are known, otherwise by loss trace."""
     if one.weights is not None and other.weights is not None:
         return one.weights == other.weights
     return one.trace is not None and one.trace == other.trace
 
 
 def mean_of(replicates: Iterable[Replicate], name: str) -> float | None:
-    """Mean of a field over replicates; None where one of them lacks it, or there is none."""
+    """Return the mean of a field over replicates; None where one of them lacks it, or there is none."""
     values = [float(getattr(r, name)) for r in replicates]
     return float(np.mean(values)) if values and all(math.isfinite(v) for v in values) else None
 
 
 def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
-    """Median time of a replicate: the first run of a process pays for imports that the others don't.
+    """Return the median time of a replicate: the first run of a process pays for imports that the others don't.
 
-    None where one is unknown, or where the times are too short to be told from overhead.
+    None where one is unknown, or where the times are too short to be distinguished from overhead.
     """
     values = [float(r.seconds) for r in replicates]
     if not values or not all(math.isfinite(v) for v in values):
@@ -214,17 +293,23 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
         *([text or None for text in texts(frame, name)] for name in ("weights", "trace")),
         *(numbers(frame, name) for name in ("seconds", "flops", "parameters", "epochs")),
     )
-    known = (texts(frame, name) for name in ("arm", "phase", "outcome"))
-    columns = zip(*known, frame["seed"].tolist(), numbers(frame, "value"), *rest, strict=True)
-    for arm, phase, outcome, seed, value, *more in columns:
+    named = (arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome")))
+    columns = zip(*named, seed_numbers(frame), numbers(frame, "value"), *rest, strict=True)
+    for arm, phase, outcome, seed, value, *figures in columns:
         # What was tried is no replicate of an arm: its runs differ in more than their seeds.
         if phase == TUNE:
             continue
         if outcome not in {"finished", "diverged", "failed"}:
-            raise StoreError(f"a replicate of arm {arm!r} has the unknown outcome {outcome!r}")
+            raise StoreError(
+                f"a replicate of arm {arm!r} has the unknown outcome {outcome!r}",
+                place="column 'outcome'",
+                hint="outcomes are finished, diverged and failed",
+            )
         if outcome == "finished" and math.isfinite(value):
-            yield arm, phase, Replicate(int(seed), "finished", value, *more)
+            yield arm, phase, Replicate(seed, "finished", value, *figures)
         else:
             # A run that ends without a finite metric did not end well.
             ended: Outcome = "failed" if outcome == "failed" else "diverged"
-            yield arm, phase, Replicate(int(seed), ended, math.nan, *more)
+            not_finite = outcome == "finished"
+            replicate = Replicate(seed, ended, math.nan, *figures)
+            yield arm, phase, replace(replicate, not_finite=True) if not_finite else replicate

@@ -7,7 +7,7 @@ must exceed twice its standard error over seeds, and a floor that is stated wher
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,15 +58,13 @@ SPIKE = 0.5
 class Diagnosis:
     """code: stable, for machines. words: a clause that follows "it" ("over-fits from epoch 14"). detail: how far.
 
-    epoch: where it begins, 1 … E. amount: how far, in `unit`.
+    epoch: where it begins, 1 … E.
     """
 
     code: Code
     words: str
     detail: str = ""
     epoch: int | None = None
-    amount: float | None = None
-    unit: str = ""
 
 
 def curves_of(found: Grids, arm: str, seeds: Iterable[int], phase: str = "report") -> dict[str, Floats]:
@@ -108,9 +106,7 @@ def diagnose(
 def divergence(diverged: int, runs: int) -> Diagnosis | None:
     if not diverged:
         return None
-    return Diagnosis(
-        "diverged", f"diverged in {diverged} of {runs} runs", amount=float(diverged), unit="runs"
-    )
+    return Diagnosis("diverged", f"diverged in {diverged} of {runs} runs")
 
 
 def over_fitting(curves: Curves) -> Diagnosis | None:
@@ -150,8 +146,6 @@ def over_fitting(curves: Curves) -> Diagnosis | None:
         f"over-fits from epoch {turn + 1}",
         f"validation loss rises by {by} from epoch {turn + 1} to {mean.size} while training loss falls",
         epoch=turn + 1,
-        amount=far,
-        unit="of the lowest validation loss",
     )
 
 
@@ -184,8 +178,6 @@ def under_fitting(
                 f"{on_train:.1%} on its own training data, no better than on validation data".replace(
                     "%", " %"
                 ),
-                amount=on_train,
-                unit="training accuracy",
             )
     if reference is None or "train/loss" not in reference or "val/loss" not in reference:
         return None
@@ -206,8 +198,6 @@ def under_fitting(
         "under-fits",
         "under-fits",
         f"training loss ends at {times:.1f} times the reference's, and validation is worse too",
-        amount=times,
-        unit="times the reference's training loss",
     )
 
 
@@ -251,8 +241,6 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
         f"is still improving at epoch {epochs}",
         f"{last} alone gained {size * shown.factor:.2g}{unit}",
         epoch=epochs,
-        amount=size,
-        unit=name,
     )
 
 
@@ -272,8 +260,6 @@ def spikes(curves: Curves) -> Diagnosis | None:
         f"is unstable (training loss jumps at epoch {first})",
         f"in {runs} of {train.shape[0]} runs",
         epoch=first,
-        amount=float(runs),
-        unit="runs",
     )
 
 
@@ -314,8 +300,6 @@ def too_slow(
         "too-slow-for-its-gain",
         f"gains too little for its {kind}",
         f"{cost:.1f} times the {kind} ought to buy {math.log2(cost):.1f} margins",
-        amount=cost,
-        unit=f"times the {kind}",
     )
 
 
@@ -349,22 +333,8 @@ def at_the_edge(
                 "edge-of-levels",
                 f"is the best and the {side[:-2]}est {name} tried",
                 f"of {len(set(levels.values()))} levels: the optimum may lie {side}",
-                amount=edge,
-                unit=factor,
             )
     return None
-
-
-def rough_grid(levels: Sequence[float], scores: Sequence[float], noise: float) -> bool:
-    """Whether a tuning grid is too coarse to trust its optimum: the best's neighbours differ from it by more than noise.
-
-    levels, scores: one per candidate, in any order. noise: SD of a candidate's score over seeds.
-    """
-    order = np.argsort(levels, kind="stable")
-    sorted_scores = np.asarray(scores, float)[order]
-    best = int(np.argmax(sorted_scores))
-    beside = [sorted_scores[i] for i in (best - 1, best + 1) if 0 <= i < sorted_scores.size]
-    return any(float(sorted_scores[best] - score) > noise for score in beside)
 
 
 def _held(curves: Curves) -> dict[str, Floats]:

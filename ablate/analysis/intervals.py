@@ -32,7 +32,7 @@ INCONCLUSIVE, HELPS, HURTS, NEGLIGIBLE = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Step:
+class Intervals:
     """One look of a family, arrays of shape (…, arms).
 
     lo, hi: the interval, NaN below ENOUGH_PAIRS. code: INCONCLUSIVE, … . half: half-width. t: |mean| over its standard
@@ -77,7 +77,7 @@ def median_corrected(variance: Floats, df: Floats) -> Floats:
     return variance * df / _chi2_median(df)
 
 
-def step(
+def intervals(
     mean: Floats,
     variance: Floats,
     pairs: NDArray[np.int64],
@@ -87,7 +87,7 @@ def step(
     margin: float,
     counts: NDArray[np.bool_] | None = None,
     kept: Floats | None = None,
-) -> Step:
+) -> Intervals:
     """One look: s² and mean difference of every arm → interval, adjusted p and code.
 
     mean, variance, pairs: (…, arms), oriented; variance as `paired_variance` gives it (what stands below ENOUGH_PAIRS
@@ -110,7 +110,7 @@ def step(
     lo, hi = mean - half, mean + half
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(mean) / np.sqrt(moderated / np.maximum(pairs, 1))
-    return Step(lo, hi, verdict_codes(lo, hi, margin), half, t, moderated, df, own, typical, alpha / k)
+    return Intervals(lo, hi, verdict_codes(lo, hi, margin), half, t, moderated, df, own, typical, alpha / k)
 
 
 def typical_noise(corrected: Floats) -> Floats:
@@ -141,7 +141,7 @@ def verdict_codes(lo: Floats, hi: Floats, margin: float) -> NDArray[np.int8]:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class LookSequence:
     """Every look of many studies: arrays of shape (…, arms), frozen where the arm was decided; `look` is 1, 2, … ."""
 
     lo: Floats
@@ -159,7 +159,7 @@ def sequence(
     k: int,
     margin: float,
     resolution: float = 0.0,
-) -> Sequence:
+) -> LookSequence:
     """Goes through looks with complete data. differences: (…, arms, pairs), looks: (pairs, alpha) in order.
 
     What `judge` does arm by arm with flags and missing pairs, for simulations.
@@ -172,7 +172,7 @@ def sequence(
     }
     for index, (n, alpha) in enumerate(looks, start=1):
         seen = differences[..., :n]
-        now = step(
+        now = intervals(
             seen.mean(axis=-1),
             paired_variance(seen, resolution),
             np.full(shape, n),
@@ -188,7 +188,7 @@ def sequence(
         newly = ~decided & (now.code != INCONCLUSIVE)
         kept = np.where(newly, now.corrected, kept)
         decided |= newly
-    return Sequence(
+    return LookSequence(
         found["lo"],
         found["hi"],
         found["code"].astype(np.int8),

@@ -2,7 +2,7 @@
 
 From the baseline, each step takes the one change that does best on top of the changes before it. Which comparisons are
 made thus depends on the very results that they are judged by: a step looks better than it is, because it was the best of
-several, and the next one looks worse, because it is held against a lucky one. Its intervals therefore hold for every
+several, and the next one looks worse, because it is compared with a lucky one. Its intervals therefore hold for every
 comparison that any path could have made (`Rules.edges`), k·2^(k−1) for k factors, of which a path makes k(k+1)/2.
 """
 
@@ -18,10 +18,9 @@ from ablate.analysis.rules import Rules
 
 
 def next_step(rules: Rules, replicates: pd.DataFrame, seeds: Sequence[int]) -> str | None:
-    """The arm to which a path goes on: the largest mean difference to where it stands, even where that is a loss.
+    """Return the arm that a path takes next: the largest mean difference to where it stands, even where that is a loss.
 
-    Arms of which a run diverged are passed by; None where no other is left. Of equals, the one that stands first in the
-    plan.
+    Arms with a diverged run are left out; None where no other is left. Of equals, the first in the plan.
     """
     ledger = Ledger(replicates)
     at = rules.path[-1] if rules.path else rules.reference
@@ -29,10 +28,10 @@ def next_step(rules: Rules, replicates: pd.DataFrame, seeds: Sequence[int]) -> s
     for arm in rules.arms:
         if rules.reference_of(arm) != at:
             continue
-        found = pair(ledger.record(arm.name), ledger.record(at), seeds, sign=rules.sign)
-        if found.unstable or found.reference_diverged or not found.n:
+        pairs = pair(ledger.record(arm.name), ledger.record(at), seeds, sign=rules.sign)
+        if pairs.unstable or pairs.reference_diverged or not pairs.n:
             continue
-        mean = float(np.mean(found.differences))
+        mean = float(np.mean(pairs.differences))
         if best is None or mean > best[0]:
             best = (mean, arm.name)
     return None if best is None else best[1]

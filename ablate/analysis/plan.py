@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ablate.analysis.rules import FACTORIAL, ArmRule, Rules
+from ablate.analysis.family import FACTORIAL, ArmRule
+from ablate.analysis.rules import Rules
 
 
 def rules(record: Mapping[str, Any]) -> Rules:

@@ -6,42 +6,40 @@ cannot move when results come in.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+import numbers
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from ablate import metrics
+from ablate.analysis.family import FACTORIAL, ArmRule, Contrast, arm_name, contrasts
 from ablate.errors import StudyError, nearest
-
-AA_ARM = "A/A"
-"""Name of the arm that is the baseline under other seeds: a check of the noise floor, outside the family."""
-
-AA_OFFSET = 1000
-"""A/A replicate i trains under seed AA_OFFSET + i and is held against the baseline's seed i."""
+from ablate.metrics import Direction
+from ablate.study.seeds import NOISE_FLOOR
 
 ALPHA = 0.05
-"""Chance of any false claim in a study, over all arms and all looks."""
+"""Probability of any false claim in a study, over all arms and all looks."""
 
 DECLARED_ALPHA, UNDECLARED_ALPHA = 0.045, 0.005
 """The parts of ALPHA that the declared looks, and the undeclared ones, share."""
-
-FACTORIAL = ("factorial", "fractional")
 
 _RATES = {"accuracy", "precision", "recall", "f1"}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a metric is said: value × factor, then `unit` ("points" for accuracies in [0, 1], else nothing)."""
+    """How a metric is shown: value × factor, then `unit` ("points" for accuracies in [0, 1], else nothing)."""
 
     factor: float
     unit: str
 
 
 def scale(metric: str, margin: float, value: float | None) -> Scale:
-    """Points for accuracy, precision, recall and F1 in [0, 1]; other metrics in their own units.
+    """Return points for accuracy, precision, recall and F1 in [0, 1]; for other metrics their own units.
 
-    value: one of the metric where one is at hand: one above 1 says that the metric is in percent already.
+    value: one of the metric where one is known: one above 1 says that the metric is in percent already.
     """
     words = set(metric.rpartition("/")[2].split("_"))
     in_unit_range = margin < 0.5 and (value is None or -1.0 <= value <= 1.0)
@@ -58,46 +56,31 @@ class Look:
     declared: bool
 
 
-@dataclass(frozen=True)
-class ArmRule:
-    """An arm as the plan declares it.
-
-    factor: the dotted path (or the name of a zipped factor) that the arm changes; None where it has no single one.
-    level: the scalar it is set to, or {path: value} where several are. In factorial designs every cell has such a
-    mapping; a path that is absent, or at `Rules.baseline_levels`, stands at the baseline's level.
-    reference: the arm it is compared with, where that is not the study's (a design of both kinds has two).
-    """
-
-    name: str
-    factor: str | None = None
-    level: Any = None
-    reference: str | None = None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """Everything about a study that its verdicts depend on, besides the results.
 
-    metric: the primary metric, e.g. `val/accuracy`. margin: δ > 0, the smallest difference worth having, in the
-    metric's units. resolution: q ≥ 0, the metric's step (1/N_val for accuracies; 0: continuous).
-    looks: declared numbers of pairs, increasing. extra_looks: total pairs of the undeclared looks taken so far, in the
-    order they were taken. arms: the declared arms without reference and A/A, in the order of the report.
-    seeds: the planned report seeds in order; empty: those found, sorted. baseline_levels: {path: value} of the baseline
-    for the factors. deterministic: the training is meant to ignore its seed. confirm_seeds: fresh seeds planned for the
-    winner. retunes: how often the nuisance factors were tuned independently; 0: not at all.
+    metric: the primary metric, e.g. `val/accuracy`. margin: δ > 0, the smallest difference worth having, in the metric's
+    units. direction: whether more (`maximize`) or less (`minimize`) of the metric is better; None: what its name says
+    (`ablate.metrics`), which must then be known. resolution: q ≥ 0, the metric's step (1/N_val for accuracies; 0:
+    continuous). looks: declared numbers of pairs, increasing. extra_looks: total pairs of the undeclared looks taken so
+    far, in the order they were taken. arms: the declared arms without reference and A/A, in the order of the report.
+    seeds: the planned report seeds in order; empty: those of the frame, sorted. baseline_levels: {path: value} of the
+    baseline for the factors. deterministic: the training is meant to ignore its seed. confirm_seeds: fresh seeds planned
+    for the winner. retunes: how often the nuisance factors were tuned independently; 0: not at all.
     path: the configurations that a greedy path has come to, in order; steps: how many it will come to. edges: every
     comparison that it might have come to make, whatever the results; they are its family, because which of them are made
-    depends on the results that they are judged by. typical: a value of the metric, where one is known: it tells an accuracy of
-    0.8 from one of 80.
+    depends on the results that they are judged by. typical: a value of the metric, where one is known: it tells an
+    accuracy of 0.8 from one of 80.
 
-    Raises StudyError where these contradict themselves.
+    Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
 
     metric: str
     margin: float
     looks: tuple[int, ...]
     arms: tuple[ArmRule, ...]
-    direction: Literal["maximize", "minimize"] = "maximize"
+    direction: Direction | None = None
     resolution: float = 0.0
     extra_looks: tuple[int, ...] = ()
     reference: str = "baseline"
@@ -113,12 +96,17 @@ class Rules:
     typical: float | None = None
 
     def __post_init__(self) -> None:
-        if self.direction not in {"maximize", "minimize"}:
-            raise StudyError(
-                f"a metric is to be maximized or minimized, not {self.direction!r}",
-                place="direction",
-                hint=nearest(str(self.direction), ["maximize", "minimize"]),
-            )
+        def fix(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        fix("reference", arm_name(self.reference))
+        fix("arms", _arms(self.arms))
+        fix("direction", _direction(self.metric, self.direction))
+        fix("margin", _number(self.margin, "margin"))
+        fix("resolution", _number(self.resolution, "resolution"))
+        fix("looks", _counts(self.looks, "seeds"))
+        fix("extra_looks", _counts(self.extra_looks, "seeds"))
+        fix("seeds", _counts(self.seeds, "seeds"))
         if not (math.isfinite(self.margin) and self.margin > 0):
             raise StudyError(f"the margin must be a positive number, not {self.margin!r}", place="margin")
         if not (math.isfinite(self.resolution) and self.resolution >= 0):
@@ -147,11 +135,11 @@ class Rules:
             raise StudyError(
                 f"two arms have the same name: {sorted(n for n in set(names) if names.count(n) > 1)}"
             )
-        if AA_ARM in names or any(arm.name == self.reference_of(arm) for arm in self.arms):
+        if NOISE_FLOOR in names or any(arm.name == self.reference_of(arm) for arm in self.arms):
             raise StudyError("the reference and A/A are not arms of the family: they get no verdict")
 
     def scale(self, mean: float | None = None) -> Scale:
-        """How the primary metric is said, where its values lie about `mean`, or about `typical`."""
+        """Return how the primary metric is shown, where its values lie about `mean`, or about `typical`."""
         return scale(self.metric, self.margin, self.typical if mean is None else mean)
 
     @property
@@ -174,43 +162,112 @@ class Rules:
         """A greedy path that has not come to its end: what it will be judged by is not all there."""
         return len(self.path) < self.steps
 
+    @functools.cached_property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The effects that get verdicts; none in designs whose verdicts are about arms alone.
+
+        Raises StudyError where a cell does not say its levels.
+        """
+        return contrasts(
+            self.arms, reference=self.reference, design=self.design, baseline_levels=self.baseline_levels
+        )
+
     @property
     def k(self) -> int:
-        """Size of the family: declared arms, or effects in a factorial design. It never shrinks."""
+        """Size of the family: declared arms, effects in a factorial design, or both. It never shrinks."""
         if self.edges:
             return self.edges
-        found = 0 if self.factorial else len(self.arms)
-        if self.factorial or self.mixed:
-            from ablate.analysis.effects import contrasts
-
-            found += len(contrasts(self))
-        return max(1, found)
+        return max(1, (0 if self.factorial else len(self.arms)) + len(self.contrasts))
 
     def arm(self, name: str) -> ArmRule:
+        """Return the rule of an arm. Raises StudyError where there is none of this name."""
         for arm in self.arms:
             if arm.name == name:
                 return arm
-        raise StudyError(f"no arm {name!r} in this study", hint=nearest(name, [a.name for a in self.arms]))
+        raise StudyError(
+            f"no arm {name!r} in this study",
+            place="arms",
+            hint=nearest(str(name), [a.name for a in self.arms]),
+        )
 
     def reference_of(self, arm: ArmRule | str) -> str:
-        """Name of the arm that this one is compared with."""
+        """Return the name of the arm that this one is compared with."""
         rule = self.arm(arm) if isinstance(arm, str) else arm
         return rule.reference or self.reference
 
     def schedule(self) -> tuple[Look, ...]:
-        """Declared looks and the undeclared ones taken, by number of pairs, each with the error it spends."""
+        """Return the declared looks and the undeclared ones taken, by number of pairs, each with the error it spends."""
         return schedule(self.looks, self.extra_looks)
 
     def look_after(self, index: int) -> Look:
-        """The look after the index-th (0: the first). After the last, the next undeclared one, with pairs = 0."""
+        """Return the look after the index-th (0: the first). After the last: the next undeclared one, with pairs = 0."""
         looks = self.schedule()
         if index < len(looks):
             return looks[index]
         return Look(index + 1, 0, extra_alpha(len(self.extra_looks) + 1), declared=False)
 
 
+def _arms(arms: object) -> tuple[ArmRule, ...]:
+    if isinstance(arms, str) or not isinstance(arms, Iterable):
+        raise StudyError(f"{arms!r} is no list of arms", place="arms", hint="write `arms=(ArmRule('…'), …)`")
+    rules = tuple(arms)
+    for arm in rules:
+        if not isinstance(arm, ArmRule):
+            raise StudyError(f"{arm!r} is no ArmRule", place="arms", hint=f"write `ArmRule({arm!r})`")
+    return rules
+
+
+def _direction(metric: object, direction: object) -> Direction:
+    """The direction as given, or as the metric's name says it."""
+    if not isinstance(metric, str) or not metric:
+        raise StudyError(f"{metric!r} cannot name a metric", place="metric")
+    if metric.startswith("test/"):
+        raise StudyError(
+            f"{metric!r} would choose arms by the test set",
+            place="metric",
+            hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
+        )
+    if direction is None:
+        known = metrics.direction(metric)
+        if known is None:
+            raise StudyError(
+                f"the name {metric!r} does not say whether more or less of it is better",
+                place="direction",
+                hint="write direction='maximize' or direction='minimize'",
+            )
+        return known
+    for known in metrics.DIRECTIONS:
+        if direction == known:
+            return known
+    raise StudyError(
+        f"a metric is to be maximized or minimized, not {direction!r}",
+        place="direction",
+        hint=nearest(str(direction), metrics.DIRECTIONS),
+    )
+
+
+def _number(value: object, place: str) -> float:
+    """A number as a plain float, numpy's too. Raises StudyError for anything else, text and booleans among it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise StudyError(f"the {place} must be a number, not {value!r}", place=place)
+    return float(value)
+
+
+def _counts(values: object, place: str) -> tuple[int, ...]:
+    """Whole numbers as plain ints; a single one is a list of one. Raises StudyError for anything else."""
+    if isinstance(values, numbers.Integral) and not isinstance(values, bool):
+        return (int(values),)
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise StudyError(f"should be whole numbers, not {values!r}", place=place)
+    whole = list(values)
+    for value in whole:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise StudyError(f"should be whole numbers, not {value!r}", place=place)
+    return tuple(int(value) for value in whole)
+
+
 def declared_alphas(looks: tuple[int, ...]) -> tuple[float, ...]:
-    """Error spent by each declared look: in proportion to n_j² − n_{j−1}², DECLARED_ALPHA in all."""
+    """Return the error spent by each declared look: in proportion to n_j² − n_{j−1}², DECLARED_ALPHA in all."""
     last = looks[-1] ** 2
     return tuple(
         DECLARED_ALPHA * (now**2 - before**2) / last for before, now in zip((0, *looks), looks, strict=False)
@@ -218,12 +275,12 @@ def declared_alphas(looks: tuple[int, ...]) -> tuple[float, ...]:
 
 
 def extra_alpha(i: int) -> float:
-    """Error spent by the i-th undeclared look (i = 1, 2, …): halving, so that any number of them stays affordable."""
+    """Return the error spent by the i-th undeclared look (i = 1, 2, …): halving, so that any number of them stays affordable."""
     return UNDECLARED_ALPHA / 2.0**i
 
 
 def schedule(looks: tuple[int, ...], extra_looks: tuple[int, ...] = ()) -> tuple[Look, ...]:
-    """Every look in the order of its number of pairs, with the error it spends."""
+    """Return every look in the order of its number of pairs, with the error it spends."""
     declared = [(n, alpha, True) for n, alpha in zip(looks, declared_alphas(looks), strict=True)]
     extra = [(n, extra_alpha(i), False) for i, n in enumerate(extra_looks, start=1)]
     return tuple(

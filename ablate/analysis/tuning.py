@@ -10,7 +10,10 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.compare import FIXED, REPORT, TUNE
-from ablate.analysis.verdict import Analysis, Comparison, Effect, judge
+from ablate.analysis.contents import Analysis, Comparison, Effect
+from ablate.analysis.family import Terms
+from ablate.analysis.judging import judge
+from ablate.analysis.words import effect_code
 
 ADDS = (0.26, 0.56)
 """Shares of the variance of a difference that searching again adds to it."""
@@ -64,13 +67,14 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """An arm's effect at the values of the study file, beside the one at tuned values; oriented, in the metric's units.
+class FixedAndTuned:
+    """An effect at the values of the study file, beside the one at tuned values; oriented, in the metric's units.
 
-    n: pairs of the fixed comparison, whose intervals are made as for a study of its own.
+    subject: the arm, or the effect's terms. n: pairs of the fixed comparison, whose intervals are made as for a study of
+    its own.
     """
 
-    name: str
+    subject: str | Terms
     fixed: float | None
     fixed_ci: tuple[float, float] | None
     n: int
@@ -85,7 +89,7 @@ class Tuning:
     ranges: Mapping[str, Any]
     how: Mapping[str, Any]
     searches: tuple[Searched, ...]
-    beside: tuple[Beside, ...]
+    beside: tuple[FixedAndTuned, ...]
     importances: Mapping[str, Mapping[str, float]]
 
     @property
@@ -189,7 +193,7 @@ def to_json(found: Tuning) -> dict[str, Any]:
         ],
         "effects": [
             {
-                "name": one.name,
+                "name": one.subject if isinstance(one.subject, str) else effect_code(one.subject),
                 "fixed": one.fixed,
                 "fixed_ci": None if one.fixed_ci is None else list(one.fixed_ci),
                 "fixed_n": one.n,
@@ -228,7 +232,9 @@ def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bo
     return all(abs(value - numbers[at][1]) > spread for value in near)
 
 
-def _beside(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame) -> tuple[Beside, ...]:
+def _beside(
+    record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame
+) -> tuple[FixedAndTuned, ...]:
     stayed = {
         arm
         for arm in record["tuned"]
@@ -242,18 +248,18 @@ def _beside(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFr
     if mine.empty:
         return ()
     fixed = judge(rules, mine.assign(phase=REPORT), closed=1)
-    items = {_name(item): item for item in _items(fixed)}
+    items = {_subject(item): item for item in _items(fixed)}
     return tuple(
-        Beside(
-            _name(item),
-            _estimate(items[_name(item)]),
-            _interval(items[_name(item)]),
-            items[_name(item)].n,
+        FixedAndTuned(
+            _subject(item),
+            _estimate(items[_subject(item)]),
+            _interval(items[_subject(item)]),
+            items[_subject(item)].n,
             _estimate(item),
             _interval(item),
         )
         for item in _items(analysis)
-        if _name(item) in items
+        if _subject(item) in items
     )
 
 
@@ -261,8 +267,8 @@ def _items(analysis: Analysis) -> list[Comparison | Effect]:
     return [*analysis.comparisons, *analysis.effects]
 
 
-def _name(item: Comparison | Effect) -> str:
-    return item.arm if isinstance(item, Comparison) else " × ".join(item.terms)
+def _subject(item: Comparison | Effect) -> str | Terms:
+    return item.arm if isinstance(item, Comparison) else item.terms
 
 
 def _estimate(item: Comparison | Effect) -> float | None:

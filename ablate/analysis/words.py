@@ -1,4 +1,4 @@
-"""Verdicts in plain words: one sentence per arm, made from data alone.
+"""Verdicts, effects and cautions in plain words, made from data alone: the one place where they become text.
 
 Numbers are rounded as far as they can be without saying something else than the verdict: an interval above zero is
 never shown as starting at zero.
@@ -10,68 +10,193 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from ablate.analysis.contents import Analysis, Caution, Comparison, Effect
+from ablate.analysis.family import Term, Terms
 from ablate.analysis.power import MoreSeeds
-from ablate.analysis.rules import AA_ARM, Rules
-from ablate.analysis.verdict import Analysis, Comparison, Effect
+from ablate.analysis.rules import Rules
+from ablate.study.seeds import NOISE_FLOOR
+from ablate.text import counted, format_duration, joined
 
 MOST_DECIMALS = 12
 
 _ABBREVIATIONS = {"lr": "learning rate"}
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """A verdict in words. subject: the arm or effect it begins with; predicate: the rest, with its full stop."""
+
+    subject: str
+    predicate: str
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.predicate}"
+
+
 def label(arm: str, rules: Rules) -> str:
-    """How an arm is called at the head of a sentence: `model.width=128` → "Width 128"; full minus one → "Without …".
+    """Return what an arm is called at the head of a sentence: `model.width=128` → "Width 128"; full minus one → "Without …".
 
     On a greedy path an arm is one change on top of others: "Width 128 on top of learning rate 0.1".
     """
-    if arm == AA_ARM or arm not in {rule.name for rule in rules.arms}:
+    if arm == NOISE_FLOOR or arm not in {rule.name for rule in rules.arms}:
         return arm
     rule = rules.arm(arm)
     if rule.factor is None:
         return arm
     if rules.reference_of(rule) == "full":
         return f"Without {_name(rule.factor)}"
-    said = _setting(rule.factor, rule.level)
     before = changes(rules.reference_of(rule), rules)
-    below = f" on top of {_listed(before)}" if before else ""
-    return said[:1].upper() + said[1:] + below
+    below = f" on top of {joined(before)}" if before else ""
+    return capitalized(setting(rule.factor, rule.level)) + below
 
 
 def changes(arm: str, rules: Rules) -> list[str]:
-    """What a greedy path has changed where it comes to an arm, in the order of its steps; nothing elsewhere."""
+    """Return what a greedy path has changed where it comes to an arm, in the order of its steps; nothing elsewhere."""
     steps = []
     while rules.steps and arm != rules.reference:
         rule = rules.arm(arm)
-        steps.append(_setting(str(rule.factor), rule.level))
+        steps.append(setting(str(rule.factor), rule.level))
         arm = rules.reference_of(rule)
     return steps[::-1]
 
 
 def sentence(item: Comparison | Effect, rules: Rules) -> str:
-    """The one-sentence reading of a verdict, with its effect, its interval and what it costs.
+    """Return the one-sentence reading of a verdict, with its effect, its interval and what it costs.
 
     "Width 128 helps: +1.8 points (1.1 to 2.5, 5 seeds), at 2.6× the compute; it over-fits from epoch 14."
     """
+    return str(spoken(item, rules))
+
+
+def spoken(item: Comparison | Effect, rules: Rules) -> Sentence:
+    """Return the sentence of a verdict, its subject and the rest apart."""
     comparison = item if isinstance(item, Comparison) else None
-    subject = label(comparison.arm, rules) if comparison is not None else _terms(item)
-    reference = comparison.reference if comparison is not None else rules.reference
-    verdict = _verdict(item, subject, rules, reference)
+    if isinstance(item, Comparison):
+        subject, reference = label(item.arm, rules), item.reference
+    else:
+        subject, reference = effect_subject(item.terms), rules.reference
+    verdict = _verdict(item, rules, reference)
     if item.verdict in {"not independent", "no override"}:
-        return f"{verdict}."
+        return Sentence(subject, f"{verdict}.")
     cost = "" if comparison is None else _cost(comparison)
     clauses = [verdict + cost, *_qualifications(item, rules)]
     if comparison is not None:
         clauses += _remarks(comparison)
-    return "; ".join(clauses) + "."
+    return Sentence(subject, f"{'; '.join(clauses)}.")
+
+
+def term_code(term: Term) -> str:
+    """Return a term as JSON and CSV have it: `path=level`, a block as JSON, text as it is; or `the rest`.
+
+    For scripts to show; nothing reads it back.
+    """
+    if term.factor is None:
+        return "the rest"
+    level = term.level
+    if isinstance(level, Mapping) and set(level) == {"name"}:
+        level = level["name"]
+    text = level if isinstance(level, str) else json.dumps(level, sort_keys=True, default=str)
+    return f"{term.factor}={text}"
+
+
+def effect_code(terms: Terms) -> str:
+    """Return an effect as tables of scripts name it: `a=1 × b=2`."""
+    return " × ".join(map(term_code, terms))
+
+
+def term(side: Term) -> str:
+    """Return a term within a sentence: "width 128", "no augment", "the rest"."""
+    return "the rest" if side.factor is None else setting(side.factor, side.level)
+
+
+def effect_label(terms: Terms) -> str:
+    """Return what an effect is called in tables and figures: "Width 128 × Flip off"."""
+    return " × ".join(term(side) if side.factor is None else capitalized(term(side)) for side in terms)
+
+
+def effect_subject(terms: Terms) -> str:
+    """Return what an effect is called at the head of a sentence: "Width 128", "The interaction of width 128 and flip off"."""
+    sides = [term(side) for side in terms]
+    return capitalized(sides[0]) if len(sides) == 1 else f"The interaction of {joined(sides)}"
+
+
+def subject(known: Caution, rules: Rules) -> str | None:
+    """Return what the arm or effect of a caution is called in sentences; None where it is about the whole study."""
+    if known.subject is None:
+        return None
+    return label(known.subject, rules) if isinstance(known.subject, str) else effect_label(known.subject)
+
+
+def caution(known: Caution, rules: Rules, called: str | None = None) -> str:
+    """Return a caution as a sentence. called: what its arm or effect is called; None: by its code, as in the JSON."""
+    if known.subject is not None and called is None:
+        called = known.subject if isinstance(known.subject, str) else "×".join(map(term_code, known.subject))
+    about = f"{called}: " if known.subject is not None else ""
+    figures = known.figures
+    match known.code:
+        case "reference-diverged" | "reference-not-finite":
+            seeds = f"seed{'s' if len(known.seeds) > 1 else ''} {', '.join(map(str, known.seeds))}"
+            if known.code == "reference-diverged":
+                return (
+                    f"the {called} diverged under {seeds}: nothing can be compared with it. "
+                    "Lower its learning rate, see that its metric is a number, or choose another baseline"
+                )
+            return (
+                f"the {called} has no finite value under {seeds}, though its outcome is `finished`, and counts as diverged: "
+                "nothing can be compared with it. Give the value, leave out the rows of these seeds if it is lost, or choose "
+                "another baseline"
+            )
+        case "coarse-metric":
+            return (
+                f"The margin ({figures['margin']:g}) is less than twice the metric's resolution ({figures['resolution']:g}): "
+                "two misclassified images are already worth having."
+            )
+        case "aa-differs":
+            return (
+                "A/A, the baseline under other seeds, differs from the baseline: something besides the overrides varies, "
+                "or this is the one study in twenty where chance does it."
+            )
+        case "aa-repeats":
+            return "A/A repeats the baseline exactly: the seed does not reach the training."
+        case "no-noise":
+            return (
+                f"{about}the differences agree to the last digit under every seed, which leaves no noise to judge by. "
+                "State the metric's resolution, or `deterministic: true` if that is meant."
+            )
+        case "noisy":
+            return f"{about}from seed to seed its differences vary {figures['times']:.1f} times as much as the typical arm's."
+        case "skewed":
+            arms = f"{', '.join(known.arms)} spread{'s' if len(known.arms) == 1 else ''} differently from the baseline"
+            return f"The metric is strongly skewed over seeds, and {arms}: intervals may miss more often than they say."
+        case "margin-out-of-reach":
+            scale = rules.scale()
+            unit = f" {scale.unit}" if scale.unit else ""
+            return (
+                "The margin is out of reach: with this noise the declared seeds detect differences of about "
+                f"{figures['detectable'] * scale.factor:.2g}{unit}, and the margin is {figures['margin'] * scale.factor:g}{unit}."
+            )
+        case "mixed-devices" | "mixed-torch":
+            kinds = "kinds of device" if known.code == "mixed-devices" else "versions of torch"
+            groups = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in known.counts)
+            return f"Runs of different {kinds} are compared with each other: {groups}."
+        case "stacked-and-single":
+            return "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
+        case "aliased":
+            return (
+                f"{figures['aliased']} of {figures['effects']} effects cannot be told from others in this fraction: each "
+                "estimate is the sum of its aliases, up to their signs. They are named with the effect; a factorial study of a "
+                "few factors tells them apart."
+            )
 
 
 def headline(analysis: Analysis) -> str:
-    """What the study found, in one sentence."""
+    """Return what the study found, in one sentence."""
     rules = analysis.rules
     if analysis.error is not None:
-        return f"No verdict: {analysis.error}."
+        return f"No verdict: {caution(analysis.error, rules)}."
     if rules.steps:
         return _path(analysis)
     items: tuple[Comparison | Effect, ...] = analysis.effects if rules.factorial else analysis.comparisons
@@ -97,7 +222,7 @@ def headline(analysis: Analysis) -> str:
     elif len(counts) == 1:
         whole = f"{'Both' if len(items) == 2 else f'All {len(items)}'} {kind}s {_COUNTED[common][1]}{top}"
     else:
-        whole = f"Of {len(items)} {kind}s, {_listed(parts)}{top}"
+        whole = f"Of {len(items)} {kind}s, {joined(parts)}{top}"
     if rules.mixed:
         real = sum(e.verdict in {"helps", "hurts"} for e in analysis.effects)
         whole += f"; {real} of {len(analysis.effects)} factors {'interacts' if real == 1 else 'interact'} with the rest"
@@ -107,17 +232,17 @@ def headline(analysis: Analysis) -> str:
 def _path(analysis: Analysis) -> str:
     """A greedy path in words: its steps in order, each with what it added on top of those before."""
     rules = analysis.rules
-    said = []
+    steps = []
     for step in map(analysis.comparison, rules.path):
         gain = (
             f", {_number(step.effect, *_rounding(step, rules), sign=True)}" if step.effect is not None else ""
         )
-        setting = _setting(str(step.factor), step.level)
-        said.append(f"{setting} ({step.verdict}{gain}{_unit(step, rules, named=False) if gain else ''})")
-    if not said:
+        change = setting(str(step.factor), step.level)
+        steps.append(f"{change} ({step.verdict}{gain}{_unit(step, rules, named=False) if gain else ''})")
+    if not steps:
         return "The path has not left the baseline (provisional: its first step is not decided)."
     rest = " (provisional: it has not come to its end)" if rules.walking else ""
-    return f"The greedy path from the {rules.reference}: {', then '.join(said)}{rest}."
+    return f"The greedy path from the {rules.reference}: {', then '.join(steps)}{rest}."
 
 
 _COUNTED: dict[str, tuple[str, str]] = {
@@ -131,15 +256,15 @@ _COUNTED: dict[str, tuple[str, str]] = {
 }
 
 
-def _verdict(item: Comparison | Effect, subject: str, rules: Rules, reference: str) -> str:
+def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
     """The verdict, with effect and interval where there are any."""
     if item.verdict == "not independent":
         return (
-            f"{subject} is no comparison: runs under different seeds are identical, "
+            "is no comparison: runs under different seeds are identical, "
             "so the seed does not reach the training"
         )
     if item.verdict == "no override":
-        return f"{subject} is no comparison: the override changed nothing, every run is the {reference}'s"
+        return f"is no comparison: the override changed nothing, every run is the {reference}'s"
     clearly = "clearly " if item.clearly else ""
     says = {
         "helps": f"{clearly}helps",
@@ -150,29 +275,29 @@ def _verdict(item: Comparison | Effect, subject: str, rules: Rules, reference: s
     }[item.verdict]
     effect = _effect(item)
     if item.withheld == "reference diverged":
-        return f"{subject} cannot be judged: the {reference} diverged"
+        return f"cannot be judged: the {reference} diverged"
     if effect is None:
         none = "no run has finished together with its counterpart"
-        return f"{subject} {says}: {_diverged(item) or none}"
+        return f"{says}: {_diverged(item) or none}"
     figure = _figure(item, rules)
     if item.withheld == "too few pairs":
-        figure = f"{figure} in {_count(item.n, 'seed')}, too few for an interval"
+        figure = f"{figure} in {counted(item.n, 'seed')}, too few for an interval"
     elif item.withheld == "no noise":
-        figure = f"{figure} under each of {_count(item.n, 'seed')}, which leaves no noise to judge by"
+        figure = f"{figure} under each of {counted(item.n, 'seed')}, which leaves no noise to judge by"
     if item.verdict == "unstable":
         diverged = _diverged(item)
-        return f"{subject} {says}: {f'{diverged}, ' if diverged else ''}{figure} among those that finished"
-    return f"{subject} {says}: {figure}"
+        return f"{says}: {f'{diverged}, ' if diverged else ''}{figure} among those that finished"
+    return f"{says}: {figure}"
 
 
 def _figure(item: Comparison | Effect, rules: Rules) -> str:
     """+1.8 points (1.1 to 2.5, 5 seeds)."""
     decimals, factor = _rounding(item, rules)
-    said = _number(_effect(item) or 0.0, decimals, factor, sign=True) + _unit(item, rules)
+    figure = _number(_effect(item) or 0.0, decimals, factor, sign=True) + _unit(item, rules)
     if item.lo is None or item.hi is None:
-        return said + _way(rules)
+        return figure + _way(rules)
     lo, hi = _number(item.lo, decimals, factor), _number(item.hi, decimals, factor)
-    notes = [_count(item.n, "seed")]
+    notes = [counted(item.n, "seed")]
     looks = rules.schedule()
     # A confirmation has a look of its own, which is none of the schedule's.
     if (
@@ -182,80 +307,71 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
     ):
         notes.append("an undeclared look")
     positive = "; positive is better" if rules.direction == "minimize" else ""
-    return f"{said} ({lo} to {hi}, {', '.join(notes)}{positive})"
+    return f"{figure} ({lo} to {hi}, {', '.join(notes)}{positive})"
 
 
 def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
     """What limits or extends the verdict: what is real, what is ruled out, what certainty would cost."""
-    said = []
+    clauses = []
     factor = _rounding(item, rules)[1]
     margin = _number(rules.margin, _decimals(rules.margin * factor), factor) + _unit(item, rules, named=False)
     if item.real:
-        said.append(f"the effect is real, but below the margin of {margin}")
+        clauses.append(f"the effect is real, but below the margin of {margin}")
     if item.ruled_out is not None:
-        said.append(f"a {item.ruled_out} of {margin} or more is ruled out")
+        clauses.append(f"a {item.ruled_out} of {margin} or more is ruled out")
     if item.more_seeds is not None:
-        said.append(_price(item.more_seeds))
+        clauses.append(_price(item.more_seeds))
     if isinstance(item, Effect) and item.apart is not None:
         alone, given = (_number(v, *_rounding(item, rules), sign=True) for v in item.apart)
-        said.append(f"alone it is worth {alone}, given the rest {given}{_unit(item, rules, named=False)}")
+        clauses.append(f"alone it is worth {alone}, given the rest {given}{_unit(item, rules, named=False)}")
     if isinstance(item, Effect) and item.aliases:
-        others = [" × ".join(_term(term) for term in alias) for alias in item.aliases]
-        said.append(f"this fraction cannot tell it from {_listed(others, 'or')}")
+        others = [" × ".join(map(term, alias)) for alias in item.aliases]
+        clauses.append(f"this fraction cannot tell it from {joined(others, 'or')}")
     if item.provisional:
-        said.append("provisional, because the first look is not complete")
+        clauses.append("provisional, because the first look is not complete")
     if 0 < rules.retunes < 3 and item.lo is not None:
-        said.append(f"at the values found, tuning was run {'once' if rules.retunes == 1 else 'twice'}")
-    return said
+        clauses.append(f"at the values found, tuning was run {'once' if rules.retunes == 1 else 'twice'}")
+    return clauses
 
 
 def _price(price: MoreSeeds) -> str:
     if price.n50 is None:
         return "no number of seeds up to 999 gives it an even chance of a verdict"
-    said = f"even chance of a verdict by {price.n50} seeds"
-    said += f", 80 % by {price.n80}" if price.n80 is not None else ""
+    text = f"even chance of a verdict by {price.n50} seeds"
+    text += f", 80 % by {price.n80}" if price.n80 is not None else ""
     dearest = price.seconds50 if price.n80 is None else price.seconds80
-    said += f" ({duration(dearest)} of device time)" if dearest is not None else ""
+    text += f" ({format_duration(dearest)} of device time)" if dearest is not None else ""
     # N_any takes the noise as it was seen, the chances do not: it may come out first, and then says nothing more.
     if price.n_any is not None and price.n_any > (price.n80 or price.n50):
-        said += f", by about {price.n_any} whatever the effect"
-    return said
+        text += f", by about {price.n_any} whatever the effect"
+    return text
 
 
-_SAID = {
+_IMPLIED_DIAGNOSIS = {
     "unstable": "diverged",
     "hurts": "too-slow-for-its-gain",
     "no practical effect": "too-slow-for-its-gain",
 }
-"""Diagnoses that a verdict and its cost say already."""
+"""Verdict → the diagnosis that it, or its cost, states already."""
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """What else happened: diagnoses, and runs that are not there."""
-    diagnoses = [d.words for d in comparison.fit if d.code != _SAID.get(comparison.verdict)]
-    said = [f"it {_listed(diagnoses)}"] if diagnoses else []
+    """What else happened: diagnoses, and runs without a result."""
+    diagnoses = [d.words for d in comparison.fit if d.code != _IMPLIED_DIAGNOSIS.get(comparison.verdict)]
+    remarks = [f"it {joined(diagnoses)}"] if diagnoses else []
     if comparison.failed:
-        said.append(f"{_count(comparison.failed, 'run')} failed")
+        remarks.append(f"{counted(comparison.failed, 'run')} failed")
     if comparison.missing and not comparison.provisional:
-        said.append(f"{_count(comparison.missing, 'run')} missing")
-    return said
+        remarks.append(f"{counted(comparison.missing, 'run')} missing")
+    return remarks
 
 
 def _cost(comparison: Comparison) -> str:
-    """Said where it differs by a tenth: a reader who is told nothing may assume the same."""
+    """Stated where it differs by a tenth: without a word a reader may assume the same."""
     ratio = comparison.cost_ratio
     if ratio is None or comparison.effect is None or 0.9 <= ratio <= 1.1:
         return ""
     return f", at {_times(ratio)}× the {'time' if comparison.cost_is_time else 'compute'}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
@@ -307,7 +423,7 @@ def _unit(item: Comparison | Effect, rules: Rules, *, named: bool = True) -> str
 
 
 def _way(rules: Rules) -> str:
-    """Effects are oriented, which has to be said where less of the metric is better."""
+    """Effects are oriented, which needs a word where less of the metric is better."""
     return " (positive is better)" if rules.direction == "minimize" else ""
 
 
@@ -319,36 +435,20 @@ def _diverged(item: Comparison | Effect) -> str:
     if not isinstance(item, Comparison):
         return "runs of its cells diverged" if item.verdict == "unstable" else ""
     runs = item.summary.n + item.failed + item.diverged
-    return f"{item.diverged} of {_count(runs, 'run')} diverged" if item.diverged else ""
+    return f"{item.diverged} of {counted(runs, 'run')} diverged" if item.diverged else ""
 
 
-def _terms(item: Comparison | Effect) -> str:
-    assert isinstance(item, Effect)
-    said = [_term(term) for term in item.terms]
-    if len(said) == 1:
-        return said[0][:1].upper() + said[0][1:]
-    return f"The interaction of {_listed(said)}"
-
-
-def _term(term: str) -> str:
-    """A term of an effect: `path=level`, a block as JSON; or a name in plain words."""
-    factor, equals, level = term.partition("=")
-    if not equals:
-        return term
-    return _setting(factor, json.loads(level) if level.startswith("{") else level)
-
-
-def _setting(factor: str, level: Any) -> str:
-    """A factor at a level, in lower case: "width 128", "flip off", "no crop", "model cnn (depth 2, width 8)"."""
+def setting(factor: str, level: Any) -> str:
+    """Return a factor at a level, in lower case: "width 128", "flip off", "no crop", "model cnn (depth 2, width 8)"."""
     if isinstance(level, Mapping):
         if "name" in level:
-            fields = ", ".join(_setting(field, value) for field, value in level.items() if field != "name")
+            fields = ", ".join(setting(field, value) for field, value in level.items() if field != "name")
             return f"{_name(factor)} {level['name']}" + (f" ({fields})" if fields else "")
-        return _listed([_setting(path, value) for path, value in level.items()])
-    if level is None or level == "null":
+        return joined([setting(path, value) for path, value in level.items()])
+    if level is None:
         return f"no {_name(factor)}"
-    if isinstance(level, bool) or (isinstance(level, str) and level in {"true", "false"}):
-        return f"{_name(factor)} {'on' if level in {True, 'true'} else 'off'}"
+    if isinstance(level, bool):
+        return f"{_name(factor)} {'on' if level else 'off'}"
     return f"{_name(factor)} {level:g}" if isinstance(level, float) else f"{_name(factor)} {level}"
 
 
@@ -359,19 +459,14 @@ def _name(factor: str) -> str:
     return _ABBREVIATIONS.get(last, last.replace("_", " "))
 
 
+def capitalized(text: str) -> str:
+    """Return text with its first letter as at the head of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def _lowered(text: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _times(ratio: float) -> str:
     return f"{ratio:.1f}" if ratio >= 0.95 else f"{ratio:.2g}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def _listed(parts: list[str], word: str = "and") -> str:
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} {word} {parts[-1]}"

@@ -32,6 +32,7 @@ from ablate.report.contents import (
 )
 from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, VERMILLION, fade, mark
 from ablate.report.scales import reach
+from ablate.text import counted, joined
 
 if TYPE_CHECKING:
     from ablate.analysis.rates import RangeTest
@@ -632,7 +633,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                     legendgroup=str(group),
                     showlegend=legend and not named,
                     # The name goes in as data: in the template, plotly would read what looks like a variable in it.
-                    customdata=[f"{_text(arm.label)}{split} ({wording.count(line.seeds, 'seed')})"]
+                    customdata=[f"{_text(arm.label)}{split} ({counted(line.seeds, 'seed')})"]
                     * len(line.epochs),
                     hovertemplate=f"%{{y:.4~g}}{found.unit} %{{customdata}}<extra></extra>",
                 )
@@ -812,12 +813,12 @@ def _hover_of(row: Row, axis: Axis) -> str:
         )
     if interval.images_lo is not None:
         lines.append(f"for new images {wording.span(interval.images_lo, interval.images_hi, axis.digits)}")
-    lines.append(wording.count(row.n, "seed"))
+    lines.append(counted(row.n, "seed"))
     return "<br>".join(line.replace("< 0", "&lt; 0") for line in lines)
 
 
 def _level_hover(level: Level, found: Response) -> str:
-    said = f"<b>{_text(level.label)}</b>: mean {_number(level.mean, found)} over {wording.count(len(level.dots), 'seed')}"
+    said = f"<b>{_text(level.label)}</b>: mean {_number(level.mean, found)} over {counted(len(level.dots), 'seed')}"
     return f"{said}<br>{_text(level.trouble)}" if level.trouble else said
 
 
@@ -880,7 +881,7 @@ def _captions(
         off = not low <= group[0].mean <= high
         value = f" ({wording.plain(group[0].mean, digits)}\u00a0{unit})" if off and len(group) == 1 else ""
         names = [p.label.replace(" ", "\u00a0") for p in group]
-        text = wording.listing(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
+        text = joined(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
         captions.append(
             {
                 "x": math.log10(group[0].cost) if _is_wide(points) else group[0].cost,

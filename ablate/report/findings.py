@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,9 +12,8 @@ import pandas as pd
 
 from ablate.analysis import words
 from ablate.analysis.compare import TUNE
+from ablate.analysis.contents import ArmSummary, Comparison, Effect
 from ablate.analysis.intervals import ENOUGH_PAIRS
-from ablate.analysis.verdict import STACKED_AND_SINGLE, Comparison, Effect
-from ablate.analysis.verdict import Summary as Figures
 from ablate.report import palette, scales, wording
 from ablate.report.contents import (
     GROUPS,
@@ -31,11 +29,7 @@ from ablate.report.contents import (
     Row,
 )
 from ablate.report.reading import Reading, trouble
-
-_VERDICT = re.compile(
-    r" (?:clearly |helps|hurts|makes no |is inconclusive|is unstable|is no comparison|cannot be )"
-)
-"""Where the subject of a sentence ends."""
+from ablate.text import counted, joined
 
 
 def answer(reading: Reading) -> tuple[str, str]:
@@ -50,7 +44,7 @@ def answer(reading: Reading) -> tuple[str, str]:
             return "The search found nothing: none of its trials came to an end that could be repeated.", ""
         best = wording.plain(reading.shown(means[0]), reading.digits)
         over = (
-            f"The search found {wording.count(len(found[0]), 'candidate')}; the first came to {reading.rules.metric} "
+            f"The search found {counted(len(found[0]), 'candidate')}; the first came to {reading.rules.metric} "
             f"{f'{best} {reading.value_unit}'.strip()} on fresh seeds."
         )
         return over, "A candidate has no verdict: it was chosen because it looked best."
@@ -63,14 +57,14 @@ def answer(reading: Reading) -> tuple[str, str]:
     if analysis.provisional:
         runs = analysis.runs
         return first, (
-            f"This is provisional: {runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in, "
-            f"and verdicts fall at {wording.count(analysis.next_look.pairs, 'seed')}."
+            f"This is provisional: {runs.finished + runs.diverged} of {counted(runs.planned, 'run')} are in, "
+            f"and verdicts fall at {counted(analysis.next_look.pairs, 'seed')}."
         )
     if not open_items:
         every = f"Every {noun} is" if len(items) > 1 else f"The {noun} is"
-        return first, f"{every} settled, with {wording.count(analysis.pairs, 'seed')} each at most."
+        return first, f"{every} settled, with {counted(analysis.pairs, 'seed')} each at most."
     n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
-    many = f"{wording.count(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
+    many = f"{counted(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
     if not any(item.more_seeds for item in open_items):
         if any(item.n >= ENOUGH_PAIRS for item in open_items):  # no noise to judge by: a notice says so
             return (
@@ -95,33 +89,30 @@ def notices(reading: Reading) -> Iterable[Notice]:
     """What to know before reading on: errors, what is not in yet, what failed, what is mixed."""
     analysis, runs = reading.analysis, reading.analysis.runs
     if analysis.error:
-        yield Notice("error", _sentence(analysis.error[:1].upper() + analysis.error[1:]))
+        yield Notice("error", _sentence(words.capitalized(words.caution(analysis.error, reading.rules))))
     elif analysis.provisional and reading.rules.design != "search":
         yield Notice(
             "provisional",
-            f"{runs.finished + runs.diverged} of {wording.count(runs.planned, 'run')} are in. "
+            f"{runs.finished + runs.diverged} of {counted(runs.planned, 'run')} are in. "
             "Verdicts are read when a look is complete; until then an effect is only a first impression.",
         )
     elif runs.missing:
         yield Notice(
             "provisional",
-            f"{wording.count(runs.missing, 'run')} of {runs.planned} {wording.verb(runs.missing, 'is', 'are')} not in yet. "
+            f"{counted(runs.missing, 'run')} of {runs.planned} {wording.verb(runs.missing, 'is', 'are')} not in yet. "
             "Settled verdicts stand; open ones may change.",
         )
     if runs.failed:
         yield Notice(
             "warning",
-            f"{wording.count(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
+            f"{counted(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
             f"the {wording.verb(runs.failed, 'reason stands', 'reasons stand')} under Runs.",
         )
-    for warning in analysis.warnings:
-        if warning in (analysis.error, STACKED_AND_SINGLE):  # the methods say which were stacked
-            continue
-        arm, colon, said = warning.partition(": ")
-        yield Notice(
-            "warning",
-            _sentence(f"{reading.label(arm)}: {said}" if colon and arm in reading.arms else warning),
-        )
+    for caution in analysis.warnings:
+        # The error stands first already, and the methods say which runs were stacked.
+        if caution != analysis.error and caution.code != "stacked-and-single":
+            called = reading.subject(caution.subject)
+            yield Notice("warning", _sentence(words.caution(caution, reading.rules, called)))
 
 
 def facts(reading: Reading) -> Iterable[tuple[str, str]]:
@@ -138,14 +129,14 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
         ),
         "path": "a greedy path, one change on top of another",
     }.get(reading.rules.design, reading.rules.design)
-    arms = wording.count(len(reading.arms) - 1, "arm")
+    arms = counted(len(reading.arms) - 1, "arm")
     searching = reading.rules.design == "search"
     if searching:
         said = record["search"]
         pruner = f", {said['pruner']} pruner" if said["pruner"] != "none" else ""
         yield (
             "Searched",
-            f"{wording.listing(record['space'])}: {said['trials']} trials, {said['sampler']} sampler{pruner}",
+            f"{joined(record['space'])}: {said['trials']} trials, {said['sampler']} sampler{pruner}",
         )
     else:
         yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
@@ -169,7 +160,7 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
         state = (
             f"look {analysis.look} of {looks}"
             if analysis.look
-            else f"before the first of {wording.count(looks, 'look')}"
+            else f"before the first of {counted(looks, 'look')}"
         )
         yield "Plan", plan if searching else f"{plan}, {state}"
 
@@ -179,15 +170,15 @@ def _seeds(reading: Reading) -> str:
     low, high = min(seeds), max(seeds)
     if not high:
         return "no seed in yet"
-    return f"{wording.count(high, 'seed')} each" if low == high else f"{low} to {high} seeds each"
+    return f"{counted(high, 'seed')} each" if low == high else f"{low} to {high} seeds each"
 
 
 def _cost_words(reading: Reading) -> str:
     runs = reading.analysis.runs
     done = runs.finished + runs.diverged
-    of = f"{done} of {runs.planned} runs" if done != runs.planned else wording.count(done, "run")
+    of = f"{done} of {runs.planned} runs" if done != runs.planned else counted(done, "run")
     if reading.rules.design == "search":
-        of = wording.count(len(reading.replicates), "run")
+        of = counted(len(reading.replicates), "run")
     elif tried := int((reading.replicates["phase"] == TUNE).sum()):
         of += f" and {tried} of tuning"
     parts = [of]
@@ -198,7 +189,7 @@ def _cost_words(reading: Reading) -> str:
         if spent > 0:
             parts.append(f"{wording.duration(spent)} of device time")
         if any(copied):
-            parts.append(f"{wording.count(sum(copied), 'run')} taken from earlier studies")
+            parts.append(f"{counted(sum(copied), 'run')} taken from earlier studies")
     return ", ".join(parts)
 
 
@@ -244,15 +235,27 @@ def groups(reading: Reading) -> tuple[Group, ...]:
 
 
 def _finding(reading: Reading, item: Comparison | Effect, index: int) -> Finding:
-    sentence = words.sentence(item, reading.rules)
+    sentence = words.spoken(item, reading.rules)
     if isinstance(item, Effect):
-        name, label, anchor = " × ".join(item.terms), _terms(item.terms), f"effect-{index}"
+        name, label, anchor = (
+            words.effect_code(item.terms),
+            words.effect_label(item.terms),
+            f"effect-{index}",
+        )
         notes: tuple[str, ...] = ()
     else:
         name, label, anchor = item.arm, reading.label(item.arm), reading.anchors[item.arm]
         notes = _notes(reading, item)
-    subject = label if sentence.startswith(label) else _VERDICT.split(sentence, maxsplit=1)[0]
-    return Finding(name, label, subject, sentence, item.verdict, reading.interval(item), notes, anchor)
+    return Finding(
+        name,
+        label,
+        sentence.subject,
+        str(sentence),
+        item.verdict,
+        reading.interval(item),
+        notes,
+        anchor,
+    )
 
 
 def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
@@ -270,11 +273,6 @@ def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _terms(terms: Iterable[str]) -> str:
-    """Effects are named by settings, or in plain words ("the rest")."""
-    return " × ".join(wording.term(*term.split("=", 1)) if "=" in term else term for term in terms)
-
-
 def rows(reading: Reading) -> tuple[Row, ...]:
     """References, arms, effects, then what stands outside the family."""
     analysis = reading.analysis
@@ -285,8 +283,8 @@ def rows(reading: Reading) -> tuple[Row, ...]:
     found += [
         Row(
             "effect",
-            " × ".join(effect.terms),
-            _terms(effect.terms),
+            words.effect_code(effect.terms),
+            words.effect_label(effect.terms),
             f"effect-{i}",
             _verdict_words(effect),
             reading.interval(effect),
@@ -325,7 +323,7 @@ def _comparison_row(reading: Reading, item: Comparison) -> Row:
     )
 
 
-def raw_row(reading: Reading, raw: Figures, kind: Kind) -> Row:
+def raw_row(reading: Reading, raw: ArmSummary, kind: Kind) -> Row:
     """A row without a verdict: an arm's own figures."""
     levels = reading.levels(raw.arm)
     return Row(
@@ -359,7 +357,7 @@ def components(reading: Reading) -> tuple[str, ...]:
 
 def costs(reading: Reading) -> tuple[Cost, ...]:
     """Every arm with a known cost, the baseline at 1; `best` by what no other arm beats on both counts."""
-    found: list[tuple[str, float, Figures, str | None]] = []
+    found: list[tuple[str, float, ArmSummary, str | None]] = []
     base = reading.analysis.baseline
     if any(c.cost_ratio is not None for c in reading.analysis.comparisons):
         found.append((reading.label(base.arm), 1.0, base, None))
@@ -401,7 +399,9 @@ def interactions(reading: Reading) -> Interactions | None:
         return None
     found = {frozenset(e.terms): reading.shown(e.estimate) for e in reading.analysis.effects}
     square = tuple(tuple(found.get(frozenset((a, b))) for b in mains) for a in mains)
-    return Interactions(tuple(_terms([main]) for main in mains), square, reading.unit, reading.digits)
+    return Interactions(
+        tuple(words.effect_label((main,)) for main in mains), square, reading.unit, reading.digits
+    )
 
 
 MOST_CROSSINGS = 6
@@ -425,7 +425,7 @@ def crossings(reading: Reading) -> tuple[Crossing, ...]:
     strength: dict[frozenset[str], float] = {}
     for effect in reading.analysis.effects:
         if len(effect.terms) == 2 and effect.estimate is not None:
-            pair = frozenset(term.partition("=")[0] for term in effect.terms)
+            pair = frozenset(str(term.factor) for term in effect.terms)
             strength[pair] = max(strength.get(pair, 0.0), abs(effect.estimate))
 
     def mean(arms: set[str]) -> float | None:
@@ -490,7 +490,7 @@ def _outline(config: Any) -> str:
         rate = f", learning rate {wording.level(optimizer['lr'])}" if "lr" in optimizer else ""
         parts.append(f"{optimizer['name']}{rate}")
     if isinstance(training, Mapping) and "epochs" in training:
-        parts.append(wording.count(int(training["epochs"]), "epoch"))
+        parts.append(counted(int(training["epochs"]), "epoch"))
     if not parts:
         plain = [f"{k} {wording.level(v)}" for k, v in config.items() if not isinstance(v, Mapping | list)]
         parts = plain[:5]

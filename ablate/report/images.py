@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from ablate.analysis import ClassChange, examples
 from ablate.analysis.examples import Image
-from ablate.analysis.rules import AA_ARM
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Reading
+from ablate.study.seeds import NOISE_FLOOR
 
 FEWEST_SEEDS = 3
 MOST_SHOWN = 8
@@ -38,7 +38,7 @@ def changes(reading: Reading) -> ImageChanges | None:
     album = _Album(reading.material.pixels)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
     shifts = []
-    for arm in (AA_ARM, *reading.arms):
+    for arm in (NOISE_FLOOR, *reading.arms):
         if arm == root or arm not in correct:
             continue
         reference = reading.arms.get(arm, {}).get("reference") or root

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ablate.report import wording
 from ablate.report.reading import Reading
+from ablate.text import counted
 
 
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
@@ -51,7 +52,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         and its interval; only what is open goes on, with its reference."""
     if before := reading.record.get("read_before"):
         looking += f"""
-        Runs of this plan were judged by {wording.count(before, "other plan", "other plans")} of the study as well: each plan’s
+        Runs of this plan were judged by {counted(before, "other plan", "other plans")} of the study as well: each plan’s
         5 % stands for itself, and nothing pays for having read the same runs more than once."""
     margin = f"""
         {reading.margin_words} is the smallest difference worth having, fixed in the study before the first run. An
@@ -109,13 +110,13 @@ def _fused(reading: Reading) -> str:
     stacked = said["fused"].astype(str).str.startswith("stacked")
     parts = []
     if len(said[stacked]):
-        runs = wording.count(len(said[stacked]), "run")
+        runs = counted(len(said[stacked]), "run")
         parts.append(f"""
             {runs} were trained as one with others of the same seed and shape, their networks stacked
             ({_arms_and_seeds(reading, said[stacked])}); they compute the same as a run by itself, but for the last digits of
             each sum, which training makes more of.""")
     if len(said[~stacked]):
-        runs = wording.count(len(said[~stacked]), "run")
+        runs = counted(len(said[~stacked]), "run")
         parts.append(f"""
             {runs} were stepped in turn on batches that others of the same seed used too
             ({_arms_and_seeds(reading, said[~stacked])}), to the bit as each would be by itself.""")
@@ -138,8 +139,8 @@ def _family(reading: Reading) -> str:
     if rules.edges:
         return f"{rules.k} comparisons that a greedy path might have made (which of them it made depended on the results)"
     if rules.mixed:
-        return f"{wording.count(len(rules.arms), 'arm')} and {wording.count(rules.k - len(rules.arms), 'interaction')}"
-    return wording.count(rules.k, "effect" if rules.factorial else "arm")
+        return f"{counted(len(rules.arms), 'arm')} and {counted(rules.k - len(rules.arms), 'interaction')}"
+    return counted(rules.k, "effect" if rules.factorial else "arm")
 
 
 def _limits(reading: Reading) -> Iterable[str]:
@@ -150,7 +151,7 @@ def _limits(reading: Reading) -> Iterable[str]:
     else:
         yield "It holds for this validation set: for new data of the same kind it would be wider."
     if rules.retunes:
-        yield f"Settings that were tuned stand at the values found, by {wording.count(rules.retunes, 'search', 'searches')}; a search is noisy too."
+        yield f"Settings that were tuned stand at the values found, by {counted(rules.retunes, 'search', 'searches')}; a search is noisy too."
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
     if not reading.record.get("train"):

@@ -12,11 +12,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablate.analysis import words
+from ablate.analysis.contents import Analysis, Comparison, Effect
+from ablate.analysis.family import Terms
 from ablate.analysis.grids import Grids
-from ablate.analysis.rules import AA_ARM, Rules
-from ablate.analysis.verdict import Analysis, Comparison, Effect
+from ablate.analysis.rules import Rules
 from ablate.report import wording
 from ablate.report.contents import Interval, Tracking
+from ablate.study.seeds import NOISE_FLOOR
+from ablate.text import joined
 
 REPORT = "report"
 
@@ -90,19 +93,29 @@ class Reading:
         return self._labels[arm]
 
     def _label(self, arm: str) -> str:
-        known = {"baseline": "Baseline", "full": "Full", AA_ARM: "A/A: the baseline again"}
+        known = {"baseline": "Baseline", "full": "Full", NOISE_FLOOR: "A/A: the baseline again"}
         if arm in known:
             return known[arm]
         if not self.rules.factorial:
             return words.label(arm, self.rules)
         base = self.levels(self.rules.reference)
-        changed = [wording.term(f, wording.level(v)) for f, v in self.levels(arm).items() if v != base.get(f)]
-        return wording.listing(changed) if changed else arm
+        changed = [
+            words.capitalized(words.setting(factor, level))
+            for factor, level in self.levels(arm).items()
+            if level != base.get(factor)
+        ]
+        return joined(changed) if changed else arm
 
     def levels(self, arm: str) -> Mapping[str, Any]:
-        """Factor → the level at which it stands in this arm."""
-        found: Mapping[str, Any] = self.arms.get(arm, {}).get("levels") or {}
-        return found
+        """Return factor → the level at which it stands in this arm."""
+        levels: Mapping[str, Any] = self.arms.get(arm, {}).get("levels") or {}
+        return levels
+
+    def subject(self, subject: str | Terms | None) -> str | None:
+        """Return what the arm or the effect of a caution is called; None for the whole study."""
+        if subject is None:
+            return None
+        return self.label(subject) if isinstance(subject, str) else words.effect_label(subject)
 
     def the(self, arm: str) -> str:
         """A reference within a sentence."""
@@ -142,4 +155,4 @@ def trouble(failed: int, diverged: int, missing: int) -> str:
     parts = [
         f"{n} {word}" for n, word in ((diverged, "diverged"), (failed, "failed"), (missing, "missing")) if n
     ]
-    return wording.listing(parts) if parts else ""
+    return joined(parts) if parts else ""

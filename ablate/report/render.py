@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
 from ablate.report.contents import GROUPS, Axis, Interval, RunRow, Section, Summary
+from ablate.text import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -507,7 +508,7 @@ def _shared() -> dict[str, Any]:
         "mark": palette.mark,
         "interval_svg": interval_svg,
         "axis_svg": axis_svg,
-        "count": wording.count,
+        "count": counted,
         "ranking": wording.RANKING,
         "body": _body,
     }

@@ -272,16 +272,18 @@ def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: st
 
 def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
     """Every effect of a factorial design, seed by seed."""
-    effects = {" × ".join(e.terms): dict(e.differences) for e in reading.analysis.effects}
-    seeds = tuple(sorted({seed for found in effects.values() for seed in found}))
-    pairs = []
-    for row in rows:
-        if row.kind == "effect":
-            found = effects[row.arm]
-            pairs.append(
-                (row, tuple(found[seed] * reading.factor if seed in found else "" for seed in seeds))
-            )
-    return Pairs(seeds, "", (), tuple(pairs))
+    differences = [dict(effect.differences) for effect in reading.analysis.effects]
+    seeds = tuple(sorted({seed for by_seed in differences for seed in by_seed}))
+    effects = [row for row in rows if row.kind == "effect"]
+    return Pairs(
+        seeds,
+        "",
+        (),
+        tuple(
+            (row, tuple(by_seed[seed] * reading.factor if seed in by_seed else "" for seed in seeds))
+            for row, by_seed in zip(effects, differences, strict=True)
+        ),
+    )
 
 
 def confusion(reading: Reading) -> Confusion | None:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablate.analysis.tuning import ADDS, ENOUGH_RETUNES, Beside, Searched, Tuning, tuning
+from ablate.analysis.tuning import ADDS, ENOUGH_RETUNES, FixedAndTuned, Searched, Tuning, tuning
 from ablate.report import wording
 from ablate.report.contents import Front, Tried, TuningPart, Weighed
 from ablate.report.reading import Reading
+from ablate.text import joined
 
 
 def part(reading: Reading) -> TuningPart | None:
@@ -111,7 +112,7 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
             )
     if coarse := [reading.label(one.arm) for one in found.searches if one.coarse]:
         yield (
-            f"{wording.listing(coarse)}: the trials next to the best differ from it by more than seeds do, so a finer search may "
+            f"{joined(coarse)}: the trials next to the best differ from it by more than seeds do, so a finer search may "
             "find better."
         )
     if found.how.get("cost"):
@@ -148,7 +149,7 @@ def _table(reading: Reading, found: Tuning, nuisance: bool) -> tuple[tuple[str, 
     return tuple(rows)
 
 
-def _beside(reading: Reading, found: tuple[Beside, ...]) -> tuple[tuple[str, ...], ...]:
+def _beside(reading: Reading, found: tuple[FixedAndTuned, ...]) -> tuple[tuple[str, ...], ...]:
     if not found:
         return ()
     unit = f", {reading.unit}" if reading.unit else ""
@@ -164,7 +165,7 @@ def _beside(reading: Reading, found: tuple[Beside, ...]) -> tuple[tuple[str, ...
     head = ("Arm", f"At the file’s values{unit}", "Interval", "Seeds", f"Tuned{unit}", "Interval")
     rows = [
         (
-            reading.label(one.name) if one.name in reading.arms else one.name,
+            str(reading.subject(one.subject)),
             *effect(one.fixed, one.fixed_ci),
             str(one.n),
             *effect(one.tuned, one.tuned_ci),
@@ -225,7 +226,7 @@ def _importances(found: Tuning) -> tuple[tuple[str, ...], ...]:
 def _outcomes(one: Searched) -> str:
     first = [t.outcome for t in one.trials if not t.again]
     others = [f"{first.count(kind)} {kind}" for kind in ("diverged", "pruned", "failed") if first.count(kind)]
-    return f"{len(first)}{f' ({wording.listing(others)})' if others else ''}"
+    return f"{len(first)}{f' ({joined(others)})' if others else ''}"
 
 
 def _shown(reading: Reading, value: float | None) -> str:
@@ -235,7 +236,7 @@ def _shown(reading: Reading, value: float | None) -> str:
 def _range(said: Any) -> str:
     """A range, a list of choices, or a block with ranges in it, in words."""
     if isinstance(said, list):
-        return wording.listing(
+        return joined(
             [_range(choice) if isinstance(choice, Mapping) else wording.tried(choice) for choice in said]
         )
     kind, ends = next(iter(said.items()))

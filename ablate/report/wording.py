@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablate.analysis import words
+from ablate.text import format_duration, joined
 
 MINUS = "−"
 NOTHING = "–"
@@ -15,14 +14,14 @@ NOTHING = "–"
 
 
 def decimals(step: float) -> int:
-    """Decimals that show a step (a margin, in shown units) to two significant digits, at most 6."""
+    """Return the decimals that show a step (a margin, in shown units) to two significant digits, at most 6."""
     if not (math.isfinite(step) and step > 0):
         return 2
     return min(6, max(0, 1 - math.floor(math.log10(step))))
 
 
 def plain(value: float | None, digits: int) -> str:
-    """A number with a real minus sign; never a negative zero."""
+    """Write a number with a real minus sign; never a negative zero."""
     if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{abs(value):,.{digits}f}"
@@ -30,13 +29,13 @@ def plain(value: float | None, digits: int) -> str:
 
 
 def trimmed(value: float, digits: int) -> str:
-    """A declared number, without noughts that say nothing: `0.5`, `10`."""
+    """Write a declared number without trailing zeros: `0.5`, `10`."""
     text = plain(value, digits)
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def signed(value: float | None, digits: int) -> str:
-    """A difference: its sign always stands, except for nought."""
+    """Write a difference with its sign, zero without one."""
     text = plain(value, digits)
     positive = value is not None and math.isfinite(value) and value > 0 and not _is_zero(text)
     return f"+{text}" if positive else text
@@ -47,14 +46,14 @@ def _is_zero(text: str) -> bool:
 
 
 def span(lo: float | None, hi: float | None, digits: int) -> str:
-    """An interval: `−0.2 to +0.5`."""
+    """Write an interval: `−0.2 to +0.5`."""
     if lo is None or hi is None:
         return NOTHING
     return f"{signed(lo, digits)} to {signed(hi, digits)}"
 
 
 def ratio(value: float | None) -> str:
-    """`2.6×`, `0.27×`, `120×`."""
+    """Write a ratio: `2.6×`, `0.27×`, `120×`."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if value >= 100:
@@ -63,22 +62,19 @@ def ratio(value: float | None) -> str:
 
 
 def share(value: float, what: str) -> str:
-    """A ratio and what it is of: `2.6× the compute`, `the same compute`."""
+    """Write a ratio with what it is of: `2.6× the compute`, `the same compute`."""
     return f"the same {what}" if 0.995 <= value <= 1.005 else f"{ratio(value)} the {what}"
 
 
 def p_value(p: float | None) -> str:
+    """Write an adjusted p, `< 0.001` where it is small."""
     if p is None or not math.isfinite(p):
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def count(n: int, noun: str, plural: str | None = None) -> str:
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
 def compact(value: float | None) -> str:
-    """Large counts: `1.2 M`, `340 k`."""
+    """Write a large count: `1.2 M`, `340 k`."""
     if value is None or not math.isfinite(value):
         return NOTHING
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -88,14 +84,14 @@ def compact(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Device time: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
+    """Write a device time: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
-    return f"{seconds:.1f} s" if seconds < 10 else words.duration(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
 
 
 def tried(value: Any) -> str:
-    """A value that a search tried, short: three digits of a number, a block with its settings."""
+    """Write a value that a search tried, short: three digits of a number, a block with its settings."""
     if isinstance(value, dict):
         rest = ", ".join(f"{name} {tried(v)}" for name, v in value.items() if name != "name")
         return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
@@ -103,7 +99,7 @@ def tried(value: Any) -> str:
 
 
 def level(value: Any) -> str:
-    """A level as an axis or a cell shows it: a scalar, a block by its name, or several paths with their values."""
+    """Write a level as an axis or a cell shows it: a scalar, a block by its name, or several paths with their values."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -122,34 +118,19 @@ def level(value: Any) -> str:
 
 
 def title(factor: str) -> str:
-    """A factor as a heading: `optimizer.lr` → "Learning rate"."""
+    """Write a factor as a heading: `optimizer.lr` → "Learning rate"."""
     leaf = factor.rpartition(".")[2]
     text = {"lr": "learning rate"}.get(leaf, leaf.replace("_", " "))
     return text[:1].upper() + text[1:]
 
 
-def term(factor: str, text: str) -> str:
-    """A factor at a level, which may be a block as JSON: "Width 128", "Flip off", "No augment", "Model cnn (depth=2)"."""
-    if text.startswith("{"):
-        text = level(json.loads(text))
-    if text in {"null", "none"}:
-        return f"No {title(factor).lower()}"
-    said = {"true": "on", "false": "off"}.get(text, text)
-    return f"{title(factor)} {said}"
-
-
-def listing(words: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 def verb(n: int, one: str, many: str) -> str:
+    """Return the form of a verb that goes with a number."""
     return one if n == 1 else many
 
 
 def seeds(numbers: Iterable[int]) -> str:
-    """`seed 4`, `seeds 5 to 9`, `seeds 0, 2 and 5 to 9`."""
+    """Write seeds, neighbours drawn together: `seed 4`, `seeds 5 to 9`, `seeds 0, 2 and 5 to 9`."""
     runs: list[list[int]] = []
     for n in sorted(numbers):
         if runs and n == runs[-1][-1] + 1:
@@ -161,10 +142,10 @@ def seeds(numbers: Iterable[int]) -> str:
         for run in runs
         for text in ([str(n) for n in run] if len(run) < 3 else [f"{run[0]} to {run[-1]}"])
     ]
-    return f"{'seed' if sum(map(len, runs)) == 1 else 'seeds'} {listing(parts)}"
+    return f"{'seed' if sum(map(len, runs)) == 1 else 'seeds'} {joined(parts)}"
 
 
 RANKING = (
     "A ranking of settings by how much the metric varies with them over the trials of the search: rank (share). It depends on "
-    "the ranges and on where the search looked, and is no verdict."
+    "the ranges and on which values the search tried, and is no verdict."
 )

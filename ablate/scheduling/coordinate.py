@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ablate.analysis import Analysis, Look, judge, next_step, undecided, winner
 from ablate.analysis import plan as recorded_plan
-from ablate.analysis.words import duration, sentence
+from ablate.analysis.words import caution, sentence
 from ablate.errors import StoreError, StudyError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
 from ablate.executors import Executor, Slot
@@ -24,7 +24,7 @@ from ablate.scheduling import bundles
 from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searching
 from ablate.study.design import FIRST_SEED, NOISE_FLOOR, SECOND_LOOK, Phase, Plan, Run
-from ablate.text import format_value
+from ablate.text import format_duration, format_value
 from ablate.tracking.frames import curve_frame, curve_rows, plan_frames, replicate_frame, replicate_row
 from ablate.tracking.plans import stored_plans, study_names
 from ablate.tracking.queries import StoredRun
@@ -201,7 +201,7 @@ class Coordinator:
         analysis = self._judge(closed=None)
         going = self._still_going(analysis)
         if analysis.error:
-            raise StudyError(analysis.error, place=self._plan.study.name)
+            raise StudyError(caution(analysis.error, analysis.rules), place=self._plan.study.name)
         if not going:
             raise StudyError(
                 "no arm is undecided, so more seeds would change nothing",
@@ -233,7 +233,7 @@ class Coordinator:
         each = _Rounds(runs, self._took, len(self._executor.slots)).expected(runs[0])
         if each > budget:
             raise StudyError(
-                f"{duration(budget)} buy no seed: {_runs_of_a_seed(len(going))} about {duration(each)}",
+                f"{format_duration(budget)} buy no seed: {_runs_of_a_seed(len(going))} about {format_duration(each)}",
                 place="--budget",
                 hint="nothing was trained, and the study is as it was; `--seeds 1` adds one whatever it takes",
             )
@@ -245,7 +245,7 @@ class Coordinator:
         if pairs == have:
             each = _Rounds(runs, self._took, len(self._executor.slots)).expected(runs[0])
             raise StudyError(
-                f"{duration(budget)} bought no whole seed: {_runs_of_a_seed(len(going))} about {duration(each)}",
+                f"{format_duration(budget)} bought no whole seed: {_runs_of_a_seed(len(going))} about {format_duration(each)}",
                 place="--budget",
                 hint="the study is as it was; what was trained is kept for the next top-up",
             )
@@ -1043,7 +1043,7 @@ class _Rounds:
         if not (takes := self.expected(waiting[0])):
             return ""
         return (
-            f"{_runs_of_a_seed(size)} about {duration(takes)}, and {duration(max(left, 0))} of the budget are left: "
+            f"{_runs_of_a_seed(size)} about {format_duration(takes)}, and {format_duration(max(left, 0))} of the budget are left: "
             "none is begun, so that the arms stay even"
         )
 

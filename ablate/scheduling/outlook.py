@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from ablate.analysis import judge, power
 from ablate.analysis import plan as recorded_plan
-from ablate.analysis.effects import contrasts, spread
+from ablate.analysis.effects import spread
 from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.analysis.power import Reach
+from ablate.analysis.words import term_code
 from ablate.config import RunConfig
 from ablate.errors import TrainingError
 from ablate.events import Bundle, Event, Failed, Finished, Task, is_last
@@ -230,8 +231,11 @@ def _fraction(plan: Plan) -> dict[str, Any] | None:
         "resolution": fraction.resolution,
         "generators": {factor: list(of) for factor, of in fraction.generators.items()},
         "effects": [
-            {"terms": list(c.terms), "aliases": [list(alias) for alias in c.aliases]}
-            for c in contrasts(recorded_plan.rules(plan.record()))
+            {
+                "terms": [term_code(term) for term in c.terms],
+                "aliases": [[term_code(term) for term in alias] for alias in c.aliases],
+            }
+            for c in recorded_plan.rules(plan.record()).contrasts
         ],
     }
 

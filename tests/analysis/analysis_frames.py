@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ablate.analysis import ArmRule, Rules
+from ablate.analysis import ArmRule, Rules, caution
 
 BASE = 50.0
 
 
 def rules(arms=("A",), *, looks=(5, 10), margin=0.5, **options) -> Rules:
-    """Rules in the units of the protocol's vectors (points), one arm per name."""
+    """Rules in the units of the protocol's vectors (points), one arm per name; more of the score is better."""
+    metric = options.pop("metric", "score")
+    if metric == "score":
+        options.setdefault("direction", "maximize")
     return Rules(
-        metric=options.pop("metric", "score"),
+        metric=metric,
         margin=margin,
         looks=tuple(looks),
         arms=tuple(a if isinstance(a, ArmRule) else ArmRule(a) for a in arms),
@@ -66,6 +69,11 @@ def change(frame: pd.DataFrame, arm: str, seed: int, **values) -> pd.DataFrame:
 
 def drop(frame: pd.DataFrame, arm: str, *seeds: int) -> pd.DataFrame:
     return frame[~((frame["arm"] == arm) & frame["seed"].isin(seeds))]
+
+
+def warnings(found) -> list[str]:
+    """The cautions of an analysis as sentences."""
+    return [caution(c, found.rules) for c in found.warnings]
 
 
 V3 = {

@@ -17,10 +17,10 @@ from ablate.analysis.intervals import (
     HURTS,
     INCONCLUSIVE,
     NEGLIGIBLE,
+    intervals,
     moderate,
     paired_variance,
     sequence,
-    step,
     t_quantile,
     typical_noise,
     verdict_codes,
@@ -30,7 +30,7 @@ from ablate.analysis.rules import declared_alphas, extra_alpha
 
 def look(differences, *, alpha, k, margin=0.5, q=0.0, kept=None):
     arms = [np.asarray(d, float) for d in differences]
-    return step(
+    return intervals(
         np.array([d.mean() for d in arms]),
         np.array([float(paired_variance(d, q)) for d in arms]),
         np.array([d.size for d in arms]),
@@ -165,7 +165,9 @@ def test_an_interval_says_one_thing(lo, hi, code):
 def test_leading_axes_broadcast_to_the_same_numbers_as_one_study_at_a_time():
     rng = np.random.default_rng(3)
     d = rng.normal(size=(7, 6, 5))
-    together = step(d.mean(-1), paired_variance(d, 0.1), np.full((7, 6), 5), alpha=0.01125, k=6, margin=0.5)
+    together = intervals(
+        d.mean(-1), paired_variance(d, 0.1), np.full((7, 6), 5), alpha=0.01125, k=6, margin=0.5
+    )
     for i in range(7):
         alone = look(d[i], alpha=0.01125, k=6, q=0.1)
         assert together.lo[i].tolist() == alone.lo.tolist()
@@ -176,7 +178,7 @@ def test_looks_gone_through_at_once_freeze_what_was_decided():
     rng = np.random.default_rng(4)
     d = rng.normal(0.9, 0.5, size=(200, 5, 10))
     found = sequence(d, ((5, 0.01125), (10, 0.03375)), k=5, margin=0.5)
-    first = step(
+    first = intervals(
         d[..., :5].mean(-1),
         paired_variance(d[..., :5], 0),
         np.full((200, 5), 5),
@@ -205,7 +207,7 @@ finite = st.floats(-1e3, 1e3, allow_nan=False)
 def test_p_is_below_five_percent_exactly_when_the_interval_excludes_zero(
     mean, variance, pairs, alpha, k, margin
 ):
-    found = step(mean, variance, pairs, alpha=alpha, k=k, margin=margin)
+    found = intervals(mean, variance, pairs, alpha=alpha, k=k, margin=margin)
     usable = pairs >= 3
     excludes = (found.lo > 0) | (found.hi < 0)
     # Within rounding of the boundary either answer is right.

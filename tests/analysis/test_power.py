@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from ablate.analysis.intervals import paired_variance, step
+from ablate.analysis.intervals import intervals, paired_variance
 from ablate.analysis.power import assumed_noise, best_of, detectable, more_seeds, reach
 
 
@@ -96,7 +96,7 @@ def test_at_n_any_pairs_every_effect_is_settled():
     d = np.random.default_rng(6).normal(size=n)
     d = (d - d.mean()) / d.std(ddof=1) * math.sqrt(0.1)
     for effect in np.linspace(-1.5, 1.5, 301):
-        found = step(
+        found = intervals(
             np.array([effect]),
             np.array([float(paired_variance(d, 0))]),
             np.array([n]),

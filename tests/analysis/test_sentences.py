@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.analysis import ArmRule, Diagnosis, MoreSeeds, headline, judge, label, sentence
-from ablate.analysis.words import duration
+from ablate.analysis.rules import scale
 
 WIDTH = ArmRule("model.width=128", "model.width", 128)
 
@@ -216,7 +216,7 @@ def test_accuracies_in_percent_stay_in_percent():
     assert accuracy_rules().scale(0.9).unit == "points"
     assert accuracy_rules().scale(90.0).unit == ""
     assert rules(metric="val/accuracy", margin=0.5).scale().unit == ""
-    assert rules(metric="test/f1_macro", margin=0.01).scale().unit == "points"
+    assert scale("test/f1_macro", 0.01, None).unit == "points"
     assert rules(metric="val/loss", margin=0.01).scale().unit == ""
 
 
@@ -286,10 +286,6 @@ def test_the_headline_counts_verdicts_and_names_the_best():
     early = headline(judge(plan, drop(replicates(V3), "A", 4)))
     assert early.endswith("(provisional: the first look is not complete).")
     assert headline(judge(rules(()), replicates(V3))).startswith("Nothing to compare")
-
-
-def test_durations():
-    assert [duration(s) for s in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
 
 
 @given(st.lists(st.integers(-30, 30).map(lambda i: i / 20), min_size=3, max_size=8))

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_frames import V3, V4, change, drop, replicates, row, rules
+from analysis_frames import V3, V4, change, drop, replicates, row, rules, warnings
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ablate.analysis import ArmRule, judge, undecided, winner
+from ablate.analysis import ArmRule, Caution, judge, undecided, winner
 from ablate.analysis.intervals import sequence
-from ablate.analysis.verdict import new_images_half
+from ablate.analysis.judging import new_images_half
 from ablate.errors import StoreError, StudyError
 
 
@@ -347,7 +347,8 @@ def test_an_unstable_arm_still_counts_for_the_typical_noise():
 def test_a_diverged_baseline_is_an_error_of_the_study():
     frame = change(replicates({"A": HELPS, "B": WIDE}), "baseline", 3, outcome="diverged", value=np.nan)
     found = judge(rules("AB"), frame)
-    assert "baseline diverged under seed 3" in found.error
+    assert found.error == Caution("reference-diverged", "baseline", seeds=(3,))
+    assert warnings(found)[0].startswith("the baseline diverged under seed 3: nothing can be compared")
     assert [(c.verdict, c.lo, c.withheld) for c in found.comparisons] == [
         ("inconclusive", None, "reference diverged")
     ] * 2
@@ -360,7 +361,7 @@ def test_a_diverged_baseline_is_an_error_of_the_study():
 def test_differences_without_any_noise_are_not_certainty():
     found = judge(rules("A"), replicates({"A": [0.75] * 5}))
     assert (only(found).verdict, only(found).lo, only(found).withheld) == ("inconclusive", None, "no noise")
-    assert any("no noise to judge by" in w for w in found.warnings)
+    assert any("no noise to judge by" in w for w in warnings(found))
 
 
 def test_rounding_errors_are_no_noise():
@@ -451,7 +452,7 @@ def test_a_over_a_owes_no_more_than_the_first_look():
 def test_a_over_a_that_differs_is_a_warning():
     found = judge(rules("A"), with_aa(replicates({"A": HELPS}), [55.0, 55.2, 55.5, 55.7, 55.0]))
     assert found.aa.verdict == "helps"
-    assert any(w.startswith("A/A") for w in found.warnings)
+    assert any(w.startswith("A/A") for w in warnings(found))
 
 
 def test_a_over_a_that_repeats_the_baseline_is_not_independent():
@@ -490,14 +491,14 @@ def test_tuning_runs_are_no_part_of_any_comparison():
 
 def test_a_margin_below_two_steps_of_the_metric_is_a_warning():
     frame = replicates({"A": HELPS})
-    assert any("resolution" in w for w in judge(rules("A", resolution=0.3), frame).warnings)
-    assert not any("resolution" in w for w in judge(rules("A", resolution=0.25), frame).warnings)
+    assert any("resolution" in w for w in warnings(judge(rules("A", resolution=0.3), frame)))
+    assert not any("resolution" in w for w in warnings(judge(rules("A", resolution=0.25), frame)))
 
 
 def test_an_arm_much_noisier_than_the_others_is_named():
     assert any(
         w.startswith("D: from seed to seed its differences vary 3.4 times")
-        for w in judge(rules("ABCDE"), replicates(V3)).warnings
+        for w in warnings(judge(rules("ABCDE"), replicates(V3)))
     )
 
 
@@ -508,12 +509,10 @@ def test_mixed_devices_and_versions_are_named_but_not_two_cards_of_a_kind():
         torch=["2.11"] * 9 + ["2.12"],
         fused=["stacked 2"] * 5 + [None] * 5,
     )
-    warnings = " ".join(judge(rules("A"), mixed).warnings)
-    assert "different kinds of device are compared with each other: cpu (5 runs), cuda (5 runs)." in warnings
-    assert (
-        "different versions of torch are compared with each other: 2.11 (9 runs), 2.12 (1 run)." in warnings
-    )
-    assert "stacked and single runs" in warnings
+    said = " ".join(warnings(judge(rules("A"), mixed)))
+    assert "different kinds of device are compared with each other: cpu (5 runs), cuda (5 runs)." in said
+    assert "different versions of torch are compared with each other: 2.11 (9 runs), 2.12 (1 run)." in said
+    assert "stacked and single runs" in said
     alike = frame.assign(
         device=["cuda:0"] * 5 + ["cuda:1"] * 5, torch="2.11", fused=["stacked 2"] * 5 + ["stacked 3 of 4"] * 5
     )
@@ -526,7 +525,7 @@ def test_a_margin_out_of_reach_is_a_warning_while_something_is_open():
     noisy = replicates({"A": [3.0, -2.0, 1.0, -3.0, 2.0] * 2})
     found = judge(rules("A"), noisy)
     assert found.detectable > 0.5
-    assert any("out of reach" in w for w in found.warnings)
+    assert any("out of reach" in w for w in warnings(found))
 
 
 def test_strong_skew_with_unequal_noise_is_a_warning():
@@ -536,12 +535,12 @@ def test_strong_skew_with_unequal_noise_is_a_warning():
         [row("baseline", i, base[i]) for i in range(30)]
         + [row("A", i, v) for i, v in enumerate(50 - rng.exponential(0.5, 30))]
     )
-    assert any("skewed" in w for w in judge(rules("A", looks=(30,)), frame).warnings)
+    assert any("skewed" in w for w in warnings(judge(rules("A", looks=(30,)), frame)))
     even = pd.DataFrame(
         [row("baseline", i, base[i]) for i in range(30)]
         + [row("A", i, v) for i, v in enumerate(50 - rng.exponential(0.1, 30))]
     )
-    assert not any("skewed" in w for w in judge(rules("A", looks=(30,)), even).warnings)
+    assert not any("skewed" in w for w in warnings(judge(rules("A", looks=(30,)), even)))
 
 
 # --- the record ---

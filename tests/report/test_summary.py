@@ -8,7 +8,7 @@ import pytest
 import report_examples
 from report_examples import EMPTY_CURVES, LEVELS, SHAPES, record, replicate
 
-from ablate.analysis import judge
+from ablate.analysis import Caution, judge
 from ablate.analysis.plan import rules
 from ablate.report import scales
 from ablate.report.contents import Line
@@ -481,5 +481,9 @@ def test_classes_of_other_data_are_not_subtracted(material):
 
 def test_a_warning_about_an_arm_calls_it_as_the_rest_of_the_page_does():
     made = report_examples.material()
-    warned = replace(made, analysis=replace(made.analysis, warnings=("model.width=16: it varies more",)))
-    assert "Width 16: it varies more." in [notice.text for notice in summarise(warned).notices]
+    warned = replace(
+        made, analysis=replace(made.analysis, warnings=(Caution("noisy", "model.width=16", {"times": 4.2}),))
+    )
+    assert "Width 16: from seed to seed its differences vary 4.2 times as much as the typical arm's." in [
+        notice.text for notice in summarise(warned).notices
+    ]

@@ -77,16 +77,3 @@ def test_neighbouring_seeds_are_drawn_together(numbers, expected):
 )
 def test_durations_are_said_in_fitting_units(value, expected):
     assert wording.duration(value) == expected
-
-
-@pytest.mark.parametrize(
-    ("term", "expected"),
-    [
-        (("model.width", "128"), "Width 128"),
-        (("augment.flip", "false"), "Flip off"),
-        (("augment", "null"), "No augment"),
-        (("model", '{"depth": 2, "name": "cnn"}'), "Model cnn (depth=2)"),
-    ],
-)
-def test_a_side_of_an_effect_reads_as_a_setting(term, expected):
-    assert wording.term(*term) == expected

@@ -1,0 +1,121 @@
+"""What a reader must know before trusting a verdict, as data: codes, arms and figures. `words` says it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from ablate.analysis.compare import REPORT, Ledger, Record
+from ablate.analysis.contents import Analysis, Caution, CautionCode
+from ablate.analysis.family import Terms
+from ablate.analysis.intervals import ENOUGH_PAIRS
+from ablate.analysis.looks import Reading, Unit, is_open
+from ablate.analysis.rules import Rules
+
+NOISY = 3.0
+"""An arm whose differences vary this many times more than the typical arm's is named in a caution."""
+
+
+def study_error(
+    units: Sequence[Unit], readings: Sequence[Reading], rules: Rules, ledger: Ledger
+) -> Caution | None:
+    """Return what makes the whole study unreadable: a reference without a result under a seed that was needed."""
+    compared = [r for unit, r in zip(units, readings, strict=True) if rules.reference in unit.arms]
+    seeds = tuple(sorted({s for r in compared for s in r.sample.reference_diverged}))
+    if not seeds:
+        return None
+    runs = ledger.record(rules.reference)
+    lost = all(s in runs and runs[s].not_finite for s in seeds)
+    return Caution("reference-not-finite" if lost else "reference-diverged", rules.reference, seeds=seeds)
+
+
+def cautions(
+    analysis: Analysis, readings: Sequence[Reading], arms: Mapping[str, Record], replicates: pd.DataFrame
+) -> tuple[Caution, ...]:
+    """Return what to know about an analysis, most serious first.
+
+    readings: of its comparisons, then of its effects. arms: the reference's replicates, then those of each compared arm,
+    at the last closed look. replicates: the frame.
+    """
+    return tuple(_cautions(analysis, readings, arms, replicates))
+
+
+def _cautions(
+    analysis: Analysis, readings: Sequence[Reading], arms: Mapping[str, Record], replicates: pd.DataFrame
+) -> Iterator[Caution]:
+    rules = analysis.rules
+    if analysis.error is not None:
+        yield analysis.error
+    subjects: list[str | Terms] = [c.arm for c in analysis.comparisons]
+    subjects += [e.terms for e in analysis.effects]
+    judged = list(zip(subjects, readings, strict=True))
+    if rules.margin < 2.0 * rules.resolution:
+        yield Caution("coarse-metric", figures={"margin": rules.margin, "resolution": rules.resolution})
+    aa = analysis.aa
+    if aa is not None and aa.verdict in {"helps", "hurts", "not independent"}:
+        yield Caution("aa-repeats" if aa.verdict == "not independent" else "aa-differs")
+    for subject, reading in judged:
+        if reading.withheld == "no noise":
+            yield Caution("no-noise", subject)
+    stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
+    typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
+    for subject, reading in judged:
+        if reading.noise is not None and 0 < NOISY * typical < reading.noise:
+            yield Caution("noisy", subject, figures={"times": reading.noise / typical})
+    if not rules.factorial:
+        yield from _skewed(rules.reference, arms)
+    still_open = any(is_open(r) and r.lo is not None for r in readings)
+    if still_open and analysis.detectable is not None and analysis.detectable > rules.margin:
+        yield Caution(
+            "margin-out-of-reach", figures={"detectable": analysis.detectable, "margin": rules.margin}
+        )
+    yield from _mixtures(replicates)
+    aliased = sum(bool(e.aliases) for e in analysis.effects)
+    if aliased:
+        yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
+
+
+def _skewed(reference: str, arms: Mapping[str, Record]) -> Iterator[Caution]:
+    """Strong skew together with unequal noise, which no t interval repairs."""
+    residuals: list[float] = []
+    stds: dict[str, float | None] = {}
+    for arm, record in arms.items():
+        values = np.array([r.value for r in record.values() if r.finished])
+        std = float(values.std(ddof=1)) if values.size >= ENOUGH_PAIRS else 0.0
+        if std and std <= 1e-12 * float(np.abs(values).max()):
+            std = 0.0  # rounding errors of equal values
+        stds[arm] = std or None
+        if std:
+            residuals += list((values - values.mean()) / std)
+    base = stds.pop(reference)
+    if len(residuals) < 20 or base is None:
+        return
+    unequal = tuple(arm for arm, std in stds.items() if std and not 0.5 <= std / base <= 2.0)
+    if not unequal:
+        return
+    from scipy import stats  # half a second, for the few that come this far
+
+    if not (abs(float(stats.skew(residuals))) < 0.5 or float(stats.skewtest(residuals).pvalue) > 0.001):
+        yield Caution("skewed", arms=unequal)
+
+
+def _mixtures(replicates: pd.DataFrame) -> Iterator[Caution]:
+    """What differs between finished report replicates besides arm and seed."""
+    compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    columns: tuple[tuple[str, CautionCode], ...] = (("device", "mixed-devices"), ("torch", "mixed-torch"))
+    for column, code in columns:
+        if column not in compared.columns:
+            continue
+        names = compared[column].dropna().astype(str)
+        if column == "device":  # cuda:0 and cuda:1 are one kind
+            names = names.str.replace(r":\d+\b", "", regex=True)
+        counts = names[names != ""].value_counts(sort=False).sort_index()
+        if len(counts) > 1:
+            yield Caution(code, counts=tuple((str(name), int(n)) for name, n in counts.items()))
+    # Runs that were stepped in turn are to the bit what they are alone.
+    fused = compared["fused"] if "fused" in compared.columns else ()
+    if len({str(how).startswith("stacked") for how in fused}) > 1:
+        yield Caution("stacked-and-single")

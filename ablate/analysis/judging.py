@@ -1,0 +1,504 @@
+"""From frames to verdicts: one study-wide interval per arm, and every verdict is read from it.
+
+`looks` reads the intervals; here is everything that stands beside them: costs, diagnoses, the price of certainty, the
+interval for new images, A/A, the confirmation of the winner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ablate.analysis import effects as effects_of_runs
+from ablate.analysis.cautions import cautions, study_error
+from ablate.analysis.compare import (
+    CONFIRM,
+    REPORT,
+    Ledger,
+    Record,
+    mean_of,
+    pair,
+    ratio,
+    typical_seconds,
+)
+from ablate.analysis.contents import Analysis, ArmSummary, Comparison, Effect, Runs
+from ablate.analysis.diagnosis import at_the_edge, curves_of, diagnose, too_slow
+from ablate.analysis.examples import per_image, under
+from ablate.analysis.family import ArmRule, Contrast
+from ablate.analysis.grids import Grids, grids
+from ablate.analysis.looks import (
+    VERDICTS,
+    Reading,
+    Unit,
+    arm_units,
+    claims,
+    effect_units,
+    go_through,
+    is_open,
+)
+from ablate.analysis.power import MoreSeeds, best_of, detectable, more_seeds
+from ablate.analysis.rules import ALPHA, Look, Rules
+from ablate.errors import StudyError
+from ablate.study.seeds import NOISE_FLOOR, replicate_of
+
+
+def judge(
+    rules: Rules,
+    replicates: pd.DataFrame,
+    curves: pd.DataFrame | Grids | None = None,
+    *,
+    closed: int | None = None,
+    correct: Mapping[str, pd.DataFrame] | None = None,
+) -> Analysis:
+    """Read every verdict of a study from its replicates.
+
+    replicates: a row per recorded replicate, columns arm, seed, phase, outcome, value, test, weights, trace, seconds,
+    flops, parameters, epochs, run_id. curves: long, columns arm, seed, phase, epoch, metric, value; or their `grids`.
+    closed: how many looks are over, whatever is missing (None: those whose data are complete).
+    correct: arm → bool frame, index seed, a column per validation image, the references' included; only of arms that see
+    the same images as their reference under all seeds, and where the metric is their mean.
+    Raises StoreError where the frame lacks a column, two rows record the same replicate, a seed is no whole number, or the
+    arms of the frame are not those of the rules; StudyError where `closed` is no number of looks.
+    """
+    ledger = Ledger(replicates)
+    ledger.require(
+        [rules.reference, *(name for arm in rules.arms for name in (arm.name, rules.reference_of(arm)))]
+    )
+    seeds = rules.seeds or ledger.seeds()
+    looks = rules.schedule()
+    if closed is not None and not 0 <= closed <= len(looks):
+        raise StudyError(f"{closed} looks cannot be closed where {len(looks)} were taken")
+
+    def over(look: Look, waiting: Sequence[Unit]) -> bool:
+        if rules.walking:
+            return False
+        if closed is not None:
+            return look.index <= closed
+        due = seeds[: look.pairs]
+        needed = {arm for unit in waiting for arm in unit.arms}
+        return len(due) >= look.pairs and all(s in ledger.record(arm) for arm in needed for s in due)
+
+    family = rules.contrasts
+    arms = () if rules.factorial else rules.arms
+    units = [*arm_units(rules, ledger, arms), *effect_units(rules, ledger, family)]
+    readings, last = go_through(units, looks, over, rules, k=rules.k, seeds=seeds)
+    study = _Study(rules, ledger, grids(curves), correct or {}, seeds, last, rules.look_after(last))
+
+    comparisons = tuple(_arm_comparison(arm, r, study) for arm, r in zip(arms, readings, strict=False))
+    effects = tuple(_effect(c, r, study) for c, r in zip(family, readings[len(arms) :], strict=True))
+    # Where a path stood is a reference of what came next, and an arm with a verdict of its own.
+    further = {rules.reference_of(arm) for arm in rules.arms} - {arm.name for arm in rules.arms}
+    names = [rules.reference, *sorted(further - {rules.reference})]
+    references = tuple(study.summary(name) for name in names)
+    comparisons, baseline = _mark_edges(comparisons, references[0], rules)
+    references = (baseline, *references[1:])
+    typical = _typical(readings)
+    rules = replace(rules, typical=baseline.mean)
+    last_declared = next(look for look in looks if look.pairs == rules.looks[-1])
+    detectable_stds = detectable(rules.k, last_declared.pairs, last_declared.alpha)
+    analysis = Analysis(
+        rules=rules,
+        look=last,
+        pairs=study.now.pairs,
+        alpha=study.now.alpha,
+        declared=study.now.declared,
+        provisional=last == 0,
+        next_look=study.after,
+        comparisons=comparisons,
+        baseline=baseline,
+        effects=effects,
+        cells=tuple(study.summary(arm.name) for arm in rules.arms) if rules.factorial else (),
+        references=references,
+        aa=_aa(study),
+        confirmation=_confirmation(study, comparisons),
+        noise=typical,
+        optimism=_optimism(comparisons),
+        detectable=detectable_stds * typical
+        if typical is not None and math.isfinite(detectable_stds)
+        else None,
+        runs=_runs(units, readings, study, forced=closed is not None),
+        error=study_error(units, readings, rules, ledger),
+    )
+    arms_now = {arm: study.within(arm, study.now) for arm in (rules.reference, *(c.arm for c in comparisons))}
+    return replace(analysis, warnings=cautions(analysis, readings, arms_now, replicates))
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What every part of a report draws on. last: index of the last closed look; after: the next one."""
+
+    rules: Rules
+    ledger: Ledger
+    curves: Grids
+    correct: Mapping[str, pd.DataFrame]
+    seeds: Sequence[int]
+    last: int
+    after: Look
+
+    @property
+    def now(self) -> Look:
+        """The last closed look; the first where none is."""
+        return self.rules.schedule()[max(self.last - 1, 0)]
+
+    def within(self, arm: str, look: Look) -> Record:
+        """An arm's report replicates under the seeds of a look."""
+        record = self.ledger.record(arm)
+        return {s: record[s] for s in self.seeds[: look.pairs] if s in record}
+
+    def curves_of(self, arm: str, record: Record, phase: str = REPORT) -> dict[str, Any]:
+        """Curves of the finished replicates of a record."""
+        return curves_of(self.curves, arm, [r.seed for r in record.values() if r.finished], phase)
+
+    def summary(self, arm: str) -> ArmSummary:
+        record = self.within(arm, self.now)
+        summary = _summarise(arm, record, missing=self.now.pairs - len(record))
+        runs = summary.n + summary.failed + summary.diverged
+        fit = diagnose(
+            self.curves_of(arm, record),
+            metric=self.rules.metric,
+            sign=self.rules.sign,
+            margin=self.rules.margin,
+            diverged=summary.diverged,
+            runs=runs,
+        )
+        return replace(summary, fit=fit)
+
+
+def _arm_comparison(arm: ArmRule, reading: Reading, study: _Study) -> Comparison:
+    rules = study.rules
+    reference = rules.reference_of(arm)
+    runs, reference_runs = study.within(arm.name, reading.look), study.within(reference, reading.look)
+    return _comparison(
+        arm,
+        reading,
+        rules,
+        runs,
+        reference_runs,
+        curves=study.curves_of(arm.name, runs),
+        reference_curves=study.curves_of(reference, reference_runs),
+        price=partial(_price, reading, rules, study.after),
+        new_images=_new_images(reading, rules, study.correct.get(arm.name), study.correct.get(reference)),
+    )
+
+
+def _comparison(
+    arm: ArmRule,
+    reading: Reading,
+    rules: Rules,
+    runs: Record,
+    reference_runs: Record,
+    *,
+    curves: Mapping[str, Any],
+    reference_curves: Mapping[str, Any],
+    price: Callable[[float | None], MoreSeeds | None] = lambda _: None,
+    new_images: tuple[float, float] | None = None,
+) -> Comparison:
+    """Everything about one arm. runs, reference_runs: replicates of its look, by the seed they are paired under."""
+    sample = reading.sample
+    paired = [(runs[s], reference_runs[s]) for s in sample.seeds]
+    ours, refs = [run for run, _ in paired], [other for _, other in paired]
+    tests = [(r.test, o.test) for r, o in paired if math.isfinite(r.test) and math.isfinite(o.test)]
+    flops = ratio(mean_of(ours, "flops"), mean_of(refs, "flops"))
+    seconds = ratio(typical_seconds(ours), typical_seconds(refs))
+    cost = seconds if flops is None else flops
+    clearly, real, ruled_out = claims(reading, rules)
+    fit = diagnose(
+        curves,
+        metric=rules.metric,
+        sign=rules.sign,
+        margin=rules.margin,
+        diverged=sample.diverged,
+        runs=len(runs),
+        reference=reference_curves,
+    )
+    slow = too_slow(
+        effect=reading.effect,
+        verdict=reading.verdict,
+        cost=cost,
+        margin=rules.margin,
+        error=_error(reading.noise, sample.n),
+        is_time=flops is None,
+    )
+    return Comparison(
+        arm=arm.name,
+        factor=arm.factor,
+        level=arm.level,
+        reference=arm.reference or rules.reference,
+        verdict=reading.verdict,
+        n=sample.n,
+        effect=reading.effect,
+        lo=reading.lo,
+        hi=reading.hi,
+        p_adjusted=reading.p_adjusted,
+        clearly=clearly,
+        real=real,
+        ruled_out=ruled_out,
+        noise=reading.noise,
+        ci_new_images=new_images,
+        cost_ratio=cost,
+        cost_is_time=flops is None and cost is not None,
+        seconds_ratio=seconds,
+        parameter_ratio=ratio(mean_of(ours, "parameters"), mean_of(refs, "parameters")),
+        fit=fit if slow is None else (*fit, slow),
+        failed=sample.failed,
+        diverged=sample.diverged,
+        missing=sample.missing,
+        more_seeds=price(_total(typical_seconds(ours), typical_seconds(refs))),
+        test_effect=rules.sign * float(np.mean([own - other for own, other in tests])) if tests else None,
+        differences=tuple(zip(sample.seeds, sample.differences, strict=True)),
+        summary=_summarise(arm.name, runs, missing=sample.missing),
+        look=0 if reading.provisional else reading.look.index,
+        alpha=reading.look.alpha,
+        provisional=reading.provisional,
+        withheld=reading.withheld,
+    )
+
+
+def _effect(contrast: Contrast, reading: Reading, study: _Study) -> Effect:
+    clearly, real, ruled_out = claims(reading, study.rules)
+    cells = [list(study.within(arm, reading.look).values()) for arm, _ in contrast.weights]
+    seconds = [typical_seconds(r for r in cell if r.finished) for cell in cells]
+    return Effect(
+        terms=contrast.terms,
+        verdict=reading.verdict,
+        n=reading.sample.n,
+        estimate=reading.effect,
+        lo=reading.lo,
+        hi=reading.hi,
+        p_adjusted=reading.p_adjusted,
+        clearly=clearly,
+        real=real,
+        ruled_out=ruled_out,
+        noise=reading.noise,
+        more_seeds=_price(reading, study.rules, study.after, _total(*seconds)),
+        differences=tuple(zip(reading.sample.seeds, reading.sample.differences, strict=True)),
+        look=0 if reading.provisional else reading.look.index,
+        alpha=reading.look.alpha,
+        provisional=reading.provisional,
+        withheld=reading.withheld,
+        aliases=contrast.aliases,
+        apart=effects_of_runs.parts(contrast, study.ledger, reading.sample.seeds, study.rules)
+        if study.rules.mixed
+        else None,
+    )
+
+
+def _aa(study: _Study) -> Comparison | None:
+    """The baseline under other seeds against itself, at the looks that the study has closed, in a family of its own."""
+    rules = study.rules
+    record = {replicate_of(s): r for s, r in study.ledger.record(NOISE_FLOOR, NOISE_FLOOR).items()}
+    if not record:
+        return None
+    reference = study.ledger.record(rules.reference)
+    sampler = partial(
+        pair, record, reference, sign=rules.sign, deterministic=rules.deterministic, same_arm=True
+    )
+    # Only the first look's seeds are owed: A/A need not follow the undecided arms to the next.
+    first = set(study.seeds[: rules.looks[0]])
+    seeds = [s for s in study.seeds if s in first or s in record]
+    readings, _ = go_through(
+        [Unit(sampler, ())],
+        rules.schedule(),
+        lambda look, _: look.index <= study.last,
+        rules,
+        k=1,
+        seeds=seeds,
+    )
+    reading = readings[0]
+    due = seeds[: reading.look.pairs]
+    mine = {s: record[s] for s in due if s in record}
+    return _comparison(
+        ArmRule(NOISE_FLOOR),
+        reading,
+        rules,
+        mine,
+        {s: reference[s] for s in due if s in reference},
+        curves=study.curves_of(NOISE_FLOOR, mine, NOISE_FLOOR),
+        reference_curves={},
+    )
+
+
+def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Comparison | None:
+    """The winner under seeds that chose nothing, with the whole error; several such arms share it."""
+    rules, ledger = study.rules, study.ledger
+    confirmed = [c for c in comparisons if ledger.record(c.arm, CONFIRM)]
+    if not confirmed:
+        return None
+    best = max(confirmed, key=lambda c: (c.verdict == "helps", c.effect or 0.0))
+    mine, theirs = ledger.record(best.arm, CONFIRM), ledger.record(best.reference, CONFIRM)
+    seeds = sorted({*mine, *theirs})
+    look = Look(1, max(len(seeds), rules.confirm_seeds, 1), ALPHA, declared=True)
+    sampler = partial(pair, mine, theirs, sign=rules.sign, deterministic=rules.deterministic)
+    readings, _ = go_through(
+        [Unit(sampler, ())],
+        [look],
+        lambda look, _: min(len(mine), len(theirs)) >= look.pairs,
+        rules,
+        k=len(confirmed),
+        seeds=seeds,
+    )
+    return _comparison(
+        rules.arm(best.arm),
+        readings[0],
+        rules,
+        mine,
+        theirs,
+        curves=study.curves_of(best.arm, mine, CONFIRM),
+        reference_curves=study.curves_of(best.reference, theirs, CONFIRM),
+    )
+
+
+def _price(reading: Reading, rules: Rules, after: Look, seconds_per_pair: float | None) -> MoreSeeds | None:
+    """What settling an inconclusive arm would cost, at the error of its next look."""
+    if (
+        reading.verdict != "inconclusive"
+        or reading.effect is None
+        or not reading.variance
+        or reading.df is None
+    ):
+        return None
+    return more_seeds(
+        reading.effect,
+        reading.variance,
+        reading.df,
+        reading.sample.n,
+        alpha=after.alpha,
+        k=rules.k,
+        margin=rules.margin,
+        moderated=reading.moderated,
+        seconds_per_pair=seconds_per_pair,
+    )
+
+
+def _new_images(
+    reading: Reading, rules: Rules, mine: pd.DataFrame | None, theirs: pd.DataFrame | None
+) -> tuple[float, float] | None:
+    """The interval for images that were never seen: the noise of the drawn validation set comes on top of the seeds'."""
+    if mine is None or theirs is None or reading.half is None or reading.effect is None:
+        return None
+    seeds = [s for s in reading.sample.seeds if s in mine.index and s in theirs.index]
+    if not seeds or not mine.columns.equals(theirs.columns) or mine.shape[1] < 2:
+        return None
+    ours, refs = (under(of, seeds) for of in (mine, theirs))
+    changes = (per_image(ours) - per_image(refs)) / len(seeds)
+    se = math.sqrt(float(np.var(changes, ddof=1)) / changes.size)
+    half = new_images_half(reading.half, se, reading.look.alpha, rules.k)
+    return reading.effect - half, reading.effect + half
+
+
+def new_images_half(half: float, se_img: float, alpha: float, k: int) -> float:
+    """√(h² + (z·se_img)²): half-width for new images. half: of the seeds' interval, se_img: standard error over images."""
+    return math.hypot(half, float(special.ndtri(1.0 - alpha / (2.0 * k))) * se_img)
+
+
+def _summarise(arm: str, record: Record, *, missing: int) -> ArmSummary:
+    """missing: how many of the seeds that were due have no record."""
+    done = [record[s] for s in sorted(record) if record[s].finished]
+    values = np.array([r.value for r in done])
+    tests = [r.test for r in done if math.isfinite(r.test)]
+    return ArmSummary(
+        arm=arm,
+        n=len(done),
+        mean=float(values.mean()) if done else None,
+        sd=float(values.std(ddof=1)) if len(done) > 1 else None,
+        low=float(values.min()) if done else None,
+        high=float(values.max()) if done else None,
+        test=float(np.mean(tests)) if tests else None,
+        seconds=typical_seconds(done),
+        flops=mean_of(done, "flops"),
+        parameters=mean_of(done, "parameters"),
+        epochs=mean_of(done, "epochs"),
+        failed=sum(r.outcome == "failed" for r in record.values()),
+        diverged=sum(r.outcome == "diverged" for r in record.values()),
+        missing=missing,
+    )
+
+
+def _typical(readings: Iterable[Reading]) -> float | None:
+    """Typical SD of a paired difference: the root of the median over arms of the median-corrected variance."""
+    known = [r.corrected for r in readings if math.isfinite(r.corrected)]
+    return math.sqrt(float(np.median(known))) if known else None
+
+
+def _optimism(comparisons: Sequence[Comparison]) -> float | None:
+    """How much better than it is the best of k equal arms looks, in the metric's units."""
+    errors = [c.summary.sd / math.sqrt(c.summary.n) for c in comparisons if c.summary.sd is not None]
+    return best_of(len(comparisons)) * float(np.median(errors)) if len(comparisons) > 1 and errors else None
+
+
+def _runs(units: Sequence[Unit], readings: Sequence[Reading], study: _Study, *, forced: bool) -> Runs:
+    """Every replicate that is recorded, and those that the next step of the plan still asks for."""
+    rules = study.rules
+    due: dict[str, int] = {}
+    goes_on = study.after.pairs > 0 and not forced
+    for unit, reading in zip(units, readings, strict=True):
+        pairs = study.after.pairs if is_open(reading) and goes_on and study.last else reading.look.pairs
+        for arm in unit.arms:
+            due[arm] = max(due.get(arm, 0), pairs)
+    missing, records = 0, []
+    for arm in dict.fromkeys([rules.reference, *due]):
+        record = study.ledger.record(arm)
+        pairs = due.get(arm, 0)
+        missing += pairs - sum(s in record for s in study.seeds[:pairs])
+        records.append(record)
+    for phase in (NOISE_FLOOR, CONFIRM):
+        records += [study.ledger.record(arm, phase) for arm in study.ledger.arms(phase)]
+    if rules.confirm_seeds:
+        missing += sum(
+            max(0, rules.confirm_seeds - len(study.ledger.record(a, CONFIRM)))
+            for a in study.ledger.arms(CONFIRM)
+        )
+    outcomes = [r.outcome for record in records for r in record.values()]
+    return Runs(
+        planned=len(outcomes) + missing,
+        finished=outcomes.count("finished"),
+        failed=outcomes.count("failed"),
+        diverged=outcomes.count("diverged"),
+        missing=missing,
+    )
+
+
+def _mark_edges(
+    comparisons: tuple[Comparison, ...], baseline: ArmSummary, rules: Rules
+) -> tuple[tuple[Comparison, ...], ArmSummary]:
+    """Adds the diagnosis of a best level that is the last one tried, for factors with numeric levels."""
+    marked = list(comparisons)
+    for factor in dict.fromkeys(c.factor for c in comparisons if c.factor is not None):
+        tried = [
+            c for c in comparisons if c.factor == factor and c.reference == baseline.arm and _numeric(c.level)
+        ]
+        levels = {c.arm: float(c.level) for c in tried}
+        # Paired effects, not means: arms that went through different looks have seen different seeds.
+        effects = {c.arm: c.effect for c in tried if c.effect is not None and c.verdict in VERDICTS.values()}
+        if _numeric(rules.baseline_levels.get(factor)):
+            levels[baseline.arm] = float(rules.baseline_levels[factor])
+            effects[baseline.arm] = 0.0
+        errors = {c.arm: _error(c.noise, c.n) for c in tried}
+        found = at_the_edge(levels, effects, factor, errors)
+        if found is None:
+            continue
+        if found[0] == baseline.arm:
+            baseline = replace(baseline, fit=(*baseline.fit, found[1]))
+        marked = [replace(c, fit=(*c.fit, found[1])) if c.arm == found[0] else c for c in marked]
+    return tuple(marked), baseline
+
+
+def _error(noise: float | None, n: int) -> float:
+    """Standard error of a mean of n; 0 where its noise is not known."""
+    return noise / math.sqrt(n) if noise is not None and n else 0.0
+
+
+def _numeric(level: Any) -> bool:
+    return isinstance(level, int | float) and not isinstance(level, bool) and math.isfinite(level)
+
+
+def _total(*parts: float | None) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None

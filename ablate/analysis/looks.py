@@ -1,0 +1,218 @@
+"""Looks in order: what is still open at a look gets an interval from its first n pairs; what is decided stays as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ablate.analysis import effects
+from ablate.analysis.compare import Ledger, Sample, Sampler, pair
+from ablate.analysis.contents import Verdict, Withheld
+from ablate.analysis.family import ArmRule, Contrast
+from ablate.analysis.intervals import (
+    ENOUGH_PAIRS,
+    HELPS,
+    HURTS,
+    INCONCLUSIVE,
+    NEGLIGIBLE,
+    Intervals,
+    intervals,
+)
+from ablate.analysis.rules import Look, Rules
+
+VERDICTS: dict[int, Verdict] = {
+    INCONCLUSIVE: "inconclusive",
+    HELPS: "helps",
+    HURTS: "hurts",
+    NEGLIGIBLE: "no practical effect",
+}
+"""Codes of intervals → verdicts."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What gets a verdict: an arm, or an effect. arms: those whose replicates it needs."""
+
+    sampler: Sampler
+    arms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One unit at the look that decided it, or at the last one so far.
+
+    lo, hi, p_adjusted, half (half-width), variance (s̃²), df: of its interval, None where it has none. moderated: whether
+    the variance borrows from other units. corrected: its median-corrected variance, NaN where it does not count.
+    """
+
+    sample: Sample
+    look: Look
+    verdict: Verdict
+    provisional: bool
+    lo: float | None = None
+    hi: float | None = None
+    p_adjusted: float | None = None
+    half: float | None = None
+    variance: float | None = None
+    df: float | None = None
+    moderated: bool = False
+    corrected: float = math.nan
+    withheld: Withheld | None = None
+
+    @property
+    def effect(self) -> float | None:
+        return float(np.mean(self.sample.differences)) if self.sample.n else None
+
+    @property
+    def noise(self) -> float | None:
+        return float(np.std(self.sample.differences, ddof=1)) if self.sample.n > 1 else None
+
+
+def arm_units(rules: Rules, ledger: Ledger, arms: Sequence[ArmRule]) -> list[Unit]:
+    """Return a unit for each arm, compared with its reference."""
+
+    def sampler(arm: ArmRule) -> Sampler:
+        reference = rules.reference_of(arm)
+        runs, reference_runs = ledger.record(arm.name), ledger.record(reference)
+
+        def sample(seeds: Sequence[int]) -> Sample:
+            pairs = pair(runs, reference_runs, seeds, sign=rules.sign, deterministic=rules.deterministic)
+            # Where the study's own reference diverges, the study is in error. Another one leaves its arms without a
+            # comparison, and more seeds would not mend that.
+            lost = bool(pairs.reference_diverged) and reference != rules.reference
+            return replace(pairs, unstable=True) if lost else pairs
+
+        return sample
+
+    return [Unit(sampler(arm), (arm.name, rules.reference_of(arm))) for arm in arms]
+
+
+def effect_units(rules: Rules, ledger: Ledger, family: Sequence[Contrast]) -> list[Unit]:
+    """Return a unit for each effect."""
+
+    def sampler(contrast: Contrast) -> Sampler:
+        return lambda seeds: effects.sample(contrast, ledger, seeds, rules)
+
+    return [Unit(sampler(contrast), tuple(arm for arm, _ in contrast.weights)) for contrast in family]
+
+
+def go_through(
+    units: Sequence[Unit],
+    looks: Sequence[Look],
+    over: Callable[[Look, Sequence[Unit]], bool],
+    rules: Rules,
+    *,
+    k: int,
+    seeds: Sequence[int],
+) -> tuple[list[Reading], int]:
+    """Read every look in order, freezing what is decided.
+
+    over: whether a look is closed for the units that are still open. k: size of the family. seeds: in the order of the
+    plan. Returns the reading of every unit and the index of the last closed look (0: none, and the readings are
+    provisional).
+    """
+    readings: list[Reading | None] = [None] * len(units)
+    last = 0
+    for look in looks:
+        waiting = [i for i, reading in enumerate(readings) if is_open(reading)]
+        if not waiting and last:
+            break
+        if not over(look, [units[i] for i in waiting]):
+            break
+        for i, reading in _read_look(units, readings, look, rules, k=k, seeds=seeds):
+            readings[i] = reading
+        last = look.index
+    if last == 0:
+        for i, reading in _read_look(units, readings, looks[0], rules, k=k, seeds=seeds):
+            readings[i] = replace(reading, provisional=True)
+    return [reading for reading in readings if reading is not None], last
+
+
+def is_open(reading: Reading | None) -> bool:
+    """Whether a unit is not decided yet."""
+    return reading is None or reading.verdict == "inconclusive"
+
+
+def _read_look(
+    units: Sequence[Unit],
+    readings: Sequence[Reading | None],
+    look: Look,
+    rules: Rules,
+    *,
+    k: int,
+    seeds: Sequence[int],
+) -> list[tuple[int, Reading]]:
+    """The readings of this look, for the units that are still open."""
+    if not units:
+        return []
+    waiting = [i for i, reading in enumerate(readings) if is_open(reading)]
+    samples = {i: units[i].sampler(seeds[: look.pairs]) for i in waiting}
+    mean, variance = np.zeros(len(units)), np.zeros(len(units))
+    pairs = np.zeros(len(units), dtype=np.int64)
+    counts, kept = np.zeros(len(units), dtype=bool), np.full(len(units), np.nan)
+    for i, reading in enumerate(readings):
+        if i not in samples:
+            kept[i] = reading.corrected if reading is not None else math.nan
+            continue
+        sample = samples[i]
+        pairs[i] = sample.n
+        if sample.n >= ENOUGH_PAIRS:
+            mean[i], variance[i] = np.mean(sample.differences), sample.variance(rules.resolution)
+        # Copies and unchanged arms say nothing about noise, and neither do differences without any.
+        counts[i] = not (sample.copied or sample.unchanged or sample.reference_diverged) and variance[i] > 0
+    at_look = intervals(
+        mean, variance, pairs, alpha=look.alpha, k=k, margin=rules.margin, counts=counts, kept=kept
+    )
+    return [(i, _reading(samples[i], look, at_look, i, rules)) for i in waiting]
+
+
+def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rules) -> Reading:
+    """The verdict of one unit at one look: flags first, in the protocol's order, then the interval."""
+
+    def without_interval(verdict: Verdict, withheld: Withheld | None = None) -> Reading:
+        return Reading(sample, look, verdict, provisional=False, withheld=withheld)
+
+    if sample.copied:
+        return without_interval("not independent")
+    if sample.unchanged:
+        return without_interval("no override")
+    if sample.reference_diverged:
+        return without_interval("unstable" if sample.unstable else "inconclusive", "reference diverged")
+    enough = sample.n >= ENOUGH_PAIRS
+    no_noise = enough and not at_look.variance[i] > 0 and not rules.deterministic
+    code = INCONCLUSIVE if no_noise or not enough else int(at_look.code[i])
+    verdict = VERDICTS[code]
+    if sample.unstable and not (code == HURTS and sample.hurt_is_safe):
+        verdict = "unstable"
+    if no_noise or not enough:
+        return without_interval(verdict, "no noise" if no_noise else "too few pairs")
+    return Reading(
+        sample,
+        look,
+        verdict,
+        provisional=False,
+        lo=float(at_look.lo[i]),
+        hi=float(at_look.hi[i]),
+        p_adjusted=float(at_look.p_adjusted[i]),
+        half=float(at_look.half[i]),
+        variance=float(at_look.variance[i]),
+        df=float(at_look.df[i]),
+        moderated=bool(np.isfinite(at_look.typical)),
+        corrected=float(at_look.corrected[i]),
+    )
+
+
+def claims(reading: Reading, rules: Rules) -> tuple[bool, bool, Literal["gain", "loss"] | None]:
+    """Return clearly, real and ruled_out: what else the interval says, in the terms of its verdict."""
+    if reading.lo is None or reading.hi is None:
+        return False, False, None
+    lo, hi, margin = reading.lo, reading.hi, rules.margin
+    clearly = (reading.verdict == "helps" and lo >= margin) or (reading.verdict == "hurts" and hi <= -margin)
+    real = reading.verdict == "no practical effect" and (lo > 0 or hi < 0)
+    if reading.verdict != "inconclusive":
+        return clearly, real, None
+    return clearly, real, "gain" if hi < margin else "loss" if lo > -margin else None
