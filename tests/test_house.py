@@ -83,9 +83,7 @@ RULES = {
         matches(r"%\s*1_?000\b|>=\s*900\b|\bAA_OFFSET\b|\b[A-Z_]*SEEDS\s*=\s*1_?000\b"),
         ("study/seeds.py",),
         {
-            "analysis/rules.py",
             "analysis/tuning.py",
-            "analysis/verdict.py",
             "console.py",
             "scheduling/coordinate.py",
             "scheduling/outlook.py",
@@ -116,12 +114,10 @@ WRAPPED: dict[str, str] = {}
 SHARED_NAMES = {
     "Group",
     "Images",
-    "Layer",
     "Range",
+    "Reading",
     "RunCost",
     "Search",
-    "Step",
-    "Summary",
     "Tried",
     "_Album",
 }

@@ -1,11 +1,12 @@
-"""Models by name. A model is a file, its config class, and one line in the union below.
+"""Models by name. To add one: write a file with its config class, and add the class to the union `AnyModel`.
 
-A config has `check(shape)`, plain arithmetic that raises where an image of that shape would shrink to nothing, and
-`build(shape, classes)`, which makes a torch module: images (n, channels, height, width) float → logits (n, classes). A
-module with auxiliary heads returns (logits, [logits of each head]) in training; the training adds their losses to the
-network's own, each times `layers.AUXILIARY_WEIGHT`.
+A config class has `check(shape)`, plain arithmetic that raises TrainingError where images of that shape are too small, and
+`build(shape, classes)`, which returns a torch module: images (n, channels, height, width) float → logits (n, classes). In
+training, a module with auxiliary heads returns (logits, [logits of each head]); their losses are added to that of the network,
+each times `layers.AUXILIARY_WEIGHT`.
 
-`numpy_mlp` is no torch module and has no `build`: training knows how it learns, and `table` what it is made of.
+`numpy_mlp` is no torch module and has no `build`: the training runs it with NumPy, and `table` computes its layers from its
+sizes.
 """
 
 from __future__ import annotations

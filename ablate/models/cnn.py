@@ -1,4 +1,4 @@
-"""`cnn`: a plain convolutional network whose every dimension is a factor."""
+"""`cnn`: a plain convolutional network with a field for each of its dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_CHANNELS = 16384
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError("a kernel that keeps the image's size has an odd side")
+        raise ValueError("the side of the kernel should be odd, so that padding keeps the image's size")
     return value
 
 
@@ -26,53 +26,57 @@ class Cnn(Block):
 
     Stages, for a (3, 32, 32) input, depth 3 and width 64, constant profile:
     (64, 32, 32) → pool (64, 16, 16) → (64, 16, 16) → pool (64, 8, 8) → (64, 8, 8) → pool (64, 4, 4) → mean (64) → classes.
-    A block pools while both sides are at least 4, so that any depth runs on any input.
+    A block pools only while both sides are at least 4 pixels, so any depth runs on any input.
 
-    Of no write-up: it is what the studies that ask about depth, width and the like begin with. At depth 3 and width 32 it came to
-    64.4 % of CIFAR-10's test images after six epochs (docs/log.md).
+    It follows no publication: it is the baseline of studies about depth, width and the like. With depth 3 and width 32 it
+    reached 64.4 % test accuracy on CIFAR-10 after six epochs (docs/log.md).
     """
 
     name: Literal["cnn"] = "cnn"
     depth: Annotated[int, Field(ge=1, le=64, description="Number of convolution blocks.")] = 3
     width: Annotated[
-        int, Field(ge=1, le=4096, description="Channels of a block; `profile` says of which.")
+        int, Field(ge=1, le=4096, description="Channels of a block; `profile` says of which blocks.")
     ] = 64
     profile: Annotated[
         Literal["constant", "growing", "wide-middle"],
         Field(
-            description="How channels change with depth: the same in every block; doubling at every block from `width`; "
-            "or `width` at both ends and twice that in the middle third."
+            description="How the number of channels changes with depth. constant: `width` in every block. growing: `width` in "
+            "the first block, doubled at each next one. wide-middle: `width`, and twice that in the middle third."
         ),
     ] = "constant"
     dropout: Annotated[
         float,
-        Field(ge=0, lt=1, description="Chance that a feature before the last layer is zeroed in training."),
+        Field(
+            ge=0,
+            lt=1,
+            description="Probability that a feature before the last layer is set to 0 in training.",
+        ),
     ] = 0.0
     batch_norm: Annotated[bool, Field(description="Batch normalisation after every convolution.")] = True
     kernel_size: Annotated[
         int,
-        Field(ge=1, le=15, description="Side of the convolution kernels in pixels; odd."),
+        Field(ge=1, le=15, description="Side of the convolution kernels in pixels; an odd number."),
         AfterValidator(_odd),
     ] = 3
     activation: Annotated[
         Literal["relu", "leaky_relu", "tanh", "gelu", "silu"],
-        Field(description="Non-linearity of every block."),
+        Field(description="Activation function of every block."),
     ] = "relu"
 
     @model_validator(mode="after")
     def _profile_fits_depth(self) -> Self:
         if self.profile == "wide-middle" and self.depth < 3:
             raise ValueError(
-                f"a network of depth {self.depth} has no middle to widen: `wide-middle` needs depth ≥ 3"
+                f"the profile `wide-middle` needs a depth of at least 3; the depth is {self.depth}"
             )
         if max(self.widths()) > MOST_CHANNELS:
             raise ValueError(
-                f"the widest block would have {max(self.widths())} channels; at most {MOST_CHANNELS}"
+                f"the widest block would have {max(self.widths())} channels; the most is {MOST_CHANNELS}"
             )
         return self
 
     def widths(self) -> list[int]:
-        """Channels of block 1 … depth."""
+        """Return the number of channels of block 1 … depth."""
         if self.profile == "growing":
             return [self.width * 2**i for i in range(self.depth)]
         if self.profile == "wide-middle":
@@ -81,10 +85,10 @@ class Cnn(Block):
         return [self.width] * self.depth
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Any input will do."""
+        """Accept every shape."""
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """shape: (channels, height, width) of an image → a module (n, *shape) float → (n, classes) logits."""
+        """Return a module (n, *shape) float → (n, classes) logits. shape: (channels, height, width)."""
         from torch import nn
 
         from ablate.models.layers import Dropout, activation, pooled_activation
@@ -92,7 +96,7 @@ class Cnn(Block):
         channels, height, width = shape
         layers: list[nn.Module] = []
         for out in self.widths():
-            # Batch norm subtracts the mean, so a bias before it would train on rounding noise alone.
+            # Batch norm subtracts the mean: the gradient of a bias before it would be rounding error only.
             layers.append(
                 nn.Conv2d(channels, out, self.kernel_size, padding="same", bias=not self.batch_norm)
             )

@@ -1,6 +1,6 @@
-"""`inception_v1` and `inception_v2`: GoogLeNet for small images, and what made it better, each idea a factor.
+"""`inception_v1` and `inception_v2`: GoogLeNet for small images, with a field for each idea of its later versions.
 
-The network is a stem, nine modules of one kind (`inception_module`), and a classifier; two auxiliary heads train along.
+The network is a stem, nine modules of one kind (`inception_module`) and a classifier, with two auxiliary heads in training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Factorise = Literal["none", "3x3", "nx1"]
 
 
 class Widths(NamedTuple):
-    """Channels of a module's four branches; `_reduce` is the 1×1 convolution that makes the next one affordable."""
+    """Channels of a module's four branches; `_reduce` is the 1×1 convolution that reduces the cost of the next one."""
 
     one: int
     three_reduce: int
@@ -53,47 +53,51 @@ _BatchNorm = Annotated[bool, Field(description="Batch normalisation after every 
 _Factorised = Annotated[
     Factorise,
     Field(
-        description="What becomes of a module's larger convolutions: `none`, as they are; `3x3`, two 3×3 for the 5×5; "
-        "`nx1`, a 1×n and an n×1 for both the 3×3 and the 5×5."
+        description="How the larger convolutions of a module are factorised. none: not at all. 3x3: two 3×3 instead of the "
+        "5×5. nx1: a 1×n and an n×1 instead of the 3×3 and of the 5×5."
     ),
 ]
 
 
 class _Inception(Block):
-    """Fields of both versions."""
+    """The fields of both versions."""
 
     name: str
     auxiliary: Annotated[
         bool,
         Field(
-            description="Two more classifiers, after the modules 4a and 4d, whose losses count 0.3 in training."
+            description="Two auxiliary classifiers after the modules 4a and 4d, whose losses are added with weight 0.3 in training."
         ),
     ] = True
     batch_norm: _BatchNorm = False
     factorise: _Factorised = "none"
     width: Annotated[
-        float, Field(gt=0, le=8, description="Multiplier of every layer's channels, rounded to whole ones.")
+        float, Field(gt=0, le=8, description="Factor for the channels of every layer, rounded to integers.")
     ] = 1.0
     stem_pool: Annotated[
         bool,
         Field(
-            description="3×3 max-pooling by 2 at the end of the stem: a quarter of the work, for larger images."
+            description="3×3 max-pooling with stride 2 at the end of the stem: a quarter of the work, for larger images."
         ),
     ] = False
     dropout: Annotated[
         float,
-        Field(ge=0, lt=1, description="Chance that a feature before the last layer is zeroed in training."),
+        Field(
+            ge=0,
+            lt=1,
+            description="Probability that a feature before the last layer is set to 0 in training.",
+        ),
     ] = 0.4
 
     def widths(self) -> dict[str, Widths]:
-        """Channels of every module."""
+        """Return the channels of every module."""
         return {name: Widths(*map(self._scaled, widths)) for name, widths in MODULES.items()}
 
     def _scaled(self, channels: int) -> int:
         return max(round(channels * self.width), 1)
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raises TrainingError where an auxiliary head finds too few pixels; without them any input will do."""
+        """Raise TrainingError where the image is too small for the auxiliary heads; without them every shape is accepted."""
         if self.auxiliary:
             before = (POOL,) * (2 if self.stem_pool else 1)
             slide(
@@ -105,9 +109,9 @@ class _Inception(Block):
             )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """shape: (channels, height, width) → a module (n, *shape) float → (n, classes).
+        """Return a module (n, *shape) float → (n, classes) logits. shape: (channels, height, width).
 
-        In training and with auxiliary heads the module returns (logits, [logits of each head]). Raises TrainingError.
+        In training with auxiliary heads the module returns (logits, [logits of each head]). Raises TrainingError.
         """
         from torch import nn
 
@@ -141,7 +145,7 @@ class _Inception(Block):
         )
         network = Headed(parts, heads)
         for module in network.modules():
-            # torch's default weights shrink a signal by more than half a layer: nothing would be left after twenty-two.
+            # torch's default initial weights more than halve the signal at every layer: after 22 layers it would vanish.
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
@@ -152,15 +156,15 @@ class _Inception(Block):
 class InceptionV1(_Inception):
     """GoogLeNet with a stem for small images (Szegedy et al. 2014, https://arxiv.org/abs/1409.4842).
 
-    The paper's stem brings 224 pixels down to 28 before the first module; here the strides are gone instead, so that an
-    image of 32 pixels meets the modules at nearly the paper's sizes. Left out: its local response normalisation.
+    The paper's stem reduces 224 pixels to 28 before the first module; this one has no strides, so that an image of 32 pixels
+    has nearly the paper's sizes in the modules. Its local response normalisation is left out.
 
     Stages for a (3, 32, 32) input: stem 3×3, 1×1, 3×3 (192, 32, 32) → 3a (256, 32, 32) → 3b (480, 32, 32) →
     pool (480, 16, 16) → 4a (512, 16, 16) → 4b, 4c (512, 16, 16) → 4d (528, 16, 16) → 4e (832, 16, 16) →
     pool (832, 8, 8) → 5a (832, 8, 8) → 5b (1024, 8, 8) → mean 1024 → classes. Auxiliary heads, after 4a and 4d: average
     pooling 5×5 by 3 (…, 4, 4) → 1×1 (128, 4, 4) → 1024 → classes.
 
-    On CIFAR-10 a write-up of both versions, without transfer learning, reports 84 % validation and 80 % test accuracy.
+    A report on both versions, without transfer learning, gives 84 % validation and 80 % test accuracy on CIFAR-10.
     """
 
     name: Literal["inception_v1"] = "inception_v1"
@@ -170,14 +174,14 @@ class InceptionV2(_Inception):
     """`inception_v1` with batch normalisation and with two 3×3 convolutions for every 5×5.
 
     Batch normalisation: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167. Two 3×3 for a 5×5, and a 1×n and an n×1
-    for an n×n: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567. The nine modules and their channels stay those of
-    `inception_v1`, so that the two differ in these ideas alone; the papers' own networks also move channels and pooling
-    about.
+    for an n×n: Szegedy et al. 2015, https://arxiv.org/abs/1512.00567. The nine modules and their channels are those of
+    `inception_v1`, so that the two differ in these ideas only; the networks of the papers also differ in channels and
+    pooling.
 
     Stages for a (3, 32, 32) input are thus the same: stem (192, 32, 32) → 3a, 3b (480, 32, 32) → pool (480, 16, 16) →
     4a to 4e (832, 16, 16) → pool (832, 8, 8) → 5a, 5b (1024, 8, 8) → mean 1024 → classes.
 
-    On CIFAR-10 a write-up of both versions, without transfer learning, reports 84 % validation and 80 % test accuracy.
+    A report on both versions, without transfer learning, gives 84 % validation and 80 % test accuracy on CIFAR-10.
     """
 
     name: Literal["inception_v2"] = "inception_v2"
@@ -185,11 +189,11 @@ class InceptionV2(_Inception):
     factorise: _Factorised = "3x3"
 
 
-# --- what the network is made of --------------------------------------------------------------------------------------
+# --- parts of the network ---------------------------------------------------------------------------------------------
 
 
 def inception_module(inside: int, widths: Widths, factorise: Factorise, *, batch_norm: bool) -> nn.Module:
-    """(n, inside, h, w) → (n, one + three + five + pool, h, w): four branches side by side, their channels joined."""
+    """Return a module of four parallel branches, (n, inside, h, w) → (n, one + three + five + pool, h, w)."""
     from torch import nn
 
     from ablate.models.layers import Branches
@@ -214,7 +218,7 @@ def inception_module(inside: int, widths: Widths, factorise: Factorise, *, batch
 
 
 def spatial(inside: int, out: int, side: int, factorise: Factorise, *, batch_norm: bool) -> list[nn.Module]:
-    """A side×side convolution, or the cheaper ones that see the same pixels."""
+    """Return a side×side convolution, or cheaper ones with the same receptive field."""
     if factorise == "3x3" and side == 5:
         return [
             convolution(inside, out, 3, batch_norm=batch_norm),
@@ -229,10 +233,10 @@ def spatial(inside: int, out: int, side: int, factorise: Factorise, *, batch_nor
 
 
 def convolution(inside: int, out: int, kernel: int | tuple[int, int], *, batch_norm: bool) -> nn.Module:
-    """A convolution that keeps the image's size, batch norm if wanted, ReLU."""
+    """Return a convolution that keeps the image's size, with batch norm if asked for, and a ReLU."""
     from torch import nn
 
-    # Batch norm subtracts the mean, so a bias before it would train on rounding noise alone.
+    # Batch norm subtracts the mean: the gradient of a bias before it would be rounding error only.
     layers: list[nn.Module] = [nn.Conv2d(inside, out, kernel, padding="same", bias=not batch_norm)]
     if batch_norm:
         layers.append(nn.BatchNorm2d(out))
@@ -240,7 +244,7 @@ def convolution(inside: int, out: int, kernel: int | tuple[int, int], *, batch_n
 
 
 def pool() -> nn.Module:
-    """Max-pooling that halves the image's sides, rounding up."""
+    """Return max-pooling that halves the image's sides, rounded up."""
     from torch import nn
 
     return nn.MaxPool2d(POOL.kernel, POOL.stride, POOL.padding)
@@ -249,7 +253,7 @@ def pool() -> nn.Module:
 def auxiliary_head(
     inside: int, sides: tuple[int, int], hidden: tuple[int, int], classes: int, *, batch_norm: bool
 ) -> nn.Module:
-    """(n, inside, *sides) → (n, classes): a classifier on what the network knows half-way. hidden: channels, units."""
+    """Return a classifier on intermediate features, (n, inside, *sides) → (n, classes). hidden: channels, units."""
     from torch import nn
 
     from ablate.models.layers import Dropout

@@ -1,4 +1,4 @@
-"""Building blocks that torch lacks, or has in a form that cannot be reproduced run by run."""
+"""Layers that torch lacks, or whose torch version cannot be reproduced run by run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MONOTONE = ("relu", "leaky_relu", "tanh")
 class Dropout(nn.Module):
     """Inverted dropout with a generator of its own (Srivastava et al., JMLR 2014).
 
-    `torch.nn.functional.dropout` draws from the global generator, so anything else that draws there would shift the
-    masks. Here the masks are a stream of the run's seed: `use` hands the generator in before training.
+    `torch.nn.functional.dropout` draws from the global generator, so any other use of that generator would change the
+    masks. Here the masks are a random stream of the run's seed: `use` sets the generator before training.
 
-    x: (n, …) float → the same shape; each element is zeroed with chance `p` and the rest scaled by 1/(1 − p), in
-    training only.
+    x: (n, …) float → the same shape; in training, each element is set to 0 with probability `p` and the others are scaled by
+    1/(1 − p); in evaluation, x is returned as it is.
     """
 
     def __init__(self, p: float) -> None:
@@ -36,13 +36,14 @@ class Dropout(nn.Module):
 
 
 def use(model: nn.Module, generator: torch.Generator) -> None:
-    """Let every Dropout of `model` draw its masks from `generator` (which lives on the model's device)."""
+    """Make every Dropout of `model` draw its masks from `generator`, which must be on the model's device."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.generator = generator
 
 
 def activation(name: str) -> nn.Module:
+    """Return the activation function of a name."""
     kinds: dict[str, type[nn.Module]] = {
         "relu": nn.ReLU,
         "leaky_relu": nn.LeakyReLU,
@@ -54,16 +55,16 @@ def activation(name: str) -> nn.Module:
 
 
 def pooled_activation(name: str, pool: int) -> list[nn.Module]:
-    """`pool`×`pool` max-pooling and an activation, in the cheaper order of the two where both are the same function.
+    """Return `pool`×`pool` max-pooling and an activation, in the cheaper order where both orders are the same function.
 
-    A maximum commutes with a monotone activation, and after pooling there is only a quarter of the elements left.
+    A maximum commutes with a monotone activation, and pooling by 2 leaves only a quarter of the elements.
     """
     layers = [nn.MaxPool2d(pool), activation(name)]
     return layers if name in _MONOTONE else layers[::-1]
 
 
 class Branches(nn.Module):
-    """Named modules side by side on the same images. x: (n, c, h, w) → their channels joined, (n, Σ channels, h, w)."""
+    """Named modules in parallel. x: (n, c, h, w) → their outputs concatenated along the channels, (n, Σ channels, h, w)."""
 
     def __init__(self, branches: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -75,13 +76,13 @@ class Branches(nn.Module):
 
 
 AUXILIARY_WEIGHT = 0.3
-"""What the loss of an auxiliary head counts in training, beside the network's own (Szegedy et al. 2014)."""
+"""Weight of the loss of an auxiliary head in training; that of the network has weight 1 (Szegedy et al. 2014)."""
 
 
 class Headed(nn.Module):
-    """Named parts in sequence, some with an auxiliary head: a classifier that only helps to train what comes before it.
+    """Named parts in sequence, some with an auxiliary head: a classifier that is used in training only.
 
-    parts: name → module, in order. heads: name of a part → its head, from what that part makes to (n, classes).
+    parts: name → module, in order. heads: name of a part → its head, from the output of that part to (n, classes).
     x: (n, c, h, w) → (n, classes) logits; in training, where there are heads, (logits, [logits of each head]).
     """
 
@@ -95,16 +96,16 @@ class Headed(nn.Module):
                 self.add_module(f"auxiliary_{name}", heads[name])
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        found: list[Tensor] = []
+        head_logits: list[Tensor] = []
         for name in self._order:
             x = self._modules[name](x)  # type: ignore[misc]
             if self.training and name in self._headed:
-                found.append(self._modules[f"auxiliary_{name}"](x))  # type: ignore[misc]
-        return (x, found) if found else x
+                head_logits.append(self._modules[f"auxiliary_{name}"](x))  # type: ignore[misc]
+        return (x, head_logits) if head_logits else x
 
 
 class Flattened(nn.Sequential):
-    """Modules in sequence, on images laid out as vectors. x: (n, c, h, w) → what they make of (n, c·h·w)."""
+    """Modules in sequence after flattening. x: (n, c, h, w) → their output for (n, c·h·w)."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)

@@ -1,7 +1,7 @@
 """`numpy_mlp`: a multi-layer perceptron with backpropagation written out in NumPy, no autograd anywhere.
 
-After Nielsen 2015, chapter 2 (http://neuralnetworksanddeeplearning.com/chap2.html), over whole batches: an image is a row,
-so z = aW + b, and a sum over the batch is a matrix product.
+After Nielsen 2015, chapter 2 (http://neuralnetworksanddeeplearning.com/chap2.html), for whole batches: an image is a row, so
+z = aW + b, and a sum over the batch is a matrix product.
 """
 
 from __future__ import annotations
@@ -23,32 +23,36 @@ Initialisation = Literal["normal", "lecun", "xavier", "he"]
 
 
 class NumpyMlp(Block):
-    """Pixels → hidden layers of sigmoid units → one output a class, 784–500–50–10 on MNIST; trained without torch.
+    """Pixels → hidden layers of sigmoid units → one output for each class, 784–500–50–10 on MNIST; trained without torch.
 
-    Source: an exercise that asks for this network in NumPy alone, by the steps of Nielsen 2015, chapter 2; its author
-    shows curves and no figure. Nielsen's own network of 784–30–10 sigmoids reports 95 % on MNIST.
+    Source: an exercise that asks for this network in NumPy only, in the steps of Nielsen 2015, chapter 2; its author shows
+    curves and no accuracy. Nielsen reports 95 % on MNIST for a network of 784–30–10 sigmoids.
     Stages for a (1, 28, 28) input: 784 → 500 → 50 → classes. The outputs are the last layer's pre-activations, so that
-    their softmax and the cross-entropy mean the same as for every other network.
+    softmax and cross-entropy are the same as for every other network.
     """
 
     name: Literal["numpy_mlp"] = "numpy_mlp"
     hidden: Annotated[
         tuple[Annotated[int, Field(ge=1, le=65_536)], ...],
-        Field(strict=False, max_length=16, description="Units of each hidden layer; an empty list: none."),
+        Field(
+            strict=False,
+            max_length=16,
+            description="Units of each hidden layer; an empty list: no hidden layer.",
+        ),
     ] = (500, 50)
     initialisation: Annotated[
         Initialisation,
         Field(
-            description="Initial weights, drawn normally: with deviation 1 (`normal`), √(1/inputs) (`lecun`), "
-            "√(2/(inputs + outputs)) (`xavier`) or √(2/inputs) (`he`). Biases begin at 0."
+            description="Initial weights: normal with mean 0 and standard deviation 1 (normal), √(1/inputs) (lecun), "
+            "√(2/(inputs + outputs)) (xavier) or √(2/inputs) (he). Biases start at 0."
         ),
     ] = "xavier"
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Any input will do."""
+        """Accept every shape."""
 
     def sizes(self, shape: tuple[int, int, int], classes: int) -> tuple[int, ...]:
-        """Units of every layer, inputs first."""
+        """Return the units of every layer, inputs first."""
         return (shape[0] * shape[1] * shape[2], *self.hidden, classes)
 
 
@@ -72,30 +76,30 @@ def initialize_network(
     generator: np.random.Generator,
     dtype: type[np.floating[Any]] = np.float32,
 ) -> Network:
-    """sizes: units of every layer, inputs first → a layer between each two of them."""
+    """Return a network with random weights. sizes: units of every layer, inputs first, with a layer between each two."""
     network = []
     for inputs, outputs in itertools.pairwise(sizes):
-        deviation = {
+        std = {
             "normal": 1.0,
             "lecun": (1 / inputs) ** 0.5,
             "xavier": (2 / (inputs + outputs)) ** 0.5,
             "he": (2 / inputs) ** 0.5,
         }[initialisation]
-        weights = generator.standard_normal((inputs, outputs)) * deviation
+        weights = generator.standard_normal((inputs, outputs)) * std
         network.append(Layer(weights.astype(dtype), np.zeros(outputs, dtype)))
     return network
 
 
 def pre_activation(layer: Layer, inputs: Array) -> Array:
-    """inputs: (n, inputs) → z, (n, outputs)."""
+    """Return z = aW + b, (n, outputs). inputs: (n, inputs)."""
     z: Array = inputs @ layer.weights
     z += layer.bias
     return z
 
 
 def sigmoid_activation(z: Array) -> Array:
-    """1/(1 + exp(−z)), elementwise."""
-    # As a hyperbolic tangent, because the exponential overflows.
+    """Return 1/(1 + exp(−z)), elementwise."""
+    # By the hyperbolic tangent, because the exponential overflows.
     a: Array = np.tanh(z / 2)
     a += 1
     a /= 2
@@ -103,9 +107,9 @@ def sigmoid_activation(z: Array) -> Array:
 
 
 def forward_propagation(network: Network, images: Array) -> list[Array]:
-    """images: (n, pixels) → activations of every layer: the images, hidden units, and last the outputs (n, classes).
+    """Return the activations of every layer: the images, hidden units, and last the outputs (n, classes).
 
-    The outputs are pre-activations: their softmax is the chance of each class.
+    images: (n, pixels). The outputs are pre-activations: their softmax gives the probability of each class.
     """
     activations = [images]
     for layer in network[:-1]:
@@ -115,7 +119,7 @@ def forward_propagation(network: Network, images: Array) -> list[Array]:
 
 
 def cross_entropy(outputs: Array, targets: Array) -> Array:
-    """Loss of each image, (n,). targets: (n, classes), each row the chances of the classes."""
+    """Return the loss of each image, (n,). targets: (n, classes), each row the probabilities of the classes."""
     shifted = outputs - outputs.max(axis=1, keepdims=True)
     log_total = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     losses: Array = (targets * (log_total - shifted)).sum(axis=1)
@@ -123,12 +127,12 @@ def cross_entropy(outputs: Array, targets: Array) -> Array:
 
 
 def backward_propagate_error(network: Network, activations: list[Array], targets: Array) -> Network:
-    """Gradients of the batch's mean loss. activations: as `forward_propagation` left them. targets: (n, classes)."""
-    # δ is the gradient for a layer's pre-activation. Of cross-entropy after softmax it is the error itself.
+    """Return the gradients of the batch's mean loss. activations: from `forward_propagation`. targets: (n, classes)."""
+    # δ is the gradient of a layer's pre-activation. For cross-entropy after softmax it is probabilities minus targets.
     outputs = activations[-1]
-    chances = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    chances /= chances.sum(axis=1, keepdims=True)
-    delta = (chances - targets) / len(targets)
+    probabilities = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    delta = (probabilities - targets) / len(targets)
     gradients: Network = []
     for position in reversed(range(len(network))):
         inputs = activations[position]
@@ -143,9 +147,7 @@ def backward_propagate_error(network: Network, activations: list[Array], targets
 
 
 def clip_gradients(gradients: Network, most: float) -> None:
-    """Shrink the gradients in place so that all of them together are no longer than `most`, as torch's
-    `clip_grad_norm_` does.
-    """
+    """Scale the gradients in place so that their joint norm is at most `most`, as torch's `clip_grad_norm_` does."""
     slopes = arrays(gradients)
     norm = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
     share = most / (norm + 1e-6)
@@ -156,7 +158,7 @@ def clip_gradients(gradients: Network, most: float) -> None:
 
 @dataclass
 class Momentum:
-    """Rule of update: stochastic gradient descent, as `torch.optim.SGD` does it. velocity: None before the first step."""
+    """Update rule of stochastic gradient descent, as `torch.optim.SGD`. velocity: None before the first step."""
 
     momentum: float = 0.0
     nesterov: bool = False
@@ -166,7 +168,7 @@ class Momentum:
 
 @dataclass
 class Adaptive:
-    """Rule of update: Adam, or AdamW if `decoupled`, as `torch.optim` does them. means, squares: running averages."""
+    """Update rule of Adam, or of AdamW if `decoupled`, as `torch.optim`. means, squares: running averages."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -179,7 +181,7 @@ class Adaptive:
 
 
 def update_weights(network: Network, gradients: Network, rule: Momentum | Adaptive, lr: float) -> None:
-    """One step of `lr` against the gradients, in place; `rule` keeps what it remembers between steps."""
+    """Change the weights in place by one step with learning rate `lr`; `rule` holds the optimizer's state."""
     values, slopes = arrays(network), arrays(gradients)
     if isinstance(rule, Momentum):
         _descend(values, slopes, rule, lr)
@@ -230,9 +232,10 @@ def train(
     lr: float,
     max_grad_norm: float | None = None,
 ) -> tuple[Array, Array]:
-    """One step on a batch: forward, backward, update → the losses (n,) and outputs (n, classes) before it.
+    """Train one step on a batch and return the losses (n,) and outputs (n, classes) from before the update.
 
-    images: (n, pixels). targets: (n, classes), each row the chances of the classes. max_grad_norm: longest gradient.
+    images: (n, pixels). targets: (n, classes), each row the probabilities of the classes. max_grad_norm: largest norm of the
+    gradient; None: no clipping.
     """
     activations = forward_propagation(network, images)
     gradients = backward_propagate_error(network, activations, targets)
@@ -242,17 +245,17 @@ def train(
     return cross_entropy(activations[-1], targets), activations[-1]
 
 
-# --- what others ask of a network -------------------------------------------------------------------------------------
+# --- the weights of a network -----------------------------------------------------------------------------------------
 
 
 def arrays(network: Network) -> list[Array]:
-    """All weights and biases, layer by layer: the arrays themselves."""
+    """Return all weights and biases, layer by layer: the arrays themselves, no copies."""
     return [array for layer in network for array in (layer.weights, layer.bias)]
 
 
 def digest(network: Network) -> str:
-    """Digest of every weight and bias, bit for bit."""
-    found = hashlib.sha256()
+    """Return a digest of every weight and bias, bit for bit."""
+    weights = hashlib.sha256()
     for array in arrays(network):
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
+        weights.update(np.ascontiguousarray(array).tobytes())
+    return weights.hexdigest()[:16]

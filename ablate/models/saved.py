@@ -1,4 +1,4 @@
-"""A trained network as it is handed on: from the pixels of an image to logits, with nothing to be done before it."""
+"""A trained network in the form in which it is saved for use: from the pixels of an image to logits, without preprocessing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ablate.models import ModelConfig, NumpyMlp
 
 
 class FromPixels(nn.Module):
-    """images: (n, C, H, W) uint8, as the data set has them → (n, classes) float32 logits.
+    """images: (n, C, H, W) uint8, as in the data set → (n, classes) float32 logits.
 
-    Normalisation is part of it, by the same arithmetic as in training; random changes, dropout and auxiliary classifiers are
-    not. mean, std: (C,) in units of [0, 1].
+    It includes the normalisation, with the same arithmetic as in training, but no augmentation, dropout or auxiliary
+    classifiers. mean, std: (C,), for pixels scaled to [0, 1].
     """
 
     scale: Tensor
@@ -30,19 +30,19 @@ class FromPixels(nn.Module):
         self.register_buffer("shift", shift.to(torch.float32).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        found = self.network(torch.addcmul(self.shift, images.to(torch.float32), self.scale))
-        logits: Tensor = found[0] if isinstance(found, tuple) else found
+        output = self.network(torch.addcmul(self.shift, images.to(torch.float32), self.scale))
+        logits: Tensor = output[0] if isinstance(output, tuple) else output
         return logits
 
 
 def read(file: Path, config: ModelConfig) -> tuple[FromPixels, dict[str, Any]]:
-    """The network that training wrote to `file`, and what is known about it: epoch, val/loss, val/accuracy, classes, shape.
+    """Return the network that training wrote to `file`, and its facts: epoch, val/loss, val/accuracy, classes, shape.
 
     config: of the network. Raises OSError, RuntimeError.
     """
     assert not isinstance(config, NumpyMlp), "numpy_mlp is no torch module"
-    kept = torch.load(file, weights_only=True, map_location="cpu")
-    about: dict[str, Any] = json.loads(kept["about"])
+    saved = torch.load(file, weights_only=True, map_location="cpu")
+    about: dict[str, Any] = json.loads(saved["about"])
     network = config.build(tuple(about["shape"]), len(about["classes"]))
-    network.load_state_dict(kept["weights"])
-    return FromPixels(network, kept["mean"], kept["std"]).eval(), about
+    network.load_state_dict(saved["weights"])
+    return FromPixels(network, saved["mean"], saved["std"]).eval(), about

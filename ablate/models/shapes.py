@@ -1,7 +1,7 @@
-"""How an image shrinks on its way through a network: plain arithmetic, before anything is built or trained.
+"""The size of an image after each layer of a network: plain arithmetic, before anything is built or trained.
 
-A window of F pixels that steps by S over W pixels with P pixels of padding on either side stands in
-(W−F+2P)/S+1 places, rounded down.
+A window of F pixels with stride S has (W−F+2P)/S+1 positions, rounded down, on W pixels with P pixels of padding on either
+side.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LARGEST = 4096
 
 @dataclass(frozen=True)
 class Window:
-    """A convolution or a pooling. name: as a person counts it, `convolution 2`. kernel, stride, padding: in pixels."""
+    """A convolution or a pooling. name: with its number, from 1: `convolution 2`. kernel, stride, padding: in pixels."""
 
     name: str
     kernel: int
@@ -24,11 +24,11 @@ class Window:
     padding: int = 0
 
     def places(self, side: int) -> int:
-        """Output side for an input side; 0 where the window does not fit."""
+        """Return the output side for an input side; 0 where the window does not fit."""
         return max((side - self.kernel + 2 * self.padding) // self.stride + 1, 0)
 
     def worked(self, side: int) -> str:
-        """The formula with its numbers: `convolution 2: (14−5+0)/1+1 = 10`."""
+        """Return the formula with its numbers: `convolution 2: (14−5+0)/1+1 = 10`."""
         exact = (side - self.kernel + 2 * self.padding) / self.stride + 1
         rounded = self.places(side)
         result = f"{exact:g}" if exact == rounded else f"{exact:.3g}, so {rounded}"
@@ -36,16 +36,17 @@ class Window:
 
 
 def pooling(number: int, kernel: int = 2) -> Window:
+    """Return the window of a pooling whose stride is its kernel."""
     return Window(f"pooling {number}", kernel, stride=kernel)
 
 
 def slide(
     model: str, sides: tuple[int, int], windows: Sequence[Window], *, place: str = "model", hint: str = ""
 ) -> tuple[int, int]:
-    """Height and width after all the windows.
+    """Return height and width after all the windows.
 
-    model: its name, for the message. place: the field that would mend it. hint: how else it could be mended.
-    Raises TrainingError, with the formula worked out layer by layer, where nothing is left.
+    model: its name, for the message. place: the field to change. hint: another way to correct it. Raises TrainingError, with
+    the formula for each layer, where the image becomes too small for a window.
     """
     height, width = (_after(side, windows) for side in sides)
     if min(height, width) > 0:
@@ -57,10 +58,10 @@ def slide(
         if side == 0:
             break
     passing = next((s for s in range(min(sides) + 1, LARGEST + 1) if _after(s, windows) > 0), None)
-    ways = [f"data.resize: {passing} is the smallest that passes"] if passing else []
+    ways = [f"data.resize: {passing} is the smallest size that works"] if passing else []
     raise TrainingError(
-        f"{model} shrinks its input of {sides[0]}×{sides[1]} pixels to nothing; (W−F+2P)/S+1 is, "
-        f"layer by layer, {'; '.join(steps)}",
+        f"an input of {sides[0]}×{sides[1]} pixels is too small for {model}; the size after each layer, (W−F+2P)/S+1: "
+        f"{'; '.join(steps)}",
         place=place,
         hint="; ".join([*ways, *([hint] if hint else [])]) or None,
     )

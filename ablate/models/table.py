@@ -1,4 +1,4 @@
-"""What a network is made of: its layers in execution order, their output shapes, parameters, and the work they do."""
+"""The layers of a network in execution order, with output shapes, parameters and FLOPs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LARGEST_SIDE = 16_384
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One leaf module as it was executed. shape: output without the batch. parameters: its own, shared ones once.
+class LayerRow:
+    """One leaf module as it was executed. shape: of its output, without the batch. parameters: shared ones count once.
 
-    number: depth and place in the definition, `2-1`; modules that hold others are counted. part: the named part of the
-    network that it belongs to, '' where parts have no names.
+    number: depth and position in the definition, `2-1`, counting modules that contain others. part: the named part of the
+    network that it belongs to; '' where parts have no names.
     """
 
     kind: str
@@ -37,29 +37,29 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """rows: layers in execution order, as an image meets them in evaluation. parameters: trainable ones, in all.
+class ModelSummary:
+    """rows: layers in the order in which they are executed in evaluation. parameters: number of all trainable ones.
 
-    flops: floating-point operations of one image's forward pass, a multiply-add being two.
+    flops: floating-point operations of the forward pass for one image; a multiply-add counts as two.
     """
 
-    rows: tuple[Layer, ...]
+    rows: tuple[LayerRow, ...]
     parameters: int
     flops: int
 
     @property
     def training_only(self) -> int:
-        """Parameters that take part in training alone: those of auxiliary heads."""
+        """Return the number of parameters that are used in training only: those of auxiliary heads."""
         return self.parameters - sum(row.parameters for row in self.rows)
 
 
-def summary(model: nn.Module, shape: tuple[int, int, int]) -> Summary:
-    """Of a torch module, for images of `shape` (channels, height, width)."""
-    return Summary(tuple(layers(model, shape)), parameters(model), flops(model, shape))
+def summary(model: nn.Module, shape: tuple[int, int, int]) -> ModelSummary:
+    """Return the summary of a torch module for images of `shape` (channels, height, width)."""
+    return ModelSummary(tuple(layers(model, shape)), parameters(model), flops(model, shape))
 
 
-def describe(config: AnyModel, shape: tuple[int, int, int], classes: int) -> Summary:
-    """Of any model's config; no weights are made. Raises TrainingError where the image shrinks to nothing."""
+def describe(config: AnyModel, shape: tuple[int, int, int], classes: int) -> ModelSummary:
+    """Return the summary of a model's config; no weights are allocated. Raises TrainingError where the image is too small."""
     config.check(shape)
     if isinstance(config, NumpyMlp):
         return perceptron(config.sizes(shape, classes))
@@ -68,35 +68,35 @@ def describe(config: AnyModel, shape: tuple[int, int, int], classes: int) -> Sum
     return summary(model, shape)
 
 
-def perceptron(sizes: Sequence[int]) -> Summary:
-    """Of linear layers with sigmoids between them. sizes: units of every layer, inputs first."""
-    rows: list[Layer] = []
+def perceptron(sizes: Sequence[int]) -> ModelSummary:
+    """Return the summary of linear layers with sigmoids between them. sizes: units of every layer, inputs first."""
+    rows: list[LayerRow] = []
     pairs = list(itertools.pairwise(sizes))
     for position, (inputs, outputs) in enumerate(pairs, 1):
-        rows.append(Layer("Linear", (outputs,), inputs * outputs + outputs, f"1-{len(rows) + 1}"))
+        rows.append(LayerRow("Linear", (outputs,), inputs * outputs + outputs, f"1-{len(rows) + 1}"))
         if position < len(pairs):
-            rows.append(Layer("Sigmoid", (outputs,), 0, f"1-{len(rows) + 1}"))
+            rows.append(LayerRow("Sigmoid", (outputs,), 0, f"1-{len(rows) + 1}"))
     size = sum(row.parameters for row in rows)
-    return Summary(tuple(rows), size, sum(2 * inputs * outputs for inputs, outputs in pairs))
+    return ModelSummary(tuple(rows), size, sum(2 * inputs * outputs for inputs, outputs in pairs))
 
 
-def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[Layer]:
-    """The leaf modules of `model` in the order in which an image of `shape` (channels, height, width) meets them."""
-    rows: list[Layer] = []
+def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerRow]:
+    """Return the leaf modules of `model` in execution order for an image of `shape` (channels, height, width)."""
+    rows: list[LayerRow] = []
     seen: set[int] = set()
     places = {id(module): (number, part) for module, number, part in _numbered(model)}
 
     def note(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
         own = sum(p.numel() for p in module.parameters()) if id(module) not in seen else 0
         seen.add(id(module))
-        rows.append(Layer(type(module).__name__, tuple(output.shape[1:]), own, *places[id(module)]))
+        rows.append(LayerRow(type(module).__name__, tuple(output.shape[1:]), own, *places[id(module)]))
 
     _run(model, shape, note)
     return rows
 
 
 def _numbered(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
-    """Every module with its number and part."""
+    """Yield every module with its number and part."""
     count: Counter[int] = Counter()
     for path, module in model.named_modules():
         steps = path.split(".") if path else []
@@ -109,48 +109,49 @@ def _numbered(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def flops(model: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of one image's forward pass (a multiply-add is two), in convolutions and linear layers.
+    """Return the floating-point operations of convolutions and linear layers in the forward pass for one image.
 
-    What `torch.utils.flop_counter` counts of such a network, which takes seconds to import: too long for every worker.
+    A multiply-add counts as two. `torch.utils.flop_counter` gives the same number, but takes seconds to import, which is too
+    long for every worker.
     """
-    work = 0
+    total = 0
 
     def count(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        nonlocal work
+        nonlocal total
         if isinstance(module, nn.Conv2d | nn.Linear):
-            # Each output element is a sum over the inputs that one output channel's weights meet.
-            work += 2 * output.numel() * module.weight[0].numel()
+            # Each output element is a sum with one term for every weight of its output channel.
+            total += 2 * output.numel() * module.weight[0].numel()
 
     _run(model, shape, count)
-    return work
+    return total
 
 
 def _run(
     model: nn.Module, shape: tuple[int, int, int], note: Callable[[nn.Module, Any, torch.Tensor], None]
 ) -> None:
-    """Pass one image through, and `note` every leaf module with its inputs and output as it is executed."""
+    """Run the model on one image, calling `note` with every leaf module, its inputs and its output as it is executed."""
     hooks = [m.register_forward_hook(note) for m in model.modules() if not list(m.children())]
-    with _evaluated(model), contextlib.ExitStack() as stack:
+    with _evaluating(model), contextlib.ExitStack() as stack:
         for hook in hooks:
             stack.callback(hook.remove)
         model(_image(model, shape))
 
 
 @contextlib.contextmanager
-def _evaluated(model: nn.Module) -> Any:
-    """In evaluation mode and without gradients, and afterwards as it was."""
-    was = model.training
+def _evaluating(model: nn.Module) -> Any:
+    """Set evaluation mode without gradients, and restore the mode afterwards."""
+    was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was)
+        model.train(was_training)
 
 
 def _image(model: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -158,88 +159,92 @@ def _image(model: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
     return torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)
 
 
-# --- by name, in words ------------------------------------------------------------------------------------------------
+# --- as text and as JSON ----------------------------------------------------------------------------------------------
 
 
 def by_name(name: str) -> AnyModel:
-    """The default config of a model. Raises StudyError."""
+    """Return the default config of a model. Raises StudyError where there is no such model."""
     if name not in MODELS:
         raise StudyError(f"there is no model {name!r}", hint=nearest(name, MODELS))
     return MODELS[name]()  # type: ignore[return-value]
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
-    """`3x32x32` → (3, 32, 32): channels, height, width. Raises StudyError."""
+    """Parse `3x32x32` → (3, 32, 32): channels, height, width. Raises StudyError."""
     match = re.fullmatch(r"([1-9]\d{0,4})[x×]([1-9]\d{0,4})[x×]([1-9]\d{0,4})", text.strip())
     sides = tuple(int(group) for group in match.groups()) if match else ()
     if len(sides) != 3 or max(sides) > LARGEST_SIDE:
         raise StudyError(
             f"{text!r} is not the shape of an image",
             place="--input",
-            hint="write channels, height and width: 3x32x32",
+            hint="write channels, height and width, for example 3x32x32",
         )
     return sides
 
 
 def listing(
     shape: tuple[int, int, int] = INPUT, classes: int = CLASSES
-) -> list[tuple[str, Summary | str, str]]:
-    """Every model by default: name, its summary (or why it cannot take such an image), what it is in a sentence."""
+) -> list[tuple[str, ModelSummary | str, str]]:
+    """Return every model with its default fields: name, summary (or why such an image does not work), description."""
     from ablate.errors import TrainingError
 
-    rows: list[tuple[str, Summary | str, str]] = []
+    rows: list[tuple[str, ModelSummary | str, str]] = []
     for name, kind in MODELS.items():
-        what = (kind.__doc__ or "").strip().partition("\n")[0]
+        description = (kind.__doc__ or "").strip().partition("\n")[0]
         try:
-            rows.append((name, describe(by_name(name), shape, classes), what))
+            rows.append((name, describe(by_name(name), shape, classes), description))
         except TrainingError as error:
-            rows.append((name, error.message, what))
+            rows.append((name, error.message, description))
     return rows
 
 
-def listing_text(rows: list[tuple[str, Summary | str, str]]) -> str:
-    """The listing as lines of text."""
+def listing_text(rows: list[tuple[str, ModelSummary | str, str]]) -> str:
+    """Return the listing as lines of text."""
     lines = [("model", "parameters", "FLOPs", "")]
-    for name, made, what in rows:
-        if isinstance(made, str):
-            lines.append((name, "–", "–", made))
+    for name, summarised, description in rows:
+        if isinstance(summarised, str):
+            lines.append((name, "–", "–", summarised))
         else:
-            lines.append((name, f"{made.parameters:,}", f"{made.flops:,}", what))
+            lines.append((name, f"{summarised.parameters:,}", f"{summarised.flops:,}", description))
     return _columns(lines, right=(1, 2))
 
 
-def listing_json(rows: list[tuple[str, Summary | str, str]]) -> list[dict[str, Any]]:
-    """The listing as plain values; `error` instead of figures where a model cannot take such an image."""
+def listing_json(rows: list[tuple[str, ModelSummary | str, str]]) -> list[dict[str, Any]]:
+    """Return the listing as plain values; `error` instead of numbers where such an image does not work."""
     return [
-        {"model": name, "what": what}
-        | ({"error": made} if isinstance(made, str) else {"parameters": made.parameters, "flops": made.flops})
-        for name, made, what in rows
+        {"model": name, "what": description}
+        | (
+            {"error": summarised}
+            if isinstance(summarised, str)
+            else {"parameters": summarised.parameters, "flops": summarised.flops}
+        )
+        for name, summarised, description in rows
     ]
 
 
-def text(made: Summary) -> str:
-    """The layer table as lines of text; −1 stands for the batch, -- for no parameters of its own."""
-    named = any(row.part for row in made.rows)
+def text(summarised: ModelSummary) -> str:
+    """Return the layer table as lines of text; −1 stands for the batch, -- for a layer without parameters."""
+    named = any(row.part for row in summarised.rows)
     lines = [("layer", "output shape", "parameters", "part" if named else "")]
-    for row in made.rows:
+    for row in summarised.rows:
         count = f"{row.parameters:,}" if row.parameters else "--"
         shape = "[" + ", ".join(map(str, (-1, *row.shape))) + "]"
         lines.append((f"{row.kind}: {row.number}", shape, count, row.part))
-    total = f"{made.parameters:,} parameters"
-    if made.training_only:
-        total += f", {made.training_only:,} of them in auxiliary heads, which only train"
-    return f"{_columns(lines, right=(2,))}\n\n{total}\n{made.flops:,} FLOPs forward, an image"
+    total = f"{summarised.parameters:,} parameters"
+    if summarised.training_only:
+        total += f", {summarised.training_only:,} of them in auxiliary heads, which are used in training only"
+    return f"{_columns(lines, right=(2,))}\n\n{total}\n{summarised.flops:,} FLOPs in the forward pass for one image"
 
 
-def as_json(name: str, made: Summary, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
-    """The layer table as plain values."""
+def as_json(name: str, summarised: ModelSummary, shape: tuple[int, int, int], classes: int) -> dict[str, Any]:
+    """Return the layer table as plain values."""
     return {
         "model": name,
         "input": list(shape),
         "classes": classes,
-        "parameters": made.parameters,
-        "parameters_training_only": made.training_only,
-        "flops": made.flops,
+        "parameters": summarised.parameters,
+        "parameters_training_only": summarised.training_only,
+        "flops": summarised.flops,
         "layers": [
             {
                 "layer": f"{row.kind}: {row.number}",
@@ -247,7 +252,7 @@ def as_json(name: str, made: Summary, shape: tuple[int, int, int], classes: int)
                 "output_shape": list(row.shape),
                 "parameters": row.parameters,
             }
-            for row in made.rows
+            for row in summarised.rows
         ],
     }
 

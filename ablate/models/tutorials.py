@@ -1,4 +1,4 @@
-"""Networks of well-known tutorials, by name."""
+"""Networks of well-known tutorials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Units = Annotated[int, Field(ge=1, le=65_536)]
 
 
 class SmallCnn(Block):
-    """Conv–ReLU–Pool–Conv–ReLU–Pool–Flatten–Linear–ReLU–Linear–ReLU–Linear: the net of PyTorch's CIFAR-10 tutorial.
+    """Conv–ReLU–Pool–Conv–ReLU–Pool–Flatten–Linear–ReLU–Linear–ReLU–Linear: the network of PyTorch's CIFAR-10 tutorial.
 
     Source: https://pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html, after LeCun et al. 1998 (LeNet-5).
     The tutorial reports about 55 % test accuracy on CIFAR-10, after two epochs.
@@ -41,12 +41,12 @@ class SmallCnn(Block):
         Field(
             ge=0,
             lt=1,
-            description="Chance that a hidden unit is zeroed in training, after each hidden layer.",
+            description="Probability that a hidden unit is set to 0 in training, after each hidden layer.",
         ),
     ] = 0.0
 
     def check(self, shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Height and width that reach the first linear layer. Raises TrainingError where nothing does."""
+        """Return height and width at the first linear layer. Raises TrainingError where the image is too small."""
         first, second = (Window(f"convolution {n}", self.kernel_size) for n in (1, 2))
         return slide(
             self.name,
@@ -57,7 +57,7 @@ class SmallCnn(Block):
         )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """shape: (channels, height, width) → a module (n, *shape) float → (n, classes). Raises TrainingError."""
+        """Return a module (n, *shape) float → (n, classes) logits. shape: (channels, height, width). Raises TrainingError."""
         from torch import nn
 
         from ablate.models.layers import Dropout, pooled_activation
@@ -109,13 +109,13 @@ class TutorialCnn(Block):
         Field(
             ge=0,
             lt=1,
-            description="Chance that a unit is zeroed in training, before each of the two linear layers.",
+            description="Probability that a unit is set to 0 in training, before each of the two linear layers.",
         ),
     ] = 0.25
     batch_norm: Annotated[bool, Field(description="Batch normalisation after every convolution.")] = False
 
     def check(self, shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Height and width that reach the first linear layer. Raises TrainingError where nothing does."""
+        """Return height and width at the first linear layer. Raises TrainingError where the image is too small."""
         windows: list[Window] = []
         for n in range(1, self.layers + 1):
             windows += [
@@ -126,7 +126,7 @@ class TutorialCnn(Block):
         return slide(self.name, shape[1:], windows, place="model.layers", hint=hint)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """shape: (channels, height, width) → a module (n, *shape) float → (n, classes). Raises TrainingError."""
+        """Return a module (n, *shape) float → (n, classes) logits. shape: (channels, height, width). Raises TrainingError."""
         from torch import nn
 
         from ablate.models.layers import Dropout, pooled_activation
@@ -135,7 +135,7 @@ class TutorialCnn(Block):
         layers: list[nn.Module] = []
         for n in range(self.layers):
             out = self.width * 2**n
-            # Batch norm subtracts the mean, so a bias before it would train on rounding noise alone.
+            # Batch norm subtracts the mean: the gradient of a bias before it would be rounding error only.
             layers.append(
                 nn.Conv2d(
                     channels, out, self.kernel_size, padding=self.kernel_size // 2, bias=not self.batch_norm
@@ -157,11 +157,11 @@ class TutorialCnn(Block):
 
 
 class WhatWorked(Block):
-    """Six convolutions of up to 256 channels that leave a single pixel, then a hidden layer, dropout, a linear layer.
+    """Six convolutions of up to 256 channels down to a single pixel, then a hidden layer, dropout, a linear layer.
 
     Source: the post "Image Classification with Cifar 10" (https://97harsh.github.io, 2023), whose layer table it
-    reproduces row for row, in the same order: 2,211,338 parameters. The post states neither an accuracy nor the chance of
-    its dropout; torch's default stands for the latter.
+    reproduces row for row, in the same order: 2,211,338 parameters. The post states neither an accuracy nor the probability
+    of its dropout; the default is torch's.
 
     Stages for a (3, 32, 32) input; a convolution is 3×3 and has batch norm and ReLU after it, the sixth only ReLU:
     1 (64, 32, 32) → pool (64, 16, 16) → 2 (128, 16, 16) → 3 (256, 16, 16) → pool (256, 8, 8) → 4 (256, 8, 8) →
@@ -176,13 +176,15 @@ class WhatWorked(Block):
         Field(
             ge=4,
             le=64,
-            description="Number of convolutions: 5 leaves out the fourth, 4 the second too, more than 6 repeat the fourth.",
+            description="Number of convolutions: 5 leaves out the fourth, 4 also the second, more than 6 repeat the fourth.",
         ),
     ] = 6
     width: Annotated[
         float,
         Field(
-            gt=0, le=16, description="Multiplier of every convolution's channels, and of the hidden layer's."
+            gt=0,
+            le=16,
+            description="Factor for the channels of every convolution and the units of the hidden layer.",
         ),
     ] = 1.0
     middle: Annotated[
@@ -190,20 +192,20 @@ class WhatWorked(Block):
         Field(
             gt=0,
             le=16,
-            description="Further multiplier for the convolutions in the middle: all but the first and the last two.",
+            description="Further factor for the channels of all convolutions but the first and the last two.",
         ),
     ] = 1.0
     batch_norm: Annotated[
         bool, Field(description="Batch normalisation after every convolution but the last.")
     ] = True
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Chance that a hidden unit is zeroed in training.")
+        float, Field(ge=0, lt=1, description="Probability that a hidden unit is set to 0 in training.")
     ] = 0.5
 
     def stages(self) -> list[tuple[tuple[int, ...], int]]:
-        """Four stages, with a pooling after each but the last: (channels of each convolution, padding of the last one).
+        """Return four stages, each but the last followed by pooling: (channels of each convolution, padding of the last one).
 
-        All other convolutions are padded to keep the image's size.
+        All other convolutions are padded so that the image keeps its size.
         """
         wide = self.width * self.middle
         repeats = max(self.depth - 5, 0)
@@ -219,7 +221,7 @@ class WhatWorked(Block):
         ]
 
     def check(self, shape: tuple[int, int, int]) -> tuple[int, int]:
-        """Height and width that reach the first linear layer. Raises TrainingError where nothing does."""
+        """Return height and width at the first linear layer. Raises TrainingError where the image is too small."""
         windows: list[Window] = []
         stages, number = self.stages(), 0
         for stage, (channels, last) in enumerate(stages, 1):
@@ -233,7 +235,7 @@ class WhatWorked(Block):
         return slide(self.name, shape[1:], windows)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """shape: (channels, height, width) → a module (n, *shape) float → (n, classes). Raises TrainingError."""
+        """Return a module (n, *shape) float → (n, classes) logits. shape: (channels, height, width). Raises TrainingError."""
         from torch import nn
 
         from ablate.models.layers import Dropout, Flattened
@@ -243,7 +245,7 @@ class WhatWorked(Block):
         stages = self.stages()
         for stage, (channels, last) in enumerate(stages, 1):
             for position, out in enumerate(channels, 1):
-                # The post's convolutions keep their bias before batch norm: it trains nothing, but it is counted.
+                # The convolutions of the post have a bias before batch norm: it has no effect, but it counts as parameters.
                 layers.append(nn.Conv2d(inside, out, 3, padding=last if position == len(channels) else 1))
                 if self.batch_norm and stage < len(stages):
                     layers.append(nn.BatchNorm2d(out))

@@ -267,7 +267,7 @@ def finished(
     state: State,
     images: Images,
     tested: Evaluation,
-    made: table.Summary,
+    made: table.ModelSummary,
     weights: str,
     seconds: float,
 ) -> Result:
@@ -312,7 +312,7 @@ def finished(
     return Result(False, kept.epoch, final | _costs(seconds, made), files, facts, model)
 
 
-def diverged(state: State, made: table.Summary, seconds: float) -> Result:
+def diverged(state: State, made: table.ModelSummary, seconds: float) -> Result:
     """The result of a run whose losses were not finite in the epoch after those that `state` counts."""
     epoch = state.epoch + 1
     reason = {"reason": f"loss not finite in epoch {epoch}"}
@@ -405,7 +405,7 @@ def batches(
                 yield pixels, targets, is_even
 
 
-def _costs(seconds: float, made: table.Summary) -> dict[str, float]:
+def _costs(seconds: float, made: table.ModelSummary) -> dict[str, float]:
     return {
         "time/train_seconds": seconds,
         "model/parameters": made.parameters,
@@ -581,7 +581,7 @@ class Weighted(Protocol):
 class Learner(Weighted, Protocol):
     """A network together with its rule of update, on one device. The loop knows nothing else of what it trains."""
 
-    summary: table.Summary
+    summary: table.ModelSummary
 
     def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """One update on a batch → the sum of its losses and the number of hits before it, still on the device.

@@ -114,9 +114,9 @@ def test_convolutions_have_a_bias_only_where_no_batch_norm_follows():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"depth": 2, "profile": "wide-middle"}, "no middle to widen"),
+        ({"depth": 2, "profile": "wide-middle"}, "needs a depth of at least 3; the depth is 2"),
         ({"depth": 12, "profile": "growing", "width": 64}, "the widest block would have 131072 channels"),
-        ({"kernel_size": 4}, "odd side"),
+        ({"kernel_size": 4}, "should be odd"),
         ({"depth": 0}, "greater than or equal to 1"),
         ({"dropout": 1.0}, "less than 1"),
     ],
@@ -155,10 +155,10 @@ def test_what_check_says_reaches_the_first_linear_layer(shape, kernel):
 
 
 @pytest.mark.parametrize(("side", "kernel"), [(8, 5), (15, 5), (4, 3), (1, 1), (3, 1)])
-def test_an_input_that_shrinks_to_nothing_is_refused_with_the_formula_and_a_way_out(side, kernel):
+def test_an_input_that_is_too_small_is_refused_with_the_formula_and_what_to_do(side, kernel):
     with pytest.raises(TrainingError) as caught:
         SmallCnn(kernel_size=kernel).check((3, side, side))
-    assert f"small_cnn shrinks its input of {side}×{side} pixels to nothing" in caught.value.message
+    assert f"an input of {side}×{side} pixels is too small for small_cnn" in caught.value.message
     assert "(W−F+2P)/S+1" in caught.value.message
     assert caught.value.place == "model.kernel_size"
     passing = int(caught.value.hint.partition("data.resize: ")[2].split()[0])

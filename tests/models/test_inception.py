@@ -203,7 +203,7 @@ def test_heads_are_counted_as_parameters_that_only_train():
     assert with_heads.parameters - without.parameters == head
     assert with_heads.flops == without.flops
     assert without.training_only == 0
-    assert f"{head:,} of them in auxiliary heads, which only train" in table.text(with_heads)
+    assert f"{head:,} of them in auxiliary heads, which are used in training only" in table.text(with_heads)
 
 
 def test_heads_need_pixels_and_say_so():

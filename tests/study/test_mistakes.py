@@ -95,7 +95,7 @@ MISTAKES = {
     "no patience": ("epochs: 2", "patience: 0", "13: baseline.training.patience", "at least 1 (got 0)"),
     "all label smoothed away": ("epochs: 2", "label_smoothing: 1", "13: baseline.training.label_smoothing", "below 1"),
     "no such choice": ("depth: 2", "profile: grow", "8: baseline.model.profile", "grow is not one of 'constant', 'gro"),
-    "a rule between fields": ("depth: 2", "profile: wide-middle\n    depth: 2", "6: baseline.model", "no middle to widen"),
+    "a rule between fields": ("depth: 2", "profile: wide-middle\n    depth: 2", "6: baseline.model", "needs a depth of at least 3"),
     "text for a block": ("optimizer: {name: sgd, lr: 0.1}", "optimizer: sgd", "11: baseline.optimizer", "sgd is a value"),
     "a list for a block": ("{flip: true}", "[flip]", "10: baseline.augment", "[flip] is a value where a block"),
     "null for a block": ("training: {epochs: 2}", "training:", "13: baseline.training", "null is a value where a block"),
@@ -326,7 +326,7 @@ def test_whole_messages_read_like_this():
         ("data.name=image_folder", "--set data.root", "is missing"),
         ("seed=3", "--set seed", "the seed is not a factor"),
         ("margin=3", "--set margin", "`margin` is not part of the baseline"),
-        ("model.profile=wide-middle", "--set model", "no middle to widen"),
+        ("model.profile=wide-middle", "--set model", "needs a depth of at least 3"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named_there(text, place, said):

@@ -120,8 +120,8 @@ def test_the_command_writes_a_page_and_what_it_found(workplace):
 def test_a_network_that_shrinks_its_input_to_nothing_is_named_with_what_to_do(workplace):
     (workplace.root / "digits.yaml").write_text(STUDY)
     output = workplace.ablate("lr", "digits.yaml", "--set", "model.name=small_cnn", code=2)
-    assert "model.kernel_size: small_cnn shrinks its input of 8×8 pixels to nothing" in output
-    assert "data.resize: 16 is the smallest that passes" in output
+    assert "model.kernel_size: an input of 8×8 pixels is too small for small_cnn" in output
+    assert "data.resize: 16 is the smallest size that works" in output
 
 
 def test_training_of_ones_own_is_refused(workplace):

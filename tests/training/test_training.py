@@ -530,7 +530,7 @@ def test_a_network_too_small_for_its_input_fails_with_the_formula_and_no_traceba
     (failed,) = events(model={"name": "small_cnn"})
     assert isinstance(failed, Failed)
     assert failed.kind == "error"
-    assert failed.reason.startswith("model.kernel_size: small_cnn shrinks its input")
+    assert failed.reason.startswith("model.kernel_size: an input of 8×8 pixels is too small")
     assert "\n" not in failed.reason
     assert "data.resize" in failed.detail
     assert "Traceback" not in failed.detail
