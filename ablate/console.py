@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress while a study runs, tables, verdicts."""
+"""Everything that is shown in the terminal: progress while a study runs, tables of plans and studies, verdicts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from rich.text import Text
 
 from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.coordinate import Observer
-from ablate.study.seeds import NOISE_FLOOR
-from ablate.text import counted
+from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
+from ablate.text import counted, format_duration, format_tried
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from ablate.scheduling.outlook import Outlook
     from ablate.study.design import Plan, Run
 
-# Lines are broken for a reader at a terminal alone: in a file or a pipe a sentence is a line.
+# Lines are broken at a terminal only: in a file or a pipe every sentence is one line.
 err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
 STYLE = {WAITING: "dim", RUNNING: "bold cyan", FINISHED: "green", DIVERGED: "yellow", FAILED: "bold red"}
-WORDS = {
+LEGEND = {
     WAITING: "waiting",
     RUNNING: "running",
     FINISHED: "finished",
@@ -49,44 +49,52 @@ WORDS = {
 VERDICT_STYLE = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
 WIDEST_GRID = 40
 SHORTEST_NAME, FEWEST_CELLS = 12, 8
-RATE_OVER = 30.0
-"""Seconds over which images are counted for their rate."""
+RATE_WINDOW = 30.0
+"""Seconds over which images are counted for the rate shown."""
+
+Cell = tuple[str, Phase, int]
+"""A place in the grid: arm, phase, and the number of the replicate in it."""
 
 
 class Lines(Observer):
-    """Plain lines on stderr, one a finished run: for logs and pipes. quiet: only what went wrong."""
+    """Prints a plain line on stderr for every run that ends: for logs and pipes. quiet: prints failures only."""
 
     def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
         self._plan = plan
         self._quiet = quiet
-        self._done = self._of = 0
+        self._done = self._total = 0
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
-        self._done, self._of = done, runs
-        title = f"look {look}: {pairs} seeds an arm" if look else f"confirmation: {pairs} fresh seeds"
-        self._say(f"{title}, {runs} runs" + (f", {done} of them done" if done else ""))
+        self._done, self._total = done, runs
+        title = (
+            f"look {look}: {counted(pairs, 'seed')} per arm"
+            if look
+            else f"confirmation: {counted(pairs, 'fresh seed')}"
+        )
+        self._print(f"{title}, {counted(runs, 'run')}" + (f", {done} of them done" if done else ""))
 
     def searching(self, runs: int, done: int) -> None:
-        self._done, self._of = done, runs
+        self._done, self._total = done, runs
 
     def event(self, run: Run, event: Event) -> None:
         name = f"{run.arm} · seed {run.seed}"
         if run.values:
-            name = f"{run.arm} · {', '.join(f'{path}={_short(value)}' for path, value in run.values.items())}"
+            tried = ", ".join(f"{path}={format_tried(value)}" for path, value in run.values.items())
+            name = f"{run.arm} · {tried}"
         if isinstance(event, Failed) and event.kind == "pruned":
             self._done += 1
-            self._say(f"[{self._done}/{self._of}] {name}: pruned")
+            self._print(f"[{self._done}/{self._total}] {name}: pruned")
         elif isinstance(event, Finished):
             self._done += 1
             seconds = event.metrics.get("time/train_seconds", float("nan"))
-            self._say(f"[{self._done}/{self._of}] {name}: {event.outcome} in {seconds:.1f} s")
+            self._print(f"[{self._done}/{self._total}] {name}: {event.outcome} in {seconds:.1f} s")
         elif isinstance(event, Failed):
             err.print(Text(f"{name}: attempt {event.attempt} failed: {event.reason}", style="red"))
 
     def note(self, text: str) -> None:
-        self._say(text)
+        self._print(text)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self._quiet:
             err.print(Text(text))
 
@@ -105,31 +113,31 @@ def observer(plan: Plan, *, json: bool, quiet: bool) -> Iterator[Observer]:
 
 @contextlib.contextmanager
 def preparing(*, quiet: bool) -> Iterator[None]:
-    """Says at a terminal that something is going on before there is anything to show. quiet: says nothing."""
+    """Show at a terminal that data and plan are being prepared, before there is anything else to show. quiet: show nothing."""
     if quiet or not is_terminal():
         yield
         return
-    with err.status("preparing: data, networks, the record"):
+    with err.status("preparing data, networks and the record"):
         yield
 
 
 class JsonLines(Observer):
-    """One JSON object a line on stdout: for machines. study: its name."""
+    """Prints one JSON object per line on stdout, for programs: see docs/scripting.md. study: its name."""
 
     def __init__(self, study: str) -> None:
         self._study = study
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
-        self._put(kind="look", look=look, pairs=pairs, runs=runs, done=done)
+        self._print(kind="look", look=look, pairs=pairs, runs=runs, done=done)
 
     def searching(self, runs: int, done: int) -> None:
-        self._put(kind="search", runs=runs, done=done)
+        self._print(kind="search", runs=runs, done=done)
 
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
-        self._put(kind="running", run=run.key, arm=run.arm, seed=run.seed, slot=slot.name, attempt=attempt)
+        self._print(kind="running", run=run.key, arm=run.arm, seed=run.seed, slot=slot.name, attempt=attempt)
 
     def event(self, run: Run, event: Event) -> None:
-        what: dict[str, Any] = {
+        line: dict[str, Any] = {
             "kind": "epoch" if isinstance(event, EpochEnd) else type(event).__name__.lower(),
             "run": run.key,
             "arm": run.arm,
@@ -137,27 +145,27 @@ class JsonLines(Observer):
         }
         for name in ("epoch", "outcome", "reason", "attempt"):
             if hasattr(event, name):
-                what[name] = getattr(event, name)
+                line[name] = getattr(event, name)
         if isinstance(event, EpochEnd | Finished):
-            what["metrics"] = {n: v if math.isfinite(v) else None for n, v in event.metrics.items()}
-        self._put(**what)
+            line["metrics"] = {n: v if math.isfinite(v) else None for n, v in event.metrics.items()}
+        self._print(**line)
 
     def judged(self, analysis: Analysis) -> None:
         from ablate.analysis import to_json
 
-        self._put(kind="verdicts", verdicts=to_json(analysis, self._study))
+        self._print(kind="verdicts", verdicts=to_json(analysis, self._study))
 
     def note(self, text: str) -> None:
-        self._put(kind="note", text=text)
+        self._print(kind="note", text=text)
 
     @staticmethod
-    def _put(**what: Any) -> None:
-        print(json.dumps(what), flush=True)
+    def _print(**line: Any) -> None:
+        print(json.dumps(line), flush=True)
 
 
 @dataclass
 class _Progress:
-    """A run under way. epoch: the last that ended, of `epochs` where that is known; at: when, in seconds."""
+    """A run that is training. epoch: the last one that ended, of `epochs` where that is known; at: when, in seconds."""
 
     run: Run
     slot: str
@@ -173,26 +181,26 @@ class _Progress:
 
 
 class Display(Observer):
-    """A grid of arms × seeds that fills, what each slot is doing, effects so far, and the time left. A context manager."""
+    """A grid of arms × seeds that fills, the state of each slot, effects so far, and the time left. A context manager."""
 
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
         from ablate.analysis.plan import rules
 
         self._plan = plan
         self._console = console or err
-        self._marks: dict[tuple[str, int], str] = {}
-        self._values: dict[tuple[str, int], float] = {}
+        self._marks: dict[Cell, str] = {}
+        self._values: dict[Cell, float] = {}
         self._verdicts: dict[str, str] = {}
         self._decided: set[str] = set()
-        self._at: dict[str, _Progress] = {}
-        # When images were trained on, and how many: the last half minute's, for their rate.
-        self._trained: deque[tuple[float, int]] = deque()
+        self._running: dict[str, _Progress] = {}
+        # Times at which epochs ended, with the images trained on: those of the last RATE_WINDOW, for the rate.
+        self._images: deque[tuple[float, int]] = deque()
         self._rules = rules(plan.record())
         self._scale = self._rules.scale()
-        self._look = ""
+        self._title = ""
         self._pairs = plan.study.looks[0]
-        self._of = self._done = self._ended = 0
-        self._since = time.monotonic()
+        self._total = self._done = self._ended = 0
+        self._began = time.monotonic()
         self._lock = threading.RLock()
         self._live = Live(
             self._picture(),
@@ -212,43 +220,43 @@ class Display(Observer):
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         with self._lock:
             looks = len(self._plan.study.looks)
-            of = f" of {looks}" if 1 < looks >= look else ""
-            self._look = (
-                f"look {look}{of} · {pairs} seeds an arm"
+            of_looks = f" of {looks}" if 1 < looks >= look else ""
+            self._title = (
+                f"look {look}{of_looks} · {counted(pairs, 'seed')} per arm"
                 if look
-                else f"confirmation · {pairs} fresh seeds an arm"
+                else f"confirmation · {counted(pairs, 'fresh seed')} per arm"
             )
-            self._of, self._done, self._ended, self._since = runs, done, 0, time.monotonic()
+            self._total, self._done, self._ended, self._began = runs, done, 0, time.monotonic()
             self._pairs = max(self._pairs, pairs) if look else self._pairs
-            self._trained.clear()
+            self._images.clear()
 
     def searching(self, runs: int, done: int) -> None:
         with self._lock:
-            self._look = "searching"
-            self._of, self._done, self._ended, self._since = runs, done, 0, time.monotonic()
+            self._title = "searching"
+            self._total, self._done, self._ended, self._began = runs, done, 0, time.monotonic()
 
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         with self._lock:
             epochs = self._plan.config(run).flatten().get("training.epochs")
             known = epochs if isinstance(epochs, int) else None
-            self._marks[run.arm, run.seed] = RUNNING
-            self._at[run.key] = _Progress(run, slot.name, attempt, known, time.monotonic())
+            self._marks[_cell(run)] = RUNNING
+            self._running[run.key] = _Progress(run, slot.name, attempt, known, time.monotonic())
 
     def event(self, run: Run, event: Event) -> None:
         with self._lock:
-            doing = self._at.get(run.key)
-            if isinstance(event, EpochEnd) and doing is not None:
-                doing.epoch, doing.at = event.epoch, time.monotonic()
-                doing.value = event.metrics.get(self._plan.study.metric)
+            progress = self._running.get(run.key)
+            if isinstance(event, EpochEnd) and progress is not None:
+                progress.epoch, progress.at = event.epoch, time.monotonic()
+                progress.value = event.metrics.get(self._plan.study.metric)
                 data = self._plan.data.get(run.arm)
-                self._trained.append((doing.at, data.train if data else 0))
+                self._images.append((progress.at, data.train if data else 0))
             elif isinstance(event, Finished) or (isinstance(event, Failed) and event.kind == "pruned"):
-                self._at.pop(run.key, None)
+                self._running.pop(run.key, None)
                 self._done += 1
                 self._ended += 1
             elif isinstance(event, Failed):
-                self._marks[run.arm, run.seed] = FAILED
-                self._at.pop(run.key, None)
+                self._marks[_cell(run)] = FAILED
+                self._running.pop(run.key, None)
                 self._console.print(
                     Text(
                         f"{run.arm} · seed {run.seed}: attempt {event.attempt} failed: {event.reason}",
@@ -259,9 +267,9 @@ class Display(Observer):
     def settled(self, run: Run, outcome: str, value: float) -> None:
         with self._lock:
             mark = {"finished": FINISHED, "diverged": DIVERGED}.get(outcome, FAILED)
-            self._marks[run.arm, run.seed] = mark
+            self._marks[_cell(run)] = mark
             if mark == FINISHED and math.isfinite(value):
-                self._values[run.arm, run.seed] = value
+                self._values[_cell(run)] = value
 
     def judged(self, analysis: Analysis) -> None:
         from ablate.analysis import undecided
@@ -277,143 +285,153 @@ class Display(Observer):
 
     def _picture(self) -> RenderableType:
         with self._lock:
-            head = Text.assemble((self._plan.study.name, "bold"), f"  {self._look}")
-            slots = self._working()
-            used = 5 + slots.row_count
-            parts: list[RenderableType] = [head, self._whole(), self._grid(self._console.height - used)]
-            marks = [f"{mark} {word}" for mark, word in WORDS.items() if mark in self._marks.values()]
-            parts.append(Text("   ".join(marks), style="dim"))
-            return Group(*parts, slots)
+            head = Text.assemble((self._plan.study.name, "bold"), f"  {self._title}")
+            slots = self._slot_table()
+            other_lines = 5 + slots.row_count
+            grid = self._grid(self._console.height - other_lines)
+            marks = [f"{mark} {word}" for mark, word in LEGEND.items() if mark in self._marks.values()]
+            return Group(head, self._progress_line(), grid, Text("   ".join(marks), style="dim"), slots)
 
-    def _whole(self) -> Text:
-        """How much of the look is done, how fast it goes, and what is left."""
+    def _progress_line(self) -> Text:
+        """How much of the look is done, the images per second, and the time left."""
         now = time.monotonic()
-        under_way = sum(doing.share for doing in self._at.values())
-        done = self._done + under_way
-        said = [f"{self._done}/{self._of} runs"]
-        while self._trained and now - self._trained[0][0] > RATE_OVER:
-            self._trained.popleft()
-        if (images := sum(n for _, n in self._trained)) and now - self._since > 1:
-            said.append(f"{images / min(RATE_OVER, now - self._since):,.0f} images/s")
-        if (progress := self._ended + under_way) > 0 and (left := self._of - done) > 0:
-            said.append(f"about {duration((now - self._since) / progress * left)} left")
-        return Text.assemble(_bar(done / self._of if self._of else 0, 30), "  ", " · ".join(said))
+        in_progress = sum(progress.share for progress in self._running.values())
+        done = self._done + in_progress
+        parts = [f"{self._done}/{counted(self._total, 'run')}"]
+        while self._images and now - self._images[0][0] > RATE_WINDOW:
+            self._images.popleft()
+        if (images := sum(n for _, n in self._images)) and now - self._began > 1:
+            parts.append(f"{images / min(RATE_WINDOW, now - self._began):,.0f} images/s")
+        if (ended := self._ended + in_progress) > 0 and (left := self._total - done) > 0:
+            parts.append(f"about {format_duration((now - self._began) / ended * left)} left")
+        return Text.assemble(_bar(done / self._total if self._total else 0, 30), "  ", " · ".join(parts))
 
     def _grid(self, height: int) -> Table:
-        known = list(dict.fromkeys([*self._plan.names, *(arm for arm, _ in self._marks)]))
-        against = "" if self._rules.factorial else "effect"
-        figures = {arm: self._figures(arm) for arm in known}
-        titles = (self._plan.study.metric, against, "")
-        taken = sum(
-            max(len(title), *(said[i].cell_len for said in figures.values())) + 2
+        arms = list(dict.fromkeys([*self._plan.names, *(arm for arm, _, _ in self._marks)]))
+        figures = {arm: self._figures(arm) for arm in arms}
+        titles = (self._plan.study.metric, "" if self._rules.factorial else "effect", "")
+        figure_width = sum(
+            max(len(title), *(cells[i].cell_len for cells in figures.values())) + 2
             for i, title in enumerate(titles)
         )
         # Where the line is short, names are cut before seeds, and seeds before a figure or a verdict.
-        free = self._console.width - taken - 2
-        seeds = max(len(self._seeds(arm)) for arm in known)
-        cells = min(WIDEST_GRID, max(FEWEST_CELLS, seeds), max(FEWEST_CELLS, free - SHORTEST_NAME))
+        free = self._console.width - figure_width - 2
+        seeds = max(len(self._cells(arm)) for arm in arms)
+        cell_width = min(WIDEST_GRID, max(FEWEST_CELLS, seeds), max(FEWEST_CELLS, free - SHORTEST_NAME))
         grid = Table.grid(padding=(0, 2))
-        grid.add_column(max_width=max(SHORTEST_NAME, free - cells), no_wrap=True, overflow="ellipsis")
+        grid.add_column(max_width=max(SHORTEST_NAME, free - cell_width), no_wrap=True, overflow="ellipsis")
         grid.add_column(no_wrap=True)
         grid.add_column(justify="right", no_wrap=True)
         grid.add_column(justify="right", no_wrap=True)
         grid.add_column(no_wrap=True)
         grid.add_row("arm", "seeds", *titles, style="dim")
-        shown = known
-        if len(known) > (room := max(3, height)):
-            # What is under way comes first, then what is not done; in the order of the plan again.
-            urgency = {arm: (not self._has(arm, RUNNING), self._complete(arm)) for arm in known}
-            first = sorted(known, key=lambda arm: urgency[arm])[: room - 1]
-            shown = [arm for arm in known if arm in first]
+        shown = arms
+        if len(arms) > (room := max(3, height)):
+            # Arms that are running come first, then those that are not complete; shown in the order of the plan.
+            urgency = {arm: (not self._is_running(arm), self._is_complete(arm)) for arm in arms}
+            most_urgent = sorted(arms, key=lambda arm: urgency[arm])[: room - 1]
+            shown = [arm for arm in arms if arm in most_urgent]
         for arm in shown:
-            grid.add_row(Text(arm), self._cells(arm, cells), *figures[arm])
-        if len(shown) < len(known):
-            grid.add_row(Text(f"… and {len(known) - len(shown)} more arms", style="dim"))
+            grid.add_row(Text(arm), self._cell_marks(arm, cell_width), *figures[arm])
+        if len(shown) < len(arms):
+            grid.add_row(Text(f"… and {counted(len(arms) - len(shown), 'more arm')}", style="dim"))
         return grid
 
-    def _has(self, arm: str, mark: str) -> bool:
-        return any(a == arm and m == mark for (a, _), m in self._marks.items())
+    def _is_running(self, arm: str) -> bool:
+        return any(cell[0] == arm and mark == RUNNING for cell, mark in self._marks.items())
 
-    def _complete(self, arm: str) -> bool:
-        return arm in self._decided or all((arm, seed) in self._marks for seed in self._seeds(arm))
+    def _is_complete(self, arm: str) -> bool:
+        return arm in self._decided or all(cell in self._marks for cell in self._cells(arm))
 
-    def _seeds(self, arm: str) -> list[int]:
-        base = 1000 if arm == NOISE_FLOOR else 0
-        fresh = sorted(seed for of, seed in self._marks if of == arm and seed >= 3000)
-        return [*range(base, base + self._pairs), *fresh]
+    def _cells(self, arm: str) -> list[Cell]:
+        """Return an arm's places in the grid: its seeds up to this look, and those that confirm it."""
+        phase: Phase = "A/A" if arm == NOISE_FLOOR else "report"
+        confirmation = sorted(cell for cell in self._marks if cell[:2] == (arm, "confirm"))
+        return [*((arm, phase, replicate) for replicate in range(self._pairs)), *confirmation]
 
-    def _cells(self, arm: str, room: int) -> Text:
-        # What is decided waits for nothing more.
-        waits = " " if arm in self._decided else WAITING
-        marks = [self._marks.get((arm, seed), waits) for seed in self._seeds(arm)]
-        cells = Text()
-        if len(marks) > room:  # what is done gives way to what is under way
-            under_way = next((i for i, mark in enumerate(marks) if mark in (WAITING, RUNNING)), len(marks))
-            first = max(0, min(under_way - room // 2, len(marks) - room))
-            marks = marks[first : first + room]
-            if first:
-                cells.append("…", style="dim")
+    def _cell_marks(self, arm: str, width: int) -> Text:
+        # A decided arm waits for nothing more.
+        waiting = " " if arm in self._decided else WAITING
+        marks = [self._marks.get(cell, waiting) for cell in self._cells(arm)]
+        text = Text()
+        if len(marks) > width:  # finished seeds are cut first, so that the running ones are seen
+            first_open = next((i for i, mark in enumerate(marks) if mark in (WAITING, RUNNING)), len(marks))
+            start = max(0, min(first_open - width // 2, len(marks) - width))
+            marks = marks[start : start + width]
+            if start:
+                text.append("…", style="dim")
                 marks = marks[1:]
         for mark in marks:
-            cells.append(mark, style=STYLE.get(mark, ""))
-        return cells
+            text.append(mark, style=STYLE.get(mark, ""))
+        return text
 
     def _figures(self, arm: str) -> tuple[Text, Text, Text]:
-        """Mean of an arm's seeds so far, its mean difference from its reference, and its verdict where it has one."""
-        mine = {seed % 1000: v for (of, seed), v in self._values.items() if of == arm and seed < 2000}
-        if not mine:
+        """Return an arm's mean so far, its mean difference from its reference, and its verdict where it has one."""
+        values = self._values_of(arm)
+        if not values:
             return Text(), Text(), Text()
         digits = max(0, 1 - math.floor(math.log10(self._rules.margin * self._scale.factor)))
-        raw = digits + round(math.log10(self._scale.factor))
-        mean = Text(f"{sum(mine.values()) / len(mine):.{raw}f}")
+        raw_digits = digits + round(math.log10(self._scale.factor))
+        mean = Text(f"{sum(values.values()) / len(values):.{raw_digits}f}")
         reference = self._reference(arm)
-        pairs = [v - self._values[reference, s] for s, v in mine.items() if (reference, s) in self._values]
-        if reference == arm or not pairs:
+        reference_values = self._values_of(reference)
+        differences = [v - reference_values[i] for i, v in values.items() if i in reference_values]
+        if reference == arm or not differences:
             return mean, Text(), Text()
-        effect = self._rules.sign * self._scale.factor * sum(pairs) / len(pairs)
+        effect = self._rules.sign * self._scale.factor * sum(differences) / len(differences)
         unit = f" {self._scale.unit}" if self._scale.unit else ""
         verdict = self._verdicts.get(arm)
-        said = (
+        state = (
             Text(verdict, style=VERDICT_STYLE.get(verdict, "magenta")) if verdict else Text("so far", "dim")
         )
-        return mean, Text(f"{effect:+.{digits}f}{unit}".replace("-", "−")), said
+        return mean, Text(f"{effect:+.{digits}f}{unit}".replace("-", "−")), state
+
+    def _values_of(self, arm: str) -> dict[int, float]:
+        """Return an arm's values of the metric by replicate, without tuning and confirmation."""
+        return {
+            i: value for (name, phase, i), value in self._values.items() if name == arm and is_reported(phase)
+        }
 
     def _reference(self, arm: str) -> str:
-        """What an arm is compared with; itself where that is nothing."""
+        """Return the arm that an arm is compared with, or the arm itself where there is none."""
         if arm == NOISE_FLOOR:
             return self._plan.reference
         if self._rules.factorial or arm not in {planned.name for planned in self._plan.arms}:
             return arm
         return self._plan.arm(arm).reference or self._plan.reference
 
-    def _working(self) -> Table:
-        """What each slot is at, as far as there is room."""
-        of: dict[str, list[_Progress]] = {}
-        for doing in self._at.values():
-            of.setdefault(doing.slot, []).append(doing)
-        slots = Table.grid(padding=(0, 2))
+    def _slot_table(self) -> Table:
+        """What each slot trains, for as many slots as there is room for."""
+        by_slot: dict[str, list[_Progress]] = {}
+        for progress in self._running.values():
+            by_slot.setdefault(progress.slot, []).append(progress)
+        table = Table.grid(padding=(0, 2))
         for _ in range(4):
-            slots.add_column(no_wrap=True, overflow="ellipsis")
+            table.add_column(no_wrap=True, overflow="ellipsis")
         room = max(1, self._console.height // 3)
-        for slot in sorted(of, key=_by_number)[:room]:
-            first, *others = of[slot]
-            what = f"{first.run.arm} · seed {first.run.seed}"
-            what += f" and {len(others)} more" if others else ""
-            again = f"attempt {first.attempt} · " if first.attempt > 1 else ""
+        for slot in sorted(by_slot, key=_by_number)[:room]:
+            first, *others = by_slot[slot]
+            name = f"{first.run.arm} · seed {first.run.seed}"
+            name += f" and {len(others)} more" if others else ""
+            retry = f"attempt {first.attempt} · " if first.attempt > 1 else ""
             if first.epoch:
                 epochs = f"{first.epoch}/{first.epochs}" if first.epochs else f"{first.epoch}"
                 value = f" · {self._plan.study.metric} {first.value:.4f}" if first.value is not None else ""
-                said = Text(f"{again}epoch {epochs}{value}", style="cyan")
+                state = Text(f"{retry}epoch {epochs}{value}", style="cyan")
             else:
-                said = Text(f"{again}starting", style="dim")
-            slots.add_row(Text(slot, style="dim"), Text(what), _bar(first.share, 10), said)
-        if len(of) > room:
-            slots.add_row(Text(f"… and {len(of) - room} more slots", style="dim"))
-        return slots
+                state = Text(f"{retry}starting", style="dim")
+            table.add_row(Text(slot, style="dim"), Text(name), _bar(first.share, 10), state)
+        if len(by_slot) > room:
+            table.add_row(Text(f"… and {counted(len(by_slot) - room, 'more slot')}", style="dim"))
+        return table
+
+
+def _cell(run: Run) -> Cell:
+    return run.arm, run.phase, replicate_of(run.seed)
 
 
 def _by_number(slot: str) -> list[tuple[int, str]]:
-    """cpu-10 after cpu-9."""
+    """Return a key that sorts cpu-10 after cpu-9."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", slot)]
 
 
@@ -422,118 +440,95 @@ def _bar(share: float, width: int) -> Text:
     return Text.assemble(("━" * full, "green"), ("━" * (width - full), "bright_black"))
 
 
-def _short(value: Any) -> str:
-    """A value that was tried, in three digits; a block by its name and what else it says."""
-    if isinstance(value, Mapping):
-        rest = ", ".join(f"{name}={_short(v)}" for name, v in value.items() if name != "name")
-        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `12 min`, `3.2 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def preview(ahead: Preview) -> RenderableType:
-    """What a run would do: arms, seeds of each look, runs that are done already, and what the design implies."""
-    study = ahead.plan.study
-    lines: list[RenderableType] = [plan_table(ahead.plan, ahead.done), *design(ahead.plan)]
+def preview(preview: Preview) -> RenderableType:
+    """Return what a run would do: arms, seeds per look, finished runs, and what the design implies."""
+    study = preview.plan.study
+    lines: list[RenderableType] = [plan_table(preview.plan, preview.done), *design(preview.plan)]
     if study.search is not None:
-        lines.append(Text(f"{ahead.search_runs} runs of searching and of the fixed comparison at most"))
+        lines.append(
+            Text(f"at most {counted(preview.search_runs, 'run')} of searching and of the fixed comparison")
+        )
         if study.space:
             return Group(*lines)
-    at_most = f" (at most {ahead.most})" if ahead.most > ahead.first else ""
-    arms, first = counted(ahead.configurations, "arm"), counted(ahead.first, "run")
+    at_most = f" (at most {preview.most})" if preview.most > preview.first else ""
+    arms, first = counted(preview.configurations, "arm"), counted(preview.first, "run")
     lines.append(Text(f"{arms}, {first}{at_most}; margin {study.margin:g} of {study.metric}"))
-    if ahead.done is None:
-        lines.append(Text("The data are not prepared yet, so runs that are done already are not counted."))
+    if preview.done is None:
+        lines.append(Text("The data are not prepared yet, so finished runs cannot be looked up."))
     return Group(*lines)
 
 
 def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
-    """Arms with the number of seeds of each look and what is done already; done: arm → runs."""
+    """Return a table of arms with their seeds at each look. done: finished runs by arm; None where they are not known."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
-    for look, pairs in enumerate(plan.study.looks, 1):
+    for look in range(1, len(plan.study.looks) + 1):
         table.add_column(f"look {look}", justify="right")
-        del pairs
     if done is not None:
         table.add_column("done", justify="right")
+    first, *later = plan.study.looks
+    seeds = [counted(first, "seed"), *(f"to {pairs}" for pairs in later)]
     for name in plan.names:
-        counts = [
-            f"{pairs} seeds" if look == 0 else f"to {pairs}" for look, pairs in enumerate(plan.study.looks)
-        ]
-        table.add_row(Text(name), *counts, *([str(done.get(name, 0))] if done is not None else []))
+        table.add_row(Text(name), *seeds, *([str(done.get(name, 0))] if done is not None else []))
     return table
 
 
 def studies(rows: Iterable[tuple[str, str, Mapping[str, int]]]) -> Table:
-    """Studies with what they found. rows: name, how far it is, verdict → number of arms or effects."""
+    """Return a table of studies. rows: name, state, and the number of arms or effects by verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("study", "", "verdicts"):
         table.add_column(title)
+    order = list(VERDICT_STYLE)
     for name, state, counts in rows:
-        said = Text(" · ").join(
-            Text(f"{n} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
-            for verdict, n in sorted(counts.items(), key=lambda item: _rank(item[0]))
+        ranked = sorted(counts, key=lambda verdict: order.index(verdict) if verdict in order else len(order))
+        verdicts = Text(" · ").join(
+            Text(f"{counts[verdict]} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
+            for verdict in ranked
         )
-        table.add_row(Text(name), Text(state, style="dim"), said)
+        table.add_row(Text(name), Text(state, style="dim"), verdicts)
     return table
 
 
-def _rank(verdict: str) -> int:
-    order = list(VERDICT_STYLE)
-    return order.index(verdict) if verdict in order else len(order)
-
-
 def design(plan: Plan) -> list[Text]:
-    """What a reader of a plan must know of its design: what a fraction mixes up, where a path leads. Often nothing."""
+    """Return what a reader of a plan has to know of its design: the steps of a path, tuning, aliases. Often nothing."""
     from ablate.analysis.plan import rules
     from ablate.study.forecast import further
 
+    study = plan.study
     lines = []
-    if (beyond := further(plan)) > 0:
-        names = ", ".join(factor.name for factor in plan.study.factors)
-        most = f"{beyond} more configuration{'' if beyond == 1 else 's'}"
+    if (steps := further(plan)) > 0:
+        names = ", ".join(factor.name for factor in study.factors)
         lines.append(
-            Text(
-                f"a greedy path through {names}: the arms above are its first step, {most} follow from the results"
-            )
+            f"a greedy path through {names}: the arms above are its first step, "
+            f"{counted(steps, 'more configuration')} follow{'s' if steps == 1 else ''} from the results"
         )
-    if plan.study.search is not None:
-        how = plan.study.search
-        searched = ", ".join(one.path for one in (*plan.study.nuisance, *plan.study.space))
-        what = f"{how.trials} trials ({how.sampler}) of {searched}"
-        before = "a search: " if plan.study.space else "before the arms meet, each is tuned: "
-        again = f", then another look at the best {how.candidates}"
-        lines.append(Text(before + what + again))
-        if plan.study.nuisance:
-            seeds = plan.study.looks[0]
+    if study.search is not None:
+        paths = ", ".join(tuned.path for tuned in (*study.nuisance, *study.space))
+        purpose = "a search" if study.space else "each arm is tuned before the comparison"
+        lines.append(
+            f"{purpose}: {counted(study.search.trials, 'trial')} ({study.search.sampler}) of {paths}, "
+            f"then the best {study.search.candidates} are re-evaluated"
+        )
+        if study.nuisance:
+            fixed = counted(study.looks[0], "run")
             lines.append(
-                Text(f"{seeds} runs an arm at the study file's own values stand beside the tuned ones")
+                f"{fixed} per arm with the values of the study file are compared with the tuned ones"
             )
-    if (fraction := plan.study.fraction) is not None:
-        family = rules(plan.record()).contrasts
+    if (fraction := study.fraction) is not None:
+        effects = rules(plan.record()).contrasts
         lines.append(
-            Text(
-                f"a fraction of all combinations: {fraction.cells} cells, {fraction.words}; {len(family)} effects"
-            )
+            f"a fraction of all combinations: {fraction.cells} cells, {fraction.words}; {counted(len(effects), 'effect')}"
         )
         lines += [
-            Text(f"  {factor} takes the place of the interaction {' × '.join(of)}")
-            for factor, of in fraction.generators.items()
+            f"  {factor} takes the place of the interaction {' × '.join(interaction)}"
+            for factor, interaction in fraction.generators.items()
         ]
         lines += [
-            Text(f"  {_effect(c.terms)} cannot be told from {', '.join(map(_effect, c.aliases))}")
-            for c in family
-            if c.aliases
+            f"  {_effect(effect.terms)} cannot be told from {', '.join(map(_effect, effect.aliases))}"
+            for effect in effects
+            if effect.aliases
         ]
-    return lines
+    return [Text(line) for line in lines]
 
 
 def _effect(terms: Terms) -> str:
@@ -541,77 +536,84 @@ def _effect(terms: Terms) -> str:
     return " × ".join(str(term.factor) for term in terms)
 
 
-def outlook(found: Outlook) -> RenderableType:
-    """What a plan costs and what it can see."""
+def outlook(outlook: Outlook) -> RenderableType:
+    """Return what a plan costs and which effects it can detect."""
     from ablate.analysis.intervals import ENOUGH_PAIRS
     from ablate.analysis.plan import rules
 
-    plan, cost = found.plan, found.cost
-    said = rules(plan.record()).scale(found.noise.typical)
-    unit = f" {said.unit}" if said.unit else ""
+    plan, cost = outlook.plan, outlook.cost
+    study = plan.study
+    scale = rules(plan.record()).scale(outlook.noise.typical)
+    unit = f" {scale.unit}" if scale.unit else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
-    for title in ("parameters", "MFLOP an image", "a run", "runs", "in all"):
+    for title in ("parameters", "MFLOP per image", "per run", "runs", "in all"):
         table.add_column(title, justify="right")
     for arm in cost.arms:
-        runs = str(arm.first) if arm.first == arm.most else f"{arm.first}–{arm.most}"
         table.add_row(
             Text(arm.arm),
             f"{arm.parameters:,}" if arm.parameters else "",
             f"{arm.flops / 1e6:,.2f}" if arm.flops else "",
             _span(arm.seconds, arm.seconds),
-            runs,
+            str(arm.first) if arm.first == arm.most else f"{arm.first}–{arm.most}",
             _span(
                 None if arm.seconds is None else arm.seconds * arm.first,
                 None if arm.seconds is None else arm.seconds * arm.most,
             ),
         )
-    runs = str(cost.runs_first) + (f"–{cost.runs_most}" if cost.runs_most > cost.runs_first else "")
-    lines: list[RenderableType] = [table, Text("")]
-    lines += design(plan)
-    slots = f"{found.slots} slot{'' if found.slots == 1 else 's'}"
-    lines.append(Text(f"{len(cost.arms)} arms, {runs} runs on {slots}: about {_span(cost.first, cost.most)}"))
-    if plan.study.space:
+    lines: list[RenderableType] = [table, Text(""), *design(plan)]
+    runs = counted(cost.runs_first, "run")
+    if cost.runs_most > cost.runs_first:
+        runs = f"{cost.runs_first:,}–{counted(cost.runs_most, 'run')}"
+    arms, slots = counted(len(cost.arms), "arm"), counted(outlook.slots, "slot")
+    lines.append(Text(f"{arms}, {runs} on {slots}: about {_span(cost.first, cost.most)}"))
+    if study.space:
         return Group(*lines)
-    sd = found.noise.sd
-    what = "an effect" if plan.study.design in ("factorial", "fractional") else "a paired difference"
+    sd = outlook.noise.sd
+    difference = "an effect" if study.design in ("factorial", "fractional") else "a paired difference"
     if sd is None:
-        lines.append(Text(f"noise of {what} {found.noise.source}"))
+        lines.append(Text(f"noise of {difference} {outlook.noise.source}"))
     else:
-        lines.append(Text(f"noise of {what}: {sd * said.factor:.2g}{unit} ({found.noise.source})"))
-    for reach, in_sds in zip(found.reaches, found.in_sds, strict=True):
-        seeds = f"{reach.pairs} seed{'' if reach.pairs == 1 else 's'}"
+        lines.append(Text(f"noise of {difference}: {sd * scale.factor:.2g}{unit} ({outlook.noise.source})"))
+    for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True):
+        seeds = counted(reach.pairs, "seed")
+        detect = "detects" if reach.pairs == 1 else "detect"
         if reach.pairs < ENOUGH_PAIRS:
+            give = "gives" if reach.pairs == 1 else "give"
             lines.append(
-                Text(f"{seeds} give no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
+                Text(f"{seeds} {give} no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
             )
         elif sd is None:
-            lines.append(Text(f"{seeds} detect about {in_sds:.2f} SDs of {what} with 80 % power"))
-        else:
-            text = f"{seeds} detect about {reach.effect * said.factor:.2g}{unit} with 80 % power"
-            missed = f"; the margin of {plan.study.margin * said.factor:g} is out of reach"
             lines.append(
-                Text(text if reach.within else text + missed, style="" if reach.within else "yellow")
+                Text(
+                    f"{seeds} {detect} about {in_sds:.2f} standard deviations of {difference} with 80 % power"
+                )
             )
-    if plan.resolution and plan.study.margin < 2 * plan.resolution:
-        lines.append(
-            Text(
-                f"the margin is less than two steps of the metric ({plan.resolution * said.factor:.2g} each)",
-                style="yellow",
-            )
-        )
+        else:
+            text = f"{seeds} {detect} about {reach.effect * scale.factor:.2g}{unit} with 80 % power"
+            if reach.within:
+                lines.append(Text(text))
+            else:
+                margin = f"the margin of {study.margin * scale.factor:g} is out of reach"
+                lines.append(Text(f"{text}; {margin}", style="yellow"))
+    if plan.resolution and study.margin < 2 * plan.resolution:
+        step = f"{plan.resolution * scale.factor:.2g}"
+        lines.append(Text(f"the margin is less than two steps of the metric ({step} each)", style="yellow"))
     return Group(*lines)
 
 
 def _span(first: float | None, most: float | None) -> str:
+    """Write a range of seconds, or one duration where both ends read the same."""
     if first is None or most is None:
         return "unknown"
-    low, high = (f"{s:.1f} s" if s < 10 else duration(s) for s in (first, most))
+    low, high = (
+        f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds) for seconds in (first, most)
+    )
     return low if low == high else f"{low} to {high}"
 
 
 class _Hanging:
-    """A sentence of a list: what does not fit into its line goes on further in. In a file or a pipe it is one line."""
+    """A sentence of a list: further lines are indented at a terminal; in a file or a pipe it is one line."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
@@ -626,7 +628,7 @@ class _Hanging:
 
 
 def verdicts(analysis: Analysis) -> RenderableType:
-    """The result of a study: its headline and a sentence an arm."""
+    """Return the result of a study: its headline and a sentence per arm."""
     from ablate.analysis import headline, sentence
     from ablate.analysis.words import caution, subject
 
@@ -647,29 +649,31 @@ def verdicts(analysis: Analysis) -> RenderableType:
 
 
 def candidates(record: Mapping[str, Any]) -> RenderableType:
-    """What a search came to: its candidates, best first. No verdicts: they were chosen because they looked best."""
+    """Return the candidates of a search, best first. They have no verdicts: they were chosen because they looked best."""
     if not record.get("tuned"):
         return Text("the search is not over yet")
-    (found,) = record["tuned"].values()
+    (tuned,) = record["tuned"].values()
     metric = record["metric"]
     cost = record["search"]["cost"]
     lines: list[RenderableType] = [
-        Text("candidates, best first: they were chosen for looking best, and have no verdict", style="bold")
+        Text(
+            "candidates, best first; they were chosen because they looked best, and have no verdict",
+            style="bold",
+        )
     ]
-    for number, c in enumerate(found["candidates"], 1):
-        mean = "diverged" if c["mean"] is None else f"{metric} {c['mean']:.4f}"
-        costs = "" if c["cost"] is None else f", {cost} {c['cost']:.4g}"
-        values = ", ".join(f"{path}={_short(c['values'][path])}" for path in record["space"])
-        seeds = f"{c['runs']} seed{'' if c['runs'] == 1 else 's'}"
-        lines.append(Text(f"  {number}. {mean}{costs} over {seeds}: {values}"))
+    for number, candidate in enumerate(tuned["candidates"], 1):
+        mean = "diverged" if candidate["mean"] is None else f"{metric} {candidate['mean']:.4f}"
+        costs = "" if candidate["cost"] is None else f", {cost} {candidate['cost']:.4g}"
+        values = ", ".join(f"{path}={format_tried(candidate['values'][path])}" for path in record["space"])
+        lines.append(Text(f"  {number}. {mean}{costs} over {counted(candidate['runs'], 'seed')}: {values}"))
     lines += [
         Text(f"  the best {path} lies at the {end} end of its range", style="yellow")
-        for path, end in found["edge"].items()
+        for path, end in tuned["edge"].items()
     ]
     for method, shares in record.get("importances", {}).items():
         order = sorted(shares, key=lambda path: -shares[path])
         ranked = ", ".join(f"{path} ({shares[path]:.2f})" for path in order)
-        lines.append(Text(f"  {method} ranks: {ranked}; a ranking, no verdict", style="dim"))
+        lines.append(Text(f"  {method} ranks: {ranked}; a ranking, not a verdict", style="dim"))
     return Group(*lines)
 
 
@@ -677,27 +681,27 @@ ROWS = 20
 """Lines of a curve in the terminal, about."""
 
 
-def range_test(found: RangeTest, paste: str) -> str:
-    """The loss against the rate, line by line, and what to do with it. paste: what a study would say of the suggestion."""
-    high = found.start + 0.5 * (found.start - found.lowest)
-    step = max(1, len(found.rates) // ROWS)
+def range_test(result: RangeTest, settings: str) -> str:
+    """Return the loss against the learning rate, a line per step, and the suggestion. settings: it as a study file has it."""
+    top = result.start + 0.5 * (result.start - result.lowest)
     lines = ["    rate     loss"]
-    for i in range(0, len(found.smooth), step):
-        loss = found.smooth[i]
+    for i in range(0, len(result.smooth), max(1, len(result.rates) // ROWS)):
+        loss = result.smooth[i]
         share = (
-            min(1.0, max(0.0, (loss - found.lowest) / (high - found.lowest))) if high > found.lowest else 0.0
+            min(1.0, max(0.0, (loss - result.lowest) / (top - result.lowest))) if top > result.lowest else 0.0
         )
         eighths = round(share * 8 * 24)
         bar = "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else "")
-        lines.append(f"{found.rates[i]:8.2g} {loss:8.3f}  {bar}".rstrip())
-    ended = len(found.rates) - len(found.smooth)
-    if ended:
-        lines.append(f"{found.rates[len(found.smooth)]:8.2g}           hopeless from here on")
-    if found.suggestion is None:
-        return "\n".join([*lines, "", f"inconclusive: {found.reason}"])
-    spread = f"; single seeds say {found.between[0]:g} to {found.between[1]:g}" if found.between else ""
-    said = f"the loss falls from {found.start:.3f} to {found.lowest:.3f} at {found.floor:.2g}{spread}"
-    return "\n".join([*lines, "", said, f"suggested: {found.suggestion:g}; in the study:", "", paste])
+        lines.append(f"{result.rates[i]:8.2g} {loss:8.3f}  {bar}".rstrip())
+    if len(result.smooth) < len(result.rates):
+        lines.append(f"{result.rates[len(result.smooth)]:8.2g}           diverges from here on")
+    if result.suggestion is None:
+        return "\n".join([*lines, "", f"inconclusive: {result.reason}"])
+    spread = (
+        f"; single seeds suggest {result.between[0]:g} to {result.between[1]:g}" if result.between else ""
+    )
+    fall = f"the loss falls from {result.start:.3f} to {result.lowest:.3f} at {result.floor:.2g}{spread}"
+    return "\n".join([*lines, "", fall, f"suggested: {result.suggestion:g}; in the study:", "", settings])
 
 
 def is_terminal() -> bool:

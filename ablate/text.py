@@ -41,6 +41,14 @@ def format_value(value: Any) -> str:
     return repr(value) if isinstance(value, str) and _NOT_TEXT.match(value) else str(value)
 
 
+def format_tried(value: Any) -> str:
+    """Write a value that a search tried: `0.0123`, `true`, `adamw (lr=0.001)`; numbers to three digits, for reading only."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{name}={format_tried(v)}" for name, v in value.items() if name != "name")
+        return f"{value.get('name', '')}{f' ({rest})' if rest else ''}".strip()
+    return f"{value:.3g}" if isinstance(value, float) and math.isfinite(value) else format_value(value)
+
+
 def brief(value: Any) -> str:
     """Write a value for a message: as `format_value`, but a whole float keeps its point, and a long value is cut."""
     text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else format_value(value)

@@ -84,7 +84,6 @@ RULES = {
         ("study/seeds.py",),
         {
             "analysis/tuning.py",
-            "console.py",
             "scheduling/coordinate.py",
             "scheduling/outlook.py",
             "study/spec.py",

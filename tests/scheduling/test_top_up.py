@@ -251,7 +251,7 @@ def test_a_noise_floor_that_is_decided_goes_on_to_no_further_look(workplace):
 def test_three_declared_looks_each_take_up_what_the_one_before_left_open(workplace):
     study = workplace.study(factors="{gain: [0.2], spread: [0.05]}", seeds="[3, 5, 8]")
     said = run(workplace, "run", study)
-    assert all(f"look {number}: {pairs} seeds an arm" in said for number, pairs in ((1, 3), (2, 5), (3, 8)))
+    assert all(f"look {number}: {pairs} seeds per arm" in said for number, pairs in ((1, 3), (2, 5), (3, 8)))
     found = verdicts(workplace)
     assert trained(workplace) == {"baseline": [*range(8)], "gain=0.2": [0, 1, 2], "spread=0.05": [*range(8)]}
     alphas = rules_module.declared_alphas((3, 5, 8))
