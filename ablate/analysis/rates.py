@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +38,7 @@ class RangeTest:
     """rates: of each step, rising. losses: of each seed, fewer where it ended early. smooth: the median over seeds,
     smoothed, as long as most seeds went on.
 
-    start: the loss before the rate matters. lowest: of `smooth`, at the rate `floor`. suggestion: a baseline rate, None
+    start: the loss before the rate matters, infinite where `smooth` is empty. lowest: of `smooth`, at the rate `floor`. suggestion: a baseline rate, None
     where the test is inconclusive; `reason` says why. between: the lowest and the highest that a single seed suggests.
     levels: for a factor, a decade apart, without the suggestion.
     """
@@ -54,11 +55,16 @@ class RangeTest:
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain values; None for `start` and `lowest` where no loss was finite."""
+        losses = {"start": self.start, "lowest": self.lowest}
+        return asdict(self) | {
+            name: loss if math.isfinite(loss) else None for name, loss in losses.items()
+        }
 
 
 def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> RangeTest:
-    """rates: (steps,), rising. losses: a curve for each seed; one that is shorter than `rates` ended early.
+    """rates: (steps,), rising. losses: a curve for each seed; one that is shorter than `rates` ended early, and what follows
+    a loss that is not finite is left out.
 
     The suggestion is the lowest rate at which the smoothed loss has made most (`REACHED`) of its fall, rounded to
     1, 2, 3 or 5 times a power of ten.
@@ -77,7 +83,11 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
     start = float(np.median(smooth[:beginning])) if until else math.inf
     low = int(np.argmin(smooth)) if until else 0
     lowest = float(smooth[low]) if until else math.inf
-    reason = _doubt(len(rates), until, low, start - lowest, error)
+    reason = (
+        _not_finite(curves, rates[0])
+        if until == 0
+        else _doubt(len(rates), until, low, start - lowest, error)
+    )
     suggestion = None
     if not reason:
         reached = int(np.argmax(smooth <= start - REACHED * (start - lowest)))
@@ -89,7 +99,7 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
         reason = f"the seeds disagree, from {min(said):g} to {max(said):g}: more --passes or --seeds, or a larger batch"
     return RangeTest(
         rates=tuple(rates),
-        losses=tuple(tuple(curve) for curve in losses),
+        losses=tuple(tuple(itertools.takewhile(math.isfinite, curve)) for curve in losses),
         smooth=tuple(float(value) for value in smooth),
         start=start,
         lowest=lowest,
@@ -120,6 +130,16 @@ def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[n
     # From neighbours' differences, so that the bend of the curve does not count as noise; the median forgets its end.
     noise = float(np.median(np.abs(np.diff(y)))) / (0.6745 * math.sqrt(2))
     return pull @ y, noise * float(np.median(np.sqrt(np.sum(pull**2, axis=1))))
+
+
+def _not_finite(curves: NDArray[np.float64], lowest: float) -> str:
+    """Why nothing can be concluded where the median loss of the very first step is not finite. curves: (seeds, steps)."""
+    ruined = int(np.sum(~np.isfinite(curves[:, 0])))
+    whose = "the loss" if ruined == len(curves) else f"the loss of {ruined} of {len(curves)} seeds"
+    return (
+        f"{whose} is not finite at the lowest rate, {lowest:g}: begin lower with --from; "
+        "if that changes nothing, look for NaN in the data and for values that overflow in the network"
+    )
 
 
 def _doubt(steps: int, until: int, low: int, fall: float, error: float) -> str:

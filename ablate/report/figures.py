@@ -506,12 +506,9 @@ def range_test(found: RangeTest) -> Figure:
     _axis(layout, "xaxis", "learning rate", type="log", exponentformat="power", dtick=1)
     # What diverges leaves the picture; where the loss falls is what is to be seen.
     fall = max(found.start - found.lowest, 0.05 * abs(found.start), 1e-9)
-    _axis(
-        layout,
-        "yaxis",
-        "loss of the batch, before the step",
-        range=[min(found.lowest, *map(min, found.losses)) - 0.1 * fall, found.start + 0.6 * fall],
-    )
+    lowest = min((min(curve) for curve in found.losses if curve), default=found.lowest)
+    shown = [min(found.lowest, lowest) - 0.1 * fall, found.start + 0.6 * fall] if found.smooth else None
+    _axis(layout, "yaxis", "loss of the batch, before the step", range=shown)
     marks = [(rate, FAINT, "dot", 1.0) for rate in found.levels]
     if found.suggestion is not None:
         marks.append((found.suggestion, VERMILLION, "solid", 2.0))

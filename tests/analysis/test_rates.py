@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,12 @@ def test_seeds_that_diverged_early_say_what_they_saw_before():
         (RATES, [curve(seed, fall=0, noise=0.1) for seed in range(3)], "does not fall clearly"),
         (RATES[:60], [curve(seed)[:60] for seed in range(3)], "still falls at the highest rate"),
         (RATES, [[2.3, 30.0]] * 3, "hopeless from the first steps on"),
-        (RATES, [[]] * 3, "hopeless from the first steps on"),
+        (RATES, [[2.3, float("nan")]] * 3, "hopeless from the first steps on"),
+        (RATES, [[2.3]], "hopeless from the first steps on"),
+        (RATES, [[]] * 3, "the loss is not finite at the lowest rate, 1e-05: begin lower with --from"),
+        (RATES, [[float("nan")] * len(RATES)], "the loss is not finite at the lowest rate"),
+        (RATES[:1], [[]], "the loss is not finite at the lowest rate"),
+        (RATES, [curve(), []], "the loss of 1 of 2 seeds is not finite at the lowest rate"),
         (
             RATES,
             [curve(0, centre=1e-4, blows_up=0.01), curve(1), curve(2, centre=0.3, blows_up=10)],
@@ -60,6 +67,12 @@ def test_an_inconclusive_test_says_why_and_suggests_nothing(rates, curves, said)
     assert said in found.reason
     assert found.suggestion is None
     assert found.levels == ()
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_seed_that_diverges_at_once_does_not_outvote_two_that_do_not():
+    curves = [curve(0), [], curve(1)]
+    assert range_test(RATES, curves).suggestion is not None
 
 
 def test_noise_alone_is_seldom_taken_for_a_fall():

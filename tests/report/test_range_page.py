@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import plotly.graph_objects as plotly
+import pytest
 import report_examples
 
+from ablate import console
+from ablate.analysis.rates import range_test
 from ablate.report import figures
 from ablate.report.range_test import page
 
@@ -27,3 +30,14 @@ def test_the_page_needs_no_network_and_shows_names_as_they_are():
     assert "Inconclusive:</strong> one pass is only 10 steps" in page(
         report_examples.range_test(every=6), "short"
     )
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[[], []], [[float("nan")] * 40], [[2.3], [2.3]], [[2.3, float("inf")]], [[], [2.3] * 40], [[2.3]]],
+    ids=["none is finite", "all NaN", "one point each", "one point, then none", "one seed of two", "one point"],
+)
+def test_a_loss_that_is_not_finite_leaves_a_page_and_a_table_that_say_so(losses):
+    found = range_test([10 ** (-5 + i / 10) for i in range(40)], losses)
+    assert f"Inconclusive:</strong> {found.reason.partition(':')[0]}" in page(found, "study")
+    assert f"inconclusive: {found.reason}" in console.range_test(found, "")
