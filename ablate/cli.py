@@ -466,7 +466,7 @@ def lr(
     from ablate.training.start import range_test
 
     read = spec.read(study, sets=sets or ())
-    asked = rates.Range(lowest, highest, seeds, passes)
+    asked = rates.Sweep(lowest, highest, seeds, passes)
     # Says what is wrong with data and network before a process is started for each seed.
     launch.data_lookup()(read.baseline)
     found = rates.range_test(read, asked, launch.local_executor(range_test, devices, workers), launch.notify)

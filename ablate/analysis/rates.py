@@ -57,9 +57,7 @@ class RangeTest:
     def to_json(self) -> dict[str, Any]:
         """As plain values; None for `start` and `lowest` where no loss was finite."""
         losses = {"start": self.start, "lowest": self.lowest}
-        return asdict(self) | {
-            name: loss if math.isfinite(loss) else None for name, loss in losses.items()
-        }
+        return asdict(self) | {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
 
 
 def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> RangeTest:
@@ -84,9 +82,7 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
     low = int(np.argmin(smooth)) if until else 0
     lowest = float(smooth[low]) if until else math.inf
     reason = (
-        _not_finite(curves, rates[0])
-        if until == 0
-        else _doubt(len(rates), until, low, start - lowest, error)
+        _not_finite(curves, rates[0]) if until == 0 else _doubt(len(rates), until, low, start - lowest, error)
     )
     suggestion = None
     if not reason:

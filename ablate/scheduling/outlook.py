@@ -17,9 +17,9 @@ from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.analysis.power import Reach
 from ablate.analysis.words import term_code
 from ablate.config import RunConfig
-from ablate.errors import TrainingError
-from ablate.events import Bundle, Event, Failed, Finished, Task, is_last
-from ablate.executors import Executor
+from ablate.events import Event
+from ablate.executors import Executor, Slot
+from ablate.scheduling.dispatch import Job, run_jobs
 from ablate.study.design import Plan
 from ablate.study.forecast import Forecast, RunCost, forecast
 from ablate.tracking.frames import plan_frames
@@ -114,33 +114,35 @@ def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunC
 
 
 def _measure(
-    wanted: Mapping[str, Mapping[str, Any]], measuring: Executor
+    payloads: Mapping[str, Mapping[str, Any]], measuring: Executor
 ) -> tuple[dict[str, RunCost], float]:
-    """Each of these on every slot at the same time, one after another: the median over slots."""
+    """Run each probe on every slot at the same time, one probe after another → the median over slots, by probe.
+
+    Also returns the seconds until the workers of all slots were ready.
+    """
     began = time.monotonic()
+    ready: set[str] = set()
     starting = 0.0
-    found: dict[str, RunCost] = {}
+
+    def told(event: Event) -> None:
+        nonlocal starting
+        ready.add(event.run)
+        if not starting and len(ready) == len(measuring.slots):
+            starting = time.monotonic() - began
+
+    costs: dict[str, RunCost] = {}
     with measuring:
-        for name, payload in wanted.items():
-            for i, slot in enumerate(measuring.slots):
-                task = Task(str(i), 1, {**payload, "device": slot.device, "threads": 1})
-                measuring.submit(Bundle((task,)), slot)
-            ends: list[Event] = []
-            ready: set[str] = set()
-            while len(ends) < len(measuring.slots):
-                for event in measuring.wait():
-                    ready.add(event.run)
-                    if not starting and len(ready) == len(measuring.slots):
-                        starting = time.monotonic() - began
-                    if isinstance(event, Failed):
-                        raise TrainingError(event.reason)
-                    if is_last(event):
-                        ends.append(event)
-            done = [event for event in ends if isinstance(event, Finished)]
-            facts = done[0].facts
-            seconds = statistics.median(event.metrics["seconds"] for event in done)
-            found[name] = RunCost(seconds, facts["parameters"], facts["flops"])
-    return found, starting
+        for name, payload in payloads.items():
+
+            def on(slot: Slot, payload: Mapping[str, Any] = payload) -> Mapping[str, Any]:
+                return {**payload, "device": slot.device, "threads": 1}
+
+            # As many as there are slots, so that each slot takes one.
+            results = run_jobs(measuring, [Job(str(i), on) for i in range(len(measuring.slots))], told)
+            seconds = statistics.median(result.metrics["seconds"] for result in results.values())
+            facts = results["0"].facts
+            costs[name] = RunCost(seconds, facts["parameters"], facts["flops"])
+    return costs, starting
 
 
 def expected_noise(plan: Plan, store: Store) -> Noise:

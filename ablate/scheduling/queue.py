@@ -1,8 +1,8 @@
 """Optuna's part: every run that is trained is a trial, in a journal that optuna-dashboard opens.
 
-Where there is nothing to decide — a planned arm under a planned seed — Optuna keeps the ledger: the run is enqueued with
-its levels, asked for, and told its result. The record of what is done is MLflow's; after a crash the ledger is made to
-match it. The only module that imports Optuna.
+Where there is nothing to decide — a planned arm under a planned seed — Optuna keeps the ledger: the run is added as a trial
+with its levels, and told its result. The record of what is done is MLflow's; after a crash the ledger is made to agree with
+it. The only module that imports Optuna.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,13 +24,23 @@ from ablate.events import Event, Finished
 from ablate.study import ranges
 from ablate.study.design import NOISE_FLOOR, Plan, Run, parameter
 from ablate.study.ranges import Range
+from ablate.tracking.store import is_dead, owner
+
+OWNER = "owner"
+"""User attribute of an open trial: the process that has it, as `tracking.store.owner` names it. Several coordinators may share
+a storage, and each closes only trials that no living process has.
+"""
+
+UNSIGNED = 60.0
+"""Seconds after which an open trial without an owner belongs to nobody: a search's trial is signed right after it was asked for,
+and an older ablate signed none.
+"""
 
 
 class Queue:
     """The ledger of one plan. storage: a URL, or None for a journal file in `folder`.
 
-    Hand every run out through `ask` and bring it back through `tell`: one asker, because storages differ in whether two
-    of them would get the same trial.
+    Every run is opened with `ask` and closed with `tell`.
     """
 
     def __init__(self, plan: Plan, folder: Path, storage: str | None = None) -> None:
@@ -75,22 +86,26 @@ class Queue:
         )
 
     def match(self, done: Mapping[str, float], runs: Mapping[str, Run]) -> None:
-        """Make the ledger say what the record says. done: run key → its value (NaN where it diverged). runs: by key."""
+        """Make the ledger agree with the record. done: run key → its value (NaN where it diverged). runs: by key.
+
+        Open trials of this process that it knows nothing of, and those of processes that are gone, are closed; those of
+        another coordinator on the same storage are left to it.
+        """
         states = self._optuna.trial.TrialState
-        told: set[str] = set()
-        mine = {trial.number for trial in self._open.values()}
-        # What is open was left behind by a coordinator that is gone: there is only ever one, and this is it. A trial that
-        # was enqueued and not yet asked for has to be asked for before it can be told anything.
+        recorded: set[str] = set()
+        own = {trial.number for trial in self._open.values()}
+        # An older ablate enqueued trials and then asked for them. One that was killed in between has left a trial that has to
+        # be asked for before it can be closed.
         for _ in self._study.get_trials(deepcopy=False, states=(states.WAITING,)):
-            self._study.ask()
+            _close(self._study, self._study.ask(), state=states.FAIL)
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state is states.RUNNING:
-                if trial.number not in mine:
-                    self._study.tell(trial.number, state=states.FAIL)
+                if trial.number not in own and _is_left_behind(trial):
+                    _close(self._study, trial.number, state=states.FAIL)
             elif trial.state is states.COMPLETE or trial.user_attrs.get("outcome") == "diverged":
-                told.add(trial.user_attrs.get("run", ""))
+                recorded.add(trial.user_attrs.get("run", ""))
         for key, value in done.items():
-            if key in told or key not in runs or runs[key].values:
+            if key in recorded or key not in runs or runs[key].values:
                 continue
             run = runs[key]
             finite = math.isfinite(value)
@@ -108,18 +123,32 @@ class Queue:
         """Open the trial of a run that is about to start. What a search asked for is open already."""
         if run.key in self._searching:
             return
-        parameters = self._parameters(run)
-        self._study.enqueue_trial(parameters, user_attrs=self._attributes(run))
-        trial = self._study.ask(self._space)
-        assert trial.user_attrs.get("run") == run.key, "another process asks this Optuna study for trials"
-        self._open[run.key] = trial
+        # Added as running, with its owner, in one step: a trial that is enqueued and asked for could be handed to another
+        # process that asks in between.
+        self._study.add_trial(
+            self._optuna.trial.create_trial(
+                state=self._optuna.trial.TrialState.RUNNING,
+                params=self._parameters(run),
+                distributions=self._space,
+                user_attrs=self._attributes(run) | {OWNER: owner()},
+            )
+        )
+        self._open[run.key] = self._added(run.key)
+
+    def _added(self, key: str) -> Any:
+        """The trial of a run that was added last, to report to."""
+        for trial in reversed(self._study.get_trials(deepcopy=False)):
+            if trial.user_attrs.get("run") == key and trial.user_attrs.get(OWNER) == owner():
+                return self._optuna.trial.Trial(self._study, trial._trial_id)  # noqa: SLF001 — there is no other way in
+        raise AssertionError(f"Optuna has no trial of the run {key}, which was added to it")
 
     def report(self, run: str, epoch: int, value: float) -> bool:
         """An intermediate value, for Optuna's own plots and for pruning. Returns whether the run is to be broken off."""
         if run in self._searching:
             return self._searching[run].report(run, epoch, value)
         if math.isfinite(value) and run in self._open:
-            self._open[run].report(value, epoch)
+            with _ignoring_finished():
+                self._open[run].report(value, epoch)
         return False
 
     def tell(self, event: Event, value: float) -> None:
@@ -127,12 +156,11 @@ class Queue:
         trial = self._open.pop(event.run, None)
         if trial is None:
             return
-        states = self._optuna.trial.TrialState
         if isinstance(event, Finished) and event.outcome == "finished" and math.isfinite(value):
-            self._study.tell(trial, value)
+            _close(self._study, trial, [value])
             return
-        trial.set_user_attr("outcome", event.outcome if isinstance(event, Finished) else "failed")
-        self._study.tell(trial, state=states.FAIL)
+        outcome = event.outcome if isinstance(event, Finished) else "failed"
+        _close(self._study, trial, state=self._optuna.trial.TrialState.FAIL, outcome=outcome)
 
     def _parameters(self, run: Run) -> dict[str, Any]:
         arm = self._plan.arms[0] if run.arm == NOISE_FLOOR else self._plan.arm(run.arm)
@@ -185,17 +213,18 @@ class Search:
         return str(self._study.study_name)
 
     def match(self, known: Mapping[str, Tried]) -> None:
-        """Make the ledger say what the record says. known: run key → what was tried and what came of it."""
+        """Make the ledger agree with the record. known: run key → what was tried and what came of it."""
         states = self._optuna.trial.TrialState
-        told: set[str] = set()
+        recorded: set[str] = set()
+        own = {trial.number for trial in self._open.values()}
         for trial in self._study.get_trials(deepcopy=False):
-            key = trial.user_attrs.get("run", "")
             if trial.state is states.RUNNING:
-                self._study.tell(trial.number, state=states.FAIL)
+                if trial.number not in own and _is_left_behind(trial):
+                    _close(self._study, trial.number, state=states.FAIL)
             elif trial.state in (states.COMPLETE, states.PRUNED):
-                told.add(key)
+                recorded.add(trial.user_attrs.get("run", ""))
         for key, tried in known.items():
-            if key in told or tried.outcome == "failed":
+            if key in recorded or tried.outcome == "failed":
                 continue
             good = tried.outcome == "finished" and all(map(math.isfinite, tried.scores))
             self._study.add_trial(
@@ -236,14 +265,16 @@ class Search:
             # The sampler's draws depend on how many trials there were and on nothing else of the past of this process.
             self._study.sampler = self._sampler(number)
             trial = self._study.ask()
+            trial.set_user_attr(OWNER, owner())
             values = {one.path: one.draw(lambda r: self._suggest(trial, r)) for one in self._space}
         return trial, values
 
     def begin(self, trial: Any, run: Run) -> None:
         """The trial's run is about to start."""
-        trial.set_user_attr("run", run.key)
-        trial.set_user_attr("values", dict(run.values))
-        trial.set_user_attr("seed", run.seed)
+        with _ignoring_finished():
+            trial.set_user_attr("run", run.key)
+            trial.set_user_attr("values", dict(run.values))
+            trial.set_user_attr("seed", run.seed)
         self._open[run.key] = trial
         self._searching[run.key] = self
 
@@ -253,7 +284,8 @@ class Search:
             return False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a second attempt reports its epochs again
-            trial.report(value, epoch)
+            with _ignoring_finished():
+                trial.report(value, epoch)
             return self._how.pruner != "none" and bool(trial.should_prune())
 
     def tell(self, run: str, outcome: str, scores: Sequence[float]) -> None:
@@ -261,11 +293,11 @@ class Search:
         trial = self._open.pop(run)
         del self._searching[run]
         states = self._optuna.trial.TrialState
-        trial.set_user_attr("outcome", outcome)
         if outcome == "finished" and all(map(math.isfinite, scores)):
-            self._study.tell(trial, list(scores))
+            _close(self._study, trial, list(scores), outcome=outcome)
         else:
-            self._study.tell(trial, state=states.FAIL if outcome == "failed" else states.PRUNED)
+            state = states.FAIL if outcome == "failed" else states.PRUNED
+            _close(self._study, trial, state=state, outcome=outcome)
 
     def front(self) -> list[str]:
         """Run keys of the trials that no other beats in both objectives."""
@@ -394,6 +426,45 @@ def _mend(journal: Path) -> None:
             return
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
+
+
+@contextlib.contextmanager
+def _ignoring_finished() -> Iterator[None]:
+    """Nothing happens to a trial that is finished already: another coordinator took this one for dead and closed it.
+
+    The ledger lacks a value then, until the next command makes it agree with the record.
+    """
+    import optuna
+
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        yield
+
+
+def _close(
+    study: Any,
+    trial: Any,
+    values: list[float] | None = None,
+    *,
+    state: Any = None,
+    outcome: str | None = None,
+) -> None:
+    """Tell Optuna the end of a trial, if it has none yet. trial: itself, or its number. outcome: in the record's words."""
+    with _ignoring_finished():
+        if outcome is not None:
+            trial.set_user_attr("outcome", outcome)
+        study.tell(trial, values, state=state, skip_if_finished=True)
+
+
+def _is_left_behind(trial: Any) -> bool:
+    """Whether an open trial that this coordinator knows nothing of belongs to none that lives.
+
+    Of a coordinator on another machine it cannot be told; its trials stay open.
+    """
+    name = trial.user_attrs.get(OWNER)
+    if name is not None:
+        return bool(name == owner() or is_dead(name))
+    began = trial.datetime_start
+    return began is None or (datetime.now(began.tzinfo) - began).total_seconds() > UNSIGNED
 
 
 @contextlib.contextmanager

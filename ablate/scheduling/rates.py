@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from ablate.analysis import rates as analysis
 from ablate.analysis.rates import RangeTest
 from ablate.config import RunConfig
-from ablate.errors import StudyError, TrainingError
-from ablate.events import Bundle, Failed, Finished, Task, is_last
+from ablate.errors import StudyError
+from ablate.events import Event, Finished
 from ablate.executors import Executor
-from ablate.study.design import FIRST_SEED
+from ablate.scheduling.dispatch import Job, run_jobs
+from ablate.study.seeds import seed_of
 from ablate.study.spec import Study
-from ablate.text import format_value
+from ablate.text import counted, format_value
 
 
 @dataclass(frozen=True)
-class Range:
+class Sweep:
     """low, high: rates of the first and the last step. seeds: how many. passes: over the training split."""
 
     low: float = 1e-5
@@ -32,11 +33,11 @@ class Range:
             )
 
 
-def range_test(study: Study, asked: Range, testing: Executor, say: Callable[[str], None]) -> RangeTest:
-    """testing: an executor that runs `ablate.training.start.range_test`. say: told as seeds end.
+def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str], None]) -> RangeTest:
+    """Run a range test of a study's baseline. testing: an executor that runs `ablate.training.start.range_test`.
 
-    The seeds are of the tuning phase: a rate must not be chosen on the seeds that it is then judged by. Raises StudyError
-    where the study brings its own training, TrainingError where the test fails.
+    say: told as seeds end. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it is then judged
+    by. Raises StudyError where the study brings its own training, TrainingError where the test fails.
     """
     config = study.baseline
     if not isinstance(config, RunConfig):
@@ -45,48 +46,32 @@ def range_test(study: Study, asked: Range, testing: Executor, say: Callable[[str
             place=study.train,
             hint="try a few rates as levels of a factor instead",
         )
-    first = FIRST_SEED["tune"]
-    waiting = [
-        Task(
-            str(seed),
-            1,
-            {
-                "config": config.tree(),
-                "seed": seed,
-                "low": asked.low,
-                "high": asked.high,
-                "passes": asked.passes,
-                "threads": 1,
-            },
-        )
-        for seed in range(first, first + asked.seeds)
-    ]
-    found: dict[int, tuple[list[float], list[float]]] = {}
+    payload = {
+        "config": config.tree(),
+        "low": sweep.low,
+        "high": sweep.high,
+        "passes": sweep.passes,
+        "threads": 1,
+    }
+    seeds = [seed_of("tune", replicate) for replicate in range(sweep.seeds)]
+
+    def job(seed: int) -> Job:
+        return Job(str(seed), lambda slot: payload | {"seed": seed, "device": slot.device})
+
+    def told(event: Event) -> None:
+        if isinstance(event, Finished):
+            say(f"seed {event.run}: {counted(len(event.facts['losses']), 'step')}")
+
     with testing:
-        free = list(testing.slots)
-        where = {}
-        while len(found) < asked.seeds:
-            while free and waiting:
-                slot, task = free.pop(), waiting.pop(0)
-                where[task.run] = slot
-                given = Task(task.run, 1, {**task.payload, "device": slot.device})
-                testing.submit(Bundle((given,)), slot)
-            for event in testing.wait():
-                if isinstance(event, Failed):
-                    raise TrainingError(event.reason)
-                if isinstance(event, Finished):
-                    found[int(event.run)] = (event.facts["rates"], event.facts["losses"])
-                    say(f"seed {event.run}: {len(event.facts['losses'])} steps")
-                if is_last(event):
-                    free.append(where.pop(event.run))
-    curves = [found[seed] for seed in sorted(found)]
-    return analysis.range_test(curves[0][0], [losses for _, losses in curves])
+        results = run_jobs(testing, map(job, seeds), told)
+    curves = [results[str(seed)].facts for seed in seeds]
+    return analysis.range_test(curves[0]["rates"], [curve["losses"] for curve in curves])
 
 
-def paste(study: Study, found: RangeTest) -> str:
-    """The suggestion as a study says it: the baseline's optimizer with its rate, and a factor. Empty where there is none."""
-    if found.suggestion is None:
+def paste(study: Study, result: RangeTest) -> str:
+    """The suggestion as lines of a study file: the baseline's optimizer with its rate, and a factor. Empty without one."""
+    if result.suggestion is None:
         return ""
-    optimizer = study.baseline.get("optimizer") | {"lr": found.suggestion}
-    levels = format_value(list(found.levels))
+    optimizer = study.baseline.get("optimizer") | {"lr": result.suggestion}
+    levels = format_value(list(result.levels))
     return f"baseline:\n  optimizer: {format_value(optimizer)}\nfactors:\n  optimizer.lr: {levels}"

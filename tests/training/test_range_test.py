@@ -87,7 +87,7 @@ def test_seeds_run_on_an_executor_and_give_a_rate_near_those_that_work(workplace
     study = spec.parse(STUDY)
     said = []
     found = rates.range_test(
-        study, rates.Range(passes=3), InlineExecutor(by_name, Slot("inline", "cpu")), said.append
+        study, rates.Sweep(passes=3), InlineExecutor(by_name, Slot("inline", "cpu")), said.append
     )
     assert len(found.losses) == len(said) == 3
     # A sweep (benchmarks/lr.py) finds 0.03 to 1 within two points of the best.
@@ -132,7 +132,7 @@ def test_training_of_ones_own_is_refused(workplace):
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (1.0, 1.0), (float("nan"), 1.0)])
 def test_rates_that_do_not_rise_are_refused(low, high):
     with pytest.raises(StudyError, match="do not rise"):
-        rates.Range(low, high)
+        rates.Sweep(low, high)
 
 
 def test_no_run_depends_on_what_only_looks_at_training():
