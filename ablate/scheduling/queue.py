@@ -212,7 +212,7 @@ class Search:
     def name(self) -> str:
         return str(self._study.study_name)
 
-    def match(self, known: Mapping[str, Tried]) -> None:
+    def match(self, known: Mapping[str, Attempted]) -> None:
         """Make the ledger agree with the record. known: run key → what was tried and what came of it."""
         states = self._optuna.trial.TrialState
         recorded: set[str] = set()
@@ -369,7 +369,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Tried:
+class Attempted:
     """What came of a trial. scores: of each objective. curve: (epoch, value)."""
 
     values: Mapping[str, Any]

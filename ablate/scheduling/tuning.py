@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.errors import StudyError
-from ablate.scheduling.queue import Queue, Tried
+from ablate.scheduling.queue import Queue, Attempted
 from ablate.study.design import AGAIN, FIRST_SEED, SECOND_LOOK, Plan, Run
 from ablate.study.ranges import Range
 from ablate.text import format_value
@@ -51,7 +51,7 @@ class Searching:
         self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> None:
         """Take up what was tried before. runs: trials with a row each, in the order they were made."""
-        tried: dict[str, dict[str, Tried]] = {arm: {} for arm in self.arms}
+        tried: dict[str, dict[str, Attempted]] = {arm: {} for arm in self.arms}
         for run in runs:
             row = rows[run.key]
             if row["outcome"] == "failed" or run.seed >= FIRST_SEED["tune"] + SECOND_LOOK:
@@ -62,7 +62,7 @@ class Searching:
                 for point in curves.get(run.key, ())
                 if point["metric"] == self._plan.study.metric and math.isfinite(point["value"])
             )
-            tried[run.arm][run.key] = Tried(
+            tried[run.arm][run.key] = Attempted(
                 run.values, run.seed, str(row["outcome"]), self._scores(row), curve
             )
         for arm, study in self._studies.items():

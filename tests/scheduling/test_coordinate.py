@@ -18,7 +18,7 @@ from ablate.config import FreeConfig
 from ablate.events import Started
 from ablate.scheduling import coordinate
 from ablate.study.design import Run
-from ablate.tracking.write import Tracker
+from ablate.tracking.spool import Tracker
 from ablate.usage import INTERRUPTED
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]

@@ -296,7 +296,8 @@ def quick(monkeypatch):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    ("answers", "trained"), [(["elsewhere"] * 3, True), (["elsewhere"] * 3 + ["done"], False), (["done"], False)]
+    ("answers", "trained"),
+    [(["elsewhere"] * 3, True), (["elsewhere"] * 3 + ["done"], False), (["done"], False)],
 )
 def test_a_run_that_another_process_trains_is_waited_for_and_trained_only_without_a_result(answers, trained):
     client = Claiming(held={"b": list(answers)})

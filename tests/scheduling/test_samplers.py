@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from ablate.scheduling.queue import Queue, Tried
+from ablate.scheduling.queue import Attempted, Queue
 from ablate.scheduling.tuning import Searching
 from ablate.study import design, ranges, spec
 
@@ -129,7 +129,7 @@ def test_a_search_goes_on_from_its_record_where_the_journal_was_lost(tmp_path, s
     tried, _ = look(plan, tmp_path / "one", trials=6)
     search = Queue(plan, tmp_path / "other").search("baseline", plan.study.space)
     known = {
-        f"run {i}": Tried(values, 2000, "finished", (worth(values),), ((1, worth(values)),))
+        f"run {i}": Attempted(values, 2000, "finished", (worth(values),), ((1, worth(values)),))
         for i, (values, *_) in enumerate(tried)
     }
     search.match(known)
