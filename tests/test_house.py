@@ -113,11 +113,9 @@ WRAPPED: dict[str, str] = {}
 SHARED_NAMES = {
     "Group",
     "Images",
-    "Range",
     "Reading",
     "RunCost",
     "Search",
-    "Tried",
     "_Album",
 }
 
