@@ -322,7 +322,7 @@ class RunConfig(Block):
         return self.model_copy(update={"seed": seed})
 
     def flatten(self) -> dict[str, Scalar]:
-        return _flatten(self.tree())
+        return flatten_tree(self.tree())
 
     def get(self, path: str) -> Any:
         return _get(self.tree(), path)
@@ -428,7 +428,7 @@ class FreeConfig:
         return type(self)(self.train, self._values, seed)
 
     def flatten(self) -> dict[str, Scalar]:
-        return _flatten(self._values) | {"seed": self._seed}
+        return flatten_tree(self._values) | {"seed": self._seed}
 
     def get(self, path: str) -> Any:
         return _get(self._values, path)
@@ -548,11 +548,12 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:
+    """Return dotted path → value of a tree of plain values; a list is its JSON text."""
     flat: dict[str, Scalar] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten_tree(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = json.dumps(value) if isinstance(value, list) else value
     return flat

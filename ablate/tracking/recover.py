@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from ablate.tracking import client, runs
-from ablate.tracking.spool import MOST_AT_ONCE, delivered_lines, discard, is_same_file, mark_delivered
+from ablate.tracking import client
+from ablate.tracking.operations import Operation
+from ablate.tracking.runs import orphans
+from ablate.tracking.spool import (
+    MOST_AT_ONCE,
+    delivered_operations,
+    discard,
+    is_same_file,
+    mark_delivered,
+    read_spool,
+)
 from ablate.tracking.store import Store
-from ablate.tracking.write import Delivery, Record
+from ablate.tracking.write import Delivery
 
 
 def recover(store: Store) -> int:
     """Deliver what killed processes left in the spool, and end the runs that died with them.
 
-    What is of an experiment that was deleted in MLflow waits until it is restored: other studies go on.
+    What belongs to an experiment that was deleted in MLflow waits until it is restored: other studies go on.
     Returns the number of runs that were ended. Raises StoreError where the store cannot be reached.
     """
     spool = store.root / "spool"
-    left = sorted(spool.glob("*.jsonl")) if spool.is_dir() else []
-    delivery: Delivery | None = None
-    for path in left:
+    ended = 0
+    for path in sorted(spool.glob("*.jsonl")) if spool.is_dir() else []:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(path.open("rb"))
@@ -34,35 +42,31 @@ def recover(store: Store) -> int:
                 continue  # its owner lives
             if not is_same_file(file, path):
                 continue  # another process has just delivered it
-            records = []
-            for line in file.read().splitlines():
-                with contextlib.suppress(ValueError):  # the line that was being written when its process died
-                    records.append(json.loads(line))
-            try:
-                delivery = _deliver_left(store, path, records, delivery)
-            except client.DeletedExperimentError:
-                continue
-            discard(path)
-    # Delivering made this process the owner of runs that the dead one had under way.
-    orphans = set(runs.orphans(store)) | (delivery.under_way if delivery else set())
-    if orphans:
-        delivery = delivery or Delivery(store)
-        for run in orphans:
-            with client.writing(store):
-                delivery.reap(run)
-    return len(orphans)
-
-
-def _deliver_left(
-    store: Store, path: Path, records: list[Record], delivery: Delivery | None
-) -> Delivery | None:
-    """Deliver what of a spool's records was not yet. Returns what they were delivered by."""
-    delivered = delivered_lines(path)
-    while delivered < len(records):
-        delivery = delivery or Delivery(store)
-        some = records[delivered : delivered + MOST_AT_ONCE]
+            owner, operations = read_spool(file)
+            with contextlib.suppress(client.DeletedExperimentError):
+                ended += _deliver(store, path, owner, operations)
+                discard(path)
+    if abandoned := orphans(store):
         with client.writing(store):
-            delivery.deliver(some, again=True)
-        delivered += len(some)
-        mark_delivered(path, delivered)
-    return delivery
+            delivery = Delivery(store)
+            for run in abandoned:
+                delivery.end_killed(run)
+    return ended + len(abandoned)
+
+
+def _deliver(store: Store, path: Path, owner: str, operations: Sequence[Operation]) -> int:
+    """Deliver what is not yet delivered of one spool, and end the runs of its owner. Returns the number of those.
+
+    Every spool has a delivery of its own, so that none closes what another has open.
+    """
+    if not operations:
+        return 0
+    with client.writing(store):
+        delivery = Delivery(store, recovering=owner)
+        delivered = delivered_operations(path)
+        delivery.resume(operations[:delivered])
+        while delivered < len(operations):
+            delivery.deliver(operations[delivered : delivered + MOST_AT_ONCE], again=True)
+            delivered = min(delivered + MOST_AT_ONCE, len(operations))
+            mark_delivered(path, delivered)
+        return delivery.end_abandoned(operations)

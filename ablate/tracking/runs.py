@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablate.tracking.queries import StoredRun, queries
-from ablate.tracking.store import Store, is_dead
+from ablate.tracking.store import Store, is_abandoned
 
 _RESULT_TAGS = tuple(
     f"ablate.{name}"
@@ -93,13 +92,7 @@ def duplicates(store: Store, study: str) -> dict[str, str]:
 
 def orphans(store: Store) -> list[str]:
     """Return the ids of the runs of ablate that are RUNNING though their owner is gone, or its lease has expired."""
-    return [run.run_id for run in queries(store).runs({}, status="RUNNING") if is_abandoned(run)]
-
-
-def is_abandoned(run: StoredRun) -> bool:
-    """Return whether the process that owns a run of ablate is gone, or has not renewed its lease."""
-    owner = run.tags.get("ablate.owner")
-    return bool(owner) and (is_dead(owner or "") or float(run.tags.get("ablate.lease", 0)) < time.time())
+    return [run.run_id for run in queries(store).runs({}, status="RUNNING") if is_abandoned(run.tags)]
 
 
 def highest_attempts(store: Store, study: str) -> dict[str, int]:

@@ -7,9 +7,7 @@ be repeated after a crash; every operation is written so that doing it twice is 
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -27,8 +25,26 @@ from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
 from ablate.tracking import client
+from ablate.tracking import store as stores
+from ablate.tracking.operations import (
+    CopyRun,
+    EndPlan,
+    FailAttempt,
+    FinishAttempt,
+    LogEpoch,
+    Opening,
+    Operation,
+    RunFacts,
+    SaveModel,
+    StartAttempt,
+    StorePlan,
+    SummariseArms,
+    SupersedeRun,
+    from_json,
+    to_json,
+)
 from ablate.tracking.store import Store
-from ablate.tracking.write import Delivery, Record
+from ablate.tracking.write import Delivery
 
 RENEW = 120.0
 RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
@@ -49,7 +65,9 @@ class Tracker:
         self.broken: StoreError | None = None
         self._path = store.folder("spool") / f"{int(time.time() * 1000):013d}-{uuid.uuid4().hex[:8]}.jsonl"
         self._file = create_spool(self._path)
-        self._inbox: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._write({"owner": stores.owner()})
+        self._opened: set[tuple[str, int]] = set()
+        self._inbox: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._delivered = 0
         self._spooled = 0
         self._changed = threading.Condition()
@@ -63,49 +81,38 @@ class Tracker:
     def plan(self, record: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         """Record a plan, or the plan again with what has been added to it."""
         self.planned = True
-        self._put({"op": "plan", "plan": dict(record), "environment": dict(environment)})
+        self._put(StorePlan(self._experiment, time.time(), dict(record), dict(environment)))
 
     def event(self, event: Event, run: Run, config: Config, plan: str) -> None:
         """Record what happened to a run."""
-        base: Record = {"key": run.key, "attempt": event.attempt, "time": event.time}
-        base |= {"run": _facts(run), "plan": plan, "config": config.tree()}
-        match event:
-            case Started():
-                params = {name: value for name, value in config.flatten().items() if name != "seed"}
-                self._put(base | {"op": "started", "params": params, "facts": dict(event.facts)})
-            case EpochEnd():
-                self._put(base | {"op": "epoch", "epoch": event.epoch, "metrics": dict(event.metrics)})
-            case Finished():
-                files = {name: base64.b64encode(content).decode() for name, content in event.files.items()}
-                ended = {"outcome": event.outcome, "epoch": event.epoch, "metrics": dict(event.metrics)}
-                self._put(base | {"op": "finished", "facts": dict(event.facts), "files": files} | ended)
-                if event.model is not None:
-                    # By itself, after the result: tracing a network takes seconds.
-                    self._put(base | {"op": "model", "file": event.model})
-            case Failed():
-                failed = {"kind": event.kind, "reason": event.reason, "detail": event.detail}
-                self._put(base | {"op": "failed"} | failed)
+        attempt = (run.key, event.attempt)
+        is_first = attempt not in self._opened
+        opening = Opening(RunFacts(**vars(run)), plan, config.tree()) if is_first else None
+        operation = _operation(event, self._experiment, opening)
+        self._put(operation)
+        self._opened.add(attempt)
+        if isinstance(event, Finished) and event.model is not None:
+            # By itself, after the result: tracing a network takes seconds.
+            self._put(SaveModel(self._experiment, event.time, *attempt, None, event.model))
 
     def copy(self, run: Run, source: str, plan: str, tags: Mapping[str, str] | None = None) -> None:
-        """Record a run that was trained for another study, as this study's own."""
-        self._put(
-            {"op": "copy", "run": _facts(run), "source": source, "plan": plan, "tags": dict(tags or {})}
-        )
+        """Record a run that was trained for another study as this study's own. source: MLflow's id of the other run."""
+        facts = RunFacts(**vars(run))
+        self._put(CopyRun(self._experiment, time.time(), facts, plan, source, dict(tags or {})))
 
     def arms(self, rows: Mapping[str, Mapping[str, Any]], step: int) -> None:
         """Record what is known of each arm: name → {"metrics": {…}, "tags": {…}}. step: number of seeds so far."""
-        self._put({"op": "arms", "arms": {name: dict(row) for name, row in rows.items()}, "step": step})
+        self._put(SummariseArms(self._experiment, time.time(), dict(rows), step))
 
     def end(
         self, plan: str, ending: str, files: Mapping[str, bytes] | None = None, note: str | None = None
     ) -> None:
-        """Close the plan's own run and the arms'. ending: complete, budget or interrupted. note: what was found, in words."""
-        encoded = {name: base64.b64encode(content).decode() for name, content in (files or {}).items()}
-        self._put({"op": "end", "plan": plan, "ending": ending, "files": encoded, "note": note})
+        """Close the plan's own run and the arms'. ending: complete, budget or interrupted. note: the answer in words."""
+        self._put(EndPlan(self._experiment, time.time(), plan, ending, dict(files or {}), note))
 
     def supersede(self, run_id: str, by: str) -> None:
-        """Record that a run does not count, because another process had finished the same one before."""
-        self._put({"op": "supersede", "run_id": run_id, "by": by})
+        """Record that a run does not count, because another process had finished the same one before. by: that one's id."""
+        self._put(SupersedeRun(self._experiment, time.time(), run_id, by))
 
     # --- life ---
 
@@ -156,11 +163,15 @@ class Tracker:
     ) -> None:
         self.close()
 
-    def _put(self, record: Record) -> None:
-        record = {"experiment": self._experiment, "time": time.time()} | record
-        line = json.dumps(record).encode() + b"\n"
+    def _put(self, operation: Operation) -> None:
+        self._write(to_json(operation))
+        with self._changed:
+            self._spooled += 1
+        self._inbox.put(operation)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
         try:
-            self._file.write(line)
+            self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise StoreError(
@@ -168,9 +179,6 @@ class Tracker:
                 place=str(self._path),
                 hint="free some space, then run again",
             ) from None
-        with self._changed:
-            self._spooled += 1
-        self._inbox.put(record)
 
     def _work(self) -> None:
         delivery: Delivery | None = None
@@ -182,17 +190,17 @@ class Tracker:
                 if delivery is not None:
                     with contextlib.suppress(Exception):
                         delivery.renew()
-            records, ending = self._waiting(due - time.monotonic())
+            operations, ending = self._waiting(due - time.monotonic())
             again = False
             for wait in _forever(RETRY_AFTER):
                 try:
-                    if records and delivery is None:
+                    if operations and delivery is None:
                         delivery = Delivery(self._store)
                     if delivery is not None:
-                        delivery.deliver(records, again=again)
+                        delivery.deliver(operations, again=again)
                     break
                 except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
-                    self.problem = client.first_line(error)
+                    self.problem = client.without_password(client.first_line(error), self._store.uri)
                     if (
                         delivery is None
                         and isinstance(error, StoreError)
@@ -204,26 +212,44 @@ class Tracker:
                     if self._give_up.wait(wait):
                         return
             self.problem = None
-            if records:
+            if operations:
                 with self._changed:
-                    self._delivered += len(records)
+                    self._delivered += len(operations)
                     mark_delivered(self._path, self._delivered)
                     self._changed.notify_all()
 
-    def _waiting(self, timeout: float) -> tuple[list[Record], bool]:
-        """What waits to be delivered, after `timeout` seconds at most; and whether nothing follows."""
-        found: list[Record] = []
+    def _waiting(self, timeout: float) -> tuple[list[Operation], bool]:
+        """Return what waits to be delivered, after `timeout` seconds at most; and whether nothing follows."""
+        waiting: list[Operation] = []
         with contextlib.suppress(queue.Empty):
-            record = self._inbox.get(timeout=max(0.1, timeout))
-            while record is not None and len(found) < MOST_AT_ONCE - 1:
-                found.append(record)
-                if record["op"] == "model":  # takes its time: what came before it counts as delivered first
-                    return found, False
-                record = self._inbox.get_nowait()
-            if record is None:
-                return found, True
-            found.append(record)
-        return found, False
+            operation = self._inbox.get(timeout=max(0.1, timeout))
+            while operation is not None and len(waiting) < MOST_AT_ONCE - 1:
+                waiting.append(operation)
+                if isinstance(
+                    operation, SaveModel
+                ):  # takes its time: what came before it counts as delivered first
+                    return waiting, False
+                operation = self._inbox.get_nowait()
+            if operation is None:
+                return waiting, True
+            waiting.append(operation)
+        return waiting, False
+
+
+def _operation(event: Event, study: str, opening: Opening | None) -> Operation:
+    """Return the operation that records an event."""
+    common = (study, event.time, event.run, event.attempt, opening)
+    match event:
+        case Started():
+            return StartAttempt(*common, dict(event.facts))
+        case EpochEnd():
+            return LogEpoch(*common, event.epoch, dict(event.metrics))
+        case Finished():
+            results = (dict(event.metrics), dict(event.facts), dict(event.files))
+            return FinishAttempt(*common, event.outcome, event.epoch, *results)
+        case Failed():
+            return FailAttempt(*common, event.kind, event.reason, event.detail)
+    raise AssertionError(event)
 
 
 def create_spool(path: Path) -> BinaryIO:
@@ -247,8 +273,20 @@ def is_same_file(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _facts(run: Run) -> dict[str, Any]:
-    return dataclasses.asdict(run)
+def read_spool(file: BinaryIO) -> tuple[str, list[Operation]]:
+    """Return the owner of a spool ('' where an older ablate wrote it) and its operations."""
+    owner = ""
+    operations = []
+    for line in file.read().splitlines():
+        try:
+            plain = json.loads(line)
+        except ValueError:  # the line that was being written when its process died
+            continue
+        if "op" in plain:
+            operations.append(from_json(plain))
+        else:
+            owner = plain["owner"]
+    return owner, operations
 
 
 def _forever(waits: tuple[float, ...]) -> Iterator[float]:
@@ -258,14 +296,15 @@ def _forever(waits: tuple[float, ...]) -> Iterator[float]:
 
 
 # How far a spool is delivered stands beside it, in a file that is replaced whole.
-def mark_delivered(spool: Path, delivered: int) -> None:
+def mark_delivered(spool: Path, operations: int) -> None:
     with contextlib.suppress(OSError):
-        aside = spool.with_suffix(".tmp")
-        aside.write_text(str(delivered))
-        aside.replace(spool.with_suffix(".delivered"))
+        part = spool.with_suffix(".tmp")
+        part.write_text(str(operations))
+        part.replace(spool.with_suffix(".delivered"))
 
 
-def delivered_lines(spool: Path) -> int:
+def delivered_operations(spool: Path) -> int:
+    """Return how many operations of a spool are delivered, from the first on."""
     try:
         return int(spool.with_suffix(".delivered").read_text())
     except (OSError, ValueError):
@@ -273,5 +312,6 @@ def delivered_lines(spool: Path) -> int:
 
 
 def discard(spool: Path) -> None:
+    """Remove a spool that is delivered."""
     for path in (spool, spool.with_suffix(".delivered"), spool.with_suffix(".tmp")):
         path.unlink(missing_ok=True)

@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,17 +46,18 @@ class Store:
         return path
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that dies with this process. Raises StoreError where another process holds it."""
-        path = self.folder("locks") / f"{name}.lock"
+    def lock(self, study: str) -> Iterator[None]:
+        """Hold a study's lock, which dies with this process. Raises StoreError where another process holds it."""
+        # A folder of its own: the locks of the store itself stand beside it, and a study may have any of their names.
+        path = self.folder("locks/studies") / f"{study}.lock"
         with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
                 raise StoreError(
-                    f"another process works on it ({file.read().strip() or 'unknown'})",
-                    place=name,
+                    f"another process runs this study ({file.read().strip() or 'unknown'})",
+                    place=study,
                     hint="wait for it, or stop it; `ablate status` shows how far it is",
                 ) from None
             file.truncate(0)
@@ -143,3 +145,9 @@ def is_dead(name: str) -> bool:
         return False
     # Without /proc only the process id speaks.
     return _started(int(pid)) not in (started, "0")
+
+
+def is_abandoned(tags: Mapping[str, str]) -> bool:
+    """Return whether the process that owns a run is gone, or has not renewed its lease. tags: of the run."""
+    name = tags.get("ablate.owner")
+    return bool(name) and (is_dead(name or "") or float(tags.get("ablate.lease", 0)) < time.time())

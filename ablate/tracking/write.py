@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from ablate.config import flatten_tree
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
-from ablate.tracking.queries import search_runs
+from ablate.tracking.operations import (
+    AttemptOperation,
+    CopyRun,
+    EndPlan,
+    FailAttempt,
+    FinishAttempt,
+    LogEpoch,
+    Opening,
+    Operation,
+    RunFacts,
+    SaveModel,
+    StartAttempt,
+    StorePlan,
+    SummariseArms,
+    SupersedeRun,
+)
+from ablate.tracking.queries import run_filter, search_runs
 from ablate.tracking.store import Store
 
 LEASE = 600.0
+"""Seconds for which a run belongs to its owner without being renewed."""
+
 LONGEST_TAG = 7500
 LONGEST_PARAM = 6000
+LONGEST_REASON = 4000
 # MLflow takes so many of each in one call, and 1000 in all.
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
 
-Record = dict[str, Any]
+Point = tuple[str, float, float, int]
+"""Metric, value, seconds since the epoch, step."""
+
+_NOT_COPIED = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.study", "ablate.plan"})
+"""Tags that a copy of a run has of its own."""
 
 
 def attach_artifact(store: Store, plan: Mapping[str, Any], name: str, content: bytes) -> None:
@@ -40,176 +64,245 @@ def attach_artifact(store: Store, plan: Mapping[str, Any], name: str, content: b
 
 
 class Delivery:
-    """Operations on an MLflow store, each harmless when repeated. again: it may have been delivered already."""
+    """Does operations on an MLflow store. again: they may have been done already, wholly or in part.
 
-    def __init__(self, store: Store) -> None:
+    Without `recovering` the operations are this process's own. recovering: they were left by another process, named by
+    `stores.owner()` ('' where its spool does not name it). Only runs of that process are then changed: what another process has
+    worked on since stays as it is.
+    """
+
+    def __init__(self, store: Store, recovering: str | None = None) -> None:
         self._client = client.open_for_writing(store)
         self._store = store
+        self._recovering = recovering is not None
+        self._owner = stores.owner() if recovering is None else recovering
         self._experiments: dict[str, str] = {}
-        self._known: dict[tuple[str, ...], str] = {}
-        self._open: set[str] = set()
+        self._openings: dict[tuple[str, str, int], Opening] = {}
+        self._attempts: dict[tuple[str, str, int], str] = {}
+        self._shared: dict[tuple[str, str, str], str] = {}
+        self._arm_names: dict[str, set[str]] = {}
+        self._last_active: dict[str, float] = {}
+        self._open_attempts: set[str] = set()
+        self._open_shared: set[str] = set()
         self._artifacts: dict[str, str] = {}
 
-    def deliver(self, records: list[Record], *, again: bool) -> None:
-        """Do what the records say, in their order; what several say of one run is done at once."""
-        for together in _by_run(records):
-            experiment = self._experiment(together[0]["experiment"])
-            if together[0]["op"] in _OF_A_REPLICATE:
-                self.replicate(experiment, together, again)
-            else:
-                _OPERATIONS[together[0]["op"]](self, experiment, together[0], again)
+    def deliver(self, operations: Sequence[Operation], *, again: bool) -> None:
+        """Do the operations in their order; several on one attempt of a replicate are done at once."""
+        self.resume(operations)
+        for group in _by_attempt(operations):
+            experiment = self._experiment(group[0].experiment)
+            match group[0]:
+                case SaveModel() as operation:
+                    self._save_model(experiment, operation, again=again)
+                case AttemptOperation():
+                    self._attempt_operations(experiment, group, again=again)
+                case StorePlan() as operation:
+                    self._store_plan(experiment, operation)
+                case CopyRun() as operation:
+                    self._copy_run(experiment, operation, again=again)
+                case SummariseArms() as operation:
+                    self._summarise_arms(experiment, operation)
+                case SupersedeRun() as operation:
+                    tags = {"ablate.outcome": "superseded", "ablate.superseded_by": operation.by}
+                    self._tag(operation.run_id, tags)
+                case EndPlan() as operation:
+                    self._end_plan(experiment, operation)
+
+    def resume(self, operations: Sequence[Operation]) -> None:
+        """Take from operations what later ones refer to, without doing them."""
+        for operation in operations:
+            names = self._arm_names.setdefault(operation.experiment, set())
+            match operation:
+                case AttemptOperation(opening=Opening() as opening):
+                    self._openings[_attempt(operation)] = opening
+                    names.add(opening.run.arm)
+                case StorePlan():
+                    names.update(arm["name"] for arm in operation.plan["arms"])
+                case CopyRun():
+                    names.add(operation.run.arm)
+                case SummariseArms():
+                    names.update(operation.arms)
 
     def renew(self) -> None:
-        """Say that the runs under way still have an owner."""
-        for run in self._open:
+        """Renew the lease of the runs under way."""
+        for run in self._open_attempts | self._open_shared:
             self._client.set_tag(run, "ablate.lease", f"{time.time() + LEASE:.0f}")
 
-    @property
-    def under_way(self) -> set[str]:
-        """Runs that were opened through this and not closed."""
-        return set(self._open)
+    def end_abandoned(self, operations: Sequence[Operation]) -> int:
+        """End the runs that the owner of a spool had under way when it died. operations: all of the spool, delivered.
 
-    def reap(self, run: str) -> None:
+        Returns the number of runs that were ended.
+        """
+        ends = {
+            _attempt(operation): isinstance(operation, FinishAttempt | FailAttempt)
+            for operation in operations
+            if isinstance(operation, AttemptOperation) and not isinstance(operation, SaveModel)
+        }
+        runs = self._open_attempts | self._open_shared
+        for (study, key, attempt), ended in ends.items():
+            if not ended:
+                found = self._find(self._experiment(study), _identity(key, attempt), own=True)
+                runs |= {found.info.run_id} if found is not None else set()
+        for operation in operations:
+            if isinstance(operation, StorePlan):
+                runs |= set(self._shared_runs(operation.experiment, operation.plan["plan"], own=True))
+        running = [run for run in runs if self._client.get_run(run).info.status == "RUNNING"]
+        for run in running:
+            self.end_killed(run)
+        return len(running)
+
+    def end_killed(self, run: str) -> None:
         """End a run whose process is gone."""
         self._tag(run, {"ablate.outcome": "failed", "ablate.reason": "its process died"})
         self._client.set_terminated(run, "KILLED")
 
     # --- operations ---
 
-    def plan(self, experiment: str, record: Record, _again: bool) -> None:
-        plan = record["plan"]
-        run = self._of_plan(experiment, plan["plan"])
-        self._tag(
-            run,
-            {f"ablate.{name}": value for name, value in record["environment"].items()}
-            | {
-                "ablate.metric": plan["metric"],
-                "ablate.margin": repr(plan["margin"]),
-                "ablate.recorded": repr(time.time()),
-                "ablate.ending": "killed",  # until `end` says otherwise
-            }
-            | {"mlflow.note.content": plan["question"]},
-        )
-        self._files(
-            run, {"plan.json": json.dumps(plan, indent=1).encode(), "study.yaml": plan["text"].encode()}
-        )
+    def _store_plan(self, experiment: str, operation: StorePlan) -> None:
+        plan = operation.plan
+        run = self._plan_run(experiment, plan["plan"])
+        if not self._is_later(run, operation):
+            self._tag(
+                run,
+                {f"ablate.{name}": value for name, value in operation.environment.items()}
+                | {
+                    "ablate.metric": plan["metric"],
+                    "ablate.margin": repr(plan["margin"]),
+                    "ablate.recorded": repr(operation.time),
+                    "ablate.ending": "killed",  # until the plan is ended
+                }
+                | {"mlflow.note.content": plan["question"]},
+            )
+            files = {"plan.json": json.dumps(plan, indent=1).encode(), "study.yaml": plan["text"].encode()}
+            self._files(run, files)
         for arm in plan["arms"]:
-            self._dataset(self._arm(experiment, arm["name"]), arm)
-        known = self._client.get_experiment(experiment).tags
-        for name, value in views.tags(plan["metric"], record["time"]).items():
-            if name not in known:  # a view that someone has changed stays changed
+            self._dataset(self._arm_run(experiment, arm["name"]), arm)
+        present = self._client.get_experiment(experiment).tags
+        for name, value in views.tags(plan["metric"], operation.time).items():
+            if name not in present:  # a view that someone has changed stays changed
                 self._client.set_experiment_tag(experiment, name, value)
 
-    def replicate(self, experiment: str, records: list[Record], again: bool) -> None:
-        """What happened to one attempt of a replicate, or the next part of it."""
-        run = self._replicate(experiment, records[0], again)
+    def _attempt_operations(self, experiment: str, operations: Sequence[Operation], *, again: bool) -> None:
+        """Record what happened to one attempt of a replicate, or the next part of it."""
+        first = operations[0]
+        assert isinstance(first, AttemptOperation)
+        run = self._attempt_run(experiment, first, again=again)
+        if run is None:
+            return
         points: list[Point] = []
         tags: dict[str, str] = {}
         params: dict[str, str] = {}
         files: dict[str, bytes] = {}
         status = None
-        for record in records:
-            points += [
-                (name, value, record["time"], record["epoch"])
-                for name, value in record.get("metrics", {}).items()
-            ]
-            match record["op"]:
-                case "started":
+        for operation in operations:
+            match operation:
+                case StartAttempt():
                     # Not where the run is made: a crash between the two must not leave a run without parameters.
-                    params |= {name: str(value)[:LONGEST_PARAM] for name, value in record["params"].items()}
-                case "finished":
-                    tags |= {f"ablate.{name}": str(value) for name, value in record["facts"].items()}
-                    tags |= {"ablate.outcome": record["outcome"], "ablate.epoch": str(record["epoch"])}
-                    files |= {name: base64.b64decode(text) for name, text in record["files"].items()}
+                    config = flatten_tree(self._openings[_attempt(operation)].config)
+                    params = {n: str(v)[:LONGEST_PARAM] for n, v in config.items() if n != "seed"}
+                case LogEpoch():
+                    points += [(n, v, operation.time, operation.epoch) for n, v in operation.metrics.items()]
+                case FinishAttempt():
+                    points += [(n, v, operation.time, operation.epoch) for n, v in operation.metrics.items()]
+                    tags |= {f"ablate.{name}": str(value) for name, value in operation.facts.items()}
+                    tags |= {"ablate.outcome": operation.outcome, "ablate.epoch": str(operation.epoch)}
+                    files |= operation.files
                     status = "FINISHED"
-                case "failed":
-                    pruned = record["kind"] == "pruned"
+                case FailAttempt():
+                    pruned = operation.kind == "pruned"
                     tags |= {"ablate.outcome": "pruned" if pruned else "failed"}
-                    tags |= {} if pruned else {"ablate.failure": record["kind"]}
-                    tags["ablate.reason"] = record["reason"][:4000]
-                    if record["detail"]:
-                        files["traceback.txt"] = record["detail"].encode()
-                    ends = {"cancelled": "KILLED", "pruned": "FINISHED"}
-                    status = ends.get(record["kind"], "FAILED")
+                    tags |= {} if pruned else {"ablate.failure": operation.kind}
+                    tags["ablate.reason"] = operation.reason[:LONGEST_REASON]
+                    if operation.detail:
+                        files["traceback.txt"] = operation.detail.encode()
+                    statuses = {"cancelled": "KILLED", "pruned": "FINISHED"}
+                    status = statuses.get(operation.kind, "FAILED")
         self._log(run, points, tags, params)
         self._files(run, files)
         if status is not None:
-            self._close(run, status, records[-1]["time"])
+            self._close(run, status, operations[-1].time)
 
-    def model(self, experiment: str, record: Record, again: bool) -> None:
-        """The network of a run, as a model of MLflow's."""
+    def _save_model(self, experiment: str, operation: SaveModel, *, again: bool) -> None:
+        """Store the network of a run as a model of MLflow's."""
         from ablate.tracking import model
 
-        run, file = self._replicate(experiment, record, again), Path(record["file"])
+        run, file = self._attempt_run(experiment, operation, again=again), Path(operation.file)
+        if run is None:
+            return
         if not file.exists():
             if not self._client.list_artifacts(run, model.FOLDER):
                 self._tag(run, {"ablate.model": "not saved: its weights are gone"})
             return
-        with tempfile.TemporaryDirectory() as aside:
+        with tempfile.TemporaryDirectory() as folder:
             try:
-                model.write(file, record["config"], Path(aside) / model.FOLDER)
+                model.write(file, self._openings[_attempt(operation)].config, Path(folder) / model.FOLDER)
             except Exception as error:  # noqa: BLE001 — a network that torch cannot trace must not hold up the record
                 self._tag(run, {"ablate.model": f"not saved: {client.first_line(error)}"})
             else:
-                self._client.log_artifacts(run, aside)
+                self._client.log_artifacts(run, folder)
         file.unlink(missing_ok=True)
 
-    def copy(self, experiment: str, record: Record, again: bool) -> None:
-        facts, source = record["run"], self._client.get_run(record["source"])
-        origin = source.data.tags.get("ablate.source_run", record["source"])
-        run = (
-            self._find(experiment, {"ablate.key": facts["key"], "ablate.source_run": origin})
-            if again
-            else None
-        )
-        if run is None:
-            its = {
-                n: v for n, v in source.data.tags.items() if n.startswith("ablate.") and n not in _OWN_TAGS
+    def _copy_run(self, experiment: str, operation: CopyRun, *, again: bool) -> None:
+        source = self._client.get_run(operation.source)
+        origin = source.data.tags.get("ablate.source_run", operation.source)
+        identity = {"ablate.key": operation.run.key, "ablate.source_run": origin}
+        copy = self._find(experiment, identity, own=True) if again else None
+        if copy is not None:
+            run = str(copy.info.run_id)
+        else:
+            tags = {
+                name: value
+                for name, value in source.data.tags.items()
+                if name.startswith("ablate.") and name not in _NOT_COPIED
             }
-            tags = its | _replicate_tags(record) | {"ablate.source_run": origin} | record["tags"]
-            run = self._create(
-                experiment, _run_name(facts), tags, self._arm(experiment, facts["arm"]), record["time"]
-            )
+            tags |= _run_tags(operation.run, operation.plan) | {"ablate.source_run": origin}
+            tags |= operation.tags
+            parent = self._arm_run(experiment, operation.run.arm)
+            run = self._create(experiment, _run_name(operation.run), tags, parent, operation.time)
+            self._open_attempts.add(run)
         points = [
-            (p.key, p.value, p.timestamp / 1000, p.step)
+            (point.key, point.value, point.timestamp / 1000, point.step)
             for name in source.data.metrics
-            for p in self._client.get_metric_history(record["source"], name)
+            for point in self._client.get_metric_history(operation.source, name)
         ]
         self._log(run, points, {}, source.data.params)
         with tempfile.TemporaryDirectory() as folder:
-            for item in self._client.list_artifacts(record["source"]):
-                self._client.download_artifacts(record["source"], item.path, folder)
+            for item in self._client.list_artifacts(operation.source):
+                self._client.download_artifacts(operation.source, item.path, folder)
             self._client.log_artifacts(run, folder)
-        self._close(run, "FINISHED", record["time"])
+        self._close(run, "FINISHED", operation.time)
 
-    def arms(self, experiment: str, record: Record, _again: bool) -> None:
-        for name, row in record["arms"].items():
-            run = self._arm(experiment, name)
-            points = [(n, v, record["time"], record["step"]) for n, v in row["metrics"].items()]
-            self._log(run, points, row["tags"])
+    def _summarise_arms(self, experiment: str, operation: SummariseArms) -> None:
+        for name, summary in operation.arms.items():
+            run = self._arm_run(experiment, name)
+            if not self._is_later(run, operation):
+                points = [(n, v, operation.time, operation.step) for n, v in summary["metrics"].items()]
+                self._log(run, points, summary["tags"])
 
-    def supersede(self, _experiment: str, record: Record, _again: bool) -> None:
-        self._tag(record["run_id"], {"ablate.outcome": "superseded", "ablate.superseded_by": record["by"]})
-
-    def end(self, experiment: str, record: Record, again: bool) -> None:
-        run = self._of_plan(experiment, record["plan"], reopen=False)
-        self._files(run, {name: base64.b64decode(content) for name, content in record["files"].items()})
-        note = {"mlflow.note.content": record["note"]} if record.get("note") else {}
-        self._tag(run, {"ablate.ending": record["ending"], **note})
-        if again:  # the runs that were open are not known here
-            self._open |= {
-                run,
-                *self._found(experiment, "attributes.status = 'RUNNING' and tags.`ablate.kind` = 'arm'"),
-            }
-        for open_run in [*self._open]:
-            self._close(open_run, "FINISHED" if record["ending"] == "complete" else "KILLED", record["time"])
+    def _end_plan(self, experiment: str, operation: EndPlan) -> None:
+        run = self._plan_run(experiment, operation.plan, reopen=False)
+        if not self._is_later(run, operation):
+            self._files(run, operation.files)
+            note = {"mlflow.note.content": operation.note} if operation.note else {}
+            self._tag(run, {"ablate.ending": operation.ending, **note})
+        shared = set(self._open_shared)
+        if self._recovering:  # the process that had them open is another
+            shared |= set(self._shared_runs(operation.experiment, operation.plan))
+        for open_run in shared:
+            if not self._is_later(open_run, operation):
+                status = "FINISHED" if operation.ending == "complete" else "KILLED"
+                self._close(open_run, status, operation.time)
+        if not self._recovering:
+            for attempt in [*self._open_attempts]:  # what has no result by now gets none
+                self._close(attempt, "KILLED", operation.time)
 
     # --- building blocks ---
 
     def _experiment(self, name: str) -> str:
+        """Return the id of a study's experiment, which is made where there is none."""
         if name not in self._experiments:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 location = (
                     (self._store.folder("artifacts") / name).resolve().as_uri()
                     if self._store.database
@@ -219,87 +312,125 @@ class Delivery:
                 self._experiments[name] = self._client.create_experiment(
                     name, artifact_location=location, tags=kind
                 )
-            elif found.lifecycle_stage != "active":
+            elif experiment.lifecycle_stage != "active":
                 raise client.DeletedExperimentError("the experiment was deleted in MLflow", place=name)
             else:
-                self._experiments[name] = found.experiment_id
+                self._experiments[name] = experiment.experiment_id
         return self._experiments[name]
 
-    def _of_plan(self, experiment: str, plan: str, *, reopen: bool = True) -> str:
-        """The run that carries a plan."""
+    def _plan_run(self, experiment: str, plan: str, *, reopen: bool = True) -> str:
+        """Return the run that carries a plan."""
         tags = {"ablate.kind": "report", "ablate.plan": plan}
-        return self._lasting(experiment, ("plan", experiment, plan), f"report · {plan}", tags, reopen=reopen)
+        return self._shared_run(experiment, f"report · {plan}", tags, reopen=reopen)
 
-    def _arm(self, experiment: str, name: str) -> str:
-        """The run under which an arm's replicates are nested, whatever the plan."""
-        return self._lasting(
-            experiment, ("arm", experiment, name), name, {"ablate.kind": "arm", "ablate.arm": name}
-        )
+    def _arm_run(self, experiment: str, name: str) -> str:
+        """Return the run under which an arm's replicates are nested, whatever the plan."""
+        return self._shared_run(experiment, name, {"ablate.kind": "arm", "ablate.arm": name})
 
-    def _lasting(
-        self,
-        experiment: str,
-        known_as: tuple[str, ...],
-        name: str,
-        tags: Mapping[str, str],
-        *,
-        reopen: bool = True,
-    ) -> str:
-        """A run that goes on from one `ablate run` to the next: found and opened again, or made."""
-        if known_as not in self._known:
+    def _shared_run(self, experiment: str, name: str, tags: Mapping[str, str], *, reopen: bool = True) -> str:
+        """Return a run that every `ablate run` of a study continues; made where there is none, and else opened again."""
+        known = (experiment, tags["ablate.kind"], name)
+        if known not in self._shared:
             run = self._find(experiment, tags)
             if run is None:
-                run = self._create(experiment, name, tags)
+                self._shared[known] = self._create(experiment, name, tags)
+                self._open_shared.add(self._shared[known])
+                return self._shared[known]
+            self._shared[known] = str(run.info.run_id)
+            if self._recovering:
+                self._note_owner(run)
             elif reopen:
-                self._tag(run, {"ablate.owner": stores.owner(), "ablate.lease": f"{time.time() + LEASE:.0f}"})
-                self._client.update_run(run, "RUNNING")
-                self._open.add(run)
-            self._known[known_as] = run
-        return self._known[known_as]
+                lease = f"{time.time() + LEASE:.0f}"
+                self._tag(self._shared[known], {"ablate.owner": self._owner, "ablate.lease": lease})
+                self._client.update_run(self._shared[known], "RUNNING")
+                self._open_shared.add(self._shared[known])
+        return self._shared[known]
 
-    def _replicate(self, experiment: str, record: Record, again: bool) -> str:
-        """The run of one attempt of a replicate; made where this is the first that is heard of it."""
-        attempt = str(record["attempt"])
-        known_as = ("replicate", experiment, record["key"], attempt)
-        if known_as not in self._known:
-            identity = {"ablate.kind": "replicate", "ablate.key": record["key"], "ablate.attempt": attempt}
-            run = self._find(experiment, identity) if again else None
-            if run is None:
-                facts, config = record["run"], json.dumps(record["config"])
-                tags = {f"ablate.{name}": str(value) for name, value in record.get("facts", {}).items()}
-                tags |= identity | _replicate_tags(record)
+    def _shared_runs(self, study: str, plan: str, *, own: bool = False) -> list[str]:
+        """Return the runs of a plan and of the arms that the operations name, as far as they are there.
+
+        own: only those that belong to the owner of the operations.
+        """
+        experiment = self._experiment(study)
+        identities = [{"ablate.kind": "report", "ablate.plan": plan}]
+        identities += [{"ablate.kind": "arm", "ablate.arm": name} for name in self._arm_names.get(study, ())]
+        runs = [run for tags in identities if (run := self._find(experiment, tags)) is not None]
+        for run in runs:
+            self._note_owner(run)
+        return [str(run.info.run_id) for run in runs if not own or self._is_own(run.data.tags)]
+
+    def _attempt_run(self, experiment: str, operation: AttemptOperation, *, again: bool) -> str | None:
+        """Return the run of one attempt of a replicate; made where this is its first operation.
+
+        None where the run is not there and nothing is known to make it from.
+        """
+        attempt = _attempt(operation)
+        if attempt not in self._attempts:
+            identity = _identity(operation.key, operation.attempt)
+            run = self._find(experiment, identity, own=True) if again else None
+            opening = self._openings.get(attempt)
+            if run is not None:
+                self._attempts[attempt] = str(run.info.run_id)
+                if run.info.status == "RUNNING":
+                    self._open_attempts.add(self._attempts[attempt])
+            elif opening is None:
+                return None
+            else:
+                facts = operation.facts if isinstance(operation, StartAttempt | FinishAttempt) else {}
+                tags = {f"ablate.{name}": str(value) for name, value in facts.items()}
+                tags |= identity | _run_tags(opening.run, opening.plan)
+                config = json.dumps(opening.config)
                 if len(config) <= LONGEST_TAG:
                     tags["ablate.config"] = config
-                run = self._create(
-                    experiment, _run_name(facts), tags, self._arm(experiment, facts["arm"]), record["time"]
+                parent = self._arm_run(experiment, opening.run.arm)
+                self._attempts[attempt] = self._create(
+                    experiment, _run_name(opening.run), tags, parent, operation.time
                 )
-            self._known[known_as] = run
-        return self._known[known_as]
+                self._open_attempts.add(self._attempts[attempt])
+        return self._attempts[attempt]
 
-    def _dataset(self, run: str, arm: Record) -> None:
-        """Say what an arm is trained on, where MLflow shows data sets; saying it twice says it once."""
+    def _dataset(self, run: str, arm: Mapping[str, Any]) -> None:
+        """Record what an arm is trained on, where MLflow shows data sets; recorded twice, it stands there once."""
         data = arm["data"]
         if not data["fingerprint"]:
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        asked = arm["config"]["data"]
+        config = arm["config"]["data"]
         sizes = {name: data[name] for name in ("train", "validation", "test")}
         profile = json.dumps(sizes | {"shape": data["shape"], "classes": len(data["classes"])})
-        source = json.dumps({name: value for name, value in asked.items() if value is not None})
-        digest = data["fingerprint"][:16]
-        found = Dataset(asked["name"], digest, "ablate", source, profile=profile)
-        self._client.log_inputs(run, [DatasetInput(found, [InputTag("mlflow.data.context", "training")])])
+        source = json.dumps({name: value for name, value in config.items() if value is not None})
+        dataset = Dataset(config["name"], data["fingerprint"][:16], "ablate", source, profile=profile)
+        self._client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def _find(self, experiment: str, tags: Mapping[str, str]) -> str | None:
-        quoted = {name: value.replace("'", "\\'") for name, value in tags.items()}
-        found = self._found(
-            experiment, " and ".join(f"tags.`{name}` = '{value}'" for name, value in quoted.items())
-        )
-        return found[0] if found else None
+    def _find(self, experiment: str, tags: Mapping[str, str], *, own: bool = False) -> Any:
+        """Return MLflow's object of a run that carries the tags, None where there is none. own: of the operations' owner."""
+        for run in search_runs(self._client, [experiment], run_filter(tags)):
+            if tags.items() <= run.data.tags.items() and (not own or self._is_own(run.data.tags)):
+                return run
+        return None
 
-    def _found(self, experiment: str, condition: str) -> list[str]:
-        return [str(run.info.run_id) for run in search_runs(self._client, [experiment], condition)]
+    def _is_own(self, tags: Mapping[str, str]) -> bool:
+        """Return whether a run with these tags belongs to the process whose operations these are."""
+        if self._owner:
+            return tags.get("ablate.owner") == self._owner
+        # The spool does not name its owner, who is gone.
+        return tags.get("ablate.owner") == stores.owner() or stores.is_abandoned(tags)
+
+    def _note_owner(self, run: Any) -> None:
+        """Note when another process was last at work on a run, where its owner is another."""
+        tags = run.data.tags
+        if self._is_own(tags):
+            return
+        if run.info.status != "RUNNING":
+            last = (run.info.end_time or 0) / 1000
+        else:
+            last = float(tags.get("ablate.lease", 0)) - LEASE if stores.is_abandoned(tags) else math.inf
+        self._last_active[run.info.run_id] = last
+
+    def _is_later(self, run: str, operation: Operation) -> bool:
+        """Return whether another process has worked on a run since an operation was put."""
+        return self._last_active.get(run, 0.0) > operation.time
 
     def _create(
         self,
@@ -312,19 +443,19 @@ class Delivery:
         study = next(known for known, identity in self._experiments.items() if identity == experiment)
         own = {
             "ablate.study": study,
-            "ablate.owner": stores.owner(),
+            "ablate.owner": self._owner or stores.owner(),
             "ablate.lease": f"{time.time() + LEASE:.0f}",
             **({"mlflow.parentRunId": parent} if parent else {}),
         }
         start = int((at or time.time()) * 1000)
-        made = self._client.create_run(experiment, start_time=start, tags={**tags, **own}, run_name=name)
-        self._open.add(made.info.run_id)
-        self._artifacts[made.info.run_id] = made.info.artifact_uri
-        return str(made.info.run_id)
+        run = self._client.create_run(experiment, start_time=start, tags={**tags, **own}, run_name=name)
+        self._artifacts[run.info.run_id] = run.info.artifact_uri
+        return str(run.info.run_id)
 
     def _close(self, run: str, status: str, at: float) -> None:
         self._client.set_terminated(run, status, end_time=int(at * 1000))
-        self._open.discard(run)
+        self._open_attempts.discard(run)
+        self._open_shared.discard(run)
         self._artifacts.pop(run, None)
 
     def _tag(self, run: str, tags: Mapping[str, str]) -> None:
@@ -367,49 +498,38 @@ class Delivery:
             self._client.log_artifacts(run, aside)
 
 
-Point = tuple[str, float, float, int]
-"""Metric, value, seconds since the epoch, step."""
-
-_OF_A_REPLICATE = frozenset({"started", "epoch", "finished", "failed"})
+def _attempt(operation: AttemptOperation) -> tuple[str, str, int]:
+    return operation.experiment, operation.key, operation.attempt
 
 
-def _by_run(records: list[Record]) -> Iterator[list[Record]]:
-    """Records in their order, those of one attempt of a replicate together; none moves past one of another kind."""
-    together: dict[tuple[str, str, int], list[Record]] = {}
-    for record in records:
-        if record["op"] in _OF_A_REPLICATE:
-            attempt = (record["experiment"], record["key"], record["attempt"])
-            together.setdefault(attempt, []).append(record)
+def _identity(key: str, attempt: int) -> dict[str, str]:
+    return {"ablate.kind": "replicate", "ablate.key": key, "ablate.attempt": str(attempt)}
+
+
+def _by_attempt(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
+    """Yield operations in their order, those on one attempt of a replicate together; none moves past one of another kind."""
+    groups: dict[tuple[str, str, int], list[Operation]] = {}
+    for operation in operations:
+        if isinstance(operation, AttemptOperation) and not isinstance(operation, SaveModel):
+            groups.setdefault(_attempt(operation), []).append(operation)
         else:
-            yield from together.values()
-            together = {}
-            yield [record]
-    yield from together.values()
+            yield from groups.values()
+            groups = {}
+            yield [operation]
+    yield from groups.values()
 
 
-_OWN_TAGS = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.study", "ablate.plan"})
-_OPERATIONS: Mapping[str, Callable[[Delivery, str, Record, bool], None]] = {
-    "plan": Delivery.plan,
-    "copy": Delivery.copy,
-    "model": Delivery.model,
-    "arms": Delivery.arms,
-    "supersede": Delivery.supersede,
-    "end": Delivery.end,
-}
-
-
-def _replicate_tags(record: Record) -> dict[str, str]:
-    run = record["run"]
+def _run_tags(run: RunFacts, plan: str) -> dict[str, str]:
     return {
         "ablate.kind": "replicate",
-        "ablate.plan": record["plan"],
-        "ablate.arm": run["arm"],
-        "ablate.seed": str(run["seed"]),
-        "ablate.phase": run["phase"],
-        "ablate.key": run["key"],
-        "ablate.recipe": run["recipe"],
-    } | ({"ablate.values": json.dumps(run["values"])} if run.get("values") else {})
+        "ablate.plan": plan,
+        "ablate.arm": run.arm,
+        "ablate.seed": str(run.seed),
+        "ablate.phase": run.phase,
+        "ablate.key": run.key,
+        "ablate.recipe": run.recipe,
+    } | ({"ablate.values": json.dumps(run.values)} if run.values else {})
 
 
-def _run_name(run: Mapping[str, Any]) -> str:
-    return f"{run['arm']} · seed {run['seed']}"
+def _run_name(run: RunFacts) -> str:
+    return f"{run.arm} · seed {run.seed}"

@@ -1,0 +1,198 @@
+"""What can be recorded: one dataclass for each operation, and the lines of a spool that carry them.
+
+A line is a JSON object: `op` names the operation, the other keys are its fields. What is known of an attempt from the start
+(its run, plan and configuration) stands only in the first line of the attempt; lines that were written before this rule
+carry it every time and read the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ablate.errors import StoreError
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What identifies a run, as in `study.design.Run`. values: of a run that tunes or searches, what it tries, by path."""
+
+    key: str
+    recipe: str
+    arm: str
+    seed: int
+    phase: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is known of an attempt from its start. plan: its id. config: as plain values, without the seed where it is free."""
+
+    run: RunFacts
+    plan: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """experiment: the study's name. time: seconds since the epoch, when it was put or when its event happened."""
+
+    op: ClassVar[str]
+    experiment: str
+    time: float
+
+
+@dataclass(frozen=True)
+class StorePlan(Operation):
+    """Record a plan, or the plan again with what has been added to it. plan: its JSON. environment: what it runs with."""
+
+    op: ClassVar[str] = "plan"
+    plan: Mapping[str, Any]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AttemptOperation(Operation):
+    """An operation on one attempt of a replicate. opening: in the first line of the attempt."""
+
+    key: str
+    attempt: int
+    opening: Opening | None
+
+
+@dataclass(frozen=True)
+class StartAttempt(AttemptOperation):
+    """facts: what is known before the first step."""
+
+    op: ClassVar[str] = "started"
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LogEpoch(AttemptOperation):
+    op: ClassVar[str] = "epoch"
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FinishAttempt(AttemptOperation):
+    """Fields as in `events.Finished`."""
+
+    op: ClassVar[str] = "finished"
+    outcome: Literal["finished", "diverged"]
+    epoch: int
+    metrics: Mapping[str, float]
+    facts: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class FailAttempt(AttemptOperation):
+    """Fields as in `events.Failed`."""
+
+    op: ClassVar[str] = "failed"
+    kind: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class SaveModel(AttemptOperation):
+    """Keep the trained network with its run. file: where training left the weights; removed when they are stored."""
+
+    op: ClassVar[str] = "model"
+    file: str
+
+
+@dataclass(frozen=True)
+class CopyRun(Operation):
+    """Record a run that was trained for another study as this study's own. source: MLflow's id of the other run."""
+
+    op: ClassVar[str] = "copy"
+    run: RunFacts
+    plan: str
+    source: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SummariseArms(Operation):
+    """Record what is known of each arm: name → {"metrics": {…}, "tags": {…}}. step: number of seeds so far."""
+
+    op: ClassVar[str] = "arms"
+    arms: Mapping[str, Mapping[str, Any]]
+    step: int
+
+
+@dataclass(frozen=True)
+class SupersedeRun(Operation):
+    """Record that a run does not count. by: the id of the one that counts."""
+
+    op: ClassVar[str] = "supersede"
+    run_id: str
+    by: str
+
+
+@dataclass(frozen=True)
+class EndPlan(Operation):
+    """Close the plan's own run and the arms'. ending: complete, budget or interrupted. note: the answer in words."""
+
+    op: ClassVar[str] = "end"
+    plan: str
+    ending: str
+    files: Mapping[str, bytes]
+    note: str | None
+
+
+_KINDS: Mapping[str, type[Operation]] = {
+    kind.op: kind
+    for kind in (
+        StorePlan,
+        StartAttempt,
+        LogEpoch,
+        FinishAttempt,
+        FailAttempt,
+        SaveModel,
+        CopyRun,
+        SummariseArms,
+        SupersedeRun,
+        EndPlan,
+    )
+}
+
+
+def to_json(operation: Operation) -> dict[str, Any]:
+    """Return an operation as plain values, for `from_json`."""
+    plain = dict(vars(operation))
+    if "opening" in plain and (opening := plain.pop("opening")) is not None:
+        plain |= vars(opening)
+    if "run" in plain:
+        plain["run"] = vars(plain["run"])
+    if "files" in plain:
+        plain["files"] = {name: base64.b64encode(file).decode() for name, file in plain["files"].items()}
+    return {"op": operation.op, **plain}
+
+
+def from_json(plain: Mapping[str, Any]) -> Operation:
+    """Return the operation in plain values, of this version or an older one. Raises StoreError where it is unknown."""
+    kind = _KINDS.get(plain["op"])
+    if kind is None:
+        raise StoreError(
+            f"the spool was written by a newer ablate: its operation {plain['op']!r} is not known here",
+            hint="upgrade ablate to deliver it",
+        )
+    values = dict(plain)
+    if "run" in values:
+        values["run"] = RunFacts(**values["run"])
+    if issubclass(kind, AttemptOperation):
+        opened = "run" in values
+        values["opening"] = Opening(values["run"], values["plan"], values["config"]) if opened else None
+    if "files" in values:
+        values["files"] = {name: base64.b64decode(text) for name, text in values["files"].items()}
+    values.setdefault("note", None)
+    return kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)})
