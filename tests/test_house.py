@@ -74,8 +74,6 @@ RULES = {
             "scheduling/coordinate.py",
             "study/confirm.py",
             "study/design.py",
-            "tracking/spool.py",
-            "tracking/write.py",
         },
     ),
     "the numbering of seeds": Rule(
@@ -87,7 +85,6 @@ RULES = {
             "scheduling/coordinate.py",
             "scheduling/outlook.py",
             "study/spec.py",
-            "tracking/classified.py",
         },
     ),
     "the kind of a training": Rule(
@@ -112,9 +109,7 @@ WRAPPED: dict[str, str] = {}
 # Names that several classes still share.
 SHARED_NAMES = {
     "Group",
-    "Images",
     "Reading",
-    "RunCost",
     "Search",
     "_Album",
 }

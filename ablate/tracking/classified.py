@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.study.seeds import is_reported, replicate_of
 from ablate.tracking import predictions
 from ablate.tracking.frames import WORTH_SAVING
 from ablate.tracking.predictions import Answers, Predictions
@@ -17,8 +18,6 @@ from ablate.tracking.store import Store
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
-
-AA_OFFSET = 1000
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def image_results(store: Store, plan: Mapping[str, Any], found: Mapping[str, Sto
     runs = [
         (planned[key], run)
         for key, run in found.items()
-        if planned[key]["phase"] in ("report", "A/A")
+        if is_reported(planned[key]["phase"])
         and run.tags.get("ablate.outcome") == "finished"
         and run.has_result
     ]
@@ -53,7 +52,7 @@ def image_results(store: Store, plan: Mapping[str, Any], found: Mapping[str, Sto
     validation: dict[str, dict[int, predictions.Answers]] = {}
     test: dict[str, dict[int, predictions.Answers]] = {}
     for of, run in runs:
-        arm, seed = of["arm"], of["seed"] - (AA_OFFSET if of["phase"] == "A/A" else 0)
+        arm, seed = of["arm"], replicate_of(of["seed"])
         seen = held.runs[run.run_id, run.end or 0.0]
         if seen.confusion.size and of["phase"] == "report":
             old = confusion.get(arm)

@@ -55,7 +55,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageSet:
     """place: (n,) where each stands among the training, or among the test images. truth: (n,) its class."""
 
     place: npt.NDArray[np.int32]
@@ -67,7 +67,7 @@ class Predictions:
     """runs: (run id, when it ended) → what it saw. images: what is known of those that are meant by a digest."""
 
     runs: Mapping[tuple[str, float], Seen]
-    images: Mapping[str, Images]
+    images: Mapping[str, ImageSet]
 
     def right(self, answers: Sequence[Answers]) -> npt.NDArray[np.bool_]:
         """(answers, n) whether each image was classified correctly. answers: of at least one run, all about the same images."""
@@ -77,7 +77,7 @@ class Predictions:
         return found
 
 
-NOTHING = Predictions({}, {NONE: Images(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint16))})
+NOTHING = Predictions({}, {NONE: ImageSet(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint16))})
 
 
 class Frames(Mapping[str, "pd.DataFrame"]):
@@ -115,7 +115,7 @@ class Frames(Mapping[str, "pd.DataFrame"]):
         return len(self._of)
 
 
-Met = dict[tuple[Any, ...], tuple[str, Images]]
+Met = dict[tuple[Any, ...], tuple[str, ImageSet]]
 """Checksums of the arrays that tell of images → the digest of these, and what is known of them."""
 
 
@@ -142,7 +142,7 @@ def read(matrix: bytes | None, predicted: bytes | None, met: Met) -> Seen:
     return Seen(confusion, validation, test)
 
 
-def _images(held: np.lib.npyio.NpzFile, part: str, met: Met) -> tuple[str, Images]:
+def _images(held: np.lib.npyio.NpzFile, part: str, met: Met) -> tuple[str, ImageSet]:
     """The images of a part of `predictions.npz`, with their digest."""
     assert held.zip is not None
     arrays = [f"{part}_truth", *(["val_index"] if part == "val" else [])]
@@ -153,7 +153,7 @@ def _images(held: np.lib.npyio.NpzFile, part: str, met: Met) -> tuple[str, Image
         place = held["val_index"] if part == "val" else np.arange(len(truth))
         if len(place) != len(truth):
             raise ValueError
-        known = Images(place.astype(np.int32), truth)
+        known = ImageSet(place.astype(np.int32), truth)
         digest = hashlib.sha256(known.place.tobytes() if part == "val" else b"")
         digest.update(truth.tobytes())
         met[sums] = digest.hexdigest()[:16], known
@@ -166,7 +166,7 @@ def load(path: Path) -> Predictions:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             held: dict[str, Any] = dict(file)
         lengths = held["lengths"]
-        known = map(Images, _parts(held["place"], lengths), _parts(held["truth"], lengths))
+        known = map(ImageSet, _parts(held["place"], lengths), _parts(held["truth"], lengths))
         images = dict(zip(held["digests"].tolist(), known, strict=True))
         sides = held["sides"]
         tables = (t.reshape(n, n) for t, n in zip(_parts(held["confusion"], sides**2), sides, strict=True))

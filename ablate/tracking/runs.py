@@ -168,7 +168,7 @@ def search_runs(store: Store, study: str, plan: str) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class RunCost:
+class RecordedCost:
     """What a finished run cost, and where. seconds: of its device. device: `cpu` or `cuda`."""
 
     seconds: float
@@ -178,7 +178,7 @@ class RunCost:
     host: str
 
 
-def run_costs(store: Store, keys: Iterable[str]) -> list[RunCost]:
+def run_costs(store: Store, keys: Iterable[str]) -> list[RecordedCost]:
     """Return the costs of the finished runs of these keys, in any study; runs whose time was not recorded are left out."""
     costs = []
     for run, points in _with_curves(store, keys):
@@ -187,7 +187,7 @@ def run_costs(store: Store, keys: Iterable[str]) -> list[RunCost]:
         if math.isfinite(seconds):
             parameters, flops = (int(size) if math.isfinite(size) else None for size in sizes)
             device = run.tags.get("ablate.device", "").partition(":")[0]
-            costs.append(RunCost(seconds, parameters, flops, device, run.tags.get("ablate.host", "")))
+            costs.append(RecordedCost(seconds, parameters, flops, device, run.tags.get("ablate.host", "")))
     return costs
 
 
