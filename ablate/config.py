@@ -101,37 +101,72 @@ def key(config: Config, fingerprint: str, code: str) -> str:
 # --- built-in training ------------------------------------------------------------------------------------------
 
 
+AdamRate = Annotated[float, Field(gt=0, description="Peak learning rate.", examples=[0.0003, 0.003])]
+Beta1 = Annotated[
+    float,
+    Field(ge=0, lt=1, description="Decay rate of the running mean of the gradient.", examples=[0.8, 0.95]),
+]
+Beta2 = Annotated[
+    float,
+    Field(
+        ge=0,
+        lt=1,
+        description="Decay rate of the running mean of the squared gradient.",
+        examples=[0.99, 0.9999],
+    ),
+]
+L2Penalty = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="L2 penalty: weight_decay · weights is added to the gradient.",
+        examples=[0.0001, 0.0005],
+    ),
+]
+
+
 class Sgd(Block):
     """Stochastic gradient descent with momentum (Polyak 1964; `torch.optim.SGD`)."""
 
     name: Literal["sgd"] = "sgd"
-    lr: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 0.05
-    momentum: Annotated[float, Field(ge=0, lt=1, description="Share of the last step that is kept.")] = 0.9
-    nesterov: Annotated[
-        bool, Field(description="Look ahead along the momentum before taking the gradient.")
-    ] = False
-    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty added to the gradient.")] = 0.0
+    lr: Annotated[float, Field(gt=0, description="Peak learning rate.", examples=[0.02, 0.1])] = 0.05
+    momentum: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Momentum: factor by which the velocity of the previous step is kept. 0: no momentum.",
+            examples=[0.0, 0.95],
+        ),
+    ] = 0.9
+    nesterov: Annotated[bool, Field(description="Nesterov momentum.", examples=[True])] = False
+    weight_decay: L2Penalty = 0.0
 
 
 class Adam(Block):
     """Adam (Kingma & Ba 2015; `torch.optim.Adam`): weight decay is an L2 penalty added to the gradient."""
 
     name: Literal["adam"] = "adam"
-    lr: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-3
-    beta1: Annotated[float, Field(ge=0, lt=1, description="Decay of the mean of the gradient.")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="Decay of the mean of its square.")] = 0.999
-    weight_decay: Annotated[float, Field(ge=0, description="L2 penalty added to the gradient.")] = 0.0
+    lr: AdamRate = 1e-3
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.999
+    weight_decay: L2Penalty = 0.0
 
 
 class AdamW(Block):
     """AdamW (Loshchilov & Hutter 2019; `torch.optim.AdamW`): weight decay is decoupled from the gradient."""
 
     name: Literal["adamw"] = "adamw"
-    lr: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 1e-3
-    beta1: Annotated[float, Field(ge=0, lt=1, description="Decay of the mean of the gradient.")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="Decay of the mean of its square.")] = 0.999
+    lr: AdamRate = 1e-3
+    beta1: Beta1 = 0.9
+    beta2: Beta2 = 0.999
     weight_decay: Annotated[
-        float, Field(ge=0, description="Shrinkage of the weights per unit of learning rate.")
+        float,
+        Field(
+            ge=0,
+            description="Decoupled weight decay: each step multiplies the weights by 1 − learning rate · weight_decay.",
+            examples=[0.05, 0.1],
+        ),
     ] = 0.01
 
 
@@ -140,27 +175,28 @@ Warmup = Annotated[
     Field(
         ge=0,
         lt=1,
-        description="Share of the steps in which the rate first rises in a straight line to its peak. 0: none.",
+        description="Share of the steps, at the start, in which the learning rate rises linearly to its peak. 0: no warmup.",
+        examples=[0.05, 0.1],
     ),
 ]
 
 
 class Constant(Block):
-    """The learning rate stays at its peak, after a warm-up if there is one."""
+    """The learning rate stays at its peak, after the warmup if there is one."""
 
     name: Literal["constant"] = "constant"
     warmup: Warmup = 0.0
 
 
 class Cosine(Block):
-    """From the peak to zero along half a cosine, step by step (Loshchilov & Hutter 2017, without restarts)."""
+    """The learning rate falls from its peak to 0 along half a cosine, at every step (Loshchilov & Hutter 2017, no restarts)."""
 
     name: Literal["cosine"] = "cosine"
     warmup: Warmup = 0.0
 
 
 class Step(Block):
-    """The learning rate falls at milestones, each time to the same part of what it was (`MultiStepLR`)."""
+    """The learning rate is multiplied by `gamma` at every milestone (`torch.optim.lr_scheduler.MultiStepLR`)."""
 
     name: Literal["step"] = "step"
     milestones: Annotated[
@@ -169,11 +205,13 @@ class Step(Block):
             strict=False,
             min_length=1,
             max_length=100,
-            description="Shares of the steps after which the rate falls, in rising order.",
+            description="Shares of the steps after which the learning rate falls, in increasing order.",
+            examples=[[0.3, 0.6, 0.8]],
         ),
     ] = (0.5, 0.75)
     gamma: Annotated[
-        float, Field(gt=0, lt=1, description="What is left of the rate after each milestone.")
+        float,
+        Field(gt=0, lt=1, description="Factor for the learning rate at each milestone.", examples=[0.2, 0.5]),
     ] = 0.1
     warmup: Warmup = 0.0
 
@@ -181,30 +219,46 @@ class Step(Block):
     @classmethod
     def _in_order(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
         if any(later <= earlier for earlier, later in itertools.pairwise(milestones)):
-            raise ValueError("milestones should rise from one to the next")
+            raise ValueError("milestones should be in increasing order")
         return milestones
 
 
 class OneCycle(Block):
-    """Up from a 25th of the peak, then down to nearly zero, along cosines (Smith & Topin 2018)."""
+    """The learning rate rises from 1/25 of its peak, then falls to nearly 0, both along cosines (Smith & Topin 2018)."""
 
     name: Literal["onecycle"] = "onecycle"
-    warmup: Annotated[float, Field(gt=0, lt=1, description="Share of the steps that go up.")] = 0.3
+    warmup: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Share of the steps in which the learning rate rises.",
+            examples=[0.1, 0.5],
+        ),
+    ] = 0.3
 
 
 class TrainingConfig(Block):
-    """The loop itself."""
+    """The training loop."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="Passes over the training split.")] = 20
+    epochs: Annotated[
+        int, Field(ge=1, le=100_000, description="Passes over the training split.", examples=[10, 40])
+    ] = 20
     batch_size: Annotated[
         int,
-        Field(ge=1, le=1_000_000, description="Images per step; the last batch of an epoch may be smaller."),
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="Images in each step; the last batch of an epoch may be smaller.",
+            examples=[64, 512],
+        ),
     ] = 256
     loss: Annotated[
         Literal["cross-entropy", "focal"],
         Field(
-            description="What training minimises, averaged over the batch. train/loss, val/loss and test/loss are plain"
-            " cross-entropy whatever it is."
+            description="The loss that training minimises, averaged over the batch. The metrics train/loss, val/loss and"
+            " test/loss are cross-entropy in any case.",
+            examples=["focal"],
         ),
     ] = "cross-entropy"
     focal_gamma: Annotated[
@@ -212,48 +266,65 @@ class TrainingConfig(Block):
         Field(
             ge=0,
             le=100,
-            description="γ of the focal loss: the larger, the less an image counts that is classified well already.",
+            description="γ of the focal loss: the larger it is, the less weight images have that are already classified well.",
+            examples=[1.0, 5.0],
         ),
     ] = 2.0
     label_smoothing: Annotated[
         float,
-        Field(ge=0, lt=1, description="Share of each label that is spread evenly over all classes. 0: off."),
+        Field(
+            ge=0,
+            lt=1,
+            description="Share of each label's probability that is spread evenly over all classes. 0: off.",
+            examples=[0.05, 0.1],
+        ),
     ] = 0.0
     max_grad_norm: Annotated[
         float | None,
         Field(
             gt=0,
-            description="Greatest length of the gradient of all weights together; a longer one is shrunk to it. null: off.",
+            description="Gradient clipping: a gradient whose norm over all weights is larger than this is scaled down to it. null: off.",
+            examples=[1.0, 5.0],
         ),
     ] = None
     precision: Annotated[
         Literal["float32", "bfloat16"],
-        Field(description="Arithmetic of the forward pass; weights and optimizer are always float32."),
+        Field(
+            description="Arithmetic of the forward pass; weights and optimizer state are always float32.",
+            examples=["bfloat16"],
+        ),
     ] = "float32"
     checkpoint: Annotated[
         Literal["last", "best"],
         Field(
-            description="Epoch whose weights count: the last that was trained, or the one with the lowest validation loss."
+            description="Epoch whose weights are evaluated on the test set, and at which the metric is read: the last, or the"
+            " one with the lowest validation loss.",
+            examples=["best"],
         ),
     ] = "last"
     save_model: Annotated[
         Literal["none", "best"],
         Field(
-            description="Whether the network itself is kept in MLflow, with the weights of the epoch that is best by the study's"
-            " metric on the validation split; of equal epochs the later. It changes no result and is not a factor."
+            description="Whether the network is saved in MLflow, with the weights of the epoch that is best by the study's metric"
+            " on the validation split; of equal epochs, the later one. It changes no result and cannot be a factor."
         ),
     ] = "none"
     patience: Annotated[
         int | None,
         Field(
             ge=1,
-            description="Early stopping: training ends after so many epochs in a row without a new lowest val/loss."
+            description="Early stopping: training ends after this many epochs in a row without a new lowest val/loss."
             " null: off.",
+            examples=[5, 10],
         ),
     ] = None
     min_delta: Annotated[
         float,
-        Field(ge=0, description="Early stopping: by how much val/loss must fall to count as a new lowest."),
+        Field(
+            ge=0,
+            description="Early stopping: val/loss must fall by more than this to count as a new lowest.",
+            examples=[0.001],
+        ),
     ] = 0.0
 
 
@@ -273,19 +344,19 @@ class RunConfig(Block):
     optimizer: Optimizer = Sgd()
     schedule: Schedule = OneCycle()
     training: TrainingConfig = TrainingConfig()
-    seed: Annotated[int, Field(ge=0, description="Fixes every source of variation of the run.")] = 0
+    seed: Annotated[int, Field(ge=0, description="Seed of all random streams of the run.")] = 0
 
     @model_validator(mode="after")
     def _model_can_train_so(self) -> Self:
         if isinstance(self.model, NumpyMlp) and self.training.precision != "float32":
-            raise ValueError(f"numpy_mlp trains in float32: NumPy has no {self.training.precision}")
+            raise ValueError(f"numpy_mlp trains in float32 only: NumPy has no {self.training.precision}")
         if isinstance(self.model, NumpyMlp) and self.training.loss != "cross-entropy":
             raise ValueError(
-                f"numpy_mlp trains with cross-entropy: its backpropagation knows no {self.training.loss} loss"
+                f"numpy_mlp trains with cross-entropy only: its backpropagation has no {self.training.loss} loss"
             )
         if isinstance(self.model, NumpyMlp) and self.training.save_model != "none":
             raise ValueError(
-                "numpy_mlp is no torch module, so MLflow cannot load it: training.save_model: none"
+                "numpy_mlp is no torch module, so MLflow cannot load it: set training.save_model to none"
             )
         return self
 

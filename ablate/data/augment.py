@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class Augment(Block):
     """Random changes to training images, drawn anew for every image of every batch. By default none."""
 
-    flip: Annotated[bool, Field(description="Mirror each image left to right with probability 1/2.")] = False
+    flip: Annotated[
+        bool, Field(description="Mirror each image left to right with probability 1/2.", examples=[True])
+    ] = False
     crop: Annotated[
         int,
         Field(
@@ -32,6 +34,7 @@ class Augment(Block):
             le=256,
             description="Padding in pixels: each image is padded with zeros on all sides, then cropped to its size at a random"
             " position. 0: off.",
+            examples=[2, 4],
         ),
     ] = 0
     rotation: Annotated[
@@ -41,6 +44,7 @@ class Augment(Block):
             le=180,
             description="Largest angle in degrees: each image is rotated about its centre by an angle uniform in ±rotation"
             " (bilinear, corners filled with zeros). 0: off.",
+            examples=[5.0, 15.0],
         ),
     ] = 0.0
     brightness: Annotated[
@@ -49,6 +53,7 @@ class Augment(Block):
             ge=0,
             le=1,
             description="Colour jitter: each image's pixels are multiplied by a factor uniform in 1 ± brightness. 0: off.",
+            examples=[0.2, 0.4],
         ),
     ] = 0.0
     contrast: Annotated[
@@ -58,6 +63,7 @@ class Augment(Block):
             le=1,
             description="Colour jitter: the difference of each pixel from the image's mean grey is multiplied by a factor"
             " uniform in 1 ± contrast, one for each image. 0: off.",
+            examples=[0.2, 0.4],
         ),
     ] = 0.0
     saturation: Annotated[
@@ -67,6 +73,7 @@ class Augment(Block):
             le=1,
             description="Colour jitter: the difference of each pixel from its own grey is multiplied by a factor uniform in"
             " 1 ± saturation, one for each image. 0: off. Grey images do not change.",
+            examples=[0.2, 0.4],
         ),
     ] = 0.0
     cutout: Annotated[
@@ -76,6 +83,7 @@ class Augment(Block):
             le=256,
             description="Side in pixels of a square that is set to zero. Its centre is uniform over the image, so a part of it"
             " may lie outside (DeVries & Taylor 2017). 0: off.",
+            examples=[8, 16],
         ),
     ] = 0
     mixup: Annotated[
@@ -85,6 +93,7 @@ class Augment(Block):
             le=100,
             description="α: each image and its label are mixed with those of another image of the batch, its mixup partner,"
             " in shares drawn from Beta(α, α) (Zhang et al. 2018). 0: off.",
+            examples=[0.2, 1.0],
         ),
     ] = 0.0
 

@@ -23,6 +23,7 @@ class DataOptions(Block):
             gt=0,
             description="Number of training images to use, drawn stratified by class before the validation split;"
             " null: all. The test set is never reduced.",
+            examples=[500, 1000],
         ),
     ] = None
     validation: Annotated[
@@ -31,18 +32,21 @@ class DataOptions(Block):
             gt=0,
             lt=1,
             description="Share of the training images held out for validation, stratified by class.",
+            examples=[0.2, 0.3],
         ),
     ] = 0.1
     split: Annotated[
         Literal["fixed", "per-seed"],
         Field(
-            description="fixed: all seeds share one subset and one validation split. per-seed: each seed draws its own."
+            description="fixed: all seeds share one subset and one validation split. per-seed: each seed draws its own.",
+            examples=["per-seed"],
         ),
     ] = "fixed"
     normalize: Annotated[
         bool,
         Field(
-            description="Subtract from each channel the mean of the training split and divide by its standard deviation."
+            description="Subtract from each channel the mean of the training split and divide by its standard deviation.",
+            examples=[False],
         ),
     ] = True
     resize: Annotated[
@@ -52,6 +56,7 @@ class DataOptions(Block):
             le=4096,
             description="Side in pixels of the square that every image is resized to (bilinear, antialiased; the aspect"
             " ratio is not kept); null: no resizing.",
+            examples=[16, 48],
         ),
     ] = None
     channels: Annotated[
@@ -59,6 +64,7 @@ class DataOptions(Block):
         Field(
             description="grey: one channel, the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R 601, as PIL's mode L). rgb:"
             " three channels, equal where the image is grey. null: the channels of the images.",
+            examples=["grey"],
         ),
     ] = None
 

@@ -33,15 +33,24 @@ class Cnn(Block):
     """
 
     name: Literal["cnn"] = "cnn"
-    depth: Annotated[int, Field(ge=1, le=64, description="Number of convolution blocks.")] = 3
+    depth: Annotated[
+        int, Field(ge=1, le=64, description="Number of convolution blocks.", examples=[2, 4])
+    ] = 3
     width: Annotated[
-        int, Field(ge=1, le=4096, description="Channels of a block; `profile` says of which blocks.")
+        int,
+        Field(
+            ge=1,
+            le=4096,
+            description="Channels of a block; `profile` says of which blocks.",
+            examples=[32, 128],
+        ),
     ] = 64
     profile: Annotated[
         Literal["constant", "growing", "wide-middle"],
         Field(
             description="How the number of channels changes with depth. constant: `width` in every block. growing: `width` in "
-            "the first block, doubled at each next one. wide-middle: `width`, and twice that in the middle third."
+            "the first block, doubled at each next one. wide-middle: `width`, and twice that in the middle third.",
+            examples=["growing", "wide-middle"],
         ),
     ] = "constant"
     dropout: Annotated[
@@ -50,17 +59,25 @@ class Cnn(Block):
             ge=0,
             lt=1,
             description="Probability that a feature before the last layer is set to 0 in training.",
+            examples=[0.1, 0.3],
         ),
     ] = 0.0
-    batch_norm: Annotated[bool, Field(description="Batch normalisation after every convolution.")] = True
+    batch_norm: Annotated[
+        bool, Field(description="Batch normalisation after every convolution.", examples=[False])
+    ] = True
     kernel_size: Annotated[
         int,
-        Field(ge=1, le=15, description="Side of the convolution kernels in pixels; an odd number."),
+        Field(
+            ge=1,
+            le=15,
+            description="Side of the convolution kernels in pixels; an odd number.",
+            examples=[5, 7],
+        ),
         AfterValidator(_odd),
     ] = 3
     activation: Annotated[
         Literal["relu", "leaky_relu", "tanh", "gelu", "silu"],
-        Field(description="Activation function of every block."),
+        Field(description="Activation function of every block.", examples=["gelu", "silu"]),
     ] = "relu"
 
     @model_validator(mode="after")

@@ -66,18 +66,26 @@ class _Inception(Block):
     auxiliary: Annotated[
         bool,
         Field(
-            description="Two auxiliary classifiers after the modules 4a and 4d, whose losses are added with weight 0.3 in training."
+            description="Two auxiliary classifiers after the modules 4a and 4d, whose losses are added with weight 0.3 in training.",
+            examples=[False],
         ),
     ] = True
-    batch_norm: _BatchNorm = False
-    factorise: _Factorised = "none"
+    batch_norm: Annotated[_BatchNorm, Field(examples=[True])] = False
+    factorise: Annotated[_Factorised, Field(examples=["3x3", "nx1"])] = "none"
     width: Annotated[
-        float, Field(gt=0, le=8, description="Factor for the channels of every layer, rounded to integers.")
+        float,
+        Field(
+            gt=0,
+            le=8,
+            description="Factor for the channels of every layer, rounded to integers.",
+            examples=[0.5, 2.0],
+        ),
     ] = 1.0
     stem_pool: Annotated[
         bool,
         Field(
-            description="3×3 max-pooling with stride 2 at the end of the stem: a quarter of the work, for larger images."
+            description="3×3 max-pooling with stride 2 at the end of the stem: a quarter of the work, for larger images.",
+            examples=[True],
         ),
     ] = False
     dropout: Annotated[
@@ -86,6 +94,7 @@ class _Inception(Block):
             ge=0,
             lt=1,
             description="Probability that a feature before the last layer is set to 0 in training.",
+            examples=[0.1, 0.3],
         ),
     ] = 0.4
 
@@ -185,8 +194,8 @@ class InceptionV2(_Inception):
     """
 
     name: Literal["inception_v2"] = "inception_v2"
-    batch_norm: _BatchNorm = True
-    factorise: _Factorised = "3x3"
+    batch_norm: Annotated[_BatchNorm, Field(examples=[False])] = True
+    factorise: Annotated[_Factorised, Field(examples=["none", "nx1"])] = "3x3"
 
 
 # --- parts of the network ---------------------------------------------------------------------------------------------

@@ -38,13 +38,15 @@ class NumpyMlp(Block):
             strict=False,
             max_length=16,
             description="Units of each hidden layer; an empty list: no hidden layer.",
+            examples=[[500], [30, 20]],
         ),
     ] = (500, 50)
     initialisation: Annotated[
         Initialisation,
         Field(
             description="Initial weights: normal with mean 0 and standard deviation 1 (normal), √(1/inputs) (lecun), "
-            "√(2/(inputs + outputs)) (xavier) or √(2/inputs) (he). Biases start at 0."
+            "√(2/(inputs + outputs)) (xavier) or √(2/inputs) (he). Biases start at 0.",
+            examples=["normal", "he"],
         ),
     ] = "xavier"
 

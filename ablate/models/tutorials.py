@@ -27,14 +27,20 @@ class SmallCnn(Block):
     name: Literal["small_cnn"] = "small_cnn"
     channels: Annotated[
         tuple[_Channels, _Channels],
-        Field(strict=False, description="Channels of the first and the second convolution."),
+        Field(
+            strict=False, description="Channels of the first and the second convolution.", examples=[[12, 32]]
+        ),
     ] = (6, 16)
     kernel_size: Annotated[
-        int, Field(ge=1, le=15, description="Side of the convolution kernels in pixels.")
+        int, Field(ge=1, le=15, description="Side of the convolution kernels in pixels.", examples=[3])
     ] = 5
     hidden: Annotated[
         tuple[_Units, _Units],
-        Field(strict=False, description="Units of the first and the second hidden linear layer."),
+        Field(
+            strict=False,
+            description="Units of the first and the second hidden linear layer.",
+            examples=[[240, 84]],
+        ),
     ] = (120, 84)
     dropout: Annotated[
         float,
@@ -42,6 +48,7 @@ class SmallCnn(Block):
             ge=0,
             lt=1,
             description="Probability that a hidden unit is set to 0 in training, after each hidden layer.",
+            examples=[0.1, 0.3],
         ),
     ] = 0.0
 
@@ -92,27 +99,38 @@ class TutorialCnn(Block):
     """
 
     name: Literal["tutorial_cnn"] = "tutorial_cnn"
-    layers: Annotated[Literal[2, 3], Field(description="Number of convolutions: 2 or 3.")] = 3
+    layers: Annotated[Literal[2, 3], Field(description="Number of convolutions: 2 or 3.", examples=[2])] = 3
     width: Annotated[
         int,
         Field(
-            ge=1, le=4096, description="Channels of the first convolution; each next one has twice as many."
+            ge=1,
+            le=4096,
+            description="Channels of the first convolution; each next one has twice as many.",
+            examples=[8, 32],
         ),
     ] = 16
     kernel_size: Annotated[
         Literal[1, 3, 5, 7],
-        Field(description="Side of the convolution kernels in pixels; padding keeps the image's size."),
+        Field(
+            description="Side of the convolution kernels in pixels; padding keeps the image's size.",
+            examples=[5, 7],
+        ),
     ] = 3
-    hidden: Annotated[int, Field(ge=1, le=65_536, description="Units of the hidden linear layer.")] = 500
+    hidden: Annotated[
+        int, Field(ge=1, le=65_536, description="Units of the hidden linear layer.", examples=[100, 1000])
+    ] = 500
     dropout: Annotated[
         float,
         Field(
             ge=0,
             lt=1,
             description="Probability that a unit is set to 0 in training, before each of the two linear layers.",
+            examples=[0.1, 0.3],
         ),
     ] = 0.25
-    batch_norm: Annotated[bool, Field(description="Batch normalisation after every convolution.")] = False
+    batch_norm: Annotated[
+        bool, Field(description="Batch normalisation after every convolution.", examples=[True])
+    ] = False
 
     def check(self, shape: tuple[int, int, int]) -> tuple[int, int]:
         """Return height and width at the first linear layer. Raises TrainingError where the image is too small."""
@@ -177,6 +195,7 @@ class WhatWorked(Block):
             ge=4,
             le=64,
             description="Number of convolutions: 5 leaves out the fourth, 4 also the second, more than 6 repeat the fourth.",
+            examples=[4, 8],
         ),
     ] = 6
     width: Annotated[
@@ -185,6 +204,7 @@ class WhatWorked(Block):
             gt=0,
             le=16,
             description="Factor for the channels of every convolution and the units of the hidden layer.",
+            examples=[0.5, 2.0],
         ),
     ] = 1.0
     middle: Annotated[
@@ -193,13 +213,20 @@ class WhatWorked(Block):
             gt=0,
             le=16,
             description="Further factor for the channels of all convolutions but the first and the last two.",
+            examples=[0.5, 2.0],
         ),
     ] = 1.0
     batch_norm: Annotated[
-        bool, Field(description="Batch normalisation after every convolution but the last.")
+        bool, Field(description="Batch normalisation after every convolution but the last.", examples=[False])
     ] = True
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="Probability that a hidden unit is set to 0 in training.")
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Probability that a hidden unit is set to 0 in training.",
+            examples=[0.1, 0.3],
+        ),
     ] = 0.5
 
     def stages(self) -> list[tuple[tuple[int, ...], int]]:

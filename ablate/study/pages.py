@@ -1,7 +1,7 @@
 """The same as pages for people: an index of every key and field, and a section on each, by block.
 
 Types, ranges, defaults and meanings come from the fields themselves; what two runs that differ in a field can still share comes
-from the configuration that decides it. Only places and examples are written here, and a test runs every example.
+from the configuration that decides it. Only the places where a field acts are written here; a test runs every example.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _ACTS = {
     "augment": _ON_TRAINING,
     "optimizer": _STEP,
     "schedule": _RATE,
+    "training": "in the training loop",
     "training.epochs": "the loop: how long it goes on, and what the schedule is stretched over",
     "training.batch_size": "the loop: what a step sees",
     "training.loss": _LOSS,
@@ -52,64 +53,6 @@ _ACTS = {
     "training.save_model": "beside training: it writes down weights and changes none",
     "training.patience": _STOPS,
     "training.min_delta": f"{_STOPS}; with `training.patience` only",
-}
-
-# Levels to begin with, for the kinds of which they are levels.
-LEVELS: dict[str, dict[str, list[Any]]] = {
-    "data.channels": {"": ["grey"]},
-    "data.normalize": {"": [False]},
-    "data.resize": {"": [16, 48]},
-    "data.root": {},
-    "data.split": {"": ["per-seed"]},
-    "data.subset": {"": [500, 1000]},
-    "data.validation": {"": [0.2, 0.3]},
-    "model.activation": {"": ["gelu", "silu"]},
-    "model.auxiliary": {"": [False]},
-    "model.batch_norm": {"cnn inception_v2 what_worked": [False], "tutorial_cnn inception_v1": [True]},
-    "model.channels": {"": [[12, 32]]},
-    "model.depth": {"cnn": [2, 4], "what_worked": [4, 8]},
-    "model.dropout": {"": [0.1, 0.3]},
-    "model.factorise": {"inception_v1": ["3x3", "nx1"], "inception_v2": ["none", "nx1"]},
-    "model.hidden": {"tutorial_cnn": [100, 1000], "small_cnn": [[240, 84]], "numpy_mlp": [[500], [30, 20]]},
-    "model.initialisation": {"": ["normal", "he"]},
-    "model.kernel_size": {"cnn tutorial_cnn": [5, 7], "small_cnn": [3]},
-    "model.layers": {"": [2]},
-    "model.middle": {"": [0.5, 2.0]},
-    "model.profile": {"": ["growing", "wide-middle"]},
-    "model.stem_pool": {"": [True]},
-    "model.width": {
-        "cnn": [32, 128],
-        "tutorial_cnn": [8, 32],
-        "what_worked inception_v1 inception_v2": [0.5, 2.0],
-    },
-    "augment.brightness": {"": [0.2, 0.4]},
-    "augment.contrast": {"": [0.2, 0.4]},
-    "augment.crop": {"": [2, 4]},
-    "augment.cutout": {"": [8, 16]},
-    "augment.flip": {"": [True]},
-    "augment.mixup": {"": [0.2, 1.0]},
-    "augment.rotation": {"": [5.0, 15.0]},
-    "augment.saturation": {"": [0.2, 0.4]},
-    "optimizer.beta1": {"": [0.8, 0.95]},
-    "optimizer.beta2": {"": [0.99, 0.9999]},
-    "optimizer.lr": {"sgd": [0.02, 0.1], "adam adamw": [0.0003, 0.003]},
-    "optimizer.momentum": {"": [0.0, 0.95]},
-    "optimizer.nesterov": {"": [True]},
-    "optimizer.weight_decay": {"sgd adam": [0.0001, 0.0005], "adamw": [0.05, 0.1]},
-    "schedule.gamma": {"": [0.2, 0.5]},
-    "schedule.milestones": {"": [[0.3, 0.6, 0.8]]},
-    "schedule.warmup": {"constant cosine step": [0.05, 0.1], "onecycle": [0.1, 0.5]},
-    "training.batch_size": {"": [64, 512]},
-    "training.checkpoint": {"": ["best"]},
-    "training.epochs": {"": [10, 40]},
-    "training.focal_gamma": {"": [1.0, 5.0]},
-    "training.label_smoothing": {"": [0.05, 0.1]},
-    "training.loss": {"": ["focal"]},
-    "training.max_grad_norm": {"": [1.0, 5.0]},
-    "training.min_delta": {"": [0.001]},
-    "training.patience": {"": [5, 10]},
-    "training.precision": {"": ["bfloat16"]},
-    "training.save_model": {},
 }
 
 # What else an example has to say for its field to count.
@@ -162,7 +105,11 @@ _ABOUT = {
 
 @dataclass(frozen=True)
 class Field:
-    """A field in one of its forms. kinds: names of the block that have it so. everyone: all of them do."""
+    """A field in one of its forms.
+
+    kinds: names of the block that have it in this form. everyone: whether all names do. examples: levels for a factor; none
+    for a field that is no factor.
+    """
 
     block: str
     name: str
@@ -171,18 +118,11 @@ class Field:
     values: str
     default: str
     meaning: str
+    examples: tuple[Any, ...]
 
     @property
     def path(self) -> str:
         return f"{self.block}.{self.name}"
-
-    def levels(self) -> tuple[str, list[Any]] | None:
-        """A kind that has the field so, and levels of it as an example; None where it is no factor worth showing."""
-        for kinds, levels in LEVELS[self.path].items():
-            for kind in self.kinds:
-                if not kinds or kind in kinds.split():
-                    return kind, levels
-        return None
 
 
 def fields() -> Iterator[Field]:
@@ -190,16 +130,20 @@ def fields() -> Iterator[Field]:
     configured = RunConfig.model_json_schema()
     for block in _ABOUT:
         members = _kinds(configured, block)
-        # A field that several kinds have in the same way is one.
+        # A field that several kinds have in the same form is listed once, with the examples of the first of them.
         rows: dict[tuple[str, str, str, str], list[str]] = {}
+        examples: dict[tuple[str, str, str, str], tuple[Any, ...]] = {}
         for kind, member in members.items():
             for name, said in member["properties"].items():
                 if name != "name":
                     default = _code(said["default"]) if "default" in said else "required"
                     row = (name, _values(said), default, " ".join(said.get("description", "").split()))
                     rows.setdefault(row, []).append(kind)
-        for (name, values, default, meaning), kinds in sorted(rows.items(), key=lambda row: row[0][0]):
-            yield Field(block, name, tuple(kinds), len(kinds) == len(members), values, default, meaning)
+                    examples.setdefault(row, tuple(said.get("examples", ())))
+        for row, kinds in sorted(rows.items(), key=lambda item: item[0][0]):
+            name, values, default, meaning = row
+            everyone = len(kinds) == len(members)
+            yield Field(block, name, tuple(kinds), everyone, values, default, meaning, examples[row])
 
 
 def pages() -> dict[str, str]:
@@ -285,8 +229,7 @@ def _section(forms: list[Field]) -> list[str]:
         lines.append(meaning if len(meanings) == 1 else f"- Of {of}: {meaning}")
     lines += ["", "| of | values | default | as a factor |", "| --- | --- | --- | --- |"]
     for form in forms:
-        chosen = form.levels()
-        levels = f"`{path}: {json.dumps(chosen[1])}`" if chosen else "–"
+        levels = f"`{path}: {json.dumps(form.examples)}`" if form.examples else "–"
         of = "all" if form.everyone else _listed(form.kinds)
         lines.append(f"| {of} | {form.values} | {form.default} | {levels} |")
     lines += ["", f"- **Acts** {_ACTS.get(path) or _ACTS[block]}."]
@@ -310,15 +253,14 @@ def _section(forms: list[Field]) -> list[str]:
 
 def example(form: Field) -> tuple[RunConfig, list[RunConfig]] | None:
     """A baseline that has the field in this form, and the arms that its example makes of it; None where it has none."""
-    chosen = form.levels()
-    if chosen is None:
+    if not form.examples:
         return None
-    kind, levels = chosen
+    kind = form.kinds[0]
     tree: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "cnn"}}
     if kind and form.block != "data":
         tree[form.block] = {"name": kind}
     baseline = RunConfig.parse(tree).override(BESIDE.get(form.path, {}))
-    return baseline, [baseline.override({form.path: level}) for level in levels]
+    return baseline, [baseline.override({form.path: level}) for level in form.examples]
 
 
 def _company(forms: list[Field]) -> str:

@@ -91,7 +91,7 @@ MISTAKES = {
     "not above": ("lr: 0.1", "lr: 0", "11: baseline.optimizer.lr", "above 0 (got 0)"),
     "not below": ("lr: 0.1", "momentum: 1", "11: baseline.optimizer.momentum", "below 1 (got 1)"),
     "softmax loss": ("epochs: 2", "loss: softmax", "13: baseline.training.loss", "is the cross-entropy of a softmax"),
-    "milestones out of order": ("cosine", "step, milestones: [0.8, 0.5]", "12: baseline.schedule.milestones", "rise"),
+    "milestones out of order": ("cosine", "step, milestones: [0.8, 0.5]", "12: baseline.schedule.milestones", "in increasing order"),
     "no patience": ("epochs: 2", "patience: 0", "13: baseline.training.patience", "at least 1 (got 0)"),
     "all label smoothed away": ("epochs: 2", "label_smoothing: 1", "13: baseline.training.label_smoothing", "below 1"),
     "no such choice": ("depth: 2", "profile: grow", "8: baseline.model.profile", "grow is not one of 'constant', 'gro"),

@@ -150,7 +150,3 @@ def test_the_example_of_every_key_can_stand_in_a_study(complaints):
     for name, text in pages._KEYS.items():
         assert name in yaml.safe_load(text)
         assert [place for place in complaints(text) if place.startswith(name)] == []
-
-
-def test_no_example_is_left_over():
-    assert set(pages.LEVELS) == {form.path for form in pages.fields()}
