@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from ablate.usage import Commands
 
 if TYPE_CHECKING:
     from ablate.scheduling.coordinate import Outcome
+    from ablate.tracking.plans import StoredPlan
 
 app = typer.Typer(
     name="ablate",
@@ -222,14 +222,14 @@ def top_up(
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
     from ablate import console
     from ablate.scheduling.coordinate import Options
-    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.plans import stored_plan
     from ablate.tracking.store import here
 
     store = here()
     name = launch.study_name(store, study)
-    record = stored_plans(store, name)[-1]
-    launch.check_imports(record["train"], allow_import)
-    planned = launch.recorded_plan(record, name)
+    stored = stored_plan(store, name)
+    launch.check_imports(stored.record.train, allow_import)
+    planned = launch.recorded_plan(stored.record, name)
     options = Options(
         budget=launch.seconds(budget, "--budget"),
         timeout=launch.seconds(timeout, "--timeout"),
@@ -238,7 +238,7 @@ def top_up(
     pool = launch.executor(planned.study.baseline, executor, devices, workers, runs_per_device)
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.coordinate(
-        planned, store, pool, options, storage, observer, record=record, top_up=(seeds,)
+        planned, store, pool, options, storage, observer, stored=stored, top_up=(seeds,)
     )
     _conclude(outcome, f"ablate top-up {name}", json=json, quiet=quiet)
 
@@ -317,7 +317,7 @@ def status(
     ] = None,
 ) -> None:
     """Say how far studies are."""
-    from ablate.tracking.plans import stored_plans, study_names
+    from ablate.tracking.plans import stored_plan, study_names
     from ablate.tracking.runs import outcome_counts
     from ablate.tracking.store import here
 
@@ -325,14 +325,14 @@ def status(
     launch.recover_to_read(store)
     names = [launch.study_name(store, study)] if study else study_names(store)
     for name in names:
-        record = stored_plans(store, name)[-1]
-        counts = outcome_counts(store, record)
+        stored = stored_plan(store, name)
+        counts = outcome_counts(store, stored.record)
         said = ", ".join(
             f"{counts[outcome]} {outcome}"
             for outcome in ("finished", "diverged", "failed")
             if outcome in counts
         )
-        print(f"{name}: {said or 'nothing yet'} of at most {len(record['runs'])} runs; {_state(record)}")
+        print(f"{name}: {said or 'nothing yet'} of at most {len(stored.record.runs)} runs; {_state(stored)}")
     if not names:
         launch.notify(_NO_STUDY)
 
@@ -340,7 +340,7 @@ def status(
 @app.command("list")
 def list_studies() -> None:
     """List the studies in the store, the latest first."""
-    from ablate.tracking.plans import stored_plans, study_names, verdict_counts
+    from ablate.tracking.plans import stored_plan, study_names, verdict_counts
     from ablate.tracking.store import here
 
     store = here()
@@ -352,8 +352,8 @@ def list_studies() -> None:
     else:
         from ablate import console
 
-        latest = [(name, stored_plans(store, name)[-1]) for name in names]
-        rows = [(name, _state(record), dict(verdict_counts(store, record))) for name, record in latest]
+        latest = [(name, stored_plan(store, name)) for name in names]
+        rows = [(name, _state(plan), dict(verdict_counts(store, plan.record))) for name, plan in latest]
         console.out.print(console.studies(rows))
 
 
@@ -536,14 +536,14 @@ def init(
 def _confirming(source: str, name: str | None, best: int | None, output: Path | None, folder: Path) -> None:
     """Write the study that holds the best of a search against its baseline, on fresh seeds."""
     from ablate.study import confirm, spec
-    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.plans import stored_plan
     from ablate.tracking.store import here
 
     store = here()
     launch.recover_to_read(store)
     searched = launch.study_name(store, source)
     called = name or f"{searched}-confirm"
-    text = confirm.study(stored_plans(store, searched)[-1], called, best)
+    text = confirm.study(stored_plan(store, searched).record, called, best)
     target = output or folder / f"{called}.yaml"
     spec.parse(text, source=str(target))
     if target.exists():
@@ -612,21 +612,21 @@ def _print(result: Any) -> None:
     print(result)
 
 
-def _state(record: Mapping[str, Any]) -> str:
+def _state(plan: StoredPlan) -> str:
     """How the latest run of a plan ended, in words."""
-    ending = record["environment"].get("ending", "killed")
-    return "running" if record["status"] == "RUNNING" else _ENDINGS[ending]
+    ending = plan.environment.get("ending", "killed")
+    return "running" if plan.status == "RUNNING" else _ENDINGS[ending]
 
 
 def _conclude(outcome: Outcome, command: str, *, json: bool, quiet: bool) -> None:
     from ablate import console
 
-    name = outcome.record["study"]
-    searching = outcome.record["design"] == "search"
+    name = outcome.record.study
+    searching = outcome.record.design == "search"
     if not json:
         said = console.candidates(outcome.record) if searching else console.verdicts(outcome.analysis)
         console.out.print(said)
-    if searching and outcome.record.get("tuned"):
+    if searching and outcome.record.tuned:
         launch.notify(
             f"`ablate init --from {name}` writes the study that confirms these against the baseline"
         )

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.coordinate import Observer
+from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
 from ablate.text import counted, format_duration, format_tried
 
@@ -648,29 +649,29 @@ def verdicts(analysis: Analysis) -> RenderableType:
     return Group(*lines)
 
 
-def candidates(record: Mapping[str, Any]) -> RenderableType:
+def candidates(record: PlanRecord) -> RenderableType:
     """Return the candidates of a search, best first. They have no verdicts: they were chosen because they looked best."""
-    if not record.get("tuned"):
+    if not record.tuned or record.search is None:
         return Text("the search is not over yet")
-    (tuned,) = record["tuned"].values()
-    metric = record["metric"]
-    cost = record["search"]["cost"]
+    (tuned,) = record.tuned.values()
+    metric = record.metric
+    cost = record.search.cost
     lines: list[RenderableType] = [
         Text(
             "candidates, best first; they were chosen because they looked best, and have no verdict",
             style="bold",
         )
     ]
-    for number, candidate in enumerate(tuned["candidates"], 1):
-        mean = "diverged" if candidate["mean"] is None else f"{metric} {candidate['mean']:.4f}"
-        costs = "" if candidate["cost"] is None else f", {cost} {candidate['cost']:.4g}"
-        values = ", ".join(f"{path}={format_tried(candidate['values'][path])}" for path in record["space"])
-        lines.append(Text(f"  {number}. {mean}{costs} over {counted(candidate['runs'], 'seed')}: {values}"))
+    for number, candidate in enumerate(tuned.candidates, 1):
+        mean = "diverged" if candidate.mean is None else f"{metric} {candidate.mean:.4f}"
+        costs = "" if candidate.cost is None else f", {cost} {candidate.cost:.4g}"
+        values = ", ".join(f"{path}={format_tried(candidate.values[path])}" for path in record.space)
+        lines.append(Text(f"  {number}. {mean}{costs} over {counted(candidate.runs, 'seed')}: {values}"))
     lines += [
         Text(f"  the best {path} lies at the {end} end of its range", style="yellow")
-        for path, end in tuned["edge"].items()
+        for path, end in tuned.edge.items()
     ]
-    for method, shares in record.get("importances", {}).items():
+    for method, shares in record.importances.items():
         order = sorted(shares, key=lambda path: -shares[path])
         ranked = ", ".join(f"{path} ({shares[path]:.2f})" for path in order)
         lines.append(Text(f"  {method} ranks: {ranked}; a ranking, not a verdict", style="dim"))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate.data.facts import DataFacts
 from ablate.errors import StoreError, StudyError
 from ablate.text import counted, parse_duration
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from ablate.executors import Executor, Slot
     from ablate.executors.local import LocalExecutor
     from ablate.scheduling.coordinate import Observer, Options, Outcome
-    from ablate.study.design import Data, Plan
+    from ablate.study.design import Plan
+    from ablate.study.record import PlanRecord
     from ablate.study.spec import Study
+    from ablate.tracking.plans import StoredPlan
     from ablate.tracking.store import Store
 
 GIT_TIMEOUT = 5.0
@@ -199,7 +202,7 @@ def _cuda_devices(devices: str) -> tuple[int, ...]:
 # --- data and plans ---------------------------------------------------------------------------------------------------
 
 
-def data_lookup() -> Callable[[Config], Data]:
+def data_lookup() -> Callable[[Config], DataFacts]:
     """Return a function from a config to the facts of its data, which it prepares. Each data set is prepared once.
 
     The function raises StudyError where the network does not fit the images, and DataError where the data are missing.
@@ -208,19 +211,18 @@ def data_lookup() -> Callable[[Config], Data]:
 
     from ablate.config import RunConfig
     from ablate.data import datasets
-    from ablate.study.design import Data
     from ablate.training.randomness import FIXED_SPLIT, derive
 
     prepared = cache(datasets.prepare)
 
-    def data(config: Config) -> Data:
+    def data(config: Config) -> DataFacts:
         if not isinstance(config, RunConfig):
-            return Data()
+            return DataFacts()
         dataset = prepared(config.data)
         train, validation = datasets.split(dataset.train_labels, config.data, derive(0, FIXED_SPLIT))
         config.model.check(dataset.shape)
         sizes = (len(train), len(validation), len(dataset.test_labels))
-        return Data(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+        return DataFacts(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
 
     return data
 
@@ -251,7 +253,7 @@ def preview(study: Study, store: Store) -> Preview:
 
     prepare = data_lookup()
 
-    def facts(config: Config) -> Data:
+    def facts(config: Config) -> DataFacts:
         if not isinstance(config, RunConfig):
             return prepare(config)
         is_prepared = datasets.fingerprint(config.data) is not None
@@ -259,7 +261,7 @@ def preview(study: Study, store: Store) -> Preview:
             is_prepared = True  # preparing it says what is wrong
         if not is_prepared:
             # Two arms on two data sets that are both unknown are not the same run.
-            return design.Data(fingerprint=f"unknown: {config.data!r}")
+            return DataFacts(fingerprint=f"unknown: {config.data!r}")
         return prepare(config)
 
     plan = design.plan(study, facts)
@@ -279,7 +281,7 @@ def preview(study: Study, store: Store) -> Preview:
     )
 
 
-def recorded_plan(record: Mapping[str, Any], name: str) -> Plan:
+def recorded_plan(record: PlanRecord, name: str) -> Plan:
     """Return the plan that a record holds. Raises StudyError where code or data have changed: new seeds could not be compared."""
     from ablate.study import design
 
@@ -310,12 +312,12 @@ def coordinate(
     storage: str | None,
     observer: AbstractContextManager[Observer],
     *,
-    record: Any = None,
+    stored: StoredPlan | None = None,
     top_up: tuple[int | None] | None = None,
 ) -> Outcome:
     """Run a plan to its end, under the study's lock, with tracker, claims and signals around it.
 
-    observer: entered once the study is locked and recovered. record: the plan's record where it is an extended one.
+    observer: entered once the study is locked and recovered. stored: the plan as the store has it, where it was extended.
     top_up: seeds to add instead of running the plan; (None,) adds as many as the budget allows.
     Raises StoreError where another process works on the study or the store cannot be written.
     """
@@ -345,14 +347,14 @@ def coordinate(
             claims=claims,
             options=replace(options, stop=stop, checkpoint_every=checkpoint_every),
             observer=entered,
-            record=record,
+            record=None if stored is None else stored.record,
         )
         about = environment()
         try:
             outcome = coordinator.run(about) if top_up is None else coordinator.top_up(about, *top_up)
         except BaseException:
             # A top-up that ends before it has added anything leaves its study as it was.
-            as_before = None if record is None or tracker.planned else record["environment"].get("ending")
+            as_before = None if stored is None or tracker.planned else stored.environment.get("ending")
             try:
                 tracker.end(plan.id, as_before or "interrupted")
             finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ablate.report import Material, Tracking
+    from ablate.study.record import PlanRecord
     from ablate.tracking.store import Store
 
 FORMATS = ("html", "md", "latex", "csv", "json")
@@ -45,18 +46,11 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
     from ablate.report import Material
     from ablate.tracking.classified import image_results
     from ablate.tracking.frames import plan_frames
-    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.plans import stored_plan
     from ablate.tracking.runs import counted_runs
 
-    records = stored_plans(store, name)
-    matching = [record for record in records if plan_id is None or record["plan"].startswith(plan_id)]
-    if not matching:
-        raise StudyError(
-            f"no plan {plan_id!r} of {name}",
-            place="--plan",
-            hint="plans: " + ", ".join(record["plan"] for record in records),
-        )
-    record = matching[-1]
+    stored = stored_plan(store, name, plan_id)
+    record = stored.record
     runs = counted_runs(store, record)
     replicates, curves = plan_frames(store, record, runs)
     classified = image_results(store, record, runs)
@@ -68,7 +62,7 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
         replicates,
         curve_grids,
         classified.confusion,
-        record["environment"],
+        stored.environment,
         classified.test,
         classified.truth,
         _test_images(record),
@@ -90,12 +84,11 @@ def _server(store: Store, name: str) -> Tracking | None:
     return Tracking(address, experiment_id(store, name))
 
 
-def _test_images(record: Mapping[str, Any]) -> NDArray[Any] | None:
+def _test_images(record: PlanRecord) -> NDArray[Any] | None:
     """Return the test images of the reference where the cache still holds them."""
     from ablate.data import cache
 
-    reference = next(arm for arm in record["arms"] if arm["name"] == record["reference"])
-    entry = cache.entry(reference["data"]["fingerprint"], cache.default_folder() / "datasets")
+    entry = cache.entry(record.arm(record.reference).data.fingerprint, cache.default_folder() / "datasets")
     return None if entry is None else entry.test_images
 
 
@@ -266,14 +259,14 @@ def watch(
     from ablate.tracking.runs import counted_runs
 
     def state() -> list[Any]:
-        records = [stored_plans(store, name)[-1] for name in names]
+        plans = [stored_plans(store, name)[-1] for name in names]
         return [
             (
-                record["plan"],
-                record["status"],
-                [(run.run_id, run.end) for run in counted_runs(store, record).values()],
+                stored.record.id,
+                stored.status,
+                [(run.run_id, run.end) for run in counted_runs(store, stored.record).values()],
             )
-            for record in records
+            for stored in plans
         ]
 
     written, current = None, state()

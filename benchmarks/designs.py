@@ -21,6 +21,7 @@ from ablate.analysis import plan as recorded_plan
 from ablate.analysis.intervals import HELPS, HURTS, NEGLIGIBLE, sequence
 from ablate.analysis.rules import schedule
 from ablate.analysis.words import effect_code
+from ablate.data.facts import DataFacts
 from ablate.study import design, spec
 
 CHUNK = 2_000
@@ -48,7 +49,7 @@ def planned(kind, factors, cells=None):
         f"study: simulated\nmargin: 1\nbaseline:\n  data: {{name: digits}}\n  model: {{name: cnn, depth: 2, width: 16}}\n"
         f"factors:\n{levels}design: {kind}\n" + (f"fraction: {{cells: {cells}}}\n" if cells else "")
     )
-    return design.plan(spec.parse(text), lambda _: design.Data("digits"))
+    return design.plan(spec.parse(text), lambda _: DataFacts("digits"))
 
 
 @dataclass(frozen=True)

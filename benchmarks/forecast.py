@@ -74,7 +74,7 @@ def compare(study, options):
         took = time.perf_counter() - began
         root = folder / "mlruns"
         store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
-        runs, _ = plan_frames(store, stored_plans(store, said["study"])[-1])
+        runs, _ = plan_frames(store, stored_plans(store, said["study"])[-1].record)
     ratios = [runs.loc[runs["arm"] == arm["arm"], "seconds"].mean() / arm["seconds"] for arm in said["arms"]]
     first, most = said["seconds"]["first"], said["seconds"]["most"]
     cells = [

@@ -79,12 +79,12 @@ def generate(root, arms, seeds, images=None):
     path.write_text(study(arms, seeds))
     store = Store(f"sqlite:///{root / 'mlruns' / 'mlflow.db'}", root / "mlruns")
     create(store)
-    record = design.plan(spec.read(path), launch.data_lookup()).record() | {"extra_looks": []}
+    record = design.plan(spec.read(path), launch.data_lookup()).record()
     rng = np.random.default_rng(0)
     counts = {part: images or n for part, n in IMAGES.items()}
     truth = {part: rng.integers(CLASSES, size=n) for part, n in counts.items()}
     hard = {part: rng.normal(0, 1, n) for part, n in counts.items()}
-    gain = {arm["name"]: rng.normal(0, 0.01) for arm in record["arms"]}
+    gain = {arm.name: rng.normal(0, 0.01) for arm in record.arms}
     with sqlite3.connect(store.database) as db:
         now = int(time.time() * 1000)
         place = root / "mlruns" / "artifacts" / "many"
@@ -115,26 +115,26 @@ def generate(root, arms, seeds, images=None):
                 [(key, value, now + step, run, step) for key, step, value in metrics],
             )
 
-        plan = json.dumps(record, indent=1).encode()
+        plan = json.dumps(record.to_json(), indent=1).encode()
         add(
             "report",
-            {"kind": "report", "plan": record["plan"], "recorded": repr(time.time())},
+            {"kind": "report", "plan": record.id, "recorded": repr(time.time())},
             [],
             {"plan.json": plan},
         )
-        for entry in record["runs"]:
-            arm, seed = entry["arm"], entry["seed"]
+        for entry in record.runs:
+            arm, seed = entry.arm, entry.seed
             right = {
                 part: hard[part] + rng.normal(0, 0.7, n) < 0.8 + 8 * gain[arm] for part, n in counts.items()
             }
             files = _files(truth, right, rng)
             metrics = [*_curves(float(right["val"].mean()), rng), *_finals(float(right["test"].mean()))]
             tags = {
-                "kind": "replicate", "key": entry["key"], "recipe": entry["key"], "attempt": "1", "plan": record["plan"],
-                "arm": arm, "seed": str(seed), "phase": entry["phase"], "study": "many", "owner": "somewhere/0/1/2",
+                "kind": "replicate", "key": entry.key, "recipe": entry.key, "attempt": "1", "plan": record.id,
+                "arm": arm, "seed": str(seed), "phase": entry.phase, "study": "many", "owner": "somewhere/0/1/2",
                 "outcome": "finished", "epoch": str(EPOCHS), "weights": rng.bytes(8).hex(), "trace": rng.bytes(8).hex(),
                 "device": "cpu: x86_64", "torch": "2.15.0", "python": "3.11.7", "host": "somewhere", "lease": "0",
-                "config": json.dumps(record["arms"][0]["config"]),
+                "config": json.dumps(record.arms[0].config),
             }  # fmt: skip
             add(f"{arm} · seed {seed}", tags, metrics, files)
     return record

@@ -405,7 +405,7 @@ def accuracies(home: Path) -> float:
     from ablate.tracking.store import Store
 
     store = Store(f"sqlite:///{home}/mlruns/mlflow.db", home / "mlruns")
-    runs, _ = plan_frames(store, stored_plans(store, "many")[-1])
+    runs, _ = plan_frames(store, stored_plans(store, "many")[-1].record)
     assert len(runs) == 16, len(runs)
     return float(runs["value"].mean())
 

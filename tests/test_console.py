@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ablate import console
+from ablate.data.facts import DataFacts
 from ablate.events import EpochEnd, Failed
 from ablate.executors import Slot
 from ablate.study import design, spec
@@ -29,7 +30,7 @@ def screen():
 
 
 def display(screen, levels="[2, 8]"):
-    plan = design.plan(spec.parse(STUDY.format(levels=levels)), lambda _: design.Data(train=500))
+    plan = design.plan(spec.parse(STUDY.format(levels=levels)), lambda _: DataFacts(train=500))
     return plan, console.Display(plan, screen)
 
 

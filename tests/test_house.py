@@ -58,34 +58,11 @@ RULES = {
         "read the fields of PlanRecord; only study/record.py knows its JSON",
         matches(r"\brecord\[[\"']"),
         ("study/record.py",),
-        {
-            "analysis/plan.py",
-            "analysis/tuning.py",
-            "cli.py",
-            "console.py",
-            "launch.py",
-            "report/export.py",
-            "report/findings.py",
-            "report/methods.py",
-            "report/reading.py",
-            "report/summary.py",
-            "report/tuning.py",
-            "reporting.py",
-            "scheduling/coordinate.py",
-            "study/confirm.py",
-            "study/design.py",
-        },
     ),
     "the numbering of seeds": Rule(
         "use the functions of study/seeds.py; only that file knows the numbers",
         matches(r"%\s*1_?000\b|>=\s*900\b|\bAA_OFFSET\b|\b[A-Z_]*SEEDS\s*=\s*1_?000\b"),
         ("study/seeds.py",),
-        {
-            "analysis/tuning.py",
-            "scheduling/coordinate.py",
-            "scheduling/outlook.py",
-            "study/spec.py",
-        },
     ),
     "the kind of a training": Rule(
         "ask the Trainer of the config; only ablate/training/ knows the kinds of training",
@@ -110,7 +87,6 @@ WRAPPED: dict[str, str] = {}
 SHARED_NAMES = {
     "Group",
     "Reading",
-    "Search",
     "_Album",
 }
 

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "data": {"errors", "fields", "text"},
     "models": {"errors", "fields", "text"},
     "config": {"errors", "fields", "data", "models", "text"},
-    "study": {"errors", "config", "metrics", "text"},
+    "study": {"errors", "data", "config", "metrics", "text"},
     "training": {"errors", "events", "fields", "data", "models", "config", "text"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablate.analysis.plan import rules
+from ablate.data.facts import DataFacts
 from ablate.study import design, spec
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
@@ -22,7 +23,7 @@ def test_a_shipped_study_is_named_after_its_file_asks_a_question_and_makes_a_pla
     study = spec.read(path)
     assert study.name == path.stem
     assert study.question.endswith((".", "?"))
-    made = design.plan(study, lambda config: design.Data(fingerprint=str(config.get("data.name"))))
+    made = design.plan(study, lambda config: DataFacts(fingerprint=str(config.get("data.name"))))
     assert len(made.arms) > 1 or study.space
     for arm in made.arms[1:]:
         assert arm.config != made.arms[0].config
@@ -30,7 +31,7 @@ def test_a_shipped_study_is_named_after_its_file_asks_a_question_and_makes_a_pla
 
 def test_the_screening_study_holds_ten_factors_in_sixteen_cells_apart_from_each_other():
     study = spec.read(next(path for path in STUDIES if path.stem == "screening"))
-    made = design.plan(study, lambda _: design.Data(fingerprint="images"))
+    made = design.plan(study, lambda _: DataFacts(fingerprint="images"))
     assert (len(study.factors), len(made.arms)) == (10, 16)
     family = rules(made.record()).contrasts
     assert [len(c.terms) for c in family] == [1] * 10 + [2] * 5

@@ -14,6 +14,8 @@ from ablate.analysis.contents import Analysis, Comparison, Effect
 from ablate.analysis.family import Terms
 from ablate.analysis.judging import judge
 from ablate.analysis.words import effect_code
+from ablate.study.record import CandidateRecord, PlanRecord, SearchSettings
+from ablate.study.seeds import is_reevaluation
 
 ADDS = (0.26, 0.56)
 """Shares of the variance of a difference that searching again adds to it."""
@@ -39,16 +41,6 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """values that did best. mean: of the metric over `runs` fresh seeds, None where a run diverged. cost: mean of it."""
-
-    values: Mapping[str, Any]
-    mean: float | None
-    runs: int
-    cost: float | None = None
-
-
-@dataclass(frozen=True)
 class Searched:
     """One search: of an arm's nuisance settings, or the whole of `design: search`.
 
@@ -62,7 +54,7 @@ class Searched:
     found: bool
     edge: Mapping[str, str]
     coarse: bool | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateRecord, ...]
     trials: tuple[Trial, ...]
 
 
@@ -87,7 +79,7 @@ class Tuning:
     """ranges: setting → where it was looked for, as the study says it. how: the study's `search`."""
 
     ranges: Mapping[str, Any]
-    how: Mapping[str, Any]
+    how: SearchSettings
     searches: tuple[Searched, ...]
     beside: tuple[FixedAndTuned, ...]
     importances: Mapping[str, Mapping[str, float]]
@@ -97,47 +89,46 @@ class Tuning:
         return bool(self.searches)
 
 
-def tuning(record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame) -> Tuning | None:
+def tuning(record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame) -> Tuning | None:
     """record: the plan as recorded. replicates: as `judge` takes them, with `key`. None where nothing was searched."""
-    if not record.get("search"):
+    if record.search is None:
         return None
     rows = {str(row["key"]): row for row in replicates.to_dict("records")}
     trials: dict[str, list[Trial]] = {}
-    weighed = record["search"].get("cost")
-    second = {run["key"] for run in record["runs"] if run["phase"] == TUNE and run["seed"] % 1000 >= 900}
-    for run in record["runs"]:
-        row = rows.get(run["key"])
-        if run["phase"] == TUNE and row is not None:
+    weighed = record.search.cost
+    second = {run.key for run in record.runs if run.phase == TUNE and is_reevaluation(run.seed)}
+    for run in record.runs:
+        row = rows.get(run.key)
+        if run.phase == TUNE and row is not None:
             value = float(row["value"])
             made = Trial(
-                run["values"],
+                run.values,
                 value if math.isfinite(value) else None,
                 str(row["outcome"]),
-                run["key"] in second,
+                run.key in second,
                 _known(row.get(weighed)) if weighed else None,
             )
-            trials.setdefault(run["arm"], []).append(made)
+            trials.setdefault(run.arm, []).append(made)
     if weighed:
         trials = {arm: _front(mine, analysis.rules.sign) for arm, mine in trials.items()}
-    tuned = record.get("tuned") or {}
     found = tuple(
         Searched(
             arm,
-            said["values"],
-            said["searched"],
-            said["edge"],
-            _coarse(said["values"], trials.get(arm, []), _spread(replicates, arm)),
-            tuple(Candidate(**c) for c in said["candidates"]),
+            tuned.values,
+            tuned.searched,
+            tuned.edge,
+            _coarse(tuned.values, trials.get(arm, []), _spread(replicates, arm)),
+            tuned.candidates,
             tuple(trials.get(arm, [])),
         )
-        for arm, said in tuned.items()
+        for arm, tuned in record.tuned.items()
     )
     return Tuning(
-        record["nuisance"] or record["space"],
-        record["search"],
+        record.nuisance or record.space,
+        record.search,
         found,
-        _beside(record, analysis, replicates) if record["nuisance"] and tuned else (),
-        record.get("importances") or {},
+        _beside(record, analysis, replicates) if record.nuisance and record.tuned else (),
+        record.importances,
     )
 
 
@@ -167,10 +158,10 @@ def to_json(found: Tuning) -> dict[str, Any]:
     """Plain values for the JSON of a report."""
     return {
         "ranges": dict(found.ranges),
-        "sampler": found.how["sampler"],
-        "pruner": found.how["pruner"],
-        "trials": found.how["trials"],
-        "cost": found.how.get("cost"),
+        "sampler": found.how.sampler,
+        "pruner": found.how.pruner,
+        "trials": found.how.trials,
+        "cost": found.how.cost,
         "complete": found.complete,
         "searches": [
             {
@@ -185,7 +176,7 @@ def to_json(found: Tuning) -> dict[str, Any]:
                 ],
                 "trials": [
                     {"values": dict(t.values), "value": t.value, "outcome": t.outcome, "again": t.again}
-                    | ({"cost": t.cost, "front": t.front} if found.how.get("cost") else {})
+                    | ({"cost": t.cost, "front": t.front} if found.how.cost else {})
                     for t in one.trials
                 ],
             }
@@ -232,13 +223,9 @@ def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bo
     return all(abs(value - numbers[at][1]) > spread for value in near)
 
 
-def _beside(
-    record: Mapping[str, Any], analysis: Analysis, replicates: pd.DataFrame
-) -> tuple[FixedAndTuned, ...]:
+def _beside(record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame) -> tuple[FixedAndTuned, ...]:
     stayed = {
-        arm
-        for arm in record["tuned"]
-        if not any(r["phase"] == FIXED and r["arm"] == arm for r in record["runs"])
+        arm for arm in record.tuned if not any(run.phase == FIXED and run.arm == arm for run in record.runs)
     }
     own = (replicates["phase"] == REPORT) & replicates["arm"].isin(stayed)
     rules = replace(

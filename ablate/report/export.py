@@ -16,7 +16,7 @@ from ablate.report.reading import Material
 
 def verdicts(material: Material) -> dict[str, Any]:
     """Return a study's verdicts as plain values, by the documented contract: in the metric's own units, nothing rounded."""
-    content = to_json(material.analysis, str(material.record["study"]))
+    content = to_json(material.analysis, material.record.study)
     tuned = tuning.tuning(material.record, material.analysis, material.replicates)
     if tuned is not None:
         content["tuning"] = tuning.to_json(tuned)

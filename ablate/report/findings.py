@@ -29,6 +29,7 @@ from ablate.report.contents import (
     Row,
 )
 from ablate.report.reading import Reading, trouble
+from ablate.study.record import PlanRecord
 from ablate.text import counted, joined
 
 
@@ -36,10 +37,10 @@ def answer(reading: Reading) -> tuple[str, str]:
     """The finding, and how settled it is."""
     analysis = reading.analysis
     if reading.rules.design == "search":
-        found = [said["candidates"] for said in (reading.record.get("tuned") or {}).values()]
+        found = [tuned.candidates for tuned in reading.record.tuned.values()]
         if not found:
             return "The search is not over yet.", "Its trials so far stand below."
-        means = [c["mean"] for c in found[0] if c["mean"] is not None]
+        means = [c.mean for c in found[0] if c.mean is not None]
         if not means:
             return "The search found nothing: none of its trials came to an end that could be repeated.", ""
         best = wording.plain(reading.shown(means[0]), reading.digits)
@@ -118,51 +119,48 @@ def notices(reading: Reading) -> Iterable[Notice]:
 def facts(reading: Reading) -> Iterable[tuple[str, str]]:
     """What was compared, on what data, by which metric, at what cost."""
     record, analysis = reading.record, reading.analysis
-    reference = reading.arms.get(reading.rules.reference, {})
+    reference = reading.arms[reading.rules.reference]
+    fraction = record.fraction.words if record.fraction else ""
     design = {
         "one-at-a-time": "one change at a time",
         "leave-one-out": "one component left out at a time",
         "both": "one change at a time, and one component left out at a time",
         "factorial": "all combinations",
-        "fractional": f"a fraction of all combinations, {(record.get('fraction') or {}).get('words', '')}".rstrip(
-            ", "
-        ),
+        "fractional": f"a fraction of all combinations, {fraction}".rstrip(", "),
         "path": "a greedy path, one change on top of another",
     }.get(reading.rules.design, reading.rules.design)
     arms = counted(len(reading.arms) - 1, "arm")
-    searching = reading.rules.design == "search"
-    if searching:
-        said = record["search"]
-        pruner = f", {said['pruner']} pruner" if said["pruner"] != "none" else ""
+    search = record.search if reading.rules.design == "search" else None
+    if search is not None:
+        pruner = f", {search.pruner} pruner" if search.pruner != "none" else ""
         yield (
             "Searched",
-            f"{joined(record['space'])}: {said['trials']} trials, {said['sampler']} sampler{pruner}",
+            f"{joined(record.space)}: {search.trials} trials, {search.sampler} sampler{pruner}",
         )
     else:
         yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
-    if training := _outline(reference.get("config", {})):
+    if training := _outline(reference.config):
         yield "Baseline" if reading.rules.reference == "baseline" else "Reference", training
-    data = reference.get("data", {})
-    named = (reference.get("config", {}) or {}).get("data")
+    data = reference.data
+    named = reference.config.get("data")
     name = named.get("name", "") if isinstance(named, Mapping) else ""
-    if data.get("train"):
-        sizes = f"{data['train']:,} images to train on, {data['validation']:,} to validate, {data['test']:,} to test"
+    if data.train:
+        sizes = f"{data.train:,} images to train on, {data.validation:,} to validate, {data.test:,} to test"
         yield "Data", f"{name}: {sizes}" if name else sizes
     elif name:
         yield "Data", str(name)
     orientation = "higher is better" if reading.rules.direction == "maximize" else "lower is better"
-    counts = "" if searching else f"; a difference counts from {reading.margin_words}"
-    cost = f", against {record['search']['cost']}" if searching and record["search"].get("cost") else ""
+    counts = "" if search is not None else f"; a difference counts from {reading.margin_words}"
+    cost = f", against {search.cost}" if search is not None and search.cost else ""
     yield "Judged by", f"{reading.rules.metric}, {orientation}{counts}{cost}"
     yield "Cost", _cost_words(reading)
-    if plan := record.get("plan"):
-        looks = len(reading.rules.schedule())
-        state = (
-            f"look {analysis.look} of {looks}"
-            if analysis.look
-            else f"before the first of {counted(looks, 'look')}"
-        )
-        yield "Plan", plan if searching else f"{plan}, {state}"
+    looks = len(reading.rules.schedule())
+    state = (
+        f"look {analysis.look} of {looks}"
+        if analysis.look
+        else f"before the first of {counted(looks, 'look')}"
+    )
+    yield "Plan", record.id if search is not None else f"{record.id}, {state}"
 
 
 def _seeds(reading: Reading) -> str:
@@ -351,8 +349,8 @@ def components(reading: Reading) -> tuple[str, ...]:
     """Factors that are there or not, one level each: what a table can tick off."""
     if reading.rules.design not in {"leave-one-out", "factorial", "fractional", "both"}:
         return ()
-    factors = reading.record.get("factors", [])
-    return tuple(f["name"] for f in factors) if all(len(f["levels"]) == 1 for f in factors) else ()
+    factors = reading.record.factors
+    return tuple(f.name for f in factors) if all(len(f.levels) == 1 for f in factors) else ()
 
 
 def costs(reading: Reading) -> tuple[Cost, ...]:
@@ -465,10 +463,10 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def _only_level(record: Mapping[str, Any], factor: str) -> Any:
-    for entry in record.get("factors", []):
-        if entry["name"] == factor:
-            row = entry["levels"][0]
+def _only_level(record: PlanRecord, factor: str) -> Any:
+    for entry in record.factors:
+        if entry.name == factor:
+            row = entry.levels[0]
             return next(iter(row.values())) if len(row) == 1 else dict(row)
     return None
 

@@ -33,7 +33,7 @@ def changes(reading: Reading) -> ImageChanges | None:
     correct, root, truth = reading.material.correct, reading.rules.reference, reading.material.truth
     if root not in correct:
         return None
-    recorded = (reading.arms.get(root, {}).get("data") or {}).get("classes") or ()
+    recorded = reading.arms[root].data.classes
     classes = list(map(str, recorded if len(recorded) > truth.max(initial=0) else range(truth.max() + 1)))
     album = _Album(reading.material.pixels)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
@@ -41,7 +41,7 @@ def changes(reading: Reading) -> ImageChanges | None:
     for arm in (NOISE_FLOOR, *reading.arms):
         if arm == root or arm not in correct:
             continue
-        reference = reading.arms.get(arm, {}).get("reference") or root
+        reference = (reading.arms[arm].reference if arm in reading.arms else None) or root
         found = examples(arm, reference, correct, truth, classes)
         if found is None or len(found.seeds) < FEWEST_SEEDS:
             continue

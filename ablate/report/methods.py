@@ -37,7 +37,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     k = reading.rules.k
     family = _family(reading)
     fixes = "which fixes the initial weights, the order of batches, augmentation and dropout"
-    if own := reading.record.get("train"):
+    if own := reading.record.train:
         fixes = f"which {own} is handed; what it fixes is up to that code"
     pairs = f"""
         Replicate i of every arm trains under seed i, {fixes}. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
@@ -50,7 +50,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         Results are read only at numbers of seeds fixed beforehand. Each look spends its part of the 5 %, in proportion to
         the squares of its seeds; 0.5 % is kept for looks that nobody planned. What is settled at a look keeps its verdict
         and its interval; only what is open goes on, with its reference."""
-    if before := reading.record.get("read_before"):
+    if before := reading.record.read_before:
         looking += f"""
         Runs of this plan were judged by {counted(before, "other plan", "other plans")} of the study as well: each plan’s
         5 % stands for itself, and nothing pays for having read the same runs more than once."""
@@ -154,7 +154,7 @@ def _limits(reading: Reading) -> Iterable[str]:
         yield f"Settings that were tuned stand at the values found, by {counted(rules.retunes, 'search', 'searches')}; a search is noisy too."
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
-    if not reading.record.get("train"):
+    if not reading.record.train:
         yield "Arms are chosen on validation data. The test set is scored once per finished run, stands beside, and decides nothing."
     if analysis.optimism:
         yield (
@@ -176,6 +176,6 @@ def reproduce(reading: Reading) -> tuple[str, ...]:
     steps = []
     if commit := environment.get("commit"):
         steps.append(f"git checkout {commit}")
-    steps.append(environment.get("command") or f"ablate run {reading.record['study']}.yaml")
-    steps.append(f"ablate report {reading.record['study']}")
+    steps.append(environment.get("command") or f"ablate run {reading.record.study}.yaml")
+    steps.append(f"ablate report {reading.record.study}")
     return tuple(steps)

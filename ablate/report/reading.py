@@ -18,6 +18,7 @@ from ablate.analysis.grids import Grids
 from ablate.analysis.rules import Rules
 from ablate.report import wording
 from ablate.report.contents import Interval, Tracking
+from ablate.study.record import ArmRecord, PlanRecord
 from ablate.study.seeds import NOISE_FLOOR
 from ablate.text import joined
 
@@ -28,7 +29,7 @@ REPORT = "report"
 class Material:
     """Everything a report is made from.
 
-    record: the recorded plan (`Plan.record()`). analysis: of its replicates. replicates: a row per recorded replicate
+    record: the recorded plan. analysis: of its replicates. replicates: a row per recorded replicate
     (arm, seed, phase, outcome, value, test, seconds, flops, parameters, epochs, run_id, weights, trace, device, torch,
     fused, reason, source_run; all but the first five may be absent). curves: long (arm, seed, phase, epoch, metric,
     value), or their `grids`. confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
@@ -38,7 +39,7 @@ class Material:
     runs can be looked at, if that is a server.
     """
 
-    record: Mapping[str, Any]
+    record: PlanRecord
     analysis: Analysis
     replicates: pd.DataFrame
     curves: pd.DataFrame | Grids
@@ -63,7 +64,7 @@ class Reading:
         self.value_unit = "%" if scale.unit == "points" else scale.unit
         self.margin = self.rules.margin * self.factor
         self.digits = wording.decimals(self.margin)
-        self.arms: dict[str, Mapping[str, Any]] = {arm["name"]: arm for arm in self.record["arms"]}
+        self.arms: dict[str, ArmRecord] = {arm.name: arm for arm in self.record.arms}
         # The baseline is the first of the references; further ones are those that only some arms are held against.
         self.others = tuple(s for s in self.analysis.references if s.arm != self.rules.reference)
         self._labels: dict[str, str] = {}
@@ -108,8 +109,7 @@ class Reading:
 
     def levels(self, arm: str) -> Mapping[str, Any]:
         """Return factor → the level at which it stands in this arm."""
-        levels: Mapping[str, Any] = self.arms.get(arm, {}).get("levels") or {}
-        return levels
+        return self.arms[arm].levels if arm in self.arms else {}
 
     def subject(self, subject: str | Terms | None) -> str | None:
         """Return what the arm or the effect of a caution is called; None for the whole study."""

@@ -16,7 +16,7 @@ from ablate.report.reading import Reading
 
 def every(reading: Reading) -> tuple[RunRow, ...]:
     """All runs, by arm, phase and seed; those that are due and not there among them."""
-    tried = {run["key"]: run["values"] for run in reading.record.get("runs", []) if run.get("values")}
+    tried = {run.key: run.values for run in reading.record.runs if run.values}
     found = [*_runs(reading, tried)]
     found += [
         RunRow(arm, reading.label(arm), seed, phase, "missing", None, None, None, None, "", "", "", "")
@@ -86,13 +86,13 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
     there = set(zip(arm_names(frame), seed_numbers(frame), texts(frame, "phase"), strict=True))
     places: Counter[tuple[str, str]] = Counter()
     absent = []
-    for run in reading.record.get("runs", []):
-        if run["phase"] in ("tune", "fixed"):
+    for run in reading.record.runs:
+        if run.phase in ("tune", "fixed"):
             continue  # a search counts its own
-        key = (run["arm"], run["seed"], run["phase"])
-        places[run["arm"], run["phase"]] += 1
-        due = analysis.next_look.pairs if run["arm"] in going_on else 0
-        if key not in there and places[run["arm"], run["phase"]] <= max(due, analysis.pairs):
+        key = (run.arm, run.seed, run.phase)
+        places[run.arm, run.phase] += 1
+        due = analysis.next_look.pairs if run.arm in going_on else 0
+        if key not in there and places[run.arm, run.phase] <= max(due, analysis.pairs):
             absent.append(key)
     # How many is the analysis' to say: it knows whether the study is over.
     yield from absent[: analysis.runs.missing]

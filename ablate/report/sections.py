@@ -36,7 +36,7 @@ def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
     by_factor: dict[str | None, list[str]] = {}
     for name, arm in reading.arms.items():
         if name != reading.rules.reference and name not in {s.arm for s in reading.others}:
-            by_factor.setdefault(arm.get("factor"), []).append(name)
+            by_factor.setdefault(arm.factor, []).append(name)
     if reading.rules.factorial:
         arms = [arm for arms in by_factor.values() for arm in arms]
         yield _section(
@@ -295,7 +295,7 @@ def confusion(reading: Reading) -> Confusion | None:
     base = _row_shares(counted[reference])
 
     def named(arm: str) -> tuple[str, ...]:
-        return tuple(map(str, (reading.arms.get(arm, {}).get("data") or {}).get("classes") or ()))
+        return tuple(map(str, reading.arms[arm].data.classes))
 
     recorded = named(reference)
     classes = recorded if len(recorded) == len(base) else tuple(map(str, range(len(base))))

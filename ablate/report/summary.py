@@ -18,8 +18,8 @@ def summarise(material: Material) -> Summary:
     rows = findings.rows(reading)
     found_runs = runs.every(reading)
     return Summary(
-        study=str(reading.record["study"]),
-        question=str(reading.record.get("question") or "").strip(),
+        study=reading.record.study,
+        question=reading.record.question.strip(),
         answer=findings.answer(reading),
         notices=tuple(findings.notices(reading)),
         facts=tuple(findings.facts(reading)),
@@ -52,7 +52,7 @@ def summarise(material: Material) -> Summary:
             (name, _said(name, value)) for name, value in material.environment.items() if value
         ),
         reproduce=methods.reproduce(reading),
-        text=str(reading.record.get("text") or ""),
+        text=reading.record.text,
         tracking=material.tracking,
         tuning=tuning.part(reading),
     )

@@ -18,7 +18,7 @@ def part(reading: Reading) -> TuningPart | None:
     found = tuning(reading.record, reading.analysis, reading.replicates)
     if found is None:
         return None
-    nuisance = bool(reading.record.get("nuisance"))
+    nuisance = bool(reading.record.nuisance)
     return TuningPart(
         "Tuning" if nuisance else "Search",
         tuple(_paragraphs(reading, found, nuisance)),
@@ -36,7 +36,7 @@ COSTS = {"flops": "FLOPs of a run", "parameters": "parameters", "seconds": "devi
 
 def _pareto(reading: Reading, found: Tuning) -> Front | None:
     """Every trial by what it cost and gave; None where the search had one objective, or nothing finished."""
-    if not (cost := found.how.get("cost")):
+    if not (cost := found.how.cost):
         return None
     points = [
         Weighed(t.cost, t.value * reading.factor, _setting_words(t.values), t.front)
@@ -75,7 +75,7 @@ def _front_table(reading: Reading, found: Tuning) -> tuple[tuple[str, ...], ...]
         for t in sorted(mine, key=lambda t: t.cost or 0.0)
     ]
     # Equal settings of equal cost and value are one line.
-    return ((COSTS[found.how["cost"]], metric, *found.ranges), *dict.fromkeys(rows)) if rows else ()
+    return ((COSTS[found.how.cost or ""], metric, *found.ranges), *dict.fromkeys(rows)) if rows else ()
 
 
 def _setting_words(values: Mapping[str, Any]) -> str:
@@ -84,12 +84,12 @@ def _setting_words(values: Mapping[str, Any]) -> str:
 
 def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str]:
     where = "; ".join(f"{path}: {_range(said)}" for path, said in found.ranges.items())
-    how = f"{found.how['sampler']} sampler"
-    if found.how["pruner"] != "none":
-        how += f", {found.how['pruner']} pruner"
+    how = f"{found.how.sampler} sampler"
+    if found.how.pruner != "none":
+        how += f", {found.how.pruner} pruner"
     each = " for every arm" if nuisance else ""
     yield (
-        f"{where}. {found.how['trials']} trials{each} ({how}), on validation data and seeds of their own. "
+        f"{where}. {found.how.trials} trials{each} ({how}), on validation data and seeds of their own. "
         "The best were looked at again on fresh seeds before one was chosen."
     )
     if not found.complete:
@@ -115,7 +115,7 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
             f"{joined(coarse)}: the trials next to the best differ from it by more than seeds do, so a finer search may "
             "find better."
         )
-    if found.how.get("cost"):
+    if found.how.cost:
         yield (
             "Two things were weighed against each other, so there is no best trial but a front: those that no other beats in both. The "
             f"candidates are those of it with the best {reading.rules.metric}. A trial ran once, so it may be on the front by luck."
@@ -123,7 +123,7 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
     if not nuisance:
         yield (
             "Candidates were chosen because they looked best, so they are not as good as they look: "
-            f"`ablate init --from {reading.record['study']}` writes the study that holds them against the baseline on fresh seeds."
+            f"`ablate init --from {reading.record.study}` writes the study that holds them against the baseline on fresh seeds."
         )
 
 
@@ -138,7 +138,7 @@ def _table(reading: Reading, found: Tuning, nuisance: bool) -> tuple[tuple[str, 
             best = next((c.mean for c in one.candidates if c.mean is not None), None)
             rows.append((reading.label(one.arm), *values, _shown(reading, best), _outcomes(one)))
         return tuple(rows)
-    cost = found.how.get("cost")
+    cost = found.how.cost
     rows.append(("Candidate", *found.ranges, metric, *([cost] if cost else []), "Seeds"))
     for one in found.searches:
         for number, c in enumerate(one.candidates, 1):

@@ -23,7 +23,9 @@ from ablate.executors import Executor, Slot
 from ablate.scheduling import bundles
 from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searching
-from ablate.study.design import FIRST_SEED, NOISE_FLOOR, SECOND_LOOK, Phase, Plan, Run
+from ablate.study.design import Plan, Run
+from ablate.study.record import PlanRecord, RunRecord
+from ablate.study.seeds import NOISE_FLOOR, REPLICATES, Phase, is_reevaluation, is_reported, replicate_of
 from ablate.text import format_duration, format_value
 from ablate.tracking.frames import curve_frame, curve_rows, plan_frames, replicate_frame, replicate_row
 from ablate.tracking.plans import stored_plans, study_names
@@ -40,9 +42,6 @@ from ablate.tracking.runs import (
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
 from ablate.training import checkpoint
-
-MOST_SEEDS = 1000
-"""Report seeds are 0–999."""
 
 RETRIES = 1
 NEAR = 256
@@ -103,7 +102,7 @@ class Observer:
 class Outcome:
     """How a study ended. left: planned runs of the current look that were not done."""
 
-    record: Mapping[str, Any]
+    record: PlanRecord
     analysis: Analysis
     ending: Ending
     failed: int
@@ -124,7 +123,7 @@ class Coordinator:
         claims: Claims,
         options: Options,
         observer: Observer,
-        record: Mapping[str, Any] | None = None,
+        record: PlanRecord | None = None,
     ) -> None:
         self._plan = plan
         self._executor = executor
@@ -134,13 +133,7 @@ class Coordinator:
         self._options = options
         self._show = observer
         self._began = time.monotonic()
-        self.record: dict[str, Any] = {
-            "extra_looks": [],
-            "confirmed": None,
-            "path": [],
-            "final": 0,
-            "read_before": 0,
-        } | dict(record or plan.record())
+        self.record = record or plan.record()
         self._rows: dict[str, dict[str, Any]] = {}
         self._curves: dict[str, list[dict[str, Any]]] = {}
         self._planned: dict[str, Run] = {}
@@ -165,8 +158,8 @@ class Coordinator:
 
     def run(self, environment: Mapping[str, str]) -> Outcome:
         """Go through the looks, those of earlier top-ups included, then confirm the winner where the study asks for it."""
-        self.record |= self._earlier()
-        for step in self.record["path"]:
+        self.record = self._with_earlier()
+        for step in self.record.path:
             self._plan = self._plan.onward(step)
         self._environment = environment
         self._count_readings()
@@ -212,12 +205,12 @@ class Coordinator:
         if analysis.look < len(looks):
             return self._go_on(looks[analysis.look], going)
         have = looks[-1].pairs
-        most = have + seeds if seeds is not None else MOST_SEEDS
-        if not have < most <= MOST_SEEDS:
+        most = have + seeds if seeds is not None else REPLICATES
+        if not have < most <= REPLICATES:
             raise StudyError(
-                f"a study has {MOST_SEEDS} seeds at most, and {have} of them are in use",
+                f"a study has {REPLICATES} seeds at most, and {have} of them are in use",
                 place=self._plan.study.name,
-                hint=f"`--seeds {MOST_SEEDS - have}` takes the rest" if have < MOST_SEEDS else None,
+                hint=f"`--seeds {REPLICATES - have}` takes the rest" if have < REPLICATES else None,
             )
         runs = list(self._plan.replicates(going, range(have, most)))
         self._reuse(runs)
@@ -252,8 +245,8 @@ class Coordinator:
         self._show.note(
             f"the budget allowed {pairs - have} more seeds of each; what goes beyond waits for the next top-up"
         )
-        self._extend([run for run in runs if run.seed % 1000 < pairs], environment, look=pairs)
-        kept = {run["key"] for run in self.record["runs"]}
+        self._extend([run for run in runs if replicate_of(run.seed) < pairs], environment, look=pairs)
+        kept = {run.key for run in self.record.runs}
         self._rows = {key: row for key, row in self._rows.items() if key in kept}
         return self._end(self._take_look(self._last_look(), [])[0])
 
@@ -277,8 +270,8 @@ class Coordinator:
             return left, self._judge(closed=None)
         analysis = self._judge(closed=look.index)
         verdicts = {c.verdict for c in analysis.comparisons} | {e.verdict for e in analysis.effects}
-        if look.pairs > self.record["final"] and verdicts & DECIDED:
-            self.record["final"] = look.pairs
+        if look.pairs > self.record.final and verdicts & DECIDED:
+            self.record = replace(self.record, final=look.pairs)
             self._tracker.plan(self.record, self._environment)
         self._show.judged(analysis)
         self._tracker.arms(_arm_rows(analysis), look.pairs)
@@ -303,16 +296,15 @@ class Coordinator:
                 self._show.note(
                     f"the path ends at {at}: nothing that it could go on to trains without diverging"
                 )
-                self.record["steps"] = len(self._plan.path)
+                self.record = replace(self.record, steps=len(self._plan.path))
                 self._tracker.plan(self.record, environment)
                 break
             self._show.note(f"step {len(self._plan.path) + 1} of the path: {best}")
             known = len(self._plan.arms)
             self._plan = self._plan.onward(best)
-            now = self._plan.record()
-            self.record |= {"path": now["path"], "arms": now["arms"]}
+            self.record = replace(self.record, path=self._plan.path, arms=self._plan.arm_records())
             joined = [arm.name for arm in self._plan.arms[known:]]
-            runs = list(self._plan.replicates(joined, range(self.record["looks"][-1])))
+            runs = list(self._plan.replicates(joined, range(self.record.looks[-1])))
             self._extend(runs, environment)
             self._reuse(runs)
         return 0
@@ -322,7 +314,7 @@ class Coordinator:
 
         Returns the number of runs left undone. A search that is over is not taken up again.
         """
-        if self.record.get("tuned"):
+        if self.record.tuned:
             self._meet(environment)
             return 0
         searching = Searching(self._plan, self._ledger)
@@ -349,14 +341,14 @@ class Coordinator:
         self._execute([run for run in best if run.key not in self._rows])
         if left := sum(run.key not in self._rows for run in best):
             return left
-        self.record["tuned"] = {arm: searching.found(arm, self._rows) for arm in searching.arms}
+        tuned = {arm: searching.found(arm, self._rows) for arm in searching.arms}
+        self.record = replace(self.record, tuned=tuned)
         if self._plan.study.space:
-            self.record["importances"] = searching.importances(self._plan.reference)
-        for arm, found in self.record["tuned"].items() if self._plan.study.nuisance else ():
-            said = ", ".join(f"{path}={format_value(value)}" for path, value in found["values"].items())
-            self._show.note(
-                f"{arm}: {said}" if found["searched"] else f"{arm}: nothing trained; {said} stays"
-            )
+            importances = searching.importances(self._plan.reference)
+            self.record = replace(self.record, importances=importances)
+        for arm, found in tuned.items() if self._plan.study.nuisance else ():
+            said = ", ".join(f"{path}={format_value(value)}" for path, value in found.values.items())
+            self._show.note(f"{arm}: {said}" if found.searched else f"{arm}: nothing trained; {said} stays")
         self._meet(environment)
         return 0
 
@@ -365,17 +357,17 @@ class Coordinator:
         study = self._plan.study.name
         known = {run.key: run for run in searching.known()}
         tagged = search_runs(self._store, study, self._plan.id)
-        recorded = [run for run in self.record["runs"] if run["phase"] == "tune"]
+        recorded = [run for run in self.record.runs if run.phase == "tune"]
         earlier = self._tried_before()
-        for run in (*recorded, *tagged, *earlier):
-            made = Run(run["key"], run.get("recipe", ""), run["arm"], run["seed"], "tune", run["values"])
-            known[made.key] = made
+        tried: list[Run | RunRecord] = [*recorded, *tagged, *earlier]
+        for run in tried:
+            recipe = run.recipe if isinstance(run, Run) else ""
+            known[run.key] = Run(run.key, recipe, run.arm, run.seed, "tune", run.values)
         self._planned |= known
         self._reuse(known.values())
-        broken_off = {
-            **self.record,
-            "runs": [vars(run) for run in known.values() if run.key not in self._rows],
-        }
+        broken_off = replace(
+            self.record, runs=tuple(_recorded(run) for run in known.values() if run.key not in self._rows)
+        )
         rows, _ = plan_frames(self._store, broken_off)
         if earlier:
             self._show.note(
@@ -385,36 +377,33 @@ class Coordinator:
         points = run_curves(self._store, [row["run_id"] for row in pruned.values()])
         for key, row in pruned.items():
             self._rows[key] = {str(name): value for name, value in row.items()}
-            self._curves[key] = curve_rows(vars(known[key]), points[row["run_id"]])
+            self._curves[key] = curve_rows(_recorded(known[key]), points[row["run_id"]])
         searching.match([run for run in known.values() if run.key in self._rows], self._rows, self._curves)
 
-    def _tried_before(self) -> list[dict[str, Any]]:
+    def _tried_before(self) -> list[RunRecord]:
         """What earlier plans of this study have tried on arms that are still the same, in the same ranges and by the same sampler
         and pruner: another number of seeds, another margin or a further level is no reason to search again.
         """
-        name, how, most = (
-            self._plan.study.name,
-            ("sampler", "pruner", "cost"),
-            self.record["search"]["trials"],
-        )
-        if self.record["runs"] or name not in study_names(self._store):
+        name, search = self._plan.study.name, self._plan.study.search
+        assert search is not None
+        if self.record.runs or name not in study_names(self._store):
             return []
-        found: dict[str, dict[str, dict[str, Any]]] = {arm.name: {} for arm in self._plan.arms}
-        for other in stored_plans(self._store, name):
-            ranges = ("nuisance", "space")
-            same = other.get("search") and all(other[block] == self.record[block] for block in ranges)
-            if not same or any(other["search"][word] != self.record["search"][word] for word in how):
+        found: dict[str, dict[str, RunRecord]] = {arm.name: {} for arm in self._plan.arms}
+        for other in (stored.record for stored in stored_plans(self._store, name)):
+            if (other.nuisance, other.space) != (self.record.nuisance, self.record.space) or not other.search:
                 continue
-            for run in other["runs"]:
-                number = run["seed"] - FIRST_SEED["tune"]
-                if run["phase"] != "tune" or number >= SECOND_LOOK or run["arm"] not in found:
+            how = (other.search.sampler, other.search.pruner, other.search.cost)
+            if how != (search.sampler, search.pruner, search.cost):
+                continue
+            for run in other.runs:
+                if run.phase != "tune" or is_reevaluation(run.seed) or run.arm not in found:
                     continue
                 # The key says it all: the arm's config, its data and the code that trains it.
                 if (
-                    self._plan.trial(run["arm"], run["values"], number).key == run["key"]
-                    and len(found[run["arm"]]) < most
+                    self._plan.trial(run.arm, run.values, replicate_of(run.seed)).key == run.key
+                    and len(found[run.arm]) < search.trials
                 ):
-                    found[run["arm"]].setdefault(run["key"], run)
+                    found[run.arm].setdefault(run.key, run)
         return [run for runs in found.values() for run in runs.values()]
 
     def _meet(self, environment: Mapping[str, str]) -> None:
@@ -422,13 +411,13 @@ class Coordinator:
         if not self._plan.study.nuisance:
             self._tracker.plan(self.record, environment)
             return
-        tuned = {arm: found["values"] for arm, found in self.record["tuned"].items()}
+        tuned = {arm: found.values for arm, found in self.record.tuned.items()}
         self._plan = replace(self._plan, tuned=tuned)
         pairs = recorded_plan.rules(self.record).schedule()[-1].pairs
         self._extend(
             [*self._plan.replicates(self._plan.names, range(pairs)), *self._fixed_runs()], environment
         )
-        if not self.record["read_before"]:
+        if not self.record.read_before:
             self._count_readings()
             self._tracker.plan(self.record, environment)
 
@@ -472,28 +461,29 @@ class Coordinator:
     def _last_look(self) -> Look:
         return recorded_plan.rules(self.record).schedule()[-1]
 
-    def _earlier(self) -> dict[str, Any]:
-        """What top-ups and a confirmation have added to this plan, where it was recorded before."""
+    def _with_earlier(self) -> PlanRecord:
+        """The record with what earlier commands added to this plan, where it was recorded before."""
         if self._plan.study.name not in study_names(self._store):
-            return {}
-        same = [r for r in stored_plans(self._store, self._plan.study.name) if r["plan"] == self._plan.id]
-        added = ["runs", "extra_looks", "confirmed", "final", "read_before"]
-        added += ["path", "steps", "arms"] if self.record["design"] == "path" else []
-        added += ["tuned", "importances"] if self._plan.study.search is not None else []
-        return {name: same[-1][name] for name in added if name in same[-1]} if same else {}
+            return self.record
+        plans = (stored.record for stored in stored_plans(self._store, self._plan.study.name))
+        same = [record for record in plans if record.id == self._plan.id]
+        # The text may have changed in what makes no other plan: a comment, the question.
+        return (
+            replace(same[-1], declared=self.record.declared, text=self.record.text) if same else self.record
+        )
 
     def _keep_failures(self) -> None:
         """What failed within a look that decided something stays failed: with it done after all, that look would be read again,
         and a verdict that is final might not be.
         """
-        if not self.record["final"]:
+        if not self.record.final:
             return
         kept = {
             str(row["key"]): {str(name): value for name, value in row.items()}
             for row in plan_frames(self._store, self.record)[0].to_dict("records")
             if row["outcome"] == "failed"
-            and row["phase"] in ("report", "A/A")
-            and row["seed"] % 1000 < self.record["final"]
+            and is_reported(row["phase"])
+            and replicate_of(row["seed"]) < self.record.final
             and row["key"] not in self._rows
         }
         self._rows |= kept
@@ -505,20 +495,18 @@ class Coordinator:
 
     def _count_readings(self) -> None:
         """How many other plans have judged runs of this one: what this one claims is claimed on top of what they did."""
-        if not self.record["read_before"] and self._plan.study.name in study_names(self._store):
+        if not self.record.read_before and self._plan.study.name in study_names(self._store):
             arms = set(self._plan.names) - {self._plan.reference, NOISE_FLOOR}
-            mine = {
-                run["key"] for run in self.record["runs"] if run["arm"] in arms and run["phase"] == "report"
-            }
+            mine = {run.key for run in self.record.runs if run.arm in arms and run.phase == "report"}
             others = {
-                other["plan"]
-                for other in stored_plans(self._store, self._plan.study.name)
-                if other["plan"] != self._plan.id
-                and other["environment"].get("ending") == "complete"
-                and mine & {run["key"] for run in other["runs"]}
+                stored.record.id
+                for stored in stored_plans(self._store, self._plan.study.name)
+                if stored.record.id != self._plan.id
+                and stored.environment.get("ending") == "complete"
+                and mine & {run.key for run in stored.record.runs}
             }
-            self.record["read_before"] = len(others)
-        if before := self.record["read_before"]:
+            self.record = replace(self.record, read_before=len(others))
+        if before := self.record.read_before:
             self._show.note(
                 f"runs of this plan were judged by {before} other {'plan' if before == 1 else 'plans'} of this study: the error "
                 "of each stands for itself, and reading the same runs again is not paid for"
@@ -526,7 +514,7 @@ class Coordinator:
 
     def _confirm(self, analysis: Analysis, environment: Mapping[str, str]) -> int:
         """The winner again, on fresh seeds. Returns the number of runs left undone."""
-        best = self.record["confirmed"] or (winner(analysis) if self._plan.study.confirm else None)
+        best = self.record.confirmed or (winner(analysis) if self._plan.study.confirm else None)
         if best is None:
             if self._plan.study.confirm:
                 self._show.note("no arm helps, so there is nothing to confirm")
@@ -534,8 +522,8 @@ class Coordinator:
         pairs = self._plan.study.looks[-1]
         reference = recorded_plan.rules(self.record).reference_of(best)
         runs = list(self._plan.replicates([reference, best], range(pairs), "confirm"))
-        if self.record["confirmed"] is None:
-            self.record["confirmed"] = best
+        if self.record.confirmed is None:
+            self.record = replace(self.record, confirmed=best)
             self._extend(runs, environment)
         self._reuse(runs)
         self._show.note(f"confirming {best} on {pairs} fresh seeds")
@@ -543,16 +531,14 @@ class Coordinator:
 
     def _extend(self, runs: Iterable[Run], environment: Mapping[str, str], look: int | None = None) -> None:
         """Record what is added to the plan before it runs."""
-        known = {run["key"] for run in self.record["runs"]}
-        added = [
-            {"arm": run.arm, "seed": run.seed, "phase": run.phase, "key": run.key}
-            | ({"values": dict(run.values)} if run.values else {})
-            for run in runs
-            if run.key not in known
-        ]
-        self.record["runs"] = [*self.record["runs"], *added]
-        if look is not None:
-            self.record["extra_looks"] = [*self.record["extra_looks"], look]
+        known = {run.key for run in self.record.runs}
+        added = [_recorded(run) for run in runs if run.key not in known]
+        extra = () if look is None else (look,)
+        self.record = replace(
+            self.record,
+            runs=(*self.record.runs, *added),
+            extra_looks=(*self.record.extra_looks, *extra),
+        )
         self._tracker.plan(self.record, environment)
 
     def _still_going(self, analysis: Analysis) -> list[str]:
@@ -571,7 +557,7 @@ class Coordinator:
 
     def _end(self, left: int) -> Outcome:
         ending: Ending = "budget" if self._spent and left else "complete"
-        looks = self.record["looks"] + self.record["extra_looks"]
+        looks = self.record.looks + self.record.extra_looks
         analysis = self._judge(closed=None if left else len(looks))
         failed = sum(row["outcome"] == "failed" for row in self._rows.values())
         # What another machine has finished meanwhile can be told from what is in the store, own runs included.
@@ -637,7 +623,7 @@ class Coordinator:
     def _take(self, found: Mapping[str, StoredRun]) -> None:
         points = run_curves(self._store, [run.run_id for run in found.values()])
         for key, run in found.items():
-            planned = vars(self._planned[key])
+            planned = _recorded(self._planned[key])
             mine = points[run.run_id]
             row = self._rows[key] = replicate_row(
                 self.record, planned, run.tags, mine, run.run_id, has_result=True
@@ -649,10 +635,9 @@ class Coordinator:
     def _reuse_recorded(self) -> None:
         """All runs that the record names, as they ended; none of those is trained again, not even what failed."""
         keys: dict[Any, str] = {}
-        for run in self.record["runs"]:
-            values = run.get("values", {})
-            self._planned[run["key"]] = Run(run["key"], "", run["arm"], run["seed"], run["phase"], values)
-            keys[run["arm"], run["seed"], run["phase"]] = run["key"]
+        for run in self.record.runs:
+            self._planned[run.key] = Run(run.key, "", run.arm, run.seed, run.phase, run.values)
+            keys[run.arm, run.seed, run.phase] = run.key
         rows, curves = plan_frames(self._store, self.record)
         self._rows |= {row["key"]: row for row in rows.to_dict("records")}
         for key, row in self._rows.items():
@@ -951,7 +936,9 @@ class Coordinator:
                 hint=f"it yielded {', '.join(sorted(points)) or 'nothing'}",
             )
         done = isinstance(event, Finished)
-        row = self._rows[run.key] = replicate_row(self.record, vars(run), tags, points, "", has_result=done)
+        row = self._rows[run.key] = replicate_row(
+            self.record, _recorded(run), tags, points, "", has_result=done
+        )
         cost = self._plan.study.search.cost if self._plan.study.search is not None else None
         if cost is not None and row["outcome"] == "finished" and not math.isfinite(row[cost]):
             raise StoreError(
@@ -959,7 +946,7 @@ class Coordinator:
                 place="search.cost",
                 hint=f"yield model/{cost} with the metrics of the last epoch, or weigh `seconds`",
             )
-        self._curves[run.key] = curve_rows(vars(run), points)
+        self._curves[run.key] = curve_rows(_recorded(run), points)
         self._show.settled(run, row["outcome"], row["value"])
 
     def _over_time(self) -> bool:
@@ -1063,7 +1050,11 @@ class _Rounds:
 
     @staticmethod
     def _round(run: Run) -> tuple[Phase, int]:
-        return ("report" if run.phase == "A/A" else run.phase, run.seed % 1000)
+        return ("report" if run.phase == NOISE_FLOOR else run.phase, replicate_of(run.seed))
+
+
+def _recorded(run: Run) -> RunRecord:
+    return RunRecord(run.arm, run.seed, run.phase, run.key, dict(run.values))
 
 
 def _runs_of_a_seed(runs: int) -> str:

@@ -22,15 +22,13 @@ from ablate.executors import Executor, Slot
 from ablate.scheduling.dispatch import Job, run_jobs
 from ablate.study.design import Plan
 from ablate.study.forecast import Forecast, RunCost, forecast
+from ablate.study.seeds import REPLICATES
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.runs import metric_values, run_costs
 from ablate.tracking.store import Store
 
 DISAGREEMENT = 0.05
 """Share of validation images on which two trainings of one network are taken to disagree while nothing is known."""
-
-MOST_SEEDS = 1000
-"""Every phase has so many seeds of its own."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     keys = (
         plan.run(plan.reference, i, phase).key
         for phase in ("report", "A/A", "confirm")
-        for i in range(MOST_SEEDS)
+        for i in range(REPLICATES)
     )
     values = metric_values(store, keys, plan.study.metric)
     sd = power.assumed_noise(np.asarray(values)) if len(values) >= ENOUGH_PAIRS else None

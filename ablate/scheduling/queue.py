@@ -21,9 +21,10 @@ from typing import Any, Literal, cast
 
 from ablate.errors import StoreError
 from ablate.events import Event, Finished
-from ablate.study import ranges
-from ablate.study.design import NOISE_FLOOR, Plan, Run, parameter
+from ablate.study.design import Plan, Run, parameter
 from ablate.study.ranges import Range
+from ablate.study.record import SearchSettings
+from ablate.study.seeds import NOISE_FLOOR
 from ablate.tracking.store import is_dead, owner
 
 OWNER = "owner"
@@ -184,7 +185,7 @@ class Search:
         self,
         name: str,
         space: Sequence[Range],
-        how: ranges.Search,
+        how: SearchSettings,
         *,
         storage: Any,
         metric: str,

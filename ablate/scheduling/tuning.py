@@ -15,9 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ablate.errors import StudyError
-from ablate.scheduling.queue import Queue, Attempted
-from ablate.study.design import AGAIN, FIRST_SEED, SECOND_LOOK, Plan, Run
+from ablate.scheduling.queue import Attempted, Queue
+from ablate.study.design import Plan, Run
 from ablate.study.ranges import Range
+from ablate.study.record import CandidateRecord, TunedArm
+from ablate.study.seeds import REEVALUATED_FROM, REEVALUATIONS, is_reevaluation
 from ablate.text import format_value
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -54,7 +56,7 @@ class Searching:
         tried: dict[str, dict[str, Attempted]] = {arm: {} for arm in self.arms}
         for run in runs:
             row = rows[run.key]
-            if row["outcome"] == "failed" or run.seed >= FIRST_SEED["tune"] + SECOND_LOOK:
+            if row["outcome"] == "failed" or is_reevaluation(run.seed):
                 continue
             self._runs[run.arm][run.key] = run
             curve = tuple(
@@ -149,21 +151,21 @@ class Searching:
 
     def again(self, arm: str, rows: Rows) -> list[Run]:
         """The runs in which the best of an arm are looked at again."""
-        seeds = 1 if self._plan.study.deterministic else AGAIN
+        seeds = 1 if self._plan.study.deterministic else REEVALUATIONS
         return [
-            self._plan.trial(arm, values, SECOND_LOOK + i)
+            self._plan.trial(arm, values, REEVALUATED_FROM + i)
             for i in range(seeds)
             for values in self.best(arm, rows)
         ]
 
-    def found(self, arm: str, rows: Rows) -> dict[str, Any]:
-        """What an arm's search came to, as plain values for the record.
+    def found(self, arm: str, rows: Rows) -> TunedArm:
+        """What an arm's search came to.
 
         values: what the arm trains from here on; those of the file where nothing that was tried trained. edge: settings
         whose best value lies at an end of their range → which end.
         """
         sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
-        candidates: list[dict[str, Any]] = []
+        candidates: list[CandidateRecord] = []
         runs = self.again(arm, rows)
         for values in self.best(arm, rows):
             mine = [rows[run.key] for run in runs if run.values == values and run.key in rows]
@@ -172,20 +174,20 @@ class Searching:
             mean = statistics.fmean(float(row["value"]) for row in finished) if stable else None
             costs = [float(row[self._how.cost]) for row in finished] if self._how.cost and stable else []
             cost = statistics.fmean(costs) if costs else None
-            candidates.append({"values": values, "mean": mean, "runs": len(mine), "cost": cost})
-        candidates.sort(key=lambda c: math.inf if c["mean"] is None else -sign * c["mean"])
-        usable = [c for c in candidates if c["mean"] is not None]
+            candidates.append(CandidateRecord(values, mean, len(mine), cost))
+        candidates.sort(key=lambda c: math.inf if c.mean is None else -sign * c.mean)
+        usable = [c for c in candidates if c.mean is not None]
         config = self._plan.arm(arm).config
         own = {one.path: config.get(one.path) for one in self._space}
-        chosen: dict[str, Any] = usable[0]["values"] if usable else own
+        chosen = usable[0].values if usable else own
         edges = {one.path: one.edge(chosen[one.path]) for one in self._space}
-        return {
-            "values": chosen,
-            "searched": bool(usable),
-            "candidates": candidates,
-            "edge": {path: edge for path, edge in edges.items() if edge},
-            "optuna": self._studies[arm].name,
-        }
+        return TunedArm(
+            values=chosen,
+            searched=bool(usable),
+            candidates=tuple(candidates),
+            edge={path: edge for path, edge in edges.items() if edge},
+            optuna=self._studies[arm].name,
+        )
 
     def importances(self, arm: str) -> dict[str, dict[str, float]]:
         return self._studies[arm].importances()

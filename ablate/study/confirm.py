@@ -2,59 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from ablate.errors import StudyError
 from ablate.study import design
+from ablate.study.record import PlanRecord
 
 
-def study(record: Mapping[str, Any], name: str, best: int | None = None) -> str:
+def study(record: PlanRecord, name: str, best: int | None = None) -> str:
     """The YAML text of a study that holds a search's candidates against its baseline. best: how many; None: all.
 
     Its seeds are the report seeds, of which the search has seen none. Raises StudyError where the search is not over, or
     found nothing that could be confirmed.
     """
-    place = record["study"]
-    if record["design"] != "search":
+    place = record.study
+    if record.design != "search":
         raise StudyError("is no search", place=place, hint="`--from` takes a study with `design: search`")
-    if not record.get("tuned"):
+    if not record.tuned:
         raise StudyError("the search is not over yet", place=place, hint="`ablate run` goes on with it")
-    (found,) = record["tuned"].values()
+    (found,) = record.tuned.values()
     base = design.from_record(record).study.baseline
-    usable = [c["values"] for c in found["candidates"] if c["mean"] is not None]
+    usable = [dict(c.values) for c in found.candidates if c.mean is not None]
     usable = [values for values in usable if base.override(values) != base][:best]
     if not usable:
         raise StudyError("the search found nothing better than the baseline to confirm", place=place)
     # What no candidate changes is no part of the question.
-    changed = [
-        path for path in record["space"] if any(base.override({path: v[path]}) != base for v in usable)
-    ]
-    tree = {name: value for name, value in record["baseline"].items() if name != "seed"}
+    changed = [path for path in record.space if any(base.override({path: v[path]}) != base for v in usable)]
+    tree = {name: value for name, value in record.baseline.items() if name != "seed"}
     said: dict[str, Any] = {
         "study": name,
-        "question": f"Are the best candidates of the search {record['study']} better than its baseline?",
-        "metric": record["metric"],
-        "direction": record["direction"],
-        "margin": record["margin"],
+        "question": f"Are the best candidates of the search {record.study} better than its baseline?",
+        "metric": record.metric,
+        "direction": record.direction,
+        "margin": record.margin,
     }
-    if record["declared_resolution"] is not None:
-        said["resolution"] = record["declared_resolution"]
-    if record["train"] is not None:
-        said["train"] = record["train"]
-    if record["deterministic"]:
+    if record.declared["resolution"] is not None:
+        said["resolution"] = record.declared["resolution"]
+    if record.train is not None:
+        said["train"] = record.train
+    if record.deterministic:
         said["deterministic"] = True
     columns = {path: [values[path] for values in usable] for path in changed}
     said |= {
         "baseline": tree,
         "factors": {"candidate": {"zip": columns}},
         "design": "one-at-a-time",
-        "seeds": record["looks"][0] if len(record["looks"]) == 1 else list(record["looks"]),
+        "seeds": record.looks[0] if len(record.looks) == 1 else list(record.looks),
     }
     text = yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    head = f"# The best of the search {record['study']} (plan {record['plan']}) against its baseline, on fresh seeds.\n"
+    head = (
+        f"# The best of the search {record.study} (plan {record.id}) against its baseline, on fresh seeds.\n"
+    )
     return head + text
 
 

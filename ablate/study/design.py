@@ -12,39 +12,17 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ablate.config import Config, FreeConfig, RunConfig, key
+from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.study import ranges, spec
 from ablate.study.fraction import Fraction
+from ablate.study.record import ArmRecord, PlanRecord, RunRecord
+from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
 from ablate.study.spec import Study
 from ablate.text import format_value
-
-Phase = Literal["report", "A/A", "tune", "fixed", "confirm"]
-FIRST_SEED: Mapping[Phase, int] = {"report": 0, "A/A": 1000, "tune": 2000, "fixed": 0, "confirm": 3000}
-SECOND_LOOK = 900
-"""Tuning seeds from here on are for looking again at the best trials of a search."""
-
-AGAIN = 3
-"""Seeds under which each of the best is looked at again."""
-
-NOISE_FLOOR = "A/A"
-
-
-@dataclass(frozen=True)
-class Data:
-    """What an arm trains on. fingerprint: digest of the content ('' where training brings its own data, then 0 images).
-
-    train, validation, test: numbers of images. shape: of one, (channels, height, width).
-    """
-
-    fingerprint: str = ""
-    train: int = 0
-    validation: int = 0
-    test: int = 0
-    shape: tuple[int, ...] = ()
-    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,7 @@ class Plan:
 
     study: Study
     arms: tuple[Arm, ...]
-    data: Mapping[str, Data]
+    data: Mapping[str, DataFacts]
     codes: Mapping[str, str]
     path: tuple[str, ...] = ()
     ahead: tuple[Arm, ...] = ()
@@ -148,7 +126,7 @@ class Plan:
 
     def trial(self, arm: str, values: Mapping[str, Any], number: int = 0) -> Run:
         """A run that tries values on an arm. number: of its seed."""
-        seed = FIRST_SEED["tune"] + number
+        seed = seed_of("tune", number)
         config = self.arm(arm).config.override(values)
         # A block may bring other code along.
         code = config.code() if any("." not in path for path in values) else self.codes[arm]
@@ -163,7 +141,7 @@ class Plan:
 
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
         """The run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
-        seed = FIRST_SEED[phase] + replicate
+        seed = seed_of(phase, replicate)
         of = self._trained(arm)
         config = (self.arm(of).config if phase == "fixed" else self._met(of)).with_seed(seed)
         fingerprint = self.data[of].fingerprint
@@ -215,55 +193,40 @@ class Plan:
             parts.append([looked, study.search.plain()])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
-    def record(self) -> dict[str, Any]:
-        """The plan as plain values, complete enough to judge, report, resume and extend the study without its file."""
+    def record(self) -> PlanRecord:
+        """The plan as it is recorded, complete enough to judge, report, resume and extend the study without its file."""
         study = self.study
-        return {
-            "plan": self.id,
-            "study": study.name,
-            "question": study.question,
-            "metric": study.metric,
-            "direction": study.direction,
-            "margin": study.margin,
-            "resolution": self.resolution,
-            "declared_resolution": study.resolution,
-            "design": study.design,
-            "fraction": _fraction_record(study.fraction),
-            "path": list(self.path),
-            "steps": len(study.factors) if study.design == "path" else 0,
-            "nuisance": {one.path: one.plain() for one in study.nuisance},
-            "space": {one.path: one.plain() for one in study.space},
-            "search": None if study.search is None else study.search.plain(),
-            "looks": list(study.looks),
-            "noise_floor": study.noise_floor,
-            "confirm": study.confirm,
-            "deterministic": study.deterministic,
-            "train": study.train,
-            "reference": self.reference,
-            "baseline": study.baseline.tree(),
-            "factors": [{"name": f.name, "levels": [dict(row) for row in f.levels]} for f in study.factors],
-            "arms": [
-                {
-                    "name": arm.name,
-                    "factor": arm.factor,
-                    "level": arm.level,
-                    "levels": dict(arm.levels),
-                    "reference": arm.reference,
-                    "config": arm.config.tree(),
-                    "data": dataclasses.asdict(self.data[arm.name]),
-                    "code": self.codes[arm.name],
-                }
-                for arm in self.arms
-            ],
-            "runs": [
-                {"arm": run.arm, "seed": run.seed, "phase": run.phase, "key": run.key}
-                for run in (self.replicates(self.names, range(study.looks[-1])) if self.settled else ())
-            ],
-            "text": study.text,
-        }
+        runs = self.replicates(self.names, range(study.looks[-1])) if self.settled else ()
+        return PlanRecord(
+            id=self.id,
+            declared=study.plain(),
+            text=study.text,
+            resolution=self.resolution,
+            reference=self.reference,
+            arms=self.arm_records(),
+            runs=tuple(RunRecord(run.arm, run.seed, run.phase, run.key) for run in runs),
+            path=self.path,
+            steps=len(study.factors) if study.design == "path" else 0,
+        )
+
+    def arm_records(self) -> tuple[ArmRecord, ...]:
+        """The arms as they are recorded."""
+        return tuple(
+            ArmRecord(
+                arm.name,
+                arm.factor,
+                arm.level,
+                dict(arm.levels),
+                arm.reference,
+                arm.config.tree(),
+                self.data[arm.name],
+                self.codes[arm.name],
+            )
+            for arm in self.arms
+        )
 
 
-def plan(study: Study, data: Callable[[Config], Data]) -> Plan:
+def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
     """The plan of a study. data: config → what it trains on.
 
     Raises StudyError where two arms turn out to be the same run.
@@ -290,64 +253,42 @@ def plan(study: Study, data: Callable[[Config], Data]) -> Plan:
     return made
 
 
-def from_record(record: Mapping[str, Any]) -> Plan:
+def from_record(record: PlanRecord) -> Plan:
     """The plan that a record describes, with the configs, data and code digests that it had."""
-    train = record["train"]
 
     def config(tree: Mapping[str, Any]) -> Config:
-        return FreeConfig.parse(train, tree) if train else RunConfig.parse(tree)
+        return FreeConfig.parse(record.train, tree) if record.train else RunConfig.parse(tree)
 
     arms = tuple(
-        Arm(
-            a["name"],
-            a["factor"],
-            a["level"],
-            config(a["config"]).with_seed(0),
-            a["levels"],
-            a.get("reference"),
-        )
-        for a in record["arms"]
+        Arm(arm.name, arm.factor, arm.level, config(arm.config).with_seed(0), arm.levels, arm.reference)
+        for arm in record.arms
     )
+    fraction = record.fraction
     study = Study(
-        name=record["study"],
-        question=record["question"],
-        metric=record["metric"],
-        direction=record["direction"],
-        margin=record["margin"],
-        baseline=config(record["baseline"]).with_seed(0),
-        factors=tuple(spec.Factor(f["name"], tuple(f["levels"])) for f in record["factors"]),
-        design=record["design"],
-        fraction=_fraction(record.get("fraction")),
-        nuisance=ranges.from_plain(record.get("nuisance") or {}),
-        space=ranges.from_plain(record.get("space") or {}),
-        search=ranges.Search(**record["search"]) if record.get("search") else None,
-        looks=tuple(record["looks"]),
-        resolution=record["declared_resolution"],
-        noise_floor=record["noise_floor"],
-        confirm=record["confirm"],
-        train=train,
-        deterministic=record["deterministic"],
-        text=record["text"],
+        name=record.study,
+        question=record.question,
+        metric=record.metric,
+        direction=record.direction,
+        margin=record.margin,
+        baseline=config(record.baseline).with_seed(0),
+        factors=tuple(spec.Factor(factor.name, factor.levels) for factor in record.factors),
+        design=record.design,
+        fraction=None if fraction is None else Fraction(fraction.factors, fraction.columns, fraction.cells),
+        nuisance=ranges.from_plain(record.nuisance),
+        space=ranges.from_plain(record.space),
+        search=record.search,
+        looks=record.looks,
+        resolution=record.declared["resolution"],
+        noise_floor=record.noise_floor,
+        confirm=record.confirm,
+        train=record.train,
+        deterministic=record.deterministic,
+        text=record.text,
     )
-    data = {
-        a["name"]: Data(
-            **a["data"] | {"shape": tuple(a["data"]["shape"]), "classes": tuple(a["data"]["classes"])}
-        )
-        for a in record["arms"]
-    }
-    codes = {a["name"]: a["code"] for a in record["arms"]}
-    tuned = {arm: found["values"] for arm, found in (record.get("tuned") or {}).items()}
-    return Plan(study, arms, data, codes, tuple(record.get("path") or ()), tuned=tuned)
-
-
-def _fraction_record(fraction: Fraction | None) -> dict[str, Any] | None:
-    return None if fraction is None else {**dataclasses.asdict(fraction), "words": fraction.words}
-
-
-def _fraction(record: Mapping[str, Any] | None) -> Fraction | None:
-    if record is None:
-        return None
-    return Fraction(tuple(record["factors"]), tuple(record["columns"]), record["cells"])
+    data = {arm.name: arm.data for arm in record.arms}
+    codes = {arm.name: arm.code for arm in record.arms}
+    tuned = {arm: found.values for arm, found in record.tuned.items()}
+    return Plan(study, arms, data, codes, record.path, tuned=tuned)
 
 
 def name_of(overrides: Mapping[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ablate.study.design import AGAIN, NOISE_FLOOR, Plan
+from ablate.study.design import Plan
+from ablate.study.seeds import NOISE_FLOOR, REEVALUATIONS
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def searching(plan: Plan) -> int:
     study = plan.study
     if study.search is None:
         return 0
-    again = min(study.search.candidates, study.search.trials) * (1 if study.deterministic else AGAIN)
+    again = min(study.search.candidates, study.search.trials) * (1 if study.deterministic else REEVALUATIONS)
     return study.search.trials + again + (study.looks[0] if study.nuisance else 0)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ablate.errors import StudyError, nearest
+from ablate.study.record import SearchSettings
 from ablate.text import brief, format_value, parse_duration
 
 KINDS = ("log", "range", "int")
@@ -116,25 +117,6 @@ class Range:
         ]
 
 
-@dataclass(frozen=True)
-class Search:
-    """How Optuna looks. trials: of each search. budget: seconds after which a search asks for no more; None: none.
-
-    cost: what a search weighs against the metric as its second objective; None: the metric alone. candidates: how many of
-    the best are looked at again.
-    """
-
-    sampler: str = "tpe"
-    pruner: str = "none"
-    trials: int = TRIALS["nuisance"]
-    budget: float | None = None
-    cost: str | None = None
-    candidates: int = 3
-
-    def plain(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
 def read(path: str, said: Any, place: str) -> Range:
     """A range as a study says it. Raises StudyError."""
     if isinstance(said, list):
@@ -212,7 +194,7 @@ def _end(one: Range, end: int) -> Any:
 
 def search(
     said: Any, *, of: Literal["nuisance", "search"], trials: int | None, place: Callable[[str], str]
-) -> Search:
+) -> SearchSettings:
     """The `search:` block of a study. trials: as the nuisance settings say it. Raises StudyError."""
     said = {} if said is None else said
     if not isinstance(said, dict):
@@ -246,7 +228,7 @@ def search(
     if cost is not None and pruner != "none":
         raise StudyError("a search with two objectives prunes nothing", place=place("search.pruner"))
     sampler = said.get("sampler") or "tpe"
-    return Search(sampler, pruner, count, budget, cost, candidates)
+    return SearchSettings(sampler, pruner, count, budget, cost, candidates)
 
 
 def _count(value: Any, least: int, most: int, place: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ablate.config import RunConfig
 from ablate.study import ranges, spec
+from ablate.study.seeds import REPLICATES
 
 _WORDS = {
     "study": "Name of the study, of its MLflow experiment, and of its report.",
@@ -31,7 +32,7 @@ _WORDS = {
     "nuisance": "Settings that are tuned for every arm, each in the same way.",
     "search": "How Optuna looks: for `nuisance`, and for `design: search`.",
 }
-_SEEDS = {"type": "integer", "minimum": 1, "maximum": spec.MOST_SEEDS}
+_SEEDS = {"type": "integer", "minimum": 1, "maximum": REPLICATES}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
 _TRIALS = {"type": "integer", "minimum": 2, "maximum": ranges.MOST_TRIALS}
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}

@@ -6,6 +6,7 @@ and the nearest thing that would have been right.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 import math
@@ -21,13 +22,14 @@ from ablate.config import CHANGES_NO_RESULT, Config, FreeConfig, RunConfig
 from ablate.errors import StudyError, nearest
 from ablate.study import fraction, ranges
 from ablate.study.fraction import Fraction
-from ablate.study.ranges import Range, Search
+from ablate.study.ranges import Range
+from ablate.study.record import Design, Direction, SearchSettings
+from ablate.study.seeds import REPLICATES
 from ablate.text import BOOLEAN, INTEGER, REAL, brief, cut, format_value
 
 MOST_BYTES = 200_000
 MOST_NODES = 20_000
 MOST_DEPTH = 50
-MOST_SEEDS = 1_000
 MOST_ARMS = 5_000
 METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 DESIGNS = ("one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search")
@@ -107,22 +109,46 @@ class Study:
     name: str
     question: str
     metric: str
-    direction: Literal["maximize", "minimize"]
+    direction: Direction
     margin: float
     baseline: Config
     factors: tuple[Factor, ...]
-    design: Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search"]
+    design: Design
     looks: tuple[int, ...]
     fraction: Fraction | None = None
     nuisance: tuple[Range, ...] = ()
     space: tuple[Range, ...] = ()
-    search: Search | None = None
+    search: SearchSettings | None = None
     resolution: float | None = None
     noise_floor: bool = False
     confirm: bool = False
     train: str | None = None
     deterministic: bool = False
     text: str = field(default="", compare=False)
+
+    def plain(self) -> dict[str, Any]:
+        """What the study declares, as plain values for its record."""
+        fraction = self.fraction
+        return {
+            "study": self.name,
+            "question": self.question,
+            "metric": self.metric,
+            "direction": self.direction,
+            "margin": self.margin,
+            "resolution": self.resolution,
+            "design": self.design,
+            "fraction": fraction and {**dataclasses.asdict(fraction), "words": fraction.words},
+            "nuisance": {one.path: one.plain() for one in self.nuisance},
+            "space": {one.path: one.plain() for one in self.space},
+            "search": self.search and self.search.plain(),
+            "looks": list(self.looks),
+            "noise_floor": self.noise_floor,
+            "confirm": self.confirm,
+            "deterministic": self.deterministic,
+            "train": self.train,
+            "baseline": self.baseline.tree(),
+            "factors": [{"name": f.name, "levels": [dict(row) for row in f.levels]} for f in self.factors],
+        }
 
 
 @dataclass(frozen=True)
@@ -527,9 +553,9 @@ def _looks(document: _Document, seeds: Any) -> tuple[int, ...]:
     if not counts:
         raise StudyError("is empty", place=place)
     for n in counts:
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_SEEDS:
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= REPLICATES:
             raise StudyError(
-                f"should be whole numbers of seeds from 1 to {MOST_SEEDS:,} (got {brief(n)})", place=place
+                f"should be whole numbers of seeds from 1 to {REPLICATES:,} (got {brief(n)})", place=place
             )
     if isinstance(seeds, dict) and counts[0] == counts[1]:
         counts.pop()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.study.record import ArmRecord, PlanRecord
 from ablate.study.seeds import is_reported, replicate_of
 from ablate.tracking import predictions
 from ablate.tracking.frames import WORTH_SAVING
@@ -37,33 +38,31 @@ class ImageResults:
     truth: npt.NDArray[Any]
 
 
-def image_results(store: Store, plan: Mapping[str, Any], found: Mapping[str, StoredRun]) -> ImageResults:
+def image_results(store: Store, plan: PlanRecord, found: Mapping[str, StoredRun]) -> ImageResults:
     """What the finished report runs of a plan, and those of A/A, said about the images. found: of `chosen`."""
-    planned = {run["key"]: run for run in plan["runs"]}
+    planned = plan.runs_by_key()
     runs = [
         (planned[key], run)
         for key, run in found.items()
-        if is_reported(planned[key]["phase"])
-        and run.tags.get("ablate.outcome") == "finished"
-        and run.has_result
+        if is_reported(planned[key].phase) and run.tags.get("ablate.outcome") == "finished" and run.has_result
     ]
-    held = _predictions(store, [run for _, run in runs], plan["study"])
+    held = _predictions(store, [run for _, run in runs], plan.study)
     confusion: dict[str, Any] = {}
     validation: dict[str, dict[int, predictions.Answers]] = {}
     test: dict[str, dict[int, predictions.Answers]] = {}
     for of, run in runs:
-        arm, seed = of["arm"], replicate_of(of["seed"])
+        arm, seed = of.arm, replicate_of(of.seed)
         seen = held.runs[run.run_id, run.end or 0.0]
-        if seen.confusion.size and of["phase"] == "report":
+        if seen.confusion.size and of.phase == "report":
             old = confusion.get(arm)
             usable = old is None or old.shape == seen.confusion.shape
             confusion[arm] = seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
-        if seen.validation.images and plan["metric"] == "val/accuracy" and of["phase"] == "report":
+        if seen.validation.images and plan.metric == "val/accuracy" and of.phase == "report":
             validation.setdefault(arm, {})[seed] = seen.validation
         if seen.test.images:
             test.setdefault(arm, {})[seed] = seen.test
     validation, test = _on_the_same(plan, validation), _on_the_same(plan, test)
-    digest = next((one.images for one in test.get(plan["reference"], {}).values()), predictions.NONE)
+    digest = next((one.images for one in test.get(plan.reference, {}).values()), predictions.NONE)
     return ImageResults(
         confusion,
         predictions.Frames(validation, held),
@@ -73,11 +72,11 @@ def image_results(store: Store, plan: Mapping[str, Any], found: Mapping[str, Sto
 
 
 def _on_the_same(
-    plan: Mapping[str, Any], answers: Mapping[str, dict[int, Answers]]
+    plan: PlanRecord, answers: Mapping[str, dict[int, Answers]]
 ) -> dict[str, dict[int, Answers]]:
     """The arms whose runs all saw the same images as those of the arm they are held against, and so on up to the plan's reference."""
-    arms = {arm["name"]: arm for arm in plan["arms"]}
-    root = plan["reference"]
+    arms = {arm.name: arm for arm in plan.arms}
+    root = plan.reference
     saw = {name: {one.images for one in of.values()} for name, of in answers.items()}
 
     def same(name: str) -> bool:
@@ -87,7 +86,7 @@ def _on_the_same(
             return True
         # A/A is the reference itself.
         arm = arms.get(name, arms[root])
-        other = arm.get("reference") or root
+        other = arm.reference or root
         return saw[name] == saw.get(other) and _same_source(arm, arms[other]) and same(other)
 
     return {name: of for name, of in answers.items() if same(name)}
@@ -97,17 +96,17 @@ _WHAT_IS_MADE = frozenset({"subset", "validation", "split", "normalize", "resize
 """Fields of `data` that leave it whose images they are, and their order."""
 
 
-def _same_source(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same_source(one: ArmRecord, other: ArmRecord) -> bool:
     """Whether two arms have the same images, though they may be of another size or colour.
 
     Places and classes do not tell: two folders with as many images of each class have those in common.
     """
 
-    def source(arm: Mapping[str, Any]) -> Any:
-        data = arm["config"].get("data")
+    def source(arm: ArmRecord) -> Any:
+        data = arm.config.get("data")
         return {k: v for k, v in data.items() if k not in _WHAT_IS_MADE} if isinstance(data, dict) else data
 
-    fingerprints = one["data"]["fingerprint"], other["data"]["fingerprint"]
+    fingerprints = one.data.fingerprint, other.data.fingerprint
     return fingerprints[0] == fingerprints[1] or bool(source(one) == source(other))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablate.study.record import PlanRecord, RunRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.runs import Curves, counted_runs, last_value, recorded_outcome
 from ablate.tracking.store import Store
@@ -45,7 +46,7 @@ WORTH_SAVING = 20
 
 
 def plan_frames(
-    store: Store, plan: Mapping[str, Any], runs: Mapping[str, StoredRun] | None = None
+    store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun] | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return replicates and curves of a recorded plan: what the analysis reads. runs: of `counted_runs`, where it was called already."""
     import numpy as np
@@ -53,9 +54,9 @@ def plan_frames(
     if runs is None:
         runs = counted_runs(store, plan)
 
-    planned = {run["key"]: run for run in plan["runs"]}
-    points = _columns(store, list(runs.values()), plan["study"])
-    metric, counted = plan["metric"], np.array([run.epoch for run in runs.values()], dtype=np.int64)
+    planned = plan.runs_by_key()
+    points = _columns(store, list(runs.values()), plan.study)
+    metric, counted = plan.metric, np.array([run.epoch for run in runs.values()], dtype=np.int64)
     curve_rows = points.among(_is_curve)
     epochs = np.zeros(len(runs), dtype=np.int64)
     np.maximum.at(epochs, points.run[curve_rows], points.step[curve_rows])
@@ -68,7 +69,7 @@ def plan_frames(
     return replicate_frame(rows), _curve_frame(points, curve_rows, [planned[key] for key in runs])
 
 
-def _curve_frame(points: Columns, rows: npt.NDArray[Any], runs: list[Mapping[str, Any]]) -> pd.DataFrame:
+def _curve_frame(points: Columns, rows: npt.NDArray[Any], runs: list[RunRecord]) -> pd.DataFrame:
     """Return the curves frame that `curve_rows` makes run by run; texts are categories, of which there are few.
 
     rows: indices of the points in it. runs: as planned, in the order of `points`.
@@ -85,9 +86,9 @@ def _curve_frame(points: Columns, rows: npt.NDArray[Any], runs: list[Mapping[str
 
     return pd.DataFrame(
         {
-            "arm": texts([run["arm"] for run in runs], owner),
-            "seed": np.array([run["seed"] for run in runs], dtype=np.int64)[owner],
-            "phase": texts([run["phase"] for run in runs], owner),
+            "arm": texts([run.arm for run in runs], owner),
+            "seed": np.array([run.seed for run in runs], dtype=np.int64)[owner],
+            "phase": texts([run.phase for run in runs], owner),
             "epoch": points.step[rows].astype(np.int64),
             "metric": texts(list(points.names), points.metric[rows]),
             "value": points.value[rows],
@@ -114,8 +115,8 @@ def _columns(store: Store, runs: list[StoredRun], experiment: str) -> Columns:
 
 
 def replicate_row(
-    plan: Mapping[str, Any],
-    run: Mapping[str, Any],
+    plan: PlanRecord,
+    run: RunRecord,
     tags: Mapping[str, str],
     curves: Curves,
     run_id: str,
@@ -123,7 +124,7 @@ def replicate_row(
     has_result: bool,
 ) -> dict[str, Any]:
     """Return one row of the replicates frame, from what was recorded of a run."""
-    metric, epoch = plan["metric"], int(tags.get("ablate.epoch", 0))
+    metric, epoch = plan.metric, int(tags.get("ablate.epoch", 0))
     epochs = max((step for name in filter(_is_curve, curves) for step, _ in curves[name]), default=0)
     value = dict(curves.get(metric, [])).get(epoch, math.nan)
     measured = [value, *(last_value(curves, name) for name in _final_metrics(metric)), epochs]
@@ -141,8 +142,8 @@ def _final_metrics(metric: str) -> tuple[str, ...]:
 
 
 def _row(
-    plan: Mapping[str, Any],
-    run: Mapping[str, Any],
+    plan: PlanRecord,
+    run: RunRecord,
     tags: Mapping[str, str],
     measured: Sequence[Any],
     run_id: str,
@@ -153,11 +154,11 @@ def _row(
     """measured: the metric at the epoch that counts, those of `_final_metrics`, the last epoch. images: of `_images`."""
     outcome = recorded_outcome(tags, has_result=has_result)
     value, test, seconds, forward, parameters, epochs = measured
-    trained_images = images.get(run["arm"], plan["arms"][0]["data"]["train"])
+    trained_images = images.get(run.arm, plan.arms[0].data.train)
     return {
-        "arm": run["arm"],
-        "seed": run["seed"],
-        "phase": run["phase"],
+        "arm": run.arm,
+        "seed": run.seed,
+        "phase": run.phase,
         "outcome": outcome,
         "value": value if outcome == "finished" else math.nan,
         "test": test if outcome == "finished" else math.nan,
@@ -169,7 +170,7 @@ def _row(
         "parameters": parameters,
         "epochs": epochs,
         "run_id": run_id,
-        "key": run["key"],
+        "key": run.key,
         "attempt": int(tags.get("ablate.attempt", 1)),
         "reason": tags.get("ablate.reason"),
         "device": tags.get("ablate.device"),
@@ -179,18 +180,18 @@ def _row(
     }
 
 
-def _images(plan: Mapping[str, Any]) -> dict[str, int]:
+def _images(plan: PlanRecord) -> dict[str, int]:
     """Return arm → number of images it trains on."""
-    return {arm["name"]: arm["data"]["train"] for arm in plan["arms"]}
+    return {arm.name: arm.data.train for arm in plan.arms}
 
 
-def curve_rows(run: Mapping[str, Any], curves: Curves) -> list[dict[str, Any]]:
+def curve_rows(run: RunRecord, curves: Curves) -> list[dict[str, Any]]:
     """Return the rows of the curves frame for one run: the metrics that are logged epoch by epoch."""
     return [
         {
-            "arm": run["arm"],
-            "seed": run["seed"],
-            "phase": run["phase"],
+            "arm": run.arm,
+            "seed": run.seed,
+            "phase": run.phase,
             "epoch": step,
             "metric": metric,
             "value": value,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ablate.errors import StoreError
+from ablate.study.record import PlanRecord
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class StorePlan(Operation):
     op: ClassVar[str] = "plan"
     plan: Mapping[str, Any]
     environment: Mapping[str, str]
+
+    @property
+    def record(self) -> PlanRecord:
+        """The plan, whatever version its JSON is of."""
+        return PlanRecord.from_json(self.plan)
 
 
 @dataclass(frozen=True)

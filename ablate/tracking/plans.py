@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ablate.errors import StoreError, nearest
+from ablate.errors import StoreError, StudyError, nearest
+from ablate.study.record import PlanRecord
 from ablate.tracking.client import without_password
 from ablate.tracking.queries import artifact, queries
 from ablate.tracking.store import Store
@@ -15,6 +17,20 @@ from ablate.tracking.store import Store
 _ENVIRONMENT = frozenset(
     {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
 )
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """A plan as the store holds it. run_id: of the run that carries it. status: of that run, as MLflow has it.
+
+    environment: what it ran with (`command`, `commit`, versions) and how it ended. artifacts: where that run's artifacts lie.
+    """
+
+    record: PlanRecord
+    run_id: str
+    status: str
+    environment: Mapping[str, str]
+    artifacts: str
 
 
 def study_names(store: Store) -> list[str]:
@@ -39,9 +55,8 @@ def refuse_deleted(store: Store, study: str) -> None:
         )
 
 
-def stored_plans(store: Store, study: str) -> list[dict[str, Any]]:
-    """Return the plans recorded for a study, the latest last; each as `Plan.record()`, with `run_id`, `status`,
-    `environment` and where its `artifacts` lie.
+def stored_plans(store: Store, study: str) -> list[StoredPlan]:
+    """Return the plans recorded for a study, the latest last.
 
     Raises StoreError where the study is not in the store.
     """
@@ -52,25 +67,38 @@ def stored_plans(store: Store, study: str) -> list[dict[str, Any]]:
             f"there is no study {study!r} in {without_password(store.uri)}",
             hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
         )
-    records = []
+    plans = []
     for run in sorted(runs, key=lambda run: float(run.tags.get("ablate.recorded", run.start))):
         text = artifact(store, run, "plan.json")
         if text is None:
             continue
         tags = {name.removeprefix("ablate."): value for name, value in run.tags.items()}
         environment = {name: value for name, value in tags.items() if name in _ENVIRONMENT}
-        records.append(
-            json.loads(text)
-            | {"run_id": run.run_id, "status": run.status, "environment": environment}
-            | {"artifacts": run.artifacts}
+        record = PlanRecord.from_json(json.loads(text))
+        plans.append(StoredPlan(record, run.run_id, run.status, environment, run.artifacts))
+    return plans
+
+
+def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredPlan:
+    """Return the latest plan of a study, or the latest whose id begins with `plan_id`.
+
+    Raises StoreError where the study is not in the store, StudyError where it has no such plan.
+    """
+    plans = stored_plans(store, study)
+    matching = [plan for plan in plans if plan_id is None or plan.record.id.startswith(plan_id)]
+    if not matching:
+        raise StudyError(
+            f"no plan {plan_id!r} of {study}",
+            place="--plan",
+            hint="plans: " + ", ".join(plan.record.id for plan in plans),
         )
-    return records
+    return matching[-1]
 
 
-def verdict_counts(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+def verdict_counts(store: Store, plan: PlanRecord) -> Counter[str]:
     """Return how many arms, or effects, got which verdict when the plan last ended; nothing where it has not ended."""
-    identity = {"ablate.kind": "report", "ablate.plan": plan["plan"]}
-    runs = queries(store).runs(identity, plan["study"])
+    identity = {"ablate.kind": "report", "ablate.plan": plan.id}
+    runs = queries(store).runs(identity, plan.study)
     texts = [artifact(store, run, "verdicts.json") for run in runs]
     nothing: dict[str, Any] = {"arms": [], "effects": []}
     verdicts = next((json.loads(text) for text in texts if text), nothing)

@@ -7,8 +7,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from ablate.study.design import Run
+from ablate.study.record import PlanRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.store import Store, is_abandoned
 
@@ -119,15 +121,15 @@ def recipes(store: Store, keys: Iterable[str]) -> dict[str, str]:
     }
 
 
-def counted_runs(store: Store, plan: Mapping[str, Any]) -> dict[str, StoredRun]:
+def counted_runs(store: Store, plan: PlanRecord) -> dict[str, StoredRun]:
     """Return run key → the recorded run that counts.
 
     Of several runs of one replicate the finished one counts, else the last attempt. Runs still under way are left out, and those
     that were killed: they have no outcome, and the next command trains them again.
     """
-    planned = {run["key"] for run in plan["runs"]}
+    planned = {run.key for run in plan.runs}
     counted: dict[str, StoredRun] = {}
-    for run in queries(store).runs({"ablate.kind": "replicate"}, plan["study"], only_tags=_RESULT_TAGS):
+    for run in queries(store).runs({"ablate.kind": "replicate"}, plan.study, only_tags=_RESULT_TAGS):
         key = run.tags.get("ablate.key", "")
         if key not in planned or run.status in ("RUNNING", "KILLED"):
             continue
@@ -137,7 +139,7 @@ def counted_runs(store: Store, plan: Mapping[str, Any]) -> dict[str, StoredRun]:
     return counted
 
 
-def outcome_counts(store: Store, plan: Mapping[str, Any]) -> Counter[str]:
+def outcome_counts(store: Store, plan: PlanRecord) -> Counter[str]:
     """Return how many replicates of a recorded plan ended in which way, counted as in the replicates frame."""
     return Counter(
         recorded_outcome(run.tags, has_result=run.has_result) for run in counted_runs(store, plan).values()
@@ -150,18 +152,18 @@ def recorded_outcome(tags: Mapping[str, str], *, has_result: bool) -> str:
     return outcome if has_result or outcome == "pruned" else "failed"
 
 
-def search_runs(store: Store, study: str, plan: str) -> list[dict[str, Any]]:
-    """Return what a plan's searches have trained so far, recorded with the plan or not; each in the form of the plan's `runs`."""
+def search_runs(store: Store, study: str, plan: str) -> list[Run]:
+    """Return what a plan's searches have trained so far, whether it was recorded with the plan or not."""
     tags = {"ablate.kind": "replicate", "ablate.phase": "tune", "ablate.plan": plan}
     return [
-        {
-            "key": run.tags["ablate.key"],
-            "recipe": run.tags.get("ablate.recipe", ""),
-            "arm": run.tags["ablate.arm"],
-            "seed": int(run.tags["ablate.seed"]),
-            "phase": "tune",
-            "values": json.loads(run.tags["ablate.values"]),
-        }
+        Run(
+            run.tags["ablate.key"],
+            run.tags.get("ablate.recipe", ""),
+            run.tags["ablate.arm"],
+            int(run.tags["ablate.seed"]),
+            "tune",
+            json.loads(run.tags["ablate.values"]),
+        )
         for run in queries(store).runs(tags, study)
         if "ablate.values" in run.tags
     ]

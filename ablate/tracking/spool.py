@@ -24,6 +24,7 @@ from ablate.config import Config
 from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
+from ablate.study.record import PlanRecord
 from ablate.tracking import client
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -78,10 +79,10 @@ class Tracker:
 
     # --- operations ---
 
-    def plan(self, record: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def plan(self, record: PlanRecord, environment: Mapping[str, str]) -> None:
         """Record a plan, or the plan again with what has been added to it."""
         self.planned = True
-        self._put(StorePlan(self._experiment, time.time(), dict(record), dict(environment)))
+        self._put(StorePlan(self._experiment, time.time(), record.to_json(), dict(environment)))
 
     def event(self, event: Event, run: Run, config: Config, plan: str) -> None:
         """Record what happened to a run."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from ablate.config import flatten_tree
+from ablate.study.record import ArmRecord, PlanRecord
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -30,7 +31,7 @@ from ablate.tracking.operations import (
     SummariseArms,
     SupersedeRun,
 )
-from ablate.tracking.queries import run_filter, search_runs
+from ablate.tracking.queries import queries, run_filter, search_runs
 from ablate.tracking.store import Store
 
 LEASE = 600.0
@@ -49,9 +50,10 @@ _NOT_COPIED = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.
 """Tags that a copy of a run has of its own."""
 
 
-def attach_artifact(store: Store, plan: Mapping[str, Any], name: str, content: bytes) -> None:
-    """Keep a file with the plan it is about, as an artifact of its run. plan: as `plans.stored_plans` has it. Raises StoreError."""
-    place = urlparse(plan["artifacts"])
+def attach_artifact(store: Store, plan: PlanRecord, name: str, content: bytes) -> None:
+    """Keep a file with the plan it is about, as an artifact of the run that carries the plan. Raises StoreError."""
+    (run, *_) = queries(store).runs({"ablate.kind": "report", "ablate.plan": plan.id}, plan.study)
+    place = urlparse(run.artifacts)
     with client.writing(store):
         if place.scheme in ("", "file"):
             folder = Path(unquote(place.path))
@@ -60,7 +62,7 @@ def attach_artifact(store: Store, plan: Mapping[str, Any], name: str, content: b
             return
         with tempfile.TemporaryDirectory() as aside:
             (Path(aside) / name).write_bytes(content)
-            client.connect(store.uri).log_artifacts(plan["run_id"], aside)
+            client.connect(store.uri).log_artifacts(run.run_id, aside)
 
 
 class Delivery:
@@ -117,7 +119,7 @@ class Delivery:
                     self._openings[_attempt(operation)] = opening
                     names.add(opening.run.arm)
                 case StorePlan():
-                    names.update(arm["name"] for arm in operation.plan["arms"])
+                    names.update(arm.name for arm in operation.record.arms)
                 case CopyRun():
                     names.add(operation.run.arm)
                 case SummariseArms():
@@ -145,7 +147,7 @@ class Delivery:
                 runs |= {found.info.run_id} if found is not None else set()
         for operation in operations:
             if isinstance(operation, StorePlan):
-                runs |= set(self._shared_runs(operation.experiment, operation.plan["plan"], own=True))
+                runs |= set(self._shared_runs(operation.experiment, operation.record.id, own=True))
         running = [run for run in runs if self._client.get_run(run).info.status == "RUNNING"]
         for run in running:
             self.end_killed(run)
@@ -159,26 +161,29 @@ class Delivery:
     # --- operations ---
 
     def _store_plan(self, experiment: str, operation: StorePlan) -> None:
-        plan = operation.plan
-        run = self._plan_run(experiment, plan["plan"])
+        plan = operation.record
+        run = self._plan_run(experiment, plan.id)
         if not self._is_later(run, operation):
             self._tag(
                 run,
                 {f"ablate.{name}": value for name, value in operation.environment.items()}
                 | {
-                    "ablate.metric": plan["metric"],
-                    "ablate.margin": repr(plan["margin"]),
+                    "ablate.metric": plan.metric,
+                    "ablate.margin": repr(plan.margin),
                     "ablate.recorded": repr(operation.time),
                     "ablate.ending": "killed",  # until the plan is ended
                 }
-                | {"mlflow.note.content": plan["question"]},
+                | {"mlflow.note.content": plan.question},
             )
-            files = {"plan.json": json.dumps(plan, indent=1).encode(), "study.yaml": plan["text"].encode()}
+            files = {
+                "plan.json": json.dumps(plan.to_json(), indent=1).encode(),
+                "study.yaml": plan.text.encode(),
+            }
             self._files(run, files)
-        for arm in plan["arms"]:
-            self._dataset(self._arm_run(experiment, arm["name"]), arm)
+        for arm in plan.arms:
+            self._dataset(self._arm_run(experiment, arm.name), arm)
         present = self._client.get_experiment(experiment).tags
-        for name, value in views.tags(plan["metric"], operation.time).items():
+        for name, value in views.tags(plan.metric, operation.time).items():
             if name not in present:  # a view that someone has changed stays changed
                 self._client.set_experiment_tag(experiment, name, value)
 
@@ -389,18 +394,18 @@ class Delivery:
                 self._open_attempts.add(self._attempts[attempt])
         return self._attempts[attempt]
 
-    def _dataset(self, run: str, arm: Mapping[str, Any]) -> None:
+    def _dataset(self, run: str, arm: ArmRecord) -> None:
         """Record what an arm is trained on, where MLflow shows data sets; recorded twice, it stands there once."""
-        data = arm["data"]
-        if not data["fingerprint"]:
+        data = arm.data
+        if not data.fingerprint:
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        config = arm["config"]["data"]
-        sizes = {name: data[name] for name in ("train", "validation", "test")}
-        profile = json.dumps(sizes | {"shape": data["shape"], "classes": len(data["classes"])})
+        config = arm.config["data"]
+        sizes = {"train": data.train, "validation": data.validation, "test": data.test}
+        profile = json.dumps(sizes | {"shape": data.shape, "classes": len(data.classes)})
         source = json.dumps({name: value for name, value in config.items() if value is not None})
-        dataset = Dataset(config["name"], data["fingerprint"][:16], "ablate", source, profile=profile)
+        dataset = Dataset(config["name"], data.fingerprint[:16], "ablate", source, profile=profile)
         self._client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _find(self, experiment: str, tags: Mapping[str, str], *, own: bool = False) -> Any:

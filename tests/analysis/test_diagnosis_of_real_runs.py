@@ -12,7 +12,9 @@ from ablate.analysis import ArmRule, Rules, judge
 from ablate.analysis.diagnosis import curves_of, diagnose
 from ablate.analysis.grids import grids
 from ablate.config import RunConfig
+from ablate.data.facts import DataFacts
 from ablate.events import Bundle, EpochEnd, Finished, Task
+from ablate.study.record import ArmRecord, PlanRecord, RunRecord
 from ablate.tracking.frames import curve_frame, curve_rows, replicate_frame, replicate_row
 from ablate.training.runs import train
 
@@ -38,7 +40,16 @@ class Trained:
 @cache
 def trained(arm: str, overrides: tuple[tuple[str, object], ...], seeds: int) -> Trained:
     config = RunConfig.parse(SOUND).override(dict(overrides))
-    plan = {"metric": "val/accuracy", "arms": [{"name": arm, "data": {"train": 300}}]}
+    facts = DataFacts("digits", train=300)
+    plan = PlanRecord(
+        id="plan",
+        declared={"metric": "val/accuracy"},
+        text="",
+        resolution=0.0,
+        reference=arm,
+        arms=(ArmRecord(arm, None, None, {}, None, {}, facts, "code"),),
+        runs=(),
+    )
     payload = {"config": config.tree(), "train": None, "device": "cpu", "threads": 1}
     points: dict[str, list[tuple[int, float]]] = {}
     rows, curves = [], []
@@ -47,7 +58,7 @@ def trained(arm: str, overrides: tuple[tuple[str, object], ...], seeds: int) -> 
             for metric, value in event.metrics.items():
                 points.setdefault(metric, []).append((event.epoch, value))
         if isinstance(event, Finished):
-            run = {"arm": arm, "seed": int(event.run), "phase": "report", "key": event.run}
+            run = RunRecord(arm, int(event.run), "report", event.run)
             tags = {f"ablate.{name}": str(value) for name, value in event.facts.items()}
             tags |= {"ablate.outcome": event.outcome, "ablate.epoch": str(event.epoch)}
             rows.append(replicate_row(plan, run, tags, points, event.run, has_result=True))

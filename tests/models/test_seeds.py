@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from ablate.cli import app
+from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, TrainingError
 from ablate.models import MODELS, Cnn, NumpyMlp, SmallCnn, TutorialCnn, WhatWorked, shapes, table
 from ablate.models.shapes import Window
@@ -323,7 +324,7 @@ def test_the_command_refuses_what_is_no_model_no_shape_and_no_fit(words, kind):
 def test_every_arm_of_a_ready_study_fits_its_images(name):
     study = spec.read(STUDIES / f"{name}.yaml")
     assert study.name == name
-    for arm in design.plan(study, lambda _config: design.Data("the same for all")).arms:
+    for arm in design.plan(study, lambda _config: DataFacts("the same for all")).arms:
         shape = (1, 28, 28) if arm.config.data.name == "mnist" else CIFAR
         assert table.describe(arm.config.model, shape, 10).parameters > 0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,12 @@ import pandas as pd
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
 from ablate.analysis.rates import range_test as found_of
+from ablate.data.facts import DataFacts
 from ablate.report.contents import Tracking
 from ablate.report.summary import Material
 from ablate.study import design, spec
+from ablate.study.record import ArmRecord, CandidateRecord, PlanRecord, RunRecord, TunedArm
+from ablate.study.seeds import REEVALUATED_FROM
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -79,6 +83,7 @@ def record(
             dict(level) if isinstance(level, dict) and factor is None else {factor: level} if factor else {}
         )
         return {
+            "reference": None,
             "name": name,
             "factor": factor,
             "level": level,
@@ -89,14 +94,7 @@ def record(
                 "optimizer": {"name": "sgd", "lr": 0.05},
                 "training": {"epochs": 20, "batch_size": 256},
             },
-            "data": {
-                "fingerprint": "f00d",
-                "train": 45_000,
-                "validation": 5_000,
-                "test": 10_000,
-                "shape": [3, 32, 32],
-                "classes": list(classes),
-            },
+            "data": DataFacts("f00d", 45_000, 5_000, 10_000, (3, 32, 32), tuple(classes)),
             "code": "c0de",
         }
 
@@ -105,30 +103,38 @@ def record(
         factor, level = levels[name]
         if factor is not None:
             factors.setdefault(factor, []).append({factor: level})
-    return {
-        "plan": "5f0c93d7a1b2",
+    declared = {
         "study": "width-and-friends",
         "question": "Do wider networks help, and what else does?",
         "metric": metric,
         "direction": "maximize",
         "margin": margin,
-        "resolution": 1 / 5_000,
+        "resolution": None,
         "design": design,
         "looks": list(looks),
         "noise_floor": False,
         "confirm": False,
         "deterministic": False,
         "train": None,
-        "reference": reference,
+        "baseline": {},
         "factors": [{"name": f, "levels": rows} for f, rows in factors.items()],
-        "arms": [entry(name) for name in arms],
-        "runs": [
-            {"arm": name, "seed": seed, "phase": "report", "key": f"{name}-{seed}"}
-            for seed in range(looks[-1])
-            for name in arms
-        ],
-        "text": TEXT,
     } | more
+    return PlanRecord(
+        id="5f0c93d7a1b2",
+        declared=declared,
+        text=TEXT,
+        resolution=1 / 5_000,
+        reference=reference,
+        arms=tuple(ArmRecord(**entry(name)) for name in arms),
+        runs=tuple(
+            RunRecord(name, seed, "report", f"{name}-{seed}") for seed in range(looks[-1]) for name in arms
+        ),
+    )
+
+
+def declaring(record, **changes):
+    """The record of a study that declares something else."""
+    return replace(record, declared=record.declared | changes)
 
 
 def replicate(arm, seed, value, *, outcome="finished", phase="report", **more):
@@ -170,7 +176,7 @@ search: {trials: 12, cost: parameters}
 
 def searched():
     """A search for accuracy and few parameters that is over: 12 trials, one of them diverged, and three candidates."""
-    plan = design.plan(spec.parse(SEARCH), lambda _: design.Data("digits", 900, 300, 100))
+    plan = design.plan(spec.parse(SEARCH), lambda _: DataFacts("digits", 900, 300, 100))
     rng = np.random.default_rng(0)
     tried = [
         {"optimizer.lr": float(10 ** rng.uniform(-5, 0)), "model.width": int(rng.integers(4, 64))}
@@ -182,7 +188,7 @@ def searched():
 
     best = sorted(tried[1:], key=worth)[-3:][::-1]
     trials = [plan.trial("baseline", values) for values in tried]
-    trials += [plan.trial("baseline", values, design.SECOND_LOOK + i) for i in range(3) for values in best]
+    trials += [plan.trial("baseline", values, REEVALUATED_FROM + i) for i in range(3) for values in best]
     rows = [
         replicate(
             "baseline",
@@ -196,28 +202,18 @@ def searched():
         )
         for run in trials
     ]
-    found = [
-        {"values": values, "mean": worth(values), "runs": 3, "cost": 100.0 * values["model.width"] ** 2}
-        for values in best
-    ]
-    record = plan.record() | {
-        "runs": [
-            {"arm": "baseline", "seed": r.seed, "phase": "tune", "key": r.key, "values": dict(r.values)}
-            for r in trials
-        ],
-        "tuned": {
-            "baseline": {
-                "values": best[0],
-                "searched": True,
-                "candidates": found,
-                "edge": {"model.width": "upper"},
-            }
-        },
-        "importances": {
+    candidates = tuple(
+        CandidateRecord(values, worth(values), 3, 100.0 * values["model.width"] ** 2) for values in best
+    )
+    record = replace(
+        plan.record(),
+        runs=tuple(RunRecord("baseline", r.seed, "tune", r.key, dict(r.values)) for r in trials),
+        tuned={"baseline": TunedArm(best[0], True, candidates, {"model.width": "upper"}, "search")},
+        importances={
             "fANOVA": {"optimizer.lr": 0.8, "model.width": 0.2},
             "PED-ANOVA": {"optimizer.lr": 1.0},
         },
-    }
+    )
     frame = pd.DataFrame(rows)
     return Material(record, judge(rules(record), frame, EMPTY_CURVES), frame, EMPTY_CURVES)
 

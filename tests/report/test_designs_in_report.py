@@ -15,6 +15,7 @@ from report_examples import EMPTY_CURVES, replicate
 from ablate import report
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
+from ablate.data.facts import DataFacts
 from ablate.report.summary import Material, summarise
 from ablate.study import design, spec
 
@@ -33,7 +34,7 @@ seeds: 5
 
 def material(kind, more=""):
     plan = design.plan(
-        spec.parse(f"{STUDY}design: {kind}\n{more}"), lambda _: design.Data("digits", 900, 300, 100)
+        spec.parse(f"{STUDY}design: {kind}\n{more}"), lambda _: DataFacts("digits", 900, 300, 100)
     )
     for step in ("model.width=32", "model.width=32,model.depth=3") if kind == "path" else ():
         plan = plan.onward(step)

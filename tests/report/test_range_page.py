@@ -35,7 +35,14 @@ def test_the_page_needs_no_network_and_shows_names_as_they_are():
 @pytest.mark.parametrize(
     "losses",
     [[[], []], [[float("nan")] * 40], [[2.3], [2.3]], [[2.3, float("inf")]], [[], [2.3] * 40], [[2.3]]],
-    ids=["none is finite", "all NaN", "one point each", "one point, then none", "one seed of two", "one point"],
+    ids=[
+        "none is finite",
+        "all NaN",
+        "one point each",
+        "one point, then none",
+        "one seed of two",
+        "one point",
+    ],
 )
 def test_a_loss_that_is_not_finite_leaves_a_page_and_a_table_that_say_so(losses):
     found = range_test([10 ** (-5 + i / 10) for i in range(40)], losses)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_examples
-from report_examples import EMPTY_CURVES, LEVELS, SHAPES, record, replicate
+from report_examples import EMPTY_CURVES, LEVELS, SHAPES, declaring, record, replicate
 
 from ablate.analysis import Caution, judge
 from ablate.analysis.plan import rules
@@ -325,7 +325,9 @@ def test_methods_state_the_family_the_margin_and_every_look(summary):
 def test_methods_claim_nothing_of_a_training_of_ones_own_but_what_it_yields(material):
     built_in = dict(summarise(material).methods)
     own = dict(
-        summarise(dataclasses.replace(material, record=material.record | {"train": "mine.fit:go"})).methods
+        summarise(
+            dataclasses.replace(material, record=declaring(material.record, train="mine.fit:go"))
+        ).methods
     )
     assert "initial weights" in built_in["Pairs"]
     assert "initial weights" not in own["Pairs"]
@@ -449,10 +451,11 @@ def test_images_are_held_against_the_reference_of_the_arm(material):
     base = np.ones((5, 4), dtype=bool)
     right = {"baseline": base, "model.width=128": ~base, "model.width=256": ~base}
     arms = [
-        arm | {"reference": "model.width=128"} if arm["name"] == "model.width=256" else arm
-        for arm in material.record["arms"]
+        dataclasses.replace(arm, reference="model.width=128") if arm.name == "model.width=256" else arm
+        for arm in material.record.arms
     ]
-    changed = dataclasses.replace(material, record={**material.record, "arms": arms})
+    record = dataclasses.replace(material.record, arms=tuple(arms))
+    changed = dataclasses.replace(material, record=record)
     one, other = summarise(answers(changed, **right)).images.arms
     assert (one.reference, one.broken) == ("the baseline", 4)
     assert (other.reference, other.broken) == ("Width 128", 0)
@@ -466,12 +469,12 @@ def test_two_seeds_say_nothing_of_images(material):
 
 
 def test_classes_of_other_data_are_not_subtracted(material):
-    renamed = {"classes": list(reversed(report_examples.CLASSES))}
+    renamed = dataclasses.replace(material.record.arms[0].data, classes=report_examples.CLASSES[::-1])
     arms = [
-        arm | {"data": arm["data"] | renamed} if arm["name"] == "model.width=128" else arm
-        for arm in material.record["arms"]
+        dataclasses.replace(arm, data=renamed) if arm.name == "model.width=128" else arm
+        for arm in material.record.arms
     ]
-    record = {**material.record, "arms": arms}
+    record = dataclasses.replace(material.record, arms=tuple(arms))
     before, after = (
         {shift.arm for shift in summarise(of).confusion.arms}
         for of in (material, dataclasses.replace(material, record=record))

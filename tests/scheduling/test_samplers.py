@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from ablate.data.facts import DataFacts
 from ablate.scheduling.queue import Attempted, Queue
 from ablate.scheduling.tuning import Searching
 from ablate.study import design, ranges, spec
@@ -39,9 +40,7 @@ START = {
 
 
 def planned(search):
-    return design.plan(
-        spec.parse(SPACE.format(search=search)), lambda _: design.Data("digits", 900, 300, 100)
-    )
+    return design.plan(spec.parse(SPACE.format(search=search)), lambda _: DataFacts("digits", 900, 300, 100))
 
 
 def worth(values):

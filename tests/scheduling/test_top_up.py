@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablate.analysis import rules as rules_module
+from ablate.study.record import PlanRecord
 from ablate.tracking.plans import stored_plans
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
@@ -34,8 +35,8 @@ def trained(workplace, name: str = "toy", *, copies: bool = True) -> dict[str, l
     return {arm: sorted(found) for arm, found in seeds.items()}
 
 
-def record(workplace, name: str = "toy") -> dict:
-    return stored_plans(workplace.store, name)[-1]
+def record(workplace, name: str = "toy") -> PlanRecord:
+    return stored_plans(workplace.store, name)[-1].record
 
 
 def run(workplace, *arguments: str, code: int = 0) -> str:
@@ -49,7 +50,7 @@ def test_every_top_up_is_a_look_of_its_own_and_costs_half_of_the_one_before(work
     run(workplace, "top-up", "toy", "--seeds", "2")
     second = verdicts(workplace)
     assert (first["alpha"], second["alpha"]) == (pytest.approx(0.0025), pytest.approx(0.00125))
-    assert record(workplace)["extra_looks"] == [4, 6]
+    assert list(record(workplace).extra_looks) == [4, 6]
     assert arms(second)["spread=0.06"]["n"] == 6
     assert arms(second)["gain=0.2"] == arms(first)["gain=0.2"], "what is decided stays as it was"
     assert trained(workplace)["gain=0.2"] == [0, 1, 2]
@@ -61,7 +62,7 @@ def test_running_a_study_again_after_a_top_up_forgets_nothing_of_it(workplace):
     run(workplace, "top-up", "toy", "--seeds", "2")
     before, seeds = verdicts(workplace), trained(workplace)
     run(workplace, "run", study)
-    assert record(workplace)["extra_looks"] == [5]
+    assert list(record(workplace).extra_looks) == [5]
     assert verdicts(workplace) == before
     assert trained(workplace) == seeds
     run(workplace, "top-up", "toy", "--seeds", "1")
@@ -113,7 +114,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, ag
         run(workplace, "run", study, *sets)
     assert trained(workplace) == {arm: list(range(8)) for arm in ("baseline", "spread=0.06")}
     found = verdicts(workplace)
-    assert record(workplace)["extra_looks"] == [8]
+    assert list(record(workplace).extra_looks) == [8]
     assert (found["look"], found["alpha"], found["declared"]) == (2, pytest.approx(0.0025), False)
 
 
@@ -133,7 +134,7 @@ def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promis
     run(workplace, "run", workplace.study(factors="{spread: [0.06, 0.07]}", seeds="3"), "--set", "sleep=0.1")
     run(workplace, "top-up", "toy", "--budget", "3s")
     found, seeds = verdicts(workplace), trained(workplace)
-    [pairs] = record(workplace)["extra_looks"]
+    [pairs] = record(workplace).extra_looks
     assert pairs > 3
     assert {arm["n"] for arm in found["arms"]} == {pairs}
     assert {tuple(s) for s in seeds.values()} == {tuple(range(pairs))}
@@ -148,14 +149,14 @@ def test_a_top_up_whose_budget_buys_no_seed_says_what_one_takes_and_leaves_the_s
     assert (verdicts(workplace), workplace.ablate("status")) == (before, status)
     assert "complete" in status
     assert trained(workplace) == {"baseline": [0, 1, 2], "spread=0.06": [0, 1, 2]}
-    assert record(workplace)["extra_looks"] == []
+    assert list(record(workplace).extra_looks) == []
 
 
 def test_a_top_up_beyond_the_seeds_that_there_are_is_refused(workplace):
     run(workplace, "run", workplace.study(factors=UNDECIDED, seeds="11"), "--set", "epochs=1")
     said = run(workplace, "top-up", "toy", "--seeds", "990", code=2)
     assert "1000" in said
-    assert record(workplace)["extra_looks"] == []
+    assert list(record(workplace).extra_looks) == []
 
 
 def test_a_top_up_of_a_study_whose_baseline_diverged_says_so(workplace):
@@ -212,7 +213,7 @@ def test_a_confirmation_that_was_interrupted_confirms_the_same_arm_although_anot
     study = workplace.study(factors="{gain: [0.2, 0.1]}", seeds="3", more="confirm: true\n")
     sets = ("--set", "sleep=0.1")
     kill_in_the_middle(workplace, "run", study, *sets, "--workers", "1", after="[1/6]")
-    assert record(workplace)["confirmed"] == "gain=0.2"
+    assert record(workplace).confirmed == "gain=0.2"
     runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "gain=0.2"]
     for each in runs:
         if each.data.tags["ablate.phase"] == "report":
@@ -281,7 +282,7 @@ def test_the_plan_s_text_and_runs_are_kept_through_a_top_up_and_a_second_run(wor
     run(workplace, "top-up", "toy", "--seeds", "1")
     run(workplace, "run", study)
     last = record(workplace)
-    assert last["text"] == first["text"] == Path(study).read_text()
-    assert [r["key"] for r in last["runs"]][: len(first["runs"])] == [r["key"] for r in first["runs"]]
-    assert len({r["key"] for r in last["runs"]}) == len(last["runs"]) == 9 + 2
+    assert last.text == first.text == Path(study).read_text()
+    assert last.runs[: len(first.runs)] == first.runs
+    assert len({run.key for run in last.runs}) == len(last.runs) == 9 + 2
     assert len(stored_plans(workplace.store, "toy")) == 1

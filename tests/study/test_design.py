@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from ablate.analysis import plan as recorded_plan
 from ablate.config import RunConfig, key
+from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.study import design, spec
-from ablate.study.design import Data
+from ablate.study.record import PlanRecord
+from ablate.study.seeds import replicate_of
 from ablate.text import format_value
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -33,19 +35,26 @@ metric: score
 margin: 0.1
 baseline: {trees: 10, tree: {depth: 3, kind: null}, on: yes}
 """
-SIZES = Data("d1g1t5", 1000, 250, 500, (1, 8, 8), tuple("0123456789"))
+
+
+def reread(record):
+    """A record as it comes back from the store."""
+    return PlanRecord.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False)))
+
+
+SIZES = DataFacts("d1g1t5", 1000, 250, 500, (1, 8, 8), tuple("0123456789"))
 
 
 def study(factors: str, more: str = "seeds: 3", base: str = BASE, **options) -> spec.Study:
     return spec.parse(f"{base}factors: {factors}\n{more}\n", source="some.yaml", **options)
 
 
-def data_of(config) -> Data:
+def data_of(config) -> DataFacts:
     """Data that are told apart by name alone."""
     return (
         dataclasses.replace(SIZES, fingerprint=f"{config.get('data.name')}-pixels")
         if isinstance(config, RunConfig)
-        else Data()
+        else DataFacts()
     )
 
 
@@ -136,7 +145,7 @@ def test_a_fraction_runs_the_cells_that_its_generators_say():
         (16, 0.01, 3),
         (32, 0.01, 2),
     ]
-    assert made.record()["fraction"]["words"] == "2^(3−1), resolution III"
+    assert made.record().fraction.words == "2^(3−1), resolution III"
     assert plan(THREE, "design: fractional\nfraction: {cells: 4}").id == made.id
 
 
@@ -161,7 +170,7 @@ def test_a_path_begins_with_single_changes_and_goes_on_from_the_one_it_took():
     assert three.choices == ()
     assert len(three.arms) == 1 + 3 * 4 // 2
     assert {step.id for step in (made, one, two, three)} == {made.id}, "results make no other plan"
-    again = design.from_record(json.loads(json.dumps(two.record())))
+    again = design.from_record(reread(two.record()))
     assert (again.id, again.path, again.choices) == (two.id, two.path, two.choices)
     assert again.record() == two.record()
 
@@ -251,7 +260,7 @@ def test_a_copy_of_the_same_data_is_no_level():
     with pytest.raises(StudyError, match="are the same run: same settings, same data"):
         design.plan(made, lambda _config: SIZES)
     different = iter(["a", "b", "c"])
-    assert len(design.plan(made, lambda _config: Data(next(different))).arms) == 3
+    assert len(design.plan(made, lambda _config: DataFacts(next(different))).arms) == 3
 
 
 def test_ones_own_training_is_planned_like_any_other(own_plan):
@@ -322,7 +331,7 @@ def test_runs_go_breadth_first_over_seeds(made):
     made = design.plan(made, data_of)
     runs = list(made.replicates(made.names, range(made.study.looks[-1])))
     assert [run.arm for run in runs] == list(made.names) * made.study.looks[-1]
-    replicates = [run.seed - design.FIRST_SEED[run.phase] for run in runs]
+    replicates = [replicate_of(run.seed) for run in runs]
     assert replicates == sorted(replicates)
     assert len({run.key for run in runs}) == len(runs), "no two runs are the same"
     assert {run.phase for run in runs if run.arm == "A/A"} <= {"A/A"}
@@ -342,15 +351,14 @@ def test_the_same_study_makes_the_same_plan(made):
 @given(studies())
 def test_a_plan_comes_back_from_its_record_as_it_was(made):
     made = design.plan(made, data_of)
-    record = json.loads(json.dumps(made.record(), allow_nan=False))
+    record = reread(made.record())
+    assert record == made.record()
     again = design.from_record(record)
     assert again == made
-    assert again.id == made.id == record["plan"]
-    assert json.loads(json.dumps(again.record())) == record
+    assert again.id == made.id == record.id
+    assert again.record() == record
     runs = list(again.replicates(again.names, range(made.study.looks[-1])))
-    assert [(run.arm, run.seed, run.key) for run in runs] == [
-        (r["arm"], r["seed"], r["key"]) for r in record["runs"]
-    ]
+    assert [(run.arm, run.seed, run.key) for run in runs] == [(r.arm, r.seed, r.key) for r in record.runs]
     for run in runs:
         assert again.config(run) == made.config(run)
         assert (
@@ -365,7 +373,7 @@ def test_a_plan_comes_back_from_its_record_as_it_was(made):
 
 def test_a_plan_of_ones_own_training_comes_back_from_its_record(own_plan):
     made = plan("{trees: [20], tree: [{depth: 9}]}", "seeds: [2, 4]\nresolution: 0.5", base=FREE)
-    again = design.from_record(json.loads(json.dumps(made.record())))
+    again = design.from_record(reread(made.record()))
     assert again == made
     assert again.id == made.id
     assert again.resolution == 0.5
@@ -474,7 +482,7 @@ def test_without_a_noise_floor_there_is_none():
 def test_the_smallest_step_of_an_accuracy_is_one_image(more, resolution):
     assert plan(ORIGINAL, more).resolution == resolution
     record = plan(ORIGINAL, more).record()
-    assert record["resolution"] == resolution
+    assert record.resolution == resolution
     assert design.from_record(record).resolution == resolution
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.study import design, ranges, spec
+from ablate.study.record import TunedArm
 
 BASE = """
 study: some
@@ -28,14 +32,15 @@ search: {trials: 5}
 
 
 def made(text):
-    return design.plan(spec.parse(text), lambda _: design.Data("digits", 900, 300, 100))
+    return design.plan(spec.parse(text), lambda _: DataFacts("digits", 900, 300, 100))
 
 
 def test_what_is_tuned_is_part_of_the_plan_and_comes_back_from_its_record():
     plan = made(TUNED)
     assert plan.id != made(TUNED.replace("trials: 9", "trials: 10")).id
-    assert plan.record()["runs"] == [], "nobody knows yet what the arms will train"
-    record = plan.record() | {"tuned": {arm.name: {"values": {"optimizer.lr": 0.5}} for arm in plan.arms}}
+    assert plan.record().runs == (), "nobody knows yet what the arms will train"
+    tuned = {arm.name: TunedArm({"optimizer.lr": 0.5}, True, (), {}, arm.name) for arm in plan.arms}
+    record = replace(plan.record(), tuned=tuned)
     again = design.from_record(record)
     assert again.id == plan.id
     run = again.run("model.width=32", 0)

@@ -6,7 +6,7 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 
-from ablate.study.design import FIRST_SEED
+from ablate.study.seeds import seed_of
 from ablate.tracking.classified import image_results
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans
@@ -49,7 +49,7 @@ def classified(workplace, metric="val/accuracy", split="fixed"):
     paint(workplace.root / "other", 1)
     (workplace.root / "seen.yaml").write_text(STUDY.format(metric=metric, split=split))
     workplace.ablate("run", "seen.yaml", "--executor", "inline", "--quiet")
-    plan = stored_plans(workplace.store, "seen")[-1]
+    plan = stored_plans(workplace.store, "seen")[-1].record
     runs = counted_runs(workplace.store, plan)
     return plan, runs, image_results(workplace.store, plan, runs)
 
@@ -59,16 +59,16 @@ def test_an_arm_is_held_against_its_reference_only_on_the_same_images(workplace)
     # The other folder has as many images of each class, in the same places: but they are others.
     assert set(found.test) == {"baseline", "A/A", "data.channels=grey", "data.subset=16"}
     assert set(found.validation) == {"baseline", "data.channels=grey"}
-    assert set(found.confusion) == {arm["name"] for arm in plan["arms"]}
+    assert set(found.confusion) == {arm.name for arm in plan.arms}
     assert found.truth.tolist() == [0, 0, 0, 1, 1, 1]
-    values = {(run["arm"], run["seed"]): run["key"] for run in plan["runs"]}
+    values = {(run.arm, run.seed): run.key for run in plan.runs}
     replicates, _ = plan_frames(workplace.store, plan, runs)
     recorded = replicates.set_index("key")
     for arm, frame in found.test.items():
         assert frame.index.tolist() == [0, 1, 2]
-        first = FIRST_SEED["A/A" if arm == "A/A" else "report"]
-        for seed, right in frame.iterrows():
-            assert right.mean() == recorded.loc[values[arm, first + seed], "test"]
+        for replicate, right in frame.iterrows():
+            seed = seed_of("A/A" if arm == "A/A" else "report", replicate)
+            assert right.mean() == recorded.loc[values[arm, seed], "test"]
     for arm, frame in found.validation.items():
         for seed, right in frame.iterrows():
             assert right.mean() == recorded.loc[values[arm, seed], "value"]
@@ -85,7 +85,7 @@ def test_test_images_are_known_whatever_the_split_and_the_metric(workplace):
 
 def test_a_run_whose_predictions_are_gone_is_left_out_alone(workplace):
     plan, runs, _ = classified(workplace)
-    key = next(run["key"] for run in plan["runs"] if (run["arm"], run["seed"]) == ("baseline", 1))
+    key = next(run.key for run in plan.runs if (run.arm, run.seed) == ("baseline", 1))
     (Path(urlparse(runs[key].artifacts).path) / "predictions.npz").write_bytes(b"torn")
     found = image_results(workplace.store, plan, runs)
     assert found.test["baseline"].index.tolist() == [0, 2]

@@ -107,7 +107,7 @@ def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
 def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeypatch):
     monkeypatch.setattr(frames, "WORTH_SAVING", 1)
     workplace.ablate("run", workplace.study(seeds="3"), "--quiet")
-    record = stored_plans(workplace.store, "toy")[-1]
+    record = stored_plans(workplace.store, "toy")[-1].record
     first = plan_frames(workplace.store, record)
     cache = workplace.root / "mlruns" / "cache"
     assert [path.name for path in cache.iterdir()] == [f"toy.curves-{columns.LAYOUT}.npz"]

@@ -123,7 +123,7 @@ def test_the_spool_of_a_living_process_is_left_alone(workplace):
     script = (
         "import sys, time; from ablate.tracking import spool, store; "
         "t = spool.Tracker(store.Store('http://127.0.0.1:9', store.here().root), 'study'); "
-        "t.plan({'plan': 'p', 'metric': 'm', 'margin': 1, 'question': '', 'text': '', 'arms': []}, {}); "
+        "t.supersede('run', 'other'); "
         "print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
@@ -173,8 +173,8 @@ def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
     # The same database under a name that the SQL reader does not take for its own.
     remote = Store(f"sqlite+pysqlite:///{local.database.resolve()}", local.root)
     assert remote.database is None
-    plan = stored_plans(local, "toy")[-1]
-    assert stored_plans(remote, "toy")[-1] == plan
+    plan = stored_plans(local, "toy")[-1].record
+    assert stored_plans(remote, "toy")[-1].record == plan
     for one, other in zip(plan_frames(local, plan), plan_frames(remote, plan), strict=True):
         order = ["arm", "seed"] + [c for c in ("metric", "epoch") if c in one]
         pd.testing.assert_frame_equal(
@@ -189,16 +189,16 @@ def test_the_plan_is_read_as_it_was_recorded_and_an_older_one_by_its_id(workplac
     workplace.ablate("run", study, "--executor", "inline")
     workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
     older, newer = stored_plans(workplace.store, "toy")
-    assert (older["looks"], newer["looks"]) == ([3], [2])
+    assert (older.record.looks, newer.record.looks) == ((3,), (2,))
     assert json.loads(workplace.ablate("report", "toy", "--format", "json"))["runs"]["planned"] == 6
     assert (
-        json.loads(workplace.ablate("report", "toy", "--format", "json", "--plan", older["plan"]))["runs"][
+        json.loads(workplace.ablate("report", "toy", "--format", "json", "--plan", older.record.id))["runs"][
             "planned"
         ]
         == 9
     )
-    assert older["text"] == (workplace.root / "toy.yaml").read_text()
-    assert older["environment"]["version"]
+    assert older.record.text == (workplace.root / "toy.yaml").read_text()
+    assert older.environment["version"]
 
 
 def test_a_deleted_experiment_is_named_before_anything_trains(workplace):

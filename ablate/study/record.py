@@ -1,0 +1,333 @@
+"""The record of a plan: everything the store holds of it, typed, frozen and versioned.
+
+A study is judged, reported, resumed and extended by its record, never by its file: an edit of the file or an upgrade of
+ablate does not change what a finished study says. What a run adds (top-ups, the steps of a path, tuned values, a
+confirmation) makes a new record (`dataclasses.replace`); none is changed in place. Importing this module loads nothing but
+the standard library, so that `status` and `report` begin at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from ablate.data.facts import DataFacts
+from ablate.errors import StoreError
+from ablate.study.seeds import NOISE_FLOOR, Phase
+
+VERSION = 1
+"""Of the JSON form. 0 is the form without a version, in which the study's keys stood among the plan's own."""
+
+Direction = Literal["maximize", "minimize"]
+Design = Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search"]
+
+
+@dataclass(frozen=True)
+class ArmRecord:
+    """One arm as it was planned; fields as in `study.design.Arm`. config: its configuration as plain values.
+
+    data: what it trains on. code: digest of the code that trains it.
+    """
+
+    name: str
+    factor: str | None
+    level: Any
+    levels: Mapping[str, Any]
+    reference: str | None
+    config: Mapping[str, Any]
+    data: DataFacts
+    code: str
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One planned run. values: of a run that tunes or searches, what it tries, by path."""
+
+    arm: str
+    seed: int
+    phase: Phase
+    key: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FactorRecord:
+    """A factor with its levels, each a set of overrides: path → value."""
+
+    name: str
+    levels: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How Optuna looks. trials: of each search. budget: seconds after which a search asks for no more; None: none.
+
+    cost: what a search weighs against the metric as its second objective; None: the metric alone. candidates: how many of
+    the best are re-evaluated.
+    """
+
+    sampler: str = "tpe"
+    pruner: str = "none"
+    trials: int = 12
+    budget: float | None = None
+    cost: str | None = None
+    candidates: int = 3
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for the record."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class FractionRecord:
+    """Which of all combinations a fractional design runs; fields as in `study.fraction.Fraction`. words: it in a sentence."""
+
+    factors: tuple[str, ...]
+    columns: tuple[int, ...]
+    cells: int
+    words: str
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """Values that did well in a search, re-evaluated on `runs` seeds. mean: of the metric; None where not all of them trained.
+
+    cost: mean of the second objective, where there is one.
+    """
+
+    values: Mapping[str, Any]
+    mean: float | None
+    runs: int
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class TunedArm:
+    """What an arm's search came to. values: what the arm trains from here on, by path.
+
+    searched: whether anything that was tried trained; if not, `values` are those of the study file. edge: settings whose best
+    value lies at an end of their range → `lower` or `upper`. optuna: name of the search in Optuna's storage.
+    """
+
+    values: Mapping[str, Any]
+    searched: bool
+    candidates: tuple[CandidateRecord, ...]
+    edge: Mapping[str, str]
+    optuna: str
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """A plan, complete enough to judge, report, resume and extend the study without its file.
+
+    id: names the plan. declared: what the study declares, by its keys, as plain values (`Study.plain`); the properties below
+    read it. text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every
+    arm is compared with unless it names one of its own. runs: every run that was planned, in order.
+
+    What is added while the study runs: path: the configurations that a greedy path has come to; steps: how many it will come to.
+    extra_looks: total pairs of each undeclared look. confirmed: the arm that is confirmed. final: pairs of the last look that
+    decided an arm (0: none), within which failures stay failures. read_before: how many other plans have judged runs of this
+    one. tuned: arm → what its search came to. importances: method → setting → share.
+    """
+
+    id: str
+    declared: Mapping[str, Any]
+    text: str
+    resolution: float
+    reference: str
+    arms: tuple[ArmRecord, ...]
+    runs: tuple[RunRecord, ...]
+    path: tuple[str, ...] = ()
+    steps: int = 0
+    extra_looks: tuple[int, ...] = ()
+    confirmed: str | None = None
+    final: int = 0
+    read_before: int = 0
+    tuned: Mapping[str, TunedArm] = field(default_factory=dict)
+    importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    # --- what the study declares ---
+
+    @property
+    def study(self) -> str:
+        """Name of the study, and of its experiment."""
+        return str(self.declared["study"])
+
+    @property
+    def question(self) -> str:
+        return str(self.declared["question"])
+
+    @property
+    def metric(self) -> str:
+        return str(self.declared["metric"])
+
+    @property
+    def direction(self) -> Direction:
+        return cast("Direction", self.declared["direction"])
+
+    @property
+    def margin(self) -> float:
+        """Smallest difference worth having, in the metric's units."""
+        return float(self.declared["margin"])
+
+    @property
+    def design(self) -> Design:
+        return cast("Design", self.declared["design"])
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Declared numbers of seeds at which the arms are judged, ascending."""
+        return tuple(self.declared["looks"])
+
+    @property
+    def noise_floor(self) -> bool:
+        return bool(self.declared["noise_floor"])
+
+    @property
+    def confirm(self) -> bool:
+        return bool(self.declared["confirm"])
+
+    @property
+    def deterministic(self) -> bool:
+        return bool(self.declared["deterministic"])
+
+    @property
+    def train(self) -> str | None:
+        """The user's own training as `package.module:function`; None: the built-in one."""
+        return cast("str | None", self.declared["train"])
+
+    @property
+    def baseline(self) -> Mapping[str, Any]:
+        """The baseline's configuration as plain values."""
+        return cast("Mapping[str, Any]", self.declared["baseline"])
+
+    @property
+    def factors(self) -> tuple[FactorRecord, ...]:
+        return tuple(FactorRecord(f["name"], tuple(f["levels"])) for f in self.declared["factors"])
+
+    @property
+    def fraction(self) -> FractionRecord | None:
+        plain = self.declared.get("fraction")
+        if not plain:
+            return None
+        return FractionRecord(
+            tuple(plain["factors"]), tuple(plain["columns"]), plain["cells"], plain.get("words", "")
+        )
+
+    @property
+    def nuisance(self) -> Mapping[str, Any]:
+        """Settings that are tuned for every arm → their ranges, as the study says them."""
+        return self.declared.get("nuisance") or {}
+
+    @property
+    def space(self) -> Mapping[str, Any]:
+        """What a search looks through: setting → range, as the study says it."""
+        return self.declared.get("space") or {}
+
+    @property
+    def search(self) -> SearchSettings | None:
+        plain = self.declared.get("search")
+        return SearchSettings(**plain) if plain else None
+
+    # --- its parts ---
+
+    def arm(self, name: str) -> ArmRecord:
+        """The arm of that name; of A/A the reference, which it trains under other seeds. Raises KeyError."""
+        wanted = self.reference if name == NOISE_FLOOR else name
+        for arm in self.arms:
+            if arm.name == wanted:
+                return arm
+        raise KeyError(name)
+
+    def runs_by_key(self) -> dict[str, RunRecord]:
+        """Run key → planned run."""
+        return {run.key: run for run in self.runs}
+
+    # --- JSON ---
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for `from_json`; they share their parts with this record."""
+        plain = dict(vars(self))
+        plain["arms"] = [vars(arm) | {"data": vars(arm.data)} for arm in self.arms]
+        plain["runs"] = [
+            {name: value for name, value in vars(run).items() if name != "values" or value}
+            for run in self.runs
+        ]
+        plain["tuned"] = {
+            arm: vars(tuned) | {"candidates": [vars(candidate) for candidate in tuned.candidates]}
+            for arm, tuned in self.tuned.items()
+        }
+        return {"version": VERSION, **plain}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> PlanRecord:
+        """The record in plain values, of this version or an older one. Raises StoreError for one of a newer ablate."""
+        version = plain.get("version", 0)
+        if version > VERSION:
+            raise StoreError(
+                f"the plan was recorded by a newer ablate (version {version} of the record, known here: {VERSION})",
+                hint="upgrade ablate to read it",
+            )
+        values = _of_version_0(plain) if version == 0 else {k: v for k, v in plain.items() if k != "version"}
+        return cls(
+            **values
+            | {
+                "arms": tuple(_arm(arm) for arm in values["arms"]),
+                "runs": tuple(RunRecord(**run) for run in values["runs"]),
+                "path": tuple(values["path"]),
+                "extra_looks": tuple(values["extra_looks"]),
+                "tuned": {arm: _tuned(found) for arm, found in values["tuned"].items()},
+            }
+        )
+
+
+_DECLARED_IN_0 = (
+    *(
+        "study",
+        "question",
+        "metric",
+        "direction",
+        "margin",
+        "design",
+        "looks",
+        "fraction",
+        "nuisance",
+        "space",
+    ),
+    *("search", "noise_floor", "confirm", "deterministic", "train", "baseline", "factors"),
+)
+
+
+def _of_version_0(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record from before it had a version: what the study declares stood beside the rest of the plan."""
+    declared = {name: plain[name] for name in _DECLARED_IN_0 if name in plain}
+    return {
+        "id": plain["plan"],
+        "declared": declared | {"resolution": plain["declared_resolution"]},
+        "text": plain["text"],
+        "resolution": plain["resolution"] or 0.0,
+        "reference": plain["reference"],
+        "arms": [{"reference": None} | arm for arm in plain["arms"]],
+        "runs": plain["runs"],
+        "path": plain.get("path") or (),
+        "steps": plain.get("steps") or 0,
+        "extra_looks": plain.get("extra_looks", ()),
+        "confirmed": plain.get("confirmed"),
+        "final": plain.get("final", 0),
+        "read_before": plain.get("read_before", 0),
+        "tuned": plain.get("tuned") or {},
+        "importances": plain.get("importances") or {},
+    }
+
+
+def _arm(plain: Mapping[str, Any]) -> ArmRecord:
+    data = plain["data"]
+    facts = DataFacts(**data | {"shape": tuple(data["shape"]), "classes": tuple(data["classes"])})
+    return ArmRecord(**{**plain, "data": facts})
+
+
+def _tuned(plain: Mapping[str, Any]) -> TunedArm:
+    candidates = tuple(CandidateRecord(**candidate) for candidate in plain["candidates"])
+    return TunedArm(**{**plain, "candidates": candidates})
