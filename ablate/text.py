@@ -16,6 +16,9 @@ INTEGER = r"[-+]?(0|[1-9][0-9]*)"
 REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
 
+# What separates values and keys where several are written in a row; text that begins like quoted text.
+_SEPARATOR = re.compile(r"[,={}\[\]\\\x00-\x1f\x7f]|: |\A[\s\"']|\s\Z")
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
@@ -23,7 +26,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 def format_value(value: Any) -> str:
     """Write a value as a study file has it: `true`, `null`, `1e-05`, `{depth: 2, name: cnn}`.
 
-    Text that YAML would read as something else stands in quotes, so that different values never look the same.
+    Text that YAML would read as something else, or that holds what separates values, stands in quotes, so that different
+    values never look the same, not even several of them in a row.
     """
     if value is None:
         return "null"
@@ -35,10 +39,17 @@ def format_value(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {format_value(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{format_key(k)}: {format_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(format_value(v) for v in value) + "]"
-    return repr(value) if isinstance(value, str) and _NOT_TEXT.match(value) else str(value)
+    if not isinstance(value, str):
+        return str(value)
+    return repr(value) if _NOT_TEXT.match(value) else format_key(value)
+
+
+def format_key(key: str) -> str:
+    """Write a key or a dotted path: as it is, in quotes where it holds what separates keys from values."""
+    return repr(key) if _SEPARATOR.search(key) else key
 
 
 def format_tried(value: Any) -> str:

@@ -85,24 +85,29 @@ def arm_names(frame: pd.DataFrame) -> list[str]:
     return [names[value] for value in values]
 
 
-def seed_numbers(frame: pd.DataFrame) -> list[int]:
-    """Return the seed of every row, a whole number (which pandas may have turned into a float).
+def seed_numbers(values: Iterable[object], place: str) -> list[int]:
+    """Return seeds as plain ints. pandas may have turned whole numbers into floats.
 
-    Raises StoreError where one is something else: replicates are paired by their seeds.
+    place: names the column in the error. Raises StoreError where one is no whole number: replicates are paired by seed.
     """
-    values = frame["seed"].to_numpy(dtype=object).tolist()
-    for value in values:
+    seeds = list(values)
+    for value in seeds:
         if isinstance(value, bool | np.bool_) or not (
             isinstance(value, int | np.integer)
             or (isinstance(value, float | np.floating) and value.is_integer())
         ):
             raise StoreError(
                 f"{value!r} is no seed",
-                place="column 'seed'",
+                place=place,
                 hint="replicates are paired by whole numbers: give replicate i of every arm the same one; runs of arms that "
                 "share no seed are no pairs",
             )
-    return [int(value) for value in values]
+    return [int(value) for value in seeds]  # type: ignore[call-overload]
+
+
+def frame_seeds(frame: pd.DataFrame) -> list[int]:
+    """Return the seed of every row of a frame of replicates. Raises StoreError where one is no whole number."""
+    return seed_numbers(frame["seed"].to_numpy(dtype=object).tolist(), "column 'seed'")
 
 
 Record = Mapping[int, Replicate]
@@ -294,7 +299,7 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
         *(numbers(frame, name) for name in ("seconds", "flops", "parameters", "epochs")),
     )
     named = (arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome")))
-    columns = zip(*named, seed_numbers(frame), numbers(frame, "value"), *rest, strict=True)
+    columns = zip(*named, frame_seeds(frame), numbers(frame, "value"), *rest, strict=True)
     for arm, phase, outcome, seed, value, *figures in columns:
         # What was tried is no replicate of an arm: its runs differ in more than their seeds.
         if phase == TUNE:

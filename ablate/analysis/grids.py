@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ablate.analysis.compare import seed_numbers
 from ablate.analysis.intervals import Floats
+from ablate.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Grid:
     values: Floats
 
     def under(self, seeds: Iterable[int]) -> Grid | None:
-        """Only these seeds, without the epochs that none of them reached; None where none of them is here."""
+        """Return only these seeds, without the epochs that none of them reached; None where the grid has none of them."""
         wanted = list(seeds)
         if wanted == self.seeds.tolist():
             return self
@@ -41,33 +43,49 @@ Grids = Mapping[tuple[str, str], Mapping[str, Grid]]
 """(arm, phase) → metric → its grid."""
 
 
+COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
+"""Columns that a frame of curves must have."""
+
+
 def grids(curves: pd.DataFrame | Grids | None) -> Grids:
-    """Every grid of a study. curves: long frame (arm, seed, phase, epoch, metric, value), epochs from 1; or what this made of one."""
+    """Return every grid of a study.
+
+    curves: long frame (arm, seed, phase, epoch, metric, value), epochs from 1; or what this made of one. Raises
+    StoreError where a column is absent, or a seed, an epoch or an arm's name is none.
+    """
     if not isinstance(curves, pd.DataFrame):
         return curves or {}
+    if absent := [name for name in COLUMNS if name not in curves.columns]:
+        raise StoreError(
+            f"the curves have no column {', '.join(absent)}", hint=f"needed: {', '.join(COLUMNS)}"
+        )
     if curves.empty:
         return {}
     # Sorting whole rows would cost more than all that is done with them: codes of the texts are enough.
     arm, phase, metric = (pd.factorize(curves[name]) for name in ("arm", "phase", "metric"))
     group = (arm[0].astype(np.int64) * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
     place, seeds = pd.factorize(curves["seed"], sort=True)
-    known = np.asarray(seeds, dtype=np.int64)
-    epoch = curves["epoch"].to_numpy(np.int64)
+    all_seeds = np.asarray(seed_numbers(seeds.tolist(), "column 'seed' of the curves"), dtype=np.int64)
+    names = [str(name) for name in arm[1]]
+    epoch = curves["epoch"].to_numpy(np.float64)
+    if not (epoch >= 1).all() or (epoch % 1 != 0).any():
+        raise StoreError("epochs are whole numbers from 1 on", place="column 'epoch' of the curves")
+    epoch = epoch.astype(np.int64)
     value = curves["value"].to_numpy(np.float64)
     # Numbers of two bytes are sorted by radix, several times faster.
     order = np.argsort(group.astype(np.int16) if group.max() < 2**15 else group, kind="stable")
     edges = np.flatnonzero(np.diff(group[order])) + 1
-    found: dict[tuple[str, str], dict[str, Grid]] = {}
+    tables: dict[tuple[str, str], dict[str, Grid]] = {}
     for rows in np.split(order, edges):
         code, metric_code = divmod(int(group[rows[0]]), len(metric[1]))
         arm_code, phase_code = divmod(code, len(phase[1]))
-        of, epochs = place[rows], epoch[rows]
-        counts = np.bincount(of, minlength=len(known))
+        seed_codes, epochs = place[rows], epoch[rows]
+        counts = np.bincount(seed_codes, minlength=len(all_seeds))
         row = np.cumsum(counts > 0) - 1
-        ends = np.zeros(len(known), dtype=np.int64)
-        np.maximum.at(ends, of, epochs)
+        ends = np.zeros(len(all_seeds), dtype=np.int64)
+        np.maximum.at(ends, seed_codes, epochs)
         values = np.full((int(row[-1]) + 1, int(ends.max())), np.nan)
-        values[row[of], epochs - 1] = value[rows]
-        mine = found.setdefault((str(arm[1][arm_code]), str(phase[1][phase_code])), {})
-        mine[str(metric[1][metric_code])] = Grid(known[counts > 0], ends[counts > 0], values)
-    return {place: dict(sorted(metrics.items())) for place, metrics in found.items()}
+        values[row[seed_codes], epochs - 1] = value[rows]
+        by_metric = tables.setdefault((names[arm_code], str(phase[1][phase_code])), {})
+        by_metric[str(metric[1][metric_code])] = Grid(all_seeds[counts > 0], ends[counts > 0], values)
+    return {key: dict(sorted(metrics.items())) for key, metrics in tables.items()}

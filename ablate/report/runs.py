@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablate.analysis import undecided
-from ablate.analysis.compare import TUNE, arm_names, numbers, seed_numbers, texts
+from ablate.analysis.compare import TUNE, arm_names, frame_seeds, numbers, texts
 from ablate.report import wording
 from ablate.report.contents import RunRow, Trouble
 from ablate.report.reading import Reading
@@ -59,7 +59,7 @@ def _runs(reading: Reading, tried: Mapping[str, Mapping[str, Any]]) -> Iterable[
     known = [arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome", "key"))]
     measured = [numbers(frame, name) for name in ("value", "test", "epochs", "seconds")]
     said = [texts(frame, name) for name in ("device", "run_id", "reason", "source_run")]
-    rows = zip(seed_numbers(frame), *known, *measured, *said, strict=True)
+    rows = zip(frame_seeds(frame), *known, *measured, *said, strict=True)
     for seed, arm, phase, outcome, key, value, test, epochs, seconds, *more in rows:
         finished = outcome == "finished"
         yield RunRow(
@@ -83,7 +83,7 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
     if going_on:
         going_on |= {reading.rules.reference, *map(reading.rules.reference_of, going_on)}
     frame = reading.replicates
-    there = set(zip(arm_names(frame), seed_numbers(frame), texts(frame, "phase"), strict=True))
+    there = set(zip(arm_names(frame), frame_seeds(frame), texts(frame, "phase"), strict=True))
     places: Counter[tuple[str, str]] = Counter()
     absent = []
     for run in reading.record.runs:

@@ -22,7 +22,7 @@ from ablate.study.fraction import Fraction
 from ablate.study.record import ArmRecord, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
 from ablate.study.spec import Study
-from ablate.text import format_value
+from ablate.text import format_key, format_value
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,11 @@ def from_record(record: PlanRecord) -> Plan:
 
 
 def name_of(overrides: Mapping[str, Any]) -> str:
-    return ",".join(f"{path}={format_value(value)}" for path, value in overrides.items()) or "baseline"
+    """Return the name of an arm: `model.width=128`, comma-joined where several. Different overrides have different names."""
+    return (
+        ",".join(f"{format_key(path)}={format_value(value)}" for path, value in overrides.items())
+        or "baseline"
+    )
 
 
 def _level(row: Mapping[str, Any]) -> Any:

@@ -505,3 +505,44 @@ def test_the_smallest_step_of_another_training_is_not_known(own_plan):
 def test_a_level_is_a_number_where_it_is_one_and_text_elsewhere(value, expected):
     found = design.parameter(value)
     assert (type(found), found) == (type(expected), expected)
+
+
+ODD_TEXT = st.text("ab1,=:{}[]'\" \\\n×", max_size=6)
+ODD_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | ODD_TEXT | st.sampled_from(["true", "null", "1", "1e3"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(ODD_TEXT.filter(bool), inner, max_size=2),
+    max_leaves=3,
+)
+OVERRIDES = st.dictionaries(ODD_TEXT.filter(bool), ODD_VALUES, min_size=1, max_size=3)
+
+
+@given(OVERRIDES, OVERRIDES)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_different_overrides_never_share_a_name(one, other):
+    assert (design.name_of(one) == design.name_of(other)) == (repr(one) == repr(other))
+
+
+@given(OVERRIDES, ODD_TEXT.filter(bool), ODD_TEXT, ODD_TEXT)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_no_level_can_pass_for_further_overrides(overrides, path, before, after):
+    """A level that is written as a whole name, or as the end of one."""
+    text = f"{before}{design.name_of(overrides)}{after}"
+    assert design.name_of({path: text}) != design.name_of({path: before} | overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({"model.width": 128}, "model.width=128"),
+        ({"optimizer.lr": 1e-05, "augment": None}, "optimizer.lr=1e-05,augment=null"),
+        ({"model": {"name": "cnn", "depth": 2}}, "model={name: cnn, depth: 2}"),
+        ({"model.hidden": [500, 50]}, "model.hidden=[500, 50]"),
+        ({"optimizer.name": "adam"}, "optimizer.name=adam"),
+        ({"text": "it's a b/c:d"}, "text=it's a b/c:d"),
+        ({"a": "true"}, "a='true'"),
+        ({"a": "x,b=y"}, "a='x,b=y'"),
+        ({}, "baseline"),
+    ],
+)
+def test_ordinary_levels_are_named_as_they_are_and_others_in_quotes(overrides, name):
+    assert design.name_of(overrides) == name
