@@ -1,4 +1,4 @@
-"""The command line: each command parses, calls, and prints. Heavy imports wait until a command needs them."""
+"""The command line: each command parses its options, calls one function and prints. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,30 @@ import typer
 
 from ablate import completion, launch, reporting
 from ablate.errors import AblateError, StudyError, nearest
-from ablate.usage import INTERRUPTED as WAS_INTERRUPTED
+from ablate.options import (
+    AcceptCode,
+    AllowImport,
+    Budget,
+    Devices,
+    Json,
+    Kind,
+    NoFuse,
+    PerDevice,
+    Quiet,
+    Seeds,
+    Sets,
+    Storage,
+    StudyFile,
+    StudyName,
+    Timeout,
+    Workers,
+)
+from ablate.text import counted
+from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
 from ablate.usage import Commands
 
 if TYPE_CHECKING:
     from ablate.scheduling.coordinate import Outcome
-    from ablate.tracking.plans import StoredPlan
 
 app = typer.Typer(
     name="ablate",
@@ -28,83 +46,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_ENDINGS = {
-    "complete": "complete",
-    "budget": "stopped at its budget",
-    "interrupted": "interrupted",
-    "killed": "its process died",
-}
-
 _NO_STUDY = (
     "the store holds no study yet; `ablate init mine` writes one, and `ablate run mine.yaml` trains it"
 )
 
-_NO_FAULT_OF_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 FAILING = ("hurts", "inconclusive")
-"""Verdicts that a pipeline can be made to fail on."""
+"""Verdicts that `report --fail-on` takes."""
 
 SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
-StudyFile = Annotated[
-    Path,
-    typer.Argument(help="The study's YAML file.", show_default=False, autocompletion=completion.study_files),
-]
-StudyName = Annotated[
-    str,
-    typer.Argument(
-        help="A study in the store, or its YAML file.", show_default=False, autocompletion=completion.studies
-    ),
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Change a setting, e.g. data.root=FOLDER; repeatable.",
-        autocompletion=completion.settings,
-    ),
-]
-Seeds = Annotated[
-    int | None, typer.Option(min=1, max=1000, help="One look of that many seeds, on a new plan.")
-]
-Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0,cuda:1.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Slots in all; by default one a core or one a GPU.")]
-PerDevice = Annotated[int, typer.Option(min=1, help="Runs at a time on each GPU.")]
-Kind = Annotated[
-    str,
-    typer.Option(
-        "--executor",
-        help="local (a process per slot) or inline (this process).",
-        autocompletion=completion.one_of("local", "inline"),
-    ),
-]
-Budget = Annotated[
-    str | None, typer.Option(help="Begin no seed that does not fit into this, e.g. 90s, 30m, 2h.")
-]
-Timeout = Annotated[str | None, typer.Option(help="Longest a run may take, e.g. 30m.")]
-Storage = Annotated[
-    str | None, typer.Option(metavar="URL", help="Optuna's storage instead of the journal in mlruns/.")
-]
-AcceptCode = Annotated[
-    bool, typer.Option("--accept-code", help="Reuse runs of older training code, labelled as such.")
-]
-NoFuse = Annotated[
-    bool,
-    typer.Option(
-        "--no-fuse", help="Train every run by itself: bit for bit the same whatever runs beside it."
-    ),
-]
-AllowImport = Annotated[
-    list[str] | None,
-    typer.Option(metavar="PACKAGE", help="Let a study's `train:` import this package; repeatable."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Events as JSON lines on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only what went wrong, and the verdicts.")]
 
-
-def _version(asked: bool) -> None:
-    if asked:
+def _show_version(is_given: bool) -> None:
+    if is_given:
         from importlib import metadata
 
         print(f"ablate {metadata.version('ablate')}")
@@ -115,7 +70,7 @@ def _version(asked: bool) -> None:
 def _main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -137,21 +92,21 @@ def run(
     no_fuse: NoFuse = False,
     allow_import: AllowImport = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show arms, seeds and what is done; train nothing.")
+        bool, typer.Option("--dry-run", help="Show arms, seeds and finished runs; train nothing.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train what a study still lacks, look by look, until its arms are decided."""
+    """Train the runs that a study still lacks, look by look, until its arms are decided."""
     from ablate.study import spec
     from ablate.tracking.store import here
 
-    read = spec.read(study, sets=sets or (), seeds=seeds)
-    launch.check_imports(read.train, allow_import)
+    parsed = spec.read(study, sets=sets or (), seeds=seeds)
+    launch.check_imports(parsed.train, allow_import)
     store = here()
-    pool = launch.executor(read.baseline, executor, devices, workers, runs_per_device)
+    pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device)
     if not dry_run:
-        pool.warm_up()  # while more is imported, and the data are made
+        pool.warm_up()  # workers start while more is imported and the data are prepared
     from ablate import console
     from ablate.scheduling.coordinate import Options
     from ablate.study import design
@@ -163,10 +118,10 @@ def run(
         fuse=not no_fuse,
     )
     if dry_run:
-        console.out.print(console.preview(launch.preview(read, store)))
+        console.out.print(console.preview(launch.preview(parsed, store)))
         return
     with console.preparing(quiet=quiet or json):
-        planned = design.plan(read, launch.data_lookup())
+        planned = design.plan(parsed, launch.data_lookup())
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.coordinate(planned, store, pool, options, storage, observer)
     _conclude(outcome, f"ablate run {study}", json=json, quiet=quiet)
@@ -180,17 +135,17 @@ def plan(
     devices: Devices = "auto",
     workers: Workers = None,
     runs_per_device: PerDevice = 1,
-    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a study would cost and what it could see, by training a little of each arm."""
+    """Estimate what a study costs and which effects it can detect, by training a little of each arm."""
     from ablate import console
     from ablate.scheduling import outlook
     from ablate.study import design, spec
     from ablate.tracking.store import here
     from ablate.training.start import probe
 
-    read = spec.read(study, sets=sets or (), seeds=seeds)
-    planned = design.plan(read, launch.data_lookup())
+    parsed = spec.read(study, sets=sets or (), seeds=seeds)
+    planned = design.plan(parsed, launch.data_lookup())
     pool = launch.local_executor(probe, devices, workers, runs_per_device)
     expected = outlook.outlook(planned, here(), pool)
     if json:
@@ -217,7 +172,7 @@ def top_up(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add seeds to the undecided arms of a finished study: an undeclared look, paid for as one."""
+    """Add seeds to the undecided arms of a finished study: an undeclared look, with wider intervals."""
     if (seeds is None) == (budget is None):
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
     from ablate import console
@@ -248,7 +203,7 @@ def report(
     studies: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Studies by name or file; none: all in the store.", autocompletion=completion.studies
+            help="Studies by name or file; by default all in the store.", autocompletion=completion.studies
         ),
     ] = None,
     format: Annotated[  # noqa: A002
@@ -258,7 +213,7 @@ def report(
         ),
     ] = "html",
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write to.")] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -268,10 +223,10 @@ def report(
     ] = None,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Write the page again whenever a run ends, until the studies have."),
+        typer.Option("--watch", help="Write the page again whenever a run ends, until the studies end."),
     ] = False,
 ) -> None:
-    """Compile what worked and what didn't, with intervals and curves."""
+    """Write what worked and what didn't, with intervals and curves."""
     from ablate.tracking.plans import study_names
     from ablate.tracking.store import here
 
@@ -300,7 +255,7 @@ def report(
             hint="name a folder, without a suffix",
         )
     if watch and format != "html":
-        raise StudyError("only the page is written again", place="--watch", hint="leave --format out")
+        raise StudyError("only pages can be watched", place="--watch", hint="leave --format out")
     if watch:
         reporting.watch(store, names, plan, output, launch.notify, launch.recover_to_read)
     failing = reporting.write_reports(store, names, format, plan, output, launch.notify, fail_on=fail_on)
@@ -313,10 +268,10 @@ def report(
 def status(
     study: Annotated[
         str | None,
-        typer.Argument(help="A study; none: all in the store.", autocompletion=completion.studies),
+        typer.Argument(help="A study; by default all in the store.", autocompletion=completion.studies),
     ] = None,
 ) -> None:
-    """Say how far studies are."""
+    """Show how far studies are."""
     from ablate.tracking.plans import stored_plan, study_names
     from ablate.tracking.runs import outcome_counts
     from ablate.tracking.store import here
@@ -327,12 +282,13 @@ def status(
     for name in names:
         stored = stored_plan(store, name)
         counts = outcome_counts(store, stored.record)
-        said = ", ".join(
+        ended = ", ".join(
             f"{counts[outcome]} {outcome}"
             for outcome in ("finished", "diverged", "failed")
             if outcome in counts
         )
-        print(f"{name}: {said or 'nothing yet'} of at most {len(stored.record.runs)} runs; {_state(stored)}")
+        runs = counted(len(stored.record.runs), "run")
+        print(f"{name}: {ended or 'nothing yet'} of at most {runs}; {launch.state(stored)}")
     if not names:
         launch.notify(_NO_STUDY)
 
@@ -353,7 +309,7 @@ def list_studies() -> None:
         from ablate import console
 
         latest = [(name, stored_plan(store, name)) for name in names]
-        rows = [(name, _state(plan), dict(verdict_counts(store, plan.record))) for name, plan in latest]
+        rows = [(name, launch.state(plan), dict(verdict_counts(store, plan.record))) for name, plan in latest]
         console.out.print(console.studies(rows))
 
 
@@ -361,15 +317,15 @@ def list_studies() -> None:
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(help="A network; none: all of them.", autocompletion=completion.models),
+        typer.Argument(help="A network; by default all of them.", autocompletion=completion.models),
     ] = None,
     input: Annotated[  # noqa: A002
         str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1, max=100_000, help="Number of classes.")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the networks with parameters and FLOPs, or print the layers of one in the order they are executed."""
+    """List the networks with parameters and FLOPs, or print the layers of one in the order they run."""
     from ablate.models import table
 
     shape = table.parse_shape(input)
@@ -385,7 +341,7 @@ def models(
 def data(
     name: Annotated[
         str | None,
-        typer.Argument(help="A data set; none: all of them.", autocompletion=completion.data_sets),
+        typer.Argument(help="A data set; by default all of them.", autocompletion=completion.data_sets),
     ] = None,
     sets: Sets = None,
     study: Annotated[
@@ -402,9 +358,9 @@ def data(
         Path | None,
         typer.Option("--output", "-o", help="With --show: the SVG file to draw to; by default data.svg."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a data set holds as training sees it, or draw one of its images; without a name, list them all."""
+    """Describe a data set as training sees it, or draw one of its images; without a name, list the data sets."""
     from dataclasses import asdict
 
     from ablate.data import datasets, describe
@@ -427,17 +383,21 @@ def data(
     config = launch.data_config(name, sets or [], study)
     if output is not None and (show is None or output.suffix != ".svg"):
         raise StudyError(
-            "only an image is drawn to a file" if show is None else f"{output.name} is no .svg",
+            "only an image can be written to a file"
+            if show is None
+            else f"{output.name} is not an .svg file",
             place="--output",
-            hint="--show 0 draws the first" if show is None else "the drawing is an SVG: name the file so",
+            hint="--show 0 draws the first image"
+            if show is None
+            else "the drawing is an SVG: give the file that suffix",
         )
     if show is None:
         description = inputs.description(config)
         _print(description.to_json() if json else describe.text(description))
         return
-    own = study is not None or any(text.startswith("augment") for text in sets or ())
+    shows_augmentation = study is not None or any(text.startswith("augment") for text in sets or ())
     target = output or Path("data.svg")
-    reporting.write(target, inputs.drawing(config, show, config.augment if own else None))
+    reporting.write(target, inputs.drawing(config, show, config.augment if shows_augmentation else None))
     launch.notify(str(target))
 
 
@@ -449,45 +409,45 @@ def lr(
     lowest: Annotated[float, typer.Option("--from", help="Rate of the first step.")] = 1e-5,
     highest: Annotated[float, typer.Option("--to", help="Rate of the last step.")] = 10.0,
     passes: Annotated[
-        int, typer.Option(min=1, help="Over the training images; more, where one is too short.")
+        int, typer.Option(min=1, help="Passes over the training images; more, where one is too short.")
     ] = 1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="HTML to draw to; by default in reports/.")
+        Path | None, typer.Option("--output", "-o", help="HTML file to write; by default in reports/.")
     ] = None,
     devices: Devices = "auto",
     workers: Workers = None,
-    json: Annotated[bool, typer.Option("--json", help="Rates, losses and suggestion as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print rates, losses and suggestion as JSON.")] = False,
 ) -> None:
-    """Find a learning rate: raise it from step to step of one pass over the data, and look at the loss."""
+    """Suggest a learning rate: raise it step by step over the training images and watch the loss."""
     from ablate import console
-    from ablate.report import range_test as drawn
+    from ablate.report import range_test as range_page
     from ablate.scheduling import rates
     from ablate.study import spec
     from ablate.training.start import range_test
 
-    read = spec.read(study, sets=sets or ())
-    asked = rates.Sweep(lowest, highest, seeds, passes)
-    # Says what is wrong with data and network before a process is started for each seed.
-    launch.data_lookup()(read.baseline)
-    found = rates.range_test(read, asked, launch.local_executor(range_test, devices, workers), launch.notify)
-    target = output or reporting.range_page_for(reporting.FOLDER, read.name)
-    reporting.write(target, drawn.page(found, read.name))
-    _print(found.to_json() if json else console.range_test(found, rates.paste(read, found)))
+    parsed = spec.read(study, sets=sets or ())
+    sweep = rates.Sweep(lowest, highest, seeds, passes)
+    # Reports mistakes in data and network before a process is started for each seed.
+    launch.data_lookup()(parsed.baseline)
+    result = rates.range_test(
+        parsed, sweep, launch.local_executor(range_test, devices, workers), launch.notify
+    )
+    target = output or reporting.range_page_for(reporting.FOLDER, parsed.name)
+    reporting.write(target, range_page.page(result, parsed.name))
+    _print(result.to_json() if json else console.range_test(result, rates.paste(parsed, result)))
     launch.notify(str(target))
 
 
 @app.command()
 def doctor(
     storage: Storage = None,
-    json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what this machine offers and whether anything needed is broken: exit code 1 if so."""
-    from dataclasses import asdict
+    """Check packages, devices, store and cache of this machine. Exits with 1 if anything needed is broken."""
+    from ablate import doctor as checkup
 
-    from ablate import doctor as examination
-
-    checks = examination.examine(storage)
-    _print([asdict(check) for check in checks] if json else examination.text(checks))
+    checks = checkup.examine(storage)
+    _print(checkup.to_json(checks) if json else checkup.text(checks))
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(SOME_FAILED)
 
@@ -516,56 +476,37 @@ def init(
         Path | None, typer.Option("--output", "-o", help="With --from: the file to write.")
     ] = None,
 ) -> None:
-    """Write a commented study that runs as it stands, or with --from the one that confirms what a search has found.
+    """Write a commented study that runs as it stands; with --from, one that confirms the best candidates of a search.
 
-    Into studies/ where there is such a folder. A file that is there is never written over.
+    The file goes into studies/ where that folder exists. An existing file is never overwritten.
     """
-    folder = Path("studies")
+    folder = Path("studies") if Path("studies").is_dir() else Path()
     if source is not None:
-        _confirming(source, name, best, output, folder if folder.is_dir() else Path())
+        path, text = launch.confirmation(source, name, best, output, folder)
+        reporting.write(path, text)
+        print(path)
+        launch.notify(f"`ablate run {path}` confirms the best candidates on fresh seeds")
         return
     if name is None:
         raise StudyError("a study needs a name", place="init", hint="for example `ablate init width`")
     from ablate.study import template
 
-    path = template.create(name, folder if folder.is_dir() else Path())
+    path = template.create(name, folder)
     print(path)
     launch.notify(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
-
-
-def _confirming(source: str, name: str | None, best: int | None, output: Path | None, folder: Path) -> None:
-    """Write the study that holds the best of a search against its baseline, on fresh seeds."""
-    from ablate.study import confirm, spec
-    from ablate.tracking.plans import stored_plan
-    from ablate.tracking.store import here
-
-    store = here()
-    launch.recover_to_read(store)
-    searched = launch.study_name(store, source)
-    called = name or f"{searched}-confirm"
-    text = confirm.study(stored_plan(store, searched).record, called, best)
-    target = output or folder / f"{called}.yaml"
-    spec.parse(text, source=str(target))
-    if target.exists():
-        raise StudyError("is there already", place=str(target), hint="name another file with -o")
-    reporting.write(target, text)
-    print(target)
-    launch.notify(f"`ablate run {target}` confirms what the search has found")
 
 
 @app.command("schema")
 def print_schema(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The same for people: pages of all keys and fields.")
+        bool, typer.Option("--markdown", help="Print pages of all keys and fields, for people.")
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="File to write instead; with --markdown, the folder of the pages."
-        ),
+        typer.Option("--output", "-o", help="File to write; with --markdown, the folder of the pages."),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of study files, by which editors complete and check them."""
+    """Print the JSON Schema of study files, which editors use to complete and check them."""
     from ablate.study import pages, schema
 
     if markdown and output is not None:
@@ -585,7 +526,7 @@ def print_schema(
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
-    """Open MLflow's own pages on the store, on this machine only."""
+    """Serve MLflow's own pages of the store, on this machine only."""
     from ablate import ui as server
     from ablate.tracking.client import create
     from ablate.tracking.store import here
@@ -595,7 +536,7 @@ def ui(
     address = server.address(port)
     for line in server.links(store, address):
         launch.notify(line)
-    launch.notify(f"all of it: {address}  (Ctrl-C ends it)")
+    launch.notify(f"the whole store: {address}  (Ctrl-C ends the server)")
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(server.serve(store, port))
 
@@ -612,28 +553,26 @@ def _print(result: Any) -> None:
     print(result)
 
 
-def _state(plan: StoredPlan) -> str:
-    """How the latest run of a plan ended, in words."""
-    ending = plan.environment.get("ending", "killed")
-    return "running" if plan.status == "RUNNING" else _ENDINGS[ending]
-
-
 def _conclude(outcome: Outcome, command: str, *, json: bool, quiet: bool) -> None:
+    """Print what a study came to and what to do next. command: the one that continues it. Exits with 1 where runs failed."""
     from ablate import console
 
     name = outcome.record.study
-    searching = outcome.record.design == "search"
+    is_search = outcome.record.design == "search"
     if not json:
-        said = console.candidates(outcome.record) if searching else console.verdicts(outcome.analysis)
-        console.out.print(said)
-    if searching and outcome.record.tuned:
+        console.out.print(
+            console.candidates(outcome.record) if is_search else console.verdicts(outcome.analysis)
+        )
+    if is_search and outcome.record.tuned:
         launch.notify(
-            f"`ablate init --from {name}` writes the study that confirms these against the baseline"
+            f"`ablate init --from {name}` writes a study that compares these with the baseline on fresh seeds"
         )
     if outcome.ending == "budget":
-        launch.notify(f"the budget is spent: {outcome.left} planned runs left undone; `{command}` goes on")
+        launch.notify(
+            f"the budget is spent with {counted(outcome.left, 'planned run')} left undone; `{command}` continues"
+        )
     if outcome.failed:
-        launch.notify(f"{outcome.failed} runs failed; `ablate report {name}` says why")
+        launch.notify(f"{counted(outcome.failed, 'run')} failed; `ablate report {name}` shows why")
     if not (json or quiet):
         launch.notify(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
     if outcome.failed or outcome.analysis.error:
@@ -641,20 +580,20 @@ def _conclude(outcome: Outcome, command: str, *, json: bool, quiet: bool) -> Non
 
 
 def main() -> None:
-    """The entry point: one place where a mistake becomes a message and an exit code."""
+    """Run the command line; a mistake becomes a message and an exit code."""
     try:
         app()
     except AblateError as error:
         launch.notify(f"error: {error}")
         sys.exit(MISTAKE)
     except OSError as error:
-        if error.errno not in _NO_FAULT_OF_OURS:
+        if error.errno not in _ENVIRONMENT_ERRORS:
             raise
         place = f"{error.filename}: " if error.filename else ""
         launch.notify(
-            f"error: {place}{error.strerror}\n  what is finished is kept; the same command goes on from there"
+            f"error: {place}{error.strerror}\n  what is finished is kept; the same command continues from there"
         )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
-        launch.notify(WAS_INTERRUPTED)
+        launch.notify(INTERRUPTED_MESSAGE)
         sys.exit(INTERRUPTED)

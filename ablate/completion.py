@@ -1,6 +1,6 @@
-"""What a shell may complete: studies, networks, data sets, paths. Quick, and silent where anything is wrong.
+"""What a shell can complete: studies, networks, data sets, paths. Fast, and silent where anything fails.
 
-Nothing here loads torch or pandas or asks a server: whoever presses Tab waits.
+Nothing in this file loads torch or pandas or asks a server: a person who presses Tab is waiting.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 Choices = list[tuple[str, str]]
-"""What may stand here, each with a few words on it."""
+"""Possible words, each with a short description."""
 
 
-def _silent(found: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], Choices]:
-    """A completion of whatever begins with what was typed; nothing where it cannot be found out."""
+def _silent(choices: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], Choices]:
+    """Return a completion by the choices that begin with the typed text; it is empty where they cannot be read."""
 
     def complete(incomplete: str) -> Choices:
         try:
-            return [(value, words) for value, words in found() if value.startswith(incomplete)]
+            return [(word, about) for word, about in choices() if word.startswith(incomplete)]
         except Exception:  # noqa: BLE001 — a message in the middle of a command line helps nobody
             return []
 
@@ -25,7 +25,7 @@ def _silent(found: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], C
 
 
 def one_of(*values: str) -> Callable[[str], Choices]:
-    """A completion of an option that takes one of a few words."""
+    """Return a completion of an option that takes one of a few words."""
     return _silent(lambda: [(value, "") for value in values])
 
 
@@ -36,13 +36,13 @@ def _files() -> Iterable[tuple[str, str]]:
 
 
 def _question(path: Path) -> str:
-    """What a study file asks, without reading the file as YAML: that would take as long as all the rest."""
+    """Return the question of a study file, without parsing the YAML: that would take as long as all the rest."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        asked = (line.partition(":")[2] for line in file if line.startswith("question:"))
-        return next(asked, "").strip()
+        questions = (line.partition(":")[2] for line in file if line.startswith("question:"))
+        return next(questions, "").strip()
 
 
-def _recorded() -> Iterable[tuple[str, str]]:
+def _stored_studies() -> Iterable[tuple[str, str]]:
     from ablate.tracking.plans import study_names
     from ablate.tracking.store import here
 
@@ -56,8 +56,8 @@ def study_files() -> Iterable[tuple[str, str]]:
 
 
 def studies(incomplete: str) -> Choices:
-    """Names in the store, then files; a store that cannot be read hides no file."""
-    return [*_silent(_recorded)(incomplete), *study_files(incomplete)]
+    """Complete names in the store, then files; files are completed even where the store cannot be read."""
+    return [*_silent(_stored_studies)(incomplete), *study_files(incomplete)]
 
 
 @_silent
@@ -76,7 +76,7 @@ def data_sets() -> Iterable[tuple[str, str]]:
 
 @_silent
 def settings() -> Iterable[tuple[str, str]]:
-    """Paths that `--set` can change, up to the `=`."""
+    """Complete the paths that `--set` can change, up to the `=`."""
     from ablate.study import schema
 
-    return [(f"{path}=", words) for path, words in schema.paths().items() if "." in path]
+    return [(f"{path}=", about) for path, about in schema.paths().items() if "." in path]

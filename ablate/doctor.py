@@ -1,4 +1,4 @@
-"""Is this machine fit for a study? Every check is a line; what is tried leaves nothing behind."""
+"""Checks of this machine: what a study needs is tried out, one line per check, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ablate.errors import AblateError
+from ablate.text import counted, format_bytes
 
 if TYPE_CHECKING:
     from ablate.tracking.store import Store
@@ -24,16 +25,16 @@ MARK: dict[State, str] = {"ok": "✓", "note": "·", "broken": "✗"}
 
 @dataclass(frozen=True)
 class Check:
-    """state: `note` is worth knowing and no obstacle; `broken` is. group: what the check belongs to."""
+    """The result of one check. group: its heading. state: a `note` is worth knowing; only `broken` is an obstacle."""
 
     group: str
     name: str
     state: State
-    said: str
+    detail: str
 
 
 def examine(storage: str | None = None) -> tuple[Check, ...]:
-    """All checks, in the order of a report. storage: Optuna's, as `ablate run --storage` takes it; None: the journal."""
+    """Run all checks, in the order they are printed. storage: Optuna's, as `ablate run --storage` takes it; None: the journal."""
     checks: list[Check] = []
     for examined in (python, packages, devices, cores, lambda: store(storage), data):
         checks += examined()
@@ -41,63 +42,73 @@ def examine(storage: str | None = None) -> tuple[Check, ...]:
 
 
 def text(checks: Iterable[Check]) -> str:
-    """A line each, under the name of its group."""
+    """Write a line per check, under the name of its group."""
     checks = tuple(checks)
-    wide = max(len(check.name) for check in checks)
+    width = max(len(check.name) for check in checks)
     lines: list[str] = []
     group = ""
     for check in checks:
         if check.group != group:
             group = check.group
             lines.append(group)
-        lines.append(f"  {MARK[check.state]} {check.name:{wide}}  {check.said}")
+        lines.append(f"  {MARK[check.state]} {check.name:{width}}  {check.detail}")
     return "\n".join(lines)
 
 
+def to_json(checks: Iterable[Check]) -> list[dict[str, str]]:
+    """Return the checks as plain values for `--json`."""
+    return [
+        {"group": check.group, "name": check.name, "state": check.state, "said": check.detail}
+        for check in checks
+    ]
+
+
 def python() -> list[Check]:
+    """Check the version of Python."""
     version = platform.python_version()
     try:
-        wanted = metadata.metadata("ablate")["Requires-Python"] or ""
+        bounds = metadata.metadata("ablate")["Requires-Python"] or ""
     except metadata.PackageNotFoundError:
         return [
             Check(
                 "python", "python", "note", f"{version}; ablate is not installed, so its bounds are unknown"
             )
         ]
-    return [_bounded("python", "python", version, wanted)]
+    return [_bounded("python", "python", version, bounds)]
 
 
 def packages() -> list[Check]:
-    """Every package that ablate declares: is it there, and of a version that ablate was made for?"""
+    """Check every package that ablate declares: is it installed, and in a version that ablate supports?"""
     from packaging.requirements import Requirement
 
     try:
         declared = [Requirement(line) for line in metadata.requires("ablate") or ()]
     except metadata.PackageNotFoundError:
         return [Check("packages", "ablate", "broken", "is not installed: `pip install -e .` in its folder")]
-    found = []
-    for need in declared:
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+    checks = []
+    for requirement in declared:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
+        name, bounds = requirement.name, str(requirement.specifier)
         try:
-            version = metadata.version(need.name)
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            asked = f"{need.name}{need.specifier}"
-            found.append(Check("packages", need.name, "broken", f"is missing: `pip install '{asked}'`"))
+            checks.append(Check("packages", name, "broken", f"is missing: `pip install '{name}{bounds}'`"))
             continue
-        found.append(_bounded("packages", need.name, version, str(need.specifier)))
-    return found
+        checks.append(_bounded("packages", name, version, bounds))
+    return checks
 
 
-def _bounded(group: str, name: str, version: str, wanted: str) -> Check:
+def _bounded(group: str, name: str, version: str, bounds: str) -> Check:
     from packaging.specifiers import SpecifierSet
 
-    if SpecifierSet(wanted).contains(version, prereleases=True):
-        return Check(group, name, "ok", f"{version} ({wanted or 'any'})")
-    return Check(group, name, "note", f"{version} is outside {wanted}, where nobody has tried it")
+    if SpecifierSet(bounds).contains(version, prereleases=True):
+        return Check(group, name, "ok", f"{version} ({bounds or 'any'})")
+    return Check(group, name, "note", f"{version} is outside {bounds}, so it is untested")
 
 
 def devices() -> list[Check]:
+    """Check the CPU and every CUDA device by computing a convolution."""
     from ablate.executors.devices import driver_devices
 
     try:
@@ -105,30 +116,31 @@ def devices() -> list[Check]:
     except (ImportError, OSError) as error:
         return [Check("devices", "torch", "broken", f"cannot be imported: {str(error).splitlines()[0]}")]
 
-    found = []
+    checks = []
     for device in device_check.devices():
-        memory = f", {device.memory / 2**30:.1f} GiB" if device.memory else ""
+        memory = f", {format_bytes(device.memory)}" if device.memory else ""
         if device.problem:
-            found.append(Check("devices", device.name, "broken", f"{device.kind}{memory}: {device.problem}"))
+            checks.append(Check("devices", device.name, "broken", f"{device.kind}{memory}: {device.problem}"))
             continue
         speed = f"a convolution took {1e3 * device.seconds:.2f} ms ({device.flops / 1e9:,.0f} GFLOP/s)"
-        found.append(Check("devices", device.name, "ok", f"{device.kind}{memory}: {speed}"))
+        checks.append(Check("devices", device.name, "ok", f"{device.kind}{memory}: {speed}"))
         state: State = "ok" if device.bfloat16 >= 1 else "note"
-        said = f"{device.bfloat16:.2g} times as fast as float32" + (
-            "" if device.bfloat16 >= 1 else ": `training.precision: float32` is the faster one here"
+        speedup = f"{device.bfloat16:.2g} times as fast as float32" + (
+            "" if device.bfloat16 >= 1 else ": `training.precision: float32` is faster here"
         )
-        found.append(Check("devices", f"{device.name} bfloat16", state, said))
-    if not any(check.name.startswith("cuda") for check in found):
+        checks.append(Check("devices", f"{device.name} bfloat16", state, speedup))
+    if not any(check.name.startswith("cuda") for check in checks):
         driver = Path("/dev/nvidiactl").exists() or driver_devices() > 0
-        said = "there is a driver, but torch finds no device" if driver else "none; studies run on the CPU"
-        found.append(Check("devices", "CUDA", "broken" if driver else "note", said))
-    return found
+        detail = "there is a driver, but torch finds no device" if driver else "none; studies run on the CPU"
+        checks.append(Check("devices", "CUDA", "broken" if driver else "note", detail))
+    return checks
 
 
 def cores() -> list[Check]:
+    """Report the cores that runs can use, and what limits their threads."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    all_of_them = os.cpu_count() or usable
-    slots = f"{usable} usable of {all_of_them}: as many runs side by side, one thread each"
+    total = os.cpu_count() or usable
+    slots = f"{usable} usable of {total}: as many runs at the same time, one thread each"
     set_by = [
         f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ
     ]
@@ -137,7 +149,7 @@ def cores() -> list[Check]:
 
 
 def store(storage: str | None = None) -> list[Check]:
-    """The record and what lies beside it: reachable, and writable?"""
+    """Check that the store and what lies beside it can be reached and written."""
     from ablate.tracking.store import here
 
     place = here()
@@ -152,24 +164,24 @@ def _reached(place: Store) -> str:
     from ablate.tracking.plans import study_names
 
     if not place.exists:
-        return f"{place.uri} is not there yet; the first run makes it"
+        return f"{place.uri} is not there yet; the first run creates it"
     if place.database is not None:
-        _may_be_written(place.database)
+        _check_writable(place.database)
     studies = len(study_names(place))
-    return f"{place.uri} answers: {studies} stud{'y' if studies == 1 else 'ies'}"
+    return f"{place.uri} answers: {counted(studies, 'study', 'studies')}"
 
 
 def _writable(folder: Path) -> str:
-    """Try to write where `folder` is or would be. Raises OSError."""
-    there = _nearest(folder)
+    """Say that `folder` can be written, after writing to it or to where it would be made. Raises OSError."""
+    parent = _nearest(folder)
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=parent) as file:
             file.write(b"ablate")
     except OSError as error:
-        # Whoever mends it looks for the folder, not for the file that was tried.
-        raise OSError(error.errno, error.strerror, str(there)) from None
-    free = shutil.disk_usage(there).free / 2**30
-    return f"{folder} {'is writable' if there == folder else 'can be made'}, {free:.1f} GiB free"
+        # The folder has to be mended, not the temporary file that the error names.
+        raise OSError(error.errno, error.strerror, str(parent)) from None
+    free = format_bytes(shutil.disk_usage(parent).free)
+    return f"{folder} {'is writable' if parent == folder else 'can be created'}, {free} free"
 
 
 def _optuna(root: Path, storage: str | None) -> str:
@@ -178,21 +190,21 @@ def _optuna(root: Path, storage: str | None) -> str:
     if storage is not None:
         return f"{storage} opens: {queue.try_storage(storage, root)}"
     journal = root / "optuna.journal"
-    is_there = _may_be_written(journal)
-    # On the disk that the journal is or will be on, because what fails is locking.
+    exists = _check_writable(journal)
+    # Tried on the disk of the journal, because what can fail there is locking.
     with tempfile.TemporaryDirectory(dir=_nearest(root), prefix=".ablate-doctor-") as folder:
-        return f"{journal} {'is' if is_there else 'can be'} written: {queue.try_storage(None, Path(folder))}"
+        return f"{journal} {'is' if exists else 'can be'} written: {queue.try_storage(None, Path(folder))}"
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself or, as long as that is not there, the one that it would be made in. Raises OSError."""
+    """Return the folder or, where it does not exist, the closest parent that does. Raises OSError where that is a file."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(folder))
     return folder if folder.exists() else _nearest(folder.parent)
 
 
-def _may_be_written(file: Path) -> bool:
-    """Whether a file is there. Raises OSError where it is and cannot be written."""
+def _check_writable(file: Path) -> bool:
+    """Return whether a file exists. Raises OSError where it does and cannot be written."""
     if not file.exists():
         return False
     with file.open("ab"):
@@ -212,13 +224,13 @@ def _tried(group: str, name: str, check: Callable[[], str]) -> Check:
 
 
 def data() -> list[Check]:
-    """Which data sets are on this machine, and whether the cache can take more."""
+    """Check which data sets are on this machine, and whether the cache can be written."""
     from ablate.data import describe
     from ablate.data.cache import default_folder
 
     checks = [_tried("data", "cache", lambda: _writable(default_folder()))]
     for known in describe.listing():
         if known.presence is not None:
-            here = known.presence in ("prepared", "here")
-            checks.append(Check("data", known.name, "ok" if here else "note", known.presence))
+            is_present = known.presence in ("prepared", "here")
+            checks.append(Check("data", known.name, "ok" if is_present else "note", known.presence))
     return checks

@@ -40,6 +40,13 @@ GIT_TIMEOUT = 5.0
 MOST_SENTENCES = 20
 """Arms and effects in a plan's description: MLflow takes 8,000 characters."""
 
+_ENDINGS = {
+    "complete": "complete",
+    "budget": "stopped at its budget",
+    "interrupted": "interrupted",
+    "killed": "its process died",
+}
+
 CHECKPOINT_VARIABLE = "ABLATE_CHECKPOINT_EVERY"
 
 
@@ -299,6 +306,36 @@ def recorded_plan(record: PlanRecord, name: str) -> Plan:
                 "the data have changed since this study ran", place=name, hint="run the study again"
             )
     return plan
+
+
+def state(stored: StoredPlan) -> str:
+    """Return in words whether a plan is running, or how the last command on it ended."""
+    ending = stored.environment.get("ending", "killed")
+    return "running" if stored.status == "RUNNING" else _ENDINGS[ending]
+
+
+def confirmation(
+    source: str, name: str | None, best: int | None, output: Path | None, folder: Path
+) -> tuple[Path, str]:
+    """Return the file and the text of a study that compares the best candidates of a search with its baseline.
+
+    source: the search, by name or file. name: of the new study; None: SEARCH-confirm. best: how many candidates; None:
+    all. output: the file; None: NAME.yaml in `folder`. Raises StudyError where the file exists.
+    """
+    from ablate.study import confirm, spec
+    from ablate.tracking.plans import stored_plan
+    from ablate.tracking.store import here
+
+    store = here()
+    recover_to_read(store)
+    search = study_name(store, source)
+    new_name = name or f"{search}-confirm"
+    text = confirm.study(stored_plan(store, search).record, new_name, best)
+    path = output or folder / f"{new_name}.yaml"
+    spec.parse(text, source=str(path))
+    if path.exists():
+        raise StudyError("exists already", place=str(path), hint="name another file with -o")
+    return path, text
 
 
 # --- running ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Mistakes on the command line, in the voice of all others: what is wrong, where, the nearest valid thing, what to do."""
+"""Mistakes on the command line, in the form of all other messages: what is wrong, where, the nearest valid name, what to do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typer.exceptions import TyperException
 
 from ablate.errors import StudyError, nearest
 
-# What Typer says of a value, and what is said here.
-_SHOULD = (
+# Typer's messages about a value, and those that are printed instead.
+_REWORDED = (
     (r"Input should be a valid integer.*", "should be a whole number"),
     (r"Input should be a valid number.*", "should be a number"),
     (r"Input should be greater than or equal to (.*)", r"should be at least \1"),
@@ -22,11 +22,11 @@ _SHOULD = (
 )
 
 
-INTERRUPTED = "interrupted: what is finished is kept, and the same command goes on from there"
+INTERRUPTED = "interrupted: what is finished is kept, and the same command continues from there"
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands as one group, whose usage errors are mistakes like any other."""
+    """The group of all commands. Its usage errors are reported like every other mistake."""
 
     def main(
         self,
@@ -37,26 +37,26 @@ class Commands(typer.core.TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        """As Typer's own, but for the words. Ends the process, with 2 for a mistake, unless `standalone_mode` is false."""
+        """Run a command as Typer does, with messages of our own. Exits, with 2 for a mistake, unless `standalone_mode` is false."""
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except TyperException as error:
             if not standalone_mode:
                 raise
-            if type(error).__name__ == "NoArgsIsHelpError":  # not a mistake: the help, which is its message
+            if type(error).__name__ == "NoArgsIsHelpError":  # not a mistake: its message is the help
                 print(error.format_message(), file=sys.stderr)
             else:
                 print(f"error: {mistake(error)}", file=sys.stderr)
             sys.exit(error.exit_code)
         if standalone_mode:
-            # Typer hands the code of an `Exit` back as if it were a result; commands here return nothing.
+            # Typer returns the code of an `Exit` as if it were a result; our commands return nothing.
             sys.exit(code if isinstance(code, int) else 0)
         return code
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # Typer ends the process with 130, and without a word
+        except KeyboardInterrupt:  # Typer exits with 130 without a message
             print(INTERRUPTED, file=sys.stderr)
             raise
 
@@ -65,49 +65,49 @@ class Commands(typer.core.TyperGroup):
             raise StudyError(
                 f"there is no command {args[0]!r}",
                 place=ctx.command_path,
-                hint=f"{nearest(args[0], self.list_commands(ctx))}\n  `{ctx.command_path} --help` says what each does",
+                hint=f"{nearest(args[0], self.list_commands(ctx))}\n  `{ctx.command_path} --help` lists them all",
             )
         return super().resolve_command(ctx, args)
 
 
 def mistake(error: TyperException) -> StudyError:
-    """What Typer found wrong, as a mistake of ours."""
-    # Typer's classes for these are its own affair; what they carry is looked at instead.
+    """Turn Typer's error into a StudyError."""
+    # Typer's classes for these are private, so their attributes are read instead.
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     option: str | None = getattr(error, "option_name", None)
     command = context.command_path if context is not None else "ablate"
-    more = f"`{command} --help` says what there is"
+    see_help = f"`{command} --help` lists what there is"
     kind, message = type(error).__name__, error.format_message()
     if kind == "NoSuchOption" and option is not None:
-        known = [
+        options = [
             name
-            for one in (context.command.get_params(context) if context is not None else ())
-            for name in (*one.opts, *one.secondary_opts)
+            for known in (context.command.get_params(context) if context is not None else ())
+            for name in (*known.opts, *known.secondary_opts)
             if name.startswith("--")
         ]
-        close = nearest(option, known)
+        close = nearest(option, options)
         return StudyError(
             f"there is no option {option}",
             place=command,
-            hint=f"{close}\n  {more}" if close.startswith("did") else more,
+            hint=f"{close}\n  {see_help}" if close.startswith("did") else see_help,
         )
     if kind == "MissingParameter" and parameter is not None:
         name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
-        return StudyError(f"{name} is missing", place=command, hint=_about(parameter) or more)
+        return StudyError(f"{name} is missing", place=command, hint=_meaning(parameter) or see_help)
     if kind == "BadOptionUsage" and option is not None and "requires an argument" in message:
         return StudyError("needs a value", place=option, hint=f"write it after the option: `{option} …`")
     if parameter is not None:
-        said = error.message
-        for pattern, words in _SHOULD:
-            said = re.sub(pattern, words, said)
+        reworded = error.message
+        for pattern, replacement in _REWORDED:
+            reworded = re.sub(pattern, replacement, reworded)
         name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
-        return StudyError(said, place=name, hint=_about(parameter) or more)
+        return StudyError(reworded, place=name, hint=_meaning(parameter) or see_help)
     if extra := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message):
-        return StudyError(f"takes no more arguments, so what is {extra[1]!r}?", place=command, hint=more)
-    return StudyError(message[:1].lower() + message[1:].rstrip("."), place=command, hint=more)
+        return StudyError(f"takes no further arguments (got {extra[1]!r})", place=command, hint=see_help)
+    return StudyError(message[:1].lower() + message[1:].rstrip("."), place=command, hint=see_help)
 
 
-def _about(parameter: Any) -> str | None:
-    """What the help says of an option or an argument."""
-    words: str | None = getattr(parameter, "help", None)
-    return f"it means: {words[:1].lower()}{words[1:].rstrip('.')}" if words else None
+def _meaning(parameter: Any) -> str | None:
+    """Return the help of an option or an argument as a hint."""
+    text: str | None = getattr(parameter, "help", None)
+    return f"it means: {text[:1].lower()}{text[1:].rstrip('.')}" if text else None

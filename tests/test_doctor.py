@@ -40,7 +40,7 @@ def test_a_store_that_is_not_there_yet_is_no_fault(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checks = by_name(doctor.store())
     assert {check.state for check in checks.values()} == {"ok"}
-    assert "is not there yet" in checks["MLflow"].said
+    assert "is not there yet" in checks["MLflow"].detail
     assert list(tmp_path.iterdir()) == []
 
 
@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
     (tmp_path / "mlruns").write_text("a file where the folder belongs")
     checks = by_name(doctor.store())
     assert checks["folder"].state == checks["Optuna"].state == "broken"
-    assert checks["folder"].said == f"{tmp_path / 'mlruns'}: is a file, not a folder"
+    assert checks["folder"].detail == f"{tmp_path / 'mlruns'}: is a file, not a folder"
 
 
 def test_a_server_that_does_not_answer_is_broken(tmp_path, monkeypatch):
@@ -60,11 +60,11 @@ def test_a_server_that_does_not_answer_is_broken(tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         check = by_name(doctor.store())["MLflow"]
     assert check.state == "broken"
-    assert "does not answer" in check.said
+    assert "does not answer" in check.detail
 
 
 @pytest.mark.parametrize(("storage", "state"), [("sqlite:///mine.db", "ok"), ("nonsense", "broken")])
-def test_a_storage_of_ones_own_is_tried(tmp_path, monkeypatch, storage, state):
+def test_a_storage_of_the_users_own_is_tried(tmp_path, monkeypatch, storage, state):
     monkeypatch.chdir(tmp_path)
     assert by_name(doctor.store(storage))["Optuna"].state == state
 
@@ -78,15 +78,15 @@ def test_a_missing_package_is_broken_and_one_outside_its_bounds_a_note(monkeypat
         "numpy": "note",
         "typer": "ok",
     }
-    assert "pip install 'no-such-package>=3'" in checks["no-such-package"].said
+    assert "pip install 'no-such-package>=3'" in checks["no-such-package"].detail
 
 
 def test_whether_bfloat16_pays_on_the_cpu_is_tried_out():
-    said = by_name(doctor.devices())["cpu bfloat16"]
-    gain = float(said.said.split()[0])
-    assert gain > 0
-    assert (said.state == "ok") == (gain >= 1)
-    assert ("float32` is the faster one" in said.said) == (gain < 1)
+    check = by_name(doctor.devices())["cpu bfloat16"]
+    speedup = float(check.detail.split()[0])
+    assert speedup > 0
+    assert (check.state == "ok") == (speedup >= 1)
+    assert ("float32` is faster" in check.detail) == (speedup < 1)
 
 
 @pytest.mark.gpu
@@ -94,4 +94,4 @@ def test_whether_bfloat16_pays_on_the_cpu_is_tried_out():
 def test_every_cuda_device_computes_a_convolution():
     checks = by_name(doctor.devices())
     assert checks["cuda:0"].state == "ok"
-    assert "GiB" in checks["cuda:0"].said
+    assert "GiB" in checks["cuda:0"].detail

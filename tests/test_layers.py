@@ -61,6 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
     "doctor": {"errors", "executors", "data", "training", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
+    "options": {"study", "completion"},
     "cli": {"*"},
 }
 
@@ -74,7 +75,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},
-    "typer": {"cli", "usage"},
+    "typer": {"cli", "options", "usage"},
     "rich": {"console"},
 }
 

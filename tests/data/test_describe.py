@@ -109,7 +109,7 @@ def test_the_command_takes_data_and_augmentation_from_a_study(workplace):
     [
         (["digit"], "did you mean 'digits'?"),
         (["digits", "--show", "5000"], "there is no training image 5000"),
-        (["digits", "--show", "0", "-o", "zero.jpg"], "is no .svg"),
+        (["digits", "--show", "0", "-o", "zero.jpg"], "is not an .svg file"),
         (["image_folder"], "data.root: is missing"),
         (["--show", "0"], "which data set?"),
     ],

@@ -1,0 +1,69 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablate import completion
+from ablate.study.seeds import REPLICATES
+
+StudyFile = Annotated[
+    Path,
+    typer.Argument(help="The study's YAML file.", show_default=False, autocompletion=completion.study_files),
+]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="A study in the store, or its YAML file.", show_default=False, autocompletion=completion.studies
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a setting, e.g. data.root=FOLDER; repeatable.",
+        autocompletion=completion.settings,
+    ),
+]
+Seeds = Annotated[
+    int | None, typer.Option(min=1, max=REPLICATES, help="One look of that many seeds, on a new plan.")
+]
+Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0,cuda:1.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Slots in total; by default one per core, or one per GPU.")
+]
+PerDevice = Annotated[int, typer.Option(min=1, help="Runs at a time on each GPU.")]
+Kind = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        help="local (a process per slot) or inline (this process).",
+        autocompletion=completion.one_of("local", "inline"),
+    ),
+]
+Budget = Annotated[
+    str | None, typer.Option(help="Time to spend: a seed that does not fit is not begun, e.g. 90s, 30m, 2h.")
+]
+Timeout = Annotated[str | None, typer.Option(help="Time that one run may take, e.g. 30m.")]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="Optuna's storage instead of the journal in mlruns/.")
+]
+AcceptCode = Annotated[
+    bool, typer.Option("--accept-code", help="Reuse runs of older training code, labelled as such.")
+]
+NoFuse = Annotated[
+    bool,
+    typer.Option(
+        "--no-fuse", help="Train every run alone: the same result bit for bit, whatever else is running."
+    ),
+]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PACKAGE", help="Allow a study's `train:` to import this package; repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print events as JSON lines on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and verdicts only.")]
