@@ -213,7 +213,7 @@ DESIGNS = {
 def rates_table(studies, rng):
     print(
         f"\n**Error and coverage**, {studies} studies of each of {len(RESPONSES)} responses, looks 5 and 10 and an "
-        "undeclared one at 15.\nEach figure is the worst of the responses.\n"
+        "undeclared one at 15.\nEach number is the worst of the responses.\n"
     )
     print("| design | cells | k | " + " | ".join(f"{noise}: error | covers" for noise in NOISES) + " |")
     print("| --- | ---: | ---: |" + " ---: | ---: |" * len(NOISES))
@@ -242,7 +242,7 @@ def recovery_table(studies, rng):
 
 def family_table(studies, rng):
     print(
-        f"\n**What a path must be corrected for**, {studies} studies a cell, nothing matters: any false claim.\n"
+        f"\n**What a path must be corrected for**, {studies} studies for each cell, no factor has an effect: any false claim.\n"
     )
     print("| factors | corrected for | " + " | ".join(NOISES) + " |")
     print("| ---: | --- |" + " ---: |" * len(NOISES))

@@ -107,9 +107,9 @@ def speed(base: RunConfig, runs: int, repeat: int, device: str) -> dict[str, obj
         f"{runs} runs",
         "processor, s",
         "wall, s (least to most)",
-        "images/s",
-        "faster by processor",
-        "by wall",
+        "images per processor second",
+        "speed-up, processor",
+        "speed-up, wall",
     )
     row(*["---"] * 6)
     one_wall, one_own = (statistics.median(column) for column in zip(*seconds["one at a time"], strict=True))

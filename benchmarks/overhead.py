@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="Of the data for the memory's figures.")
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    print("| what | found | ratio | load |\n| --- | ---: | ---: | ---: |")
+    print("| what | measured | ratio | load |\n| --- | ---: | ---: | ---: |")
 
     def tell(found: Iterator[dict[str, Any]]) -> None:
         for row in found:

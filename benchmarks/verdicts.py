@@ -143,7 +143,7 @@ def claims(scenario, arms, effect, margin, studies, rng):
 def error_tables(studies, rng, sizes=(1, 6, 20)):
     """Two tables: errors of null arms, and of arms whose effect is exactly the margin.
 
-    Each figure is the worst of three margins: a fifth of, once and two and a half times the SD of a typical difference.
+    Each number is the worst of three margins: 0.2, 1 and 2.5 standard deviations of a typical difference.
     """
     header = "| noise | " + " | ".join(f"k = {k}: error | covers" for k in sizes) + " |"
     rule = "| --- |" + " ---: | ---: |" * len(sizes)
@@ -151,7 +151,7 @@ def error_tables(studies, rng, sizes=(1, 6, 20)):
         ("False `helps` or `hurts` among null arms", False),
         ("False `no practical effect` (or `hurts`) at a true effect of exactly the margin", True),
     ):
-        print(f"\n**{title}.** {studies} studies a cell, looks 5 and 10 and an undeclared one at 15.\n")
+        print(f"\n**{title}.** {studies} studies for each cell, looks 5 and 10 and an undeclared one at 15.\n")
         print(header, rule, sep="\n")
         for scenario in SCENARIOS:
             cells = []
@@ -169,9 +169,9 @@ def error_tables(studies, rng, sizes=(1, 6, 20)):
 
 
 def power_table(studies, rng, sizes=(1, 6, 20), pairs=(3, 5, 8, 10, 15, 20)):
-    """Share of arms found to help in a study of one look, by pairs; effects in SDs of a paired difference."""
+    """Print the share of arms with the verdict `helps` after one look, by pairs; effects in SDs of a paired difference."""
     print(
-        f"\n**Power against n**: one declared look, share of arms found to help, {studies} studies a cell.\n"
+        f"\n**Power against n**: one declared look, share of arms with the verdict `helps`, {studies} studies for each cell.\n"
     )
     print("| k | effect | " + " | ".join(f"n = {n}" for n in pairs) + " |")
     print("| ---: | ---: |" + " ---: |" * len(pairs))
@@ -179,8 +179,8 @@ def power_table(studies, rng, sizes=(1, 6, 20), pairs=(3, 5, 8, 10, 15, 20)):
         for effect in (0.5, 1.0, 1.5, 2.0, 3.0):
             cells = [f"{helped(k, n, effect, 0.045, studies, rng):.2f}" for n in pairs]
             print(f"| {k} | {effect} | " + " | ".join(cells) + " |", flush=True)
-    print("\n**Power at the effect that the plan calls detectable with 80 %**, noise equal over arms.\n")
-    print("| k | n | α | detectable effect | power found |\n| ---: | ---: | ---: | ---: | ---: |")
+    print("\n**Power at the effect that the plan calls detectable with 80 %**, equal noise in all arms.\n")
+    print("| k | n | α | detectable effect | measured power |\n| ---: | ---: | ---: | ---: | ---: |")
     for k, n, alpha in ((1, 5, 0.045), (6, 5, 0.01125), (6, 10, 0.03375), (20, 10, 0.03375)):
         effect = detectable(k, n, alpha)
         print(
@@ -202,14 +202,14 @@ def helped(k, n, effect, alpha, studies, rng):
 
 
 def calibration_table(studies, rng, sizes=(1, 6)):
-    """Whether arms are settled at the number of seeds that the price of certainty names, as often as it says."""
+    """Print how often arms are decided at the number of seeds that a report gives, beside the probability that it gives."""
     print(
-        f"\n**How many more seeds**: arms inconclusive at 5 pairs, run on to the total named; {studies} studies a row."
+        f"\n**How many more seeds**: arms that are inconclusive at 5 pairs, continued to the given total; {studies} studies for each row."
     )
     print(
-        "Effects uniform within ±3 margins, noise log-uniform between a third of the margin and three times it.\n"
+        "Effects uniform within ±3 margins, noise log-uniform between a third of the margin and three times the margin.\n"
     )
-    print("| k | promise | mean promised | settled | standard error | arms | median total |")
+    print("| k | given probability | mean of it | decided | standard error | arms | median total |")
     print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for k in sizes:
         for name, row in calibration(k, studies, rng).items():
@@ -223,9 +223,9 @@ def calibration_table(studies, rng, sizes=(1, 6)):
 
 
 def calibration(k, studies, rng):
-    """Promise → list of (promised chance, settled, total pairs) over one inconclusive arm of each study."""
+    """Given probability → list of (that probability, decided, total pairs) over one inconclusive arm of each study."""
     (first, alpha), (_, later) = looks(())
-    found = {"even chance (N50)": [], "80 % (N80)": [], "whatever the effect (N_any)": []}
+    found = {"50 % (N50)": [], "80 % (N80)": [], "whatever the effect (N_any)": []}
     for _ in range(studies):
         sd = math.exp(rng.uniform(math.log(1 / 3), math.log(3)))
         effects = rng.uniform(-3, 3, k)
