@@ -146,10 +146,14 @@ class Line:
 
 @dataclass(frozen=True)
 class ArmCurves:
-    """overfits: the epoch from which the arm over-fits, where it was found to."""
+    """verdict: None for the reference, empty where there is none to be had (a cell of a factorial design).
+
+    overfits: the epoch from which the arm over-fits, where it does.
+    """
 
     arm: str
     label: str
+    verdict: str | None
     lines: tuple[Line, ...]
     overfits: int | None = None
 

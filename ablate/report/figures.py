@@ -30,7 +30,18 @@ from ablate.report.contents import (
     Row,
     Tried,
 )
-from ablate.report.palette import BLUE, FAINT, GROUND, INK, LESS, MORE, MUTED, VERMILLION, fade, mark
+from ablate.report.palette import (
+    BETTER,
+    FAINT,
+    GROUND,
+    INK,
+    MUTED,
+    NEUTRALS,
+    SHARE,
+    WORSE,
+    fade,
+    mark,
+)
 from ablate.report.scales import reach
 from ablate.text import counted, joined
 
@@ -46,6 +57,9 @@ MOST_NAMED = 12
 
 MOST_WRITTEN = 12
 """Classes up to which a cell of a matrix has room for its number."""
+
+LEVEL_LINES = ((MUTED, "solid"), (NEUTRALS[0], "solid"), (NEUTRALS[2], "5px,4px"), (NEUTRALS[1], "dot"))
+"""Colour and dash of the lines of a factor's levels, the baseline's first: no verdict is about a level alone."""
 
 CLEAR = "rgba(0,0,0,0)"
 
@@ -227,7 +241,11 @@ def tried(found: Tried) -> Figure:
                     x=_rounded(x for x, _ in mine),
                     y=_rounded(y for _, y in mine),
                     mode="markers",
-                    marker={"size": 13 if again else 8, "symbol": symbol, "color": BLUE},
+                    marker={
+                        "size": 13 if again else 8,
+                        "symbol": symbol,
+                        "color": INK if again else fade(INK, 0.55),
+                    },
                     customdata=[
                         f"{found.setting} {x:.3g}: {wording.plain(y, found.digits)} {found.unit}".strip()
                         for x, y in mine
@@ -258,18 +276,18 @@ def pareto(found: Front) -> Figure:
             x=[cost for cost, _ in front],
             y=_rounded(value for _, value in front),
             mode="lines",
-            line={"color": fade(BLUE, 0.6), "width": 1.5, "dash": "dot", "shape": "hv"},
+            line={"color": fade(INK, 0.6), "width": 1.5, "dash": "dot", "shape": "hv"},
             hoverinfo="skip",
             showlegend=False,
         )
     ]
     for name, mine, marker in (
         ("a trial", [p for p in tried if not p.front], {"size": 7, "color": fade(MUTED, 0.6)}),
-        ("on the front", [p for p in tried if p.front], {"size": 9, "color": BLUE}),
+        ("on the front", [p for p in tried if p.front], {"size": 9, "color": INK}),
         (
             "a candidate, looked at again",
             [p for p in found.points if p.candidate is not None],
-            {"size": 15, "symbol": "circle-open", "color": VERMILLION, "line": {"width": 1.8}},
+            {"size": 15, "symbol": "circle-open", "color": INK, "line": {"width": 1.8}},
         ),
     ):
         if mine:
@@ -280,7 +298,7 @@ def pareto(found: Front) -> Figure:
                     mode="markers+text" if mine[0].candidate is not None else "markers",
                     text=[str(p.candidate) for p in mine] if mine[0].candidate is not None else None,
                     textposition="bottom right",
-                    textfont={"size": 11, "color": VERMILLION},
+                    textfont={"size": 11, "color": INK},
                     marker=marker,
                     cliponaxis=False,
                     name=name,
@@ -317,13 +335,13 @@ def crossing(found: Crossing) -> Figure:
             x=list(range(len(found.across))),
             y=_rounded(math.nan if v is None else v for v in line),
             mode="lines+markers",
-            line={"color": colour, "width": 2},
+            line={"color": colour, "width": 2, "dash": dash},
             marker={"size": 8, "color": colour},
             name=_short(name),
             customdata=[f"{_text(name)}, {_text(level)}" for level in found.across],
             hovertemplate=f"%{{customdata}}: %{{y:.4~g}}{f' {found.unit}' if found.unit else ''}<extra></extra>",
         )
-        for (name, line), colour in zip(found.lines, (MUTED, *palette.SERIES), strict=False)
+        for (name, line), (colour, dash) in zip(found.lines, LEVEL_LINES, strict=False)
     ]
     layout = _layout(250)
     last = len(found.across) - 1
@@ -342,11 +360,21 @@ def crossing(found: Crossing) -> Figure:
 
 
 def curves(found: Curves) -> list[tuple[str, Figure]]:
-    """(title, figure): all arms in one where they are few, else one each. Training dashed, validation solid."""
+    """Return (title, figure): all arms in one where they are few, otherwise one each.
+
+    Training dashed, validation solid. An arm has the colour of its verdict, the reference is grey.
+    """
     if len(found.arms) <= OVERLAID:
-        coloured = list(zip(found.arms, palette.SERIES, strict=False))
+        colours = palette.lines([arm.verdict for arm in found.arms])
+        coloured = list(zip(found.arms, colours, strict=True))
         return [("", _curves(found, coloured, legend=True, height=340))]
-    return [(arm.label, _curves(found, [(arm, BLUE)], legend=False, height=230)) for arm in found.arms]
+    return [
+        (
+            arm.label,
+            _curves(found, [(arm, palette.lines([arm.verdict])[0])], legend=False, height=230),
+        )
+        for arm in found.arms
+    ]
 
 
 def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: int) -> Figure:
@@ -437,7 +465,7 @@ def confusion(found: Confusion) -> Figure:
         found.classes,
         found.classes,
         ("predicted", "true"),
-        scale=[[0.0, GROUND], [1.0, MORE]],
+        scale=[[0.0, GROUND], [1.0, SHARE]],
         limits=(0.0, 100.0),
         texts=[[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in found.shares],
         unit="%",
@@ -445,8 +473,15 @@ def confusion(found: Confusion) -> Figure:
 
 
 def shift(found: ClassShift, classes: Sequence[str]) -> Figure:
-    """An arm's confusion matrix minus the reference's, in points of each class."""
+    """An arm's confusion matrix minus the reference's, in points of each class.
+
+    Blue is better, as everywhere: more on the diagonal, less beside it.
+    """
     largest = max((abs(v) for row in found.difference for v in row), default=0.0) or 1.0
+    better = [
+        [v if row == column else -v for column, v in enumerate(values)]
+        for row, values in enumerate(found.difference)
+    ]
     return _heatmap(
         found.difference,
         classes,
@@ -456,6 +491,7 @@ def shift(found: ClassShift, classes: Sequence[str]) -> Figure:
         limits=(-largest, largest),
         texts=[[wording.signed(v, 0) if abs(v) >= 0.5 else "" for v in row] for row in found.difference],
         unit="points",
+        colours=better,
     )
 
 
@@ -497,7 +533,7 @@ def range_test(found: RangeTest) -> Figure:
             x=found.rates[: len(found.smooth)],
             y=found.smooth,
             mode="lines",
-            line={"color": BLUE, "width": 2.5},
+            line={"color": INK, "width": 2.5},
             name="median of the seeds, smoothed",
             hovertemplate=hover,
         )
@@ -511,7 +547,7 @@ def range_test(found: RangeTest) -> Figure:
     _axis(layout, "yaxis", "loss of the batch, before the step", range=shown)
     marks = [(rate, FAINT, "dot", 1.0) for rate in found.levels]
     if found.suggestion is not None:
-        marks.append((found.suggestion, VERMILLION, "solid", 2.0))
+        marks.append((found.suggestion, INK, "solid", 2.0))
         layout["annotations"] = [
             {
                 "x": math.log10(found.suggestion),
@@ -520,7 +556,7 @@ def range_test(found: RangeTest) -> Figure:
                 "yanchor": "bottom",
                 "text": f"suggested: {found.suggestion:g}",
                 "showarrow": False,
-                "font": {"color": VERMILLION},
+                "font": {"color": INK},
             }
         ]
         layout["legend"] |= {"y": 1.08}
@@ -722,11 +758,13 @@ def _heatmap(
     texts: list[list[str]],
     unit: str,
     row_height: int = 34,
+    colours: Sequence[Sequence[float]] | None = None,
 ) -> Figure:
+    """A table in colours. values: to show; colours: what each is coloured by, where that is not the value itself."""
     written = len(columns) <= MOST_WRITTEN
     trace = _trace(
         "heatmap",
-        z=[_rounded(row) for row in values],
+        z=[_rounded(row) for row in colours or values],
         x=list(range(len(columns))),
         y=list(range(len(rows))),
         zmin=limits[0],
@@ -741,12 +779,12 @@ def _heatmap(
         textfont={"size": 11, "color": INK},
         customdata=[
             [
-                f"{_text(row)} → {_text(column)}" if titles[1] else f"{_text(row)}, {_text(column)}"
-                for column in columns
+                f"{_text(row)}{' → ' if titles[1] else ', '}{_text(column)}: {wording.plain(value, 2)} {unit}"
+                for column, value in zip(columns, line, strict=True)
             ]
-            for row in rows
+            for row, line in zip(rows, values, strict=True)
         ],
-        hovertemplate=f"%{{customdata}}: %{{z:.2f}} {unit}<extra></extra>",
+        hovertemplate="%{customdata}<extra></extra>",
     )
     layout = _layout(110 + (row_height if written else 14) * len(rows))
     bare = {"showgrid": False, "showline": False, "ticks": ""}
@@ -763,7 +801,7 @@ def _heatmap(
 
 
 def _diverging() -> list[list[Any]]:
-    return [[0.0, LESS], [0.5, GROUND], [1.0, MORE]]
+    return [[0.0, WORSE], [0.5, GROUND], [1.0, BETTER]]
 
 
 def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:

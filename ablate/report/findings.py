@@ -446,7 +446,7 @@ def crossings(reading: Reading) -> tuple[Crossing, ...]:
             reading.value_unit,
         )
         for one, other in pairs[:MOST_CROSSINGS]
-        if len(levels[other]) <= len(palette.SERIES) + 1
+        if len(levels[other]) <= len(palette.NEUTRALS) + 1
     )
 
 

@@ -267,7 +267,10 @@ def _section_panels(album: _Album, section: Section) -> Iterable[Panel]:
         splits = {line.split for arm in curves.arms for line in arm.lines}
         said = ["Training dashed, validation solid."] if len(splits) > 1 else []
         said.append("Mean over seeds, with a band from the lowest seed to the highest.")
-        if not few and curves.reference is not None:
+        said.append("An arm has the colour of its verdict.")
+        if few and len({palette.mark(arm.verdict).colour for arm in curves.arms}) < len(curves.arms):
+            said.append("Arms with the same verdict differ in shade.")
+        if curves.reference is not None:
             said.append(f"Grey: the {curves.reference.label.lower()}.")
         if any(arm.overfits for arm in (*curves.arms, *([curves.reference] if curves.reference else []))):
             said.append("A ring: over-fitting begins.")
@@ -359,7 +362,7 @@ def _class_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
         panels.append(
             album.panel(
                 "What each arm confuses more, and less",
-                f"Points of each true class against {found.reference}: blue more, orange fewer. Blue is good on the diagonal, orange beside it.",
+                f"Points of each true class against {found.reference}. Blue is better: more on the diagonal, less beside it; orange is worse.",
                 [(arm.label, figures.shift(arm, found.classes)) for arm in found.arms],
                 "Confusion against the reference",
                 small=True,

@@ -213,6 +213,7 @@ def _curves(
     bands: dict[tuple[str, str], Line],
     factor: str,
 ) -> Iterable[Curves]:
+    verdicts = {c.arm: c.verdict for c in reading.analysis.comparisons}
     quantities: dict[str, list[str]] = {}
     for arm, metric in bands:
         if arm == reference or arm in arms:
@@ -230,6 +231,7 @@ def _curves(
             return ArmCurves(
                 arm,
                 reading.label(arm),
+                None if arm == reference else verdicts.get(arm, ""),
                 tuple(bands[arm, m] for m in metrics if (arm, m) in bands),
                 start if quantity == "loss" else None,
             )

@@ -1,5 +1,6 @@
 import base64
 import gzip
+import itertools
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import pytest
 import report_examples
 
 from ablate.report import figures, palette, render
+from ablate.report.contents import Crossing
 from ablate.report.summary import summarise
 
 
@@ -103,6 +105,81 @@ def test_plotly_knows_every_field_of_every_figure(made):
         plotly.Figure(figure["data"], figure["layout"])
 
 
+def colours_of(figure):
+    """Every colour of a figure, without its opacity."""
+    return {
+        v[:7] for k, v in texts(figure) if v.startswith("#") and ("color" in k.lower() or k == "colorscale")
+    }
+
+
+NEUTRAL = {palette.MUTED, palette.FAINT, palette.GROUND, palette.SHARE, *palette.NEUTRALS}
+VERDICTS = [verdict for verdict in palette.MARKS if verdict]
+
+
+@pytest.mark.parametrize(
+    "verdicts", list(itertools.combinations_with_replacement(VERDICTS, 3)), ids=", ".join
+)
+def test_a_curve_has_the_colour_of_its_arms_verdict_and_shares_it_with_no_other(summary, verdicts):
+    found = next(c for s in summary.sections for c in s.curves if len(c.arms) > 3)
+    arms = [replace(arm, verdict=v) for arm, v in zip(found.arms[:3], verdicts, strict=True)]
+    for count in (1, 2, 3):
+        ((_, figure),) = figures.curves(replace(found, arms=tuple(arms[:count])))
+        drawn = {t["name"]: t["line"]["color"] for t in figure["data"] if t["mode"] == "lines"}
+        assert drawn.pop(found.reference.label) == palette.MUTED
+        assert len(set(drawn.values())) == count
+        for arm in arms[:count]:
+            assert drawn[arm.label] in palette.SHADES[palette.mark(arm.verdict).colour]
+    apart = [replace(arm, arm=f"{arm.arm}{i}", label=f"{arm.label}{i}") for i in range(2) for arm in arms]
+    for (_, figure), arm in zip(figures.curves(replace(found, arms=tuple(apart))), apart, strict=True):
+        drawn = {t["name"]: t["line"]["color"] for t in figure["data"] if t["mode"] == "lines"}
+        assert drawn[arm.label] in {palette.mark(arm.verdict).colour, palette.INK} - {palette.MUTED}
+
+
+def test_shades_of_different_verdicts_are_different_and_none_is_the_baselines():
+    by_verdict = {
+        colour: set(shades)
+        for colour, shades in palette.SHADES.items()
+        if colour not in {palette.MUTED, palette.INK}
+    }
+    every = [shade for shades in (*by_verdict.values(), palette.NEUTRALS) for shade in shades]
+    assert len(every) == len(set(every))
+    assert palette.MUTED not in every
+    assert {palette.mark(v).colour for v in VERDICTS} <= palette.SHADES.keys()
+
+
+def test_what_is_no_verdict_has_no_colour_of_one(summary):
+    searched = summarise(report_examples.searched())
+    crossed = figures.crossing(
+        Crossing("Width", "Rate", ("8", "16"), tuple((str(i), (80.0, 81.0 + i)) for i in range(4)), "m", "%")
+    )
+    drawn = [
+        *map(figures.tried, searched.tuning.curves),
+        figures.pareto(searched.tuning.pareto),
+        figures.range_test(report_examples.range_test()),
+        figures.confusion(summary.confusion),
+        crossed,
+    ]
+    for figure in drawn:
+        assert colours_of(figure) <= NEUTRAL
+    lines = [(t["line"]["color"], t["line"]["dash"]) for t in crossed["data"]]
+    assert len(set(lines)) == 4
+
+
+def test_a_table_of_differences_is_blue_where_it_is_better(summary):
+    classes = summary.confusion.classes
+    for arm in summary.confusion.arms:
+        figure = figures.shift(arm, classes)
+        (table,) = figure["data"]
+        assert table["colorscale"][0][1] == palette.WORSE
+        assert table["colorscale"][-1][1] == palette.BETTER
+        for row, values in enumerate(arm.difference):
+            for column, value in enumerate(values):
+                better = value if row == column else -value
+                assert table["z"][row][column] == pytest.approx(better, rel=1e-4, abs=1e-9)
+                assert f"{abs(value):.2f} points" in table["customdata"][row][column]
+    assert figures.per_class(summary.confusion)["data"][0]["colorscale"][-1][1] == palette.BETTER
+
+
 def test_names_reach_plotly_as_text():
     page = render.html(summarise(report_examples.hostile()))
     said = [text for figure in every_figure(page) for _, text in texts(figure)]
@@ -135,9 +212,11 @@ def contrast(one, other):
 def test_text_and_marks_in_figures_reach_the_contrast_of_wcag_aa(dark):
     shown = palette.DARK_OF.get if dark else lambda colour: colour
     ground = shown(palette.GROUND)
-    for colour in (palette.INK, palette.MUTED, *palette.SERIES, *(m.colour for m in palette.MARKS.values())):
+    for colour in (palette.INK, palette.MUTED, *(m.colour for m in palette.MARKS.values())):
         assert contrast(shown(colour), ground) >= 4.5, colour
-    for colour in (palette.MORE, palette.LESS):
+    for colour in (shade for shades in palette.SHADES.values() for shade in shades):
+        assert contrast(shown(colour), ground) >= 3.0, colour
+    for colour in (palette.BETTER, palette.WORSE, palette.SHARE):
         assert contrast(shown(palette.INK), shown(colour)) >= 4.5, colour
 
 
