@@ -104,7 +104,7 @@ def run(
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
     launch.check_imports(parsed.train, allow_import)
     store = here()
-    pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device)
+    pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
     if not dry_run:
         pool.warm_up()  # workers start while more is imported and the data are prepared
     from ablate import console
@@ -139,14 +139,14 @@ def plan(
 ) -> None:
     """Estimate what a study costs and which effects it can detect, by training a little of each arm."""
     from ablate import console
+    from ablate.measuring import probe
     from ablate.scheduling import outlook
     from ablate.study import design, spec
     from ablate.tracking.store import here
-    from ablate.training.start import probe
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
     planned = design.plan(parsed, launch.data_lookup())
-    pool = launch.local_executor(probe, devices, workers, runs_per_device)
+    pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
     expected = outlook.outlook(planned, here(), pool)
     if json:
         _print(outlook.to_json(expected))
@@ -190,7 +190,7 @@ def top_up(
         timeout=launch.seconds(timeout, "--timeout"),
         fuse=not no_fuse,
     )
-    pool = launch.executor(planned.study.baseline, executor, devices, workers, runs_per_device)
+    pool = launch.executor(planned.study.baseline, executor, devices, workers, runs_per_device, store.root)
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.coordinate(
         planned, store, pool, options, storage, observer, stored=stored, top_up=(seeds,)
@@ -364,7 +364,7 @@ def data(
     from dataclasses import asdict
 
     from ablate.data import datasets, describe
-    from ablate.training import inputs
+    from ablate.measuring import inputs
 
     if name is None and study is None:
         if sets or show is not None:
@@ -420,17 +420,17 @@ def lr(
 ) -> None:
     """Suggest a learning rate: raise it step by step over the training images and watch the loss."""
     from ablate import console
+    from ablate.measuring import range_test
     from ablate.report import range_test as range_page
     from ablate.scheduling import rates
     from ablate.study import spec
-    from ablate.training.start import range_test
 
     parsed = spec.read(study, sets=sets or ())
     sweep = rates.Sweep(lowest, highest, seeds, passes)
     # Reports mistakes in data and network before a process is started for each seed.
     launch.data_lookup()(parsed.baseline)
     result = rates.range_test(
-        parsed, sweep, launch.local_executor(range_test, devices, workers), launch.notify
+        parsed, sweep, launch.local_executor(range_test.run, devices, workers), launch.notify
     )
     target = output or reporting.range_page_for(reporting.FOLDER, parsed.name)
     reporting.write(target, range_page.page(result, parsed.name))

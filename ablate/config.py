@@ -30,9 +30,6 @@ from ablate.fields import Block
 from ablate.models import ModelConfig, NumpyMlp
 from ablate.text import brief, cut, format_value
 
-NO_TRAINING = frozenset({"probe.py", "start.py", "free.py", "range_test.py", "inputs.py", "device_check.py"})
-"""Files in `training/` that no result of the built-in training depends on."""
-
 Scalar = str | int | float | bool | None
 
 CHANGES_NO_RESULT = frozenset({"training.save_model"})
@@ -332,6 +329,11 @@ Optimizer = Annotated[Sgd | Adam | AdamW, Field(discriminator="name")]
 Schedule = Annotated[Constant | Cosine | Step | OneCycle, Field(discriminator="name")]
 
 
+def shared_in_a_stack(optimizer: Block) -> dict[str, Any]:
+    """Return what the optimizers of all members of a stack have in common: every field that is no real number."""
+    return {name: value for name, value in optimizer if not isinstance(value, float)}
+
+
 class RunConfig(Block):
     """One run of the built-in training."""
 
@@ -415,8 +417,7 @@ class RunConfig(Block):
 
     def code(self) -> str:
         here = Path(__file__).parent
-        unused = NO_TRAINING if isinstance(self.model, NumpyMlp) else {*NO_TRAINING, "numpy_learner.py"}
-        training = [f for f in sorted((here / "training").glob("*.py")) if f.name not in unused]
+        training = sorted((here / "training" / "builtin").glob("*.py"))
         models = _with_what_they_import(
             here / "models", type(self.model).__module__.rpartition(".")[2], "layers"
         )
@@ -434,8 +435,7 @@ class RunConfig(Block):
 
     def shape(self) -> str:
         model = {name: value for name, value in self.model.model_dump().items() if name != "dropout"}
-        nesterov = isinstance(self.optimizer, Sgd) and self.optimizer.nesterov
-        return json.dumps([model, self.optimizer.name, nesterov, self.training.precision])
+        return json.dumps([model, shared_in_a_stack(self.optimizer), self.training.precision])
 
 
 def _with_what_they_import(folder: Path, *modules: str) -> list[Path]:

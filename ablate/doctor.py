@@ -112,7 +112,7 @@ def devices() -> list[Check]:
     from ablate.executors.devices import driver_devices
 
     try:
-        from ablate.training import device_check
+        from ablate.measuring import device_check
     except (ImportError, OSError) as error:
         return [Check("devices", "torch", "broken", f"cannot be imported: {str(error).splitlines()[0]}")]
 

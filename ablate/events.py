@@ -20,7 +20,7 @@ class Task:
 
     run: str
     attempt: int
-    payload: Mapping[str, Any]
+    payload: Any
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed: a worker pool starts to warm up w
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -134,10 +135,17 @@ def data_config(name: str | None, sets: Sequence[str], study: Path | None) -> Ru
 # --- devices and executors --------------------------------------------------------------------------------------------
 
 
-def executor(config: Config, kind: str, devices: str, workers: int | None, per_device: int) -> Executor:
-    """Return the executor that trains configs like `config`. Raises StudyError for an unknown kind or device."""
-    from ablate.training.runs import train
+def executor(
+    config: Config, kind: str, devices: str, workers: int | None, per_device: int, root: Path
+) -> Executor:
+    """Return the executor that trains configs like `config`. Raises StudyError for an unknown kind or device.
 
+    root: the folder of the store, under which training puts checkpoints and networks.
+    """
+    from ablate.training import runs
+    from ablate.training.payload import Folders
+
+    train = functools.partial(runs.train, folders=Folders.under(root))
     if kind == "inline":
         from ablate.executors import Slot
         from ablate.executors.inline import InlineExecutor
@@ -151,7 +159,7 @@ def executor(config: Config, kind: str, devices: str, workers: int | None, per_d
 
     preload: tuple[str, ...] = WITH_TORCH if config.imports_torch() else ()
     if isinstance(config, RunConfig):
-        preload += ("ablate.training.fused",)
+        preload += ("ablate.training.builtin.bundle",)
     return LocalExecutor(train, slots(devices, workers, per_device), preload)
 
 
@@ -218,7 +226,7 @@ def data_lookup() -> Callable[[Config], DataFacts]:
 
     from ablate.config import RunConfig
     from ablate.data import datasets
-    from ablate.training.randomness import FIXED_SPLIT, derive
+    from ablate.training.builtin.randomness import FIXED_SPLIT, derive
 
     prepared = cache(datasets.prepare)
 

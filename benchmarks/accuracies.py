@@ -20,6 +20,7 @@ from pathlib import Path
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.study import spec
+from ablate.training.payload import Folders, RunPayload
 from ablate.training.runs import train
 
 STUDIES = Path(__file__).parent.parent / "studies"
@@ -78,13 +79,10 @@ def main() -> None:
 def tell(name: str, config: RunConfig) -> None:
     """Train it and print its row."""
     run = hashlib.sha256(json.dumps(config.tree(), sort_keys=True).encode()).hexdigest()[:16]
-    payload = {"config": config.tree(), "seed": 0, "train": None, "device": "cpu", "threads": 1}
-    payload |= {
-        "checkpoints": str(Path(tempfile.gettempdir()) / "ablate-accuracies"),
-        "checkpoint_every": 60.0,
-    }
+    payload = RunPayload(config.tree(), seed=0, checkpoint_every=60.0)
+    folders = Folders(checkpoints=Path(tempfile.gettempdir()) / "ablate-accuracies")
     began, validation = time.perf_counter(), float("nan")
-    for event in train(Bundle((Task(run, 1, payload),))):
+    for event in train(Bundle((Task(run, 1, payload),)), folders):
         if isinstance(event, Failed):
             raise SystemExit(f"{name}: {event.reason}")
         if isinstance(event, EpochEnd):

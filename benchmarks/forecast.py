@@ -22,11 +22,12 @@ from pathlib import Path
 
 from ablate import launch
 from ablate.events import Bundle, Failed, Task
+from ablate.measuring import probe
 from ablate.study import design, spec
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans
 from ablate.tracking.store import Store
-from ablate.training import probe
+from ablate.training.payload import RunPayload
 from ablate.training.runs import train
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -98,7 +99,7 @@ def compare_processor(study, options):
         data = plan.data[arm.name]
         sizes = (data.train, data.validation, data.test)
         said = probe.run_seconds(arm.config, sizes, len(data.classes), clock=time.process_time)["seconds"]
-        payload = {"config": arm.config.tree(), "seed": 0, "train": None, "device": "cpu", "threads": 1}
+        payload = RunPayload(arm.config.tree(), seed=0)
         began = time.process_time()
         for event in train(Bundle((Task("run", 1, payload),))):
             assert not isinstance(event, Failed), event.reason

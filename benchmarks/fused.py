@@ -27,8 +27,10 @@ import torch
 from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.events import Bundle, Failed, Finished, Task
-from ablate.training import fused
-from ablate.training.runs import machine, train
+from ablate.training.builtin import choose
+from ablate.training.outcome import machine
+from ablate.training.payload import RunPayload
+from ablate.training.runs import train
 
 RESULTS = Path(__file__).parent / "results" / "fused.json"
 
@@ -45,7 +47,7 @@ CIFAR = {
 
 
 def arms(base: RunConfig, runs: int) -> list[RunConfig]:
-    """Learning rates × chances of dropout."""
+    """Learning rates × probabilities of dropout."""
     rates = max(1, runs // 4)
     return [
         base.override({"optimizer.lr": 0.01 * 2 ** (n % rates / 2), "model.dropout": 0.1 * (n // rates)})
@@ -54,8 +56,8 @@ def arms(base: RunConfig, runs: int) -> list[RunConfig]:
 
 
 def bundle(recipes: list[RunConfig], seed: int, device: str, *, fuse: bool) -> Bundle:
-    given = {"seed": seed, "train": None, "device": device, "threads": 1, "fuse": fuse}
-    return Bundle(tuple(Task(str(n), 1, given | {"config": r.tree()}) for n, r in enumerate(recipes)))
+    payloads = [RunPayload(recipe.tree(), seed, device=device, fuse=fuse) for recipe in recipes]
+    return Bundle(tuple(Task(str(n), 1, payload) for n, payload in enumerate(payloads)))
 
 
 def trained(given: Bundle) -> list[Finished]:
@@ -81,7 +83,7 @@ def speed(base: RunConfig, runs: int, repeat: int, device: str) -> dict[str, obj
     recipes = arms(base, runs)
 
     def shared() -> None:
-        with mock.patch.object(fused, "pays", return_value=False):
+        with mock.patch.object(choose, "pays", return_value=False):
             trained(bundle(recipes, 0, device, fuse=True))
 
     ways: dict[str, Callable[[], object]] = {
@@ -147,7 +149,7 @@ def accuracy(base: RunConfig, seeds: int, device: str) -> dict[str, object]:
     recipes = [base, base.override({"model.dropout": 0.2})]
     differences, single = [], []
     for seed in range(seeds):
-        with mock.patch.object(fused, "pays", return_value=True):
+        with mock.patch.object(choose, "pays", return_value=True):
             ours = trained(bundle(recipes, seed, device, fuse=True))
         theirs = trained(bundle(recipes, seed, device, fuse=False))
         for mine, other in zip(ours, theirs, strict=True):

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def task(given: dict[str, Any], name: str = "run", seed: int = 0, **changes: flo
     """given: folder, model, epochs, precision, device, share held out. changes: `lr`, `dropout`."""
     from ablate.config import RunConfig
     from ablate.events import Task
+    from ablate.training.payload import RunPayload
 
     config = RunConfig.parse(
         {
@@ -88,8 +90,8 @@ def task(given: dict[str, Any], name: str = "run", seed: int = 0, **changes: flo
             "training": {"epochs": given["epochs"], "batch_size": 128, "precision": given["precision"]},
         }
     )
-    payload = {"config": config.tree(), "seed": seed, "train": None, "device": given["device"]}
-    return Task(name, 1, payload | {"threads": given["threads"]})
+    payload = RunPayload(config.tree(), seed, device=given["device"], threads=given["threads"])
+    return Task(name, 1, payload)
 
 
 def arms(given: dict[str, Any], runs: int, seeds: int) -> list[Any]:
@@ -107,7 +109,7 @@ def trained(tasks: list[Any], *, fuse: bool) -> dict[str, Any]:
     from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
     from ablate.training.runs import train
 
-    given = tuple(Task(t.run, t.attempt, {**t.payload, "fuse": fuse}) for t in tasks)
+    given = tuple(Task(t.run, t.attempt, replace(t.payload, fuse=fuse)) for t in tasks)
     first = last = 0.0
     how, scores = set(), {}
     for event in train(Bundle(given)):
@@ -128,7 +130,7 @@ def at_once(tasks: list[Any]) -> float:
     command = [sys.executable, str(HERE / "gpu.py"), "--process"]
     processes = [
         subprocess.Popen(
-            [*command, json.dumps([t.run, dict(t.payload)])],
+            [*command, json.dumps([t.run, asdict(t.payload)])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -154,12 +156,13 @@ def in_process(run: str, payload: dict[str, Any]) -> None:
     import torch
 
     from ablate.events import Task
-    from ablate.training import train  # noqa: F401 — before it says that it is ready
+    from ablate.training.builtin import bundle  # noqa: F401 — before it says that it is ready
+    from ablate.training.payload import RunPayload
 
     torch.zeros(1, device=payload["device"]).cpu()
     print("ready", flush=True)
     sys.stdin.readline()
-    trained([Task(run, 1, payload)], fuse=False)
+    trained([Task(run, 1, RunPayload(**payload))], fuse=False)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -242,7 +245,7 @@ def main() -> None:
     images, epochs, repeat, workers, runs = 20_000, 5, asked.repeat, 4, 16
     if asked.quick:
         images, epochs, repeat, workers, runs = 300, 1, 1, 1, 4
-    from ablate.training.runs import machine
+    from ablate.training.outcome import machine
 
     found: dict[str, Any] = {name: machine(asked.device)[name] for name in ("device", "torch", "python")}
     label = "dry run at a tiny size, no figures: " if asked.quick else ""

@@ -21,7 +21,8 @@ from ablate.analysis.rates import RangeTest, range_test
 from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.events import EpochEnd, Failed, Task
-from ablate.training import range_test as testing
+from ablate.measuring import range_test as testing
+from ablate.training.payload import RunPayload
 from ablate.training.runs import events_of
 
 GRID = [10 ** (k / 2) for k in range(-8, 2)]
@@ -63,8 +64,7 @@ def accuracy(config: RunConfig, seeds: int) -> float:
     """Mean over seeds of the last epoch's validation accuracy, in percent."""
     found = []
     for seed in range(seeds):
-        payload = {"config": config.tree(), "seed": seed, "train": None, "device": "cpu", "threads": 1}
-        events = list(events_of(Task("sweep", 1, payload)))
+        events = list(events_of(Task("sweep", 1, RunPayload(config.tree(), seed))))
         if isinstance(events[-1], Failed):
             raise SystemExit(events[-1].reason)
         found.append([event for event in events if isinstance(event, EpochEnd)][-1].metrics["val/accuracy"])

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ablate.config import Sgd
 from ablate.models import NumpyMlp
-from ablate.training.numpy_learner import NumpyLearner
+from ablate.training.builtin.numpy_learner import NumpyLearner
 
 BATCH_SIZES = (32, 64, 128, 256)
 LR = 0.05

@@ -19,6 +19,7 @@ import pandas as pd
 from ablate.config import RunConfig
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
+from ablate.training.payload import RunPayload
 from ablate.training.runs import train
 
 DEFAULT = Path(__file__).parent / "results" / "digits.csv"
@@ -39,8 +40,7 @@ CONFIG = RunConfig.parse(
 
 def replicates(config, seeds, device="cpu"):
     """(seed, value of METRIC at the epoch that counts) of one training a seed; NaN where it diverged."""
-    payload = {"config": config.tree(), "train": None, "device": device, "threads": 1}
-    tasks = tuple(Task(str(seed), 1, payload | {"seed": seed}) for seed in seeds)
+    tasks = tuple(Task(str(seed), 1, RunPayload(config.tree(), seed, device=device)) for seed in seeds)
     values: dict[int, float] = {}
     for event in train(Bundle(tasks)):
         if isinstance(event, Failed):

@@ -62,6 +62,7 @@ def ours(given: dict) -> dict[str, float]:
 
     from ablate.config import RunConfig
     from ablate.events import Bundle, EpochEnd, Finished, Started, Task
+    from ablate.training.payload import RunPayload
     from ablate.training.runs import train
 
     del torch
@@ -74,9 +75,9 @@ def ours(given: dict) -> dict[str, float]:
             "training": {"epochs": given["epochs"], "batch_size": 128, "precision": given["precision"]},
         }
     )
-    payload = {"config": config.tree(), "seed": given["seed"], "train": None, "device": "cpu"}
+    payload = RunPayload(config.tree(), given["seed"], threads=given["threads"])
     marks, scores, end = [], {}, None
-    for event in train(Bundle((Task("run", 1, payload | {"threads": given["threads"]}),))):
+    for event in train(Bundle((Task("run", 1, payload),))):
         if isinstance(event, Started | EpochEnd):
             marks.append(time.perf_counter())
         if isinstance(event, EpochEnd):
@@ -153,7 +154,7 @@ def bfloat16(folder: Path, share: float) -> list[dict]:
     import torch
     from scipy import stats
 
-    from ablate.training import device_check
+    from ablate.measuring import device_check
 
     what = "accuracy of what_worked in bfloat16 less that in float32, 5,000 images, 5 seeds, in points"
     rate = device_check.devices()[0].bfloat16
@@ -203,7 +204,9 @@ def loading(folder: Path, repeat: int, share: float) -> list[dict]:
 
     from ablate.config import RunConfig
     from ablate.data import augment, datasets
-    from ablate.training import train
+    from ablate.training.builtin.batches import Pixels
+    from ablate.training.builtin.learner import TorchLearner
+    from ablate.training.builtin.randomness import batch_streams
 
     sys.path.insert(0, str(HERE))
     import tutorial
@@ -227,9 +230,9 @@ def loading(folder: Path, repeat: int, share: float) -> list[dict]:
         data = datasets.prepare(config.data)
         index, _ = datasets.split(data.train_labels, config.data, 0)
         mean, std = datasets.normalization(data.train_images, index)
-        pixels = train.Pixels(data.train_images, data.train_labels, index, mean, std, torch.device("cpu"))
-        streams = train.streams(0, torch.device("cpu"))
-        learner = train.TorchLearner(config, data.shape, len(data.classes), torch.device("cpu"))
+        pixels = Pixels(data.train_images, data.train_labels, index, mean, std, torch.device("cpu"))
+        streams = batch_streams(0, torch.device("cpu"))
+        learner = TorchLearner(config, data.shape, len(data.classes), torch.device("cpu"))
         composed = transforms.Compose(
             [
                 transforms.RandomCrop(32, padding=4),
@@ -246,7 +249,7 @@ def loading(folder: Path, repeat: int, share: float) -> list[dict]:
             for batch in torch.split(torch.randperm(len(pixels)), 128):
                 a = clock()
                 inputs, labels = pixels.batch(batch)
-                inputs = pixels.floats(augment.augment(inputs, config.augment, streams))
+                inputs = pixels.normalised(augment.augment(inputs, config.augment, streams))
                 b = clock()
                 learner.step(inputs, labels, 0.01)
                 load, step = load + b - a, step + clock() - b

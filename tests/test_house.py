@@ -85,7 +85,6 @@ WRAPPED: dict[str, str] = {}
 
 # Names that several classes still share.
 SHARED_NAMES = {
-    "Group",
     "Reading",
     "_Album",
 }

@@ -41,7 +41,8 @@ from ablate.tracking.runs import (
 )
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
-from ablate.training import checkpoint
+from ablate.training.builtin import checkpoint
+from ablate.training.payload import RunPayload
 
 RETRIES = 1
 NEAR = 256
@@ -869,21 +870,17 @@ class Coordinator:
             raise KeyboardInterrupt
 
     def _task(self, run: Run, attempt: int, slot: Slot, *, fuse: bool) -> Task:
-        config = self._plan.config(run)
-        payload = {
-            "config": config.tree(),
-            "data": self._plan.fingerprint(run),
-            "seed": run.seed,
-            "train": self._plan.study.train,
-            "device": slot.device,
-            "threads": self._options.threads,
-            "fuse": fuse,
-            "checkpoints": str(self._checkpoints),
-            "models": str(self._store.root / "models"),
-            "metric": self._plan.study.metric,
-        }
-        if self._options.checkpoint_every is not None:
-            payload["checkpoint_every"] = self._options.checkpoint_every
+        payload = RunPayload(
+            config=self._plan.config(run).tree(),
+            seed=run.seed,
+            device=slot.device,
+            threads=self._options.threads,
+            train=self._plan.study.train,
+            data=self._plan.fingerprint(run),
+            fuse=fuse,
+            metric=self._plan.study.metric,
+            checkpoint_every=self._options.checkpoint_every,
+        )
         return Task(run.key, attempt, payload)
 
     def _note(

@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ablate.analysis import judge, power
@@ -19,6 +19,7 @@ from ablate.analysis.words import term_code
 from ablate.config import RunConfig
 from ablate.events import Event
 from ablate.executors import Executor, Slot
+from ablate.measuring.probe import ProbePayload
 from ablate.scheduling.dispatch import Job, run_jobs
 from ablate.study.design import Plan
 from ablate.study.forecast import Forecast, RunCost, forecast
@@ -62,7 +63,7 @@ class Outlook:
 
 
 def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
-    """measuring: an executor that runs `ablate.training.start.probe`, on the slots that the study will have."""
+    """measuring: an executor that runs `ablate.measuring.probe.measure`, on the slots that the study will have."""
     known, starting = costs(plan, store, measuring)
     noise = expected_noise(plan, store)
     rules = recorded_plan.rules(plan.record())
@@ -95,7 +96,7 @@ def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunC
         elif not isinstance(arm.config, RunConfig):
             found[arm.name] = RunCost()
     # Rates and schedules cost nothing: arms that differ in them alone are measured once.
-    wanted: dict[str, Mapping[str, Any]] = {}
+    wanted: dict[str, ProbePayload] = {}
     alike: dict[str, str] = {}
     for arm in plan.arms:
         if arm.name in found or not isinstance(arm.config, RunConfig):
@@ -104,16 +105,14 @@ def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunC
         parts = (config.data, config.model, config.augment, config.training, config.optimizer.name)
         alike[arm.name] = repr(parts)
         images = (data.train, data.validation, data.test)
-        wanted[repr(parts)] = {"config": config.tree(), "images": images, "classes": len(data.classes)}
+        wanted[repr(parts)] = ProbePayload(config.tree(), images, len(data.classes))
     if not wanted:
         return found, None
     measured, starting = _measure(wanted, measuring)
     return found | {arm: measured[name] for arm, name in alike.items()}, starting
 
 
-def _measure(
-    payloads: Mapping[str, Mapping[str, Any]], measuring: Executor
-) -> tuple[dict[str, RunCost], float]:
+def _measure(payloads: Mapping[str, ProbePayload], measuring: Executor) -> tuple[dict[str, RunCost], float]:
     """Run each probe on every slot at the same time, one probe after another → the median over slots, by probe.
 
     Also returns the seconds until the workers of all slots were ready.
@@ -132,8 +131,8 @@ def _measure(
     with measuring:
         for name, payload in payloads.items():
 
-            def on(slot: Slot, payload: Mapping[str, Any] = payload) -> Mapping[str, Any]:
-                return {**payload, "device": slot.device, "threads": 1}
+            def on(slot: Slot, payload: ProbePayload = payload) -> ProbePayload:
+                return replace(payload, device=slot.device)
 
             # As many as there are slots, so that each slot takes one.
             results = run_jobs(measuring, [Job(str(i), on) for i in range(len(measuring.slots))], told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ablate.analysis import rates as analysis
 from ablate.analysis.rates import RangeTest
@@ -11,6 +11,7 @@ from ablate.config import RunConfig
 from ablate.errors import StudyError
 from ablate.events import Event, Finished
 from ablate.executors import Executor
+from ablate.measuring.range_test import RangePayload
 from ablate.scheduling.dispatch import Job, run_jobs
 from ablate.study.seeds import seed_of
 from ablate.study.spec import Study
@@ -34,7 +35,7 @@ class Sweep:
 
 
 def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str], None]) -> RangeTest:
-    """Run a range test of a study's baseline. testing: an executor that runs `ablate.training.start.range_test`.
+    """Run a range test of a study's baseline. testing: an executor that runs `ablate.measuring.range_test.run`.
 
     say: told as seeds end. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it is then judged
     by. Raises StudyError where the study brings its own training, TrainingError where the test fails.
@@ -46,17 +47,11 @@ def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str
             place=study.train,
             hint="try a few rates as levels of a factor instead",
         )
-    payload = {
-        "config": config.tree(),
-        "low": sweep.low,
-        "high": sweep.high,
-        "passes": sweep.passes,
-        "threads": 1,
-    }
     seeds = [seed_of("tune", replicate) for replicate in range(sweep.seeds)]
 
     def job(seed: int) -> Job:
-        return Job(str(seed), lambda slot: payload | {"seed": seed, "device": slot.device})
+        payload = RangePayload(config.tree(), seed, sweep.low, sweep.high, sweep.passes)
+        return Job(str(seed), lambda slot: replace(payload, device=slot.device))
 
     def told(event: Event) -> None:
         if isinstance(event, Finished):

@@ -16,6 +16,7 @@ from ablate.data.facts import DataFacts
 from ablate.events import Bundle, EpochEnd, Finished, Task
 from ablate.study.record import ArmRecord, PlanRecord, RunRecord
 from ablate.tracking.frames import curve_frame, curve_rows, replicate_frame, replicate_row
+from ablate.training.payload import RunPayload
 from ablate.training.runs import train
 
 SOUND = {
@@ -50,10 +51,9 @@ def trained(arm: str, overrides: tuple[tuple[str, object], ...], seeds: int) -> 
         arms=(ArmRecord(arm, None, None, {}, None, {}, facts, "code"),),
         runs=(),
     )
-    payload = {"config": config.tree(), "train": None, "device": "cpu", "threads": 1}
     points: dict[str, list[tuple[int, float]]] = {}
     rows, curves = [], []
-    for event in train(Bundle(tuple(Task(str(s), 1, payload | {"seed": s}) for s in range(seeds)))):
+    for event in train(Bundle(tuple(Task(str(s), 1, RunPayload(config.tree(), s)) for s in range(seeds)))):
         if isinstance(event, EpochEnd | Finished):
             for metric, value in event.metrics.items():
                 points.setdefault(metric, []).append((event.epoch, value))

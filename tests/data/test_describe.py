@@ -13,9 +13,9 @@ from painted_folders import paint
 
 from ablate.config import RunConfig
 from ablate.data import datasets, picture
-from ablate.training import inputs
-from ablate.training.randomness import FIXED_SPLIT, derive
-from ablate.training.train import Pixels
+from ablate.measuring import inputs
+from ablate.training.builtin.batches import Pixels
+from ablate.training.builtin.randomness import FIXED_SPLIT, derive
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -49,7 +49,7 @@ def test_normalised_values_are_those_that_training_feeds_the_network(pets):
     index = np.arange(len(data.train_labels))
     mean, std = datasets.normalization(data.train_images, index)
     pixels = Pixels(data.train_images, data.train_labels, index, mean, std, torch.device("cpu"))
-    fed = pixels.floats(pixels.batch(torch.tensor([3]))[0])[0].numpy()
+    fed = pixels.normalised(pixels.batch(torch.tensor([3]))[0])[0].numpy()
     assert np.allclose(picture.normalised(data.train_images[3], mean, std), fed, atol=1e-5)
 
 

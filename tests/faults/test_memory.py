@@ -11,6 +11,7 @@ LIMITED = """
 import resource, sys
 from ablate.config import RunConfig
 from ablate.events import Bundle, Task
+from ablate.training.payload import RunPayload
 from ablate.training.runs import train
 
 def run(batch_size):
@@ -19,8 +20,7 @@ def run(batch_size):
         "model": {"name": "cnn", "depth": 2, "width": 256},
         "training": {"epochs": 1, "batch_size": batch_size},
     })
-    payload = {"config": config.tree(), "seed": 0, "train": None, "device": "cpu", "threads": 1}
-    return list(train(Bundle((Task("run", 1, payload),))))[-1]
+    return list(train(Bundle((Task("run", 1, RunPayload(config.tree(), seed=0)),))))[-1]
 
 run(8)
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024

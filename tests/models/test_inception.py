@@ -11,7 +11,7 @@ from ablate.errors import TrainingError
 from ablate.models import InceptionV1, InceptionV2, table
 from ablate.models.inception import MODULES, inception_module, spatial
 from ablate.models.layers import AUXILIARY_WEIGHT
-from ablate.training.train import TorchLearner
+from ablate.training.builtin.learner import TorchLearner
 
 CIFAR = (3, 32, 32)
 SLIM = 0.0625

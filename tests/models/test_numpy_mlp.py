@@ -16,7 +16,8 @@ from ablate.errors import StudyError
 from ablate.events import EpochEnd, Finished, Started, Task
 from ablate.models import NumpyMlp, table
 from ablate.models import numpy_mlp as mlp
-from ablate.training.numpy_learner import NumpyLearner, rule
+from ablate.training.builtin.numpy_learner import NumpyLearner, rule
+from ablate.training.payload import RunPayload
 from ablate.training.runs import events_of
 
 SIZES = (12, 7, 5, 4)
@@ -72,14 +73,8 @@ def trained(**changes):
         "optimizer": {"name": "sgd", "lr": 0.2},
         "training": {"epochs": 6, "batch_size": 32},
     }
-    payload = {
-        "config": RunConfig.parse(tree).override(changes.pop("override", {})).tree(),
-        "seed": 0,
-        "train": None,
-        "device": "cpu",
-        "threads": 1,
-    }
-    return list(events_of(Task("run", 1, payload | changes)))
+    config = RunConfig.parse(tree).override(changes.pop("override", {}))
+    return list(events_of(Task("run", 1, RunPayload(config.tree(), **{"seed": 0} | changes))))
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -161,7 +156,7 @@ def test_an_image_is_learned_from_as_if_it_stood_alone(batch):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
 def test_the_update_is_that_of_torchs_optimizer(batch, optimizer):
-    from ablate.training.train import make_optimizer
+    from ablate.training.builtin.optimizers import optimizer as make_optimizer
 
     images, targets, labels = batch
     ours = network()
@@ -276,7 +271,7 @@ def test_colour_images_are_read_channel_by_channel():
 
 @pytest.mark.parametrize(
     ("training", "said"),
-    [({"precision": "bfloat16"}, "NumPy has no bfloat16"), ({"loss": "focal"}, "knows no focal loss")],
+    [({"precision": "bfloat16"}, "NumPy has no bfloat16"), ({"loss": "focal"}, "has no focal loss")],
 )
 def test_what_numpy_cannot_do_is_refused_before_anything_trains(training, said):
     tree = {"data": {"name": "digits"}, "model": {"name": "numpy_mlp"}, "training": training}

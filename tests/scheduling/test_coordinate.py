@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-import ablate.training.train  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
+import ablate.training.builtin.bundle  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
 from ablate.config import FreeConfig
 from ablate.events import Started
 from ablate.scheduling import coordinate
@@ -498,9 +498,9 @@ seeds: 2
 @pytest.fixture
 def together(workplace, monkeypatch):
     """A study in which three arms share their batches with the baseline, and one does not; stacked whatever it pays."""
-    from ablate.training import fused
+    from ablate.training.builtin import choose
 
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
     (workplace.root / "together.yaml").write_text(TOGETHER)
     return workplace
 
@@ -527,12 +527,12 @@ def test_without_fusion_every_run_is_by_itself(together):
 
 
 def test_members_of_a_bundle_that_fails_are_tried_again_each_by_itself(together, monkeypatch):
-    from ablate.training import fused
+    from ablate.training.builtin.stack import Stacked
 
     def raising(*_):
         raise RuntimeError("it was the company")
 
-    monkeypatch.setattr(fused.Stacked, "step", raising)
+    monkeypatch.setattr(Stacked, "step", raising)
     together.ablate("run", "together.yaml", "--executor", "inline", "--seeds", "1")
     runs = together.runs("together")
     failed = [run for run in runs if run.info.status == "FAILED"]

@@ -12,10 +12,10 @@ from ablate import launch
 from ablate.analysis import power
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
+from ablate.measuring import probe
 from ablate.scheduling import outlook
 from ablate.study import design, spec
 from ablate.study.forecast import RunCost, forecast
-from ablate.training import probe, start
 
 DIGITS = """
 study: {name}
@@ -45,7 +45,7 @@ def plan(path: str, *sets: str) -> design.Plan:
 
 
 def look_ahead(workplace, path: str, *sets: str) -> outlook.Outlook:
-    return outlook.outlook(plan(path, *sets), workplace.store, InlineExecutor(start.probe, Slot("inline")))
+    return outlook.outlook(plan(path, *sets), workplace.store, InlineExecutor(probe.measure, Slot("inline")))
 
 
 def seconds(found: outlook.Outlook) -> dict[str, float]:

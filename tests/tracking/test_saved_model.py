@@ -10,6 +10,7 @@ import pytest
 from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.errors import StudyError
+from ablate.events import Bundle, EpochEnd, Task
 from ablate.study import spec
 from ablate.tracking.spool import Tracker
 
@@ -92,7 +93,7 @@ def test_keeping_a_model_changes_no_key_and_so_is_no_factor(workplace):
 
 def test_numpys_network_is_no_torch_module_and_says_so():
     tree = {"data": {"name": "digits"}, "model": {"name": "numpy_mlp"}, "training": {"save_model": "best"}}
-    with pytest.raises(StudyError, match="save_model: none"):
+    with pytest.raises(StudyError, match="save_model to none"):
         RunConfig.parse(tree)
 
 
@@ -120,8 +121,8 @@ def test_a_network_that_cannot_be_made_again_is_said_to_be_lost_and_holds_up_not
 def test_of_equal_epochs_the_later_is_kept_and_a_worse_one_never(tmp_path):
     import torch
 
-    from ablate.training.best import Best
-    from ablate.training.train import Evaluation
+    from ablate.training.builtin.best import Best
+    from ablate.training.builtin.evaluation import Evaluation
 
     def seen(loss, accuracy):
         none = np.zeros(0, np.uint8)
@@ -144,8 +145,10 @@ def test_of_equal_epochs_the_later_is_kept_and_a_worse_one_never(tmp_path):
 
 
 def test_a_run_that_goes_on_after_a_crash_keeps_the_best_epoch_from_before_it(tmp_path):
-    from ablate.training import checkpoint, runs, train
-    from ablate.training.best import Best
+    import torch
+
+    from ablate.training.payload import Folders, RunPayload
+    from ablate.training.runs import train
 
     config = RunConfig.parse(
         {
@@ -157,20 +160,19 @@ def test_a_run_that_goes_on_after_a_crash_keeps_the_best_epoch_from_before_it(tm
             "training": {"epochs": 4, "save_model": "best"},
         }
     )
-    data = datasets.prepare(config.data)
+    payload = RunPayload(config.tree(), seed=0, metric="val/loss", checkpoint_every=0.0)
 
     def run(folder, stop_at):
-        best = Best("val/loss", tmp_path / f"{folder}.pt")
-        place = checkpoint.place(tmp_path / folder, "run")
-        for step in train._steps(config, data, train.torch.device("cpu"), place, 0.0, best):
-            if isinstance(step, runs.Progress) and step.epoch == stop_at:
+        folders = Folders.under(tmp_path / folder)
+        for event in train(Bundle((Task("run", 1, payload),)), folders):
+            if isinstance(event, EpochEnd) and event.epoch == stop_at:
                 return None
-        return step
+        return event
 
     whole = run("whole", None)
     assert run("broken", 4) is None
     resumed = run("broken", None)
     assert resumed.facts["model"] == whole.facts["model"]
-    one, other = (train.torch.load(result.model, weights_only=True) for result in (whole, resumed))
+    one, other = (torch.load(result.model, weights_only=True) for result in (whole, resumed))
     assert one["about"] == other["about"]
-    assert all(train.torch.equal(one["weights"][name], other["weights"][name]) for name in one["weights"])
+    assert all(torch.equal(one["weights"][name], other["weights"][name]) for name in one["weights"])

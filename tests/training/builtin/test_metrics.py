@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from ablate.training import metrics
+from ablate.training.builtin import metrics
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
 

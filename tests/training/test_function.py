@@ -12,7 +12,8 @@ import pytest
 
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task
-from ablate.training import free, runs
+from ablate.training import function, outcome, runs
+from ablate.training.payload import RunPayload
 
 MODULE = '''
 """Trainings as users write them, good and bad."""
@@ -115,17 +116,14 @@ def trainings(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+def task(name: str, config: dict | None = None, seed: int = 0, module: str = "trainings_of_ones_own") -> Task:
+    return Task("run", 1, RunPayload(config or {}, seed, kind="function", train=f"{module}:{name}"))
+
+
 def events(
-    function: str, config: dict | None = None, seed: int = 0, module: str = "trainings_of_ones_own"
+    name: str, config: dict | None = None, seed: int = 0, module: str = "trainings_of_ones_own"
 ) -> list:
-    payload = {
-        "config": config or {},
-        "seed": seed,
-        "train": f"{module}:{function}",
-        "device": "cpu",
-        "threads": 1,
-    }
-    return list(runs.events_of(Task("run", 1, payload)))
+    return list(runs.events_of(task(name, config, seed, module)))
 
 
 def test_every_yield_is_an_epoch_and_test_metrics_are_kept_for_the_end():
@@ -235,12 +233,12 @@ def test_a_module_that_cannot_be_imported_fails_the_run(module, reason):
 
 def test_a_misspelt_function_is_told_the_nearest():
     with pytest.raises(TrainingError, match="did you mean 'forest'"):
-        free.load("trainings_of_ones_own:forets")
+        function.load("trainings_of_ones_own:forets")
 
 
 def test_the_working_folder_is_looked_in(tmp_path):
     sys.path[:] = [entry for entry in sys.path if entry not in ("", str(tmp_path))]
-    assert free.load("trainings_of_ones_own:forest").__name__ == "forest"
+    assert function.load("trainings_of_ones_own:forest").__name__ == "forest"
 
 
 def test_a_training_may_write_into_its_config():
@@ -249,19 +247,15 @@ def test_a_training_may_write_into_its_config():
 
 
 def test_a_training_that_is_broken_off_or_diverges_may_clean_up(tmp_path):
-    payload = {"seed": 0, "train": "trainings_of_ones_own:cleans_up", "device": "cpu", "threads": 1}
     mark = tmp_path / "cleaned"
-    training = runs.train(Bundle((Task("run", 1, payload | {"config": {"value": 0.5}}),)))
+    training = runs.train(Bundle((task("cleans_up", {"value": 0.5}),)))
     next(training)
     next(training)
     assert training.send(frozenset({"run"})).kind == "cancelled"
     assert list(training) == []
     assert mark.exists()
     mark.unlink()
-    assert (
-        list(runs.events_of(Task("run", 1, payload | {"config": {"value": math.nan}})))[-1].outcome
-        == "diverged"
-    )
+    assert events("cleans_up", {"value": math.nan})[-1].outcome == "diverged"
     assert mark.exists()
 
 
@@ -276,9 +270,10 @@ def test_training_of_ones_own_needs_no_torch_and_has_the_threads_of_its_slot_whe
     )
     (tmp_path / "here.py").write_text(
         "from ablate.events import Bundle, Task\n"
+        "from ablate.training.payload import RunPayload\n"
         "from ablate.training.runs import train\n"
         "for name in ('plain', 'threads'):\n"
-        "    payload = {'config': {}, 'seed': 0, 'train': f'late:{name}', 'device': 'cpu', 'threads': 1}\n"
+        "    payload = RunPayload({}, 0, kind='function', train=f'late:{name}')\n"
         "    started, epoch, finished = train(Bundle((Task('run', 1, payload),)))\n"
         "    print(*epoch.metrics.values())\n"
     )
@@ -301,4 +296,4 @@ def test_training_of_ones_own_needs_no_torch_and_has_the_threads_of_its_slot_whe
     ],
 )
 def test_what_counts_as_too_little_memory(error, is_memory):
-    assert runs.is_out_of_memory(error) is is_memory
+    assert outcome.is_out_of_memory(error) is is_memory

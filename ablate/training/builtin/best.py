@@ -1,22 +1,16 @@
-"""The weights of a run's best epoch, kept for whoever wants the network itself: `training.save_model: best`."""
+"""The weights of a run's best epoch, saved for users who want the network itself: `training.save_model: best`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-
-class _Seen(Protocol):
-    @property
-    def loss(self) -> float: ...
-
-    @property
-    def accuracy(self) -> float: ...
+from ablate.training.builtin.evaluation import Evaluation
 
 
 class Best:
@@ -31,17 +25,19 @@ class Best:
         self.loss, self.accuracy = float("inf"), -1.0
         self._weights: Any = None
 
-    def is_better(self, seen: _Seen) -> bool:
+    def is_better(self, evaluation: Evaluation) -> bool:
+        """Return whether an epoch's evaluation is at least as good as the best so far."""
         if self.metric == "val/loss":
-            return seen.loss <= self.loss
-        return seen.accuracy >= self.accuracy
+            return evaluation.loss <= self.loss
+        return evaluation.accuracy >= self.accuracy
 
-    def take(self, epoch: int, seen: _Seen, weights: Any) -> None:
-        """weights: a copy that nobody changes, as a `state_dict`."""
-        self.epoch, self.loss, self.accuracy, self._weights = epoch, seen.loss, seen.accuracy, weights
+    def take(self, epoch: int, evaluation: Evaluation, weights: Any) -> None:
+        """Make an epoch the best. weights: a copy that nobody changes, as a `state_dict`."""
+        self.epoch, self.loss, self.accuracy = epoch, evaluation.loss, evaluation.accuracy
+        self._weights = weights
 
     def save(self) -> dict[str, Any]:
-        """As tensors and plain values, for `load`."""
+        """Return the best epoch as tensors and plain values, for `load`."""
         return {name: value for name, value in vars(self).items() if name not in ("metric", "_file")}
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -55,14 +51,14 @@ class Best:
         classes: tuple[str, ...],
         tested: int,
     ) -> tuple[str | None, str]:
-        """Write the file. Returns its path, None where that failed, and what to say of it.
+        """Write the file. Returns its path, None where that failed, and a note for the record.
 
         shape: (C, H, W) of an image. mean, std: (C,) in units of [0, 1], what training took off the pixels and divided them by. classes: names, in the order
         of the outputs. tested: the epoch whose weights met the test set.
         """
         value = self.loss if self.metric == "val/loss" else self.accuracy
-        said = f"epoch {self.epoch}, {self.metric} {value:.4g}"
-        said += "" if tested == self.epoch else f"; the test metrics are those of epoch {tested}"
+        note = f"epoch {self.epoch}, {self.metric} {value:.4g}"
+        note += "" if tested == self.epoch else f"; the test metrics are those of epoch {tested}"
         about = {"epoch": self.epoch, "val/loss": self.loss, "val/accuracy": self.accuracy, "tested": tested}
         content = {
             "weights": {name: tensor.cpu() for name, tensor in self._weights.items()},
@@ -78,4 +74,4 @@ class Best:
         except (OSError, RuntimeError) as error:
             # torch turns a full disk into a RuntimeError. The result stands without its network.
             return None, f"not saved: {getattr(error, 'strerror', None) or str(error).partition(chr(10))[0]}"
-        return str(self._file), said
+        return str(self._file), note

@@ -14,9 +14,16 @@ import torch
 from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.events import Bundle, EpochEnd, Finished, Task
-from ablate.training import fused, runs, train
+from ablate.training import runs
+from ablate.training.builtin import batches, choose
+from ablate.training.builtin.batches import Pixels, augmented_batches
+from ablate.training.builtin.learner import TorchLearner
+from ablate.training.builtin.loop import Loop
+from ablate.training.builtin.randomness import batch_streams
+from ablate.training.builtin.stack import Stacked
+from ablate.training.payload import NO_FOLDERS, Folders, RunPayload
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BASE = RunConfig.parse(
     {
         "data": {"name": "digits", "subset": 400, "validation": 0.25},
@@ -37,17 +44,17 @@ def gpu(test):
 
 
 def tasks(*configs: RunConfig, device="cuda:0", seeds=(0,), **more) -> tuple[Task, ...]:
-    given = {"train": None, "device": device, "threads": 1, "fuse": len(configs) > 1} | more
+    fuse = len(configs) > 1
     return tuple(
-        Task(f"{n} {seed}", 1, given | {"config": config.tree(), "seed": seed})
+        Task(f"{n} {seed}", 1, RunPayload(config.tree(), seed, device=device, fuse=fuse, **more))
         for seed in seeds
         for n, config in enumerate(configs)
     )
 
 
-def told(given: tuple[Task, ...]) -> dict[str, list]:
+def told(given: tuple[Task, ...], folders: Folders = NO_FOLDERS) -> dict[str, list]:
     found: dict[str, list] = {task.run: [] for task in given}
-    for event in runs.train(Bundle(given)):
+    for event in runs.train(Bundle(given), folders):
         found[event.run].append(event)
     assert all(isinstance(events[-1], Finished) for events in found.values()), found
     return found
@@ -69,7 +76,7 @@ def test_a_run_follows_the_same_run_on_the_cpu():
 @gpu
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_stacked_runs_follow_their_single_runs(monkeypatch, seeds):
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
     given = tasks(*(BASE.override(change | AUGMENTED) for change in ARMS), seeds=seeds)
     together = told(given)
     for task in given:
@@ -79,36 +86,20 @@ def test_stacked_runs_follow_their_single_runs(monkeypatch, seeds):
 
 
 @gpu
-def test_an_epoch_never_waits_for_the_device():
-    config = BASE.override(AUGMENTED)
-    device = torch.device("cuda:0")
-    data = datasets.prepare(config.data)
-    images = train.Images(config, data, device)
-    learner = train.make_learner(config, data.shape, len(data.classes), device)
-    state = train.State(train.streams(0, device), runs.Trace())
+@pytest.mark.parametrize(("arms", "seeds"), [(ARMS[:1], (0,)), (ARMS, (0,)), (ARMS, (0, 1))])
+def test_an_epoch_never_waits_for_the_device(monkeypatch, arms, seeds):
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
+    train_epoch, passes = Loop._train, []
 
-    def epoch() -> train.Pass:
-        return train._pass(config, state, learner, images.training, len(data.classes), lambda _step: 0.1)[0]
-
-    epoch()  # what is made once, by torch's libraries too
-    _without_waiting(lambda: [epoch()])
-
-
-@gpu
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_an_epoch_of_a_stack_never_waits_for_the_device(monkeypatch, seeds):
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
-    once, passes = fused._Company._pass, []
-
-    def watched(self, images):
+    def watched(self):
         passes.append(0)
-        if len(passes) == 1:
-            yield from once(self, images)
+        if len(passes) == 1:  # what is made once, by torch's libraries too
+            yield from train_epoch(self)
         else:
-            _without_waiting(lambda: list(once(self, images)))
+            _without_waiting(lambda: list(train_epoch(self)))
 
-    monkeypatch.setattr(fused._Company, "_pass", watched)
-    told(tasks(*(BASE.override(change | AUGMENTED) for change in ARMS), seeds=seeds))
+    monkeypatch.setattr(Loop, "_train", watched)
+    told(tasks(*(BASE.override(change | AUGMENTED) for change in arms), seeds=seeds))
     assert len(passes) == BASE.training.epochs
 
 
@@ -124,7 +115,7 @@ def _without_waiting(do) -> None:
 @gpu
 @pytest.mark.parametrize("arms", [ARMS[:1], ARMS])
 def test_bfloat16_learns(monkeypatch, arms):
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
     config = BASE.override({"training.precision": "bfloat16", "data.subset": None})
     for events in told(tasks(*(config.override(change) for change in arms))).values():
         assert events[-1].metrics["test/accuracy"] > 0.8
@@ -137,12 +128,12 @@ class Broken(BaseException):
 @gpu
 @pytest.mark.parametrize("arms", [ARMS[:1], ARMS])
 def test_runs_that_were_broken_off_go_on(tmp_path, monkeypatch, arms):
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
     # A few batches at once, so that it is broken off in the middle of an epoch.
-    monkeypatch.setattr(train, "AHEAD", 2 * 32 * 64 * 4)
+    monkeypatch.setattr(batches, "AHEAD", 2 * 32 * 64 * 4)
     configs = [BASE.override(change | AUGMENTED) for change in arms]
     unbroken = told(tasks(*configs))
-    kind, name = (fused.Stacked, "step") if len(arms) > 1 else (train.TorchLearner, "step")
+    kind, name = (Stacked, "step") if len(arms) > 1 else (TorchLearner, "step")
     step, count = getattr(kind, name), 0
 
     def counted(self, *arguments):
@@ -152,12 +143,12 @@ def test_runs_that_were_broken_off_go_on(tmp_path, monkeypatch, arms):
             raise Broken
         return step(self, *arguments)
 
-    saved = {"checkpoints": str(tmp_path), "checkpoint_every": 0.0}
+    folders = Folders(checkpoints=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(kind, name, counted)
         with pytest.raises(Broken):
-            told(tasks(*configs, **saved))
-    for run, events in told(tasks(*configs, **saved)).items():
+            told(tasks(*configs, checkpoint_every=0.0), folders)
+    for run, events in told(tasks(*configs, checkpoint_every=0.0), folders).items():
         assert events[0].facts["resumed"] == "in epoch 3"
         # Some of cuDNN's sums are made in whatever order they come.
         assert losses(events) == pytest.approx(losses(unbroken[run]), rel=2e-2)
@@ -167,7 +158,7 @@ def test_runs_that_were_broken_off_go_on(tmp_path, monkeypatch, arms):
 # --- what a machine without a GPU can say of it ---------------------------------------------------------------------
 
 
-class Resident(train.Pixels):
+class Resident(Pixels):
     """As on a GPU: the images are there, and several batches are made at once."""
 
     def __init__(self, data: datasets.Dataset) -> None:
@@ -180,19 +171,26 @@ class Resident(train.Pixels):
         return torch.from_numpy(self._images[rows]), torch.from_numpy(self._labels[rows])
 
 
-def test_batches_that_are_made_several_at_once_can_be_taken_up_where_they_are_even(monkeypatch):
-    monkeypatch.setattr(train, "AHEAD", 2 * 32 * 64 * 4)
+def test_batches_that_are_made_several_at_once_can_be_resumed_where_the_streams_stand_at_the_batch(
+    monkeypatch,
+):
+    monkeypatch.setattr(batches, "AHEAD", 2 * 32 * 64 * 4)
     config = BASE.override({"augment": {"flip": True, "crop": 1, "mixup": 0.2}})
     pixels, order = Resident(datasets.prepare(config.data)), torch.randperm(150)
 
     def made(order, streams):
-        for images, targets, is_even in train.batches(config, streams, pixels, order, 10):
-            yield images, targets, is_even, {name: stream.get_state() for name, stream in streams.items()}
+        for images, targets, is_last_drawn in augmented_batches(config, streams, pixels, order, 10):
+            yield (
+                images,
+                targets,
+                is_last_drawn,
+                {name: stream.get_state() for name, stream in streams.items()},
+            )
 
-    whole = list(made(order, train.streams(0, torch.device("cpu"))))
-    assert [is_even for _, _, is_even, _ in whole] == [False, True, False, True, True]
+    whole = list(made(order, batch_streams(0, torch.device("cpu"))))
+    assert [is_last_drawn for _, _, is_last_drawn, _ in whole] == [False, True, False, True, True]
     assert [len(images) for images, *_ in whole] == [32, 32, 32, 32, 22]
-    streams = train.streams(0, torch.device("cpu"))
+    streams = batch_streams(0, torch.device("cpu"))
     for name, state in whole[1][-1].items():
         streams[name].set_state(state)
     for mine, expected in zip(made(order[64:], streams), whole[2:], strict=True):
@@ -207,7 +205,7 @@ class Absent(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in {"mlflow", "optuna", "ray", "plotly", "typer"}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
-import ablate.training.train, ablate.training.fused
+import ablate.training.builtin.bundle
 sys.path.insert(0, "benchmarks")
 import gpu
 sys.argv = ["gpu.py", "nowhere"]

@@ -1,10 +1,10 @@
-"""A run's state on disk, so that one that is broken off goes on where it was, to the bit.
+"""The state of runs on disk, so that those that are broken off resume where they were, to the bit.
 
-A checkpoint is written aside, synced and renamed, begins with its own digest, and names the conditions under which going on
-gives the same bits. What is damaged, or was made under other conditions, is as good as none.
+A checkpoint is written aside, synced and renamed. It begins with its own digest and the keys of its runs, and names the conditions
+under which resuming gives the same bits. What is damaged, or was made under other conditions, is not used.
 
-Runs that train together have one checkpoint for all of them, which names them in its first line: it is good for exactly those
-runs together, and for none of them alone. Who begins with one of them otherwise removes it.
+Runs that train together have one checkpoint for all of them. It is good for exactly those runs together, and for none of them
+alone: a run that begins otherwise removes it.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ from typing import Any
 EVERY = 60.0
 """Seconds between checkpoints; a run that takes less has none."""
 
-_FIRST_LINE = "ablate checkpoint 2"
+_FIRST_LINE = "ablate checkpoint 3"
 _TOGETHER = "together-"
 
 
 def place(folder: Path, run: str) -> Path:
-    """The checkpoint of a run, by its key."""
+    """Return the checkpoint of a run that trains alone, by its key."""
     return folder / f"{run}.checkpoint"
 
 
 def remove(folder: Path, run: str) -> None:
-    """Remove what is left of a run that is done."""
+    """Remove the checkpoint of a run that is done."""
     discard(place(folder, run))
 
 
 def discard(path: Path) -> None:
-    """Remove a checkpoint, and what there is of a later one that was not written to its end."""
-    for each in (path, path.with_suffix(".tmp")):
+    """Remove a checkpoint, and a later one that was not written to its end."""
+    for file in (path, path.with_suffix(".tmp")):
         with contextlib.suppress(OSError):
-            each.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
 
 def place_together(folder: Path, runs: Collection[str]) -> Path:
-    """The checkpoint of runs that begin together, by their keys."""
+    """Return the checkpoint of runs that begin together, by their keys."""
     digest = hashlib.sha256(",".join(sorted(runs)).encode()).hexdigest()[:16]
     return folder / f"{_TOGETHER}{digest}.checkpoint"
 
 
 def together(folder: Path) -> dict[Path, frozenset[str]]:
-    """Checkpoints of runs that train together → those of them that were not done yet. Only first lines are read."""
-    found: dict[Path, frozenset[str]] = {}
+    """List the checkpoints of runs that train together, each with its unfinished runs. Only first lines are read."""
+    checkpoints: dict[Path, frozenset[str]] = {}
     for path in sorted(folder.glob(f"{_TOGETHER}*.checkpoint")):
         with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
-            first = file.readline(1 << 16).decode().split()
-            if " ".join(first[:-2]) == _FIRST_LINE:
-                found[path] = frozenset(first[-1].split(","))
-    return found
+            words = file.readline(1 << 16).decode().split()
+            if " ".join(words[:-2]) == _FIRST_LINE:
+                checkpoints[path] = frozenset(words[-1].split(","))
+    return checkpoints
 
 
 def left(folder: Path) -> dict[Path, frozenset[str]]:
-    """All checkpoints in a folder, half-written ones among them → the runs that each is of."""
+    """List all checkpoints in a folder, half-written ones included, each with its runs."""
     paths = {
         path.with_suffix(".checkpoint") for kind in ("checkpoint", "tmp") for path in folder.glob(f"*.{kind}")
     }
@@ -71,54 +71,47 @@ def left(folder: Path) -> dict[Path, frozenset[str]]:
 
 
 def saved_together(folder: Path, runs: Collection[str]) -> Path | None:
-    """The checkpoint of exactly these runs; None where there is none."""
-    return next((path for path, of in together(folder).items() if of == frozenset(runs)), None)
+    """Return the checkpoint of exactly these runs from training together; None where there is none."""
+    return next((path for path, saved in together(folder).items() if saved == frozenset(runs)), None)
 
 
 def remove_together(folder: Path, runs: Collection[str]) -> None:
     """Remove checkpoints of runs that trained together, where one of `runs` begins without the others."""
-    for path, of in together(folder).items():
-        if not of.isdisjoint(runs):
+    for path, saved in together(folder).items():
+        if not saved.isdisjoint(runs):
             discard(path)
 
 
 class Keeper:
-    """Keeps the latest state of one run, or of several together. path: None keeps nothing. every: seconds between checkpoints.
+    """Saves the latest state of runs that train together, or of one run. path: None saves nothing. every: seconds between checkpoints.
 
-    conditions: plain values; a state that was saved under others is not taken up. runs: keys of runs that are saved together;
-    who has them may set others.
+    conditions: plain values; a state that was saved under others is not loaded. runs: keys of the runs whose state is saved; whoever
+    owns the keeper changes them as runs leave.
     """
 
     def __init__(
-        self, path: Path | None, every: float, conditions: Mapping[str, Any], runs: Collection[str] = ()
+        self, path: Path | None, every: float, conditions: Mapping[str, Any], runs: Collection[str]
     ) -> None:
         self._path, self._every, self._conditions = path, every, dict(conditions)
         self.runs = frozenset(runs)
-        self._began = time.perf_counter()
-        self._due = self._began + every
-        self._before = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """What the run has taken so far, in all its parts."""
-        return self._before + time.perf_counter() - self._began
+        self._due = time.perf_counter() + every
 
     def offer(self, state: Callable[[], dict[str, Any]]) -> None:
         """Save a state if it is time to. state: makes it, of tensors and plain values."""
         if time.perf_counter() >= self._due:
-            self._try(state)
+            self._try_to_save(state)
 
     def renew(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save a state in place of an earlier one, where there is one: it would not do any more."""
+        """Save a state in place of an earlier one, where there is one that has become invalid."""
         if self._path is not None and self._path.exists():
-            self._try(state)
+            self._try_to_save(state)
 
     def remove(self) -> None:
-        """What was saved is done with."""
+        """Remove what was saved."""
         if self._path is not None:
             discard(self._path)
 
-    def _try(self, state: Callable[[], dict[str, Any]]) -> None:
+    def _try_to_save(self, state: Callable[[], dict[str, Any]]) -> None:
         if self._path is None:
             return
         # A disk that is full must not end a run that may well finish without.
@@ -130,13 +123,7 @@ class Keeper:
         import torch
 
         content = io.BytesIO()
-        kept = {
-            "state": state,
-            "seconds": self.seconds,
-            "conditions": self._conditions,
-            "runs": sorted(self.runs),
-        }
-        torch.save(kept, content)
+        torch.save({"state": state, "conditions": self._conditions, "runs": sorted(self.runs)}, content)
         digest = hashlib.sha256(content.getbuffer()).hexdigest()
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".tmp")
@@ -152,7 +139,7 @@ class Keeper:
             raise
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last; None where there is none to go on from."""
+        """Return the state that was saved last; None where there is none to resume from."""
         if self._path is None or not self._path.exists():
             return None
         import torch
@@ -165,14 +152,13 @@ class Keeper:
             saved = torch.load(io.BytesIO(content), weights_only=True)
         except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError):
             return None
-        if json.dumps(saved["conditions"]) != json.dumps(self._conditions) or saved["runs"] != sorted(
-            self.runs
-        ):
+        if json.dumps(saved["conditions"]) != json.dumps(self._conditions):
             return None
-        self._before = saved["seconds"]
+        if saved["runs"] != sorted(self.runs):
+            return None
         state: dict[str, Any] = saved["state"]
         return state
 
 
 def _first_line(digest: str, runs: Collection[str]) -> str:
-    return " ".join([_FIRST_LINE, digest, *([",".join(sorted(runs))] if runs else [])])
+    return f"{_FIRST_LINE} {digest} {','.join(sorted(runs))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,13 @@ from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.executors import stream
 from ablate.models import layers
-from ablate.training import fused, losses, runs, train
-from ablate.training.randomness import generator
+from ablate.training import runs
+from ablate.training.builtin import choose, losses
+from ablate.training.builtin.learner import TorchLearner
+from ablate.training.builtin.optimizers import optimizer
+from ablate.training.builtin.randomness import generator
+from ablate.training.builtin.stack import Stacked
+from ablate.training.payload import RunPayload
 
 BASE = RunConfig.parse(
     {
@@ -43,21 +49,21 @@ def _one_thread(monkeypatch):
 @pytest.fixture
 def stacked(monkeypatch):
     """Whatever can be stacked is, whether it pays or not."""
-    monkeypatch.setattr(fused, "measure", lambda *_: {"stacked": 0.0, "in turn": 1.0})
-    monkeypatch.setattr(fused, "_keep", lambda *_: None)
+    monkeypatch.setattr(choose, "measure", lambda *_: {"stacked": 0.0, "in turn": 1.0})
+    monkeypatch.setattr(choose, "_cache", lambda *_: None)
 
 
 @pytest.fixture
 def in_turn(monkeypatch):
-    monkeypatch.setattr(fused, "pays", lambda *_: False)
+    monkeypatch.setattr(choose, "pays", lambda *_: False)
 
 
 def tasks(
     changes: dict[str, dict], seed: int = 0, device: str = "cpu", base: RunConfig = BASE
 ) -> tuple[Task, ...]:
-    given = {"seed": seed, "train": None, "device": device, "threads": 1, "fuse": True}
     return tuple(
-        Task(name, 1, given | {"config": base.override(change).tree()}) for name, change in changes.items()
+        Task(name, 1, RunPayload(base.override(change).tree(), seed, device=device, fuse=True))
+        for name, change in changes.items()
     )
 
 
@@ -126,7 +132,7 @@ def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu", *, ow
         for change, p, seed in zip(RULES[rule], (0.0, 0.2, 0.5), (3, 4, 4) if own else (3, 3, 3), strict=True)
     ]
     learners = [
-        train.TorchLearner(recipe.with_seed(seed), SHAPE, 10, torch.device(device))
+        TorchLearner(recipe.with_seed(seed), SHAPE, 10, torch.device(device))
         for seed, recipe in enumerate(recipes)
     ]
     for learner in learners:
@@ -136,7 +142,7 @@ def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu", *, ow
         layers.use(model, generator(3, "dropout", device))
     for learner in learners:
         layers.use(learner.model, generator(3, "dropout", device))
-    stack = fused.Stacked([], recipes, learners, torch.device(device))
+    stack = Stacked(recipes, learners, torch.device(device))
     draw = torch.Generator().manual_seed(0)
     batches = [
         (
@@ -151,7 +157,7 @@ def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu", *, ow
 
 
 def separate_step(recipe, model: nn.Module, optimizer, images, labels):
-    """Written without anything of fused training. Returns the cross-entropy before it."""
+    """Written without anything of stacked training. Returns the cross-entropy before it."""
     model.train()
     optimizer.zero_grad()
     logits = model(images)
@@ -173,7 +179,7 @@ PAIRS += [("cnn", "sgd", True), ("small_cnn", "adam", True)]
 @pytest.mark.parametrize(("network", "rule", "own"), PAIRS)
 def test_steps_from_the_same_state_agree_with_separate_training(network, rule, own, dtype, within, device):
     recipes, singles, stack, batches = case(network, rule, dtype, device, own=own)
-    assert stack.own == own
+    assert stack.own_batches == own
     if device != "cpu" and dtype == torch.float32:
         within *= 10  # cuDNN has other algorithms for other shapes
     images, labels = batches[0]
@@ -183,12 +189,12 @@ def test_steps_from_the_same_state_agree_with_separate_training(network, rule, o
             torch.cat([each for each, _ in batches], dim=1),
             torch.stack([each for _, each in batches]),
         )
-    optimizers = [train.make_optimizer(r.optimizer, m) for r, m in zip(recipes, singles, strict=True)]
+    optimizers = [optimizer(r.optimizer, m) for r, m in zip(recipes, singles, strict=True)]
     lr = torch.tensor([r.optimizer.lr for r in recipes], dtype=torch.float64, device=device)
     # Two steps: only the second shows what momentum and the averages of Adam remember.
     for _ in range(2):
         for i, model in enumerate(singles):
-            model.load_state_dict(stack.network.state(i))
+            model.load_state_dict(stack.stack.state(i))
             with torch.no_grad():
                 theirs = model.eval()(images)
                 assert float((stack.logits(images)[i] - theirs).abs().max()) <= within * float(
@@ -201,7 +207,7 @@ def test_steps_from_the_same_state_agree_with_separate_training(network, rule, o
         found, _ = stack.advance(fed, named, lr)
         assert found.tolist() == pytest.approx([float(loss) for loss in expected], rel=within)
     for i, (model, recipe) in enumerate(zip(singles, recipes, strict=True)):
-        mine = stack.network.state(i)
+        mine = stack.stack.state(i)
         for name, p in model.named_parameters():
             # A gradient that is nothing but rounding is another one in each of the two.
             if float(p.grad.abs().max()) > 1e-4:
@@ -239,7 +245,7 @@ def test_members_in_turn_are_the_single_runs_bit_for_bit(in_turn):
 
 
 def test_a_bundle_that_does_not_ask_for_it_is_trained_run_by_run(stacked):
-    given = tuple(Task(t.run, 1, {**t.payload, "fuse": False}) for t in tasks(ARMS))
+    given = tuple(Task(t.run, 1, replace(t.payload, fuse=False)) for t in tasks(ARMS))
     found = together(given)
     assert "fused" not in found["lr"][0].facts
     assert {run: identity(events[-1]) for run, events in found.items()} == {
@@ -269,12 +275,12 @@ def test_stacked_runs_say_so_and_follow_their_single_runs(stacked, device):
 @pytest.fixture
 def own_batches(monkeypatch):
     """As on a GPU."""
-    monkeypatch.setattr(fused, "OWN_BATCHES", {"cpu"})
+    monkeypatch.setattr(choose, "OWN_BATCHES", {"cpu"})
 
 
 def of_two_seeds(**more) -> tuple[Task, ...]:
     first, second = tasks(ARMS, seed=1, **more), tasks(ARMS, seed=2, **more)
-    return tuple(Task(f"{t.run} {t.payload['seed']}", 1, t.payload) for t in (*first, *second))
+    return tuple(Task(f"{t.run} {t.payload.seed}", 1, t.payload) for t in (*first, *second))
 
 
 def test_runs_of_several_seeds_in_one_stack_follow_their_single_runs(stacked, own_batches):
@@ -299,7 +305,7 @@ def test_runs_of_several_seeds_in_turn_are_the_single_runs_bit_for_bit(in_turn, 
 
 
 def test_seeds_are_stacked_each_by_itself_where_all_together_do_not_pay(monkeypatch, own_batches):
-    monkeypatch.setattr(fused, "pays", lambda recipes, *_: len({recipe.seed for recipe in recipes}) == 1)
+    monkeypatch.setattr(choose, "pays", lambda recipes, *_: len({recipe.seed for recipe in recipes}) == 1)
     assert {events[0].facts["fused"] for events in together(of_two_seeds()).values()} == {"stacked 4 of 8"}
 
 
@@ -319,7 +325,7 @@ def test_what_cannot_be_stacked_is_stepped_in_turn_beside_what_can(stacked):
 
 
 def test_large_networks_that_are_not_stacked_train_by_themselves_in_the_same_bundle(in_turn, monkeypatch):
-    monkeypatch.setattr(fused, "LARGE", 20_000)
+    monkeypatch.setattr(choose, "LARGE", 20_000)
     given = tasks({"small": {}, "lr": ARMS["lr"], "large": {"model.width": 16}})
     found, single = together(given), alone(given)
     assert [events[0].facts.get("fused") for events in found.values()] == ["in turn 2", "in turn 2", None]
@@ -374,7 +380,9 @@ def test_a_member_that_cannot_be_made_fails_alone(stacked):
         {**ARMS, "too small": {"model": {"name": "tutorial_cnn", "layers": 3}, "data.resize": None}}
     )
     bad = Task(
-        "wrong", 1, {**given[0].payload, "config": {**given[0].payload["config"], "training": {"epochs": 0}}}
+        "wrong",
+        1,
+        replace(given[0].payload, config={**given[0].payload.config, "training": {"epochs": 0}}),
     )
     found = together((*given, bad))
     assert isinstance(found["wrong"][-1], Failed)
@@ -386,7 +394,7 @@ def test_a_stack_that_raises_fails_its_members_and_no_others(stacked, monkeypatc
     def raising(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(fused.Stacked, "advance", raising)
+    monkeypatch.setattr(Stacked, "advance", raising)
     found = together(tasks(ARMS | {"wide": SHAPES["wide"]}))
     assert all(found[run][-1].reason == "RuntimeError: out of memory" for run in ARMS)
     assert isinstance(found["wide"][-1], Finished)
@@ -417,21 +425,21 @@ def test_the_measurement_decides_and_is_remembered(tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
     recipes = [BASE, BASE.override({"optimizer.lr": 0.02})]
     cpu = torch.device("cpu")
-    measured = fused.measure(recipes, (1, 8, 8), 10, cpu)
+    measured = choose.measure(recipes, (1, 8, 8), 10, cpu)
     assert all(0 < seconds < 5 for seconds in measured.values())
     for quicker, decision in (("stacked", True), ("in turn", False)):
         found = {"stacked": 1.0, "in turn": 1.0, quicker: 0.5}
         shape = (1, 8, 8) if decision else (1, 9, 9)
-        monkeypatch.setattr(fused, "measure", lambda *_, found=found: found)
-        assert fused.pays(recipes, shape, 10, cpu) == decision
-        monkeypatch.setattr(fused, "measure", None)
-        assert fused.pays(recipes, shape, 10, cpu) == decision
+        monkeypatch.setattr(choose, "measure", lambda *_, found=found: found)
+        assert choose.pays(recipes, shape, 10, cpu) == decision
+        monkeypatch.setattr(choose, "measure", None)
+        assert choose.pays(recipes, shape, 10, cpu) == decision
     assert len(list((tmp_path / "fused").iterdir())) == 2
 
 
 def test_inception_is_never_stacked():
     recipes = [BASE.override(SHAPES["inception"])] * 2
-    assert not fused.pays(recipes, (1, 8, 8), 10, torch.device("cpu"))
+    assert not choose.pays(recipes, (1, 8, 8), 10, torch.device("cpu"))
 
 
 # --- accuracy -------------------------------------------------------------------------------------------------------

@@ -19,8 +19,11 @@ from ablate.data import datasets
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task, is_last
 from ablate.executors.local import LocalExecutor, cpu_slots
 from ablate.models import layers
-from ablate.training import runs, train
-from ablate.training.randomness import FIXED_SPLIT, derive, generator
+from ablate.training import runs
+from ablate.training.builtin import learner, schedules
+from ablate.training.builtin.batches import Pixels
+from ablate.training.builtin.randomness import FIXED_SPLIT, derive, generator
+from ablate.training.payload import RunPayload
 
 # A hundred digits, of which eighty train: an epoch takes a few milliseconds.
 BASE = RunConfig.parse(
@@ -42,7 +45,7 @@ devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks
 
 def task(config: RunConfig = BASE, seed: int = 0, run: str = "run", device: str = "cpu", **changes) -> Task:
     tree = config.override({path.replace("__", "."): value for path, value in changes.items()}).tree()
-    return Task(run, 1, {"config": tree, "seed": seed, "train": None, "device": device, "threads": 1})
+    return Task(run, 1, RunPayload(tree, seed, device=device))
 
 
 def events(*args, **changes) -> list:
@@ -104,7 +107,7 @@ def plain_network(seed: int, dropout: float) -> nn.Module:
 
 
 def plain_loop(config: RunConfig, seed: int, make_optimizer, make_scheduler):
-    """Ten steps of training, written without anything of ablate's training. Yields loss, hits, size and rate of each."""
+    """Ten steps of training, written without anything of ablate's training. Yields loss, correct predictions, size and rate of each."""
     digits = datasets.prepare(config.data)
     index, _ = datasets.split(digits.train_labels, config.data, derive(0, FIXED_SPLIT))
     pixels = digits.train_images[index].astype(np.float64) / 255
@@ -136,7 +139,9 @@ def test_the_first_ten_steps_are_those_of_a_plain_loop(optimizer, schedule):
     found = events(config, seed=3)
     steps = list(plain_loop(config, 3, OPTIMIZERS[optimizer][1], SCHEDULES[schedule][1]))
     assert curve(found, "train/loss") == pytest.approx([loss for loss, _, _, _ in steps], rel=1e-4)
-    assert curve(found, "train/accuracy") == pytest.approx([hits / 80 for _, hits, _, _ in steps], abs=1 / 79)
+    assert curve(found, "train/accuracy") == pytest.approx(
+        [correct / 80 for _, correct, _, _ in steps], abs=1 / 79
+    )
     assert curve(found, "lr") == pytest.approx([rate for _, _, _, rate in steps], rel=1e-9)
 
 
@@ -159,7 +164,7 @@ CYCLES = [(w, n) for w in (0.01, 0.3, 0.5, 0.99) for n in (1, 2, 3, 4, 7, 10, 10
 @pytest.mark.parametrize(("warmup", "steps"), CYCLES)
 def test_one_cycle_is_torchs_step_by_step(steps, warmup):
     config = BASE.override({"schedule": {"name": "onecycle", "warmup": warmup}})
-    rate_at = train.schedule(config.schedule, 0.5, steps)
+    rate_at = schedules.schedule(config.schedule, 0.5, steps)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=steps, pct_start=warmup)
     for step in range(steps):
@@ -172,7 +177,7 @@ def test_one_cycle_is_torchs_step_by_step(steps, warmup):
 @pytest.mark.parametrize("steps", [1, 2, 3, 10])
 def test_schedules_stay_between_nothing_and_the_peak_and_reach_it(steps):
     for block in ({"name": "constant"}, {"name": "cosine"}, {"name": "onecycle", "warmup": 0.5}):
-        rate_at = train.schedule(BASE.override({"schedule": block}).schedule, 0.5, steps)
+        rate_at = schedules.schedule(BASE.override({"schedule": block}).schedule, 0.5, steps)
         rates = [rate_at(step) for step in range(steps)]
         assert all(0 < rate <= 0.5 for rate in rates)
         assert max(rates) == 0.5 or (block["name"] == "onecycle" and steps % 2)
@@ -268,7 +273,7 @@ def test_arms_of_a_seed_share_what_their_factors_do_not_touch():
 
 def test_initial_weights_depend_on_the_seed_and_the_model_alone():
     def first(config, seed=0):
-        return train.weights_digest(train.initialised(config.with_seed(seed), (1, 8, 8), 10))
+        return learner.weights_digest(learner.initialised(config.with_seed(seed), (1, 8, 8), 10))
 
     assert first(BASE) == first(
         BASE.override({"optimizer.lr": 3.0, "augment": None, "data.split": "per-seed"})
@@ -295,12 +300,12 @@ def test_pixels_are_normalised_by_the_training_split_alone_or_only_scaled():
     device = torch.device("cpu")
     raw = digits.train_images[:60] / 255
     mean, std = datasets.normalization(digits.train_images, index)
-    pixels = train.Pixels(digits.train_images, digits.train_labels, index, mean, std, device)
-    seen = pixels.floats(pixels.batch(torch.arange(40))[0])
+    pixels = Pixels(digits.train_images, digits.train_labels, index, mean, std, device)
+    seen = pixels.normalised(pixels.batch(torch.arange(40))[0])
     assert seen.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(seen, (raw[:40] - raw[:40].mean()) / raw[:40].std(), atol=1e-5)
-    plain = train.Pixels(digits.train_images, digits.train_labels, index, np.zeros(1), np.ones(1), device)
-    np.testing.assert_allclose(plain.floats(plain.batch(torch.arange(40))[0]), raw[:40], atol=1e-6)
+    plain = Pixels(digits.train_images, digits.train_labels, index, np.zeros(1), np.ones(1), device)
+    np.testing.assert_allclose(plain.normalised(plain.batch(torch.arange(40))[0]), raw[:40], atol=1e-6)
 
 
 def test_normalising_can_be_turned_off_and_matters():
@@ -392,11 +397,11 @@ def test_bfloat16_is_close_to_float32_but_not_the_same(device):
 
 
 def test_weights_stay_in_float32_under_bfloat16():
-    learner = train.TorchLearner(
+    network = learner.TorchLearner(
         BASE.override({"training.precision": "bfloat16"}), (1, 8, 8), 10, torch.device("cpu")
     )
-    learner.step(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), 0.1)
-    assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+    network.step(torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]), 0.1)
+    assert {p.dtype for p in network.model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("changes", [{"training.checkpoint": "last"}, {"training.checkpoint": "best"}])

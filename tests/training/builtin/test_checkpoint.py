@@ -11,9 +11,10 @@ import torch
 
 from ablate.config import RunConfig
 from ablate.events import Bundle, EpochEnd, Finished, Task
-from ablate.training import checkpoint, fused
+from ablate.training.builtin import checkpoint, choose, stack
+from ablate.training.builtin.learner import TorchLearner
+from ablate.training.payload import Folders, RunPayload
 from ablate.training.runs import train
-from ablate.training.train import TorchLearner
 
 BASE = {
     "data": {"name": "digits", "subset": 240, "validation": 0.25},
@@ -39,10 +40,8 @@ class Broken(BaseException):
 
 
 def events(config, folder=None, every=0.0, threads=1):
-    payload = {"config": config.tree(), "seed": 3, "train": None, "device": "cpu", "threads": threads}
-    if folder is not None:
-        payload |= {"checkpoints": str(folder), "checkpoint_every": every}
-    return list(train(Bundle((Task("run", 1, payload),))))
+    payload = RunPayload(config.tree(), seed=3, threads=threads, checkpoint_every=every)
+    return list(train(Bundle((Task("run", 1, payload),)), Folders(checkpoints=folder)))
 
 
 def told(found):
@@ -74,7 +73,7 @@ def break_off(config, folder, monkeypatch, after: int, learner=TorchLearner):
 @pytest.mark.parametrize("after", [1, 6, 7, STEPS - 1])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch, variant, after):
-    from ablate.training.numpy_learner import NumpyLearner
+    from ablate.training.builtin.numpy_learner import NumpyLearner
 
     config = RunConfig.parse(BASE).override(VARIANTS[variant])
     unbroken = told(events(config))
@@ -130,7 +129,7 @@ def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path, monkeypatch):
     config = RunConfig.parse(BASE)
     break_off(config, tmp_path, monkeypatch, 8)
     content = checkpoint.place(tmp_path, "run").read_bytes().partition(b"\n")[2]
-    spent = torch.load(io.BytesIO(content), weights_only=True)["seconds"]
+    spent = torch.load(io.BytesIO(content), weights_only=True)["state"]["members"]["run"]["seconds"]
     assert events(config, tmp_path)[-1].metrics["time/train_seconds"] > spent > 0
 
 
@@ -153,20 +152,24 @@ TOGETHER = {
 }
 
 
-def tasks(names=tuple(TOGETHER), folder=None, fuse=True, seeds=(3,)):
-    given = {"train": None, "device": "cpu", "threads": 1, "fuse": fuse, "checkpoint_every": 0.0}
-    given |= {} if folder is None else {"checkpoints": str(folder)}
+def tasks(names=tuple(TOGETHER), fuse=True, seeds=(3,)):
     base = RunConfig.parse(BASE)
     return tuple(
-        Task(name, 1, given | {"config": base.override(TOGETHER[name]).tree(), "seed": seeds[i % len(seeds)]})
+        Task(
+            name,
+            1,
+            RunPayload(
+                base.override(TOGETHER[name]).tree(), seeds[i % len(seeds)], fuse=fuse, checkpoint_every=0.0
+            ),
+        )
         for i, name in enumerate(names)
     )
 
 
-def all_told(given):
+def all_told(tasks, folder=None):
     """What each run of a bundle says, without the times."""
-    found = {task.run: [] for task in given}
-    for event in train(Bundle(given)):
+    found = {task.run: [] for task in tasks}
+    for event in train(Bundle(tasks), Folders(checkpoints=folder)):
         found[event.run].append(event)
     return {run: (events[0].facts, told(events)) for run, events in found.items()}
 
@@ -174,12 +177,12 @@ def all_told(given):
 @pytest.fixture
 def stacked(monkeypatch):
     """Three in a stack, and `wide` in turn beside them."""
-    monkeypatch.setattr(fused, "pays", lambda recipes, *_: recipes[0].model.width == 8)
+    monkeypatch.setattr(choose, "pays", lambda recipes, *_: recipes[0].model.width == 8)
 
 
-def broken_off(given, monkeypatch, after: int):
+def broken_off(tasks, folder, monkeypatch, after: int):
     """Train a bundle for so many batches, each of them saved; returns the runs that were done by then."""
-    step, count, done = fused.Stacked.step, 0, []
+    step, count, done = stack.Stacked.step, 0, []
 
     def counted(self, *arguments):
         nonlocal count
@@ -189,9 +192,11 @@ def broken_off(given, monkeypatch, after: int):
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fused.Stacked, "step", counted)
+        patch.setattr(stack.Stacked, "step", counted)
         with pytest.raises(Broken):
-            done.extend(e.run for e in train(Bundle(given)) if isinstance(e, Finished))
+            done.extend(
+                e.run for e in train(Bundle(tasks), Folders(checkpoints=folder)) if isinstance(e, Finished)
+            )
     return done
 
 
@@ -200,11 +205,11 @@ def test_runs_together_that_were_broken_off_end_as_if_they_had_not_been(
     tmp_path, monkeypatch, stacked, after
 ):
     unbroken = all_told(tasks())
-    broken_off(tasks(folder=tmp_path), monkeypatch, after)
+    broken_off(tasks(), tmp_path, monkeypatch, after)
     # The one that has stopped by then is done, and is not asked for again.
     left = tuple(name for name in TOGETHER if after < 12 or name != "stops")
     assert list(checkpoint.together(tmp_path).values()) == [frozenset(left)]
-    resumed = all_told(tasks(left[::-1], tmp_path))
+    resumed = all_told(tasks(left[::-1]), tmp_path)
     for run in left:
         facts, said = resumed[run]
         assert facts.pop("resumed") == f"in epoch {1 + (after - 1) // 6}"
@@ -214,7 +219,7 @@ def test_runs_together_that_were_broken_off_end_as_if_they_had_not_been(
 
 
 def test_runs_of_several_seeds_together_go_on_too(tmp_path, monkeypatch, stacked):
-    monkeypatch.setattr(fused, "OWN_BATCHES", {"cpu"})
+    monkeypatch.setattr(choose, "OWN_BATCHES", {"cpu"})
     given = {"names": ("baseline", "lr", "wide"), "seeds": (3, 4)}
     unbroken = all_told(tasks(**given))
     assert [facts["fused"] for facts, _ in unbroken.values()] == [
@@ -222,18 +227,18 @@ def test_runs_of_several_seeds_together_go_on_too(tmp_path, monkeypatch, stacked
         "stacked 2 of 3",
         "in turn 1 of 3",
     ]
-    broken_off(tasks(**given, folder=tmp_path), monkeypatch, 9)
-    assert {run: said for run, (_, said) in all_told(tasks(**given, folder=tmp_path)).items()} == {
+    broken_off(tasks(**given), tmp_path, monkeypatch, 9)
+    assert {run: said for run, (_, said) in all_told(tasks(**given), tmp_path).items()} == {
         run: said for run, (_, said) in unbroken.items()
     }
 
 
 def test_the_last_of_a_bundle_goes_on_as_part_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(fused, "pays", lambda *_: True)
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
     pair = ("baseline", "stops")
     unbroken = all_told(tasks(pair))
-    assert broken_off(tasks(pair, tmp_path), monkeypatch, 14) == ["stops"]
-    (facts, said) = all_told(tasks(pair[:1], tmp_path))["baseline"]
+    assert broken_off(tasks(pair), tmp_path, monkeypatch, 14) == ["stops"]
+    (facts, said) = all_told(tasks(pair[:1]), tmp_path)["baseline"]
     assert (facts["fused"], facts["resumed"]) == ("stacked 2", "in epoch 3")
     assert said == unbroken["baseline"][1]
 
@@ -241,7 +246,7 @@ def test_the_last_of_a_bundle_goes_on_as_part_of_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", ["others", "one less", "alone", "each by itself", "damaged", "another torch"])
 def test_runs_together_go_on_with_the_same_or_begin_again(tmp_path, monkeypatch, stacked, how):
     names = ("baseline", "lr", "wide")
-    broken_off(tasks(names, tmp_path), monkeypatch, 8)
+    broken_off(tasks(names), tmp_path, monkeypatch, 8)
     (path,) = tmp_path.iterdir()
     asked = {"others": tuple(TOGETHER), "one less": names[:2], "alone": names[:1]}.get(how, names)
     if how == "damaged":
@@ -249,7 +254,7 @@ def test_runs_together_go_on_with_the_same_or_begin_again(tmp_path, monkeypatch,
         path.write_bytes(content[:-300] + bytes([content[-300] ^ 1]) + content[-299:])
     elif how == "another torch":
         monkeypatch.setattr(torch, "__version__", "2.0.0")
-    found = all_told(tasks(asked, tmp_path, fuse=how != "each by itself"))
+    found = all_told(tasks(asked, fuse=how != "each by itself"), tmp_path)
     assert all("resumed" not in facts for facts, _ in found.values())
     afresh = all_told(tasks(asked, fuse=how != "each by itself"))
     assert {run: said for run, (_, said) in found.items()} == {run: said for run, (_, said) in afresh.items()}

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 MOST_NUMBERED = 40
+"""Classes up to which a picture of a confusion matrix shows its counts as numbers."""
 
 
 def confusion_matrix(
     truth: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int
 ) -> npt.NDArray[np.int64]:
-    """truth, predicted: (n,) class indices → (classes, classes) counts; rows are the truth, columns the prediction."""
+    """Count pairs of classes: truth, predicted (n,) class indices → (classes, classes) counts; rows are the truth, columns the prediction."""
     return np.bincount(truth.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(
         classes, classes
     )
@@ -32,13 +33,13 @@ class Scores:
 
 
 def scores(confusion: npt.NDArray[np.int64]) -> Scores:
-    """Scores of a confusion matrix. A class that is never predicted has precision 0, as in scikit-learn."""
-    hits = np.diag(confusion).astype(np.float64)
-    precision = _ratio(hits, confusion.sum(axis=0))
-    recall = _ratio(hits, confusion.sum(axis=1))
+    """Return the scores of a confusion matrix. A class that is never predicted has precision 0, as in scikit-learn."""
+    correct = np.diag(confusion).astype(np.float64)
+    precision = _ratio(correct, confusion.sum(axis=0))
+    recall = _ratio(correct, confusion.sum(axis=1))
     f1 = _ratio(2 * precision * recall, precision + recall)
     return Scores(
-        accuracy=float(hits.sum() / max(confusion.sum(), 1)),
+        accuracy=float(correct.sum() / max(confusion.sum(), 1)),
         precision_macro=float(precision.mean()),
         recall_macro=float(recall.mean()),
         f1_macro=float(f1.mean()),
@@ -53,9 +54,9 @@ def _ratio(
 
 
 def confusion_svg(confusion: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """A confusion matrix as a picture: rows are the truth; each row is shaded by its share.
+    """Draw a confusion matrix as SVG: rows are the truth; each row is shaded by its share.
 
-    Of many classes only the shades: a thousand of them would make a million numbers that nobody can read.
+    With more than MOST_NUMBERED classes only the shades are drawn: a thousand classes would make a million unreadable numbers.
     """
     numbers = len(classes) <= MOST_NUMBERED
     cell, left, top = (36 if numbers else 12), 110, 110

@@ -15,8 +15,14 @@ from ablate.config import RunConfig, Sgd, Step, TrainingConfig
 from ablate.data import augment, datasets
 from ablate.events import EpochEnd, Finished, Task
 from ablate.models import NumpyMlp, layers
-from ablate.training import losses, runs, train
-from ablate.training.numpy_learner import NumpyLearner
+from ablate.training import runs
+from ablate.training.builtin import losses
+from ablate.training.builtin.batches import Pixels, augmented_batches
+from ablate.training.builtin.learner import TorchLearner, initialised
+from ablate.training.builtin.numpy_learner import NumpyLearner
+from ablate.training.builtin.randomness import batch_streams
+from ablate.training.builtin.schedules import schedule
+from ablate.training.payload import RunPayload
 
 BASE = RunConfig.parse(
     {
@@ -31,8 +37,7 @@ CPU = torch.device("cpu")
 
 
 def events(config: RunConfig, seed: int = 0) -> list:
-    payload = {"config": config.tree(), "seed": seed, "train": None, "device": "cpu", "threads": 1}
-    return list(runs.events_of(Task("run", 1, payload)))
+    return list(runs.events_of(Task("run", 1, RunPayload(config.tree(), seed))))
 
 
 def curve(found: list, metric: str) -> list[float]:
@@ -44,8 +49,8 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 LOGITS, CLASSES = 3 * drawn(16, 10), torch.arange(16) % 10
-CHANCES = drawn(16, 10, seed=1).softmax(1)
-either = pytest.mark.parametrize("targets", [CLASSES, CHANCES], ids=["classes", "chances"])
+PROBABILITIES = drawn(16, 10, seed=1).softmax(1)
+either = pytest.mark.parametrize("targets", [CLASSES, PROBABILITIES], ids=["classes", "probabilities"])
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------
@@ -81,9 +86,9 @@ def test_focal_has_a_finite_slope_where_an_image_is_certain(gamma):
 
 def test_a_hit_counts_by_the_share_that_its_class_has_in_the_label():
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]])
-    assert losses.hits(logits, torch.tensor([0, 1])) == 1
-    assert losses.hits(logits, torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.25, 0.25]])) == 1.0
-    assert losses.hits(logits, F.one_hot(torch.tensor([0, 1]), 3).float()) == 1
+    assert losses.correct(logits, torch.tensor([0, 1])) == 1
+    assert losses.correct(logits, torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.25, 0.25]])) == 1.0
+    assert losses.correct(logits, F.one_hot(torch.tensor([0, 1]), 3).float()) == 1
 
 
 RECIPES = {
@@ -108,8 +113,8 @@ RECIPES = {
 def test_a_step_goes_down_on_the_loss_of_the_recipe_and_reports_plain_cross_entropy(name):
     fields, loss_of, longest = RECIPES[name]
     config = BASE.override({f"training.{field}": value for field, value in fields.items()})
-    learner = train.TorchLearner(config, (1, 8, 8), 10, CPU)
-    model = train.initialised(config, (1, 8, 8), 10).to(memory_format=torch.channels_last)
+    learner = TorchLearner(config, (1, 8, 8), 10, CPU)
+    model = initialised(config, (1, 8, 8), 10).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(3):
         images = drawn(16, 1, 8, 8, seed=step).contiguous(memory_format=torch.channels_last)
@@ -131,7 +136,7 @@ def test_auxiliary_heads_are_trained_on_the_loss_of_the_recipe():
         "model": {"name": "inception_v1", "width": 0.05},
         "training.label_smoothing": 0.3,
     }
-    learner = train.TorchLearner(BASE.override(changes), (3, 32, 32), 10, CPU)
+    learner = TorchLearner(BASE.override(changes), (3, 32, 32), 10, CPU)
     images = drawn(4, 3, 32, 32)
     learner.model.train()
     before = learner.dropout.get_state()
@@ -154,7 +159,7 @@ def learners(training: TrainingConfig) -> list:
     config = BASE.override({"training": training.model_dump(), "optimizer.momentum": 0.0})
     perceptron = NumpyMlp(hidden=(12,))
     return [
-        train.TorchLearner(config, (1, 8, 8), 10, CPU),
+        TorchLearner(config, (1, 8, 8), 10, CPU),
         NumpyLearner(perceptron, Sgd(momentum=0.0), (1, 8, 8), 10, 0, training),
     ]
 
@@ -192,10 +197,10 @@ def test_the_numpy_network_trains_as_the_same_in_torch(training, targets):
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
     for step in range(3):
         images = drawn(16, 1, 8, 8, seed=step)
-        loss, hits = ours.step(images, targets, 0.1)
+        loss, correct = ours.step(images, targets, 0.1)
         logits = theirs(images)
         assert float(loss) == pytest.approx(16 * float(F.cross_entropy(logits.detach(), targets)), rel=1e-5)
-        assert float(hits) == pytest.approx(float(losses.hits(logits, targets)))
+        assert float(correct) == pytest.approx(float(losses.correct(logits, targets)))
         optimizer.zero_grad()
         losses.minimised(logits, targets, training).backward()
         nn.utils.clip_grad_norm_(theirs.parameters(), training.max_grad_norm or math.inf)
@@ -214,7 +219,7 @@ def test_the_numpy_network_trains_as_the_same_in_torch(training, targets):
 def test_schedules_are_torchs_after_a_linear_warm_up(name, warmup, steps):
     more = {"milestones": [0.5, 0.8], "gamma": 0.2} if name == "step" else {}
     config = BASE.override({"schedule": {"name": name, "warmup": warmup, **more}}).schedule
-    rate_at = train.schedule(config, 0.5, steps)
+    rate_at = schedule(config, 0.5, steps)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     rising = round(warmup * steps)
     after = {
@@ -241,7 +246,7 @@ def test_a_warm_up_of_nearly_everything_still_reaches_the_peak(steps):
         config = BASE.override({"schedule": {"name": name, "warmup": 0.99}}).schedule
         fallen = sum(steps - 1 >= share * steps for share in (0.5, 0.75)) if isinstance(config, Step) else 0
         peak = 0.5 * 0.1**fallen
-        assert train.schedule(config, 0.5, steps)(steps - 1) == pytest.approx(peak)
+        assert schedule(config, 0.5, steps)(steps - 1) == pytest.approx(peak)
 
 
 # --- early stopping -------------------------------------------------------------------------------------------------
@@ -294,31 +299,21 @@ def test_early_stopping_does_not_shorten_the_schedule():
 # --- mixup in the loop ----------------------------------------------------------------------------------------------
 
 
-class Recorder:
-    """A learner that learns nothing and keeps what it is shown."""
-
-    def __init__(self) -> None:
-        self.shown: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def step(self, images, targets, lr):
-        self.shown.append((images, targets))
-        return torch.zeros(()), torch.zeros(())
-
-
 def shown(mixup: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
     config = BASE.override({"augment": {"flip": True, "mixup": mixup}})
     digits = datasets.prepare(config.data)
-    pixels = train.Pixels(
+    pixels = Pixels(
         digits.train_images, digits.train_labels, np.arange(80), np.full(1, 0.3), np.full(1, 0.4), CPU
     )
-    learner, state = Recorder(), train.State(train.streams(5, CPU), runs.Trace())
-    train._train_epoch(config, state, learner, pixels, 10, lambda _step: 0.1)
-    assert state.step == 3
-    return learner.shown
+    streams = batch_streams(5, CPU)
+    order = torch.randperm(80, generator=streams["order"])
+    batches = list(augmented_batches(config, streams, pixels, order, 10))
+    assert len(batches) == 3
+    return [(images, targets) for images, targets, _ in batches]
 
 
 def test_mixup_shows_mixtures_of_the_same_batches_with_labels_mixed_alike():
-    generator = train.streams(5, CPU)["mixup"]
+    generator = batch_streams(5, CPU)["mixup"]
     for (plain, labels), (mixed, soft) in zip(shown(0.0), shown(0.5), strict=True):
         assert labels.dtype == torch.int64
         partner, share = augment.draw_mixup(len(plain), 0.5, generator)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.training.randomness import FIXED_SPLIT, Source, derive, generator
+from ablate.training.builtin.randomness import FIXED_SPLIT, Source, derive, generator
 
 SOURCES = get_args(Source)
 
@@ -56,7 +56,7 @@ def test_streams_do_not_touch_the_global_one():
 def test_derived_seeds_are_the_same_in_every_process_and_for_ever():
     # A change of these numbers makes every finished run one of another kind: it must be meant.
     assert derive(0, "weights") == 133441691874178746
-    code = "from ablate.training.randomness import derive; print(derive(0, 'weights'))"
+    code = "from ablate.training.builtin.randomness import derive; print(derive(0, 'weights'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == derive(0, "weights")
 

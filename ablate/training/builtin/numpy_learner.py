@@ -16,7 +16,7 @@ from ablate.models.numpy_mlp import Adaptive, Momentum, NumpyMlp
 
 
 class NumpyLearner:
-    """A network of NumPy arrays with its rule of update; as `ablate.training.train.Learner` describes. On the CPU."""
+    """A network of NumPy arrays with its rule of update; a `Learner`, on the CPU."""
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class NumpyLearner:
             )
             if smoothing:
                 losses = numpy_mlp.cross_entropy(outputs, true)
-        hits = true[np.arange(len(true)), outputs.argmax(axis=1)].sum(dtype=np.float64)
-        return torch.tensor(float(losses.sum(dtype=np.float64)), dtype=torch.float64), torch.tensor(hits)
+        correct = true[np.arange(len(true)), outputs.argmax(axis=1)].sum(dtype=np.float64)
+        return torch.tensor(float(losses.sum(dtype=np.float64)), dtype=torch.float64), torch.tensor(correct)
 
     def logits(self, images: Tensor) -> Tensor:
         with np.errstate(all="ignore"):

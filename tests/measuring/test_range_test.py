@@ -8,15 +8,13 @@ import json
 import pytest
 import torch
 
-from ablate.config import NO_TRAINING, RunConfig
 from ablate.data import datasets
 from ablate.errors import StudyError
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
+from ablate.measuring import range_test
 from ablate.scheduling import rates
 from ablate.study import spec
-from ablate.training import range_test
-from ablate.training.start import range_test as by_name
 
 STUDY = """
 study: digits
@@ -87,7 +85,7 @@ def test_seeds_run_on_an_executor_and_give_a_rate_near_those_that_work(workplace
     study = spec.parse(STUDY)
     said = []
     found = rates.range_test(
-        study, rates.Sweep(passes=3), InlineExecutor(by_name, Slot("inline", "cpu")), said.append
+        study, rates.Sweep(passes=3), InlineExecutor(range_test.run, Slot("inline", "cpu")), said.append
     )
     assert len(found.losses) == len(said) == 3
     # A sweep (benchmarks/lr.py) finds 0.03 to 1 within two points of the best.
@@ -133,9 +131,3 @@ def test_training_of_ones_own_is_refused(workplace):
 def test_rates_that_do_not_rise_are_refused(low, high):
     with pytest.raises(StudyError, match="do not rise"):
         rates.Sweep(low, high)
-
-
-def test_no_run_depends_on_what_only_looks_at_training():
-    code = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}}).code
-    assert {"range_test.py", "inputs.py", "device_check.py"} <= NO_TRAINING
-    assert code() == code()

@@ -1,0 +1,422 @@
+"""The digest of the code that a run goes through: which Python files these are, and what they do. Nothing of the user's is imported.
+
+For training of the user's own it covers every module that the training imports, directly or at second hand, from outside the installed
+packages and Python's own library: wherever in a file the import stands, in packages and namespace packages, in zip files, and in
+`importlib.import_module` with a literal name. Where a name is computed (`import_module(f"models.{name}")`), all modules of the package
+that it names count, or else all of the package that asks. The name of the function counts too.
+
+What it does not see: data files, environment variables, programs that are started, code in strings, and installed packages.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib
+import json
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import StudyError
+
+GIT_TIMEOUT = 5.0
+"""Seconds that git may take to describe a folder."""
+
+Signature = tuple[tuple[str, int, int], ...]
+"""Paths with their times of modification in nanoseconds and their sizes."""
+
+
+def look_in_working_folder() -> None:
+    """Let the user's modules be imported from the working folder, where an installed command does not look by itself.
+
+    It is the last of all places, so that a file that happens to be called `queue.py` breaks nothing.
+    """
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """Return the digest of what Python files do: of their syntax trees without comments, docstrings and layout.
+
+    Independent of where the files lie and of the Python version that parses them.
+    """
+    return _digest([[file.name, _parsed(file).digest] for file in files])[:16]
+
+
+def with_imports(folder: Path, *modules: str) -> list[Path]:
+    """Return the files of modules in a folder of ablate, and of those in it that they import, wherever the import stands."""
+    files: set[Path] = set()
+    waiting = [folder / f"{module}.py" for module in modules]
+    while waiting:
+        file = waiting.pop()
+        if file in files or not file.is_file():
+            continue
+        files.add(file)
+        waiting += [
+            folder / f"{imported.name.rpartition('.')[2]}.py"
+            for imported in _parsed(file).imports
+            if imported.name.startswith(f"ablate.{folder.name}.")
+        ]
+    return sorted(files)
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import of a file. level: dots of a relative one. name: of the module, '' in `from . import x`. members: what is
+    imported from it, `*` included. whole: all modules of the package, because the name of the module is computed.
+    """
+
+    name: str
+    level: int = 0
+    members: tuple[str, ...] = ()
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A file's digest, its imports, the submodules that its `__all__` names, and whether it mentions torch."""
+
+    digest: str
+    imports: tuple[Import, ...]
+    exported: tuple[str, ...]
+    mentions_torch: bool
+
+
+def _parsed(file: Path) -> Parsed:
+    about = file.stat()
+    return _parsed_file(file, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=8192)
+def _parsed_file(file: Path, _changed: int, _size: int) -> Parsed:
+    return parse(file.read_bytes())
+
+
+def parse(content: bytes) -> Parsed:
+    """Return what counts of a Python file. Of what is not Python (a template, a compiled module) every byte counts."""
+    mentions_torch = b"torch" in content
+    try:
+        tree = ast.parse(content)
+        digest = _digest(_shape(tree))
+    except (SyntaxError, ValueError, RecursionError):
+        return Parsed(hashlib.sha256(content).hexdigest(), (), (), mentions_torch)
+    return Parsed(digest, tuple(_imports(tree)), tuple(_exported(tree)), mentions_torch)
+
+
+def _imports(tree: ast.Module) -> Iterator[Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            yield Import(node.module or "", node.level, tuple(alias.name for alias in node.names))
+        elif isinstance(node, ast.Call):
+            function = ast.unparse(node.func).rpartition(".")[2]
+            if function in {"iter_modules", "walk_packages"}:
+                yield Import("", 1, whole=True)
+            elif function in {"import_module", "__import__"}:
+                yield _called(node)
+
+
+def _called(call: ast.Call) -> Import:
+    """Return what `importlib.import_module(…)` or `__import__(…)` imports."""
+    argument = call.args[0] if call.args else next((word.value for word in call.keywords), None)
+    computed = isinstance(argument, ast.JoinedStr)
+    if isinstance(argument, ast.JoinedStr) and argument.values:
+        argument = argument.values[0]
+    if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+        return Import("", 1, whole=True)
+    name = argument.value.lstrip(".")
+    level = len(argument.value) - len(name)
+    if not computed:
+        return Import(name, level)
+    package = name.rpartition(".")[0]
+    return Import(package, level if package or level else 1, whole=True)
+
+
+def _exported(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                        yield inner.value
+
+
+def _shape(node: Any) -> Any:
+    """Return a syntax tree as nested lists. Absent and empty fields are left out: newer Pythons add such fields."""
+    if isinstance(node, ast.AST):
+        parts: list[Any] = [type(node).__name__]
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(
+                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            ):
+                value = value[1:] if ast.get_docstring(node, clean=False) is not None else value  # noqa: PLW2901
+            if value is None or value == [] or name in {"kind", "type_comment"}:
+                continue
+            parts.append([name, _shape(value)])
+        return parts
+    if isinstance(node, list):
+        return [_shape(n) for n in node]
+    return repr(node)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+# --- the user's own training ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Code:
+    """The code of a training. modules: names of the modules that count. imports_torch: whether any of them mentions it."""
+
+    digest: str
+    modules: tuple[str, ...]
+    imports_torch: bool
+
+
+def training_code(train: str) -> Code:
+    """Return the code of a training, `package.module:function`. Raises StudyError where there is no such module.
+
+    Modules are looked for as at import time: in the working folder, and along `sys.path`. Circular imports do no harm; a module
+    that cannot be found is left out.
+    """
+    look_in_working_folder()
+    place = (train, str(Path.cwd()), tuple(sys.path))
+    known = _codes.get(place)
+    if known is not None and _signature(path for path, _, _ in known[0]) == known[0]:
+        return known[1]
+    importlib.invalidate_caches()
+    search = _Search(train)
+    code = search.code()
+    _codes[place] = (_signature(search.paths()), code)
+    return code
+
+
+_codes: dict[Any, tuple[Signature, Code]] = {}
+
+
+def _signature(paths: Iterable[str]) -> Signature:
+    signature = []
+    for path in sorted(set(paths)):
+        try:
+            about = Path(path).stat()
+            signature.append((path, about.st_mtime_ns, about.st_size))
+        except OSError:
+            signature.append((path, 0, -1))
+    return tuple(signature)
+
+
+class _Search:
+    """The modules that a training imports, found without importing any."""
+
+    def __init__(self, train: str) -> None:
+        module, _, self._function = train.partition(":")
+        self._top = module.partition(".")[0]
+        self._train_module = module
+        self._specs: dict[str, ModuleSpec | None] = {}
+        self._installed = _installed_folders()
+        self._modules: dict[str, Parsed] = {}
+        self._waiting: list[str] = []
+
+    def code(self) -> Code:
+        self._check()
+        self._add(self._train_module)
+        while self._waiting:
+            name = self._waiting.pop()
+            for imported in self._modules[name].imports:
+                self._follow(name, imported)
+        names = sorted(self._modules)
+        parts = [[name, self._modules[name].digest] for name in names]
+        return Code(
+            _digest([self._function, parts])[:16],
+            tuple(names),
+            any(module.mentions_torch for module in self._modules.values()),
+        )
+
+    def paths(self) -> Iterator[str]:
+        """Yield the files and folders by which the answer stands: folders change where a module is added or removed."""
+        yield from (entry or str(Path.cwd()) for entry in sys.path)
+        for spec in self._specs.values():
+            if spec is not None and self._counts(spec):
+                yield from _locations(spec)
+                if spec.origin is not None:
+                    yield getattr(spec.loader, "archive", spec.origin)
+
+    def _check(self) -> None:
+        """Raise StudyError unless the training's module can be found."""
+        top = None if self._top == "__main__" else self._spec(self._top)
+        if top is not None and not _locations(top) and not top.has_location:
+            raise StudyError(
+                f"{self._top!r} is a part of Python itself, not a training of your own", place="train"
+            )
+        for name in (self._top, self._train_module):
+            if top is None or self._spec(name) is None:
+                raise StudyError(
+                    f"there is no module {name!r} to import",
+                    place="train",
+                    hint="install it, or run from the folder that holds it",
+                )
+
+    def _follow(self, module: str, imported: Import) -> None:
+        """Add what a module imports."""
+        name = imported.name
+        if imported.level:
+            package = module if self._is_package(module) else module.rpartition(".")[0]
+            parents = package.split(".") if package else []
+            if imported.level > 1:
+                parents = parents[: 1 - imported.level]
+            name = ".".join([*parents, *([name] if name else [])])
+        if imported.whole:
+            # Of a module that is in no package, what it computes is not known: its neighbours may be anything.
+            for each in self._all_modules(name):
+                self._add(each)
+            return
+        if not name:
+            return
+        self._add(name)
+        for member in imported.members:
+            if member == "*":
+                exported = self._modules[name].exported if name in self._modules else ()
+                for submodule in exported:
+                    self._add(f"{name}.{submodule}")
+            else:
+                self._add(f"{name}.{member}")
+
+    def _add(self, name: str) -> None:
+        """Add a module and the packages that it is in, where they count and can be found."""
+        parts = name.split(".")
+        for depth in range(1, len(parts) + 1):
+            each = ".".join(parts[:depth])
+            spec = self._spec(each)
+            if spec is None or not self._counts(spec):
+                return
+            if each not in self._modules:
+                parsed = _parsed_spec(spec)
+                if parsed is not None:
+                    self._modules[each] = parsed
+                    self._waiting.append(each)
+
+    def _spec(self, name: str) -> ModuleSpec | None:
+        """Return where a module is; None where it cannot be found. Its parents are not imported."""
+        if name not in self._specs:
+            parent, _, last = name.rpartition(".")
+            path: list[str] | None = None
+            if parent:
+                outer = self._spec(parent)
+                path = _locations(outer) if outer is not None and self._counts(outer) else []
+            self._specs[name] = None if path == [] else _find(last, path)
+        return self._specs[name]
+
+    def _counts(self, spec: ModuleSpec) -> bool:
+        """Return whether a module belongs to the user: it is neither installed nor a part of Python or of ablate."""
+        if spec.name == self._top:
+            return True
+        places = _locations(spec) or ([spec.origin] if spec.has_location and spec.origin else [])
+        return bool(places) and not all(_is_under(place, self._installed) for place in places)
+
+    def _is_package(self, name: str) -> bool:
+        spec = self._spec(name)
+        return spec is not None and bool(_locations(spec))
+
+    def _all_modules(self, package: str) -> Iterator[str]:
+        """Yield the modules of a package, those of its packages included."""
+        spec = self._spec(package) if package else None
+        if spec is None or not self._counts(spec):
+            return
+        for location in _locations(spec):
+            for file in sorted(Path(location).rglob("*.py")):
+                parts = file.relative_to(location).with_suffix("").parts
+                yield ".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """Return a module's spec by the last part of its name. path: of the package that it is in; None: `sys.path`."""
+    for finder in sys.meta_path:
+        with contextlib.suppress(Exception):  # a finder of someone else's may raise anything
+            spec = finder.find_spec(name, path)
+            if spec is not None:
+                return spec
+    return None
+
+
+def _locations(spec: ModuleSpec) -> list[str]:
+    """Return the folders of a package; an empty list for a module."""
+    # A namespace package's own list would ask for its parent, which has not been imported.
+    places = spec.submodule_search_locations
+    return list(getattr(places, "_path", places) or [])
+
+
+def _parsed_spec(spec: ModuleSpec) -> Parsed | None:
+    """Return what counts of a module; None for a namespace package, which has no file."""
+    if spec.origin is None or not spec.has_location:
+        return None
+    archive = getattr(spec.loader, "archive", None)
+    try:
+        if archive is None:
+            return _parsed(Path(spec.origin))
+        about = Path(archive).stat()
+        return _parsed_in_archive(spec.origin, spec.loader, about.st_mtime_ns, about.st_size)
+    except (OSError, ImportError):
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed_in_archive(origin: str, loader: Any, _changed: int, _size: int) -> Parsed:
+    return parse(loader.get_data(origin))
+
+
+def _installed_folders() -> tuple[str, ...]:
+    """Return the folders of Python's library, of installed packages, and of ablate."""
+    folders = {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parent)}
+    return tuple(sorted({os.path.realpath(folder) for folder in folders}))
+
+
+def _is_under(place: str, folders: Sequence[str]) -> bool:
+    path = os.path.realpath(place)
+    if {"site-packages", "dist-packages"} & set(Path(path).parts):
+        return True
+    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+
+
+# --- the project ------------------------------------------------------------------------------------------------------
+
+
+def project_state(folder: Path) -> str | None:
+    """Return the commit that a folder is at, with `-dirty` where files have changed; None where git does not tell.
+
+    Runs no hook and no file-system monitor that the repository names.
+    """
+    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
+    command += ["describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        git = subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    commit = git.stdout.decode(errors="replace").strip()
+    return commit if git.returncode == 0 and commit else None

@@ -1,0 +1,38 @@
+"""What to tell a user whose run ran out of memory."""
+
+from __future__ import annotations
+
+import torch
+
+from ablate.config import RunConfig
+from ablate.data.datasets import Dataset
+from ablate.training.builtin.batches import evaluation_batch
+from ablate.training.builtin.learner import make_learner
+from ablate.training.outcome import is_out_of_memory
+
+
+def advice(config: RunConfig, data: Dataset, device: torch.device) -> str:
+    """Return why a run ran out of memory, with the batch size that would fit; found by trying."""
+    size = wanted = min(config.training.batch_size, len(data.train_labels))
+    while size:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            learner = make_learner(config, data.shape, len(data.classes), device)
+            images = torch.zeros((size, *data.shape), device=device)
+            for _ in range(2):  # the second step needs the optimizer's own tensors too
+                learner.step(images, torch.zeros(size, dtype=torch.int64, device=device), 0.0)
+            evaluated = min(evaluation_batch(device), len(data.train_labels))
+            with torch.no_grad():
+                learner.logits(torch.zeros((evaluated, *data.shape), device=device))
+        except Exception as error:  # noqa: BLE001 — whatever it is, this size does not fit
+            if not is_out_of_memory(error):
+                break
+            size //= 2
+            continue
+        if size == wanted:
+            return (
+                f"out of memory, though a step of {wanted} images fits by itself: what else runs on {device}?"
+            )
+        return f"out of memory with training.batch_size {config.training.batch_size}; {size} would fit"
+    return f"out of memory, even with a training.batch_size of 1 on {device}"

@@ -1,0 +1,140 @@
+"""What training yields, whatever its kind: the start of a run, its epochs, and its result or failure.
+
+Needs no torch: training of the user's own waits only for what it imports itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import struct
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ablate.errors import AblateError
+from ablate.events import in_one_line
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Start:
+    """Training begins. facts: as in `Started`."""
+
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch has ended. number: 1 … E."""
+
+    number: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a run that finished or diverged; fields as in `Finished`."""
+
+    diverged: bool
+    epoch: int
+    metrics: Mapping[str, float]
+    files: Mapping[str, bytes]
+    facts: Mapping[str, Any]
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of an attempt without a result; fields as in `Failed`."""
+
+    kind: Literal["error", "memory", "cancelled"]
+    reason: str
+    detail: str = ""
+
+
+Message = Start | Epoch | Result | Failure
+
+Steps = Iterator[tuple[str, Message]]
+"""Messages of the runs of a bundle, each with the key of its run."""
+
+CANCELLED = Failure("cancelled", "cancelled")
+
+
+def is_end(message: Message) -> bool:
+    """Return whether no message of the same run follows."""
+    return isinstance(message, Result | Failure)
+
+
+def failure(error: BaseException, advice: Callable[[], str] = lambda: "out of memory") -> Failure:
+    """Return the end of an attempt in which `error` was raised. Called where the error is handled.
+
+    advice: makes the reason where memory ran out. It is called once the tensors of the attempt are free.
+    """
+    if isinstance(error, AblateError):
+        where = f"{error.place}: " if error.place else ""
+        return Failure("error", f"{where}{error.message}", str(error))
+    reason, detail = in_one_line(error), traceback.format_exc()
+    if is_out_of_memory(error):
+        # The traceback holds every tensor of the step.
+        error.__traceback__ = None
+        return Failure("memory", advice(), detail)
+    return Failure("error", reason, detail)
+
+
+_NO_MEMORY = (
+    "can't allocate memory",  # torch's allocator
+    "cannot allocate memory",  # the C library: a file that cannot be mapped, a library that cannot be loaded
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN, which does not say why it could not
+    "could not execute a primitive",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether a device, or the machine, had less memory than was asked of it."""
+    torch = sys.modules.get("torch")  # a process without torch has none of its errors
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError | OSError | ImportError) and any(
+        text in message for text in _NO_MEMORY
+    )
+
+
+class Trace:
+    """Digest of full-precision values: two runs share it only if they are the same run. Without a loss there is none."""
+
+    def __init__(self) -> None:
+        # A chain of digests rather than one that is fed: 32 bytes are all there is to save.
+        self.link = b""
+
+    def add(self, *values: float) -> None:
+        self.link = hashlib.sha256(self.link + struct.pack(f"<{len(values)}d", *values)).digest()
+
+    def facts(self) -> dict[str, str]:
+        return {"trace": self.link.hex()[:16]} if self.link else {}
+
+
+def machine(device: torch.device | str) -> dict[str, Any]:
+    """Return what a run is trained on, for the record: device, versions, host and process."""
+    kind, name = str(device).partition(":")[0], platform.processor() or platform.machine()
+    if kind == "cuda":
+        import torch
+
+        name = torch.cuda.get_device_name(device)
+    loaded = sys.modules.get("torch")
+    version: str = loaded.__version__ if loaded else importlib.metadata.version("torch")
+    return {
+        "device": f"{kind}: {name}",
+        "torch": version.partition("+")[0],
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
