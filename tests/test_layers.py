@@ -17,8 +17,8 @@ ROOT = Path(ablate.__file__).parent
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "events": set(),
-    "fields": set(),
     "text": {"errors"},
+    "fields": {"errors", "text"},
     "metrics": set(),
     "data": {"errors", "fields", "text"},
     "models": {"errors", "fields", "text"},
