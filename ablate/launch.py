@@ -10,7 +10,6 @@ import functools
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,13 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.data.facts import DataFacts
 from ablate.errors import StoreError, StudyError
 from ablate.text import counted, parse_duration
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
     from ablate.config import Config, RunConfig
+    from ablate.data.facts import DataFacts
     from ablate.events import Bundle, Event
     from ablate.executors import Executor, Slot
     from ablate.executors.local import LocalExecutor
@@ -226,6 +225,7 @@ def data_lookup() -> Callable[[Config], DataFacts]:
 
     from ablate.config import RunConfig
     from ablate.data import datasets
+    from ablate.data.facts import DataFacts
     from ablate.training.builtin.randomness import FIXED_SPLIT, derive
 
     prepared = cache(datasets.prepare)
@@ -262,6 +262,7 @@ def preview(study: Study, store: Store) -> Preview:
     """Plan a study without preparing data, and look up what the store has of it. Raises StudyError for mistakes in it."""
     from ablate.config import RunConfig
     from ablate.data import datasets
+    from ablate.data.facts import DataFacts
     from ablate.study import design
     from ablate.study.forecast import further, searching
     from ablate.tracking.runs import finished_runs
@@ -495,6 +496,8 @@ def describe_commit() -> str | None:
 
     Runs no hook and no file-system monitor that the repository names.
     """
+    import subprocess
+
     command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
     command += ["describe", "--always", "--dirty", "--abbrev=12"]
     try:

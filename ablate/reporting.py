@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +118,8 @@ def file_for(folder: Path, stem: str, ending: str = "html") -> Path:
     except OSError:
         present = set()
     if name not in present and name.casefold() in {other.casefold() for other in present}:
+        import hashlib
+
         name = f"{stem}~{hashlib.sha256(stem.encode()).hexdigest()[:8]}.{ending}"
     return folder / name
 
