@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from ablate.tracking.plans import StoredPlan
     from ablate.tracking.store import Store
 
-GIT_TIMEOUT = 5.0
-"""Seconds that git may take to describe the working folder."""
-
 MOST_SENTENCES = 20
 """Arms and effects in a plan's description: MLflow takes 8,000 characters."""
 
@@ -479,6 +476,8 @@ def environment() -> dict[str, str]:
     import shlex
     from importlib import metadata
 
+    from ablate.code_digest import project_state
+
     about = {
         "command": "ablate " + shlex.join(sys.argv[1:]),
         "version": metadata.version("ablate"),
@@ -487,28 +486,5 @@ def environment() -> dict[str, str]:
     }
     for package in ("torch", "mlflow", "optuna"):
         about[package] = metadata.version(package)
-    commit = describe_commit()
+    commit = project_state(Path.cwd())
     return about | ({"commit": commit} if commit else {})
-
-
-def describe_commit() -> str | None:
-    """Return the commit of the working folder, with `-dirty` where files have changed; None where git does not tell.
-
-    Runs no hook and no file-system monitor that the repository names.
-    """
-    import subprocess
-
-    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-    command += ["describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        git = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    commit = git.stdout.decode(errors="replace").strip()
-    return commit if git.returncode == 0 and commit else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import launch
+from ablate import code_digest, launch
 
 
 def script(folder: Path, name: str, text: str) -> None:
@@ -35,7 +35,7 @@ def test_a_commit_that_git_does_not_tell_is_left_out_of_the_record(tmp_path, mon
     if (text := GITS[state]) is not None:
         script(tmp_path / "programs", "git", text)
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))
-    monkeypatch.setattr(launch, "GIT_TIMEOUT", 0.3)
+    monkeypatch.setattr(code_digest, "GIT_TIMEOUT", 0.3)
     about = launch.environment()
     assert "commit" not in about
     assert {"command", "version", "python", "host", "torch", "mlflow", "optuna"} <= about.keys()
@@ -57,12 +57,12 @@ def test_the_commit_says_whether_files_have_changed_and_nothing_of_the_repositor
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert launch.describe_commit() is None, "outside a repository"
+    assert launch.environment().get("commit") is None, "outside a repository"
     git("init", "-q")
     Path("train.py").write_text("first\n")
     git("add", "train.py")
     git("commit", "-q", "-m", "first")
-    commit = launch.describe_commit()
+    commit = launch.environment().get("commit")
     assert commit is not None
     assert set(commit) <= set("0123456789abcdef")
     mark = tmp_path / "was-run"
@@ -72,7 +72,7 @@ def test_the_commit_says_whether_files_have_changed_and_nothing_of_the_repositor
     git("config", "core.hooksPath", str(tmp_path / "hooks"))
     git("config", "core.fsmonitor", str(tmp_path / "hooks" / "monitor"))
     os.utime("train.py", (1, 1))  # so that git reads it again
-    assert launch.describe_commit() == commit
+    assert launch.environment().get("commit") == commit
     Path("train.py").write_text("second\n")
-    assert launch.describe_commit() == f"{commit}-dirty"
+    assert launch.environment().get("commit") == f"{commit}-dirty"
     assert not mark.exists()

@@ -48,6 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "launch": {
         "errors",
         "events",
+        "code_digest",
         "text",
         "data",
         "config",
