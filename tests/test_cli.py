@@ -31,8 +31,8 @@ def digits(workplace):
 
 
 def test_a_study_goes_from_its_file_to_a_report_and_everything_on_the_way_is_recorded(digits):
-    said = digits.ablate("run", "digits.yaml", "--workers", "2")
-    assert "Width 2" in said
+    output = digits.ablate("run", "digits.yaml", "--workers", "2")
+    assert "Width 2" in output
 
     replicates = digits.runs("digits")
     assert sorted((r.data.tags["ablate.arm"], int(r.data.tags["ablate.seed"])) for r in replicates) == [
@@ -132,9 +132,9 @@ def test_the_same_study_in_processes_and_in_this_process_gives_the_same_weights(
 
 def test_a_dry_run_shows_the_plan_and_what_is_done_and_writes_nothing(digits):
     before = sorted(path for path in digits.root.rglob("*") if path.is_file())
-    said = digits.ablate("run", "digits.yaml", "--dry-run", "--seeds", "2")
-    assert "model.width=2" in said
-    assert "2 arms, 4 runs" in said
+    output = digits.ablate("run", "digits.yaml", "--dry-run", "--seeds", "2")
+    assert "model.width=2" in output
+    assert "2 arms, 4 runs" in output
     assert sorted(path for path in digits.root.rglob("*") if path.is_file()) == before
     digits.ablate("run", "digits.yaml", "--seeds", "1", "--executor", "inline")
     assert re.search(
@@ -143,7 +143,7 @@ def test_a_dry_run_shows_the_plan_and_what_is_done_and_writes_nothing(digits):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             ("width: 8", "widht: 8"),
@@ -156,11 +156,11 @@ def test_a_dry_run_shows_the_plan_and_what_is_done_and_writes_nothing(digits):
         (("name: digits, validation", "name: image_folder, root: nowhere, validation"), "nowhere"),
     ],
 )
-def test_a_mistake_is_one_message_with_exit_code_2_and_nothing_is_written(digits, change, said):
+def test_a_mistake_is_one_message_with_exit_code_2_and_nothing_is_written(digits, change, message):
     (digits.root / "digits.yaml").write_text(DIGITS.replace(*change))
     before = sorted(path for path in digits.root.rglob("*") if path.is_file())
     output = digits.ablate("run", "digits.yaml", code=2)
-    assert said in output
+    assert message in output
     assert "Traceback" not in output
     assert sorted(path for path in digits.root.rglob("*") if path.is_file()) == before
 
@@ -175,19 +175,19 @@ def test_a_network_that_shrinks_its_input_to_nothing_says_so_before_anything_tra
     assert "(W−F+2P)/S+1" in output
 
 
-def test_events_as_json_lines_tell_every_run_and_the_verdicts(workplace):
+def test_json_lines_have_every_run_and_the_verdicts(workplace):
     lines = [
         json.loads(line)
         for line in workplace.ablate("run", workplace.study(), "--json", "--executor", "inline").splitlines()
         if line.startswith("{")
     ]
     page = (Path(__file__).parents[1] / "docs/scripting.md").read_text()
-    told = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| (.*) \|$", page, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| (.*) \|$", page, re.MULTILINE))
     assert {line["kind"] for line in lines} == {"look", "running", "started", "epoch", "finished", "verdicts"}
     for line in lines:
         for name in line.keys() - {"kind", "run", "arm", "seed", "attempt", "metrics", "epoch"}:
-            assert f"`{name}`" in told[line["kind"]], (
-                f"{line['kind']} lines say {name}, which the page does not"
+            assert f"`{name}`" in documented[line["kind"]], (
+                f"{line['kind']} lines have {name}, which the page does not name"
             )
     finished = [line for line in lines if line["kind"] == "finished"]
     assert len(finished) == 9
@@ -220,8 +220,8 @@ def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, mon
             workplace.client.update_run(run.info.run_id, status="FINISHED")
 
     monkeypatch.setattr(time, "sleep", end_after_three)
-    said = workplace.ablate("report", "toy", "--watch")
-    assert said.count("9 runs in") == 1, "nothing new, nothing written"
+    output = workplace.ablate("report", "toy", "--watch")
+    assert output.count("9 runs in") == 1, "nothing new, nothing written"
     refresh = f'<meta http-equiv="refresh" content="{reporting.RELOAD_EVERY}">'
     assert [refresh in text for text in looks] == [True] * 3
     assert refresh not in page.read_text()
@@ -270,8 +270,8 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(digits, options):
 
 
 def test_a_data_set_that_is_not_there_is_named_with_the_nearest_that_is(workplace):
-    said = workplace.ablate("data", "cifar-10", code=2)
-    assert said.startswith("error: data: there is no data set 'cifar-10'\n  did you mean 'cifar10'?")
+    output = workplace.ablate("data", "cifar-10", code=2)
+    assert output.startswith("error: data: there is no data set 'cifar-10'\n  did you mean 'cifar10'?")
 
 
 def test_a_store_without_a_study_says_what_makes_one(workplace):
@@ -286,9 +286,9 @@ def test_a_port_that_is_taken_is_one_clear_message(workplace):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = workplace.ablate("ui", "--port", str(port), code=2)
-    assert f"port {port} cannot be used" in said
-    assert "--port" in said
+        output = workplace.ablate("ui", "--port", str(port), code=2)
+    assert f"port {port} cannot be used" in output
+    assert "--port" in output
 
 
 def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
@@ -299,7 +299,7 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("rnu x", "error: ablate: there is no command 'rnu'\n  did you mean 'run'?\n  `ablate --help`"),
         ("run --sed 3 x.yaml", "error: ablate run: there is no option --sed\n  did you mean '--seeds'?"),
@@ -323,8 +323,8 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
         ("report --format", "error: --format: needs a value\n  write it after the option"),
     ],
 )
-def test_a_mistyped_command_is_told_in_the_same_voice_as_every_mistake(workplace, typed, said):
-    assert workplace.ablate(*typed.split(), code=2).lstrip().startswith(said)
+def test_a_mistyped_command_gets_a_message_like_every_mistake(workplace, typed, message):
+    assert workplace.ablate(*typed.split(), code=2).lstrip().startswith(message)
 
 
 def test_without_a_command_the_help_is_shown_and_an_exit_code_is_kept(workplace):
@@ -368,20 +368,20 @@ def test_ending_ui_ends_mlflow_with_it(workplace):
             while time.monotonic() < deadline:
                 os.killpg(server, 0)
                 time.sleep(0.05)
-            pytest.fail("MLflow's processes go on")
+            pytest.fail("processes of MLflow are still running")
     finally:
         ui.kill()
         ui.wait()
 
 
-def test_the_version_is_told_and_the_package_runs_as_a_module(workplace):
+def test_the_version_is_printed_and_the_package_runs_as_a_module(workplace):
     import subprocess
     import sys
     from importlib import metadata
 
-    told = f"ablate {metadata.version('ablate')}\n"
-    assert workplace.ablate("--version") == told
+    version = f"ablate {metadata.version('ablate')}\n"
+    assert workplace.ablate("--version") == version
     done = subprocess.run(
         [sys.executable, "-m", "ablate", "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout == told
+    assert done.stdout == version

@@ -1,4 +1,4 @@
-"""What a shell is told to complete, asked in the way that shells ask."""
+"""The completions that a shell gets, requested in the way that shells request them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablate import cli
 
 
 def completed(line: str, shell: str = "bash") -> list[str]:
-    """What stands behind the cursor at the end of the line, as bash is told."""
+    """Return the completions at the end of the line, as bash gets them."""
     words = line.split(" ")
     environment = {
         "_ABLATE_COMPLETE": f"complete_{shell}",
@@ -44,7 +44,7 @@ def test_studies_of_the_store_are_completed_where_a_command_takes_a_name(workpla
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "expected"),
     [
         ("ablate models inc", ["inception_v1", "inception_v2"]),
         ("ablate data cif", ["cifar10", "cifar100"]),
@@ -53,8 +53,8 @@ def test_studies_of_the_store_are_completed_where_a_command_takes_a_name(workpla
         ("ablate rep", ["report"]),
     ],
 )
-def test_names_that_ablate_knows_are_completed(line, found, workplace):
-    assert completed(line) == found
+def test_names_that_ablate_knows_are_completed(line, expected, workplace):
+    assert completed(line) == expected
 
 
 def test_a_store_that_cannot_be_read_hides_no_file_and_says_nothing(workplace):

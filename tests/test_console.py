@@ -123,8 +123,8 @@ def test_a_run_at_a_terminal_shows_what_the_store_had_already_as_done(workplace,
         frames.append(picture(self, screen))
 
     monkeypatch.setattr(console.Display, "judged", watched)
-    said = workplace.ablate("run", study, "--executor", "inline")
-    assert "Gain 0.2" in said
+    output = workplace.ablate("run", study, "--executor", "inline")
+    assert "Gain 0.2" in output
     assert [frame[3].split()[:2] for frame in frames] == [["baseline", "■■"], ["baseline", "■■■"]]
     assert frames[-1][4].split()[-1] == "helps"
 

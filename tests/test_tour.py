@@ -17,14 +17,14 @@ PAGE = (DOCS / "tour.md").read_text()
 
 def steps() -> list[tuple[list[str], list[str]]]:
     """Commands of the page with the lines that it shows of their output."""
-    found: list[tuple[list[str], list[str]]] = []
+    commands: list[tuple[list[str], list[str]]] = []
     for block in re.findall(r"^```console\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
             if line.startswith("$ "):
-                found.append((shlex.split(line.removeprefix("$ ")), []))
+                commands.append((shlex.split(line.removeprefix("$ ")), []))
             else:
-                found[-1][1].append(line)
-    return found
+                commands[-1][1].append(line)
+    return commands
 
 
 def test_every_command_that_the_tour_speaks_of_can_be_typed_so():
@@ -46,9 +46,9 @@ def test_every_command_of_the_tour_runs_and_says_what_the_page_says(workplace):
         # In this process, and on few images: the tour is about commands, and the suite has minutes.
         few = ["--executor", "inline", "--set", "data.subset=300"] if arguments[0] == "run" else []
         few += ["--executor", "inline"] if arguments[0] == "top-up" else []
-        said = workplace.ablate(*arguments, *(few if "--dry-run" not in arguments else []))
+        output = workplace.ablate(*arguments, *(few if "--dry-run" not in arguments else []))
         for line in shown:
-            assert line in said, f"{arguments} printed:\n{said}"
+            assert line in output, f"{arguments} printed:\n{output}"
     assert (workplace.root / "reports" / "mine.html").stat().st_size > 100_000
 
 
