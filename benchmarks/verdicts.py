@@ -246,7 +246,7 @@ def calibration(k, studies, rng):
             moderated=bool(np.isfinite(now.typical)),
         )
         kept = np.where(now.code == INCONCLUSIVE, np.nan, now.corrected)
-        named = (price.n50, price.chance50), (price.n80, price.chance80), (price.n_any, 1.0)
+        named = (price.n50, price.probability50), (price.n80, price.probability80), (price.n_any, 1.0)
         for row, (total, chance) in zip(found.values(), named, strict=True):
             if total is not None and total <= 200:
                 then = one_look(d, total, later, k, kept)

@@ -12,7 +12,7 @@ from ablate.analysis.compare import REPORT, Ledger, Record
 from ablate.analysis.contents import Analysis, Caution, CautionCode
 from ablate.analysis.family import Terms
 from ablate.analysis.intervals import ENOUGH_PAIRS
-from ablate.analysis.looks import Reading, Unit, is_open
+from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
 
 NOISY = 3.0
@@ -20,7 +20,7 @@ NOISY = 3.0
 
 
 def study_error(
-    units: Sequence[Unit], readings: Sequence[Reading], rules: Rules, ledger: Ledger
+    units: Sequence[Unit], readings: Sequence[UnitReading], rules: Rules, ledger: Ledger
 ) -> Caution | None:
     """Return what makes the whole study unreadable: a reference without a result under a seed that was needed."""
     compared = [r for unit, r in zip(units, readings, strict=True) if rules.reference in unit.arms]
@@ -33,7 +33,7 @@ def study_error(
 
 
 def cautions(
-    analysis: Analysis, readings: Sequence[Reading], arms: Mapping[str, Record], replicates: pd.DataFrame
+    analysis: Analysis, readings: Sequence[UnitReading], arms: Mapping[str, Record], replicates: pd.DataFrame
 ) -> tuple[Caution, ...]:
     """Return what to know about an analysis, most serious first.
 
@@ -44,7 +44,7 @@ def cautions(
 
 
 def _cautions(
-    analysis: Analysis, readings: Sequence[Reading], arms: Mapping[str, Record], replicates: pd.DataFrame
+    analysis: Analysis, readings: Sequence[UnitReading], arms: Mapping[str, Record], replicates: pd.DataFrame
 ) -> Iterator[Caution]:
     rules = analysis.rules
     if analysis.error is not None:

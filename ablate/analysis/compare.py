@@ -232,23 +232,29 @@ def pair(
     ties exist.
     """
     wanted = list(seeds)
-    mine = {s: arm[s] for s in wanted if s in arm}
-    theirs = {s: reference[s] for s in wanted if s in reference}
-    both = [s for s in wanted if s in mine and s in theirs and mine[s].finished and theirs[s].finished]
-    finished = [r for r in mine.values() if r.finished]
-    reference_finished = [r for r in theirs.values() if r.finished]
+    runs = {s: arm[s] for s in wanted if s in arm}
+    reference_runs = {s: reference[s] for s in wanted if s in reference}
+    both = [
+        s
+        for s in wanted
+        if s in runs and s in reference_runs and runs[s].finished and reference_runs[s].finished
+    ]
+    finished = [r for r in runs.values() if r.finished]
+    reference_finished = [r for r in reference_runs.values() if r.finished]
     groups = [finished + reference_finished] if same_arm else [finished, reference_finished]
     return Sample(
         seeds=tuple(both),
-        differences=tuple(sign * (mine[s].value - theirs[s].value) for s in both),
-        failed=sum(r.outcome == "failed" for r in mine.values()),
-        diverged=sum(r.outcome == "diverged" for r in mine.values()),
-        missing=len(wanted) - len(mine),
+        differences=tuple(sign * (runs[s].value - reference_runs[s].value) for s in both),
+        failed=sum(r.outcome == "failed" for r in runs.values()),
+        diverged=sum(r.outcome == "diverged" for r in runs.values()),
+        missing=len(wanted) - len(runs),
         copied=not deterministic and any(copies(group) for group in groups),
-        unchanged=not same_arm and bool(both) and all(same(mine[s], theirs[s]) for s in both),
-        unstable=any(r.outcome == "diverged" for r in mine.values()),
-        reference_diverged=tuple(s for s in wanted if s in theirs and theirs[s].outcome == "diverged"),
-        scale=max((abs(r.value) for s in both for r in (mine[s], theirs[s])), default=0.0),
+        unchanged=not same_arm and bool(both) and all(same(runs[s], reference_runs[s]) for s in both),
+        unstable=any(r.outcome == "diverged" for r in runs.values()),
+        reference_diverged=tuple(
+            s for s in wanted if s in reference_runs and reference_runs[s].outcome == "diverged"
+        ),
+        scale=max((abs(r.value) for s in both for r in (runs[s], reference_runs[s])), default=0.0),
     )
 
 
@@ -256,8 +262,8 @@ def copies(replicates: Iterable[Replicate]) -> bool:
     """Whether two of these finished replicates have identical weights, or identical loss traces."""
     finished = list(replicates)
     for digests in ([r.weights for r in finished], [r.trace for r in finished]):
-        known = [d for d in digests if d is not None]
-        if len(set(known)) < len(known):
+        recorded = [d for d in digests if d is not None]
+        if len(set(recorded)) < len(recorded):
             return True
     return False
 

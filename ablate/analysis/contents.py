@@ -183,7 +183,7 @@ class Analysis:
     comparisons: in arm order, empty in factorial designs, which have cells (raw figures) and effects instead. effects:
     of those, and the interactions with the rest where every factor is tried alone and left out.
     aa: A/A against the baseline, outside the family. confirmation: the winner on fresh seeds, with its own full error.
-    noise: typical SD of a paired difference. optimism: by how much the best of k equal arms is expected to look better.
+    noise: typical std of a paired difference. optimism: by how much the best of k equal arms is expected to look better.
     detectable: effect that the last declared look detects with 80 % power at that noise.
     warnings: what to know before trusting a verdict, most serious first; `error` is among them.
     error: what makes the whole study unreadable (a diverged reference), in which case no arm is judged.

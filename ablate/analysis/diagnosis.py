@@ -32,13 +32,13 @@ Curves = Mapping[str, Floats]
 """Metric → array (seeds, epochs), NaN where a run ended earlier."""
 
 SMOOTHING = 3
-"""Epochs in the centred mean that curves are smoothed with before their turning point is looked for."""
+"""Epochs in the centred mean that curves are smoothed with before their turning point is searched."""
 
 NOTICEABLE_RISE = 0.02
 """Validation loss must rise by this part of its minimum before it counts as over-fitting."""
 
 NO_GAP = 0.02
-"""Training accuracy may exceed validation accuracy by this much where a network is said to under-fit."""
+"""Training accuracy may exceed validation accuracy by this much where a network counts as under-fitting."""
 
 FITTED = 0.9
 """A network that reaches this accuracy on either set has fitted its task, whatever is left."""
@@ -67,11 +67,11 @@ class Diagnosis:
     epoch: int | None = None
 
 
-def curves_of(found: Grids, arm: str, seeds: Iterable[int], phase: str = "report") -> dict[str, Floats]:
-    """One arm's curves under the given seeds."""
+def curves_of(tables: Grids, arm: str, seeds: Iterable[int], phase: str = "report") -> dict[str, Floats]:
+    """Return one arm's curves under the given seeds."""
     wanted = list(seeds)
-    mine = {metric: grid.under(wanted) for metric, grid in found.get((arm, phase), {}).items()}
-    return {metric: grid.values for metric, grid in mine.items() if grid is not None}
+    by_metric = {metric: grid.under(wanted) for metric, grid in tables.get((arm, phase), {}).items()}
+    return {metric: grid.values for metric, grid in by_metric.items() if grid is not None}
 
 
 def diagnose(
@@ -84,23 +84,23 @@ def diagnose(
     runs: int = 0,
     reference: Curves | None = None,
 ) -> tuple[Diagnosis, ...]:
-    """What the curves of one arm's finished runs show. A run that stopped early counts as it ended in the epochs after.
+    """Return what the curves of one arm's finished runs show. A run that stopped early counts as it ended in the epochs after.
 
     metric, sign (+1: higher is better), margin: of the study. diverged, runs: how many of how many replicates diverged.
     reference: the curves of the arm it is compared with.
     """
-    curves, reference = _held(curves), None if reference is None else _held(reference)
-    found = [
+    curves, reference = _extended(curves), None if reference is None else _extended(reference)
+    diagnoses = [
         divergence(diverged, runs),
         jumps := spikes(curves),
         over := over_fitting(curves),
     ]
-    # What jumps about is not fitted either, but for want of a steady step, not of capacity.
+    # A loss that jumps is not fitted either, but because the steps are too large, not for lack of capacity.
     if jumps is None:
-        found.append(under_fitting(curves, reference, metric=metric, sign=sign, margin=margin))
+        diagnoses.append(under_fitting(curves, reference, metric=metric, sign=sign, margin=margin))
     if over is None:
-        found.append(unfinished(curves, metric=metric, sign=sign, margin=margin))
-    return tuple(d for d in found if d is not None)
+        diagnoses.append(unfinished(curves, metric=metric, sign=sign, margin=margin))
+    return tuple(d for d in diagnoses if d is not None)
 
 
 def divergence(diverged: int, runs: int) -> Diagnosis | None:
@@ -138,7 +138,7 @@ def over_fitting(curves: Curves) -> Diagnosis | None:
     noise = max(2.0 * _standard_error(rise), 3.0 * _flicker(heights, slice(turn, None)))
     if not _average(rise) > max(noise, math.log1p(NOTICEABLE_RISE)):
         return None
-    # Said without the smoothing, which would flatten both ends.
+    # Reported without the smoothing, which would flatten both ends.
     far = _average(val[:, -1] - val[:, turn]) / abs(lowest) if lowest else math.inf
     by = f"{far:.0%}".replace("%", " %") if far < 10 else f"{far + 1:.0f}-fold"
     return Diagnosis(
@@ -181,19 +181,21 @@ def under_fitting(
             )
     if reference is None or "train/loss" not in reference or "val/loss" not in reference:
         return None
-    theirs = _average(_last(reference["train/loss"]))
-    more, beyond = (_clearly_more(_last(curves[m]), _last(reference[m])) for m in ("train/loss", "val/loss"))
+    reference_loss = _average(_last(reference["train/loss"]))
+    excess, validation_excess = (
+        _clearly_more(_last(curves[m]), _last(reference[m])) for m in ("train/loss", "val/loss")
+    )
     if metric in curves and metric in reference:
         lost = _clearly_more(-sign * _last(curves[metric]), -sign * _last(reference[metric]))
         worse = lost > 0 and lost >= margin
     else:
-        worse = beyond > 0
-    if not (worse and theirs > 0 and more > WORSE_FIT * theirs):
+        worse = validation_excess > 0
+    if not (worse and reference_loss > 0 and excess > WORSE_FIT * reference_loss):
         return None
     # Had it the reference's training loss and lost all of this on new data, it would be over-fitting.
-    if _average(_last(val)) - _average(_last(reference["val/loss"])) > 2.0 * more:
+    if _average(_last(val)) - _average(_last(reference["val/loss"])) > 2.0 * excess:
         return None
-    times = 1.0 + more / theirs
+    times = 1.0 + excess / reference_loss
     return Diagnosis(
         "under-fits",
         "under-fits",
@@ -201,10 +203,10 @@ def under_fitting(
     )
 
 
-def _clearly_more(mine: Floats, theirs: Floats) -> float:
+def _clearly_more(values: Floats, others: Floats) -> float:
     """By how much the mean of one exceeds the other's; 0 where that is within twice its standard error."""
-    more = _average(mine) - _average(theirs)
-    return more if more > 2.0 * math.hypot(_standard_error(mine), _standard_error(theirs)) else 0.0
+    excess = _average(values) - _average(others)
+    return excess if excess > 2.0 * math.hypot(_standard_error(values), _standard_error(others)) else 0.0
 
 
 def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Diagnosis | None:
@@ -228,7 +230,7 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
     size = _average(gain)
     noise = 2.0 * _standard_error(gain)
     if np.isfinite(gain).sum() < 3:
-        # Too few seeds to tell by. Without the last epoch, where the smoothed curve lags behind a steady rise.
+        # Too few seeds to decide by. Without the last epoch, where the smoothed curve lags behind a steady rise.
         noise = max(noise, 3.0 * _flicker(values, slice(epochs // 2, -1)))
     if not (size >= worth and size > noise and mean[-1] >= max(mean[np.isfinite(mean)])):
         return None
@@ -313,20 +315,20 @@ def at_the_edge(
 
     levels: arm → numeric level, the reference's included. means: arm → oriented mean of the metric; an arm without one,
     because it diverged, was tried all the same. errors: arm → standard error of its mean, 0 where it has none. Asks for
-    three levels with a mean, since of two one is always at the edge, and for the best to be better than the level beside
-    it: of levels that are all alike one is always the best.
+    three levels with a mean, since of two one is always at the edge, and for the best to be better than its neighbour: of
+    levels that are all alike one is always the best.
     """
-    known = {arm: level for arm, level in levels.items() if arm in means}
-    if len(set(known.values())) < 3:
+    tried = {arm: level for arm, level in levels.items() if arm in means}
+    if len(set(tried.values())) < 3:
         return None
-    best = max(sorted(known), key=lambda arm: means[arm])
-    others = [arm for arm in sorted(known) if known[arm] != known[best]]
-    beside = min(others, key=lambda arm: abs(known[arm] - known[best]))
-    noise = math.hypot(*((errors or {}).get(arm, 0.0) for arm in (best, beside)))
-    if not means[best] - means[beside] > 2.0 * noise:
+    best = max(sorted(tried), key=lambda arm: means[arm])
+    others = [arm for arm in sorted(tried) if tried[arm] != tried[best]]
+    neighbour = min(others, key=lambda arm: abs(tried[arm] - tried[best]))
+    noise = math.hypot(*((errors or {}).get(arm, 0.0) for arm in (best, neighbour)))
+    if not means[best] - means[neighbour] > 2.0 * noise:
         return None
     for edge, side in ((max(levels.values()), "higher"), (min(levels.values()), "lower")):
-        if known[best] == edge:
+        if tried[best] == edge:
             name = factor.rpartition(".")[2]
             name = "learning rate" if name == "lr" else name.replace("_", " ")
             return best, Diagnosis(
@@ -337,19 +339,19 @@ def at_the_edge(
     return None
 
 
-def _held(curves: Curves) -> dict[str, Floats]:
+def _extended(curves: Curves) -> dict[str, Floats]:
     """Curves that stay at their last value once their run has ended.
 
-    A mean over the runs that are still there would jump where one stops, and would tell of the longest run alone at its end.
+    A mean over the runs that are left would jump where one stops, and would describe the longest run alone at its end.
     """
-    held = {}
+    extended = {}
     for metric, values in curves.items():
         known = np.isfinite(values)
         # The last known epoch of each row; a gap before it stays one.
         last = values.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
         after = np.arange(values.shape[1]) > last[:, None]
-        held[metric] = np.where(after, values[np.arange(len(values)), last][:, None], values)
-    return held
+        extended[metric] = np.where(after, values[np.arange(len(values)), last][:, None], values)
+    return extended
 
 
 def _smooth(values: Floats) -> Floats:

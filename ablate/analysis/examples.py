@@ -1,6 +1,6 @@
-"""Which images an arm gets right that its reference gets wrong, and the other way round, seed after seed.
+"""Prediction changes: images that an arm classifies correctly and its reference does not, or the other way round, under every seed.
 
-Exploratory throughout: it chooses nothing, and stands outside the family of verdicts.
+Exploratory throughout: they choose nothing, and are no part of the family of verdicts.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ CONSISTENT = 0.9
 
 ALPHA = 0.05
 
-MOST_SWAPS = 512
-"""Ways for arm and reference to change places under some of the seeds that are gone through: all of them below ten seeds."""
+MOST_PERMUTATIONS = 512
+"""Permutations that are counted: all of them below ten seeds, random ones from there on."""
 
 BLOCK = 4096
-"""Images that are swapped at a time, so that it takes a few megabytes however many there are."""
+"""Images that are permuted at a time, so that it takes a few megabytes however many there are."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that an arm fixes or breaks. index: label of its column. truth: its class. seeds: under how many, of how many.
+    """An image that an arm fixes (newly correct) or breaks (newly wrong).
 
-    right, reference_right: under how many it is right with the arm, and with the reference.
+    index: label of its column. truth: its class. seeds: under how many it changes, of how many. right, reference_right: under
+    how many it is correct with the arm, and with the reference.
     """
 
     index: int
@@ -47,7 +48,7 @@ class Image:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """What an arm changes of one class. effect: mean difference of the share of its images that is right, in [−1, 1].
+    """What an arm changes of one class. effect: mean difference of the share of its images that is correct, in [−1, 1].
 
     lo, hi: 95 % interval over seeds, for all classes together; None below 3 seeds. fixed, broken: images, consistently.
     """
@@ -68,15 +69,15 @@ class ClassChange:
 
 @dataclass(frozen=True)
 class McNemar:
-    """The exact McNemar test, on the answers pooled over seeds: an image counts as right where most seeds get it right.
+    """The exact McNemar test, on the predictions pooled over seeds: an image is correct where most seeds classify it correctly.
 
-    fixed: images that are right with the arm and not with the reference, broken: the other way round. p: two-sided, for
-    as many fixed as broken. effect: fixed minus broken as a share of all images, in [−1, 1]: of the majorities, not of a single
+    fixed: images that are correct with the arm and not with the reference, broken: the other way round. p: two-sided, for
+    as many fixed as broken. effect: fixed minus broken as a share of all images, in [−1, 1]: of the majority votes, not of a single
     training. lo, hi: its 95 % interval over drawing the images (Tango 1998), which leaves out 0 where p < .05.
 
     It adds the noise of drawing these images: would another test set of the same kind show the difference? It leaves
-    out the noise of seeds, which the verdicts are made of: these trainings are taken as they are, so that a small p says
-    nothing of other seeds, and two halves of one arm's trainings may well differ by it. Neither replaces the other, and no
+    out the noise of seeds, which the verdicts are read from: these trainings are taken as fixed, so that a small p says
+    nothing about other seeds, and two halves of one arm's trainings may well differ by it. Neither replaces the other, and no
     verdict rests on this. Where there are many arms, nothing is corrected for their number.
     """
 
@@ -93,9 +94,9 @@ class Examples:
     """What an arm fixes and breaks against its reference, on one set of images.
 
     seeds: those that both have. fixed, broken: images that change consistently, most often first. by_chance: how many of
-    each there are where arm and reference change places under some of the seeds but not under all: the mean over such swaps.
-    seldom_more: the number that is exceeded by at most one swap in twenty. To an arm that changes nothing a swap makes no difference;
-    for one that changes much, both are a rough guide. classes: in their order.
+    each chance makes: the mean over permutations, which exchange arm and reference under some of the seeds but not under all.
+    seldom_more: the number that at most one permutation in twenty exceeds. For an arm that changes nothing a permutation makes
+    no difference; for one that changes much, both are approximate. classes: in their order.
     """
 
     arm: str
@@ -125,37 +126,39 @@ def examples(
     """
     if arm not in correct or reference not in correct:
         return None
-    mine, theirs = correct[arm], correct[reference]
-    if not (mine.columns.equals(theirs.columns) and mine.shape[1] == len(truth)):
+    own, others = correct[arm], correct[reference]
+    if not (own.columns.equals(others.columns) and own.shape[1] == len(truth)):
         raise StoreError(
             f"predictions of {arm!r} and {reference!r} are not about the same {len(truth):,} images"
         )
-    seeds = tuple(sorted({int(s) for s in mine.index} & {int(s) for s in theirs.index}))
+    seeds = tuple(sorted({int(s) for s in own.index} & {int(s) for s in others.index}))
     if not seeds:
         return None
-    ours, refs = (under(f, seeds) for f in (mine, theirs))
-    changes = ours.view(np.int8) - refs.view(np.int8)
-    right, reference_right, both = map(per_image, (ours, refs, ours & refs))
-    fixes, breaks = right - both, reference_right - both
+    rows, reference_rows = (under(f, seeds) for f in (own, others))
+    changes = rows.view(np.int8) - reference_rows.view(np.int8)
+    correct_seeds, reference_correct_seeds, both = map(
+        per_image, (rows, reference_rows, rows & reference_rows)
+    )
+    fixes, breaks = correct_seeds - both, reference_correct_seeds - both
     needed = _needed(len(seeds))
     names = list(classes) or [str(c) for c in range(int(truth.max(initial=0)) + 1)]
 
     def images(counts: npt.NDArray[np.int64]) -> tuple[Image, ...]:
         enough = np.flatnonzero(counts >= needed)
-        found = enough[np.argsort(-counts[enough], kind="stable")]
+        consistent = enough[np.argsort(-counts[enough], kind="stable")]
         return tuple(
             Image(
-                int(mine.columns[i]),
+                int(own.columns[i]),
                 names[truth[i]],
                 int(counts[i]),
                 len(seeds),
-                int(right[i]),
-                int(reference_right[i]),
+                int(correct_seeds[i]),
+                int(reference_correct_seeds[i]),
             )
-            for i in found
+            for i in consistent
         )
 
-    swapped = _swapped(changes, fixes + breaks, needed)
+    permuted = _permuted(changes, fixes + breaks, needed)
     return Examples(
         arm=arm,
         reference=reference,
@@ -163,15 +166,15 @@ def examples(
         images=len(truth),
         fixed=images(fixes),
         broken=images(breaks),
-        by_chance=float(swapped.mean()),
-        seldom_more=int(np.quantile(swapped, 0.95, method="higher")),
+        by_chance=float(permuted.mean()),
+        seldom_more=int(np.quantile(permuted, 0.95, method="higher")),
         classes=_classes(changes, truth, names, fixes >= needed, breaks >= needed),
-        mcnemar=mcnemar(2 * right > len(seeds), 2 * reference_right > len(seeds)),
+        mcnemar=mcnemar(2 * correct_seeds > len(seeds), 2 * reference_correct_seeds > len(seeds)),
     )
 
 
 def under(correct: pd.DataFrame, seeds: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """(len(seeds), images): the rows of these seeds, in their order.
+    """Return the rows of these seeds, in their order: (len(seeds), images).
 
     On the array, because pandas takes rows of a wide frame column by column.
     """
@@ -183,7 +186,7 @@ def under(correct: pd.DataFrame, seeds: Sequence[int]) -> npt.NDArray[np.bool_]:
 
 
 def per_image(right: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """(seeds, images) → (images,): under how many seeds each is right.
+    """Return under how many seeds each image is correct: (seeds, images) → (images,).
 
     Summed in bytes, as many rows at a time as cannot overflow one: wider sums take ten times as long.
     """
@@ -194,7 +197,7 @@ def per_image(right: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 
 
 def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McNemar:
-    """arm, reference: (images,) whether each is right; at least one image."""
+    """Return the exact McNemar test. arm, reference: (images,) whether each is correct; at least one image."""
     fixed, broken = int((arm & ~reference).sum()), int((~arm & reference).sum())
     p = _even(fixed, fixed + broken)
     lo, hi = paired_shares(fixed, broken, arm.size)
@@ -205,7 +208,7 @@ def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McN
 
 
 def _even(k: int, n: int) -> float:
-    """The exact two-sided binomial test's p for k of n where half are expected: as `stats.binomtest`, which searches for the other tail."""
+    """The exact two-sided binomial test's p for k of n where half are expected, as `stats.binomtest` has it, which searches the other tail."""
     fewer = min(k, n - k)
     if 2 * fewer == n:
         return 1.0
@@ -215,7 +218,7 @@ def _even(k: int, n: int) -> float:
 
 
 def paired_shares(gained: int, lost: int, images: int) -> tuple[float, float]:
-    """95 % interval for the difference of two shares of the same images, of which `gained` have only the one, `lost` only the other.
+    """Return a 95 % interval for the difference of two shares of the same images, of which `gained` have only the one, `lost` only the other.
 
     Tango's score interval (Statistics in Medicine 17, 1998, 891–908). Unlike the exact interval for the share of `gained` among
     those that differ, it knows that another draw of images would not have as many that differ.
@@ -239,19 +242,19 @@ def paired_shares(gained: int, lost: int, images: int) -> tuple[float, float]:
     return float(lo), float(hi)
 
 
-def _swapped(
+def _permuted(
     changes: npt.NDArray[np.int8], times: npt.NDArray[np.int64], needed: int
 ) -> npt.NDArray[np.int64]:
-    """(swaps,) how many images would be fixed if arm and reference changed places under some of the seeds.
+    """(permutations,) how many images would be fixed if arm and reference were exchanged under some of the seeds.
 
-    changes: (seeds, images) 1 where an image is fixed, −1 where it is broken. times: (images,) how often either happens. Images of one training stand and fall together, which
-    no sum over images knows; changing places keeps them together. One seed cannot be swapped in part: half of its changes.
+    changes: (seeds, images) 1 where an image is fixed, −1 where it is broken. times: (images,) how often either happens. The images of one training are correlated, which
+    a sum over images ignores; an exchange keeps them together. A single seed cannot be permuted in part: half of its changes.
     """
     seeds = len(changes)
     signs: npt.NDArray[Any] = (
         1 - 2 * ((np.arange(2**seeds)[:, None] >> np.arange(seeds)) & 1)
-        if 2**seeds <= MOST_SWAPS
-        else np.random.default_rng(0).choice([-1, 1], (MOST_SWAPS, seeds))
+        if 2**seeds <= MOST_PERMUTATIONS
+        else np.random.default_rng(0).choice([-1, 1], (MOST_PERMUTATIONS, seeds))
     )
     if seeds > 1:
         signs = signs[np.abs(signs.sum(axis=1)) < seeds]

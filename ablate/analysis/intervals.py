@@ -56,7 +56,7 @@ class Intervals:
     def p_adjusted(self) -> Floats:
         """Two-sided p over family and looks, in [0, 1]; NaN below ENOUGH_PAIRS. Below .05 where the interval excludes 0.
 
-        Made on demand: simulations read intervals only, and would spend half their time here.
+        Computed on demand: simulations read intervals only, and would spend half their time here.
         """
         # 0/0: no difference and no noise is no evidence of a difference.
         p = 2.0 * special.stdtr(self.df, -np.where(np.isnan(self.t), 0.0, self.t))
@@ -64,7 +64,7 @@ class Intervals:
 
 
 def paired_variance(differences: Floats, resolution: float | Floats) -> Floats:
-    """Variance over the last axis (ddof 1), at least q²/4: coarse metrics tie honestly, and a tie is not certainty.
+    """Return the variance over the last axis (ddof 1), at least q²/4: coarse metrics tie honestly, and a tie is not certainty.
 
     differences: (…, pairs ≥ 2) → (…). resolution: one for all, or of that shape.
     """
@@ -73,7 +73,7 @@ def paired_variance(differences: Floats, resolution: float | Floats) -> Floats:
 
 
 def median_corrected(variance: Floats, df: Floats) -> Floats:
-    """Variances freed of the downward skew of small samples: their median is now σ², whatever the df."""
+    """Return variances freed of the downward skew of small samples: their median is now σ², whatever the df."""
     return variance * df / _chi2_median(df)
 
 
@@ -88,7 +88,7 @@ def intervals(
     counts: NDArray[np.bool_] | None = None,
     kept: Floats | None = None,
 ) -> Intervals:
-    """One look: s² and mean difference of every arm → interval, adjusted p and code.
+    """Read one look: s² and mean difference of every arm → interval, adjusted p and code.
 
     mean, variance, pairs: (…, arms), oriented; variance as `paired_variance` gives it (what stands below ENOUGH_PAIRS
     is not read). alpha: error of this look, over the family of k. counts: arms whose noise may count as typical (None:
@@ -114,10 +114,10 @@ def intervals(
 
 
 def typical_noise(corrected: Floats) -> Floats:
-    """C: median over the last axis, NaN where fewer than ENOUGH_ARMS arms have a value. (…, arms) → (…)."""
-    known = ~np.isnan(corrected)
-    enough = known.sum(axis=-1) >= ENOUGH_ARMS
-    if known.all():
+    """Return C, the median over the last axis, NaN where fewer than ENOUGH_ARMS arms have a value. (…, arms) → (…)."""
+    present = ~np.isnan(corrected)
+    enough = present.sum(axis=-1) >= ENOUGH_ARMS
+    if present.all():
         median = np.median(corrected, axis=-1) if corrected.shape[-1] else np.full(enough.shape, np.nan)
     else:
         # A row without a single value would make nanmedian warn; it is masked below anyway.
@@ -126,7 +126,7 @@ def typical_noise(corrected: Floats) -> Floats:
 
 
 def moderate(variance: Floats, df: Floats, typical: Floats) -> tuple[Floats, Floats]:
-    """s̃² and its degrees of freedom; unchanged where there is no typical noise (NaN)."""
+    """Return s̃² and its degrees of freedom; unchanged where there is no typical noise (NaN)."""
     borrowed = np.where(np.isnan(typical), 0.0, np.minimum(BORROWED_DF, df))
     total = df + borrowed
     pooled = (df * variance + borrowed * np.where(np.isnan(typical), 0.0, typical)) / total
@@ -134,7 +134,7 @@ def moderate(variance: Floats, df: Floats, typical: Floats) -> tuple[Floats, Flo
 
 
 def verdict_codes(lo: Floats, hi: Floats, margin: float) -> NDArray[np.int8]:
-    """What each interval says. NaN: inconclusive. The order matters: within the margin, a real effect is negligible."""
+    """Return what each interval says. NaN: inconclusive. The order matters: within the margin, a real effect is negligible."""
     with np.errstate(invalid="ignore"):
         code = np.where(lo > 0, HELPS, np.where(hi < 0, HURTS, INCONCLUSIVE))
         return np.where((lo > -margin) & (hi < margin), NEGLIGIBLE, code).astype(np.int8)
@@ -160,14 +160,14 @@ def sequence(
     margin: float,
     resolution: float = 0.0,
 ) -> LookSequence:
-    """Goes through looks with complete data. differences: (…, arms, pairs), looks: (pairs, alpha) in order.
+    """Go through looks with complete data. differences: (…, arms, pairs), looks: (pairs, alpha) in order.
 
-    What `judge` does arm by arm with flags and missing pairs, for simulations.
+    What `judge` does arm by arm, with flags and missing pairs, this does for simulations.
     """
     shape = differences.shape[:-1]
     kept = np.full(shape, np.nan)
     decided = np.zeros(shape, bool)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         name: np.full(shape, np.nan) for name in ("lo", "hi", "variance", "df", "code", "look")
     }
     for index, (n, alpha) in enumerate(looks, start=1):
@@ -182,31 +182,31 @@ def sequence(
             kept=kept,
         )
         for name, value in (("lo", now.lo), ("hi", now.hi), ("variance", now.variance), ("df", now.df)):
-            found[name] = np.where(decided, found[name], value)
-        found["code"] = np.where(decided, found["code"], now.code)
-        found["look"] = np.where(decided, found["look"], index)
+            result[name] = np.where(decided, result[name], value)
+        result["code"] = np.where(decided, result["code"], now.code)
+        result["look"] = np.where(decided, result["look"], index)
         newly = ~decided & (now.code != INCONCLUSIVE)
         kept = np.where(newly, now.corrected, kept)
         decided |= newly
     return LookSequence(
-        found["lo"],
-        found["hi"],
-        found["code"].astype(np.int8),
-        found["look"].astype(np.int8),
-        found["variance"],
-        found["df"],
+        result["lo"],
+        result["hi"],
+        result["code"].astype(np.int8),
+        result["look"].astype(np.int8),
+        result["variance"],
+        result["df"],
     )
 
 
 def t_quantile(probability: float, df: Floats) -> Floats:
-    """Student's quantile, computed once per distinct df: a simulation has millions of entries and a handful of dfs."""
+    """Return Student's quantile, computed once per distinct df: a simulation has millions of entries and a handful of dfs."""
     values, where = np.unique(df, return_inverse=True)
     quantiles: Floats = np.asarray(special.stdtrit(values, probability), np.float64)
     return quantiles[where].reshape(np.shape(df))
 
 
 def chi2_quantile(probability: Any, df: Any) -> Floats:
-    """As `scipy.stats.chi2.ppf`. (Importing `scipy.stats` takes half a second, which every command would wait for.)"""
+    """Return what `scipy.stats.chi2.ppf` returns. (Importing `scipy.stats` takes half a second, which every command would wait for.)"""
     return np.asarray(2.0 * special.gammaincinv(np.asarray(df) / 2.0, probability))
 
 

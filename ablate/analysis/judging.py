@@ -1,7 +1,7 @@
 """From frames to verdicts: one study-wide interval per arm, and every verdict is read from it.
 
-`looks` reads the intervals; here is everything that stands beside them: costs, diagnoses, the price of certainty, the
-interval for new images, A/A, the confirmation of the winner.
+`looks` reads the intervals. This file adds what stands beside them: costs, diagnoses, the price of certainty, the interval
+for new images, A/A, the confirmation of the winner.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from ablate.analysis.family import ArmRule, Contrast
 from ablate.analysis.grids import Grids, grids
 from ablate.analysis.looks import (
     VERDICTS,
-    Reading,
     Unit,
+    UnitReading,
     arm_units,
     claims,
     effect_units,
@@ -171,7 +171,7 @@ class _Study:
         return replace(summary, fit=fit)
 
 
-def _arm_comparison(arm: ArmRule, reading: Reading, study: _Study) -> Comparison:
+def _arm_comparison(arm: ArmRule, reading: UnitReading, study: _Study) -> Comparison:
     rules = study.rules
     reference = rules.reference_of(arm)
     runs, reference_runs = study.within(arm.name, reading.look), study.within(reference, reading.look)
@@ -190,7 +190,7 @@ def _arm_comparison(arm: ArmRule, reading: Reading, study: _Study) -> Comparison
 
 def _comparison(
     arm: ArmRule,
-    reading: Reading,
+    reading: UnitReading,
     rules: Rules,
     runs: Record,
     reference_runs: Record,
@@ -261,7 +261,7 @@ def _comparison(
     )
 
 
-def _effect(contrast: Contrast, reading: Reading, study: _Study) -> Effect:
+def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
     clearly, real, ruled_out = claims(reading, study.rules)
     cells = [list(study.within(arm, reading.look).values()) for arm, _ in contrast.weights]
     seconds = [typical_seconds(r for r in cell if r.finished) for cell in cells]
@@ -313,14 +313,14 @@ def _aa(study: _Study) -> Comparison | None:
     )
     reading = readings[0]
     due = seeds[: reading.look.pairs]
-    mine = {s: record[s] for s in due if s in record}
+    runs = {s: record[s] for s in due if s in record}
     return _comparison(
         ArmRule(NOISE_FLOOR),
         reading,
         rules,
-        mine,
+        runs,
         {s: reference[s] for s in due if s in reference},
-        curves=study.curves_of(NOISE_FLOOR, mine, NOISE_FLOOR),
+        curves=study.curves_of(NOISE_FLOOR, runs, NOISE_FLOOR),
         reference_curves={},
     )
 
@@ -332,14 +332,14 @@ def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Compariso
     if not confirmed:
         return None
     best = max(confirmed, key=lambda c: (c.verdict == "helps", c.effect or 0.0))
-    mine, theirs = ledger.record(best.arm, CONFIRM), ledger.record(best.reference, CONFIRM)
-    seeds = sorted({*mine, *theirs})
+    runs, reference_runs = ledger.record(best.arm, CONFIRM), ledger.record(best.reference, CONFIRM)
+    seeds = sorted({*runs, *reference_runs})
     look = Look(1, max(len(seeds), rules.confirm_seeds, 1), ALPHA, declared=True)
-    sampler = partial(pair, mine, theirs, sign=rules.sign, deterministic=rules.deterministic)
+    sampler = partial(pair, runs, reference_runs, sign=rules.sign, deterministic=rules.deterministic)
     readings, _ = go_through(
         [Unit(sampler, ())],
         [look],
-        lambda look, _: min(len(mine), len(theirs)) >= look.pairs,
+        lambda look, _: min(len(runs), len(reference_runs)) >= look.pairs,
         rules,
         k=len(confirmed),
         seeds=seeds,
@@ -348,14 +348,16 @@ def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Compariso
         rules.arm(best.arm),
         readings[0],
         rules,
-        mine,
-        theirs,
-        curves=study.curves_of(best.arm, mine, CONFIRM),
-        reference_curves=study.curves_of(best.reference, theirs, CONFIRM),
+        runs,
+        reference_runs,
+        curves=study.curves_of(best.arm, runs, CONFIRM),
+        reference_curves=study.curves_of(best.reference, reference_runs, CONFIRM),
     )
 
 
-def _price(reading: Reading, rules: Rules, after: Look, seconds_per_pair: float | None) -> MoreSeeds | None:
+def _price(
+    reading: UnitReading, rules: Rules, after: Look, seconds_per_pair: float | None
+) -> MoreSeeds | None:
     """What settling an inconclusive arm would cost, at the error of its next look."""
     if (
         reading.verdict != "inconclusive"
@@ -378,23 +380,23 @@ def _price(reading: Reading, rules: Rules, after: Look, seconds_per_pair: float 
 
 
 def _new_images(
-    reading: Reading, rules: Rules, mine: pd.DataFrame | None, theirs: pd.DataFrame | None
+    reading: UnitReading, rules: Rules, correct: pd.DataFrame | None, reference_correct: pd.DataFrame | None
 ) -> tuple[float, float] | None:
     """The interval for images that were never seen: the noise of the drawn validation set comes on top of the seeds'."""
-    if mine is None or theirs is None or reading.half is None or reading.effect is None:
+    if correct is None or reference_correct is None or reading.half is None or reading.effect is None:
         return None
-    seeds = [s for s in reading.sample.seeds if s in mine.index and s in theirs.index]
-    if not seeds or not mine.columns.equals(theirs.columns) or mine.shape[1] < 2:
+    seeds = [s for s in reading.sample.seeds if s in correct.index and s in reference_correct.index]
+    if not seeds or not correct.columns.equals(reference_correct.columns) or correct.shape[1] < 2:
         return None
-    ours, refs = (under(of, seeds) for of in (mine, theirs))
-    changes = (per_image(ours) - per_image(refs)) / len(seeds)
+    rows, reference_rows = (under(frame, seeds) for frame in (correct, reference_correct))
+    changes = (per_image(rows) - per_image(reference_rows)) / len(seeds)
     se = math.sqrt(float(np.var(changes, ddof=1)) / changes.size)
     half = new_images_half(reading.half, se, reading.look.alpha, rules.k)
     return reading.effect - half, reading.effect + half
 
 
 def new_images_half(half: float, se_img: float, alpha: float, k: int) -> float:
-    """√(h² + (z·se_img)²): half-width for new images. half: of the seeds' interval, se_img: standard error over images."""
+    """Return √(h² + (z·se_img)²), the half-width for new images. half: of the seeds' interval, se_img: standard error over images."""
     return math.hypot(half, float(special.ndtri(1.0 - alpha / (2.0 * k))) * se_img)
 
 
@@ -421,10 +423,10 @@ def _summarise(arm: str, record: Record, *, missing: int) -> ArmSummary:
     )
 
 
-def _typical(readings: Iterable[Reading]) -> float | None:
-    """Typical SD of a paired difference: the root of the median over arms of the median-corrected variance."""
-    known = [r.corrected for r in readings if math.isfinite(r.corrected)]
-    return math.sqrt(float(np.median(known))) if known else None
+def _typical(readings: Iterable[UnitReading]) -> float | None:
+    """Typical std of a paired difference: the root of the median over arms of the median-corrected variance."""
+    variances = [r.corrected for r in readings if math.isfinite(r.corrected)]
+    return math.sqrt(float(np.median(variances))) if variances else None
 
 
 def _optimism(comparisons: Sequence[Comparison]) -> float | None:
@@ -433,7 +435,7 @@ def _optimism(comparisons: Sequence[Comparison]) -> float | None:
     return best_of(len(comparisons)) * float(np.median(errors)) if len(comparisons) > 1 and errors else None
 
 
-def _runs(units: Sequence[Unit], readings: Sequence[Reading], study: _Study, *, forced: bool) -> Runs:
+def _runs(units: Sequence[Unit], readings: Sequence[UnitReading], study: _Study, *, forced: bool) -> Runs:
     """Every replicate that is recorded, and those that the next step of the plan still asks for."""
     rules = study.rules
     due: dict[str, int] = {}
@@ -468,7 +470,7 @@ def _runs(units: Sequence[Unit], readings: Sequence[Reading], study: _Study, *, 
 def _mark_edges(
     comparisons: tuple[Comparison, ...], baseline: ArmSummary, rules: Rules
 ) -> tuple[tuple[Comparison, ...], ArmSummary]:
-    """Adds the diagnosis of a best level that is the last one tried, for factors with numeric levels."""
+    """Add the diagnosis of a best level that is the last one tried, for factors with numeric levels."""
     marked = list(comparisons)
     for factor in dict.fromkeys(c.factor for c in comparisons if c.factor is not None):
         tried = [
@@ -481,12 +483,12 @@ def _mark_edges(
             levels[baseline.arm] = float(rules.baseline_levels[factor])
             effects[baseline.arm] = 0.0
         errors = {c.arm: _error(c.noise, c.n) for c in tried}
-        found = at_the_edge(levels, effects, factor, errors)
-        if found is None:
+        edge = at_the_edge(levels, effects, factor, errors)
+        if edge is None:
             continue
-        if found[0] == baseline.arm:
-            baseline = replace(baseline, fit=(*baseline.fit, found[1]))
-        marked = [replace(c, fit=(*c.fit, found[1])) if c.arm == found[0] else c for c in marked]
+        if edge[0] == baseline.arm:
+            baseline = replace(baseline, fit=(*baseline.fit, edge[1]))
+        marked = [replace(c, fit=(*c.fit, edge[1])) if c.arm == edge[0] else c for c in marked]
     return tuple(marked), baseline
 
 
@@ -500,5 +502,5 @@ def _numeric(level: Any) -> bool:
 
 
 def _total(*parts: float | None) -> float | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    given = [part for part in parts if part is not None]
+    return sum(given) if len(given) == len(parts) else None

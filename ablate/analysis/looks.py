@@ -42,7 +42,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Reading:
+class UnitReading:
     """One unit at the look that decided it, or at the last one so far.
 
     lo, hi, p_adjusted, half (half-width), variance (s̃²), df: of its interval, None where it has none. moderated: whether
@@ -108,14 +108,14 @@ def go_through(
     *,
     k: int,
     seeds: Sequence[int],
-) -> tuple[list[Reading], int]:
+) -> tuple[list[UnitReading], int]:
     """Read every look in order, freezing what is decided.
 
     over: whether a look is closed for the units that are still open. k: size of the family. seeds: in the order of the
     plan. Returns the reading of every unit and the index of the last closed look (0: none, and the readings are
     provisional).
     """
-    readings: list[Reading | None] = [None] * len(units)
+    readings: list[UnitReading | None] = [None] * len(units)
     last = 0
     for look in looks:
         waiting = [i for i, reading in enumerate(readings) if is_open(reading)]
@@ -132,20 +132,20 @@ def go_through(
     return [reading for reading in readings if reading is not None], last
 
 
-def is_open(reading: Reading | None) -> bool:
+def is_open(reading: UnitReading | None) -> bool:
     """Whether a unit is not decided yet."""
     return reading is None or reading.verdict == "inconclusive"
 
 
 def _read_look(
     units: Sequence[Unit],
-    readings: Sequence[Reading | None],
+    readings: Sequence[UnitReading | None],
     look: Look,
     rules: Rules,
     *,
     k: int,
     seeds: Sequence[int],
-) -> list[tuple[int, Reading]]:
+) -> list[tuple[int, UnitReading]]:
     """The readings of this look, for the units that are still open."""
     if not units:
         return []
@@ -170,11 +170,11 @@ def _read_look(
     return [(i, _reading(samples[i], look, at_look, i, rules)) for i in waiting]
 
 
-def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rules) -> Reading:
+def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rules) -> UnitReading:
     """The verdict of one unit at one look: flags first, in the protocol's order, then the interval."""
 
-    def without_interval(verdict: Verdict, withheld: Withheld | None = None) -> Reading:
-        return Reading(sample, look, verdict, provisional=False, withheld=withheld)
+    def without_interval(verdict: Verdict, withheld: Withheld | None = None) -> UnitReading:
+        return UnitReading(sample, look, verdict, provisional=False, withheld=withheld)
 
     if sample.copied:
         return without_interval("not independent")
@@ -190,7 +190,7 @@ def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rule
         verdict = "unstable"
     if no_noise or not enough:
         return without_interval(verdict, "no noise" if no_noise else "too few pairs")
-    return Reading(
+    return UnitReading(
         sample,
         look,
         verdict,
@@ -206,7 +206,7 @@ def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rule
     )
 
 
-def claims(reading: Reading, rules: Rules) -> tuple[bool, bool, Literal["gain", "loss"] | None]:
+def claims(reading: UnitReading, rules: Rules) -> tuple[bool, bool, Literal["gain", "loss"] | None]:
     """Return clearly, real and ruled_out: what else the interval says, in the terms of its verdict."""
     if reading.lo is None or reading.hi is None:
         return False, False, None

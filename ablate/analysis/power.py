@@ -1,6 +1,6 @@
 """What a study can see, and what more would cost: detectable effects, the reach of a margin, the price of certainty.
 
-Differences and noise are in one unit, any unit; noise is the SD of a paired difference.
+Differences and noise are in one unit, any unit; noise is the standard deviation (std) of a paired difference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GRID = (np.arange(15) + 0.5) / 15.0
 class MoreSeeds:
     """The price of certainty: total pairs at which a verdict is settled, None beyond MOST_PAIRS.
 
-    n50, n80: with chance .5 and .8. n_any: whatever the effect. chance50, chance80: the chance at those.
+    n50, n80: with probability .5 and .8. n_any: whatever the effect. probability50, probability80: those at these totals.
     seconds50, seconds80, seconds_any: device seconds of the pairs still to be run, the arm's and its reference's
     replicates together; None where unknown.
     """
@@ -31,8 +31,8 @@ class MoreSeeds:
     n50: int | None
     n80: int | None
     n_any: int | None
-    chance50: float | None = None
-    chance80: float | None = None
+    probability50: float | None = None
+    probability80: float | None = None
     seconds50: float | None = None
     seconds80: float | None = None
     seconds_any: float | None = None
@@ -42,7 +42,7 @@ class MoreSeeds:
 class Reach:
     """What one look of a plan can see. effect: detected with 80 % power, in the metric's units.
 
-    within: whether that is no more than the margin. noise: the SD of a paired difference it rests on.
+    within: whether that is no more than the margin. noise: the std of a paired difference it rests on.
     """
 
     effect: float
@@ -53,13 +53,13 @@ class Reach:
 
 
 def moderated_df(pairs: int, k: int) -> float:
-    """Degrees of freedom of an arm with this many pairs, in a family of k that is all there."""
+    """Return the degrees of freedom of an arm with this many pairs, in a family of k that is all there."""
     nu = pairs - 1.0
     return nu + (min(BORROWED_DF, nu) if k >= ENOUGH_ARMS else 0.0)
 
 
 def detectable(k: int, pairs: int, alpha: float, power: float = 0.8) -> float:
-    """The effect that a look detects with this power, in SDs of a paired difference; infinite below 3 pairs.
+    """Return the effect that a look detects with this power, in stds of a paired difference; infinite below 3 pairs.
 
     k ≥ 1: size of the family. alpha: error of the look. From the noncentral t with the moderated df, upper tail. About:
     where noise is shrunk towards the typical, the power is .74–.78 instead of .80.
@@ -82,13 +82,13 @@ def detectable(k: int, pairs: int, alpha: float, power: float = 0.8) -> float:
 
 
 def reach(k: int, pairs: int, alpha: float, *, noise: float, margin: float, power: float = 0.8) -> Reach:
-    """Whether a plan can see its margin, given the SD of a paired difference (metric units)."""
+    """Return whether a plan can detect its margin, given the std of a paired difference (metric units)."""
     effect = detectable(k, pairs, alpha, power) * noise
     return Reach(effect, effect <= margin, noise, pairs, alpha)
 
 
 def assumed_noise(values: Floats) -> float | None:
-    """SD of a paired difference expected from replicates of one arm: √2 times their own, as if pairing gained nothing.
+    """Return the std of a paired difference expected from replicates of one arm: √2 times their own, as if pairing gained nothing.
 
     values: (replicates,); the finite ones count. None below 2.
     """
@@ -98,7 +98,7 @@ def assumed_noise(values: Floats) -> float | None:
 
 
 def best_of(k: int) -> float:
-    """By how many SDs of an arm's mean the best of k equal arms looks better: E max of k standard normals."""
+    """Return by how many stds of an arm's mean the best of k equal arms looks better: E max of k standard normals."""
     if k <= 1:
         return 0.0
 
@@ -120,7 +120,7 @@ def more_seeds(
     moderated: bool,
     seconds_per_pair: float | None = None,
 ) -> MoreSeeds:
-    """How many pairs in all would settle an inconclusive arm at its next look.
+    """Return how many pairs in all would settle an inconclusive arm at its next look.
 
     mean, variance (s̃² > 0), df, pairs: of the arm now. alpha: error of the next look. moderated: whether its df borrow.
     The unknown noise and effect are averaged over a 15 × 15 grid of equally likely values given what was seen.
@@ -134,7 +134,7 @@ def more_seeds(
 
     sigma = np.sqrt(df * variance / chi2_quantile(_GRID, df))[:, None]
     theta = mean + sigma * special.ndtri(_GRID)[None, :] / math.sqrt(pairs)
-    n50 = n80 = chance50 = chance80 = None
+    n50 = n80 = probability50 = probability80 = None
     first = 0
     # In blocks that double, because most answers are small and the last total is nearly a thousand away.
     while first < totals.size and n80 is None:
@@ -148,25 +148,27 @@ def more_seeds(
             per_sigma=per_sigma[block, None, None],
             margin=margin,
         )
-        chance = grid.mean(axis=(1, 2))
-        if n50 is None and (chance >= 0.5).any():
-            at = int(np.argmax(chance >= 0.5))
-            n50, chance50 = int(totals[first + at]), float(chance[at])
-        if (chance >= 0.8).any():
-            at = int(np.argmax(chance >= 0.8))
-            n80, chance80 = int(totals[first + at]), float(chance[at])
+        probability = grid.mean(axis=(1, 2))
+        if n50 is None and (probability >= 0.5).any():
+            at = int(np.argmax(probability >= 0.5))
+            n50, probability50 = int(totals[first + at]), float(probability[at])
+        if (probability >= 0.8).any():
+            at = int(np.argmax(probability >= 0.8))
+            n80, probability80 = int(totals[first + at]), float(probability[at])
         first = block.stop
 
     def seconds(total: int | None) -> float | None:
         return None if total is None or seconds_per_pair is None else (total - pairs) * seconds_per_pair
 
-    return MoreSeeds(n50, n80, n_any, chance50, chance80, seconds(n50), seconds(n80), seconds(n_any))
+    return MoreSeeds(
+        n50, n80, n_any, probability50, probability80, seconds(n50), seconds(n80), seconds(n_any)
+    )
 
 
 def _settled(
     mean: float, pairs: int, totals: Floats, *, sigma: Floats, theta: Floats, per_sigma: Floats, margin: float
 ) -> Floats:
-    """Chance that the mean of all pairs will be significant, or significantly within the margin: array (N, σ, θ)."""
+    """Probability that the mean of all pairs will be significant, or significantly within the margin: array (N, σ, θ)."""
     centre = (pairs * mean + (totals - pairs) * theta) / totals
     spread = sigma * np.sqrt(totals - pairs) / totals
     half = per_sigma * sigma
@@ -174,5 +176,5 @@ def _settled(
     significant = special.ndtr((centre - half) / spread) + special.ndtr((-half - centre) / spread)
     negligible = special.ndtr((inside - centre) / spread) - special.ndtr((-inside - centre) / spread)
     # The two are disjoint until inside ≥ half, and from there on they cover everything.
-    chance = significant + np.where(inside > 0, negligible, 0.0)
-    return np.where(inside >= half, 1.0, np.minimum(chance, 1.0))
+    probability = significant + np.where(inside > 0, negligible, 0.0)
+    return np.where(inside >= half, 1.0, np.minimum(probability, 1.0))

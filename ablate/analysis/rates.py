@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEWEST_STEPS = 30
-"""Below so many steps the rate jumps by so much that a fall of the loss cannot be told from an accident of one batch."""
+"""With fewer steps the rate jumps by so much that a fall of the loss cannot be distinguished from one odd batch."""
 
 BANDWIDTH = 0.3
 """Of the smoothing, in decades of the rate: standard deviation of its Gaussian weights."""
 
 REACHED = 0.9
-"""Share of the fall from the starting loss to its lowest at which the suggestion lies: `docs/log.md` says what else was
+"""Share of the fall from the starting loss to its lowest at which the suggestion lies: `docs/log.md` has what else was
 tried.
 """
 
@@ -88,11 +88,13 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
     if not reason:
         reached = int(np.argmax(smooth <= start - REACHED * (start - lowest)))
         suggestion = _nice(float(rates[reached]))
-    alone = [] if suggestion is None or len(losses) == 1 else [range_test(rates, [curve]) for curve in losses]
-    said = [one.suggestion for one in alone if one.suggestion is not None]
-    if said and max(said) > AGREE * min(said):
+    single = (
+        [] if suggestion is None or len(losses) == 1 else [range_test(rates, [curve]) for curve in losses]
+    )
+    suggestions = [test.suggestion for test in single if test.suggestion is not None]
+    if suggestions and max(suggestions) > AGREE * min(suggestions):
         suggestion = None
-        reason = f"the seeds disagree, from {min(said):g} to {max(said):g}: more --passes or --seeds, or a larger batch"
+        reason = f"the seeds disagree, from {min(suggestions):g} to {max(suggestions):g}: more --passes or --seeds, or a larger batch"
     return RangeTest(
         rates=tuple(rates),
         losses=tuple(tuple(itertools.takewhile(math.isfinite, curve)) for curve in losses),
@@ -101,7 +103,7 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
         lowest=lowest,
         floor=float(rates[low]),
         suggestion=suggestion,
-        between=(min(said), max(said)) if said else None,
+        between=(min(suggestions), max(suggestions)) if suggestions else None,
         levels=() if suggestion is None else levels(suggestion, float(rates[0])),
         reason=reason,
     )
@@ -111,8 +113,8 @@ def levels(suggestion: float, lowest: float) -> tuple[float, ...]:
     """Powers of ten from about `lowest` to the first that is at least five times the suggestion, that itself left out."""
     first = math.floor(math.log10(lowest) + 1e-9)
     last = math.ceil(math.log10(5 * suggestion) - 1e-9)
-    found = [float(f"1e{power}") for power in range(first, last + 1)]
-    return tuple(rate for rate in found if not math.isclose(rate, suggestion, rel_tol=1e-6))
+    powers = [float(f"1e{power}") for power in range(first, last + 1)]
+    return tuple(rate for rate in powers if not math.isclose(rate, suggestion, rel_tol=1e-6))
 
 
 def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -149,7 +151,7 @@ def _doubt(steps: int, until: int, low: int, fall: float, error: float) -> str:
         return "the loss is hopeless from the first steps on: begin lower with --from"
     if not fall > CLEAR * error:
         return (
-            f"the loss does not fall clearly: by {fall:.3g}, where chance alone moves the curve by about {error:.2g}; "
+            f"the loss does not fall clearly: by {fall:.3g}, where noise alone moves the curve by about {error:.2g}; "
             "more --passes or --seeds would tell, or rates that reach further with --to"
         )
     if low == steps - 1:

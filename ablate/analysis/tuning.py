@@ -1,4 +1,4 @@
-"""What tuning and searching came to: the best values, how the metric responds to them, and fixed beside tuned effects."""
+"""Results of tuning and searching: the best values, how the metric responds to them, effects at fixed and tuned values."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ ENOUGH_RETUNES = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """values: by path. value: of the metric, None where the run has none. outcome: finished, diverged, pruned or failed.
+    """One run of a search.
 
-    again: one of the runs in which the best were looked at a second time. cost: of a search with two objectives, where it is
-    known. front: no other trial of the first look is at least as good in both objectives and better in one.
+    values: by path. value: of the metric, None where the run has none. outcome: finished, diverged, pruned or failed.
+    reevaluated: whether the run re-evaluates one of the best. cost: of a search with two objectives, where it is known.
+    front: no other trial, re-evaluations aside, is at least as good in both objectives and better in one.
     """
 
     values: Mapping[str, Any]
     value: float | None
     outcome: str
-    again: bool
+    reevaluated: bool
     cost: float | None = None
     front: bool = False
 
@@ -44,14 +45,14 @@ class Trial:
 class Searched:
     """One search: of an arm's nuisance settings, or the whole of `design: search`.
 
-    values: what it came to; those of the study file where `found` is false, as no trial finished. edge: setting → the end
+    values: the best; those of the study file where `searched` is false, as no trial finished. edge: setting → the end
     of its range (lower or upper) at which its best value lies. coarse: trials next to the best differ from it by more than
-    seeds do, so that a finer search may find better; None where that cannot be said.
+    seeds do, so that a finer search may find better; None where that cannot be decided.
     """
 
     arm: str
     values: Mapping[str, Any]
-    found: bool
+    searched: bool
     edge: Mapping[str, str]
     coarse: bool | None
     candidates: tuple[CandidateRecord, ...]
@@ -76,12 +77,16 @@ class FixedAndTuned:
 
 @dataclass(frozen=True)
 class Tuning:
-    """ranges: setting → where it was looked for, as the study says it. how: the study's `search`."""
+    """Every search of a study.
+
+    ranges: setting → the range it was searched in, as the study declares it. settings: the study's `search`. effects: fixed
+    and tuned, side by side.
+    """
 
     ranges: Mapping[str, Any]
-    how: SearchSettings
+    settings: SearchSettings
     searches: tuple[Searched, ...]
-    beside: tuple[FixedAndTuned, ...]
+    effects: tuple[FixedAndTuned, ...]
     importances: Mapping[str, Mapping[str, float]]
 
     @property
@@ -90,28 +95,31 @@ class Tuning:
 
 
 def tuning(record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame) -> Tuning | None:
-    """record: the plan as recorded. replicates: as `judge` takes them, with `key`. None where nothing was searched."""
+    """Return what the searches of a study found; None where nothing was searched.
+
+    replicates: as `judge` takes them, with `key`.
+    """
     if record.search is None:
         return None
     rows = {str(row["key"]): row for row in replicates.to_dict("records")}
     trials: dict[str, list[Trial]] = {}
-    weighed = record.search.cost
-    second = {run.key for run in record.runs if run.phase == TUNE and is_reevaluation(run.seed)}
+    cost = record.search.cost
+    reevaluated = {run.key for run in record.runs if run.phase == TUNE and is_reevaluation(run.seed)}
     for run in record.runs:
         row = rows.get(run.key)
         if run.phase == TUNE and row is not None:
             value = float(row["value"])
-            made = Trial(
+            trial = Trial(
                 run.values,
                 value if math.isfinite(value) else None,
                 str(row["outcome"]),
-                run.key in second,
-                _known(row.get(weighed)) if weighed else None,
+                run.key in reevaluated,
+                _finite(row.get(cost)) if cost else None,
             )
-            trials.setdefault(run.arm, []).append(made)
-    if weighed:
-        trials = {arm: _front(mine, analysis.rules.sign) for arm, mine in trials.items()}
-    found = tuple(
+            trials.setdefault(run.arm, []).append(trial)
+    if cost:
+        trials = {arm: _front(arm_trials, analysis.rules.sign) for arm, arm_trials in trials.items()}
+    searches = tuple(
         Searched(
             arm,
             tuned.values,
@@ -126,82 +134,87 @@ def tuning(record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame) -> 
     return Tuning(
         record.nuisance or record.space,
         record.search,
-        found,
-        _beside(record, analysis, replicates) if record.nuisance and record.tuned else (),
+        searches,
+        _fixed_and_tuned(record, analysis, replicates) if record.nuisance and record.tuned else (),
         record.importances,
     )
 
 
-def _known(value: Any) -> float | None:
+def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _front(trials: list[Trial], sign: float) -> list[Trial]:
-    """The same trials, those marked that no other beats in both objectives. sign: 1 where more of the metric is better."""
-    known = [
-        (t.cost, sign * t.value) for t in trials if not t.again and t.value is not None and t.cost is not None
+    """Mark the trials that no other beats in both objectives. sign: 1 where more of the metric is better."""
+    points = [
+        (t.cost, sign * t.value)
+        for t in trials
+        if not t.reevaluated and t.value is not None and t.cost is not None
     ]
 
     def kept(cost: float, value: float) -> bool:
-        return not any(c <= cost and v >= value and (c < cost or v > value) for c, v in known)
+        return not any(c <= cost and v >= value and (c < cost or v > value) for c, v in points)
 
     return [
         replace(
             t,
-            front=not t.again and t.value is not None and t.cost is not None and kept(t.cost, sign * t.value),
+            front=not t.reevaluated
+            and t.value is not None
+            and t.cost is not None
+            and kept(t.cost, sign * t.value),
         )
         for t in trials
     ]
 
 
-def to_json(found: Tuning) -> dict[str, Any]:
+def to_json(tuned: Tuning) -> dict[str, Any]:
     """Plain values for the JSON of a report."""
     return {
-        "ranges": dict(found.ranges),
-        "sampler": found.how.sampler,
-        "pruner": found.how.pruner,
-        "trials": found.how.trials,
-        "cost": found.how.cost,
-        "complete": found.complete,
+        "ranges": dict(tuned.ranges),
+        "sampler": tuned.settings.sampler,
+        "pruner": tuned.settings.pruner,
+        "trials": tuned.settings.trials,
+        "cost": tuned.settings.cost,
+        "complete": tuned.complete,
         "searches": [
             {
-                "arm": one.arm,
-                "values": dict(one.values),
-                "found": one.found,
-                "edge": dict(one.edge),
-                "coarse": one.coarse,
+                "arm": search.arm,
+                "values": dict(search.values),
+                "found": search.searched,
+                "edge": dict(search.edge),
+                "coarse": search.coarse,
                 "candidates": [
                     {"values": dict(c.values), "mean": c.mean, "runs": c.runs, "cost": c.cost}
-                    for c in one.candidates
+                    for c in search.candidates
                 ],
                 "trials": [
-                    {"values": dict(t.values), "value": t.value, "outcome": t.outcome, "again": t.again}
-                    | ({"cost": t.cost, "front": t.front} if found.how.cost else {})
-                    for t in one.trials
+                    {"values": dict(t.values), "value": t.value, "outcome": t.outcome, "again": t.reevaluated}
+                    | ({"cost": t.cost, "front": t.front} if tuned.settings.cost else {})
+                    for t in search.trials
                 ],
             }
-            for one in found.searches
+            for search in tuned.searches
         ],
         "effects": [
             {
-                "name": one.subject if isinstance(one.subject, str) else effect_code(one.subject),
-                "fixed": one.fixed,
-                "fixed_ci": None if one.fixed_ci is None else list(one.fixed_ci),
-                "fixed_n": one.n,
-                "tuned": one.tuned,
-                "tuned_ci": None if one.tuned_ci is None else list(one.tuned_ci),
+                "name": search.subject if isinstance(search.subject, str) else effect_code(search.subject),
+                "fixed": search.fixed,
+                "fixed_ci": None if search.fixed_ci is None else list(search.fixed_ci),
+                "fixed_n": search.n,
+                "tuned": search.tuned,
+                "tuned_ci": None if search.tuned_ci is None else list(search.tuned_ci),
             }
-            for one in found.beside
+            for search in tuned.effects
         ],
-        "importances": {method: dict(shares) for method, shares in found.importances.items()},
+        "importances": {method: dict(shares) for method, shares in tuned.importances.items()},
         "variance_added": list(ADDS),
     }
 
 
 def _spread(replicates: pd.DataFrame, arm: str) -> float:
     """The standard deviation of an arm's values over the seeds that are reported; NaN below two."""
-    mine = replicates[(replicates["arm"] == arm) & (replicates["phase"] == REPORT)]["value"].dropna()
-    return float(mine.std(ddof=1)) if len(mine) > 1 else math.nan
+    values = replicates[(replicates["arm"] == arm) & (replicates["phase"] == REPORT)]["value"].dropna()
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bool | None:
@@ -212,7 +225,7 @@ def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bo
     numbers = sorted(
         (float(t.values[path]), t.value)
         for t in trials
-        if not t.again and t.value is not None and isinstance(t.values[path], int | float)
+        if not t.reevaluated and t.value is not None and isinstance(t.values[path], int | float)
     )
     if len(numbers) < 3 or not math.isfinite(spread):
         return None
@@ -223,7 +236,9 @@ def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bo
     return all(abs(value - numbers[at][1]) > spread for value in near)
 
 
-def _beside(record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame) -> tuple[FixedAndTuned, ...]:
+def _fixed_and_tuned(
+    record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame
+) -> tuple[FixedAndTuned, ...]:
     stayed = {
         arm for arm in record.tuned if not any(run.phase == FIXED and run.arm == arm for run in record.runs)
     }
@@ -231,10 +246,10 @@ def _beside(record: PlanRecord, analysis: Analysis, replicates: pd.DataFrame) ->
     rules = replace(
         analysis.rules, looks=analysis.rules.looks[:1], extra_looks=(), retunes=0, confirm_seeds=0
     )
-    mine = replicates[(replicates["phase"] == FIXED) | (own & (replicates["seed"] < rules.looks[0]))]
-    if mine.empty:
+    frame = replicates[(replicates["phase"] == FIXED) | (own & (replicates["seed"] < rules.looks[0]))]
+    if frame.empty:
         return ()
-    fixed = judge(rules, mine.assign(phase=REPORT), closed=1)
+    fixed = judge(rules, frame.assign(phase=REPORT), closed=1)
     items = {_subject(item): item for item in _items(fixed)}
     return tuple(
         FixedAndTuned(

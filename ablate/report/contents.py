@@ -1,4 +1,4 @@
-"""What stands in a report, as frozen data: findings, tables, curves, words.
+"""The contents of a report, as frozen data: findings, tables, curves, words.
 
 Nothing here draws. The page and the exports only lay out what stands in a `Summary`. Effects and intervals are in shown
 units (points for accuracies) and oriented, so that higher is better; raw means are as the metric is written, in percent
@@ -62,7 +62,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Group:
+class FindingGroup:
     """Findings of one kind. meaning: what being in this group says."""
 
     key: str
@@ -105,7 +105,7 @@ class Row:
 class Level:
     """One level of a factor with every seed's value, in shown units. x: where it stands, None on a named axis.
 
-    verdict: None for the reference, empty where there is none to be had (a cell of a factorial design).
+    verdict: None for the reference, empty where there is none (a cell of a factorial design).
     """
 
     text: str
@@ -146,7 +146,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ArmCurves:
-    """verdict: None for the reference, empty where there is none to be had (a cell of a factorial design).
+    """verdict: None for the reference, empty where there is none (a cell of a factorial design).
 
     overfits: the epoch from which the arm over-fits, where it does.
     """
@@ -160,7 +160,7 @@ class ArmCurves:
 
 @dataclass(frozen=True)
 class Curves:
-    """One quantity (loss, accuracy, …) over training, for a reference and the arms held against it.
+    """One quantity (loss, accuracy, …) over training, for a reference and the arms compared with it.
 
     low, high: range to show, narrower than the data where `cut`.
     """
@@ -261,21 +261,21 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A test image. picture: a data URI. here, there: part of the seeds that got it right, arm and reference."""
+    """A test image. picture: a data URI. correct, reference_correct: share of the seeds under which each is right."""
 
     index: int
     picture: str
     truth: str
-    here: float
-    there: float
+    correct: float
+    reference_correct: float
 
 
 @dataclass(frozen=True)
 class ImageShift:
     """How many images an arm fixes and breaks against its reference, and the clearest of them.
 
-    by_chance, seldom_more: how many of each there are where the two change places under some of the seeds (see `Examples`).
-    classes: those whose share of right answers changed.
+    by_chance, seldom_more: how many of each there are in permutations of the two (see `Examples`). classes: those whose
+    share of correct answers changed.
     """
 
     arm: str
@@ -345,8 +345,8 @@ class Tracking:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """The metric over one setting that was tuned. points: (value, metric in shown units, whether of the second look).
+class SettingResponse:
+    """The metric over one setting that was tuned. points: (value, metric in shown units, whether a re-evaluation).
 
     ends: of the range.
     """
@@ -366,8 +366,8 @@ class Tried:
 class Weighed:
     """A trial of a search with two objectives. value: of the metric, in shown units. words: what was tried.
 
-    front: no other trial is better in both. candidate: its number among those that were looked at again, at the mean of that
-    second look; None for a trial.
+    front: no other trial is better in both. candidate: its number among the re-evaluated, at the mean of its re-evaluations;
+    None for a trial.
     """
 
     cost: float
@@ -379,13 +379,12 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Front:
-    """Everything that a search weighed. cost: its second objective, in words with its unit. down: less of the metric is better."""
+    """The trials of a search with two objectives. cost: the second of them, in words with its unit."""
 
     cost: str
     metric: str
     unit: str
     digits: int
-    down: bool
     points: tuple[Weighed, ...]
 
 
@@ -397,7 +396,7 @@ class TuningPart:
     paragraphs: tuple[str, ...]
     table: tuple[tuple[str, ...], ...]
     beside: tuple[tuple[str, ...], ...]
-    curves: tuple[Tried, ...]
+    curves: tuple[SettingResponse, ...]
     importances: tuple[tuple[str, ...], ...]
     pareto: Front | None = None
     front: tuple[tuple[str, ...], ...] = ()
@@ -417,7 +416,7 @@ class Summary:
     value_unit: str
     digits: int
     axis: Axis
-    groups: tuple[Group, ...]
+    groups: tuple[FindingGroup, ...]
     rows: tuple[Row, ...]
     cells: tuple[Row, ...]
     components: tuple[str, ...]

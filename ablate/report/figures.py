@@ -28,7 +28,7 @@ from ablate.report.contents import (
     Line,
     Response,
     Row,
-    Tried,
+    SettingResponse,
 )
 from ablate.report.palette import (
     BETTER,
@@ -69,7 +69,7 @@ schema, which took longer than all else on the page; the tests let them check ev
 
 
 def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
-    """Every arm's effect with its interval, against nought and the margin. An arrow: it runs off the scale."""
+    """Every arm's effect with its interval, against zero and the margin. An arrow: it runs off the scale."""
     shown = [row for row in rows if row.kind != "baseline" and row.interval.estimate is not None]
     names = [_wrap(row.label) for row in shown]
     traces: list[Any] = []
@@ -230,8 +230,8 @@ def response(found: Response) -> Figure:
     return _figure(traces, layout)
 
 
-def tried(found: Tried) -> Figure:
-    """The metric over what was tried: a dot a trial, a ring for the second look, a line at what was chosen."""
+def setting_response(found: SettingResponse) -> Figure:
+    """The metric over a setting that was tuned: a dot per trial, a ring per re-evaluation, a line at the chosen value."""
     traces = []
     for again, symbol in ((False, "circle"), (True, "circle-open")):
         mine = [(x, y) for x, y, second in found.points if second == again]
@@ -268,7 +268,7 @@ def tried(found: Tried) -> Figure:
 
 
 def pareto(found: Front) -> Figure:
-    """What trials gave against what they cost: the front of those that no other beats in both, and the candidates of it."""
+    """The metric of trials against their cost: the front that no other trial beats in both, and its candidates."""
     tried = [p for p in found.points if p.candidate is None]
     front = sorted({(p.cost, p.value) for p in tried if p.front})
     traces = [
@@ -285,7 +285,7 @@ def pareto(found: Front) -> Figure:
         ("a trial", [p for p in tried if not p.front], {"size": 7, "color": fade(MUTED, 0.6)}),
         ("on the front", [p for p in tried if p.front], {"size": 9, "color": INK}),
         (
-            "a candidate, looked at again",
+            "a candidate, re-evaluated",
             [p for p in found.points if p.candidate is not None],
             {"size": 15, "symbol": "circle-open", "color": INK, "line": {"width": 1.8}},
         ),
@@ -378,7 +378,7 @@ def curves(found: Curves) -> list[tuple[str, Figure]]:
 
 
 def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: int) -> Figure:
-    """What arms give against what they cost, and the front of those that nothing beats on both."""
+    """The metric of arms against their cost, and the front that no other arm beats on both."""
     low, high = _level_range(points)
     inside = [p for p in points if low <= p.mean <= high]
     front = sorted((p for p in inside if p.best), key=lambda p: p.cost)

@@ -21,7 +21,7 @@ from ablate.report.contents import (
     Cost,
     Crossing,
     Finding,
-    Group,
+    FindingGroup,
     Interactions,
     Interval,
     Kind,
@@ -216,7 +216,7 @@ def axis(reading: Reading, rows: Sequence[Row]) -> Axis:
     )
 
 
-def groups(reading: Reading) -> tuple[Group, ...]:
+def groups(reading: Reading) -> tuple[FindingGroup, ...]:
     """Findings by verdict, the largest effects first."""
     items = [(item, i) for i, item in enumerate(reading.items)]
     reference = reading.the(reading.rules.reference)
@@ -228,7 +228,7 @@ def groups(reading: Reading) -> tuple[Group, ...]:
             mine.sort(key=lambda pair: sign * (reading.interval(pair[0]).estimate or 0.0))
         if mine:
             findings = tuple(_finding(reading, item, i) for item, i in mine)
-            found.append(Group(key, title, meaning.replace("the baseline", reference), findings))
+            found.append(FindingGroup(key, title, meaning.replace("the baseline", reference), findings))
     return tuple(found)
 
 

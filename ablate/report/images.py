@@ -35,7 +35,7 @@ def changes(reading: Reading) -> ImageChanges | None:
         return None
     recorded = reading.arms[root].data.classes
     classes = list(map(str, recorded if len(recorded) > truth.max(initial=0) else range(truth.max() + 1)))
-    album = _Album(reading.material.pixels)
+    thumbnails = _Thumbnails(reading.material.pixels)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
     shifts = []
     for arm in (NOISE_FLOOR, *reading.arms):
@@ -46,7 +46,7 @@ def changes(reading: Reading) -> ImageChanges | None:
         if found is None or len(found.seeds) < FEWEST_SEEDS:
             continue
         fixes, breaks = (
-            tuple(picture for image in images[:most] if (picture := album.of(image)))
+            tuple(picture for image in images[:most] if (picture := thumbnails.of(image)))
             for images in (found.fixed, found.broken)
         )
         shifts.append(
@@ -74,7 +74,7 @@ def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
     return tuple(sorted(changed, key=lambda change: -abs(change.effect))[:MOST_CLASSES])
 
 
-class _Album:
+class _Thumbnails:
     """Makes thumbnails as long as there is room on the page."""
 
     def __init__(self, pixels: npt.NDArray[np.uint8] | None) -> None:

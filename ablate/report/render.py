@@ -69,7 +69,7 @@ class Chapter:
 
 def html(summary: Summary, *, reload: int | None = None) -> str:
     """The whole report as one offline HTML file. reload: seconds after which it loads itself again, for a study that runs."""
-    album = _Album()
+    album = _Figures()
     page = _environment().get_template("report.html")
     panels = {
         "forest": album.panel(
@@ -224,7 +224,7 @@ def axis_svg(axis: Axis) -> Markup:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-class _Album:
+class _Figures:
     """Numbers the pictures and keeps their figures."""
 
     def __init__(self) -> None:
@@ -248,7 +248,7 @@ class _Album:
         return Panel(title, caption, tuple(added))
 
 
-def _section_panels(album: _Album, section: Section) -> Iterable[Panel]:
+def _section_panels(album: _Figures, section: Section) -> Iterable[Panel]:
     found = section.response
     if found is not None:
         where = "horizontal" if found.scale != "named" else "vertical"
@@ -280,13 +280,13 @@ def _section_panels(album: _Album, section: Section) -> Iterable[Panel]:
         yield album.panel(name, " ".join(said), drawn, f"{section.title}: {name} by epoch", small=not few)
 
 
-def _tuning_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
+def _tuning_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
     found = summary.tuning.curves if summary.tuning is not None else ()
     return tuple(
         album.panel(
             f"{summary.metric} over {setting}",
-            "A dot for every trial; rings are the second look at the best, on fresh seeds. Dotted: what was chosen.",
-            [(curve.label, figures.tried(curve)) for curve in found if curve.setting == setting],
+            "A dot for every trial; rings: the best, re-evaluated on fresh seeds. Dotted: what was chosen.",
+            [(curve.label, figures.setting_response(curve)) for curve in found if curve.setting == setting],
             f"{summary.metric} over {setting}",
             small=len({curve.label for curve in found}) > 1,
         )
@@ -294,7 +294,7 @@ def _tuning_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
     )
 
 
-def _cost_panel(album: _Album, summary: Summary) -> Panel | None:
+def _cost_panel(album: _Figures, summary: Summary) -> Panel | None:
     if not summary.costs:
         return None
     basis = "device time" if summary.cost_basis == "time" else "compute"
@@ -304,7 +304,7 @@ def _cost_panel(album: _Album, summary: Summary) -> Panel | None:
     return album.panel("", caption, [("", figure)], f"{summary.metric} against cost")
 
 
-def _interaction_panel(album: _Album, summary: Summary) -> Panel | None:
+def _interaction_panel(album: _Figures, summary: Summary) -> Panel | None:
     if summary.interactions is None:
         return None
     caption = "Main effects on the diagonal, interactions beside it."
@@ -313,7 +313,7 @@ def _interaction_panel(album: _Album, summary: Summary) -> Panel | None:
     )
 
 
-def _crossing_panel(album: _Album, summary: Summary) -> Panel | None:
+def _crossing_panel(album: _Figures, summary: Summary) -> Panel | None:
     if not summary.crossings:
         return None
     caption = (
@@ -324,19 +324,19 @@ def _crossing_panel(album: _Album, summary: Summary) -> Panel | None:
     return album.panel("How factors act together", caption, drawn, "Interaction", small=len(drawn) > 1)
 
 
-def _pareto_panel(album: _Album, summary: Summary) -> Panel | None:
+def _pareto_panel(album: _Figures, summary: Summary) -> Panel | None:
     found = summary.tuning.pareto if summary.tuning is not None else None
     if found is None:
         return None
     caption = (
-        "A dot for every trial. Dotted: the front of those that no other beats in both. Rings: the candidates at the mean of their second "
-        "look, on fresh seeds."
+        "A dot for every trial. Dotted: the front that no other trial beats in both. Rings: the candidates at the mean of their "
+        "re-evaluations, on fresh seeds."
     )
     title = f"{found.metric} against {found.cost.partition(',')[0]}"
     return album.panel(title, caption, [("", figures.pareto(found))], title)
 
 
-def _class_panels(album: _Album, summary: Summary) -> tuple[Panel, ...]:
+def _class_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
     found = summary.confusion
     if found is None:
         return ()

@@ -1,4 +1,4 @@
-"""What was tuned or searched, laid out: what was found, how the metric responds, fixed beside tuned effects."""
+"""The report's part on tuning and searching: best values, response of the metric, effects at fixed and tuned values."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import Any
 
 from ablate.analysis.tuning import ADDS, ENOUGH_RETUNES, FixedAndTuned, Searched, Tuning, tuning
 from ablate.report import wording
-from ablate.report.contents import Front, Tried, TuningPart, Weighed
+from ablate.report.contents import Front, SettingResponse, TuningPart, Weighed
 from ablate.report.reading import Reading
 from ablate.text import joined
 
 
 def part(reading: Reading) -> TuningPart | None:
-    """None where nothing was tuned or searched."""
-    found = tuning(reading.record, reading.analysis, reading.replicates)
-    if found is None:
+    """Return the part of a report; None where nothing was tuned or searched."""
+    tuned = tuning(reading.record, reading.analysis, reading.replicates)
+    if tuned is None:
         return None
     nuisance = bool(reading.record.nuisance)
     return TuningPart(
         "Tuning" if nuisance else "Search",
-        tuple(_paragraphs(reading, found, nuisance)),
-        _table(reading, found, nuisance),
-        _beside(reading, found.beside),
-        tuple(_curves(reading, found)),
-        _importances(found),
-        _pareto(reading, found),
-        _front_table(reading, found),
+        tuple(_paragraphs(reading, tuned, nuisance)),
+        _table(reading, tuned, nuisance),
+        _fixed_and_tuned(reading, tuned.effects),
+        tuple(_curves(reading, tuned)),
+        _importances(tuned),
+        _pareto(reading, tuned),
+        _front_table(reading, tuned),
     )
 
 
 COSTS = {"flops": "FLOPs of a run", "parameters": "parameters", "seconds": "device time of a run, s"}
 
 
-def _pareto(reading: Reading, found: Tuning) -> Front | None:
+def _pareto(reading: Reading, tuned: Tuning) -> Front | None:
     """Every trial by what it cost and gave; None where the search had one objective, or nothing finished."""
-    if not (cost := found.how.cost):
+    if not (cost := tuned.settings.cost):
         return None
     points = [
         Weighed(t.cost, t.value * reading.factor, _setting_words(t.values), t.front)
-        for one in found.searches
-        for t in one.trials
-        if not t.again and t.value is not None and t.cost is not None
+        for search in tuned.searches
+        for t in search.trials
+        if not t.reevaluated and t.value is not None and t.cost is not None
     ]
     points += [
         Weighed(c.cost, c.mean * reading.factor, _setting_words(c.values), candidate=number)
-        for one in found.searches
-        for number, c in enumerate(one.candidates, 1)
+        for search in tuned.searches
+        for number, c in enumerate(search.candidates, 1)
         if c.mean is not None and c.cost is not None
     ]
     if not points:
@@ -57,42 +57,41 @@ def _pareto(reading: Reading, found: Tuning) -> Front | None:
         reading.rules.metric,
         reading.value_unit,
         reading.digits,
-        reading.rules.sign < 0,
         tuple(points),
     )
 
 
-def _front_table(reading: Reading, found: Tuning) -> tuple[tuple[str, ...], ...]:
+def _front_table(reading: Reading, tuned: Tuning) -> tuple[tuple[str, ...], ...]:
     """The trials of the front from the cheapest on, the first row the headings."""
-    mine = [t for one in found.searches for t in one.trials if t.front]
+    front = [t for search in tuned.searches for t in search.trials if t.front]
     metric = f"{reading.rules.metric}{f', {reading.value_unit}' if reading.value_unit else ''}"
     rows = [
         (
             wording.compact(t.cost or 0.0),
             _shown(reading, t.value),
-            *(wording.tried(t.values[path]) for path in found.ranges),
+            *(wording.tried(t.values[path]) for path in tuned.ranges),
         )
-        for t in sorted(mine, key=lambda t: t.cost or 0.0)
+        for t in sorted(front, key=lambda t: t.cost or 0.0)
     ]
     # Equal settings of equal cost and value are one line.
-    return ((COSTS[found.how.cost or ""], metric, *found.ranges), *dict.fromkeys(rows)) if rows else ()
+    return ((COSTS[tuned.settings.cost or ""], metric, *tuned.ranges), *dict.fromkeys(rows)) if rows else ()
 
 
 def _setting_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{path} {wording.tried(value)}" for path, value in values.items())
 
 
-def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str]:
-    where = "; ".join(f"{path}: {_range(said)}" for path, said in found.ranges.items())
-    how = f"{found.how.sampler} sampler"
-    if found.how.pruner != "none":
-        how += f", {found.how.pruner} pruner"
+def _paragraphs(reading: Reading, tuned: Tuning, nuisance: bool) -> Iterable[str]:
+    ranges = "; ".join(f"{path}: {_range(declared)}" for path, declared in tuned.ranges.items())
+    method = f"{tuned.settings.sampler} sampler"
+    if tuned.settings.pruner != "none":
+        method += f", {tuned.settings.pruner} pruner"
     each = " for every arm" if nuisance else ""
     yield (
-        f"{where}. {found.how.trials} trials{each} ({how}), on validation data and seeds of their own. "
-        "The best were looked at again on fresh seeds before one was chosen."
+        f"{ranges}. {tuned.settings.trials} trials{each} ({method}), on validation data and seeds of their own. "
+        "The best were re-evaluated on fresh seeds before one was chosen."
     )
-    if not found.complete:
+    if not tuned.complete:
         yield "The search is not over yet."
         return
     if nuisance:
@@ -102,55 +101,55 @@ def _paragraphs(reading: Reading, found: Tuning, nuisance: bool) -> Iterable[str
             f"{low} to {high} % to the variance of a difference, which the intervals do not cover. Without that reserve a verdict "
             f"needs {ENOUGH_RETUNES} independent searches."
         )
-    for one in found.searches:
-        if not one.found:
-            yield f"{reading.label(one.arm)}: no trial finished, so the values of the study file stand."
-        for path, end in one.edge.items():
+    for search in tuned.searches:
+        if not search.searched:
+            yield f"{reading.label(search.arm)}: no trial finished, so the values of the study file stand."
+        for path, end in search.edge.items():
             yield (
-                f"{reading.label(one.arm) if nuisance else 'Search'}: the best {path} ({wording.tried(one.values[path])}) lies at the {end} end of its range; "
+                f"{reading.label(search.arm) if nuisance else 'Search'}: the best {path} ({wording.tried(search.values[path])}) lies at the {end} end of its range; "
                 "better values may lie beyond."
             )
-    if coarse := [reading.label(one.arm) for one in found.searches if one.coarse]:
+    if coarse := [reading.label(search.arm) for search in tuned.searches if search.coarse]:
         yield (
             f"{joined(coarse)}: the trials next to the best differ from it by more than seeds do, so a finer search may "
             "find better."
         )
-    if found.how.cost:
+    if tuned.settings.cost:
         yield (
-            "Two things were weighed against each other, so there is no best trial but a front: those that no other beats in both. The "
-            f"candidates are those of it with the best {reading.rules.metric}. A trial ran once, so it may be on the front by luck."
+            "The search had two objectives, so there is no single best trial but a Pareto front: the trials that no other beats in both. The "
+            f"candidates are the trials of the front with the best {reading.rules.metric}. A trial ran once, so it may be on the front by luck."
         )
     if not nuisance:
         yield (
-            "Candidates were chosen because they looked best, so they are not as good as they look: "
-            f"`ablate init --from {reading.record.study}` writes the study that holds them against the baseline on fresh seeds."
+            "Candidates were chosen because they scored best, so their scores are too good: "
+            f"`ablate init --from {reading.record.study}` writes the study that compares them with the baseline on fresh seeds."
         )
 
 
-def _table(reading: Reading, found: Tuning, nuisance: bool) -> tuple[tuple[str, ...], ...]:
-    """What was found, the first row the headings."""
+def _table(reading: Reading, tuned: Tuning, nuisance: bool) -> tuple[tuple[str, ...], ...]:
+    """The best values, the first row the headings."""
     metric = f"{reading.rules.metric}{f', {reading.value_unit}' if reading.value_unit else ''}"
     rows: list[tuple[str, ...]] = []
     if nuisance:
-        rows.append(("Arm", *found.ranges, metric, "Trials"))
-        for one in found.searches:
-            values = tuple(wording.tried(one.values[path]) for path in found.ranges)
-            best = next((c.mean for c in one.candidates if c.mean is not None), None)
-            rows.append((reading.label(one.arm), *values, _shown(reading, best), _outcomes(one)))
+        rows.append(("Arm", *tuned.ranges, metric, "Trials"))
+        for search in tuned.searches:
+            values = tuple(wording.tried(search.values[path]) for path in tuned.ranges)
+            best = next((c.mean for c in search.candidates if c.mean is not None), None)
+            rows.append((reading.label(search.arm), *values, _shown(reading, best), _outcomes(search)))
         return tuple(rows)
-    cost = found.how.cost
-    rows.append(("Candidate", *found.ranges, metric, *([cost] if cost else []), "Seeds"))
-    for one in found.searches:
-        for number, c in enumerate(one.candidates, 1):
-            values = tuple(wording.tried(c.values[path]) for path in found.ranges)
+    cost = tuned.settings.cost
+    rows.append(("Candidate", *tuned.ranges, metric, *([cost] if cost else []), "Seeds"))
+    for search in tuned.searches:
+        for number, c in enumerate(search.candidates, 1):
+            values = tuple(wording.tried(c.values[path]) for path in tuned.ranges)
             mean = _shown(reading, c.mean) if c.mean is not None else "diverged"
             costs = [wording.compact(c.cost) if c.cost is not None else ""] if cost else []
             rows.append((str(number), *values, mean, *costs, str(c.runs)))
     return tuple(rows)
 
 
-def _beside(reading: Reading, found: tuple[FixedAndTuned, ...]) -> tuple[tuple[str, ...], ...]:
-    if not found:
+def _fixed_and_tuned(reading: Reading, effects: tuple[FixedAndTuned, ...]) -> tuple[tuple[str, ...], ...]:
+    if not effects:
         return ()
     unit = f", {reading.unit}" if reading.unit else ""
 
@@ -165,37 +164,37 @@ def _beside(reading: Reading, found: tuple[FixedAndTuned, ...]) -> tuple[tuple[s
     head = ("Arm", f"At the file’s values{unit}", "Interval", "Seeds", f"Tuned{unit}", "Interval")
     rows = [
         (
-            str(reading.subject(one.subject)),
-            *effect(one.fixed, one.fixed_ci),
-            str(one.n),
-            *effect(one.tuned, one.tuned_ci),
+            str(reading.subject(item.subject)),
+            *effect(item.fixed, item.fixed_ci),
+            str(item.n),
+            *effect(item.tuned, item.tuned_ci),
         )
-        for one in found
+        for item in effects
     ]
     return (head, *rows)
 
 
-def _curves(reading: Reading, found: Tuning) -> Iterable[Tried]:
-    """The metric against each numeric setting, a curve an arm."""
-    for path, said in found.ranges.items():
-        if not isinstance(said, Mapping):
+def _curves(reading: Reading, tuned: Tuning) -> Iterable[SettingResponse]:
+    """The metric against each numeric setting, one curve per arm."""
+    for path, declared in tuned.ranges.items():
+        if not isinstance(declared, Mapping):
             continue
-        ends = next(iter(said.values()))
-        for one in found.searches:
+        ends = next(iter(declared.values()))
+        for search in tuned.searches:
             points = tuple(
                 sorted(
-                    (float(t.values[path]), t.value * reading.factor, t.again)
-                    for t in one.trials
+                    (float(t.values[path]), t.value * reading.factor, t.reevaluated)
+                    for t in search.trials
                     if t.value is not None and math.isfinite(t.value)
                 )
             )
             if points:
-                yield Tried(
+                yield SettingResponse(
                     path,
-                    reading.label(one.arm) if len(found.searches) > 1 else "",
-                    "log" if "log" in said else "linear",
+                    reading.label(search.arm) if len(tuned.searches) > 1 else "",
+                    "log" if "log" in declared else "linear",
                     points,
-                    float(one.values[path]),
+                    float(search.values[path]),
                     (float(ends[0]), float(ends[1])),
                     reading.rules.metric,
                     reading.value_unit,
@@ -203,28 +202,28 @@ def _curves(reading: Reading, found: Tuning) -> Iterable[Tried]:
                 )
 
 
-def _importances(found: Tuning) -> tuple[tuple[str, ...], ...]:
-    """A ranking a method, the first row the headings."""
-    if not found.importances:
+def _importances(tuned: Tuning) -> tuple[tuple[str, ...], ...]:
+    """One ranking per method, the first row the headings."""
+    if not tuned.importances:
         return ()
-    methods = list(found.importances)
+    methods = list(tuned.importances)
     paths = sorted(
-        dict.fromkeys(path for shares in found.importances.values() for path in shares),
-        key=lambda path: -found.importances[methods[0]].get(path, 0.0),
+        dict.fromkeys(path for shares in tuned.importances.values() for path in shares),
+        key=lambda path: -tuned.importances[methods[0]].get(path, 0.0),
     )
     rows = []
     for path in paths:
         cells = []
         for method in methods:
-            order = sorted(found.importances[method], key=lambda p: -found.importances[method][p])
-            share = found.importances[method].get(path)
+            order = sorted(tuned.importances[method], key=lambda p: -tuned.importances[method][p])
+            share = tuned.importances[method].get(path)
             cells.append("" if share is None else f"{order.index(path) + 1} ({share:.2f})")
         rows.append((path, *cells))
     return (("Ranking", *methods), *rows)
 
 
-def _outcomes(one: Searched) -> str:
-    first = [t.outcome for t in one.trials if not t.again]
+def _outcomes(search: Searched) -> str:
+    first = [t.outcome for t in search.trials if not t.reevaluated]
     others = [f"{first.count(kind)} {kind}" for kind in ("diverged", "pruned", "failed") if first.count(kind)]
     return f"{len(first)}{f' ({joined(others)})' if others else ''}"
 
@@ -233,20 +232,20 @@ def _shown(reading: Reading, value: float | None) -> str:
     return "" if value is None else wording.plain(value * reading.factor, reading.digits)
 
 
-def _range(said: Any) -> str:
+def _range(declared: Any) -> str:
     """A range, a list of choices, or a block with ranges in it, in words."""
-    if isinstance(said, list):
+    if isinstance(declared, list):
         return joined(
-            [_range(choice) if isinstance(choice, Mapping) else wording.tried(choice) for choice in said]
+            [_range(choice) if isinstance(choice, Mapping) else wording.tried(choice) for choice in declared]
         )
-    kind, ends = next(iter(said.items()))
-    if len(said) == 1 and kind in ("log", "range", "int"):
+    kind, ends = next(iter(declared.items()))
+    if len(declared) == 1 and kind in ("log", "range", "int"):
         return (
             f"{wording.tried(ends[0])} to {wording.tried(ends[1])}{' (logarithmic)' if kind == 'log' else ''}"
         )
     rest = ", ".join(
         f"{name} {_range(v) if isinstance(v, Mapping) else wording.tried(v)}"
-        for name, v in said.items()
+        for name, v in declared.items()
         if name != "name"
     )
-    return f"{said.get('name', '')}{f' ({rest})' if rest else ''}".strip()
+    return f"{declared.get('name', '')}{f' ({rest})' if rest else ''}".strip()

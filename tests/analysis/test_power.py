@@ -58,7 +58,7 @@ def test_v5_price_of_certainty():
         seconds_per_pair=20.0,
     )
     assert (price.n50, price.n80, price.n_any) == (11, 15, 16)
-    assert (price.chance50, price.chance80) == pytest.approx((0.580756, 0.812751), abs=5e-7)
+    assert (price.probability50, price.probability80) == pytest.approx((0.580756, 0.812751), abs=5e-7)
     assert (price.seconds50, price.seconds80, price.seconds_any) == (120.0, 200.0, 220.0)
 
 
@@ -75,7 +75,7 @@ def test_price_agrees_with_drawing_the_grid_and_the_future_at_random():
     assert price.n50 is not None
     # The 15 × 15 grid has no far tails, so it agrees with random draws only about.
     assert (price.n50 <= total) == (settled > 0.5)
-    assert abs(price.chance50 - settled) < 0.05 or price.n50 != total
+    assert abs(price.probability50 - settled) < 0.05 or price.n50 != total
 
 
 def test_a_margin_far_below_the_noise_has_no_price():

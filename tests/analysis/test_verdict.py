@@ -78,7 +78,7 @@ def test_more_seeds_of_a_decided_arm_change_nothing():
 def test_v5_the_price_of_certainty_is_that_of_the_next_look():
     price = judge(rules("ABCDE"), replicates(V3)).comparison("C").more_seeds
     assert (price.n50, price.n80, price.n_any) == (11, 15, 16)
-    assert (price.chance50, price.chance80) == six(0.580756, 0.812751)
+    assert (price.probability50, price.probability80) == six(0.580756, 0.812751)
     # Six more pairs, each an arm's replicate and a baseline's at 10 s.
     assert price.seconds50 == pytest.approx(6 * 20)
 

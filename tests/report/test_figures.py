@@ -153,7 +153,7 @@ def test_what_is_no_verdict_has_no_colour_of_one(summary):
         Crossing("Width", "Rate", ("8", "16"), tuple((str(i), (80.0, 81.0 + i)) for i in range(4)), "m", "%")
     )
     drawn = [
-        *map(figures.tried, searched.tuning.curves),
+        *map(figures.setting_response, searched.tuning.curves),
         figures.pareto(searched.tuning.pareto),
         figures.range_test(report_examples.range_test()),
         figures.confusion(summary.confusion),

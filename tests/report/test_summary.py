@@ -425,8 +425,8 @@ def test_images_that_an_arm_fixes_or_breaks_under_nearly_all_seeds_are_shown(mat
     [shift] = found.arms
     assert (shift.label, shift.seeds, shift.fixed, shift.broken) == ("Width 128", 5, 1, 1)
     [fixed], [broken] = shift.fixes, shift.breaks
-    assert (fixed.index, fixed.truth, fixed.here, fixed.there) == (0, "cat", 1.0, 0.0)
-    assert (broken.index, broken.here, broken.there) == (1, 0.0, 1.0)
+    assert (fixed.index, fixed.truth, fixed.correct, fixed.reference_correct) == (0, "cat", 1.0, 0.0)
+    assert (broken.index, broken.correct, broken.reference_correct) == (1, 0.0, 1.0)
     assert fixed.picture.startswith("data:image/webp;base64,")
     assert (shift.mcnemar.fixed, shift.mcnemar.broken, shift.mcnemar.p) == (1, 2, 1.0)
     without = summarise(answers(material, **right)).images.arms[0]
