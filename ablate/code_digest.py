@@ -210,6 +210,16 @@ def training_code(train: str) -> Code:
     return code
 
 
+def training_folder(train: str) -> Path | None:
+    """Return the folder of a training's module; None where there is none, or no file of it."""
+    look_in_working_folder()
+    spec = _Search(train).spec(train.partition(":")[0])
+    if spec is None:
+        return None
+    origin = getattr(spec.loader, "archive", spec.origin)
+    return Path(origin).resolve().parent if origin and spec.has_location else None
+
+
 _codes: dict[Any, tuple[Signature, Code]] = {}
 
 
@@ -237,7 +247,7 @@ class _Search:
         self._waiting: list[str] = []
 
     def code(self) -> Code:
-        self._check()
+        self.check()
         self._add(self._train_module)
         while self._waiting:
             name = self._waiting.pop()
@@ -254,21 +264,21 @@ class _Search:
     def paths(self) -> Iterator[str]:
         """Yield the files and folders by which the answer stands: folders change where a module is added or removed."""
         yield from (entry or str(Path.cwd()) for entry in sys.path)
-        for spec in self._specs.values():
-            if spec is not None and self._counts(spec):
+        for name, spec in self._specs.items():
+            if spec is not None and self._counts(name, spec):
                 yield from _locations(spec)
                 if spec.origin is not None:
                     yield getattr(spec.loader, "archive", spec.origin)
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise StudyError unless the training's module can be found."""
-        top = None if self._top == "__main__" else self._spec(self._top)
+        top = None if self._top == "__main__" else self.spec(self._top)
         if top is not None and not _locations(top) and not top.has_location:
             raise StudyError(
                 f"{self._top!r} is a part of Python itself, not a training of your own", place="train"
             )
         for name in (self._top, self._train_module):
-            if top is None or self._spec(name) is None:
+            if top is None or self.spec(name) is None:
                 raise StudyError(
                     f"there is no module {name!r} to import",
                     place="train",
@@ -305,8 +315,8 @@ class _Search:
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):
             each = ".".join(parts[:depth])
-            spec = self._spec(each)
-            if spec is None or not self._counts(spec):
+            spec = self.spec(each)
+            if spec is None or not self._counts(each, spec):
                 return
             if each not in self._modules:
                 parsed = _parsed_spec(spec)
@@ -314,32 +324,32 @@ class _Search:
                     self._modules[each] = parsed
                     self._waiting.append(each)
 
-    def _spec(self, name: str) -> ModuleSpec | None:
+    def spec(self, name: str) -> ModuleSpec | None:
         """Return where a module is; None where it cannot be found. Its parents are not imported."""
         if name not in self._specs:
             parent, _, last = name.rpartition(".")
             path: list[str] | None = None
             if parent:
-                outer = self._spec(parent)
-                path = _locations(outer) if outer is not None and self._counts(outer) else []
+                outer = self.spec(parent)
+                path = _locations(outer) if outer is not None and self._counts(parent, outer) else []
             self._specs[name] = None if path == [] else _find(last, path)
         return self._specs[name]
 
-    def _counts(self, spec: ModuleSpec) -> bool:
+    def _counts(self, name: str, spec: ModuleSpec) -> bool:
         """Return whether a module belongs to the user: it is neither installed nor a part of Python or of ablate."""
-        if spec.name == self._top:
+        if name.partition(".")[0] == self._top:
             return True
         places = _locations(spec) or ([spec.origin] if spec.has_location and spec.origin else [])
         return bool(places) and not all(_is_under(place, self._installed) for place in places)
 
     def _is_package(self, name: str) -> bool:
-        spec = self._spec(name)
+        spec = self.spec(name)
         return spec is not None and bool(_locations(spec))
 
     def _all_modules(self, package: str) -> Iterator[str]:
         """Yield the modules of a package, those of its packages included."""
-        spec = self._spec(package) if package else None
-        if spec is None or not self._counts(spec):
+        spec = self.spec(package) if package else None
+        if spec is None or not self._counts(package, spec):
             return
         for location in _locations(spec):
             for file in sorted(Path(location).rglob("*.py")):

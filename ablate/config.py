@@ -7,22 +7,19 @@ training knows about networks.
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-import importlib.util
 import itertools
 import json
 import math
 import posixpath
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, cast
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ablate import code_digest
 from ablate.data import datasets
 from ablate.data.augment import Augment
 from ablate.errors import StudyError, nearest
@@ -71,7 +68,7 @@ class Config(Protocol):
         ...
 
     def imports_torch(self) -> bool:
-        """Whether its training needs torch, so that workers had better begin with it."""
+        """Return whether its training needs torch, so that workers should start with it."""
         ...
 
     def batches(self, *, any_seed: bool = False) -> str | None:
@@ -408,12 +405,12 @@ class RunConfig(Block):
         return _digest(tree)[:16]
 
     def code(self) -> str:
-        here = Path(__file__).parent
-        training = sorted((here / "training" / "builtin").glob("*.py"))
-        models = _with_what_they_import(
-            here / "models", type(self.model).__module__.rpartition(".")[2], "layers"
-        )
-        return code_digest((*training, *models, here / "data" / "split.py", here / "data" / "augment.py"))
+        package = Path(__file__).parent
+        training = sorted((package / "training" / "builtin").glob("*.py"))
+        module = type(self.model).__module__.rpartition(".")[2]
+        models = code_digest.with_imports(package / "models", module, "layers")
+        data = [package / "data" / name for name in ("split.py", "augment.py")]
+        return code_digest.files_digest([*training, *models, *data])
 
     def imports_torch(self) -> bool:
         return True
@@ -428,23 +425,6 @@ class RunConfig(Block):
     def shape(self) -> str:
         model = {name: value for name, value in self.model.model_dump().items() if name != "dropout"}
         return json.dumps([model, shared_in_a_stack(self.optimizer), self.training.precision])
-
-
-def _with_what_they_import(folder: Path, *modules: str) -> list[Path]:
-    """Files of modules in `folder`, and of those in it that they import, wherever in a file the import stands."""
-    found: set[Path] = set()
-    waiting = [folder / f"{module}.py" for module in modules]
-    while waiting:
-        file = waiting.pop()
-        if file in found or not file.is_file():
-            continue
-        found.add(file)
-        waiting += [
-            folder / f"{module.rpartition('.')[2]}.py"
-            for module in _imported(file, file.stat().st_mtime_ns)
-            if module.startswith(f"ablate.{folder.name}.")
-        ]
-    return sorted(found)
 
 
 # --- the user's own training ------------------------------------------------------------------------------------
@@ -503,35 +483,11 @@ class FreeConfig:
         return _digest([_canonical(self._values), self._seed, fingerprint])[:16]
 
     def code(self) -> str:
-        return code_digest(self._files())
+        return code_digest.training_code(self.train).digest
 
     def imports_torch(self) -> bool:
-        # Named anywhere: a worker that has it for nothing has lost a second or two, one that has not as much for every run.
-        return any(b"torch" in file.read_bytes() for file in self._files())
-
-    def _files(self) -> tuple[Path, ...]:
-        """The Python files that the training may be made of. Raises StudyError where there are none."""
-        module = self.train.partition(":")[0]
-        top = module.partition(".")[0]
-        look_in_working_folder()
-        try:
-            found = None if top == "__main__" else importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            found = None
-        if found is None:
-            raise StudyError(
-                f"there is no module {top!r} to import",
-                place="train",
-                hint="install it, or run from the folder that holds it",
-            )
-        if found.submodule_search_locations:
-            # Which of a package's modules matter cannot be told from outside, so all of them do.
-            return tuple(
-                sorted(f for root in found.submodule_search_locations for f in Path(root).rglob("*.py"))
-            )
-        if not found.has_location:
-            raise StudyError(f"{top!r} is a part of Python itself, not a training of your own", place="train")
-        return (Path(cast("str", found.origin)),)
+        # Mentioned anywhere: a worker that has it for nothing has lost a second or two, one that lacks it as much for every run.
+        return code_digest.training_code(self.train).imports_torch
 
     def batches(self, *, any_seed: bool = False) -> None:  # noqa: ARG002 — whatever the seed
         """Training of the user's own makes its batches itself."""
@@ -552,59 +508,6 @@ class FreeConfig:
 
 
 # --- shared ------------------------------------------------------------------------------------------------------
-
-
-def look_in_working_folder() -> None:
-    """Let the user's modules be imported from where they stand: an installed command does not look there by itself.
-
-    Last of all places, so that a file that happens to be called `queue.py` breaks nothing.
-    """
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-
-
-def code_digest(files: tuple[Path, ...]) -> str:
-    """Digest of what Python files do: their syntax trees without comments, docstrings and layout.
-
-    Independent of where the files lie and of the Python version that parses them.
-    """
-    return _digest([[f.name, _file_digest(f, f.stat().st_mtime_ns)] for f in files])[:16]
-
-
-@functools.lru_cache(maxsize=1024)
-def _file_digest(file: Path, _changed: int) -> str:
-    content = file.read_bytes()
-    try:
-        return _digest(_shape(ast.parse(content)))
-    except (SyntaxError, ValueError, RecursionError):
-        # Not Python that this interpreter reads (a template, a compiled module): then every byte counts.
-        return hashlib.sha256(content).hexdigest()
-
-
-@functools.lru_cache(maxsize=1024)
-def _imported(file: Path, _changed: int) -> tuple[str, ...]:
-    """Modules that a file imports names from."""
-    nodes = ast.walk(ast.parse(file.read_bytes()))
-    return tuple(node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module)
-
-
-def _shape(node: Any) -> Any:
-    """A syntax tree as nested lists. Absent and empty fields are left out: newer Pythons add such fields."""
-    if isinstance(node, ast.AST):
-        parts: list[Any] = [type(node).__name__]
-        for name, value in ast.iter_fields(node):
-            if name == "body" and isinstance(
-                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-            ):
-                value = value[1:] if ast.get_docstring(node, clean=False) is not None else value  # noqa: PLW2901
-            if value is None or value == [] or name in {"kind", "type_comment"}:
-                continue
-            parts.append([name, _shape(value)])
-        return parts
-    if isinstance(node, list):
-        return [_shape(n) for n in node]
-    return repr(node)
 
 
 def _digest(value: Any) -> str:

@@ -392,7 +392,7 @@ def coordinate(
             observer=entered,
             record=None if stored is None else stored.record,
         )
-        about = environment()
+        about = environment(plan.study.train)
         try:
             outcome = coordinator.run(about) if top_up is None else coordinator.top_up(about, *top_up)
         except BaseException:
@@ -470,13 +470,16 @@ def recover(store: Store) -> None:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
 
 
-def environment() -> dict[str, str]:
-    """Return what a study runs with, for its record: command, host, versions, and the commit where there is one."""
+def environment(train: str | None = None) -> dict[str, str]:
+    """Return what a study runs with, for its record: command, host, versions, and the commit where there is one.
+
+    train: the user's own training, whose commit is recorded too where it lies in another project than the working folder.
+    """
     import platform
     import shlex
     from importlib import metadata
 
-    from ablate.code_digest import project_state
+    from ablate.code_digest import project_state, training_folder
 
     about = {
         "command": "ablate " + shlex.join(sys.argv[1:]),
@@ -487,4 +490,10 @@ def environment() -> dict[str, str]:
     for package in ("torch", "mlflow", "optuna"):
         about[package] = metadata.version(package)
     commit = project_state(Path.cwd())
-    return about | ({"commit": commit} if commit else {})
+    if commit is not None:
+        about["commit"] = commit
+    if train is not None and (folder := training_folder(train)) is not None:
+        training_commit = project_state(folder)
+        if training_commit is not None and training_commit != commit:
+            about["training_commit"] = training_commit
+    return about

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import importlib.util
 import json
 import pickle
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ablate import config as configs
-from ablate.config import FreeConfig, RunConfig, code_digest, key
+from ablate.config import FreeConfig, RunConfig, key
 from ablate.data.augment import Augment
 from ablate.errors import StudyError
 from ablate.text import brief, format_value
@@ -505,206 +501,6 @@ def test_keys_do_not_depend_on_the_process():
         for s in ("1", "2")
     }
     assert said == {f"{BASE.recipe('d')} {FreeConfig.parse('a:b', FREE_TREE).recipe('d')} {BASE.code()}\n"}
-
-
-# --- code -----------------------------------------------------------------------------------------------------------
-
-CODE = '''
-"""What this is."""
-import math
-
-# a comment
-class Net:
-    """A class."""
-
-    def forward(self, x, *, scale=2.0):
-        """A method."""
-        return math.tanh(x) * scale if x else None
-'''
-
-SAME = {
-    "other comments": CODE.replace("# a comment", "# another\n# comment"),
-    "another docstring": CODE.replace("A method.", "The method, said otherwise."),
-    "no docstrings": CODE.replace('    """A class."""\n', "").replace('        """A method."""\n', ""),
-    "another layout": CODE.replace(
-        "self, x, *, scale=2.0", "\n        self,\n        x,\n        *,\n        scale=2.0,\n    "
-    ),
-    "other quotes and brackets": CODE.replace("(x) * scale", "(x)*(scale)").replace("2.0", "2.00"),
-    "blank lines": CODE.replace("\n", "\n\n"),
-}
-EDITED = {
-    "a number": CODE.replace("2.0", "2.5"),
-    "an integer for a float": CODE.replace("2.0", "2"),
-    "an operator": CODE.replace("* scale if", "+ scale if"),
-    "a name": CODE.replace("forward", "backward"),
-    "a default": CODE.replace("else None", "else 0"),
-    "an argument's kind": CODE.replace("x, *, scale", "x, scale"),
-    "a decorator": CODE.replace("    def forward", "    @property\n    def forward"),
-    "a statement": CODE.replace("        return", "        x = x + 1\n        return"),
-    "text that is no docstring": CODE.replace("math.tanh(x) * scale", "'tanh'"),
-    "an import": CODE.replace("import math", "import cmath as math"),
-}
-
-
-@pytest.fixture
-def digest(tmp_path):
-    def of(text: str, name: str = "net.py", folder: str = "a") -> str:
-        file = tmp_path / folder / name
-        file.parent.mkdir(exist_ok=True)
-        file.unlink(missing_ok=True)
-        file.write_text(text)
-        configs._file_digest.cache_clear()
-        return code_digest((file,))
-
-    return of
-
-
-@pytest.mark.parametrize("how", SAME)
-def test_the_digest_of_code_ignores(digest, how):
-    assert ast.parse(SAME[how])
-    assert SAME[how] != CODE
-    assert digest(SAME[how]) == digest(CODE)
-
-
-@pytest.mark.parametrize("how", EDITED)
-def test_the_digest_of_code_sees(digest, how):
-    assert ast.parse(EDITED[how])
-    assert EDITED[how] != CODE
-    assert digest(EDITED[how]) != digest(CODE)
-
-
-def test_the_digest_of_code_does_not_depend_on_where_it_lies(digest):
-    assert digest(CODE, folder="a") == digest(CODE, folder="b")
-
-
-def test_an_edit_is_seen_although_the_file_was_read_before(tmp_path):
-    file = tmp_path / "net.py"
-    seen = set()
-    for value in range(5):
-        file.write_text(f"x = {value}")
-        seen.add(code_digest((file,)))
-    assert len(seen) == 5
-
-
-def test_what_is_not_python_counts_byte_by_byte(digest):
-    template = "{{ cookie }} = 1  # comment\n"
-    assert digest(template) == digest(template)
-    assert digest(template) != digest(template.replace("comment", "other"))
-    assert digest("x = 1\0") != digest("x = 2\0")
-
-
-# Edits a copy of the package file by file, and says after each which configs have another digest than before.
-EDITOR = """
-import json, sys
-from pathlib import Path
-import ablate
-from ablate.config import RunConfig
-
-package = Path(ablate.__file__).parent
-configs = [RunConfig.parse(tree) for tree in json.loads(sys.argv[1])]
-said = [[config.code() for config in configs]]
-for name in sys.argv[2:]:
-    before = [config.code() for config in configs]
-    (package / name).write_text((package / name).read_text() + "\\nEDITED = True\\n")
-    said.append([config.code() != old for config, old in zip(configs, before)])
-print(json.dumps([str(package), said]))
-"""
-
-
-def test_the_digest_covers_training_and_what_the_model_is_made_of_and_nothing_else(tmp_path):
-    package = tmp_path / "ablate"
-    shutil.copytree(Path(configs.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    mine = [BASE, BASE.override({"model.name": "small_cnn"}), BASE.override({"model.name": "numpy_mlp"})]
-    expected = {
-        "study/spec.py": [False, False, False],
-        "executors/local.py": [False, False, False],
-        "data/downloads.py": [False, False, False],
-        "models/inception.py": [False, False, False],
-        "models/__init__.py": [False, False, False],
-        "training/function.py": [False, False, False],
-        "training/runs.py": [False, False, False],
-        "measuring/range_test.py": [False, False, False],
-        "models/cnn.py": [True, False, False],
-        "models/tutorials.py": [False, True, False],
-        "models/shapes.py": [False, True, False],
-        "models/numpy_mlp.py": [False, False, True],
-        "models/layers.py": [True, True, True],
-        "training/builtin/loop.py": [True, True, True],
-        "training/builtin/losses.py": [True, True, True],
-        "training/builtin/numpy_learner.py": [True, True, True],
-        "training/builtin/randomness.py": [True, True, True],
-        "data/augment.py": [True, True, True],
-        "data/split.py": [True, True, True],
-    }
-    trees = json.dumps([config.tree() for config in mine])
-    command = [sys.executable, "-c", EDITOR, trees, *expected]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    where, (first, *changed) = json.loads(done.stdout)
-    assert where == str(package)
-    assert first == [config.code() for config in mine], "where the files lie is no part of it"
-    assert len(set(first)) == 3
-    assert dict(zip(expected, changed, strict=True)) == expected
-
-
-@pytest.fixture
-def users_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
-    return tmp_path
-
-
-def test_training_of_ones_own_is_found_in_the_working_folder(users_folder):
-    (users_folder / "own_training_for_config.py").write_text(CODE)
-    config = FreeConfig.parse("own_training_for_config:fit", {})
-    first = config.code()
-    (users_folder / "own_training_for_config.py").write_text(SAME["blank lines"])
-    assert config.code() == first
-    (users_folder / "own_training_for_config.py").write_text(EDITED["a number"])
-    assert config.code() != first
-    assert "own_training_for_config" not in sys.modules, "to digest code is not to run it"
-
-
-def test_a_file_of_the_users_stands_in_nobodys_way(users_folder):
-    (users_folder / "queue.py").write_text("raise RuntimeError")
-    configs.look_in_working_folder()
-    assert sys.path[-1] == str(users_folder)
-    assert Path(importlib.util.find_spec("queue").origin).parent != users_folder
-
-
-def test_every_module_of_a_users_package_counts(users_folder):
-    package = users_folder / "own_package_for_config"
-    (package / "deep").mkdir(parents=True)
-    for name in ("__init__.py", "fit.py", "deep/__init__.py", "deep/net.py", "deep/broken_template.py"):
-        (package / name).write_text("x = 1" if "broken" not in name else "{{ x }} = 1")
-    (package / "notes.txt").write_text("nothing")
-    config = FreeConfig.parse("own_package_for_config.fit:fit", {})
-    first = config.code()
-    (package / "notes.txt").write_text("other")
-    assert config.code() == first
-    (package / "deep" / "net.py").write_text("x = 2")
-    assert config.code() != first
-
-
-@pytest.mark.parametrize(
-    ("train", "said"),
-    [
-        ("nowhere_to_be_found:fit", "there is no module 'nowhere_to_be_found' to import"),
-        ("nowhere_to_be_found.inside:fit", "there is no module 'nowhere_to_be_found' to import"),
-        ("sys:fit", "'sys' is a part of Python itself"),
-        ("__main__:fit", "there is no module '__main__' to import"),
-    ],
-)
-def test_training_that_cannot_be_found_is_a_mistake_of_the_study(train, said):
-    with pytest.raises(StudyError, match=said):
-        FreeConfig.parse(train, {}).code()
-
-
-def test_a_module_without_source_counts_byte_by_byte(users_folder):
-    import numpy.random.mtrand as compiled
-
-    name = f"own_compiled_for_config{''.join(Path(compiled.__file__).suffixes)}"
-    shutil.copy(compiled.__file__, users_folder / name)
-    assert FreeConfig.parse("own_compiled_for_config:fit", {}).code()
 
 
 def test_another_optimizer_by_name_alone_starts_from_its_own_defaults():

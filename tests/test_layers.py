@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "code_digest": {"errors"},
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "study": {"errors", "data", "config", "metrics", "text"},
-    "training": {"errors", "events", "fields", "data", "models", "config", "text"},
+    "training": {"errors", "code_digest", "events", "fields", "data", "models", "config", "text"},
     "measuring": {"errors", "events", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},
@@ -47,6 +47,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "launch": {
         "errors",
+        "code_digest",
         "events",
         "code_digest",
         "text",

@@ -15,7 +15,19 @@ from ablate.tracking.queries import artifact, queries
 from ablate.tracking.store import Store
 
 _ENVIRONMENT = frozenset(
-    {"command", "version", "commit", "python", "torch", "mlflow", "optuna", "host", "recorded", "ending"}
+    {
+        "command",
+        "version",
+        "commit",
+        "training_commit",
+        "python",
+        "torch",
+        "mlflow",
+        "optuna",
+        "host",
+        "recorded",
+        "ending",
+    }
 )
 
 

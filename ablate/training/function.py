@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from ablate.config import look_in_working_folder, may_be_recorded
+from ablate.code_digest import look_in_working_folder
+from ablate.config import may_be_recorded
 from ablate.errors import TrainingError, nearest
 from ablate.events import Task
 from ablate.training.outcome import (

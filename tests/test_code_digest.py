@@ -1,0 +1,536 @@
+"""The digest of the code that a run goes through: what changes it, and what does not."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ablate import code_digest
+from ablate.config import FreeConfig, RunConfig
+from ablate.errors import StudyError
+
+BASE = RunConfig.parse(
+    {"data": {"name": "digits"}, "model": {"name": "cnn", "depth": 2, "width": 8}, "training": {"epochs": 3}}
+)
+
+
+# --- what files do --------------------------------------------------------------------------------------------------
+
+
+CODE = '''
+"""What this is."""
+import math
+
+# a comment
+class Net:
+    """A class."""
+
+    def forward(self, x, *, scale=2.0):
+        """A method."""
+        return math.tanh(x) * scale if x else None
+'''
+
+SAME = {
+    "other comments": CODE.replace("# a comment", "# another\n# comment"),
+    "another docstring": CODE.replace("A method.", "The method, said otherwise."),
+    "no docstrings": CODE.replace('    """A class."""\n', "").replace('        """A method."""\n', ""),
+    "another layout": CODE.replace(
+        "self, x, *, scale=2.0", "\n        self,\n        x,\n        *,\n        scale=2.0,\n    "
+    ),
+    "other quotes and brackets": CODE.replace("(x) * scale", "(x)*(scale)").replace("2.0", "2.00"),
+    "blank lines": CODE.replace("\n", "\n\n"),
+}
+EDITED = {
+    "a number": CODE.replace("2.0", "2.5"),
+    "an integer for a float": CODE.replace("2.0", "2"),
+    "an operator": CODE.replace("* scale if", "+ scale if"),
+    "a name": CODE.replace("forward", "backward"),
+    "a default": CODE.replace("else None", "else 0"),
+    "an argument's kind": CODE.replace("x, *, scale", "x, scale"),
+    "a decorator": CODE.replace("    def forward", "    @property\n    def forward"),
+    "a statement": CODE.replace("        return", "        x = x + 1\n        return"),
+    "text that is no docstring": CODE.replace("math.tanh(x) * scale", "'tanh'"),
+    "an import": CODE.replace("import math", "import cmath as math"),
+}
+
+
+@pytest.fixture
+def digest(tmp_path):
+    def of(text: str, name: str = "net.py", folder: str = "a") -> str:
+        file = tmp_path / folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.unlink(missing_ok=True)
+        file.write_text(text)
+        code_digest._parsed_file.cache_clear()
+        return code_digest.files_digest([file])
+
+    return of
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_the_digest_of_code_ignores(digest, how):
+    assert ast.parse(SAME[how])
+    assert SAME[how] != CODE
+    assert digest(SAME[how]) == digest(CODE)
+
+
+@pytest.mark.parametrize("how", EDITED)
+def test_the_digest_of_code_sees(digest, how):
+    assert ast.parse(EDITED[how])
+    assert EDITED[how] != CODE
+    assert digest(EDITED[how]) != digest(CODE)
+
+
+def test_the_digest_of_code_does_not_depend_on_where_it_lies(digest):
+    assert digest(CODE, folder="a") == digest(CODE, folder="b")
+
+
+def test_an_edit_is_seen_although_the_file_was_read_before(tmp_path):
+    file = tmp_path / "net.py"
+    seen = set()
+    for value in range(5):
+        file.write_text(f"x = {value}")
+        seen.add(code_digest.files_digest([file]))
+    assert len(seen) == 5
+
+
+def test_what_is_not_python_counts_byte_by_byte(digest):
+    template = "{{ cookie }} = 1  # comment\n"
+    assert digest(template) == digest(template)
+    assert digest(template) != digest(template.replace("comment", "other"))
+    assert digest("x = 1\0") != digest("x = 2\0")
+
+
+# Edits a copy of the package file by file, and says after each which configs have another digest than before.
+EDITOR = """
+import json, sys
+from pathlib import Path
+import ablate
+from ablate.config import RunConfig
+
+package = Path(ablate.__file__).parent
+configs = [RunConfig.parse(tree) for tree in json.loads(sys.argv[1])]
+said = [[config.code() for config in configs]]
+for name in sys.argv[2:]:
+    before = [config.code() for config in configs]
+    (package / name).write_text((package / name).read_text() + "\\nEDITED = True\\n")
+    said.append([config.code() != old for config, old in zip(configs, before)])
+print(json.dumps([str(package), said]))
+"""
+
+
+def test_the_digest_covers_training_and_what_the_model_is_made_of_and_nothing_else(tmp_path):
+    package = tmp_path / "ablate"
+    shutil.copytree(Path(code_digest.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    mine = [BASE, BASE.override({"model.name": "small_cnn"}), BASE.override({"model.name": "numpy_mlp"})]
+    expected = {
+        "study/spec.py": [False, False, False],
+        "executors/local.py": [False, False, False],
+        "data/downloads.py": [False, False, False],
+        "models/inception.py": [False, False, False],
+        "models/__init__.py": [False, False, False],
+        "training/function.py": [False, False, False],
+        "training/runs.py": [False, False, False],
+        "measuring/range_test.py": [False, False, False],
+        "models/cnn.py": [True, False, False],
+        "models/tutorials.py": [False, True, False],
+        "models/shapes.py": [False, True, False],
+        "models/numpy_mlp.py": [False, False, True],
+        "models/layers.py": [True, True, True],
+        "training/builtin/loop.py": [True, True, True],
+        "training/builtin/losses.py": [True, True, True],
+        "training/builtin/numpy_learner.py": [True, True, True],
+        "training/builtin/randomness.py": [True, True, True],
+        "data/augment.py": [True, True, True],
+        "data/split.py": [True, True, True],
+    }
+    trees = json.dumps([config.tree() for config in mine])
+    command = [sys.executable, "-c", EDITOR, trees, *expected]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    where, (first, *changed) = json.loads(done.stdout)
+    assert where == str(package)
+    assert first == [config.code() for config in mine], "where the files lie is no part of it"
+    assert len(set(first)) == 3
+    assert dict(zip(expected, changed, strict=True)) == expected
+
+
+# --- training of the user's own -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder that is on no path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(tmp_path))])
+    return tmp_path
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    """Write files by their paths; `name.zip/path` into an archive."""
+    for name, text in files.items():
+        if ".zip/" in name:
+            archive, _, inside = name.partition(".zip/")
+            with zipfile.ZipFile(folder / f"{archive}.zip", "a") as made:
+                made.writestr(inside, text)
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def digest_of(train: str) -> str:
+    return FreeConfig.parse(train, {}).code()
+
+
+FIT = "def fit(config, seed):\n    yield {'val/accuracy': helper}\n"
+
+# What lies beside a training `train` → the file that it goes through, and that is changed.
+IMPORTED: dict[str, tuple[str, dict[str, str], str]] = {
+    "the training itself": ("train:fit", {"train.py": "helper = 1\n" + FIT}, "train.py"),
+    "a module beside it": (
+        "train:fit",
+        {"train.py": "from side import helper\n" + FIT, "side.py": "helper = 1\n"},
+        "side.py",
+    ),
+    "two imports deep": (
+        "train:fit",
+        {"train.py": "import near\n" + FIT, "near.py": "import far\n", "far.py": "helper = 1\n"},
+        "far.py",
+    ),
+    "a submodule of a package": (
+        "train:fit",
+        {
+            "train.py": "import pack.deep.net\n" + FIT,
+            "pack/__init__.py": "",
+            "pack/deep/__init__.py": "",
+            "pack/deep/net.py": "x = 1\n",
+        },
+        "pack/deep/net.py",
+    ),
+    "a submodule imported as a name": (
+        "train:fit",
+        {"train.py": "from pack import net\n" + FIT, "pack/__init__.py": "", "pack/net.py": "x = 1\n"},
+        "pack/net.py",
+    ),
+    "from . import": (
+        "pack.train:fit",
+        {"pack/__init__.py": "", "pack/train.py": "from . import net\n" + FIT, "pack/net.py": "x = 1\n"},
+        "pack/net.py",
+    ),
+    "from .. import, two levels up": (
+        "pack.deep.train:fit",
+        {
+            "pack/__init__.py": "",
+            "pack/net.py": "x = 1\n",
+            "pack/deep/__init__.py": "",
+            "pack/deep/train.py": "from ..net import x\n" + FIT,
+        },
+        "pack/net.py",
+    ),
+    "relative in a package's own file": (
+        "pack:fit",
+        {"pack/__init__.py": "from .net import x\n" + FIT, "pack/net.py": "x = 1\n"},
+        "pack/net.py",
+    ),
+    "the package that a module is in": (
+        "train:fit",
+        {"train.py": "import pack.net\n" + FIT, "pack/__init__.py": "x = 1\n", "pack/net.py": ""},
+        "pack/__init__.py",
+    ),
+    "the package that the training is in": (
+        "pack.train:fit",
+        {"pack/__init__.py": "x = 1\n", "pack/train.py": FIT},
+        "pack/__init__.py",
+    ),
+    "a helper that is a package": (
+        "train:fit",
+        {"train.py": "import helper\n" + FIT, "helper/__init__.py": "x = 1\n"},
+        "helper/__init__.py",
+    ),
+    "inside a function": (
+        "train:fit",
+        {
+            "train.py": "def fit(config, seed):\n    import side\n    yield side.made()\n",
+            "side.py": "x = 1\n",
+        },
+        "side.py",
+    ),
+    "where another is missing": (
+        "train:fit",
+        {
+            "train.py": "try:\n    import nowhere_to_be_found\nexcept ImportError:\n    import side\n" + FIT,
+            "side.py": "x = 1\n",
+        },
+        "side.py",
+    ),
+    "a star import": (
+        "train:fit",
+        {"train.py": "from side import *\n" + FIT, "side.py": "helper = 1\n"},
+        "side.py",
+    ),
+    "a star import of submodules": (
+        "train:fit",
+        {
+            "train.py": "from pack import *\n" + FIT,
+            "pack/__init__.py": "__all__ = ['net']\n",
+            "pack/net.py": "x = 1\n",
+        },
+        "pack/net.py",
+    ),
+    "a namespace package": (
+        "space.train:fit",
+        {"space/train.py": "import space.inner.net\n" + FIT, "space/inner/net.py": "x = 1\n"},
+        "space/inner/net.py",
+    ),
+    "relative in a namespace package": (
+        "space.train:fit",
+        {"space/train.py": "from .inner import net\n" + FIT, "space/inner/net.py": "x = 1\n"},
+        "space/inner/net.py",
+    ),
+    "imports in a circle": (
+        "train:fit",
+        {"train.py": "import side\n" + FIT, "side.py": "import train\nx = 1\n"},
+        "side.py",
+    ),
+    "import_module": (
+        "train:fit",
+        {
+            "train.py": "import importlib\nnet = importlib.import_module('nets.small')\n" + FIT,
+            "nets/__init__.py": "",
+            "nets/small.py": "x = 1\n",
+        },
+        "nets/small.py",
+    ),
+    "import_module, relative": (
+        "pack.train:fit",
+        {
+            "pack/__init__.py": "",
+            "pack/train.py": "from importlib import import_module\nnet = import_module('.net', __package__)\n"
+            + FIT,
+            "pack/net.py": "x = 1\n",
+        },
+        "pack/net.py",
+    ),
+    "__import__": (
+        "train:fit",
+        {"train.py": "side = __import__('side')\n" + FIT, "side.py": "x = 1\n"},
+        "side.py",
+    ),
+    "import_module of a computed name": (
+        "train:fit",
+        {
+            "train.py": "from importlib import import_module\n"
+            "def fit(config, seed):\n    yield import_module(f'nets.{config[\"net\"]}').run(seed)\n",
+            "nets/__init__.py": "",
+            "nets/deep/wide.py": "x = 1\n",
+        },
+        "nets/deep/wide.py",
+    ),
+    "import_module of any name, in a package": (
+        "pack.train:fit",
+        {
+            "pack/__init__.py": "",
+            "pack/train.py": "from importlib import import_module\n"
+            "def fit(config, seed):\n    yield import_module(config['net']).run(seed)\n",
+            "pack/net.py": "x = 1\n",
+        },
+        "pack/net.py",
+    ),
+    "a package that walks its modules": (
+        "pack.train:fit",
+        {
+            "pack/__init__.py": "import pkgutil\nnames = [m.name for m in pkgutil.iter_modules(__path__)]\n",
+            "pack/train.py": FIT,
+            "pack/net.py": "x = 1\n",
+        },
+        "pack/net.py",
+    ),
+    "in a zip file": (
+        "train:fit",
+        {
+            "train.py": "from zipped.net import x\n" + FIT,
+            "code.zip/zipped/__init__.py": "",
+            "code.zip/zipped/net.py": "x = 1\n",
+        },
+        "code.zip/zipped/net.py",
+    ),
+    "what is no Python": (
+        "train:fit",
+        {"train.py": "import template\n" + FIT, "template.py": "{{ x }} = 1\n"},
+        "template.py",
+    ),
+}
+IN_ARCHIVES = {how for how, (_, _, changed) in IMPORTED.items() if ".zip/" in changed}
+
+
+def rewrite(folder: Path, files: dict[str, str], changed: str, text: str) -> None:
+    """Write one file anew; an archive with all that it holds."""
+    if ".zip/" in changed:
+        archive = f"{changed.partition('.zip/')[0]}.zip"
+        (folder / archive).unlink()
+        write(
+            folder,
+            {
+                name: text if name == changed else old
+                for name, old in files.items()
+                if name.startswith(archive)
+            },
+        )
+        os.utime(folder / archive, (1, 1))
+    else:
+        (folder / changed).write_text(text)
+
+
+@pytest.mark.parametrize("how", IMPORTED)
+def test_a_changed_module_that_the_training_imports_changes_the_digest(folder, monkeypatch, how):
+    train, files, changed = IMPORTED[how]
+    monkeypatch.syspath_prepend(str(folder / "code.zip"))
+    write(folder, files)
+    before = digest_of(train)
+    assert digest_of(train) == before
+    rewrite(folder, files, changed, files[changed] + "ADDED = 2\n")
+    assert digest_of(train) != before
+    rewrite(folder, files, changed, files[changed])
+    assert digest_of(train) == before
+
+
+@pytest.mark.parametrize("how", IMPORTED.keys() - {"what is no Python"})
+def test_a_comment_in_it_does_not(folder, monkeypatch, how):
+    train, files, changed = IMPORTED[how]
+    monkeypatch.syspath_prepend(str(folder / "code.zip"))
+    write(folder, files)
+    before = digest_of(train)
+    rewrite(folder, files, changed, f"# a comment\n\n{files[changed]}")
+    assert digest_of(train) == before
+
+
+@pytest.mark.parametrize("how", IMPORTED.keys() - IN_ARCHIVES)
+def test_the_same_code_in_another_folder_has_the_same_digest(folder, monkeypatch, how):
+    train, files, _ = IMPORTED[how]
+    digests = set()
+    for name in ("here", "there"):
+        write(folder / name, files)
+        with monkeypatch.context() as patch:
+            patch.chdir(folder / name)
+            patch.setattr(sys, "path", list(sys.path))
+            digests.add(digest_of(train))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("how", IMPORTED)
+def test_nothing_of_the_users_is_run_to_digest_it(folder, monkeypatch, how):
+    train, files, _ = IMPORTED[how]
+    monkeypatch.syspath_prepend(str(folder / "code.zip"))
+    write(folder, files)
+    before = set(sys.modules)
+    digest_of(train)
+    assert set(sys.modules) - before == set()
+
+
+NOT_IMPORTED = {
+    "a module that nothing imports": "other.py",
+    "a data file": "data.csv",
+    "a module of an installed package": "lib/site-packages/installed.py",
+}
+
+
+@pytest.mark.parametrize("how", NOT_IMPORTED)
+def test_what_the_training_does_not_go_through_or_what_is_no_code_does_not_count(folder, monkeypatch, how):
+    monkeypatch.syspath_prepend(str(folder / "lib" / "site-packages"))
+    changed = NOT_IMPORTED[how]
+    write(folder, {"train.py": "import installed, math, json\n" + FIT, changed: "x = 1\n"})
+    before = digest_of("train:fit")
+    write(folder, {changed: "x = 2\n"})
+    assert digest_of("train:fit") == before
+
+
+def test_a_training_that_is_installed_counts_itself(folder, monkeypatch):
+    place = folder / "lib" / "site-packages"
+    monkeypatch.syspath_prepend(str(place))
+    write(
+        place,
+        {
+            "installed/__init__.py": "",
+            "installed/fit.py": "from . import net\n",
+            "installed/net.py": "x = 1\n",
+        },
+    )
+    before = digest_of("installed.fit:fit")
+    write(place, {"installed/net.py": "x = 2\n"})
+    assert digest_of("installed.fit:fit") != before
+
+
+def test_two_functions_of_one_file_are_two_trainings(folder):
+    write(
+        folder,
+        {"train.py": "def small(config, seed):\n    yield {}\n\n\ndef large(config, seed):\n    yield {}\n"},
+    )
+    assert digest_of("train:small") != digest_of("train:large")
+
+
+def test_a_module_that_appears_later_is_seen(folder):
+    write(folder, {"train.py": "try:\n    import side\nexcept ImportError:\n    side = None\n"})
+    before = digest_of("train:fit")
+    write(folder, {"side.py": "x = 1\n"})
+    assert digest_of("train:fit") != before
+
+
+def test_many_modules_are_digested_once(folder, monkeypatch):
+    count = 300
+    write(folder, {f"pack/part{i}.py": f"from . import part{i + 1}\nx = {i}\n" for i in range(count)})
+    write(folder, {"pack/__init__.py": "", "train.py": "import pack.part0\n" + FIT})
+    first = code_digest.training_code("train:fit")
+    assert len(first.modules) == count + 2
+    monkeypatch.setattr(code_digest, "parse", None)
+    monkeypatch.setattr(code_digest, "_find", None)
+    assert code_digest.training_code("train:fit") == first
+
+
+def test_torch_is_known_to_be_needed_wherever_it_is_imported(folder):
+    write(folder, {"train.py": "import side\n" + FIT, "side.py": "import numpy\n"})
+    assert not FreeConfig.parse("train:fit", {}).imports_torch()
+    write(folder, {"side.py": "import torch.nn\n"})
+    assert FreeConfig.parse("train:fit", {}).imports_torch()
+
+
+def test_a_file_of_the_users_stands_in_nobodys_way(folder):
+    (folder / "queue.py").write_text("raise RuntimeError")
+    code_digest.look_in_working_folder()
+    assert sys.path[-1] == str(folder)
+    assert Path(importlib.util.find_spec("queue").origin).parent != folder
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("nowhere_to_be_found:fit", "there is no module 'nowhere_to_be_found' to import"),
+        ("nowhere_to_be_found.inside:fit", "there is no module 'nowhere_to_be_found' to import"),
+        ("pack.nowhere:fit", "there is no module 'pack.nowhere' to import"),
+        ("sys:fit", "'sys' is a part of Python itself"),
+        ("__main__:fit", "there is no module '__main__' to import"),
+    ],
+)
+def test_training_that_cannot_be_found_is_a_mistake_of_the_study(folder, train, message):
+    write(folder, {"pack/__init__.py": ""})
+    with pytest.raises(StudyError, match=message):
+        digest_of(train)
+
+
+def test_a_module_without_source_counts_byte_by_byte(folder):
+    import numpy.random.mtrand as compiled
+
+    name = f"own_compiled{''.join(Path(compiled.__file__).suffixes)}"
+    shutil.copy(compiled.__file__, folder / name)
+    before = digest_of("own_compiled:fit")
+    with (folder / name).open("ab") as file:
+        file.write(b"more")
+    assert digest_of("own_compiled:fit") != before
