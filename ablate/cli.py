@@ -102,7 +102,7 @@ def run(
     from ablate.tracking.store import here
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
-    launch.check_imports(parsed.train, allow_import)
+    launch.check_imports(parsed.baseline, allow_import)
     store = here()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
     if not dry_run:
@@ -183,8 +183,7 @@ def top_up(
     store = here()
     name = launch.study_name(store, study)
     stored = stored_plan(store, name)
-    launch.check_imports(stored.record.train, allow_import)
-    planned = launch.recorded_plan(stored.record, name)
+    planned = launch.recorded_plan(stored.record, name, allow_import)
     options = Options(
         budget=launch.seconds(budget, "--budget"),
         timeout=launch.seconds(timeout, "--timeout"),

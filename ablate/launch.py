@@ -74,16 +74,16 @@ def study_name(store: Store, text: str) -> str:
     return name
 
 
-def check_imports(train: str | None, allowed: Sequence[str] | None) -> None:
+def check_imports(config: Config, allowed: Sequence[str] | None) -> None:
     """Refuse to run code that a study file names, unless the user allowed its package.
 
-    train: `module:function`, or None for the built-in training. allowed: packages of `--allow-import`; those under
-    `[tool.ablate]` in the pyproject.toml of the working folder are added. Raises StudyError.
+    config: of any arm. allowed: packages of `--allow-import`; those under `[tool.ablate]` in the pyproject.toml of the working
+    folder are added. Raises StudyError.
     """
-    if train is None:
-        return
-    package = train.partition(":")[0].partition(".")[0]
-    if package not in (*(allowed or ()), *_project_imports()):
+    from ablate.training import trainer_of
+
+    package = trainer_of(config).package_to_import(config)
+    if package is not None and package not in (*(allowed or ()), *_project_imports()):
         raise StudyError(
             f"the study would import {package!r}, which you have not allowed",
             place="train",
@@ -114,6 +114,7 @@ def data_config(name: str | None, sets: Sequence[str], study: Path | None) -> Ru
     """
     from ablate.config import RunConfig
     from ablate.study import spec
+    from ablate.training import builtin_config
 
     # `augment=` replaces the block of that name; every other bare name is a field of `data`.
     bare = re.compile(r"(?!augment=)[a-z_]+=")
@@ -122,8 +123,8 @@ def data_config(name: str | None, sets: Sequence[str], study: Path | None) -> Ru
     if study is None:
         plain = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
         return spec.override(plain, changes)
-    baseline = spec.read(study, sets=changes).baseline
-    if not isinstance(baseline, RunConfig):
+    baseline = builtin_config(spec.read(study, sets=changes).baseline)
+    if baseline is None:
         raise StudyError("the study brings its own training, and its data with it", place=str(study))
     return baseline
 
@@ -138,7 +139,7 @@ def executor(
 
     root: the folder of the store, under which training puts checkpoints and networks.
     """
-    from ablate.training import runs
+    from ablate.training import runs, trainer_of
     from ablate.training.payload import Folders
 
     train = functools.partial(runs.train, folders=Folders.under(root))
@@ -150,12 +151,9 @@ def executor(
         return InlineExecutor(train, Slot("inline", device))
     if kind != "local":
         raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
-    from ablate.config import RunConfig
-    from ablate.executors.local import WITH_TORCH, LocalExecutor
+    from ablate.executors.local import LocalExecutor
 
-    preload: tuple[str, ...] = WITH_TORCH if config.imports_torch() else ()
-    if isinstance(config, RunConfig):
-        preload += ("ablate.training.builtin.bundle",)
+    preload = trainer_of(config).preload(config)
     return LocalExecutor(train, slots(devices, workers, per_device), preload)
 
 
@@ -218,25 +216,17 @@ def data_lookup() -> Callable[[Config], DataFacts]:
 
     The function raises StudyError where the network does not fit the images, and DataError where the data are missing.
     """
-    from functools import cache
+    from ablate.training import trainer_of
 
-    from ablate.config import RunConfig
-    from ablate.data import datasets
-    from ablate.data.facts import DataFacts
-    from ablate.training.builtin.randomness import FIXED_SPLIT, derive
+    preparers: dict[str, Callable[[Config], DataFacts]] = {}
 
-    prepared = cache(datasets.prepare)
+    def facts(config: Config) -> DataFacts:
+        trainer = trainer_of(config)
+        if trainer.kind not in preparers:
+            preparers[trainer.kind] = trainer.preparer()
+        return preparers[trainer.kind](config)
 
-    def data(config: Config) -> DataFacts:
-        if not isinstance(config, RunConfig):
-            return DataFacts()
-        dataset = prepared(config.data)
-        train, validation = datasets.split(dataset.train_labels, config.data, derive(0, FIXED_SPLIT))
-        config.model.check(dataset.shape)
-        sizes = (len(train), len(validation), len(dataset.test_labels))
-        return DataFacts(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
-
-    return data
+    return facts
 
 
 @dataclass(frozen=True)
@@ -257,25 +247,19 @@ class Preview:
 
 def preview(study: Study, store: Store) -> Preview:
     """Plan a study without preparing data, and look up what the store has of it. Raises StudyError for mistakes in it."""
-    from ablate.config import RunConfig
-    from ablate.data import datasets
     from ablate.data.facts import DataFacts
     from ablate.study import design
     from ablate.study.forecast import further, searching
     from ablate.tracking.runs import finished_runs
+    from ablate.training import trainer_of
 
     prepare = data_lookup()
 
     def facts(config: Config) -> DataFacts:
-        if not isinstance(config, RunConfig):
+        if trainer_of(config).is_prepared(config):
             return prepare(config)
-        is_prepared = datasets.fingerprint(config.data) is not None
-        if isinstance(config.data, datasets.ImageFolder) and not Path(config.data.root).is_dir():
-            is_prepared = True  # preparing it says what is wrong
-        if not is_prepared:
-            # Two arms on two data sets that are both unknown are not the same run.
-            return DataFacts(fingerprint=f"unknown: {config.data!r}")
-        return prepare(config)
+        # Two arms on two data sets that are both unknown are not the same run.
+        return DataFacts(fingerprint=f"unknown: {config.get('data')!r}")
 
     plan = design.plan(study, facts)
     done = None
@@ -294,11 +278,16 @@ def preview(study: Study, store: Store) -> Preview:
     )
 
 
-def recorded_plan(record: PlanRecord, name: str) -> Plan:
-    """Return the plan that a record holds. Raises StudyError where code or data have changed: new seeds could not be compared."""
+def recorded_plan(record: PlanRecord, name: str, allowed: Sequence[str] | None) -> Plan:
+    """Return the plan that a record holds. allowed: packages of `--allow-import`.
+
+    Raises StudyError where code or data have changed, so that new seeds could not be compared, and where the training is not
+    allowed.
+    """
     from ablate.study import design
 
     plan = design.from_record(record)
+    check_imports(plan.study.baseline, allowed)
     data = data_lookup()
     for arm in plan.arms:
         if arm.config.code() != plan.codes[arm.name]:
@@ -370,6 +359,7 @@ def coordinate(
     from ablate.tracking.plans import refuse_deleted
     from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
+    from ablate.training import trainer_of
 
     checkpoint_every = seconds(os.environ.get(CHECKPOINT_VARIABLE), CHECKPOINT_VARIABLE)
     with contextlib.ExitStack() as stack:
@@ -392,7 +382,7 @@ def coordinate(
             observer=entered,
             record=None if stored is None else stored.record,
         )
-        about = environment(plan.study.train)
+        about = environment(trainer_of(plan.study.baseline).code_folder(plan.study.baseline))
         try:
             outcome = coordinator.run(about) if top_up is None else coordinator.top_up(about, *top_up)
         except BaseException:
@@ -470,16 +460,16 @@ def recover(store: Store) -> None:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
 
 
-def environment(train: str | None = None) -> dict[str, str]:
+def environment(code: Path | None = None) -> dict[str, str]:
     """Return what a study runs with, for its record: command, host, versions, and the commit where there is one.
 
-    train: the user's own training, whose commit is recorded too where it lies in another project than the working folder.
+    code: the folder of the user's code that trains; its commit is recorded too where it is another project than the working folder.
     """
     import platform
     import shlex
     from importlib import metadata
 
-    from ablate.code_digest import project_state, training_folder
+    from ablate.code_digest import project_state
 
     about = {
         "command": "ablate " + shlex.join(sys.argv[1:]),
@@ -492,8 +482,8 @@ def environment(train: str | None = None) -> dict[str, str]:
     commit = project_state(Path.cwd())
     if commit is not None:
         about["commit"] = commit
-    if train is not None and (folder := training_folder(train)) is not None:
-        training_commit = project_state(folder)
+    if code is not None:
+        training_commit = project_state(code)
         if training_commit is not None and training_commit != commit:
             about["training_commit"] = training_commit
     return about

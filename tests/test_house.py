@@ -70,9 +70,6 @@ RULES = {
         # config.py defines the classes; in `analysis`, which knows no config, `train` is the curve of a training loss.
         ("training/", "analysis/", "config.py"),
         {
-            "launch.py",
-            "scheduling/outlook.py",
-            "scheduling/rates.py",
             "study/confirm.py",
             "study/design.py",
             "study/spec.py",
@@ -84,10 +81,7 @@ RULES = {
 WRAPPED: dict[str, str] = {}
 
 # Names that several classes still share.
-SHARED_NAMES = {
-    "Reading",
-    "_Album",
-}
+SHARED_NAMES: set[str] = set()
 
 
 def sources() -> dict[str, str]:

@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "code_digest": {"errors"},
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "study": {"errors", "data", "config", "metrics", "text"},
-    "training": {"errors", "code_digest", "events", "fields", "data", "models", "config", "text"},
+    "training": {"errors", "code_digest", "events", "fields", "data", "models", "config", "metrics", "text"},
     "measuring": {"errors", "events", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},

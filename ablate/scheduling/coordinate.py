@@ -41,6 +41,7 @@ from ablate.tracking.runs import (
 )
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
+from ablate.training import trainer_of
 from ablate.training.builtin import checkpoint
 from ablate.training.payload import RunPayload
 
@@ -870,9 +871,11 @@ class Coordinator:
             raise KeyboardInterrupt
 
     def _task(self, run: Run, attempt: int, slot: Slot, *, fuse: bool) -> Task:
+        config = self._plan.config(run)
         payload = RunPayload(
-            config=self._plan.config(run).tree(),
+            config=config.tree(),
             seed=run.seed,
+            kind=trainer_of(config).kind,
             device=slot.device,
             threads=self._options.threads,
             train=self._plan.study.train,

@@ -16,7 +16,6 @@ from ablate.analysis.effects import spread
 from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.analysis.power import Reach
 from ablate.analysis.words import term_code
-from ablate.config import RunConfig
 from ablate.events import Event
 from ablate.executors import Executor, Slot
 from ablate.measuring.probe import ProbePayload
@@ -27,6 +26,7 @@ from ablate.study.seeds import REPLICATES
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.runs import metric_values, run_costs
 from ablate.tracking.store import Store
+from ablate.training import trainer_of
 
 DISAGREEMENT = 0.05
 """Share of validation images on which two trainings of one network are taken to disagree while nothing is known."""
@@ -93,19 +93,19 @@ def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunC
         if before:
             middle = statistics.median(run.seconds for run in before)
             found[arm.name] = RunCost(middle, before[0].parameters, before[0].flops)
-        elif not isinstance(arm.config, RunConfig):
+        elif trainer_of(arm.config).same_cost(arm.config) is None:
             found[arm.name] = RunCost()
     # Rates and schedules cost nothing: arms that differ in them alone are measured once.
     wanted: dict[str, ProbePayload] = {}
     alike: dict[str, str] = {}
     for arm in plan.arms:
-        if arm.name in found or not isinstance(arm.config, RunConfig):
+        same = trainer_of(arm.config).same_cost(arm.config)
+        if arm.name in found or same is None:
             continue
-        config, data = arm.config, plan.data[arm.name]
-        parts = (config.data, config.model, config.augment, config.training, config.optimizer.name)
-        alike[arm.name] = repr(parts)
+        data = plan.data[arm.name]
+        alike[arm.name] = same
         images = (data.train, data.validation, data.test)
-        wanted[repr(parts)] = ProbePayload(config.tree(), images, len(data.classes))
+        wanted[same] = ProbePayload(arm.config.tree(), images, len(data.classes))
     if not wanted:
         return found, None
     measured, starting = _measure(wanted, measuring)

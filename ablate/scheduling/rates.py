@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from ablate.analysis import rates as analysis
 from ablate.analysis.rates import RangeTest
-from ablate.config import RunConfig
 from ablate.errors import StudyError
 from ablate.events import Event, Finished
 from ablate.executors import Executor
@@ -16,6 +15,7 @@ from ablate.scheduling.dispatch import Job, run_jobs
 from ablate.study.seeds import seed_of
 from ablate.study.spec import Study
 from ablate.text import counted, format_value
+from ablate.training import trainer_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str
     by. Raises StudyError where the study brings its own training, TrainingError where the test fails.
     """
     config = study.baseline
-    if not isinstance(config, RunConfig):
+    if trainer_of(config).same_cost(config) is None:
         raise StudyError(
             "a range test changes the rate at every step, which only the built-in training can do",
             place=study.train,

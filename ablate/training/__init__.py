@@ -1,0 +1,109 @@
+"""Training of every kind: a bundle of runs → a stream of events. Here are the kinds, and what each of them must be able to say.
+
+A kind of training is one file and one line in `TRAINERS`. Nobody outside asks which kind a config is of: they ask its
+`Trainer`. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ablate.config import Config
+from ablate.data.facts import DataFacts
+from ablate.events import Task
+from ablate.training.builtin_trainer import BuiltinTrainer, builtin_config
+from ablate.training.function import FunctionTrainer
+from ablate.training.outcome import Steps
+from ablate.training.payload import Folders
+
+
+class Trainer(Protocol):
+    """One kind of training.
+
+    kind: its name in payloads. key: the key of a study that asks for it; None: the kind of studies that ask for no other.
+    metrics: every metric that it yields and arms may be compared by; empty where only the user knows.
+    """
+
+    kind: str
+    key: str | None
+    metrics: tuple[str, ...]
+
+    def owns(self, config: Config) -> bool:
+        """Return whether a config is of this kind."""
+        ...
+
+    def parse(
+        self, source: str | None, tree: Mapping[str, Any], *, place: Callable[[str], str] = str
+    ) -> Config:
+        """Return the config of plain values. source: what the study says under `key`. place: names a path in messages.
+
+        Raises StudyError.
+        """
+        ...
+
+    def check_source(self, source: str | None, place: str) -> None:
+        """Raise StudyError where what the study says under `key` cannot name a training."""
+        ...
+
+    def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
+        """Return which way a metric is better; None where its name does not tell."""
+        ...
+
+    def resolution(self, metric: str, data: DataFacts) -> float:
+        """Return the smallest step of a metric; 0 where it has none or it is not known."""
+        ...
+
+    def changes_no_result(self, path: str) -> bool:
+        """Return whether a setting changes no result, so that it is no factor and nothing is tuned by it."""
+        ...
+
+    def package_to_import(self, config: Config) -> str | None:
+        """Return the package of the user's that training imports, which the user has to allow; None where there is none."""
+        ...
+
+    def code_folder(self, config: Config) -> Path | None:
+        """Return the folder of the user's code that trains, whose commit is recorded; None where there is none."""
+        ...
+
+    def preparer(self) -> Callable[[Config], DataFacts]:
+        """Return a function that prepares what a config trains on, each data set once, and checks that it can be trained.
+
+        The function raises StudyError, DataError and TrainingError.
+        """
+        ...
+
+    def is_prepared(self, config: Config) -> bool:
+        """Return whether preparing takes no time: the data are there, or looking for them says what is wrong."""
+        ...
+
+    def preload(self, config: Config) -> tuple[str, ...]:
+        """Return the modules that worker processes should have from their first moment."""
+        ...
+
+    def same_cost(self, config: Config) -> str | None:
+        """Return what runs have in common that cost the same, where `measuring` can tell it by training a little.
+
+        None where only a whole run shows what it costs.
+        """
+        ...
+
+    def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
+        """Train the runs of a bundle. cancelled: keys of the runs to break off; it grows meanwhile."""
+        ...
+
+
+__all__ = ["TRAINERS", "Trainer", "builtin_config", "trainer_named", "trainer_of"]
+
+TRAINERS: tuple[Trainer, ...] = (BuiltinTrainer(), FunctionTrainer())
+
+
+def trainer_of(config: Config) -> Trainer:
+    """Return the trainer of a config."""
+    return next(trainer for trainer in TRAINERS if trainer.owns(config))
+
+
+def trainer_named(kind: str) -> Trainer:
+    """Return the trainer of a kind, as payloads name it."""
+    return next(trainer for trainer in TRAINERS if trainer.kind == kind)

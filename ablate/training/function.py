@@ -15,15 +15,20 @@ import inspect
 import math
 import numbers
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, cast
 
-from ablate.code_digest import look_in_working_folder
-from ablate.config import may_be_recorded
-from ablate.errors import TrainingError, nearest
+from ablate import metrics as known_metrics
+from ablate.code_digest import look_in_working_folder, training_folder
+from ablate.config import Config, FreeConfig, may_be_recorded
+from ablate.data.facts import DataFacts
+from ablate.errors import StudyError, TrainingError, nearest
 from ablate.events import Task
+from ablate.text import cut
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,
@@ -36,7 +41,7 @@ from ablate.training.outcome import (
     is_end,
     machine,
 )
-from ablate.training.payload import Folders, RunPayload
+from ablate.training.payload import TORCH, Folders, RunPayload
 
 Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
 
@@ -136,3 +141,65 @@ def _started(payload: RunPayload) -> Iterator[Mapping[str, float]]:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(payload.threads)
     return fit(payload.config, payload.seed)
+
+
+# --- what this kind says of itself ------------------------------------------------------------------------------------
+
+
+class FunctionTrainer:
+    """Training by a function of the user's, which a study names under `train:`."""
+
+    kind = "function"
+    key: str | None = "train"
+    metrics: tuple[str, ...] = ()
+
+    def owns(self, config: Config) -> bool:
+        return isinstance(config, FreeConfig)
+
+    def parse(
+        self, source: str | None, tree: Mapping[str, Any], *, place: Callable[[str], str] = str
+    ) -> FreeConfig:
+        assert source is not None, "a study with training of its own names it"
+        return FreeConfig.parse(source, tree, place=place)
+
+    def check_source(self, source: str | None, place: str) -> None:
+        if source is not None and not _FUNCTION.match(source):
+            raise StudyError(
+                f"{cut(source)!r} does not name a function",
+                place=place,
+                hint="write `package.module:function`",
+            )
+
+    def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
+        return known_metrics.direction(metric)
+
+    def resolution(self, metric: str, data: DataFacts) -> float:  # noqa: ARG002 — only the study can say
+        return 0.0
+
+    def changes_no_result(self, path: str) -> bool:  # noqa: ARG002 — nobody but the user's code knows
+        return False
+
+    def package_to_import(self, config: Config) -> str:
+        return cast("FreeConfig", config).train.partition(":")[0].partition(".")[0]
+
+    def code_folder(self, config: Config) -> Path | None:
+        return training_folder(cast("FreeConfig", config).train)
+
+    def preparer(self) -> Callable[[Config], DataFacts]:
+        return lambda _config: DataFacts()
+
+    def is_prepared(self, config: Config) -> bool:  # noqa: ARG002 — it brings its own data
+        return True
+
+    def preload(self, config: Config) -> tuple[str, ...]:
+        """Return torch where the training mentions it: a worker that has it for nothing has lost a second or two."""
+        return TORCH if config.imports_torch() else ()
+
+    def same_cost(self, config: Config) -> None:  # noqa: ARG002 — it cannot be trained a little
+        return None
+
+    def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
+        return steps(tasks, folders, cancelled)
+
+
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")

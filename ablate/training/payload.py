@@ -44,3 +44,7 @@ class Folders:
 
 NO_FOLDERS = Folders()
 """Runs leave nothing behind."""
+
+TORCH = ("torch", "torch._dynamo")
+"""Modules that workers with torch begin with: its optimizers import the second when the first of them is made, which would take
+every worker seconds."""

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from typing import Literal
 
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
+from ablate.training import trainer_named
 from ablate.training.outcome import Epoch, Failure, Message, Result
 from ablate.training.payload import NO_FOLDERS, Folders
 
@@ -22,15 +23,11 @@ def train(bundle: Bundle, folders: Folders = NO_FOLDERS) -> Generator[Event, fro
     """
     stamps = {task.run: _Stamp(task) for task in bundle.tasks}
     cancelled: set[str] = set()
-    by_kind: dict[bool, list[Task]] = {}
+    by_kind: dict[str, list[Task]] = {}
     for task in bundle.tasks:
-        by_kind.setdefault(task.payload.train is None, []).append(task)
-    for is_builtin, tasks in by_kind.items():
-        if is_builtin:
-            from ablate.training.builtin.bundle import steps
-        else:
-            from ablate.training.function import steps
-        for run, message in steps(tasks, folders, cancelled):
+        by_kind.setdefault(task.payload.kind, []).append(task)
+    for kind, tasks in by_kind.items():
+        for run, message in trainer_named(kind).steps(tasks, folders, cancelled):
             cancelled |= (yield stamps[run].event(message)) or frozenset()
 
 

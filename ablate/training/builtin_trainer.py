@@ -1,0 +1,96 @@
+"""What the built-in training says of itself. How it trains is `training/builtin/`, all of which is part of the key of its runs.
+
+Importing this file loads no torch: `steps` imports the loop where runs are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from ablate.config import CHANGES_NO_RESULT, Config, RunConfig
+from ablate.data import datasets
+from ablate.data.facts import DataFacts
+from ablate.events import Task
+from ablate.training.builtin.randomness import split_seed
+from ablate.training.outcome import Steps
+from ablate.training.payload import TORCH, Folders
+
+
+def builtin_config(config: Config) -> RunConfig | None:
+    """Return a config as the built-in training's, for those who ask about images; None where it is of another kind."""
+    return config if isinstance(config, RunConfig) else None
+
+
+class BuiltinTrainer:
+    """The kind of training that studies have which name no other."""
+
+    kind = "builtin"
+    key: str | None = None
+    metrics: tuple[str, ...] = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+
+    def owns(self, config: Config) -> bool:
+        return isinstance(config, RunConfig)
+
+    def parse(
+        self,
+        source: str | None,  # noqa: ARG002 — a study that names no training has none
+        tree: Mapping[str, Any],
+        *,
+        place: Callable[[str], str] = str,
+    ) -> RunConfig:
+        return RunConfig.parse(tree, place=place)
+
+    def check_source(self, source: str | None, place: str) -> None:
+        """There is no source to check."""
+
+    def direction(self, metric: str) -> Literal["maximize", "minimize"]:
+        return "minimize" if metric.endswith("/loss") else "maximize"
+
+    def resolution(self, metric: str, data: DataFacts) -> float:
+        """Return the share of one image for accuracies."""
+        images = {"val/accuracy": data.validation, "train/accuracy": data.train}.get(metric, 0)
+        return 1 / images if images else 0.0
+
+    def changes_no_result(self, path: str) -> bool:
+        return path in CHANGES_NO_RESULT
+
+    def package_to_import(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
+        return None
+
+    def code_folder(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
+        return None
+
+    def preparer(self) -> Callable[[Config], DataFacts]:
+        prepare = cache(datasets.prepare)
+
+        def facts(config: Config) -> DataFacts:
+            run = cast("RunConfig", config)
+            dataset = prepare(run.data)
+            train, validation = datasets.split(dataset.train_labels, run.data, split_seed(0, "fixed"))
+            run.model.check(dataset.shape)
+            sizes = (len(train), len(validation), len(dataset.test_labels))
+            return DataFacts(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+
+        return facts
+
+    def is_prepared(self, config: Config) -> bool:
+        data = cast("RunConfig", config).data
+        if isinstance(data, datasets.ImageFolder) and not Path(data.root).is_dir():
+            return True  # preparing it says what is wrong
+        return datasets.fingerprint(data) is not None
+
+    def preload(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — the same for all
+        return (*TORCH, "ablate.training.builtin.bundle")
+
+    def same_cost(self, config: Config) -> str:
+        """Return all but rates and schedules, which cost nothing."""
+        run = cast("RunConfig", config)
+        return repr((run.data, run.model, run.augment, run.training, run.optimizer.name))
+
+    def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
+        from ablate.training.builtin import bundle
+
+        return bundle.steps(tasks, folders, cancelled)
