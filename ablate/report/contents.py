@@ -1,6 +1,6 @@
 """The contents of a report, as frozen data: findings, tables, curves, words.
 
-Nothing here draws. The page and the exports only lay out what stands in a `Summary`. Effects and intervals are in shown
+Nothing in this file draws. The page and the exports only lay out what stands in a `Summary`. Effects and intervals are in shown
 units (points for accuracies) and oriented, so that higher is better; raw means are as the metric is written, in percent
 for accuracies.
 """
@@ -103,7 +103,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a factor with every seed's value, in shown units. x: where it stands, None on a named axis.
+    """One level of a factor with every seed's value, in shown units. x: its place, None on a named axis.
 
     verdict: None for the reference, empty where there is none (a cell of a factorial design).
     """
@@ -217,7 +217,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Estimated effects of a factorial design, in shown units: main effects on the diagonal, interactions beside it."""
+    """Estimated effects of a factorial design, in shown units: main effects on the diagonal, interactions off it."""
 
     terms: tuple[str, ...]
     estimates: tuple[tuple[float | None, ...], ...]

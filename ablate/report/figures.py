@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 OVERLAID = 3
-"""So many arms share one figure with their reference; more stand beside each other, a figure each."""
+"""Up to this many arms share one figure with their reference; more get a figure each."""
 
 MOST_NAMED = 12
 """Points that can carry their name without covering each other."""
@@ -151,18 +151,18 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
     return _figure(traces, layout)
 
 
-def response(found: Response) -> Figure:
+def response(data: Response) -> Figure:
     """The metric at every level, a dot per seed. Named levels stand below each other, numbers along an axis."""
-    along = found.scale != "named"
-    places: list[Any] = [level.x if along else i for i, level in enumerate(found.levels)]
-    value_title = _titled(found.metric, found.unit)
+    along = data.scale != "named"
+    places: list[Any] = [level.x if along else i for i, level in enumerate(data.levels)]
+    value_title = _titled(data.metric, data.unit)
     dots: tuple[list[Any], list[float], list[str]] = ([], [], [])
-    for place, level in zip(places, found.levels, strict=True):
+    for place, level in zip(places, data.levels, strict=True):
         for seed, value in level.dots:
-            dots[0].append(_beside(place, found))
+            dots[0].append(_dot_place(place, data))
             dots[1].append(value)
-            dots[2].append(f"{_text(level.label)}, seed {seed}: {_number(value, found)}")
-    means = [(p, level) for p, level in zip(places, found.levels, strict=True) if level.mean is not None]
+            dots[2].append(f"{_text(level.label)}, seed {seed}: {_number(value, data)}")
+    means = [(p, level) for p, level in zip(places, data.levels, strict=True) if level.mean is not None]
 
     def scatter(where: Iterable[Any], values: Iterable[Any], **more: Any) -> Any:
         x, y = (list(where), list(values)) if along else (list(values), list(where))
@@ -198,15 +198,15 @@ def response(found: Response) -> Figure:
                 "color": [mark(level.verdict).colour for _, level in means],
                 "line": {"width": 2, "color": [mark(level.verdict).colour for _, level in means]},
             },
-            customdata=[_level_hover(level, found) for _, level in means],
+            customdata=[_level_hover(level, data) for _, level in means],
             **hovered,
         )
     )
-    notes = [f"<br>{_text(level.trouble)}" if level.trouble else "" for level in found.levels]
-    names = [_wrap(level.text) + note for level, note in zip(found.levels, notes, strict=True)]
+    notes = [f"<br>{_text(level.trouble)}" if level.trouble else "" for level in data.levels]
+    names = [_wrap(level.text) + note for level, note in zip(data.levels, notes, strict=True)]
     layout = _layout(340 if along else 90 + 36 * len(names) + 12 * sum(name.count("<br>") for name in names))
     ends = [v for _, level in means for v in (level.mean, *(d for _, d in level.dots)) if v is not None]
-    ends += found.band or ()
+    ends += data.band or ()
     pad = 0.06 * (max(ends) - min(ends)) or 1e-9
     shown = {"range": [min(ends) - pad, max(ends) + pad]}
     if along:
@@ -214,32 +214,32 @@ def response(found: Response) -> Figure:
         labels: dict[str, Any] = {} if many else {"tickvals": places, "ticktext": names}
         if len(means) < len(places):
             # Levels of which every run failed or diverged have no mark: the axis would end before them.
-            at = [math.log10(p) if found.scale == "log" else p for p in places]
+            at = [math.log10(p) if data.scale == "log" else p for p in places]
             margin = 0.08 * (max(at) - min(at))
             labels["range"] = [min(at) - margin, max(at) + margin]
-        _axis(layout, "xaxis", _short(found.title, 60), type=found.scale, **labels)
+        _axis(layout, "xaxis", _short(data.title, 60), type=data.scale, **labels)
         _axis(layout, "yaxis", value_title, **shown)
     else:
         _axis(layout, "xaxis", value_title, **shown)
         _names(layout, names)
-    if found.band:
-        low, high = found.band
+    if data.band:
+        low, high = data.band
         across = {"y0": low, "y1": high, "x0": 0, "x1": 1, "xref": "paper", "yref": "y"}
         down = {"x0": low, "x1": high, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
         layout["shapes"] = [_rectangle(**(across if along else down))]
     return _figure(traces, layout)
 
 
-def setting_response(found: SettingResponse) -> Figure:
+def setting_response(data: SettingResponse) -> Figure:
     """The metric over a setting that was tuned: a dot per trial, a ring per re-evaluation, a line at the chosen value."""
     traces = []
     for again, symbol in ((False, "circle"), (True, "circle-open")):
-        mine = [(x, y) for x, y, second in found.points if second == again]
-        if mine:
+        points = [(x, y) for x, y, second in data.points if second == again]
+        if points:
             traces.append(
                 _scatter(
-                    x=_rounded(x for x, _ in mine),
-                    y=_rounded(y for _, y in mine),
+                    x=_rounded(x for x, _ in points),
+                    y=_rounded(y for _, y in points),
                     mode="markers",
                     marker={
                         "size": 13 if again else 8,
@@ -247,30 +247,30 @@ def setting_response(found: SettingResponse) -> Figure:
                         "color": INK if again else fade(INK, 0.55),
                     },
                     customdata=[
-                        f"{found.setting} {x:.3g}: {wording.plain(y, found.digits)} {found.unit}".strip()
-                        for x, y in mine
+                        f"{data.setting} {x:.3g}: {wording.plain(y, data.digits)} {data.unit}".strip()
+                        for x, y in points
                     ],
                     hovertemplate="%{customdata}<extra></extra>",
                     showlegend=False,
                 )
             )
     layout = _layout(260)
-    low, high = (math.log10(end) if found.scale == "log" else end for end in found.ends)
+    low, high = (math.log10(end) if data.scale == "log" else end for end in data.ends)
     room = 0.03 * (high - low)
-    ticks = {"dtick": 1, "exponentformat": "e"} if found.scale == "log" and high - low > 2 else {}
-    shown = {"range": [low - room, high + room]}
-    _axis(layout, "xaxis", _short(found.setting, 60), type=found.scale, **shown, **ticks)
-    _axis(layout, "yaxis", _titled(found.metric, found.unit))
+    ticks = {"dtick": 1, "exponentformat": "e"} if data.scale == "log" and high - low > 2 else {}
+    extent = {"range": [low - room, high + room]}
+    _axis(layout, "xaxis", _short(data.setting, 60), type=data.scale, **extent, **ticks)
+    _axis(layout, "yaxis", _titled(data.metric, data.unit))
     line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
-    across = {"x0": found.chosen, "x1": found.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
+    across = {"x0": data.chosen, "x1": data.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
     layout["shapes"] = [{"type": "line", "line": line} | across]
     return _figure(traces, layout)
 
 
-def pareto(found: Front) -> Figure:
+def pareto(data: Front) -> Figure:
     """The metric of trials against their cost: the front that no other trial beats in both, and its candidates."""
-    tried = [p for p in found.points if p.candidate is None]
-    front = sorted({(p.cost, p.value) for p in tried if p.front})
+    trials = [p for p in data.points if p.candidate is None]
+    front = sorted({(p.cost, p.value) for p in trials if p.front})
     traces = [
         _scatter(
             x=[cost for cost, _ in front],
@@ -281,99 +281,99 @@ def pareto(found: Front) -> Figure:
             showlegend=False,
         )
     ]
-    for name, mine, marker in (
-        ("a trial", [p for p in tried if not p.front], {"size": 7, "color": fade(MUTED, 0.6)}),
-        ("on the front", [p for p in tried if p.front], {"size": 9, "color": INK}),
+    for name, points, marker in (
+        ("a trial", [p for p in trials if not p.front], {"size": 7, "color": fade(MUTED, 0.6)}),
+        ("on the front", [p for p in trials if p.front], {"size": 9, "color": INK}),
         (
             "a candidate, re-evaluated",
-            [p for p in found.points if p.candidate is not None],
+            [p for p in data.points if p.candidate is not None],
             {"size": 15, "symbol": "circle-open", "color": INK, "line": {"width": 1.8}},
         ),
     ):
-        if mine:
+        if points:
             traces.append(
                 _scatter(
-                    x=[p.cost for p in mine],
-                    y=_rounded(p.value for p in mine),
-                    mode="markers+text" if mine[0].candidate is not None else "markers",
-                    text=[str(p.candidate) for p in mine] if mine[0].candidate is not None else None,
+                    x=[p.cost for p in points],
+                    y=_rounded(p.value for p in points),
+                    mode="markers+text" if points[0].candidate is not None else "markers",
+                    text=[str(p.candidate) for p in points] if points[0].candidate is not None else None,
                     textposition="bottom right",
                     textfont={"size": 11, "color": INK},
                     marker=marker,
                     cliponaxis=False,
                     name=name,
                     customdata=[
-                        f"{_wrap(p.words, 60)}<br>{wording.plain(p.value, found.digits)} {found.unit} at {wording.compact(p.cost)}"
-                        for p in mine
+                        f"{_wrap(p.words, 60)}<br>{wording.plain(p.value, data.digits)} {data.unit} at {wording.compact(p.cost)}"
+                        for p in points
                     ],
                     hovertemplate="%{customdata}<extra></extra>",
                 )
             )
     layout = _layout(380)
-    known = [p.cost for p in found.points]
-    if min(known) > 0 and max(known) > 4 * min(known):
-        ends = math.log10(min(known)), math.log10(max(known))
+    costs = [p.cost for p in data.points]
+    if min(costs) > 0 and max(costs) > 4 * min(costs):
+        ends = math.log10(min(costs)), math.log10(max(costs))
         room = 0.06 * (ends[1] - ends[0])
         ticks = [t for t in _powers(ends) if ends[0] - room <= math.log10(t) <= ends[1] + room]
-        more: dict[str, Any] = {
+        axis: dict[str, Any] = {
             "type": "log",
             "range": [ends[0] - room, ends[1] + room],
             "tickvals": ticks,
             "ticktext": [wording.compact(t) for t in ticks],
         }
     else:
-        more = {"tickformat": ".3~s"}
-    _axis(layout, "xaxis", found.cost, **more)
-    _axis(layout, "yaxis", _titled(found.metric, found.unit))
+        axis = {"tickformat": ".3~s"}
+    _axis(layout, "xaxis", data.cost, **axis)
+    _axis(layout, "yaxis", _titled(data.metric, data.unit))
     return _figure(traces, layout)
 
 
-def crossing(found: Crossing) -> Figure:
+def crossing(data: Crossing) -> Figure:
     """How two factors act together: the metric over the levels of one, a line for each level of the other. Parallel: they don't."""
     traces = [
         _scatter(
-            x=list(range(len(found.across))),
+            x=list(range(len(data.across))),
             y=_rounded(math.nan if v is None else v for v in line),
             mode="lines+markers",
             line={"color": colour, "width": 2, "dash": dash},
             marker={"size": 8, "color": colour},
             name=_short(name),
-            customdata=[f"{_text(name)}, {_text(level)}" for level in found.across],
-            hovertemplate=f"%{{customdata}}: %{{y:.4~g}}{f' {found.unit}' if found.unit else ''}<extra></extra>",
+            customdata=[f"{_text(name)}, {_text(level)}" for level in data.across],
+            hovertemplate=f"%{{customdata}}: %{{y:.4~g}}{f' {data.unit}' if data.unit else ''}<extra></extra>",
         )
-        for (name, line), (colour, dash) in zip(found.lines, LEVEL_LINES, strict=False)
+        for (name, line), (colour, dash) in zip(data.lines, LEVEL_LINES, strict=False)
     ]
     layout = _layout(250)
-    last = len(found.across) - 1
+    last = len(data.across) - 1
     _axis(
         layout,
         "xaxis",
-        _short(found.factor, 40),
+        _short(data.factor, 40),
         tickvals=list(range(last + 1)),
-        ticktext=[_short(level, 16) for level in found.across],
+        ticktext=[_short(level, 16) for level in data.across],
         range=[-0.25, last + 0.25],
         showgrid=False,
     )
-    _axis(layout, "yaxis", _titled(found.metric, found.unit), nticks=5)
-    layout["legend"] |= {"title": {"text": _short(found.other, 40), "font": {"color": MUTED, "size": 11}}}
+    _axis(layout, "yaxis", _titled(data.metric, data.unit), nticks=5)
+    layout["legend"] |= {"title": {"text": _short(data.other, 40), "font": {"color": MUTED, "size": 11}}}
     return _figure(traces, layout)
 
 
-def curves(found: Curves) -> list[tuple[str, Figure]]:
+def curves(data: Curves) -> list[tuple[str, Figure]]:
     """Return (title, figure): all arms in one where they are few, otherwise one each.
 
     Training dashed, validation solid. An arm has the colour of its verdict, the reference is grey.
     """
-    if len(found.arms) <= OVERLAID:
-        colours = palette.lines([arm.verdict for arm in found.arms])
-        coloured = list(zip(found.arms, colours, strict=True))
-        return [("", _curves(found, coloured, legend=True, height=340))]
+    if len(data.arms) <= OVERLAID:
+        colours = palette.lines([arm.verdict for arm in data.arms])
+        coloured = list(zip(data.arms, colours, strict=True))
+        return [("", _curves(data, coloured, legend=True, height=340))]
     return [
         (
             arm.label,
-            _curves(found, [(arm, palette.lines([arm.verdict])[0])], legend=False, height=230),
+            _curves(data, [(arm, palette.lines([arm.verdict])[0])], legend=False, height=230),
         )
-        for arm in found.arms
+        for arm in data.arms
     ]
 
 
@@ -441,68 +441,66 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
     return _figure(traces, layout)
 
 
-def interactions(found: Interactions) -> Figure:
-    """Estimated effects of a factorial design: main effects on the diagonal, interactions beside it."""
-    largest = max((abs(v) for row in found.estimates for v in row if v is not None), default=1.0)
+def interactions(data: Interactions) -> Figure:
+    """Estimated effects of a factorial design: main effects on the diagonal, interactions off it."""
+    largest = max((abs(v) for row in data.estimates for v in row if v is not None), default=1.0)
     return _heatmap(
-        [[math.nan if v is None else v for v in row] for row in found.estimates],
-        found.terms,
-        found.terms,
+        [[math.nan if v is None else v for v in row] for row in data.estimates],
+        data.terms,
+        data.terms,
         ("", ""),
         scale=_diverging(),
         limits=(-largest, largest),
-        texts=[
-            ["" if v is None else wording.signed(v, found.digits) for v in row] for row in found.estimates
-        ],
-        unit=found.unit,
+        texts=[["" if v is None else wording.signed(v, data.digits) for v in row] for row in data.estimates],
+        unit=data.unit,
     )
 
 
-def confusion(found: Confusion) -> Figure:
+def confusion(data: Confusion) -> Figure:
     """Where the images of each class end up, in percent of the class."""
     return _heatmap(
-        found.shares,
-        found.classes,
-        found.classes,
+        data.shares,
+        data.classes,
+        data.classes,
         ("predicted", "true"),
         scale=[[0.0, GROUND], [1.0, SHARE]],
         limits=(0.0, 100.0),
-        texts=[[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in found.shares],
+        texts=[[f"{v:.0f}" if v >= 0.5 else "" for v in row] for row in data.shares],
         unit="%",
     )
 
 
-def shift(found: ClassShift, classes: Sequence[str]) -> Figure:
+def shift(data: ClassShift, classes: Sequence[str]) -> Figure:
     """An arm's confusion matrix minus the reference's, in points of each class.
 
-    Blue is better, as everywhere: more on the diagonal, less beside it.
+    Blue is better, as everywhere: more on the diagonal, less off it.
     """
-    largest = max((abs(v) for row in found.difference for v in row), default=0.0) or 1.0
+    largest = max((abs(v) for row in data.difference for v in row), default=0.0) or 1.0
     better = [
         [v if row == column else -v for column, v in enumerate(values)]
-        for row, values in enumerate(found.difference)
+        for row, values in enumerate(data.difference)
     ]
     return _heatmap(
-        found.difference,
+        data.difference,
         classes,
         classes,
         ("predicted", "true"),
         scale=_diverging(),
         limits=(-largest, largest),
-        texts=[[wording.signed(v, 0) if abs(v) >= 0.5 else "" for v in row] for row in found.difference],
+        texts=[[wording.signed(v, 0) if abs(v) >= 0.5 else "" for v in row] for row in data.difference],
         unit="points",
         colours=better,
     )
 
 
-def per_class(found: Confusion) -> Figure:
+def per_class(data: Confusion) -> Figure:
     """What each arm adds to the accuracy on each class, in points."""
-    table = [[arm.difference[i][i] for i in range(len(found.classes))] for arm in found.arms]
+    table = [[arm.difference[i][i] for i in range(len(data.classes))] for arm in data.arms]
     largest = max((abs(v) for row in table for v in row), default=0.0) or 1.0
     return _heatmap(
         table,
-        found.classes,
-        [arm.label for arm in found.arms],
+        data.classes,
+        [arm.label for arm in data.arms],
         ("class", ""),
         scale=_diverging(),
         limits=(-largest, largest),
@@ -512,12 +510,12 @@ def per_class(found: Confusion) -> Figure:
     )
 
 
-def range_test(found: RangeTest) -> Figure:
+def range_test(test: RangeTest) -> Figure:
     """Loss against rate: a thin line for each seed, the smoothed median on top, the suggestion and its neighbours marked."""
     hover = "rate %{x:.2g}, loss %{y:.3f}<extra></extra>"
     traces: list[Any] = [
         _scatter(
-            x=found.rates[: len(curve)],
+            x=test.rates[: len(curve)],
             y=curve,
             mode="lines",
             line={"color": fade(MUTED, 0.45), "width": 1},
@@ -526,12 +524,12 @@ def range_test(found: RangeTest) -> Figure:
             showlegend=i == 0,
             hovertemplate=hover,
         )
-        for i, curve in enumerate(found.losses)
+        for i, curve in enumerate(test.losses)
     ]
     traces.append(
         _scatter(
-            x=found.rates[: len(found.smooth)],
-            y=found.smooth,
+            x=test.rates[: len(test.smooth)],
+            y=test.smooth,
             mode="lines",
             line={"color": INK, "width": 2.5},
             name="median of the seeds, smoothed",
@@ -541,20 +539,20 @@ def range_test(found: RangeTest) -> Figure:
     layout = _layout(460)
     _axis(layout, "xaxis", "learning rate", type="log", exponentformat="power", dtick=1)
     # What diverges leaves the picture; where the loss falls is what is to be seen.
-    fall = max(found.start - found.lowest, 0.05 * abs(found.start), 1e-9)
-    lowest = min((min(curve) for curve in found.losses if curve), default=found.lowest)
-    shown = [min(found.lowest, lowest) - 0.1 * fall, found.start + 0.6 * fall] if found.smooth else None
+    fall = max(test.start - test.lowest, 0.05 * abs(test.start), 1e-9)
+    lowest = min((min(curve) for curve in test.losses if curve), default=test.lowest)
+    shown = [min(test.lowest, lowest) - 0.1 * fall, test.start + 0.6 * fall] if test.smooth else None
     _axis(layout, "yaxis", "loss of the batch, before the step", range=shown)
-    marks = [(rate, FAINT, "dot", 1.0) for rate in found.levels]
-    if found.suggestion is not None:
-        marks.append((found.suggestion, INK, "solid", 2.0))
+    marks = [(rate, FAINT, "dot", 1.0) for rate in test.levels]
+    if test.suggestion is not None:
+        marks.append((test.suggestion, INK, "solid", 2.0))
         layout["annotations"] = [
             {
-                "x": math.log10(found.suggestion),
+                "x": math.log10(test.suggestion),
                 "y": 1,
                 "yref": "paper",
                 "yanchor": "bottom",
-                "text": f"suggested: {found.suggestion:g}",
+                "text": f"suggested: {test.suggestion:g}",
                 "showarrow": False,
                 "font": {"color": INK},
             }
@@ -642,8 +640,8 @@ def _names(layout: dict[str, Any], names: Sequence[str], title: str = "") -> Non
     )
 
 
-def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, height: int) -> Figure:
-    drawn = ([(found.reference, MUTED)] if found.reference else []) + arms
+def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, height: int) -> Figure:
+    drawn = ([(data.reference, MUTED)] if data.reference else []) + arms
     traces: list[Any] = []
     layout = _layout(height)
     for arm, colour in drawn:
@@ -668,7 +666,7 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
                     # The name goes in as data: in the template, plotly would read what looks like a variable in it.
                     customdata=[f"{_text(arm.label)}{split} ({counted(line.seeds, 'seed')})"]
                     * len(line.epochs),
-                    hovertemplate=f"%{{y:.4~g}}{found.unit} %{{customdata}}<extra></extra>",
+                    hovertemplate=f"%{{y:.4~g}}{data.unit} %{{customdata}}<extra></extra>",
                 )
             )
             named = True
@@ -694,13 +692,13 @@ def _curves(found: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, h
     ticks: dict[str, Any] = {"dtick": 1} if last <= 8 else {"nticks": 8}
     _axis(layout, "xaxis", "epoch", tickformat="d", **ticks)
     # Beside each other, figures have a title above them already.
-    title = f"{_short(found.quantity)}{', %' if found.unit == '%' else ''}" if legend else ""
-    if found.log:
+    title = f"{_short(data.quantity)}{', %' if data.unit == '%' else ''}" if legend else ""
+    if data.log:
         _axis(
-            layout, "yaxis", title, type="log", range=[math.log10(found.low), math.log10(found.high)], dtick=1
+            layout, "yaxis", title, type="log", range=[math.log10(data.low), math.log10(data.high)], dtick=1
         )
     else:
-        _axis(layout, "yaxis", title, range=[found.low, found.high])
+        _axis(layout, "yaxis", title, range=[data.low, data.high])
     if not legend:
         layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 40}
     return _figure(traces, layout)
@@ -852,23 +850,23 @@ def _hover_of(row: Row, axis: Axis) -> str:
     return "<br>".join(line.replace("< 0", "&lt; 0") for line in lines)
 
 
-def _level_hover(level: Level, found: Response) -> str:
-    said = f"<b>{_text(level.label)}</b>: mean {_number(level.mean, found)} over {counted(len(level.dots), 'seed')}"
-    return f"{said}<br>{_text(level.trouble)}" if level.trouble else said
+def _level_hover(level: Level, data: Response) -> str:
+    text = f"<b>{_text(level.label)}</b>: mean {_number(level.mean, data)} over {counted(len(level.dots), 'seed')}"
+    return f"{text}<br>{_text(level.trouble)}" if level.trouble else text
 
 
-def _number(value: float | None, found: Response) -> str:
-    return f"{wording.plain(value, found.digits)} {found.unit}".strip()
+def _number(value: float | None, data: Response) -> str:
+    return f"{wording.plain(value, data.digits)} {data.unit}".strip()
 
 
-def _beside(place: Any, found: Response) -> Any:
-    """Where the dots of a level stand: just after its mark, which would cover them."""
-    if found.scale == "named":
+def _dot_place(place: Any, data: Response) -> Any:
+    """Where the dots of a level are drawn: just after its mark, which would cover them."""
+    if data.scale == "named":
         return place + 0.26
-    known = [level.x for level in found.levels if level.x is not None]
-    if found.scale == "log":
-        return place * (max(known) / min(known)) ** 0.018
-    return place + 0.018 * (max(known) - min(known))
+    places = [level.x for level in data.levels if level.x is not None]
+    if data.scale == "log":
+        return place * (max(places) / min(places)) ** 0.018
+    return place + 0.018 * (max(places) - min(places))
 
 
 def _level_range(points: Sequence[Cost]) -> tuple[float, float]:
@@ -889,7 +887,7 @@ def _powers(ends: tuple[float, float]) -> list[float]:
 def _captions(
     points: Sequence[Cost], low: float, high: float, unit: str, digits: int
 ) -> list[dict[str, Any]]:
-    """Names of the points. Those that stand together share one, and one that is off the scale tells its value."""
+    """Names of the points. Neighbouring points share one, and a point off the scale has its value in it."""
     width = math.log10(max(p.cost for p in points) / min(p.cost for p in points)) or 1.0
     groups: list[list[Cost]] = []
     for point in sorted(points, key=lambda p: -p.mean):
@@ -965,7 +963,7 @@ def _text(name: str) -> str:
 
 
 def _short(name: str, width: int = 28) -> str:
-    """A name that leaves room for the figure beside it; the hover text and the tables have the whole of it."""
+    """A name that leaves room for the figure; the hover text and the tables have all of it."""
     return _text(name if len(name) <= width else f"{name[: width - 1]}…")
 
 

@@ -34,24 +34,24 @@ from ablate.text import counted, joined
 
 
 def answer(reading: Reading) -> tuple[str, str]:
-    """The finding, and how settled it is."""
+    """Return the finding, and how settled it is."""
     analysis = reading.analysis
     if reading.rules.design == "search":
-        found = [tuned.candidates for tuned in reading.record.tuned.values()]
-        if not found:
-            return "The search is not over yet.", "Its trials so far stand below."
-        means = [c.mean for c in found[0] if c.mean is not None]
+        candidates = [tuned.candidates for tuned in reading.record.tuned.values()]
+        if not candidates:
+            return "The search is not over yet.", "Its trials so far are below."
+        means = [c.mean for c in candidates[0] if c.mean is not None]
         if not means:
-            return "The search found nothing: none of its trials came to an end that could be repeated.", ""
+            return "The search found nothing: none of its trials finished and could be re-evaluated.", ""
         best = wording.plain(reading.shown(means[0]), reading.digits)
         over = (
-            f"The search found {counted(len(found[0]), 'candidate')}; the first came to {reading.rules.metric} "
+            f"The search found {counted(len(candidates[0]), 'candidate')}; the first came to {reading.rules.metric} "
             f"{f'{best} {reading.value_unit}'.strip()} on fresh seeds."
         )
-        return over, "A candidate has no verdict: it was chosen because it looked best."
+        return over, "A candidate has no verdict: it was chosen because it scored best."
     first = words.headline(analysis)
     if analysis.error:
-        return first, "No arm is judged until that is mended."
+        return first, "No arm is judged until that is fixed."
     items = reading.items
     open_items = [item for item in items if item.verdict == "inconclusive"]
     noun = "effect" if reading.rules.factorial else "arm"
@@ -65,29 +65,29 @@ def answer(reading: Reading) -> tuple[str, str]:
         every = f"Every {noun} is" if len(items) > 1 else f"The {noun} is"
         return first, f"{every} settled, with {counted(analysis.pairs, 'seed')} each at most."
     n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
-    many = f"{counted(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
+    open_count = f"{counted(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
     if not any(item.more_seeds for item in open_items):
         if any(item.n >= ENOUGH_PAIRS for item in open_items):  # no noise to judge by: a notice says so
             return (
                 first,
-                f"{many}, without an interval to settle {wording.verb(len(open_items), 'it', 'them')} by.",
+                f"{open_count}, without an interval to settle {wording.verb(len(open_items), 'it', 'them')} by.",
             )
-        return first, f"{many}: with fewer than 3 seeds there is no interval, and so no verdict."
+        return first, f"{open_count}: with fewer than 3 seeds there is no interval, and so no verdict."
     if not n80:
         return (
             first,
-            f"{many}, and no number of seeds within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
+            f"{open_count}, and no number of seeds within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
         )
     reach = f"{n80[0]} seeds" if n80[0] == n80[-1] else f"{n80[0]} to {n80[-1]} seeds"
     which = "" if len(n80) == len(open_items) else f" ({len(n80)} of them)"
     return (
         first,
-        f"{many}: to settle {wording.verb(len(open_items), 'it', 'them')}{which} with a chance of 80 % takes {reach} in all.",
+        f"{open_count}: to settle {wording.verb(len(open_items), 'it', 'them')}{which} with a probability of 80 % takes {reach} in all.",
     )
 
 
 def notices(reading: Reading) -> Iterable[Notice]:
-    """What to know before reading on: errors, what is not in yet, what failed, what is mixed."""
+    """Return what to know before reading on: errors, what is not in yet, what failed, what is mixed."""
     analysis, runs = reading.analysis, reading.analysis.runs
     if analysis.error:
         yield Notice("error", _sentence(words.capitalized(words.caution(analysis.error, reading.rules))))
@@ -101,23 +101,23 @@ def notices(reading: Reading) -> Iterable[Notice]:
         yield Notice(
             "provisional",
             f"{counted(runs.missing, 'run')} of {runs.planned} {wording.verb(runs.missing, 'is', 'are')} not in yet. "
-            "Settled verdicts stand; open ones may change.",
+            "Settled verdicts are final; open ones may change.",
         )
     if runs.failed:
         yield Notice(
             "warning",
             f"{counted(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
-            f"the {wording.verb(runs.failed, 'reason stands', 'reasons stand')} under Runs.",
+            f"the {wording.verb(runs.failed, 'reason is', 'reasons are')} under Runs.",
         )
     for caution in analysis.warnings:
-        # The error stands first already, and the methods say which runs were stacked.
+        # The error is shown first already, and the methods say which runs were stacked.
         if caution != analysis.error and caution.code != "stacked-and-single":
             called = reading.subject(caution.subject)
             yield Notice("warning", _sentence(words.caution(caution, reading.rules, called)))
 
 
 def facts(reading: Reading) -> Iterable[tuple[str, str]]:
-    """What was compared, on what data, by which metric, at what cost."""
+    """Return what was compared, on what data, by which metric, at what cost: (name, text)."""
     record, analysis = reading.record, reading.analysis
     reference = reading.arms[reading.rules.reference]
     fraction = record.fraction.words if record.fraction else ""
@@ -142,17 +142,17 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
     if training := _outline(reference.config):
         yield "Baseline" if reading.rules.reference == "baseline" else "Reference", training
     data = reference.data
-    named = reference.config.get("data")
-    name = named.get("name", "") if isinstance(named, Mapping) else ""
+    data_block = reference.config.get("data")
+    name = data_block.get("name", "") if isinstance(data_block, Mapping) else ""
     if data.train:
         sizes = f"{data.train:,} images to train on, {data.validation:,} to validate, {data.test:,} to test"
         yield "Data", f"{name}: {sizes}" if name else sizes
     elif name:
         yield "Data", str(name)
     orientation = "higher is better" if reading.rules.direction == "maximize" else "lower is better"
-    counts = "" if search is not None else f"; a difference counts from {reading.margin_words}"
+    threshold = "" if search is not None else f"; a difference counts from {reading.margin_words}"
     cost = f", against {search.cost}" if search is not None and search.cost else ""
-    yield "Judged by", f"{reading.rules.metric}, {orientation}{counts}{cost}"
+    yield "Judged by", f"{reading.rules.metric}, {orientation}{threshold}{cost}"
     yield "Cost", _cost_words(reading)
     looks = len(reading.rules.schedule())
     state = (
@@ -192,7 +192,7 @@ def _cost_words(reading: Reading) -> str:
 
 
 def axis(reading: Reading, rows: Sequence[Row]) -> Axis:
-    """The scale on which all intervals are drawn; it holds the margin, and leaves out what is far beyond the rest."""
+    """Return the scale on which all intervals are drawn; it holds the margin, and leaves out what is far beyond the rest."""
     shown = [
         [e for e in (row.interval.lo, row.interval.hi, row.interval.estimate) if e is not None]
         for row in rows
@@ -217,19 +217,19 @@ def axis(reading: Reading, rows: Sequence[Row]) -> Axis:
 
 
 def groups(reading: Reading) -> tuple[FindingGroup, ...]:
-    """Findings by verdict, the largest effects first."""
+    """Return findings by verdict, the largest effects first."""
     items = [(item, i) for i, item in enumerate(reading.items)]
     reference = reading.the(reading.rules.reference)
-    found = []
+    filled = []
     for key, title, meaning, members in GROUPS:
-        mine = [(item, i) for item, i in items if item.verdict in members]
+        group_items = [(item, i) for item, i in items if item.verdict in members]
         sign = {"worked": -1.0, "hurt": 1.0}.get(key)
         if sign is not None:
-            mine.sort(key=lambda pair: sign * (reading.interval(pair[0]).estimate or 0.0))
-        if mine:
-            findings = tuple(_finding(reading, item, i) for item, i in mine)
-            found.append(FindingGroup(key, title, meaning.replace("the baseline", reference), findings))
-    return tuple(found)
+            group_items.sort(key=lambda pair: sign * (reading.interval(pair[0]).estimate or 0.0))
+        if group_items:
+            findings = tuple(_finding(reading, item, i) for item, i in group_items)
+            filled.append(FindingGroup(key, title, meaning.replace("the baseline", reference), findings))
+    return tuple(filled)
 
 
 def _finding(reading: Reading, item: Comparison | Effect, index: int) -> Finding:
@@ -272,13 +272,13 @@ def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
 
 
 def rows(reading: Reading) -> tuple[Row, ...]:
-    """References, arms, effects, then what stands outside the family."""
+    """Return the rows of references, arms and effects, then of what is outside the family."""
     analysis = reading.analysis
     if reading.rules.design == "search":
         return ()
-    found = [raw_row(reading, summary, "baseline") for summary in (analysis.baseline, *reading.others)]
-    found += [_comparison_row(reading, item) for item in analysis.comparisons]
-    found += [
+    table = [raw_row(reading, summary, "baseline") for summary in (analysis.baseline, *reading.others)]
+    table += [_comparison_row(reading, item) for item in analysis.comparisons]
+    table += [
         Row(
             "effect",
             words.effect_code(effect.terms),
@@ -294,11 +294,11 @@ def rows(reading: Reading) -> tuple[Row, ...]:
     if analysis.confirmation is not None:
         row = _comparison_row(reading, analysis.confirmation)
         label = f"{row.label}, on fresh seeds"
-        found.append(dataclasses.replace(row, kind="confirmation", label=label, anchor=""))
+        table.append(dataclasses.replace(row, kind="confirmation", label=label, anchor=""))
     if analysis.aa is not None:
         row = _comparison_row(reading, analysis.aa)
-        found.append(dataclasses.replace(row, kind="A/A", anchor=""))
-    return tuple(found)
+        table.append(dataclasses.replace(row, kind="A/A", anchor=""))
+    return tuple(table)
 
 
 def _comparison_row(reading: Reading, item: Comparison) -> Row:
@@ -322,7 +322,7 @@ def _comparison_row(reading: Reading, item: Comparison) -> Row:
 
 
 def raw_row(reading: Reading, raw: ArmSummary, kind: Kind) -> Row:
-    """A row without a verdict: an arm's own figures."""
+    """Return a row without a verdict: an arm's own figures."""
     levels = reading.levels(raw.arm)
     return Row(
         kind,
@@ -346,7 +346,7 @@ def raw_row(reading: Reading, raw: ArmSummary, kind: Kind) -> Row:
 
 
 def components(reading: Reading) -> tuple[str, ...]:
-    """Factors that are there or not, one level each: what a table can tick off."""
+    """Return the factors that are present or not, one level each: what a table can tick off."""
     if reading.rules.design not in {"leave-one-out", "factorial", "fractional", "both"}:
         return ()
     factors = reading.record.factors
@@ -354,26 +354,28 @@ def components(reading: Reading) -> tuple[str, ...]:
 
 
 def costs(reading: Reading) -> tuple[Cost, ...]:
-    """Every arm with a known cost, the baseline at 1; `best` by what no other arm beats on both counts."""
-    found: list[tuple[str, float, ArmSummary, str | None]] = []
+    """Return every arm with a known cost, the baseline at 1; `best` by what no other arm beats on both counts."""
+    candidates: list[tuple[str, float, ArmSummary, str | None]] = []
     base = reading.analysis.baseline
     if any(c.cost_ratio is not None for c in reading.analysis.comparisons):
-        found.append((reading.label(base.arm), 1.0, base, None))
-    found += [
+        candidates.append((reading.label(base.arm), 1.0, base, None))
+    candidates += [
         (reading.label(c.arm), c.cost_ratio, c.summary, c.verdict)
         for c in reading.analysis.comparisons
         if c.cost_ratio is not None and c.cost_ratio > 0 and c.reference == reading.rules.reference
     ]
-    known = [(label, cost, raw, verdict) for label, cost, raw, verdict in found if raw.mean is not None]
+    measured = [
+        (label, cost, raw, verdict) for label, cost, raw, verdict in candidates if raw.mean is not None
+    ]
     sign = reading.rules.sign
     costs = []
-    for label, cost, raw, verdict in known:
+    for label, cost, raw, verdict in measured:
         assert raw.mean is not None
         beaten = any(
             other.mean is not None
             and (c <= cost and sign * other.mean >= sign * raw.mean)
             and (c < cost or sign * other.mean > sign * raw.mean)
-            for _, c, other, _ in known
+            for _, c, other, _ in measured
         )
         low, high = raw.mean if raw.low is None else raw.low, raw.mean if raw.high is None else raw.high
         costs.append(
@@ -391,12 +393,12 @@ def costs(reading: Reading) -> tuple[Cost, ...]:
 
 
 def interactions(reading: Reading) -> Interactions | None:
-    """The square of main effects and interactions; None where there is at most one factor to show."""
+    """Return the square of main effects and interactions; None where there is at most one factor to show."""
     mains = [e.terms[0] for e in reading.analysis.effects if len(e.terms) == 1]
     if len(mains) < 2:
         return None
-    found = {frozenset(e.terms): reading.shown(e.estimate) for e in reading.analysis.effects}
-    square = tuple(tuple(found.get(frozenset((a, b))) for b in mains) for a in mains)
+    estimates = {frozenset(e.terms): reading.shown(e.estimate) for e in reading.analysis.effects}
+    square = tuple(tuple(estimates.get(frozenset((a, b))) for b in mains) for a in mains)
     return Interactions(
         tuple(words.effect_label((main,)) for main in mains), square, reading.unit, reading.digits
     )
@@ -407,7 +409,7 @@ MOST_CROSSINGS = 6
 
 
 def crossings(reading: Reading) -> tuple[Crossing, ...]:
-    """Each pair of factors of a full factorial design. In a fraction a pair stands for others too, so none is drawn."""
+    """Return each pair of factors of a full factorial design. In a fraction a pair is aliased with others, so none is drawn."""
     if reading.rules.design != "factorial":
         return ()
     cells = {s.arm: s for s in (reading.analysis.baseline, *reading.analysis.cells)}

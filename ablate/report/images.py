@@ -1,4 +1,4 @@
-"""Images that an arm gets right where the reference does not, seed after seed, and the other way round."""
+"""Prediction changes: images that an arm classifies correctly and its reference does not, and the other way round."""
 
 from __future__ import annotations
 
@@ -29,47 +29,51 @@ SIDE = 48
 
 
 def changes(reading: Reading) -> ImageChanges | None:
-    """What every arm fixes and breaks, A/A first; None where it is not known image by image."""
-    correct, root, truth = reading.material.correct, reading.rules.reference, reading.material.truth
-    if root not in correct:
+    """Return what every arm fixes and breaks, A/A first; None where predictions are not known image by image."""
+    correct, study_reference, truth = (
+        reading.material.correct,
+        reading.rules.reference,
+        reading.material.truth,
+    )
+    if study_reference not in correct:
         return None
-    recorded = reading.arms[root].data.classes
+    recorded = reading.arms[study_reference].data.classes
     classes = list(map(str, recorded if len(recorded) > truth.max(initial=0) else range(truth.max() + 1)))
     thumbnails = _Thumbnails(reading.material.pixels)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
     shifts = []
     for arm in (NOISE_FLOOR, *reading.arms):
-        if arm == root or arm not in correct:
+        if arm == study_reference or arm not in correct:
             continue
-        reference = (reading.arms[arm].reference if arm in reading.arms else None) or root
-        found = examples(arm, reference, correct, truth, classes)
-        if found is None or len(found.seeds) < FEWEST_SEEDS:
+        reference = (reading.arms[arm].reference if arm in reading.arms else None) or study_reference
+        prediction_changes = examples(arm, reference, correct, truth, classes)
+        if prediction_changes is None or len(prediction_changes.seeds) < FEWEST_SEEDS:
             continue
         fixes, breaks = (
             tuple(picture for image in images[:most] if (picture := thumbnails.of(image)))
-            for images in (found.fixed, found.broken)
+            for images in (prediction_changes.fixed, prediction_changes.broken)
         )
         shifts.append(
             ImageShift(
                 arm,
                 reading.label(arm),
                 reading.the(reference),
-                len(found.seeds),
-                len(found.fixed),
-                len(found.broken),
+                len(prediction_changes.seeds),
+                len(prediction_changes.fixed),
+                len(prediction_changes.broken),
                 fixes,
                 breaks,
-                found.by_chance,
-                found.seldom_more,
-                found.mcnemar,
-                _clearest(found.classes),
+                prediction_changes.by_chance,
+                prediction_changes.seldom_more,
+                prediction_changes.mcnemar,
+                _clearest(prediction_changes.classes),
             )
         )
-    return ImageChanges(reading.the(root), len(truth), tuple(shifts)) if shifts else None
+    return ImageChanges(reading.the(study_reference), len(truth), tuple(shifts)) if shifts else None
 
 
 def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
-    """The classes that changed the most, of those of which that can be said."""
+    """The classes that changed the most, among those whose interval excludes 0."""
     changed = [change for change in classes if change.consistent]
     return tuple(sorted(changed, key=lambda change: -abs(change.effect))[:MOST_CLASSES])
 
@@ -94,14 +98,14 @@ class _Thumbnails:
 
 
 def picture(pixels: npt.NDArray[np.uint8]) -> str:
-    """A small image as a data URI. pixels: (1 or 3, H, W)."""
+    """Return a small image as a data URI. pixels: (1 or 3, H, W)."""
     import PIL.Image
 
     plane: npt.NDArray[Any] = pixels[0] if len(pixels) != 3 else np.moveaxis(pixels, 0, -1)
     image = PIL.Image.fromarray(np.ascontiguousarray(plane))
     image.thumbnail((SIDE, SIDE))
-    found = io.BytesIO()
+    buffer = io.BytesIO()
     # A handful of pixels must not be blurred by a codec for photographs.
     kind: dict[str, Any] = {"lossless": True} if max(image.size) <= 16 else {"quality": 75}
-    image.save(found, "WEBP", method=4, **kind)
-    return "data:image/webp;base64," + base64.b64encode(found.getvalue()).decode()
+    image.save(buffer, "WEBP", method=4, **kind)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""How the verdicts came about, in words: what an interval means, what it does not cover, how to get it again."""
+"""How the verdicts are made, in words: what an interval means, what it does not cover, how to reproduce it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ablate.text import counted
 
 
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
-    """(number, seeds, α, how it came about, state) of every look."""
+    """Return (number, seeds, α, whether it was declared, state) of every look."""
     if reading.rules.design == "search":
         return ()
     return tuple(
@@ -29,10 +29,12 @@ def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
 
 
 def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
-    """(heading, paragraph): how the verdicts are made."""
+    """Return (heading, paragraph): how the verdicts are made."""
     if reading.rules.design == "search":
         return tuple(
-            (heading, " ".join(said.split())) for heading, said in _searching(reading).items() if said
+            (heading, " ".join(paragraph.split()))
+            for heading, paragraph in _searching(reading).items()
+            if paragraph
         )
     k = reading.rules.k
     family = _family(reading)
@@ -44,16 +46,16 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         oriented so that higher is better."""
     interval = f"""
         Each interval is made for the whole study. Its {family} share one error: over all of them and all looks, the
-        chance that any interval misses its true effect is at most 5 %. It is a t interval of the paired differences at
+        probability that any interval misses its true effect is at most 5 %. It is a t interval of the paired differences at
         level 1 − α/k, with k = {k} and the α of the look that decided."""
     looking = """
         Results are read only at numbers of seeds fixed beforehand. Each look spends its part of the 5 %, in proportion to
-        the squares of its seeds; 0.5 % is kept for looks that nobody planned. What is settled at a look keeps its verdict
+        the squares of its seeds; 0.5 % is kept for looks that were not planned. What is settled at a look keeps its verdict
         and its interval; only what is open goes on, with its reference."""
     if before := reading.record.read_before:
         looking += f"""
         Runs of this plan were judged by {counted(before, "other plan", "other plans")} of the study as well: each plan’s
-        5 % stands for itself, and nothing pays for having read the same runs more than once."""
+        5 % holds for that plan alone, and reading the same runs more than once is not corrected for."""
     margin = f"""
         {reading.margin_words} is the smallest difference worth having, fixed in the study before the first run. An
         interval wholly within ± the margin means no practical effect; otherwise one above 0 means that the arm helps, one
@@ -65,8 +67,8 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     trouble = """
         A failed run counts as missing. A run whose loss is no longer finite has diverged: that is a result, and an arm
         with one is called unstable, unless the others already show that it hurts. Runs that are identical under different
-        seeds, or identical to the reference’s, are no comparison; weights and losses tell, never the metric."""
-    found = {
+        seeds, or identical to the reference’s, are no comparison; that is decided by weights and losses, never by the metric."""
+    paragraphs = {
         "Pairs": pairs,
         "The interval": interval,
         "Looks": looking,
@@ -76,22 +78,22 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         "What the interval does not cover": " ".join(_limits(reading)),
     }
     if own:
-        found["A training of one’s own"] = f"""
-            What {own} yields is all that is known of a run: metrics by epoch. Classes, confusions and images are shown for
-            the built-in training alone, whose predictions are kept."""
+        paragraphs["Your own training"] = f"""
+            What {own} yields is all that is known of a run: metrics by epoch. Classes, confusion matrices and prediction changes are
+            shown for the built-in training alone, whose predictions are kept."""
     if fused := _fused(reading):
-        found["Runs trained together"] = fused
-    return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in found.items())
+        paragraphs["Runs trained together"] = fused
+    return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in paragraphs.items())
 
 
 def _searching(reading: Reading) -> dict[str, str]:
-    """How a search came about, and what it does not say."""
+    """How a search works, and what it does not say."""
     return {
         "Trials": """
-            Every trial runs under one seed, so that what a seed does to all values alike decides nothing; one that repeats a
-            trial takes the next. What diverged or was broken off counts as worse than whatever finished.""",
+            Every trial runs under the same seed, so that the luck of a seed decides nothing; a trial with values that were
+            tried before takes the next. A trial that diverged or was pruned counts as worse than any that finished.""",
         "Candidates": """
-            The best trials are trained again under fresh seeds, because the best of many is also the luckiest, and ranked by
+            The best trials are re-evaluated under fresh seeds, because the best of many is also the luckiest, and ranked by
             the mean of those. Nothing is tested: no interval, no verdict.""",
         "Rankings": wording.RANKING,
         "Data": """
@@ -106,20 +108,20 @@ def _fused(reading: Reading) -> str:
     frame = reading.replicates
     if "fused" not in frame.columns:
         return ""
-    said = frame[frame["fused"].notna()]
-    stacked = said["fused"].astype(str).str.startswith("stacked")
+    shared = frame[frame["fused"].notna()]
+    stacked = shared["fused"].astype(str).str.startswith("stacked")
     parts = []
-    if len(said[stacked]):
-        runs = counted(len(said[stacked]), "run")
+    if len(shared[stacked]):
+        runs = counted(len(shared[stacked]), "run")
         parts.append(f"""
             {runs} were trained as one with others of the same seed and shape, their networks stacked
-            ({_arms_and_seeds(reading, said[stacked])}); they compute the same as a run by itself, but for the last digits of
+            ({_arms_and_seeds(reading, shared[stacked])}); they compute the same as a run by itself, but for the last digits of
             each sum, which training makes more of.""")
-    if len(said[~stacked]):
-        runs = counted(len(said[~stacked]), "run")
+    if len(shared[~stacked]):
+        runs = counted(len(shared[~stacked]), "run")
         parts.append(f"""
             {runs} were stepped in turn on batches that others of the same seed used too
-            ({_arms_and_seeds(reading, said[~stacked])}), to the bit as each would be by itself.""")
+            ({_arms_and_seeds(reading, shared[~stacked])}), to the bit as each would be by itself.""")
     if parts:
         parts.append("The seconds of such a run are its share of what the runs took together.")
     return " ".join(parts)
@@ -130,7 +132,7 @@ def _arms_and_seeds(reading: Reading, rows: pd.DataFrame) -> str:
     seeds: dict[str, list[int]] = {}
     for arm, seed in zip(rows["arm"], rows["seed"], strict=True):
         seeds.setdefault(str(arm), []).append(int(seed))
-    return "; ".join(f"{reading.label(arm)}: {wording.seeds(found)}" for arm, found in seeds.items())
+    return "; ".join(f"{reading.label(arm)}: {wording.seeds(numbers)}" for arm, numbers in seeds.items())
 
 
 def _family(reading: Reading) -> str:
@@ -155,23 +157,23 @@ def _limits(reading: Reading) -> Iterable[str]:
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
     if not reading.record.train:
-        yield "Arms are chosen on validation data. The test set is scored once per finished run, stands beside, and decides nothing."
+        yield "Arms are chosen on validation data. The test set is scored once per finished run, is reported beside the verdicts, and decides nothing."
     if analysis.optimism:
         yield (
             f"The best of {len(analysis.comparisons)} arms that were all equal would look better by about "
-            f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly luck of the draw."
+            f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly selection."
         )
     if analysis.detectable and math.isfinite(analysis.detectable):
         yield (
             "At the noise seen, the last declared look finds an effect of about "
-            f"{wording.plain(reading.shown(analysis.detectable), reading.digits)}{unit} with a chance of 80 %."
+            f"{wording.plain(reading.shown(analysis.detectable), reading.digits)}{unit} with a probability of 80 %."
         )
     if rules.resolution > 0:
         yield f"The metric moves in steps of {wording.plain(reading.shown(rules.resolution), reading.digits + 1)}{unit}."
 
 
 def reproduce(reading: Reading) -> tuple[str, ...]:
-    """The commands that made this study, as far as they are known."""
+    """Return the commands that reproduce this study, as far as they are known."""
     environment = reading.material.environment
     steps = []
     if commit := environment.get("commit"):

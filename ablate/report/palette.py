@@ -1,8 +1,8 @@
-"""Colours, and what they stand for. Every colour has a twin for dark screens; a figure uses none that is not in this file.
+"""Colours, and what they mean. Every colour has a twin for dark screens; a figure uses none that is not in this file.
 
 One meaning a colour, on the whole page: blue is better (an arm that helps), orange worse (one that hurts), ochre not known
 yet, purple trouble, grey and black everything that is no verdict: the baseline, levels, trials, shares. What has no verdict,
-or has the same one, is told apart by lightness, line style and name.
+or has the same one, is distinguished by lightness, line style and name.
 
 Hues follow Okabe & Ito (2008), which stay apart for the common kinds of colour blindness, darkened or lightened until
 text reaches a contrast of 4.5 and marks one of 3 against their ground. No meaning rests on a colour alone: each verdict

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from ablate.analysis.rates import RangeTest
 
 
-def page(found: RangeTest, study: str) -> str:
+def page(test: RangeTest, study: str) -> str:
     """The figure with what it says, as one HTML file that needs no network."""
-    if found.suggestion is None:
-        answer, more = "Inconclusive:", f"{found.reason}."
+    if test.suggestion is None:
+        answer, rest = "Inconclusive:", f"{test.reason}."
     else:
-        answer = f"Suggested baseline: {found.suggestion:g}."
-        more = f"As levels: {', '.join(f'{rate:g}' for rate in found.levels)}."
+        answer = f"Suggested baseline: {test.suggestion:g}."
+        rest = f"As levels: {', '.join(f'{rate:g}' for rate in test.levels)}."
     return figure_html(
         "Learning-rate range test",
         study,
         answer,
-        more,
-        figures.range_test(found),
+        rest,
+        figures.range_test(test),
         label="Loss against learning rate",
         caption="The training images once through, or as often as asked, while the rate rises step by step: a thin line for each seed. Dotted: the levels.",
     )

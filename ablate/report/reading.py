@@ -1,4 +1,4 @@
-"""A study's material with what every part of its report needs: units, labels, anchors, and who is who."""
+"""A study's material with what every part of its report needs: units, labels, anchors, and references."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ class Material:
     fused, reason, source_run; all but the first five may be absent). curves: long (arm, seed, phase, epoch, metric,
     value), or their `grids`. confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
     environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each test image was
-    classified correctly (index: seeds, columns: where it stands among them); only arms that meet the same images as what they are
-    held against. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are at hand. tracking: where
-    runs can be looked at, if that is a server.
+    classified correctly (index: seeds, columns: positions of the images); only arms that see the same images as their reference. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are available. tracking: the
+    server that shows the runs, if there is one.
     """
 
     record: PlanRecord
@@ -65,7 +64,7 @@ class Reading:
         self.margin = self.rules.margin * self.factor
         self.digits = wording.decimals(self.margin)
         self.arms: dict[str, ArmRecord] = {arm.name: arm for arm in self.record.arms}
-        # The baseline is the first of the references; further ones are those that only some arms are held against.
+        # The baseline is the first of the references; only some arms are compared with the further ones.
         self.others = tuple(s for s in self.analysis.references if s.arm != self.rules.reference)
         self._labels: dict[str, str] = {}
         self.anchors = {arm: f"arm-{i}" for i, arm in enumerate(self.arms)}
@@ -80,7 +79,7 @@ class Reading:
 
     @property
     def margin_words(self) -> str:
-        """The margin as it is said: "0.5 points"."""
+        """The margin with its unit: "0.5 points"."""
         return f"{wording.trimmed(self.margin, self.digits)} {self.unit}".strip()
 
     def shown(self, value: float | None) -> float | None:
@@ -108,7 +107,7 @@ class Reading:
         return joined(changed) if changed else arm
 
     def levels(self, arm: str) -> Mapping[str, Any]:
-        """Return factor → the level at which it stands in this arm."""
+        """Return factor → its level in this arm."""
         return self.arms[arm].levels if arm in self.arms else {}
 
     def subject(self, subject: str | Terms | None) -> str | None:

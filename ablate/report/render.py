@@ -41,7 +41,7 @@ WIDTH, HEIGHT = 320, 28
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure's place on the page. small: several stand beside each other."""
+    """A figure's place on the page. small: several share a line."""
 
     id: str
     title: str
@@ -174,18 +174,18 @@ def script_json(value: Any) -> Markup:
 
 
 def interval_svg(interval: Interval, axis: Axis) -> Markup:
-    """A small drawing of an effect with its interval, against nought and the margin. Colours come from the style sheet."""
+    """A small drawing of an effect with its interval, against zero and the margin. Colours come from the style sheet."""
     tone = palette.mark(interval.verdict).tone
-    said = "no effect to show"
+    text = "no effect to show"
     parts = [_ground(axis)]
     if interval.estimate is not None:
-        said = f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}".strip()
+        text = f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}".strip()
         middle = HEIGHT / 2
         if interval.images_lo is not None and interval.images_hi is not None:
             said_images = (_place(interval.images_lo, axis), _place(interval.images_hi, axis))
             parts.append(_line(*said_images, middle, "images"))
         if interval.lo is not None and interval.hi is not None:
-            said += f", {wording.span(interval.lo, interval.hi, axis.digits)}"
+            text += f", {wording.span(interval.lo, interval.hi, axis.digits)}"
             parts.append(_line(_place(interval.lo, axis), _place(interval.hi, axis), middle, "span"))
             for end in (interval.lo, interval.hi):
                 x = _place(end, axis)
@@ -203,7 +203,7 @@ def interval_svg(interval: Interval, axis: Axis) -> Markup:
             text = wording.signed(interval.estimate, axis.digits)
             at, anchor = (16, "start") if left else (WIDTH - 16, "end")
             parts.append(f'<text x="{at}" y="{middle + 4}" text-anchor="{anchor}">{text}</text>')
-    return _svg(tone, said, parts, HEIGHT)
+    return _svg(tone, text, parts, HEIGHT)
 
 
 def axis_svg(axis: Axis) -> Markup:
@@ -241,56 +241,56 @@ class _Figures:
     ) -> Panel:
         added = []
         for name, spec in drawn:
-            said = f"{label}: {name}" if name else label
+            text = f"{label}: {name}" if name else label
             height = int(spec["layout"].get("height", 340))
-            added.append(Picture(f"figure-{len(self.figures)}", name, said, height, small))
+            added.append(Picture(f"figure-{len(self.figures)}", name, text, height, small))
             self.figures[added[-1].id] = spec
         return Panel(title, caption, tuple(added))
 
 
 def _section_panels(album: _Figures, section: Section) -> Iterable[Panel]:
-    found = section.response
-    if found is not None:
-        where = "horizontal" if found.scale != "named" else "vertical"
+    response = section.response
+    if response is not None:
+        direction = "horizontal" if response.scale != "named" else "vertical"
         caption = (
-            f"A dot for every seed, a mark for the mean. The {where} band is the reference ± the margin."
+            f"A dot for every seed, a mark for the mean. The {direction} band is the reference ± the margin."
         )
         yield album.panel(
-            f"{found.metric} by level" if section.code else f"{found.metric} by arm",
+            f"{response.metric} by level" if section.code else f"{response.metric} by arm",
             caption,
-            [("", figures.response(found))],
-            f"{section.title}: {found.metric} by level",
+            [("", figures.response(response))],
+            f"{section.title}: {response.metric} by level",
         )
     for curves in section.curves:
         drawn = figures.curves(curves)
         few = len(drawn) == 1
         splits = {line.split for arm in curves.arms for line in arm.lines}
-        said = ["Training dashed, validation solid."] if len(splits) > 1 else []
-        said.append("Mean over seeds, with a band from the lowest seed to the highest.")
-        said.append("An arm has the colour of its verdict.")
+        text = ["Training dashed, validation solid."] if len(splits) > 1 else []
+        text.append("Mean over seeds, with a band from the lowest seed to the highest.")
+        text.append("An arm has the colour of its verdict.")
         if few and len({palette.mark(arm.verdict).colour for arm in curves.arms}) < len(curves.arms):
-            said.append("Arms with the same verdict differ in shade.")
+            text.append("Arms with the same verdict differ in shade.")
         if curves.reference is not None:
-            said.append(f"Grey: the {curves.reference.label.lower()}.")
+            text.append(f"Grey: the {curves.reference.label.lower()}.")
         if any(arm.overfits for arm in (*curves.arms, *([curves.reference] if curves.reference else []))):
-            said.append("A ring: over-fitting begins.")
+            text.append("A ring: over-fitting begins.")
         if curves.cut:
-            said.append("Some of it runs off the scale; double-click to see all.")
+            text.append("Some of it runs off the scale; double-click to see all.")
         name = {"lr": "Learning rate"}.get(curves.quantity, curves.quantity[:1].upper() + curves.quantity[1:])
-        yield album.panel(name, " ".join(said), drawn, f"{section.title}: {name} by epoch", small=not few)
+        yield album.panel(name, " ".join(text), drawn, f"{section.title}: {name} by epoch", small=not few)
 
 
 def _tuning_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
-    found = summary.tuning.curves if summary.tuning is not None else ()
+    content = summary.tuning.curves if summary.tuning is not None else ()
     return tuple(
         album.panel(
             f"{summary.metric} over {setting}",
             "A dot for every trial; rings: the best, re-evaluated on fresh seeds. Dotted: what was chosen.",
-            [(curve.label, figures.setting_response(curve)) for curve in found if curve.setting == setting],
+            [(curve.label, figures.setting_response(curve)) for curve in content if curve.setting == setting],
             f"{summary.metric} over {setting}",
-            small=len({curve.label for curve in found}) > 1,
+            small=len({curve.label for curve in content}) > 1,
         )
-        for setting in dict.fromkeys(curve.setting for curve in found)
+        for setting in dict.fromkeys(curve.setting for curve in content)
     )
 
 
@@ -307,7 +307,7 @@ def _cost_panel(album: _Figures, summary: Summary) -> Panel | None:
 def _interaction_panel(album: _Figures, summary: Summary) -> Panel | None:
     if summary.interactions is None:
         return None
-    caption = "Main effects on the diagonal, interactions beside it."
+    caption = "Main effects on the diagonal, interactions off it."
     return album.panel(
         "", caption, [("", figures.interactions(summary.interactions))], "Effects and interactions"
     )
@@ -325,45 +325,45 @@ def _crossing_panel(album: _Figures, summary: Summary) -> Panel | None:
 
 
 def _pareto_panel(album: _Figures, summary: Summary) -> Panel | None:
-    found = summary.tuning.pareto if summary.tuning is not None else None
-    if found is None:
+    content = summary.tuning.pareto if summary.tuning is not None else None
+    if content is None:
         return None
     caption = (
         "A dot for every trial. Dotted: the front that no other trial beats in both. Rings: the candidates at the mean of their "
         "re-evaluations, on fresh seeds."
     )
-    title = f"{found.metric} against {found.cost.partition(',')[0]}"
-    return album.panel(title, caption, [("", figures.pareto(found))], title)
+    title = f"{content.metric} against {content.cost.partition(',')[0]}"
+    return album.panel(title, caption, [("", figures.pareto(content))], title)
 
 
 def _class_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
-    found = summary.confusion
-    if found is None:
+    content = summary.confusion
+    if content is None:
         return ()
     panels = []
-    if found.arms:
+    if content.arms:
         panels.append(
             album.panel(
                 "Accuracy on each class",
-                f"Points against {found.reference}, on the test images of all seeds. Exploratory: no interval stands behind these.",
-                [("", figures.per_class(found))],
+                f"Points against {content.reference}, on the test images of all seeds. Exploratory: no interval stands behind these.",
+                [("", figures.per_class(content))],
                 "Accuracy on each class, by arm",
             )
         )
     panels.append(
         album.panel(
-            f"Confusion matrix of {found.reference}",
+            f"Confusion matrix of {content.reference}",
             "Percent of each true class (row), over the test images of all seeds.",
-            [("", figures.confusion(found))],
+            [("", figures.confusion(content))],
             "Confusion matrix",
         )
     )
-    if found.arms:
+    if content.arms:
         panels.append(
             album.panel(
                 "What each arm confuses more, and less",
-                f"Points of each true class against {found.reference}. Blue is better: more on the diagonal, less beside it; orange is worse.",
-                [(arm.label, figures.shift(arm, found.classes)) for arm in found.arms],
+                f"Points of each true class against {content.reference}. Blue is better: more on the diagonal, less off it; orange is worse.",
+                [(arm.label, figures.shift(arm, content.classes)) for arm in content.arms],
                 "Confusion against the reference",
                 small=True,
             )
@@ -394,7 +394,7 @@ def _run_table(summary: Summary) -> RunTable:
 
 
 def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], *, has_phases: bool) -> str:
-    """escape: `_escaped`, which may remember what is said in many rows."""
+    """escape: `_escaped`, which may be cached, for texts of many rows."""
 
     def number(value: float | None, text: str) -> str:
         return (
@@ -430,17 +430,17 @@ def _escaped(text: str) -> str:
 
 
 def _place(value: float, axis: Axis) -> float:
-    """Where a value stands in a small drawing, with room for an arrow at both ends."""
+    """Where a value is drawn in a small drawing, with room for an arrow at both ends."""
     inner = WIDTH - 20
     part = (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low)
     return 10 + part * inner
 
 
 def _ground(axis: Axis) -> str:
-    left, right, nought = _place(-axis.margin, axis), _place(axis.margin, axis), _place(0.0, axis)
+    left, right, zero = _place(-axis.margin, axis), _place(axis.margin, axis), _place(0.0, axis)
     return (
         f'<rect class="margin" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT}"/>'
-        f'<path class="nought" d="M{nought:.1f} 0V{HEIGHT}"/>'
+        f'<path class="zero" d="M{zero:.1f} 0V{HEIGHT}"/>'
     )
 
 
@@ -462,10 +462,10 @@ def _symbol(tone: str, x: float, y: float) -> str:
     return f'<path class="mark" d="{shape}"/>'
 
 
-def _svg(tone: str, said: str, parts: Iterable[str], height: int) -> Markup:
+def _svg(tone: str, text: str, parts: Iterable[str], height: int) -> Markup:
     from markupsafe import escape
 
-    label = escape(said)
+    label = escape(text)
     opening = (
         f'<svg class="interval tone-{tone}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
     )
@@ -479,14 +479,14 @@ def _svg(tone: str, said: str, parts: Iterable[str], height: int) -> Markup:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "signed": wording.signed,
         "plain": wording.plain,
         "span": wording.span,
@@ -496,7 +496,7 @@ def _environment() -> Environment:
         "duration": wording.duration,
         "tidy": _tidy,
     }
-    return made
+    return environment
 
 
 def _tidy(text: str) -> Markup:

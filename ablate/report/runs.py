@@ -1,4 +1,4 @@
-"""Every run of a study: recorded, failed, diverged, or due and missing."""
+"""Every run of a study: recorded, failed, diverged or missing."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from ablate.report.reading import Reading
 
 
 def every(reading: Reading) -> tuple[RunRow, ...]:
-    """All runs, by arm, phase and seed; those that are due and not there among them."""
+    """Return all runs, by arm, phase and seed, missing ones among them."""
     tried = {run.key: run.values for run in reading.record.runs if run.values}
-    found = [*_runs(reading, tried)]
-    found += [
+    rows = [*_runs(reading, tried)]
+    rows += [
         RunRow(arm, reading.label(arm), seed, phase, "missing", None, None, None, None, "", "", "", "")
         for arm, seed, phase in _missing(reading)
     ]
     place = {arm: i for i, arm in enumerate(reading.arms)}
-    return tuple(sorted(found, key=lambda run: (place.get(run.arm, len(place)), run.phase, run.seed)))
+    return tuple(sorted(rows, key=lambda run: (place.get(run.arm, len(place)), run.phase, run.seed)))
 
 
 def counts(reading: Reading, runs: Iterable[RunRow]) -> tuple[tuple[str, int], ...]:
-    """(what, how many): of the runs that are compared; of a search, of its trials."""
-    of = Counter(run.outcome for run in runs if run.phase == TUNE)
+    """Return (what, how many): of the runs that are compared; of a search, of its trials."""
+    outcomes = Counter(run.outcome for run in runs if run.phase == TUNE)
     if reading.rules.design == "search":
         return (
-            ("trained", sum(of.values())),
-            *((name, of[name]) for name in ("pruned", "diverged", "failed")),
+            ("trained", sum(outcomes.values())),
+            *((name, outcomes[name]) for name in ("pruned", "diverged", "failed")),
         )
-    known = reading.analysis.runs
+    totals = reading.analysis.runs
     return (
-        ("planned", known.planned),
-        ("finished", known.finished),
-        ("diverged", known.diverged),
-        ("failed", known.failed),
-        ("missing", known.missing),
-        ("more of tuning", sum(of.values())),
+        ("planned", totals.planned),
+        ("finished", totals.finished),
+        ("diverged", totals.diverged),
+        ("failed", totals.failed),
+        ("missing", totals.missing),
+        ("more of tuning", sum(outcomes.values())),
     )
 
 
@@ -49,17 +49,17 @@ def _label(reading: Reading, arm: str, values: Mapping[str, Any]) -> str:
     """An arm, or what was tried on it."""
     if not values:
         return reading.label(arm)
-    said = ", ".join(f"{path.rpartition('.')[2]} {wording.tried(value)}" for path, value in values.items())
-    return said if reading.rules.design == "search" else f"{reading.label(arm)}: {said}"
+    setting = ", ".join(f"{path.rpartition('.')[2]} {wording.tried(value)}" for path, value in values.items())
+    return setting if reading.rules.design == "search" else f"{reading.label(arm)}: {setting}"
 
 
 def _runs(reading: Reading, tried: Mapping[str, Mapping[str, Any]]) -> Iterable[RunRow]:
     """The recorded runs, in the order of the frame."""
     frame = reading.replicates
-    known = [arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome", "key"))]
+    names = [arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome", "key"))]
     measured = [numbers(frame, name) for name in ("value", "test", "epochs", "seconds")]
-    said = [texts(frame, name) for name in ("device", "run_id", "reason", "source_run")]
-    rows = zip(frame_seeds(frame), *known, *measured, *said, strict=True)
+    origins = [texts(frame, name) for name in ("device", "run_id", "reason", "source_run")]
+    rows = zip(frame_seeds(frame), *names, *measured, *origins, strict=True)
     for seed, arm, phase, outcome, key, value, test, epochs, seconds, *more in rows:
         finished = outcome == "finished"
         yield RunRow(
@@ -94,28 +94,28 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
         due = analysis.next_look.pairs if run.arm in going_on else 0
         if key not in there and places[run.arm, run.phase] <= max(due, analysis.pairs):
             absent.append(key)
-    # How many is the analysis' to say: it knows whether the study is over.
+    # The analysis decides how many: it knows whether the study is over.
     yield from absent[: analysis.runs.missing]
 
 
 def troubles(runs: Iterable[RunRow]) -> tuple[Trouble, ...]:
-    """Failures first, then divergences, then what is missing."""
+    """Return failures first, then divergences, then missing runs."""
     together: dict[tuple[str, str, str, str], list[RunRow]] = {}
     for run in runs:
-        # What a search broke off was not wanted any longer: nothing went wrong.
+        # Nothing went wrong with what a search pruned.
         if run.outcome not in ("finished", "pruned"):
             together.setdefault((run.outcome, run.label, run.phase, run.reason), []).append(run)
     order = {"failed": 0, "diverged": 1}
     return tuple(
         Trouble(
             label,
-            wording.seeds([run.seed for run in found]),
+            wording.seeds([run.seed for run in group]),
             phase,
             outcome,
             reason,
-            tuple(run.run_id for run in found if run.run_id),
+            tuple(run.run_id for run in group if run.run_id),
         )
-        for (outcome, label, phase, reason), found in sorted(
+        for (outcome, label, phase, reason), group in sorted(
             together.items(), key=lambda item: order.get(item[0][0], 2)
         )
     )

@@ -1,4 +1,4 @@
-"""How far an axis goes, how its levels are spaced, and where its ticks stand."""
+"""How far an axis goes, how its levels are spaced, and where its ticks are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAR = 4.0
 
 
 def reach(sizes: Iterable[float], least: float) -> float:
-    """How far a scale goes: to the largest size that is not FAR beyond the median, which is taken as `least` at least."""
+    """Return how far a scale goes: to the largest size that is not FAR beyond the median, which is taken as `least` at least."""
     known = sorted(s for s in sizes if math.isfinite(s))
     if not known:
         return least
@@ -25,7 +25,7 @@ def reach(sizes: Iterable[float], least: float) -> float:
 
 
 def ticks(low: float, high: float) -> tuple[float, ...]:
-    """Round numbers along a scale, 0 among them, at most nine."""
+    """Return round numbers along a scale, 0 among them, at most nine."""
     raw = (high - low) / 8
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
@@ -33,7 +33,7 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def spacing(levels: Iterable[Any]) -> Literal["linear", "log", "named"]:
-    """How levels want to be spaced: evenly in their logarithm, in themselves, or as names."""
+    """Return how levels are spaced: evenly in their logarithm, in themselves, or as names."""
     values = list(levels)
     if len(values) < 2 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
         return "named"
@@ -51,7 +51,7 @@ def spacing(levels: Iterable[Any]) -> Literal["linear", "log", "named"]:
 
 
 def extent(lines: Sequence[Line]) -> tuple[float, float, bool, bool]:
-    """(low, high, log, cut) of an axis for these curves: one arm that explodes must not flatten the others."""
+    """Return (low, high, log, cut) of an axis for these curves: one arm that explodes must not flatten the others."""
     low = min(min(line.low) for line in lines)
     tops = [max(line.high) for line in lines]
     high = reach(tops, 0.0) if low >= 0 else max(tops)

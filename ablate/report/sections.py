@@ -31,7 +31,7 @@ MOST_EPOCHS = 240
 
 
 def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
-    """A section for every factor of several levels, one for all that have a single level. rows: the table of arms."""
+    """Return a section for every factor of several levels, and one for all with a single level. rows: the table of arms."""
     bands = _bands(reading)
     by_factor: dict[str | None, list[str]] = {}
     for name, arm in reading.arms.items():
@@ -68,15 +68,15 @@ def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
 def _by_reference(
     reading: Reading, rows: Sequence[Row], bands: dict[tuple[str, str], Line]
 ) -> Iterable[Section]:
-    """A section for all arms that are held against the same one: each its own evidence."""
-    held: dict[str, list[str]] = {}
+    """A section for all arms that are compared with the same reference."""
+    by_reference: dict[str, list[str]] = {}
     for item in reading.analysis.comparisons:
-        held.setdefault(item.reference, []).append(item.arm)
-    for index, (reference, arms) in enumerate(held.items()):
+        by_reference.setdefault(item.reference, []).append(item.arm)
+    for index, (reference, arms) in enumerate(by_reference.items()):
         if reading.rules.design == "both":
             alone = reference == reading.rules.reference
             title = "Each alone" if alone else "Everything but one"
-            intro = f"Held against {reading.the(reference)}."
+            intro = f"Compared with {reading.the(reference)}."
         else:
             taken = [arm for arm in arms if arm in reading.rules.path]
             title = f"Step {index + 1}"
@@ -86,7 +86,7 @@ def _by_reference(
 
 def _levels_intro(reading: Reading, factor: str) -> str:
     base = reading.levels(reading.rules.reference).get(factor)
-    return f"The baseline stands at {wording.level(base)}." if base is not None else ""
+    return f"The baseline is at {wording.level(base)}." if base is not None else ""
 
 
 def _section(
@@ -174,27 +174,27 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     bands: dict[tuple[str, str], tuple[npt.NDArray[Any], ...]] = {}
     for (arm, phase), metrics in grids(reading.material.curves).items():
         for metric, grid in metrics.items() if phase == REPORT else ():
-            mine = grid.under(finished.get(arm) or grid.seeds.tolist())
-            if mine is None:
+            kept = grid.under(finished.get(arm) or grid.seeds.tolist())
+            if kept is None:
                 continue
-            values = np.where(np.isfinite(mine.values), mine.values, np.nan)
+            values = np.where(np.isfinite(kept.values), kept.values, np.nan)
             counts = np.isfinite(values).sum(axis=0)
             epochs = np.flatnonzero(counts)
             if len(epochs):
-                there = values[:, epochs]
-                mean, low, high = (of(there, axis=0) for of in (np.nanmean, np.nanmin, np.nanmax))
+                present = values[:, epochs]
+                mean, low, high = (of(present, axis=0) for of in (np.nanmean, np.nanmin, np.nanmax))
                 bands[arm, metric] = (epochs + 1, mean, low, high, counts[epochs])
     means: dict[str, list[npt.NDArray[np.float64]]] = {}
     for (_, metric), (_, mean, *_) in bands.items():
         means.setdefault(metric, []).append(mean)
     units = {m: _factor_of(m, float(np.concatenate(of).mean())) for m, of in means.items()}
-    found = {}
+    lines = {}
     for (arm, metric), parts in bands.items():
         last = len(parts[0]) - 1
         thin = [*range(0, last, max(1, math.ceil((last + 1) / MOST_EPOCHS))), last]
         epochs, mean, low, high, runs = (part[thin].tolist() for part in parts)
         unit = units[metric]
-        found[arm, metric] = Line(
+        lines[arm, metric] = Line(
             _split(metric),
             tuple(epochs),
             tuple(v * unit for v in mean),
@@ -203,7 +203,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
             max(runs),
             percent=unit != 1.0,
         )
-    return found
+    return lines
 
 
 def _curves(
@@ -236,14 +236,14 @@ def _curves(
                 start if quantity == "loss" else None,
             )
 
-        mine = tuple(d for d in map(drawn, arms) if d.lines)
+        drawn_arms = tuple(d for d in map(drawn, arms) if d.lines)
         base = drawn(reference)
-        everything = [line for d in (base, *mine) for line in d.lines]
-        if not mine or not everything:
+        everything = [line for d in (base, *drawn_arms) for line in d.lines]
+        if not drawn_arms or not everything:
             continue
         unit = "%" if everything[0].percent else ""
         low, high, log, cut = scales.extent(everything)
-        yield Curves(quantity, unit, base if base.lines else None, mine, low, high, log=log, cut=cut)
+        yield Curves(quantity, unit, base if base.lines else None, drawn_arms, low, high, log=log, cut=cut)
 
 
 def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:

@@ -103,7 +103,7 @@ def _paragraphs(reading: Reading, tuned: Tuning, nuisance: bool) -> Iterable[str
         )
     for search in tuned.searches:
         if not search.searched:
-            yield f"{reading.label(search.arm)}: no trial finished, so the values of the study file stand."
+            yield f"{reading.label(search.arm)}: no trial finished, so the values of the study file are used."
         for path, end in search.edge.items():
             yield (
                 f"{reading.label(search.arm) if nuisance else 'Search'}: the best {path} ({wording.tried(search.values[path])}) lies at the {end} end of its range; "

@@ -110,7 +110,7 @@ def test_only_what_is_open_goes_on(summary):
 
 def test_a_study_between_looks_is_announced_as_provisional(summary):
     assert [n.text for n in summary.notices if n.kind == "provisional"] == [
-        "15 runs of 60 are not in yet. Settled verdicts stand; open ones may change."
+        "15 runs of 60 are not in yet. Settled verdicts are final; open ones may change."
     ]
 
 
@@ -135,7 +135,7 @@ def test_a_diverged_baseline_is_an_error_and_said_once():
     texts = [n.text for n in summary.notices]
     assert summary.notices[0].kind == "error"
     assert len(texts) == len(set(texts)) == 1
-    assert summary.answer[1] == "No arm is judged until that is mended."
+    assert summary.answer[1] == "No arm is judged until that is fixed."
 
 
 def test_a_factor_with_several_levels_has_a_section_and_single_ones_share_one(summary):
@@ -332,7 +332,7 @@ def test_methods_claim_nothing_of_a_training_of_ones_own_but_what_it_yields(mate
     assert "initial weights" in built_in["Pairs"]
     assert "initial weights" not in own["Pairs"]
     assert "mine.fit:go" in own["Pairs"]
-    assert "images are shown for the built-in training alone" in own["A training of one’s own"]
+    assert "prediction changes are shown for the built-in training alone" in own["Your own training"]
     assert "test set" not in own["What the interval does not cover"]
 
 

@@ -20,7 +20,7 @@ def test_decimals_show_the_margin_to_two_digits(margin, expected):
         (float("nan"), "–"),
     ],
 )
-def test_a_difference_carries_its_sign_unless_it_is_nought(value, expected):
+def test_a_difference_carries_its_sign_unless_it_is_zero(value, expected):
     assert wording.signed(value, 2) == expected
 
 
