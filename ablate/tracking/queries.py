@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import re
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -352,15 +351,20 @@ def _pages(search: Any) -> Iterator[Any]:
             return
 
 
-_SAFE = re.compile(r"[\w./+@-]+", re.ASCII)
-
-
 def run_filter(tags: Mapping[str, str], status: str | None = None) -> str:
     """Return a condition of MLflow's search grammar that every run with these tags and this status meets.
 
-    The grammar cannot say every text: a value with quotes, or with what its parser takes for syntax, is left out. So other runs
-    may meet the condition too, and the caller has to compare the tags.
+    The grammar has no escapes, so a value with both kinds of quotes is left out. Other runs may then meet the condition too, and
+    the caller has to compare the tags.
     """
-    parts = [f"tags.`{name}` = '{value}'" for name, value in tags.items() if _SAFE.fullmatch(value)]
+    parts = [f"tags.`{name}` = {quoted}" for name, value in tags.items() if (quoted := _quoted(value))]
     parts += [f"attributes.status = '{status}'"] if status else []
     return " and ".join(parts)
+
+
+def _quoted(value: str) -> str | None:
+    if (
+        "'" not in value and "\\" not in value
+    ):  # a backslash before the quote that ends it takes that for text
+        return f"'{value}'"
+    return f'"{value}"' if '"' not in value else None
