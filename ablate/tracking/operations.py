@@ -49,16 +49,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class StorePlan(Operation):
-    """Record a plan, or the plan again with what has been added to it. plan: its JSON. environment: what it runs with."""
+    """Record a plan, or the plan again with what has been added to it. environment: what it runs with."""
 
     op: ClassVar[str] = "plan"
-    plan: Mapping[str, Any]
+    plan: PlanRecord
     environment: Mapping[str, str]
-
-    @property
-    def record(self) -> PlanRecord:
-        """The plan, whatever version its JSON is of."""
-        return PlanRecord.from_json(self.plan)
 
 
 @dataclass(frozen=True)
@@ -179,6 +174,8 @@ def to_json(operation: Operation) -> dict[str, Any]:
         plain |= vars(opening)
     if "run" in plain:
         plain["run"] = vars(plain["run"])
+    if isinstance(operation, StorePlan):
+        plain["plan"] = operation.plan.to_json()
     if "files" in plain:
         plain["files"] = {name: base64.b64encode(file).decode() for name, file in plain["files"].items()}
     return {"op": operation.op, **plain}
@@ -198,6 +195,8 @@ def from_json(plain: Mapping[str, Any]) -> Operation:
     if issubclass(kind, AttemptOperation):
         opened = "run" in values
         values["opening"] = Opening(values["run"], values["plan"], values["config"]) if opened else None
+    if kind is StorePlan:
+        values["plan"] = PlanRecord.from_json(values["plan"])
     if "files" in values:
         values["files"] = {name: base64.b64decode(text) for name, text in values["files"].items()}
     values.setdefault("note", None)

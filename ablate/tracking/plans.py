@@ -73,12 +73,6 @@ def stored_plans(store: Store, study: str) -> list[StoredPlan]:
     Raises StoreError where the study is not in the store.
     """
     runs = [run for run in queries(store).runs({"ablate.kind": "report"}, study) if "ablate.plan" in run.tags]
-    if not runs:
-        known = study_names(store)
-        raise StoreError(
-            f"there is no study {study!r} in {without_password(store.uri)}",
-            hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
-        )
     plans = []
     for run in sorted(runs, key=lambda run: float(run.tags.get("ablate.recorded", run.start))):
         text = artifact(store, run, "plan.json")
@@ -88,6 +82,12 @@ def stored_plans(store: Store, study: str) -> list[StoredPlan]:
         environment = {name: value for name, value in tags.items() if name in _ENVIRONMENT}
         record = PlanRecord.from_json(json.loads(text))
         plans.append(StoredPlan(record, run.run_id, run.status, environment, run.artifacts))
+    if not plans:
+        known = [name for name in study_names(store) if name != study]
+        raise StoreError(
+            f"there is no study {study!r} in {without_password(store.uri)}",
+            hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
+        )
     return plans
 
 

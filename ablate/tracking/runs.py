@@ -7,12 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ablate.study.design import Run
 from ablate.study.record import PlanRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.store import Store, is_abandoned
+
+if TYPE_CHECKING:
+    from ablate.study.design import Run
 
 _RESULT_TAGS = tuple(
     f"ablate.{name}"
@@ -154,6 +156,8 @@ def recorded_outcome(tags: Mapping[str, str], *, has_result: bool) -> str:
 
 def search_runs(store: Store, study: str, plan: str) -> list[Run]:
     """Return what a plan's searches have trained so far, whether it was recorded with the plan or not."""
+    from ablate.study.design import Run  # which takes longer to import than a status to read
+
     tags = {"ablate.kind": "replicate", "ablate.phase": "tune", "ablate.plan": plan}
     return [
         Run(

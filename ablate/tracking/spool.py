@@ -82,7 +82,7 @@ class Tracker:
     def plan(self, record: PlanRecord, environment: Mapping[str, str]) -> None:
         """Record a plan, or the plan again with what has been added to it."""
         self.planned = True
-        self._put(StorePlan(self._experiment, time.time(), record.to_json(), dict(environment)))
+        self._put(StorePlan(self._experiment, time.time(), record, dict(environment)))
 
     def event(self, event: Event, run: Run, config: Config, plan: str) -> None:
         """Record what happened to a run."""

@@ -119,7 +119,7 @@ class Delivery:
                     self._openings[_attempt(operation)] = opening
                     names.add(opening.run.arm)
                 case StorePlan():
-                    names.update(arm.name for arm in operation.record.arms)
+                    names.update(arm.name for arm in operation.plan.arms)
                 case CopyRun():
                     names.add(operation.run.arm)
                 case SummariseArms():
@@ -147,7 +147,7 @@ class Delivery:
                 runs |= {found.info.run_id} if found is not None else set()
         for operation in operations:
             if isinstance(operation, StorePlan):
-                runs |= set(self._shared_runs(operation.experiment, operation.record.id, own=True))
+                runs |= set(self._shared_runs(operation.experiment, operation.plan.id, own=True))
         running = [run for run in runs if self._client.get_run(run).info.status == "RUNNING"]
         for run in running:
             self.end_killed(run)
@@ -161,7 +161,7 @@ class Delivery:
     # --- operations ---
 
     def _store_plan(self, experiment: str, operation: StorePlan) -> None:
-        plan = operation.record
+        plan = operation.plan
         run = self._plan_run(experiment, plan.id)
         if not self._is_later(run, operation):
             self._tag(

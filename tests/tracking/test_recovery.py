@@ -7,13 +7,15 @@ import json
 import shutil
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from ablate.data.facts import DataFacts
+from ablate.study.record import ArmRecord, PlanRecord
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
     EndPlan,
@@ -33,9 +35,14 @@ from ablate.tracking.store import Store
 from ablate.tracking.write import Delivery
 
 AT = 1_700_000_000.0
-PLAN = {"plan": "p", "metric": "val/loss", "margin": 1.0, "question": "why?", "text": "study: x"}
-ARM = {"config": {}, "data": {"fingerprint": ""}}
+ARM = ArmRecord("", None, None, {}, None, {}, DataFacts(), "code")
+DECLARED = {"study": "x", "metric": "val/loss", "margin": 1.0, "question": "why?"}
+PLAN = PlanRecord("p", DECLARED, "study: x", 0.0, "baseline", (), ())
 numbers = itertools.count()
+
+
+def planned(arms: Sequence[str], plan: str) -> PlanRecord:
+    return replace(PLAN, id=plan, arms=tuple(replace(ARM, name=name) for name in arms))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ class Process:
             return Opening(RunFacts(key, "r" * 16, arm, 0, "report"), plan, {"gain": 0.5})
 
         return [
-            StorePlan(study, at, PLAN | {"plan": plan, "arms": [ARM | {"name": arm} for arm in arms]}, {}),
+            StorePlan(study, at, planned(arms, plan), {}),
             StartAttempt(study, at, one, 1, opening(one, arms[0]), {"device": "cpu"}),
             LogEpoch(study, at + 1, one, 1, None, 1, {"val/loss": 0.5}),
             StartAttempt(study, at, other, 1, opening(other, arms[1]), {"device": "cpu"}),
@@ -194,7 +201,7 @@ def test_what_a_later_process_recorded_of_a_plan_stays_when_an_older_spool_is_de
     assert isinstance(plan, StorePlan)
     assert isinstance(end, EndPlan)
     later = Process(study)
-    newer = StorePlan(study, AT + 10_000, dict(plan.plan) | {"question": "still?"}, {})
+    newer = StorePlan(study, AT + 10_000, replace(plan.plan, text="study: longer"), {})
     ended = EndPlan(study, AT + 20_000, end.plan, "budget", {}, "not yet")
     later.deliver(store, [newer, ended])
     recover(store)
@@ -330,7 +337,7 @@ AWKWARD = [
 
 def test_an_arm_has_one_run_whatever_it_is_called_and_however_often_its_study_is_run(store):
     study = new_study()
-    plan = PLAN | {"arms": [ARM | {"name": name} for name in AWKWARD]}
+    plan = planned(AWKWARD, "p")
     for at in (AT, AT + 100):
         delivery = Delivery(store)
         delivery.deliver([StorePlan(study, at, plan, {})], again=False)

@@ -123,7 +123,7 @@ def test_the_spool_of_a_living_process_is_left_alone(workplace):
     script = (
         "import sys, time; from ablate.tracking import spool, store; "
         "t = spool.Tracker(store.Store('http://127.0.0.1:9', store.here().root), 'study'); "
-        "t.supersede('run', 'other'); "
+        "t.arms({'baseline': {'metrics': {}, 'tags': {}}}, 1); "
         "print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
@@ -135,7 +135,7 @@ def test_the_spool_of_a_living_process_is_left_alone(workplace):
         other.wait()
         recover(workplace.store)
         assert not list((workplace.store.root / "spool").glob("*.jsonl"))
-    assert len(workplace.runs("study", "report")) == 1
+    assert len(workplace.runs("study", "arm")) == 1
 
 
 def orphan(workplace, owner: str, lease: float) -> str:
