@@ -123,7 +123,7 @@ def run(
     with console.preparing(quiet=quiet or json):
         planned = design.plan(parsed, launch.data_lookup())
     observer = console.observer(planned, json=json, quiet=quiet)
-    outcome = launch.coordinate(planned, store, pool, options, storage, observer)
+    outcome = launch.run(planned, store, pool, options, storage, observer)
     _conclude(outcome, f"ablate run {study}", json=json, quiet=quiet)
 
 
@@ -191,9 +191,7 @@ def top_up(
     )
     pool = launch.executor(planned.study.baseline, executor, devices, workers, runs_per_device, store.root)
     observer = console.observer(planned, json=json, quiet=quiet)
-    outcome = launch.coordinate(
-        planned, store, pool, options, storage, observer, stored=stored, top_up=(seeds,)
-    )
+    outcome = launch.top_up(stored, seeds, planned, store, pool, options, storage, observer)
     _conclude(outcome, f"ablate top-up {name}", json=json, quiet=quiet)
 
 
@@ -226,6 +224,7 @@ def report(
     ] = False,
 ) -> None:
     """Write what worked and what didn't, with intervals and curves."""
+    from ablate.tracking.client import without_password
     from ablate.tracking.plans import study_names
     from ablate.tracking.store import here
 
@@ -244,7 +243,7 @@ def report(
     if not names:
         raise StudyError(
             "the store holds no study yet",
-            place=store.uri,
+            place=without_password(store.uri),
             hint="`ablate init mine` writes one, and `ablate run mine.yaml` trains it",
         )
     if len(names) > 1 and output is not None and output.suffix and format not in reporting.ONE_DOCUMENT:
@@ -531,8 +530,8 @@ def ui(
     from ablate.tracking.store import here
 
     store = here()
-    create(store)
     address = server.address(port)
+    create(store)
     for line in server.links(store, address):
         launch.notify(line)
     launch.notify(f"the whole store: {address}  (Ctrl-C ends the server)")

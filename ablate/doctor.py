@@ -161,14 +161,16 @@ def store(storage: str | None = None) -> list[Check]:
 
 
 def _reached(place: Store) -> str:
+    from ablate.tracking.client import without_password
     from ablate.tracking.plans import study_names
 
+    uri = without_password(place.uri)
     if not place.exists:
-        return f"{place.uri} is not there yet; the first run creates it"
+        return f"{uri} is not there yet; the first run creates it"
     if place.database is not None:
         _check_writable(place.database)
     studies = len(study_names(place))
-    return f"{place.uri} answers: {counted(studies, 'study', 'studies')}"
+    return f"{uri} answers: {counted(studies, 'study', 'studies')}"
 
 
 def _writable(folder: Path) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ablate.events import Bundle, Event
     from ablate.executors import Executor, Slot
     from ablate.executors.local import LocalExecutor
-    from ablate.scheduling.coordinate import Observer, Options, Outcome
+    from ablate.scheduling.coordinate import Coordinator, Observer, Options, Outcome
     from ablate.study.design import Plan
     from ablate.study.record import PlanRecord
     from ablate.study.spec import Study
@@ -336,26 +336,70 @@ def confirmation(
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-def coordinate(
+def run(
     plan: Plan,
     store: Store,
     executor: Executor,
     options: Options,
     storage: str | None,
     observer: AbstractContextManager[Observer],
-    *,
-    stored: StoredPlan | None = None,
-    top_up: tuple[int | None] | None = None,
 ) -> Outcome:
-    """Run a plan to its end, under the study's lock, with tracker, claims and signals around it.
+    """Train what a plan still lacks. storage: Optuna's, or None for the journal. observer: what shows the progress.
 
-    observer: entered once the study is locked and recovered. stored: the plan as the store has it, where it was extended.
-    top_up: seeds to add instead of running the plan; (None,) adds as many as the budget allows.
     Raises StoreError where another process works on the study or the store cannot be written.
+    """
+    return _coordinate(
+        plan,
+        store,
+        executor,
+        options,
+        storage,
+        observer,
+        lambda coordinator, about: coordinator.run(about),
+    )
+
+
+def top_up(
+    stored: StoredPlan,
+    seeds: int | None,
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    options: Options,
+    storage: str | None,
+    observer: AbstractContextManager[Observer],
+) -> Outcome:
+    """Add seeds to the undecided arms of a finished plan; see `run`. seeds: None adds as many as the budget allows."""
+    return _coordinate(
+        plan,
+        store,
+        executor,
+        options,
+        storage,
+        observer,
+        lambda coordinator, about: coordinator.top_up(about, seeds),
+        stored,
+    )
+
+
+def _coordinate(
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    options: Options,
+    storage: str | None,
+    observer: AbstractContextManager[Observer],
+    act: Callable[[Coordinator, dict[str, str]], Outcome],
+    stored: StoredPlan | None = None,
+) -> Outcome:
+    """Let a coordinator act, under the study's lock, with tracker, claims and signals around it.
+
+    observer: entered once the study is locked and recovered. stored: the plan as the store has it, where it is extended.
     """
     from ablate.analysis import to_json
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.queue import Queue
+    from ablate.tracking.client import without_password
     from ablate.tracking.plans import refuse_deleted
     from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
@@ -384,7 +428,7 @@ def coordinate(
         )
         about = environment(trainer_of(plan.study.baseline).code_folder(plan.study.baseline))
         try:
-            outcome = coordinator.run(about) if top_up is None else coordinator.top_up(about, *top_up)
+            outcome = act(coordinator, about)
         except BaseException:
             # A top-up that ends before it has added anything leaves its study as it was.
             as_before = None if stored is None or tracker.planned else stored.environment.get("ending")
@@ -404,8 +448,9 @@ def coordinate(
         if tracker.broken is not None:
             raise tracker.broken
         if not delivered:
+            uri = without_password(store.uri)
             notify(
-                f"not yet delivered to {store.uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
+                f"not yet delivered to {uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
         return outcome
 

@@ -52,13 +52,15 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
     assert checks["folder"].detail == f"{tmp_path / 'mlruns'}: is a file, not a folder"
 
 
-def test_a_server_that_does_not_answer_is_broken(tmp_path, monkeypatch):
+def test_a_server_that_does_not_answer_is_broken_and_its_password_is_not_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.socket() as taken:  # bound and not listening: nobody else's server can be there
         taken.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{taken.getsockname()[1]}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        check = by_name(doctor.store())["MLflow"]
+        checks = doctor.store()
+    assert "secret" not in doctor.text(checks)
+    check = by_name(checks)["MLflow"]
     assert check.state == "broken"
     assert "does not answer" in check.detail
 
