@@ -25,6 +25,7 @@ from ablate.data.augment import Augment
 from ablate.errors import StudyError, nearest
 from ablate.fields import Block
 from ablate.models import ModelConfig, NumpyMlp
+from ablate.models.numpy_mlp import OPTIMIZERS
 from ablate.text import brief, cut
 
 Scalar = str | int | float | bool | None
@@ -347,6 +348,8 @@ class RunConfig(Block):
 
     @model_validator(mode="after")
     def _model_can_train_so(self) -> Self:
+        if isinstance(self.model, NumpyMlp) and self.optimizer.name not in OPTIMIZERS:
+            raise ValueError(f"numpy_mlp trains with {', '.join(OPTIMIZERS)} only")
         if isinstance(self.model, NumpyMlp) and self.training.precision != "float32":
             raise ValueError(f"numpy_mlp trains in float32 only: NumPy has no {self.training.precision}")
         if isinstance(self.model, NumpyMlp) and self.training.loss != "cross-entropy":

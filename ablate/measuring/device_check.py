@@ -1,4 +1,4 @@
-"""What torch finds on this machine, tried out: a device that is listed may still not compute."""
+"""The devices that torch lists on this machine, each tried out: a device that is listed may still not compute."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch.nn import functional as F
 BATCH, CHANNELS, SIDE = 64, 64, 32
 REPEATS = 10
 FEW = 8
-"""Images that bfloat16 is tried with: where it is emulated, more would take long."""
+"""Images that bfloat16 is tried with: where it is emulated, more would take too long."""
 
 TOLERANCE = 1e-2
-"""Greatest difference from the CPU's answer, of outputs of size 1: TF32 and other summing orders stay well below."""
+"""Greatest difference from the CPU's result, for outputs of size 1: TF32 and other summing orders stay well below."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """name: as studies call it. memory: bytes (None: the CPU's is everybody's). seconds: of one convolution forward.
+    """A device and how it did. name: as in `--devices`. memory: bytes; None for the CPU, whose memory all processes share. seconds: of
+    one convolution forward.
 
     problem: why it does not compute, or None. bfloat16: how many times as fast a convolution is in it as in float32; a
     device that does not compute in it emulates it, far below 1.
@@ -34,43 +35,43 @@ class Device:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations a second, in that convolution."""
+        """Floating-point operations a second in that convolution."""
         return 2 * BATCH * CHANNELS * CHANNELS * 9 * SIDE * SIDE / self.seconds if self.seconds else 0.0
 
 
 def devices() -> tuple[Device, ...]:
-    """The CPU and every CUDA device, each after a convolution that was run, timed and held against the CPU's answer."""
-    found = [_tried("cpu", "CPU", None)]
+    """Run a convolution on the CPU and on every CUDA device, time it, and compare its result with the CPU's."""
+    tried = [_try("cpu", "CPU", None)]
     for number in range(torch.cuda.device_count()):
         name = f"cuda:{number}"
         try:
             about = torch.cuda.get_device_properties(number)
-            found.append(_tried(name, about.name, about.total_memory))
+            tried.append(_try(name, about.name, about.total_memory))
         except Exception as error:  # noqa: BLE001 — drivers fail in any way
-            found.append(Device(name, "unknown", None, 0.0, _first_line(error)))
-    return tuple(found)
+            tried.append(Device(name, "unknown", None, 0.0, _first_line(error)))
+    return tuple(tried)
 
 
-def _tried(name: str, kind: str, memory: int | None) -> Device:
+def _try(name: str, kind: str, memory: int | None) -> Device:
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, CHANNELS, SIDE, SIDE, generator=draws)
     weights = torch.randn(CHANNELS, CHANNELS, 3, 3, generator=draws) / (9 * CHANNELS) ** 0.5
     try:
         x, w = (t.to(name).to(memory_format=torch.channels_last) for t in (images, weights))
-        # The first call chooses its algorithm; the best of some is what is left when nobody disturbs.
-        answer = F.conv2d(x, w, padding=1)
-        seconds = min(_once(x, w) for _ in range(REPEATS))
+        # The first call chooses its algorithm. The fastest of several is the one that other work disturbed least.
+        result = F.conv2d(x, w, padding=1)
+        seconds = min(_seconds(x, w) for _ in range(REPEATS))
         few, half = x[:FEW], (x[:FEW].bfloat16(), w.bfloat16())
         F.conv2d(*half, padding=1)
-        gain = min(_once(few, w) for _ in range(REPEATS)) / min(_once(*half) for _ in range(3))
-        wrong = float((answer[:1].cpu() - F.conv2d(images[:1], weights, padding=1)).abs().max())
+        gain = min(_seconds(few, w) for _ in range(REPEATS)) / min(_seconds(*half) for _ in range(3))
+        error_size = float((result[:1].cpu() - F.conv2d(images[:1], weights, padding=1)).abs().max())
     except Exception as error:  # noqa: BLE001 — drivers fail in any way
         return Device(name, kind, memory, 0.0, _first_line(error))
-    problem = f"a convolution is wrong by {wrong:.2g}" if not wrong < TOLERANCE else None
+    problem = f"a convolution is wrong by {error_size:.2g}" if not error_size < TOLERANCE else None
     return Device(name, kind, memory, seconds, problem, gain)
 
 
-def _once(x: torch.Tensor, w: torch.Tensor) -> float:
+def _seconds(x: torch.Tensor, w: torch.Tensor) -> float:
     if x.device.type == "cuda":
         torch.cuda.synchronize(x.device)
     began = time.perf_counter()

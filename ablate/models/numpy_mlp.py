@@ -18,6 +18,9 @@ from pydantic import Field
 
 from ablate.fields import Block
 
+OPTIMIZERS = ("sgd", "adam", "adamw")
+"""Optimizers whose rules of update are written out in NumPy."""
+
 Array = NDArray[np.floating[Any]]
 Initialisation = Literal["normal", "lecun", "xavier", "he"]
 

@@ -47,6 +47,17 @@ def nan(config, seed):
 def infinite(config, seed):
     yield {"train/loss": float("inf")}
 
+def nan_of_the_metric(config, seed):
+    yield {"train/loss": 0.5, "val/accuracy": float("nan"), "test/accuracy": 0.5}
+
+def nan_before_the_metric(config, seed):
+    yield {"train/loss": float("nan")}
+    yield {"train/loss": 0.5, "val/accuracy": 0.5}
+
+def several(config, seed):
+    yield {"train/loss": 0.5, "val/loss": 0.5, "lr": 0.1}
+    yield {"train/loss": float("nan"), "val/loss": float("-inf"), "lr": 0.1}
+
 def nothing(config, seed):
     return
     yield
@@ -163,16 +174,24 @@ def test_numbers_of_any_kind_become_floats():
     assert {type(value) for value in found.values()} == {float}
 
 
-@pytest.mark.parametrize(("function", "epoch"), [("nan", 2), ("infinite", 1)])
-def test_a_metric_that_is_not_finite_is_divergence(function, epoch):
-    found = events(function)
+DIVERGED = {
+    "nan": (2, "val/loss not finite in epoch 2"),
+    "infinite": (1, "train/loss not finite in epoch 1"),
+    "nan_of_the_metric": (1, "val/accuracy not finite in epoch 1"),
+    "nan_before_the_metric": (1, "train/loss not finite in epoch 1"),
+    "several": (2, "train/loss, val/loss not finite in epoch 2"),
+}
+
+
+@pytest.mark.parametrize("name", DIVERGED)
+def test_a_metric_that_is_not_finite_is_divergence_and_is_named(name):
+    epoch, reason = DIVERGED[name]
+    found = events(name)
     assert [type(event) for event in found] == [Started, *[EpochEnd] * epoch, Finished]
     assert not all(math.isfinite(value) for value in found[-2].metrics.values())
-    assert (found[-1].outcome, found[-1].epoch, set(found[-1].metrics)) == (
-        "diverged",
-        epoch,
-        {"time/train_seconds"},
-    )
+    last = found[-1]
+    assert (last.outcome, last.epoch, last.facts["reason"]) == ("diverged", epoch, reason)
+    assert set(last.metrics) == {"time/train_seconds"}, "there is no other value"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How `numpy_mlp` takes part in the training loop: batches in, NumPy inside, sums out."""
+"""The learner of `numpy_mlp`: batches come in as tensors, NumPy computes, and sums go out as tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ablate import config as configs
+from ablate.fields import Block
 from ablate.models import numpy_mlp, table
 from ablate.models.numpy_mlp import Adaptive, Momentum, NumpyMlp
 
@@ -21,14 +22,14 @@ class NumpyLearner:
     def __init__(
         self,
         model: NumpyMlp,
-        optimizer: configs.Sgd | configs.Adam | configs.AdamW,
+        optimizer: Block,
         shape: tuple[int, int, int],
         classes: int,
         seed: int,
         training: configs.TrainingConfig | None = None,
     ) -> None:
-        """seed: of the initial weights. training: for what it says of the loss and the gradients; None: nothing."""
-        # NumPy's matrix products take every core unless told; torch has been told already.
+        """seed: of the initial weights. training: its loss and clipping are used; None: the defaults."""
+        # NumPy's matrix products take every core unless limited; torch is limited already.
         threadpoolctl.threadpool_limits(torch.get_num_threads(), user_api="blas")
         sizes = model.sizes(shape, classes)
         self.summary = table.perceptron(sizes)
@@ -38,11 +39,11 @@ class NumpyLearner:
         self._one_hot = np.eye(classes, dtype=np.float32)
 
     def step(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        given = targets.numpy()
-        true = given if given.ndim == 2 else self._one_hot[given]
+        labels = targets.numpy()
+        true = labels if labels.ndim == 2 else self._one_hot[labels]
         smoothing = self._training.label_smoothing
         smooth = true * (1 - smoothing) + smoothing / true.shape[1] if smoothing else true
-        # A diverging network overflows; the loop sees that in its loss.
+        # A diverging network overflows, which shows in its loss.
         with np.errstate(all="ignore"):
             losses, outputs = numpy_mlp.train(
                 self.network, _rows(images), smooth, self._rule, lr, self._training.max_grad_norm
@@ -60,19 +61,19 @@ class NumpyLearner:
         return [torch.from_numpy(array.copy()) for array in numpy_mlp.arrays(self.network)]
 
     def restore(self, weights: list[Tensor]) -> None:
-        for mine, given in zip(numpy_mlp.arrays(self.network), weights, strict=True):
-            np.copyto(mine, given.numpy())
+        for array, saved in zip(numpy_mlp.arrays(self.network), weights, strict=True):
+            np.copyto(array, saved.numpy())
 
     def digest(self) -> str:
         return numpy_mlp.digest(self.network)
 
     def state(self) -> dict[str, Any]:
-        remembered = {
+        rule = {
             name: [torch.from_numpy(array) for array in value] if isinstance(value, list) else value
             for name, value in vars(self._rule).items()
         }
         weights = [torch.from_numpy(array) for array in numpy_mlp.arrays(self.network)]
-        return {"weights": weights, "rule": remembered}
+        return {"weights": weights, "rule": rule}
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.restore(state["weights"])
@@ -80,12 +81,16 @@ class NumpyLearner:
             setattr(self._rule, name, [t.numpy() for t in value] if isinstance(value, list) else value)
 
 
-def rule(config: configs.Sgd | configs.Adam | configs.AdamW) -> Momentum | Adaptive:
-    """The rule of update that an optimizer's config asks for."""
-    if isinstance(config, configs.Sgd):
-        return Momentum(config.momentum, config.nesterov, config.weight_decay)
-    decoupled = isinstance(config, configs.AdamW)
-    return Adaptive(config.beta1, config.beta2, config.weight_decay, decoupled)
+def rule(config: Block) -> Momentum | Adaptive:
+    """Return the rule of update of an optimizer. RunConfig refuses other optimizers than these for networks in NumPy."""
+    match config:
+        case configs.Sgd():
+            return Momentum(config.momentum, config.nesterov, config.weight_decay)
+        case configs.Adam():
+            return Adaptive(config.beta1, config.beta2, config.weight_decay, decoupled=False)
+        case configs.AdamW():
+            return Adaptive(config.beta1, config.beta2, config.weight_decay, decoupled=True)
+    raise TypeError(f"{type(config).__name__} has no rule in NumPy")
 
 
 def _rows(images: Tensor) -> np.ndarray[Any, Any]:
