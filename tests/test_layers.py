@@ -49,7 +49,6 @@ ROOMS: dict[str, set[str]] = {
         "errors",
         "code_digest",
         "events",
-        "code_digest",
         "text",
         "data",
         "config",

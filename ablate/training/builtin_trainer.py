@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from ablate.config import CHANGES_NO_RESULT, Config, RunConfig
@@ -77,10 +76,8 @@ class BuiltinTrainer:
         return facts
 
     def is_prepared(self, config: Config) -> bool:
-        data = cast("RunConfig", config).data
-        if isinstance(data, datasets.ImageFolder) and not Path(data.root).is_dir():
-            return True  # preparing it says what is wrong
-        return datasets.fingerprint(data) is not None
+        # Where there are no data, the error of preparing them says what is wrong.
+        return datasets.presence(cast("RunConfig", config).data) in ("prepared", "not here")
 
     def preload(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — the same for all
         return (*TORCH, "ablate.training.builtin.bundle")

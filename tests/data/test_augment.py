@@ -140,7 +140,7 @@ def test_all_off_is_the_batch_itself_and_draws_nothing():
     assert torch.equal(generator.get_state(), state)
 
 
-def test_augment_is_what_was_drawn_applied_in_turn():
+def test_augment_applies_the_draws_in_their_order():
     x = batch()
     drawn = draw(len(x), EVERYTHING, seeded())
     expected = cutout(
@@ -190,7 +190,7 @@ def test_the_next_batch_is_drawn_anew():
     assert not torch.equal(augment(x, EVERYTHING, generator), augment(x, EVERYTHING, generator))
 
 
-def test_the_global_generator_is_not_touched():
+def test_the_global_generator_is_not_used():
     state = torch.get_rng_state()
     augment(batch(), EVERYTHING, seeded())
     assert torch.equal(torch.get_rng_state(), state)
@@ -208,7 +208,7 @@ def streams():
     return {name: seeded(i) for i, name in enumerate(("augmentation", "colour", "cutout"))}
 
 
-def test_colour_and_cutout_have_streams_of_their_own_and_shift_no_other():
+def test_colour_and_cutout_have_separate_streams_and_change_no_other():
     less, more = streams(), streams()
     everything = Augment(flip=True, crop=2, brightness=0.1, saturation=0.3, cutout=4)
     for _ in range(3):

@@ -42,7 +42,7 @@ def test_every_colour_is_made_grey_as_pil_makes_it():
     assert np.array_equal(datasets.luminance(some[None], Counter()), expected[None, None])
 
 
-def test_grey_images_as_rgb_have_three_channels_alike(tmp_path):
+def test_grey_images_as_rgb_have_three_equal_channels(tmp_path):
     plain, wide = (datasets.prepare(Digits(channels=c), tmp_path) for c in (None, "rgb"))
     assert wide.shape == (3, 8, 8)
     for channel in range(3):
@@ -51,7 +51,7 @@ def test_grey_images_as_rgb_have_three_channels_alike(tmp_path):
     assert wide.fingerprint != plain.fingerprint
 
 
-def test_images_that_are_so_already_stay_the_same_data(folder, tmp_path):
+def test_images_that_have_these_channels_already_stay_the_same_data(folder, tmp_path):
     assert (
         datasets.prepare(Digits(channels="grey"), tmp_path).fingerprint
         == datasets.prepare(Digits(), tmp_path).fingerprint
@@ -62,7 +62,7 @@ def test_images_that_are_so_already_stay_the_same_data(folder, tmp_path):
     )
 
 
-def test_an_image_is_made_smaller_and_then_grey_and_that_once(folder, tmp_path):
+def test_images_are_resized_then_converted_to_grey_and_cached(folder, tmp_path):
     config, counter = ImageFolder(root=folder, channels="grey", resize=4), Counter()
     found = datasets.prepare(config, tmp_path, counter)
     small = datasets.prepare(ImageFolder(root=folder, resize=4), tmp_path)

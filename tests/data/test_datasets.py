@@ -188,7 +188,7 @@ def test_the_fingerprint_changes_with_any_part_of_the_content(tmp_path, store, c
     assert datasets.prepare(ImageFolder(root=str(root)), store).fingerprint != before
 
 
-def test_fingerprint_builds_nothing_and_knows_what_was_built(folder, store):
+def test_fingerprint_builds_nothing_and_returns_that_of_a_built_entry(folder, store):
     config = ImageFolder(root=str(folder))
     assert datasets.fingerprint(config, store) is None
     assert not store.exists()
@@ -199,7 +199,7 @@ def test_fingerprint_builds_nothing_and_knows_what_was_built(folder, store):
     assert datasets.fingerprint(Cifar10(), store) is None
 
 
-def test_training_fields_play_no_part_in_the_cache(folder, store):
+def test_training_fields_have_no_effect_on_the_cache(folder, store):
     first = datasets.prepare(ImageFolder(root=str(folder)), store)
     counter = Counter()
     other = ImageFolder(root=str(folder), subset=8, validation=0.25, split="per-seed", normalize=False)
@@ -221,7 +221,7 @@ def test_a_second_call_decodes_nothing(folder, store):
     assert second.fingerprint == first.fingerprint
 
 
-def test_a_folder_that_moved_is_still_known(tmp_path, store):
+def test_a_folder_that_moved_keeps_its_entry(tmp_path, store):
     root = paint(tmp_path / "here")
     datasets.prepare(ImageFolder(root=str(root)), store)
     root.rename(tmp_path / "there")
@@ -294,7 +294,7 @@ def _list_as_index(_entry, index):
         _list_as_index,
     ],
 )
-def test_a_damaged_cache_is_mended(folder, store, damage):
+def test_a_damaged_cache_is_rebuilt(folder, store, damage):
     config = ImageFolder(root=str(folder))
     before = datasets.prepare(config, store)
     expected = np.array(before.train_images)
@@ -307,7 +307,7 @@ def test_a_damaged_cache_is_mended(folder, store, damage):
     assert len(entries(store)) == 1
 
 
-def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+def test_the_cache_is_in_the_folder_that_the_environment_names(monkeypatch, tmp_path):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "mine"))
     assert cache.default_folder() == tmp_path / "mine"
     datasets.prepare(Digits())
@@ -319,7 +319,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     assert cache.default_folder() == Path.home() / ".cache" / "ablate"
 
 
-def test_a_cache_that_cannot_be_written_is_said_so(tmp_path):
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written.*Not a directory") as caught:
         datasets.prepare(Digits(), tmp_path / "file")
@@ -365,7 +365,7 @@ def builder(folder: Path, store: Path, how: str) -> subprocess.Popen:
     )
 
 
-def test_a_builder_that_is_killed_does_no_harm(folder, store):
+def test_a_builder_that_is_killed_leaves_the_cache_usable(folder, store):
     config = ImageFolder(root=str(folder))
     with builder(folder, store, "hold") as process:
         assert [process.stdout.readline() for _ in range(2)] == ["locking\n", "building\n"]
@@ -379,7 +379,7 @@ def test_a_builder_that_is_killed_does_no_harm(folder, store):
     assert list((store / "datasets").glob("building-*")) == []
 
 
-def test_what_a_killed_builder_left_is_removed_by_the_next_of_any_data_set(folder, store):
+def test_leftovers_of_a_killed_builder_are_removed_by_the_next_one(folder, store):
     with builder(folder, store, "hold") as process:
         assert [process.stdout.readline() for _ in range(2)] == ["locking\n", "building\n"]
         datasets.prepare(Digits(), store)
@@ -407,7 +407,7 @@ def test_builders_that_race_agree_and_only_one_decodes(folder, store):
     assert len({tuple(rest) for _, *rest in answers}) == 1
 
 
-def test_progress_on_stderr_is_silent_when_quick_and_speaks_when_slow(capsys):
+def test_progress_on_stderr_prints_nothing_for_quick_steps_and_a_line_for_slow_ones(capsys):
     quick = cache.Stderr()
     quick("reading images", 1, 10)
     assert capsys.readouterr().err == ""
@@ -425,7 +425,7 @@ def test_progress_on_stderr_is_silent_when_quick_and_speaks_when_slow(capsys):
     not os.environ.get("ABLATE_CIFAR10_DIR"),
     reason="ABLATE_CIFAR10_DIR names no folder with CIFAR-10 as images (train/<class>/*, test/<class>/*)",
 )
-def test_all_of_cifar10_is_read_once_and_found_again_at_once(store):
+def test_all_of_cifar10_is_decoded_once_and_then_read_from_the_cache(store):
     config = ImageFolder(root=os.environ["ABLATE_CIFAR10_DIR"])
     data = datasets.prepare(config, store)
     assert (data.train_images.shape, data.test_images.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))

@@ -25,16 +25,16 @@ def pets(workplace):
     return paint(workplace.root / "pets", train=10, test=3, size=(8, 6))
 
 
-def config(root, **data):
+def pets_config(root, **data):
     data = {"name": "image_folder", "root": str(root), "validation": 0.2} | data
     return RunConfig.parse({"data": data, "model": {"name": "cnn"}})
 
 
-def test_the_figures_are_those_of_numpy_on_what_training_sees(pets):
-    mine = config(pets)
-    found = inputs.description(mine)
-    data = datasets.prepare(mine.data)
-    train, validation = datasets.split(data.train_labels, mine.data, derive(0, FIXED_SPLIT))
+def test_the_description_has_numpys_statistics_of_the_training_split(pets):
+    config = pets_config(pets)
+    found = inputs.description(config)
+    data = datasets.prepare(config.data)
+    train, validation = datasets.split(data.train_labels, config.data, derive(0, FIXED_SPLIT))
     pixels = data.train_images[train] / 255
     assert found.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), abs=1e-6)
     assert found.std == pytest.approx(pixels.std(axis=(0, 2, 3)), abs=1e-6)
@@ -45,7 +45,7 @@ def test_the_figures_are_those_of_numpy_on_what_training_sees(pets):
 
 
 def test_normalised_values_are_those_that_training_feeds_the_network(pets):
-    data = datasets.prepare(config(pets).data)
+    data = datasets.prepare(pets_config(pets).data)
     index = np.arange(len(data.train_labels))
     mean, std = datasets.normalization(data.train_images, index)
     pixels = Pixels(data.train_images, data.train_labels, index, mean, std, torch.device("cpu"))
@@ -53,10 +53,10 @@ def test_normalised_values_are_those_that_training_feeds_the_network(pets):
     assert np.allclose(picture.normalised(data.train_images[3], mean, std), fed, atol=1e-5)
 
 
-def test_the_drawing_holds_every_value_of_every_channel_and_a_sheet_of_augmented_images(pets):
-    mine = config(pets)
-    drawn = ET.fromstring(inputs.drawing(mine, 3))
-    data, found = datasets.prepare(mine.data), inputs.description(mine)
+def test_the_drawing_has_every_value_of_every_channel_and_a_sheet_of_augmented_images(pets):
+    config = pets_config(pets)
+    drawn = ET.fromstring(inputs.drawing(config, 3))
+    data, found = datasets.prepare(config.data), inputs.description(config)
     values = picture.normalised(data.train_images[3], found.mean, found.std)
     texts = [element.text for element in drawn.iter(f"{SVG}text")]
     written = [text for text in texts if re.fullmatch(r"-?\d+\.\d\d", text)]
@@ -66,7 +66,7 @@ def test_the_drawing_holds_every_value_of_every_channel_and_a_sheet_of_augmented
     assert len(list(drawn.iter(f"{SVG}image"))) == 1 + 3 + inputs.SHEET
 
 
-def test_of_a_large_image_only_a_window_is_written_and_that_is_said():
+def test_a_large_image_has_values_in_a_window_only_with_a_note():
     image = np.random.default_rng(0).integers(0, 256, (1, 100, 90), dtype=np.uint8)
     text = picture.svg(image, image / np.float32(255), image[None], title="a < b", caption="none")
     drawn = ET.fromstring(text)
@@ -105,7 +105,7 @@ def test_the_command_takes_data_and_augmentation_from_a_study(workplace):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["digit"], "did you mean 'digits'?"),
         (["digits", "--show", "5000"], "there is no training image 5000"),
@@ -114,8 +114,8 @@ def test_the_command_takes_data_and_augmentation_from_a_study(workplace):
         (["--show", "0"], "which data set?"),
     ],
 )
-def test_a_mistake_is_one_message(workplace, arguments, said):
-    assert said in workplace.ablate("data", *arguments, code=2)
+def test_a_mistake_is_one_message(workplace, arguments, message):
+    assert message in workplace.ablate("data", *arguments, code=2)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_an_archive_under_root_needs_no_network(nobody, tmp_path, monkeypatch, u
     assert len(data.train_images) == 100
 
 
-def test_what_arrives_damaged_is_refused_and_not_kept(served, tmp_path, monkeypatch):
+def test_a_damaged_download_is_refused_and_removed(served, tmp_path, monkeypatch):
     folder, address = served
     archive, _ = cifar(monkeypatch, address)
     (folder / "cifar-10-python.tar.gz").write_bytes(archive[:-100])
@@ -168,7 +168,7 @@ def test_what_arrives_damaged_is_refused_and_not_kept(served, tmp_path, monkeypa
     assert [p.name for p in (tmp_path / "cache" / "downloads").iterdir()] == [".download.lock"]
 
 
-def test_a_missing_page_is_said_to_be_missing(served, tmp_path, monkeypatch):
+def test_the_message_about_a_missing_page_has_its_status_code(served, tmp_path, monkeypatch):
     cifar(monkeypatch, served[1])
     with pytest.raises(DataError, match="HTTP Error 404"):
         datasets.prepare(Cifar10(), tmp_path / "cache")
@@ -183,7 +183,7 @@ def test_a_half_unpacked_archive_is_unpacked_again(nobody, tmp_path, monkeypatch
     assert len(datasets.prepare(Cifar10(root=str(root)), tmp_path / "cache").train_images) == 100
 
 
-def test_a_root_that_is_a_file_is_a_readable_mistake(nobody, tmp_path, monkeypatch):
+def test_a_root_that_is_a_file_is_a_data_error(nobody, tmp_path, monkeypatch):
     cifar(monkeypatch, nobody)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cifar10 cannot be read from .*file"):

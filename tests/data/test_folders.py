@@ -86,7 +86,7 @@ def test_resize_scales_every_image_to_a_square_as_pil_does(tmp_path):
     assert np.array_equal(data.train_images[1].transpose(1, 2, 0), np.asarray(expected))
 
 
-def test_one_tree_is_split_four_to_one_and_stays_so(tmp_path):
+def test_one_tree_is_split_four_to_one_and_reproducibly(tmp_path):
     paint(tmp_path / "pets", train=15)
     data = prepare(tmp_path / "pets" / "train", tmp_path)
     assert np.bincount(data.train_labels).tolist() == [12, 12]
@@ -105,7 +105,7 @@ def test_one_tree_with_a_class_too_small_to_split_is_refused(tmp_path):
     assert "class 'dog' has 1 image: too few" in message
 
 
-def test_files_that_are_no_images_are_passed_over(tmp_path):
+def test_files_that_are_no_images_are_ignored(tmp_path):
     root = paint(tmp_path / "pets")
     (root / "LICENSE").write_text("free")
     (root / "train" / ".hidden").mkdir()
@@ -115,7 +115,7 @@ def test_files_that_are_no_images_are_passed_over(tmp_path):
     assert len(prepare(root, tmp_path).train_images) == 12
 
 
-def test_a_name_that_is_not_unicode_is_a_name(tmp_path):
+def test_file_names_need_not_be_unicode(tmp_path):
     root = paint(tmp_path / "pets")
     file = root / "train" / "cat" / "0.png"
     try:
@@ -140,7 +140,7 @@ def test_a_missing_folder_is_named(tmp_path):
     assert "train/<class>/*" in message
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_instead_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "is a file, not a folder" in refusal(tmp_path / "file", tmp_path)
 
@@ -153,7 +153,7 @@ def test_one_half_without_the_other_is_refused(tmp_path, here, absent):
     assert "one tree" in message
 
 
-def test_an_empty_folder_holds_no_classes(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     assert "has no class folders" in refusal(tmp_path / "empty", tmp_path)
 
@@ -192,7 +192,7 @@ def test_an_unreadable_image_is_named(tmp_path, suffix, damage):
     assert "BytesIO" not in message
 
 
-def test_a_broken_link_is_passed_over(tmp_path):
+def test_a_broken_link_is_ignored(tmp_path):
     root = paint(tmp_path / "pets")
     (root / "train" / "cat" / "z.png").symlink_to(tmp_path / "nowhere.png")
     assert len(prepare(root, tmp_path).train_images) == 12
@@ -213,7 +213,7 @@ def test_deep_images_are_refused_rather_than_clipped(tmp_path):
     assert f"{root / 'train' / 'cat' / '3.png'} has more than 8 bits" in refusal(root, tmp_path)
 
 
-def test_data_that_are_wanted_by_their_fingerprint_need_no_look_at_the_folder(tmp_path):
+def test_cached_data_with_the_wanted_fingerprint_do_not_read_the_folder(tmp_path):
     root = paint(tmp_path / "pets")
     made = prepare(root, tmp_path)
     shutil.rmtree(root)
@@ -222,7 +222,7 @@ def test_data_that_are_wanted_by_their_fingerprint_need_no_look_at_the_folder(tm
     assert np.array_equal(found.train_images, made.train_images)
 
 
-def test_a_folder_that_has_changed_is_not_what_is_wanted(tmp_path):
+def test_a_folder_that_has_changed_since_the_plan_is_refused(tmp_path):
     root = paint(tmp_path / "pets")
     planned = prepare(root, tmp_path).fingerprint
     shutil.rmtree(tmp_path / "cache" / "datasets" / planned)  # as on another machine

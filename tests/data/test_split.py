@@ -52,7 +52,7 @@ def test_both_parts_have_their_size_and_every_class_in_proportion(counts, share,
 
 @settings(deadline=None)
 @given(COUNTS, st.integers(1, 400), st.integers(0, 2**62))
-def test_a_subset_has_its_size_or_a_reason(counts, subset, seed):
+def test_a_subset_has_its_size_or_is_refused(counts, subset, seed):
     labels = labels_of(counts)
     try:
         train, validation = split(labels, Digits(subset=subset, validation=0.5), seed)
@@ -92,7 +92,7 @@ def test_a_subset_larger_than_the_data_states_both_numbers():
     assert caught.value.place == "data.subset"
 
 
-def test_a_subset_too_small_for_its_classes_says_what_would_do():
+def test_the_message_about_a_subset_too_small_for_its_classes_names_the_possible_sizes():
     with pytest.raises(DataError, match="each of the 10 classes has 2") as caught:
         split(BALANCED, Digits(subset=19), 0)
     assert "between 20 and 1,000" in str(caught.value)

@@ -36,15 +36,15 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(x, p):
     seen = dropout(p)(x)
     kept = seen != 0
     assert torch.equal(seen[kept], x[kept] * torch.tensor(1 / (1 - p)))
-    deviation = math.sqrt(p * (1 - p) / x.numel())
-    assert abs(1 - kept.float().mean().item() - p) < 5 * deviation
+    std = math.sqrt(p * (1 - p) / x.numel())
+    assert abs(1 - kept.float().mean().item() - p) < 5 * std
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_dropout_keeps_the_mean(p):
     ones = torch.ones(200_000)
-    deviation = math.sqrt(p / (1 - p) / ones.numel())
-    assert abs(dropout(p)(ones).mean().item() - 1) < 5 * deviation
+    std = math.sqrt(p / (1 - p) / ones.numel())
+    assert abs(dropout(p)(ones).mean().item() - 1) < 5 * std
 
 
 def test_dropout_drops_elements_independently_of_their_neighbours():
@@ -111,7 +111,7 @@ def test_pooling_before_a_monotone_activation_has_the_same_gradient(x, name):
     torch.testing.assert_close(*gradients)
 
 
-def test_only_where_it_is_the_same_is_the_cheaper_order_taken():
+def test_the_cheaper_order_is_used_only_for_monotone_activations():
     first = {name: type(layers.pooled_activation(name, 2)[0]) for name in ACTIVATIONS}
     assert first == {
         "relu": nn.MaxPool2d,
@@ -125,7 +125,7 @@ def test_only_where_it_is_the_same_is_the_cheaper_order_taken():
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
-def test_layers_are_listed_in_the_order_in_which_an_image_meets_them():
+def test_layers_are_listed_in_execution_order():
     class Backwards(nn.Module):
         def __init__(self):
             super().__init__()
@@ -160,7 +160,7 @@ def test_the_table_adds_up_to_all_parameters():
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "numpy_mlp"])
-def test_work_is_what_torchs_own_counter_counts(name):
+def test_flops_are_those_of_torchs_counter(name):
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
@@ -170,7 +170,7 @@ def test_work_is_what_torchs_own_counter_counts(name):
     assert table.flops(model, (3, 32, 32)) == counter.get_total_flops() > 0
 
 
-def test_work_of_groups_strides_and_layers_on_sequences_is_counted():
+def test_flops_of_groups_strides_and_layers_on_sequences_are_counted():
     from torch.utils.flop_counter import FlopCounterMode
 
     model = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, groups=2), nn.Flatten(2), nn.Linear(9, 5))
@@ -185,7 +185,7 @@ def test_only_parameters_that_train_are_counted():
     assert table.parameters(model) == 4
 
 
-def test_looking_at_a_network_leaves_it_as_it_was():
+def test_summarising_a_network_does_not_change_it():
     model = Cnn(depth=2, width=3, dropout=0.5).build((3, 8, 8), 4).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
@@ -198,6 +198,6 @@ def test_looking_at_a_network_leaves_it_as_it_was():
     assert not any(m._forward_hooks for m in model.modules())
 
 
-def test_work_does_not_depend_on_the_batch_or_the_mode():
+def test_flops_do_not_depend_on_the_batch_or_the_mode():
     model = Cnn(depth=2, width=4).build((1, 8, 8), 3)
     assert table.flops(model.train(), (1, 8, 8)) == table.flops(model.eval(), (1, 8, 8))

@@ -89,7 +89,7 @@ def test_the_profile_says_how_channels_change_with_depth(profile, depth, widths)
     assert [shape[0] for kind, shape in rows(config, (3, 8, 8)) if kind == "Conv2d"] == widths
 
 
-def test_parameters_and_work_are_those_counted_by_hand():
+def test_parameters_and_flops_are_those_counted_by_hand():
     # 3·64·9 + 2·64·64·9 weights, 2·64 of each of three batch norms, 64·10 + 10 of the last layer.
     model = Cnn(depth=3, width=64).build((3, 32, 32), 10)
     assert table.parameters(model) == 1728 + 2 * 36864 + 3 * 128 + 650 == 76490
@@ -97,7 +97,7 @@ def test_parameters_and_work_are_those_counted_by_hand():
     assert table.flops(model, (3, 32, 32)) == 2 * (1728 * 32**2 + 36864 * 16**2 + 36864 * 8**2 + 640)
 
 
-def test_parameters_and_work_of_a_growing_grey_network_without_batch_norm():
+def test_parameters_and_flops_of_a_growing_grey_network_without_batch_norm():
     config = Cnn(depth=3, width=16, profile="growing", kernel_size=5, batch_norm=False)
     model = config.build((1, 8, 8), 5)
     # Biases are there now: (1·16 + 16·32 + 32·64)·25 weights, 16 + 32 + 64 biases, 64·5 + 5.
@@ -112,7 +112,7 @@ def test_convolutions_have_a_bias_only_where_no_batch_norm_follows():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"depth": 2, "profile": "wide-middle"}, "needs a depth of at least 3; the depth is 2"),
         ({"depth": 12, "profile": "growing", "width": 64}, "the widest block would have 131072 channels"),
@@ -121,8 +121,8 @@ def test_convolutions_have_a_bias_only_where_no_batch_norm_follows():
         ({"dropout": 1.0}, "less than 1"),
     ],
 )
-def test_a_shape_that_cannot_be_is_refused_where_it_is_written(fields, said):
-    with pytest.raises(ValidationError, match=said):
+def test_impossible_fields_are_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
         Cnn(**fields)
 
 
@@ -134,7 +134,7 @@ def test_every_field_of_a_model_is_described():
 # --- the tutorial's -----------------------------------------------------------------------------------------------
 
 
-def test_small_cnn_is_the_net_of_the_tutorial():
+def test_small_cnn_is_the_network_of_the_tutorial():
     model = SmallCnn().build((3, 32, 32), 10)
     assert table.parameters(model) == 62006  # the figure that goes with this net everywhere
     assert [

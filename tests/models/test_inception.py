@@ -61,7 +61,7 @@ def test_a_module_has_the_papers_channels(name):
         assert module(torch.empty(1, inside, 14, 14)).shape == (1, out, 14, 14)
 
 
-def test_but_for_the_first_kernel_v1_has_googlenets_parameters():
+def test_v1_has_googlenets_parameters_except_in_the_first_kernel():
     made = table.describe(InceptionV1(auxiliary=False), CIFAR, 1000)
     assert made.parameters + 3 * 64 * (7 * 7 - 3 * 3) == GOOGLENET_PARAMETERS
 
@@ -90,7 +90,7 @@ def test_the_stages_are_those_of_the_docstring():
     }
 
 
-def test_a_pooled_stem_leaves_a_quarter_of_the_pixels_and_of_the_work():
+def test_a_pooled_stem_leaves_a_quarter_of_the_pixels_and_of_the_flops():
     full, pooled = (table.describe(InceptionV1(stem_pool=p), CIFAR, 10) for p in (False, True))
     stem = sum(2 * 32 * 32 * weights for weights in (3 * 64 * 9, 64 * 64, 64 * 192 * 9))
     classifier = 2 * 1024 * 10
@@ -119,7 +119,9 @@ def test_v2_is_v1_with_batch_norm_and_two_3x3_for_a_5x5():
         ("nx1", 5, 5 * 8 * 8 + 5 * 8 * 12, [(1, 5), (5, 1)]),
     ],
 )
-def test_factorised_convolutions_see_the_same_pixels_with_other_weights(factorise, side, weights, kernels):
+def test_factorised_convolutions_have_the_same_receptive_field_with_other_weights(
+    factorise, side, weights, kernels
+):
     layers = torch.nn.Sequential(*spatial(8, 12, side, factorise, batch_norm=False))
     convolutions = [m for m in layers.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [m.kernel_size for m in convolutions] == kernels
@@ -134,7 +136,7 @@ def test_factorised_convolutions_see_the_same_pixels_with_other_weights(factoris
     assert len(seen) == side * side
 
 
-def test_batch_norm_stands_after_every_convolution():
+def test_batch_norm_follows_every_convolution():
     for factorise in ("none", "3x3", "nx1"):
         with torch.device("meta"):
             model = InceptionV2(factorise=factorise).build(CIFAR, 10)
@@ -158,7 +160,7 @@ def test_width_multiplies_every_layers_channels():
 # --- auxiliary heads --------------------------------------------------------------------------------------------------
 
 
-def test_heads_answer_in_training_only():
+def test_heads_give_logits_in_training_only():
     model = InceptionV1(width=SLIM).build(CIFAR, 10)
     logits, heads = model(torch.zeros(2, *CIFAR))
     assert logits.shape == (2, 10)
@@ -192,7 +194,7 @@ def test_losses_of_the_heads_are_added_with_their_weight(batch):
         torch.testing.assert_close(new.detach(), old - 0.1 * gradient)
 
 
-def test_heads_are_counted_as_parameters_that_only_train():
+def test_heads_are_counted_as_parameters_used_in_training_only():
     with_heads, without = (table.describe(InceptionV1(auxiliary=a), CIFAR, 10) for a in (True, False))
     head = sum(
         inside * 128 + 128 + (128 * 4 * 4) * 1024 + 1024 + 1024 * 10 + 10
@@ -206,7 +208,7 @@ def test_heads_are_counted_as_parameters_that_only_train():
     assert f"{head:,} of them in auxiliary heads, which are used in training only" in table.text(with_heads)
 
 
-def test_heads_need_pixels_and_say_so():
+def test_an_image_too_small_for_the_heads_is_refused():
     with pytest.raises(
         TrainingError, match=r"average pooling of the auxiliary heads: \(4−5\+0\)/3\+1 = 0.667, so 0"
     ):
@@ -226,7 +228,7 @@ def test_parts_are_named_in_the_table():
 
 
 @pytest.mark.parametrize(("factorise", "batch_norm"), [("none", False), ("3x3", True), ("nx1", True)])
-def test_twenty_two_layers_still_tell_images_apart_before_training(factorise, batch_norm):
+def test_initial_weights_keep_the_signal_through_twenty_two_layers(factorise, batch_norm):
     torch.manual_seed(0)
     config = InceptionV1(
         width=0.25, factorise=factorise, batch_norm=batch_norm, auxiliary=False, stem_pool=True
@@ -237,7 +239,7 @@ def test_twenty_two_layers_still_tell_images_apart_before_training(factorise, ba
     assert 0.05 < float(spread) < 20
 
 
-def test_it_learns_a_batch_by_heart(batch):
+def test_it_can_overfit_one_batch(batch):
     images, labels = batch
     for model in ({"name": "inception_v1"}, {"name": "inception_v2"}):
         trained = learner(**model)

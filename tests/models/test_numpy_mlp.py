@@ -131,7 +131,7 @@ def test_the_forward_pass_and_the_loss_are_torchs(batch):
     np.testing.assert_allclose(mlp.cross_entropy(outputs, targets), losses.numpy(), rtol=1e-12)
 
 
-def test_targets_may_be_chances_rather_than_classes(batch):
+def test_targets_may_be_probabilities_instead_of_classes(batch):
     images, _, _ = batch
     targets = np.random.default_rng(5).dirichlet(np.ones(SIZES[-1]), size=len(images))
     ours = network()
@@ -143,7 +143,7 @@ def test_targets_may_be_chances_rather_than_classes(batch):
     assert relative(gradients[0].weights, theirs[0].weight.grad.numpy().T) < 1e-6
 
 
-def test_an_image_is_learned_from_as_if_it_stood_alone(batch):
+def test_the_gradient_of_a_batch_is_the_mean_over_its_images(batch):
     images, targets, _ = batch
     ours = network()
     together = mlp.backward_propagate_error(ours, mlp.forward_propagation(ours, images), targets)
@@ -183,13 +183,13 @@ def test_the_sigmoid_neither_overflows_nor_leaves_its_range():
 
 
 @pytest.mark.parametrize(
-    ("name", "deviation"),
+    ("name", "std"),
     [("normal", 1), ("lecun", 400**-0.5), ("xavier", (2 / 700) ** 0.5), ("he", (2 / 400) ** 0.5)],
 )
-def test_initial_weights_spread_as_their_name_says(name, deviation):
+def test_initial_weights_have_the_standard_std_of_their_scheme(name, std):
     layer = mlp.initialize_network((400, 300), name, np.random.default_rng(0))[0]
     assert layer.weights.dtype == np.float32
-    assert layer.weights.std() == pytest.approx(deviation, rel=0.01)
+    assert layer.weights.std() == pytest.approx(std, rel=0.01)
     assert not layer.bias.any()
 
 
@@ -202,9 +202,9 @@ def test_it_trains_through_the_same_events_as_a_torch_network():
     assert [type(event) for event in ours] == [Started, *[EpochEnd] * 6, Finished]
     assert [type(event) for event in ours] == [type(event) for event in theirs]
     assert [event.seq for event in ours] == list(range(8))
-    for mine, other in zip(ours, theirs, strict=True):
+    for one, other in zip(ours, theirs, strict=True):
         for part in ("facts", "metrics", "files"):
-            assert getattr(mine, part, {}).keys() == getattr(other, part, {}).keys()
+            assert getattr(one, part, {}).keys() == getattr(other, part, {}).keys()
     assert ours[0].facts["device"].startswith("cpu")
 
 
@@ -234,17 +234,17 @@ def test_the_best_epochs_weights_are_those_that_are_tested():
     assert events[-1].epoch == epochs.index(min(epochs)) + 1
 
 
-def test_a_network_that_blows_up_is_diverged_and_not_failed():
+def test_a_network_whose_loss_explodes_is_diverged_and_not_failed():
     last = trained(override={"optimizer": {"name": "sgd", "lr": 1e38}, "training.epochs": 3})[-1]
     assert isinstance(last, Finished)
     assert last.outcome == "diverged"
 
 
-def test_a_device_for_torch_does_not_concern_it():
+def test_the_device_of_torch_has_no_effect_on_it():
     assert isinstance(trained(device="meta")[-1], Finished)
 
 
-def test_it_keeps_to_its_threads():
+def test_it_uses_only_its_threads():
     torch.set_num_threads(1)
     NumpyLearner(NumpyMlp(), Sgd(), (1, 28, 28), 10, 0)
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
@@ -270,12 +270,12 @@ def test_colour_images_are_read_channel_by_channel():
 
 
 @pytest.mark.parametrize(
-    ("training", "said"),
+    ("training", "message"),
     [({"precision": "bfloat16"}, "NumPy has no bfloat16"), ({"loss": "focal"}, "has no focal loss")],
 )
-def test_what_numpy_cannot_do_is_refused_before_anything_trains(training, said):
+def test_what_numpy_cannot_do_is_refused_before_anything_trains(training, message):
     tree = {"data": {"name": "digits"}, "model": {"name": "numpy_mlp"}, "training": training}
-    with pytest.raises(StudyError, match=said):
+    with pytest.raises(StudyError, match=message):
         RunConfig.parse(tree)
 
 

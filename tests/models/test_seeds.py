@@ -136,7 +136,7 @@ def test_the_posts_questions_are_fields_of_what_worked(changes, convolutions):
     assert [row.shape[1:] for row in rows if row.kind == "Conv2d"][-1] == (1, 1)
 
 
-def test_batch_norm_is_a_switch():
+def test_batch_norm_is_an_option():
     for config in (TutorialCnn, WhatWorked):
         assert "BatchNorm2d" in kinds(config(batch_norm=True))
         assert "BatchNorm2d" not in kinds(config(batch_norm=False))
@@ -204,7 +204,7 @@ def test_networks_that_keep_their_size_take_a_single_pixel():
     stride=st.integers(1, 4),
     padding=st.integers(0, 4),
 )
-def test_the_arithmetic_is_torchs_own(side, kernel, stride, padding):
+def test_the_output_size_is_torchs(side, kernel, stride, padding):
     places = Window("convolution", kernel, stride, padding).places(side)
     layer = nn.Conv1d(1, 1, kernel, stride, padding, device="meta")
     if side + 2 * padding < kernel:
@@ -239,14 +239,14 @@ def test_the_page_on_networks_gives_the_same_figures():
     assert len(on_page) >= 7
 
 
-def test_the_list_says_which_models_cannot_take_an_image():
+def test_the_list_names_the_models_for_which_an_image_is_too_small():
     found = {row["model"]: row for row in table.listing_json(table.listing((1, 8, 8)))}
     assert "too small" in found["what_worked"]["error"]
     assert found["numpy_mlp"]["parameters"] == 64 * 500 + 500 + 500 * 50 + 50 + 510
     assert "too small" in table.listing_text(table.listing((1, 8, 8)))
 
 
-def test_a_table_as_json_holds_what_the_text_does():
+def test_a_table_as_json_has_the_content_of_the_text():
     made = table.describe(WhatWorked(), CIFAR, 10)
     found = table.as_json("what_worked", made, CIFAR, 10)
     assert found["parameters"] == 2_211_338
@@ -265,7 +265,7 @@ def test_a_described_network_is_the_built_one(name):
     assert table.describe(config, CIFAR, 10) == table.summary(config.build(CIFAR, 10), CIFAR)
 
 
-def test_an_unknown_model_is_answered_with_the_nearest():
+def test_the_message_about_an_unknown_model_names_the_nearest():
     with pytest.raises(StudyError, match="did you mean 'what_worked'"):
         table.by_name("what_work")
 
@@ -273,7 +273,7 @@ def test_an_unknown_model_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     "text", ["", "32", "3x32", "3x32x32x1", "0x32x32", "-3x32x32", "3x32x99999", "axbxc"]
 )
-def test_a_shape_that_is_none_is_refused(text):
+def test_text_that_is_no_shape_is_refused(text):
     with pytest.raises(StudyError, match="not the shape of an image"):
         table.parse_shape(text)
 
@@ -311,7 +311,7 @@ def test_the_command_lists_models_and_prints_tables():
         (["what_worked", "--input", "1x9x9"], TrainingError),
     ],
 )
-def test_the_command_refuses_what_is_no_model_no_shape_and_no_fit(words, kind):
+def test_the_command_refuses_an_unknown_model_a_bad_shape_and_an_image_that_is_too_small(words, kind):
     assert isinstance(CliRunner().invoke(app, ["models", *words]).exception, kind)
 
 
@@ -321,7 +321,7 @@ def test_the_command_refuses_what_is_no_model_no_shape_and_no_fit(words, kind):
 @pytest.mark.parametrize(
     "name", ["tutorial_cnn", "what_worked", "small_cnn", "numpy_mlp", "inception", "tutorials"]
 )
-def test_every_arm_of_a_ready_study_fits_its_images(name):
+def test_the_images_of_every_shipped_study_are_large_enough_for_every_arm(name):
     study = spec.read(STUDIES / f"{name}.yaml")
     assert study.name == name
     for arm in design.plan(study, lambda _config: DataFacts("the same for all")).arms:
