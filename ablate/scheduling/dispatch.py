@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ablate.errors import TrainingError
+from ablate.errors import AblateError, TrainingError
 from ablate.events import Bundle, Event, Failed, Finished, Started, Task, is_last
 from ablate.executors import Executor, Slot
 
@@ -195,7 +195,7 @@ class Dispatcher(Generic[W]):
     def run(self, work: Iterable[W]) -> None:
         """Train runs, in this order, and whatever the client adds. Returns when all have an outcome, or the client is spent.
 
-        KeyboardInterrupt, raised by the client's `poll`, ends it: runs in training are told to the client as interrupted.
+        What the client's `poll` raises ends it, and the runs in training are told to the client as interrupted.
         """
         self._waiting = deque(Flight(each) for each in work)
         self._elsewhere, self._training = [], {}
@@ -214,7 +214,7 @@ class Dispatcher(Generic[W]):
                     self._receive(event)
                 self._client.poll()
                 self._expire()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, AblateError):
             for flight in self._training.values():
                 event = Failed(
                     flight.key, flight.attempt, len(flight.events), time.time(), "cancelled", "interrupted"

@@ -1,0 +1,335 @@
+"""What is known of a study's runs: results of the store and of this process, claims, attempts, checkpoints that are left."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ablate.events import EpochEnd, Event, Failed, Finished, Started
+from ablate.scheduling.budget import SecondsByArm
+from ablate.scheduling.observer import Observer
+from ablate.scheduling.queue import Queue
+from ablate.study.design import Plan, Run
+from ablate.study.record import PlanRecord, RunRecord
+from ablate.study.seeds import is_reevaluation, is_reported, replicate_of
+from ablate.text import counted
+from ablate.tracking.frames import curve_frame, curve_rows, plan_frames, replicate_frame, replicate_row
+from ablate.tracking.plans import stored_plans, study_names
+from ablate.tracking.queries import StoredRun
+from ablate.tracking.runs import (
+    NewResults,
+    finished_runs,
+    highest_attempts,
+    recipes,
+    run_curves,
+    search_runs,
+)
+from ablate.tracking.spool import Tracker
+from ablate.tracking.store import Claims, Store
+from ablate.training import checkpoint
+
+Points = dict[str, list[tuple[int, float]]]
+"""Metric → (epoch, value) of each time that it was yielded."""
+
+
+class Known:
+    """Results by run key: `rows` of the replicates frame, `curves` of the curves frame; and all runs that were planned.
+
+    took: the budget's; what stored runs took is added to it.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        *,
+        store: Store,
+        tracker: Tracker,
+        ledger: Queue,
+        claims: Claims,
+        observer: Observer,
+        took: SecondsByArm,
+        accept_code: bool,
+    ) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.curves: dict[str, list[dict[str, Any]]] = {}
+        self.planned: dict[str, Run] = {}
+        self.checkpoints: Path = store.root / "checkpoints"
+        self._study = study
+        self._store = store
+        self._tracker = tracker
+        self._ledger = ledger
+        self._claims = claims
+        self._observer = observer
+        self._took = took
+        self._accept_code = accept_code
+        self._attempts = highest_attempts(store, study)
+        self._new_results = NewResults(store)
+        # Runs of this process that have ended, until the store has them: then another study finds them there.
+        self._undelivered: deque[tuple[int, str]] = deque()
+
+    # --- results ---
+
+    def plan(self, runs: Iterable[Run]) -> None:
+        """Say which runs there are, whether they have a result or not."""
+        self.planned |= {run.key: run for run in runs}
+
+    def missing(self, runs: Iterable[Run]) -> list[Run]:
+        """Return the runs that have no result yet."""
+        return [run for run in runs if run.key not in self.rows]
+
+    def frames(self) -> tuple[Any, Any]:
+        """Replicates and curves, as the analysis reads them."""
+        curves = curve_frame([row for rows in self.curves.values() for row in rows])
+        return replicate_frame(list(self.rows.values())), curves
+
+    def add(self, run: Run, events: Sequence[Event], record: PlanRecord) -> None:
+        """Add the result of a run that was trained here. events: of its last attempt, all of them."""
+        tags, points = outcome_tags(events), metric_points(events)
+        done = isinstance(events[-1], Finished)
+        row = replicate_row(record, recorded(run), tags, points, "", has_result=done)
+        self.rows[run.key] = row
+        self.curves[run.key] = curve_rows(recorded(run), points)
+        self._observer.settled(run, row["outcome"], row["value"])
+        self._undelivered.append((self._tracker.put, run.key))
+
+    def reuse(self, runs: Iterable[Run], plan: Plan, record: PlanRecord) -> None:
+        """Take the results that the store has, of whatever study; copy those that are not in this one."""
+        wanted = {run.key: run for run in runs}
+        self.plan(wanted.values())
+        stored = finished_runs(self._store, wanted, first=self._study)
+        own = {key: run for key, run in stored.items() if run.experiment == self._study}
+        copied = {key: run for key, run in stored.items() if run.experiment != self._study}
+        labels: dict[str, dict[str, str]] = {}
+        by_recipe = {run.recipe: run for run in wanted.values() if run.key not in stored}
+        older = finished_runs(self._store, by_recipe, by="recipe") if by_recipe else {}
+        if older and self._accept_code:
+            for recipe, run in older.items():
+                copied[by_recipe[recipe].key] = run
+                labels[by_recipe[recipe].key] = {"ablate.accepted_code": run.tags["ablate.key"]}
+        elif older:
+            self._observer.note(
+                f"{counted(len(older), 'finished run')} of older training code not reused (--accept-code takes them, labelled)"
+            )
+        for key, run in copied.items():
+            self._tracker.copy(wanted[key], run.run_id, plan.id, labels.get(key))
+        if copied:
+            self._observer.note(f"{counted(len(copied), 'finished run')} reused from the store")
+        without_model = [
+            key
+            for key, run in {**own, **copied}.items()
+            if "ablate.model" not in run.tags and _keeps_model(plan, wanted[key])
+        ]
+        if without_model:
+            self._observer.note(
+                f"{len(without_model)} of the runs already done {'has' if len(without_model) == 1 else 'have'} no saved model: "
+                "training.save_model was none when they were trained (deleted in MLflow, they are trained again)"
+            )
+        self._take({**own, **copied}, record)
+        self._ledger.match(self._values(), wanted)
+
+    def reuse_recorded(self, record: PlanRecord) -> None:
+        """Take all runs that the record names, as they ended: none of those is trained again, not even one that failed."""
+        keys: dict[Any, str] = {}
+        for run in record.runs:
+            self.planned[run.key] = Run(run.key, "", run.arm, run.seed, run.phase, run.values)
+            keys[run.arm, run.seed, run.phase] = run.key
+        rows, curves = plan_frames(self._store, record)
+        self.rows |= {row["key"]: row for row in rows.to_dict("records")}
+        for key, row in self.rows.items():
+            self._time(row)
+            self._observer.settled(self.planned[key], row["outcome"], row["value"])
+        tuned = curves["phase"] == "tune"
+        for place, points in curves[~tuned].groupby(["arm", "seed", "phase"], sort=False):
+            self.curves[keys[place]] = [_row(row) for row in points.to_dict("records")]
+        self._ledger.match(self._values(), self.planned)
+
+    def reuse_trials(self, runs: Sequence[Run], plan: Plan, record: PlanRecord) -> None:
+        """Take the results of runs that a search has tried, those that were pruned included."""
+        self.reuse(runs, plan, record)
+        undone = {run.key: recorded(run) for run in self.missing(runs)}
+        rows, _ = plan_frames(self._store, replace(record, runs=tuple(undone.values())))
+        pruned = {row["key"]: row for row in rows.to_dict("records") if row["outcome"] == "pruned"}
+        points = run_curves(self._store, [row["run_id"] for row in pruned.values()])
+        for key, row in pruned.items():
+            self.rows[key] = _row(row)
+            self.curves[key] = curve_rows(undone[key], points[row["run_id"]])
+
+    def keep_failures(self, record: PlanRecord) -> int:
+        """Let what failed within a look that decided something stay failed. Returns how many runs that are.
+
+        With such a run done after all, that look would be read again, and a verdict that is final might not be.
+        """
+        if not record.final:
+            return 0
+        kept = {
+            str(row["key"]): _row(row)
+            for row in plan_frames(self._store, record)[0].to_dict("records")
+            if row["outcome"] == "failed"
+            and is_reported(row["phase"])
+            and replicate_of(row["seed"]) < record.final
+            and row["key"] not in self.rows
+        }
+        self.rows |= kept
+        return len(kept)
+
+    def keep_only(self, keys: Collection[str]) -> None:
+        """Forget the results of all other runs."""
+        self.rows = {key: row for key, row in self.rows.items() if key in keys}
+
+    def _take(self, stored: Mapping[str, StoredRun], record: PlanRecord) -> None:
+        points = run_curves(self._store, [run.run_id for run in stored.values()])
+        for key, run in stored.items():
+            planned, its_points = recorded(self.planned[key]), points[run.run_id]
+            row = replicate_row(record, planned, run.tags, its_points, run.run_id, has_result=True)
+            self.rows[key] = row
+            self.curves[key] = curve_rows(planned, its_points)
+            self._time(row)
+            self._observer.settled(self.planned[key], row["outcome"], row["value"])
+
+    def _time(self, row: Mapping[str, Any]) -> None:
+        if math.isfinite(row["seconds"]):
+            self._took.setdefault(row["arm"], []).append(float(row["seconds"]))
+
+    def _values(self) -> dict[str, float]:
+        return {key: row["value"] for key, row in self.rows.items()}
+
+    # --- other processes ---
+
+    def claim(self, run: Run) -> bool:
+        """Whether the run is this process's to train now; False where another process trains it."""
+        return self._claims.take(run.key)
+
+    def release(self, run: Run) -> None:
+        """Let other processes train the run."""
+        self._claims.give_back(run.key)
+
+    def has_new_result(self, run: Run) -> bool:
+        """Whether another process has finished the run since this one began."""
+        return run.key in self._new_results
+
+    def release_delivered(self) -> None:
+        """Release the claims of ended runs that the store has by now."""
+        while self._undelivered and self._undelivered[0][0] <= self._tracker.delivered:
+            self._claims.give_back(self._undelivered.popleft()[1])
+
+    def attempts(self, run: Run) -> int:
+        """How many attempts of a run were begun, by whatever process."""
+        return self._attempts.get(run.key, 0)
+
+    def begun(self, run: Run, attempt: int) -> None:
+        """An attempt of a run is about to begin."""
+        self._attempts[run.key] = attempt
+
+    # --- checkpoints ---
+
+    def tidy(self) -> None:
+        """Remove checkpoints that no run will be resumed from: of runs that are done, and of planned runs that other code began.
+
+        To be called before anything is trained. What another process trains stays, and so does what only another study plans.
+        """
+        left = checkpoint.left(self.checkpoints)
+        keys = frozenset().union(*left.values())
+        if not keys:
+            return
+        over = set(finished_runs(self._store, keys))
+        planned = {run.recipe for run in self.planned.values()}
+        begun = recipes(self._store, keys - self.planned.keys())
+        over |= {key for key, recipe in begun.items() if recipe in planned}
+        for path, runs in left.items():
+            if runs.isdisjoint(over):
+                continue
+            claimed = [key for key in runs if self._claims.take(key)]
+            if len(claimed) == len(runs):
+                checkpoint.discard(path)
+            for key in claimed:
+                self._claims.give_back(key)
+
+
+# --- earlier trials of a search -----------------------------------------------------------------------------------
+
+
+def earlier_trials(
+    store: Store, plan: Plan, record: PlanRecord, known_to_optuna: Iterable[Run]
+) -> tuple[list[Run], int]:
+    """Return the trials that were made before, of Optuna's, the record's and the store's, each of which may lack some.
+
+    Also returns how many of them earlier plans of the study have made.
+    """
+    trials = {run.key: run for run in known_to_optuna}
+    of_this_plan = [run for run in record.runs if run.phase == "tune"]
+    of_earlier_plans = _trials_of_earlier_plans(store, plan, record)
+    stored = search_runs(store, plan.study.name, plan.id)
+    for run in (*of_this_plan, *stored, *of_earlier_plans):
+        recipe = run.recipe if isinstance(run, Run) else ""
+        trials[run.key] = Run(run.key, recipe, run.arm, run.seed, "tune", run.values)
+    return list(trials.values()), len(of_earlier_plans)
+
+
+def _trials_of_earlier_plans(store: Store, plan: Plan, record: PlanRecord) -> list[RunRecord]:
+    """Trials of arms that are still the same, in the same ranges and by the same sampler and pruner.
+
+    Another number of seeds, another margin or a further level is no reason to search again.
+    """
+    name, search = plan.study.name, plan.study.search
+    assert search is not None
+    if record.runs or name not in study_names(store):
+        return []
+    trials: dict[str, dict[str, RunRecord]] = {arm.name: {} for arm in plan.arms}
+    for other in (stored.record for stored in stored_plans(store, name)):
+        if (other.nuisance, other.space) != (record.nuisance, record.space) or not other.search:
+            continue
+        how = (other.search.sampler, other.search.pruner, other.search.cost)
+        if how != (search.sampler, search.pruner, search.cost):
+            continue
+        for run in other.runs:
+            if run.phase != "tune" or is_reevaluation(run.seed) or run.arm not in trials:
+                continue
+            # The key is the same where the arm's config, its data and the code that trains it are.
+            key = plan.trial(run.arm, run.values, replicate_of(run.seed)).key
+            if key == run.key and len(trials[run.arm]) < search.trials:
+                trials[run.arm].setdefault(run.key, run)
+    return [run for of_arm in trials.values() for run in of_arm.values()]
+
+
+# --- from events to a row -----------------------------------------------------------------------------------------
+
+
+def metric_points(events: Iterable[Event]) -> Points:
+    """Return what the events of an attempt say of each metric."""
+    points: Points = {}
+    for event in events:
+        if isinstance(event, EpochEnd | Finished):
+            for metric, value in event.metrics.items():
+                points.setdefault(metric, []).append((event.epoch, value))
+    return points
+
+
+def outcome_tags(events: Iterable[Event]) -> dict[str, str]:
+    """Return the tags that the store will have of an attempt, from its events."""
+    tags: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, Started | Finished):
+            tags |= {f"ablate.{name}": str(value) for name, value in event.facts.items()}
+        if isinstance(event, Finished):
+            tags |= {"ablate.outcome": event.outcome, "ablate.epoch": str(event.epoch)}
+        if isinstance(event, Failed):
+            outcome = "pruned" if event.kind == "pruned" else "failed"
+            tags |= {"ablate.outcome": outcome, "ablate.reason": event.reason}
+    return tags
+
+
+def recorded(run: Run) -> RunRecord:
+    """Return a run as the record of its plan has it."""
+    return RunRecord(run.arm, run.seed, run.phase, run.key, dict(run.values))
+
+
+def _keeps_model(plan: Plan, run: Run) -> bool:
+    return bool(plan.config(run).flatten().get("training.save_model", "none") != "none")
+
+
+def _row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}

@@ -1,0 +1,33 @@
+"""What a display is told while a study runs."""
+
+from __future__ import annotations
+
+from ablate.analysis import Analysis
+from ablate.events import Event
+from ablate.executors import Slot
+from ablate.study.design import Run
+
+
+class Observer:
+    """Told what happens, by the coordinator's thread. Every method does nothing, and may be overridden."""
+
+    def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
+        """A look begins: its number, pairs of each arm, the runs that it takes, and how many of them are done already."""
+
+    def searching(self, runs: int, done: int) -> None:
+        """A search, a tuning or the comparison beside it begins: its runs, and how many of them are done already."""
+
+    def running(self, run: Run, slot: Slot, attempt: int) -> None:
+        """A run is handed to a slot."""
+
+    def event(self, run: Run, event: Event) -> None:
+        """An event of a run has arrived."""
+
+    def settled(self, run: Run, outcome: str, value: float) -> None:
+        """A run counts from now on, trained or reused: finished, diverged, pruned or failed, and the value of its metric."""
+
+    def judged(self, analysis: Analysis) -> None:
+        """A look is complete, and was judged."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""

@@ -1,0 +1,480 @@
+"""The phases of a study: search or tuning, greedy path, looks, top-up, fixed comparison, confirmation.
+
+Each is a generator. It yields the runs that it wants next, is resumed when they have been trained as far as the budget allows,
+and reads from what is known what came of them. It returns how many of its runs are left undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ablate.analysis import Analysis, Look, Rules, judge, next_step, sentence, undecided, winner
+from ablate.analysis.plan import rules
+from ablate.errors import StudyError
+from ablate.scheduling.budget import Budget, runs_of_a_seed
+from ablate.scheduling.known import Known, earlier_trials, recorded
+from ablate.scheduling.observer import Observer
+from ablate.scheduling.queue import Queue
+from ablate.scheduling.tuning import Searches
+from ablate.study.design import Plan, Run
+from ablate.study.record import PlanRecord
+from ablate.study.seeds import NOISE_FLOOR, REPLICATES, replicate_of
+from ablate.text import counted, format_duration, format_value
+from ablate.tracking.plans import stored_plans, study_names
+from ablate.tracking.spool import Tracker
+from ablate.tracking.store import Store
+
+DECIDED = frozenset({"helps", "hurts", "no practical effect"})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs that a phase wants next, in this order. more: asked for further ones as slots become free, with their number."""
+
+    runs: Sequence[Run] = ()
+    more: Callable[[int], Iterable[Run]] = lambda _: ()
+
+
+Steps = Generator[Batch, None, int]
+LookSteps = Generator[Batch, None, tuple[int, Analysis]]
+
+
+class Progress:
+    """A study under way: its plan and record as they are by now, and what is known of its runs.
+
+    The record is immutable: what is added makes a new one, which is recorded before anything of it is trained.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        record: PlanRecord,
+        environment: Mapping[str, str],
+        *,
+        known: Known,
+        budget: Budget,
+        store: Store,
+        tracker: Tracker,
+        ledger: Queue,
+        observer: Observer,
+    ) -> None:
+        self.plan = plan
+        self.record = record
+        self.known = known
+        self.budget = budget
+        self.store = store
+        self.ledger = ledger
+        self.observer = observer
+        self._environment = environment
+        self._tracker = tracker
+
+    # --- the record ---
+
+    def extend(self, runs: Iterable[Run] = (), **changes: Any) -> None:
+        """Record the plan with further runs, and with other values of the given fields."""
+        planned = {run.key for run in self.record.runs}
+        added = tuple(recorded(run) for run in runs if run.key not in planned)
+        self.record = replace(self.record, runs=(*self.record.runs, *added), **changes)
+        self._tracker.plan(self.record, self._environment)
+
+    def take_up_earlier(self) -> None:
+        """Take up what earlier commands added to this plan, where it was recorded before."""
+        if self.plan.study.name in study_names(self.store):
+            plans = (stored.record for stored in stored_plans(self.store, self.plan.study.name))
+            same = [record for record in plans if record.id == self.plan.id]
+            if same:
+                # The text may have changed in what makes no other plan: a comment, the question.
+                text, declared = self.record.text, self.record.declared
+                self.record = replace(same[-1], declared=declared, text=text)
+        for step in self.record.path:
+            self.plan = self.plan.onward(step)
+
+    def count_readings(self) -> None:
+        """Count the other plans that have judged runs of this one: what this one claims is claimed on top of what they did."""
+        if not self.record.read_before and self.plan.study.name in study_names(self.store):
+            arms = set(self.plan.names) - {self.plan.reference, NOISE_FLOOR}
+            judged = {run.key for run in self.record.runs if run.arm in arms and run.phase == "report"}
+            others = {
+                stored.record.id
+                for stored in stored_plans(self.store, self.plan.study.name)
+                if stored.record.id != self.plan.id
+                and stored.environment.get("ending") == "complete"
+                and judged & {run.key for run in stored.record.runs}
+            }
+            self.record = replace(self.record, read_before=len(others))
+        if before := self.record.read_before:
+            self.observer.note(
+                f"runs of this plan were judged by {counted(before, 'other plan')} of this study: the error "
+                "of each stands for itself, and reading the same runs again is not paid for"
+            )
+
+    def record_arms(self, analysis: Analysis, pairs: int) -> None:
+        """Record what is known of each arm after so many pairs."""
+        self._tracker.arms(arm_rows(analysis), pairs)
+
+    # --- what is known ---
+
+    def reuse(self, runs: Iterable[Run]) -> None:
+        """Take the results that the store has of these runs."""
+        self.known.reuse(runs, self.plan, self.record)
+
+    def rules(self) -> Rules:
+        return rules(self.record)
+
+    def looks(self) -> tuple[Look, ...]:
+        """Every look of the plan, those of top-ups included."""
+        return tuple(self.rules().schedule())
+
+    def judge(self, closed: int | None) -> Analysis:
+        """Judge what is known. closed: the last look that is complete; None: none that was not complete before."""
+        replicates, curves = self.known.frames()
+        return judge(self.rules(), replicates, curves, closed=closed)
+
+    def undecided(self, analysis: Analysis) -> list[str]:
+        """Undecided arms with those that they are compared with, in plan order; empty where all are decided.
+
+        The noise floor goes with them while it is undecided itself.
+        """
+        arms = set(undecided(analysis))
+        if not arms:
+            return []
+        keep = arms | {self.plan.reference} | {self.rules().reference_of(arm) for arm in arms}
+        if analysis.aa is None or analysis.aa.verdict == "inconclusive":
+            keep.add(NOISE_FLOOR)
+        return [name for name in self.plan.names if name in keep]
+
+    # --- training ---
+
+    def train(self, runs: Sequence[Run], announce: Callable[[int, int], None]) -> Steps:
+        """Train those of `runs` that have no result. announce: told how many runs there are, and how many are done."""
+        self.known.plan(runs)
+        missing = self.known.missing(runs)
+        announce(len(runs), len(runs) - len(missing))
+        yield Batch(missing)
+        return len(self.known.missing(runs))
+
+    def train_for_look(self, number: int, pairs: int, runs: Sequence[Run]) -> Steps:
+        """Train what a look lacks."""
+        return self.train(runs, partial(self.observer.looking, number, pairs))
+
+
+# --- a study ------------------------------------------------------------------------------------------------------
+
+
+def whole_study(study: Progress) -> Steps:
+    """Go through all phases of a plan, what earlier commands added to it included."""
+    study.take_up_earlier()
+    study.count_readings()
+    study.extend()
+    plan = study.plan
+    if plan.study.search is not None and (left := (yield from search(study))):
+        return left
+    if plan.study.space:
+        return 0
+    all_looks = study.looks()
+    study.reuse(study.plan.replicates(study.plan.names, range(all_looks[-1].pairs)))
+    study.known.tidy()
+    if kept := study.known.keep_failures(study.record):
+        study.observer.note(
+            f"{counted(kept, 'failed run')} {'stays' if kept == 1 else 'stay'} failed: the look that they belong to has decided "
+            "arms, and what is decided is final"
+        )
+    if left := (yield from path(study, all_looks[0])):
+        return left
+    arms = list(study.plan.names)
+    for look in all_looks:
+        runs = list(study.plan.replicates(arms, range(look.pairs)))
+        left, analysis = yield from take_look(study, look, runs)
+        if left or analysis.error:
+            return left
+        arms = study.undecided(analysis)
+        if not arms:
+            break
+    if left := (yield from fixed_comparison(study)):
+        return left
+    return (yield from confirmation(study, analysis))
+
+
+def take_look(study: Progress, look: Look, runs: Sequence[Run]) -> LookSteps:
+    """Train what a look lacks, and judge it where nothing is left undone. Returns also the analysis as it is by then."""
+    if left := (yield from study.train_for_look(look.index, look.pairs, runs)):
+        return left, study.judge(closed=None)
+    analysis = study.judge(closed=look.index)
+    verdicts = {c.verdict for c in analysis.comparisons} | {e.verdict for e in analysis.effects}
+    if look.pairs > study.record.final and verdicts & DECIDED:
+        study.extend(final=look.pairs)
+    study.observer.judged(analysis)
+    study.record_arms(analysis, look.pairs)
+    return 0, analysis
+
+
+def path(study: Progress, look: Look) -> Steps:
+    """Follow a greedy path to its end, on the seeds of the first look.
+
+    Each step is recorded before what lies beyond it is trained: a path that is resumed goes the same way.
+    """
+    while (choices := study.plan.choices) and study.rules().walking:
+        position = study.plan.path[-1] if study.plan.path else study.plan.reference
+        names = [position, *(arm.name for arm in choices)]
+        runs = list(study.plan.replicates(names, range(look.pairs)))
+        if left := (yield from study.train_for_look(look.index, look.pairs, runs)):
+            return left
+        best = next_step(study.rules(), study.known.frames()[0], range(look.pairs))
+        if best is None:
+            study.observer.note(
+                f"the path ends at {position}: nothing that it could go on to trains without diverging"
+            )
+            study.extend(steps=len(study.plan.path))
+            break
+        study.observer.note(f"step {len(study.plan.path) + 1} of the path: {best}")
+        arms_before = len(study.plan.arms)
+        study.plan = study.plan.onward(best)
+        added = [arm.name for arm in study.plan.arms[arms_before:]]
+        runs = list(study.plan.replicates(added, range(study.record.looks[-1])))
+        study.extend(runs, path=study.plan.path, arms=study.plan.arm_records())
+        study.reuse(runs)
+    return 0
+
+
+# --- search and tuning --------------------------------------------------------------------------------------------
+
+
+def search(study: Progress) -> Steps:
+    """Tune every arm, or search; re-evaluate the best, and record what came of it. A search that is over is not resumed."""
+    if study.record.tuned:
+        _compare_at_tuned_values(study)
+        return 0
+    searches = Searches(study.plan, study.ledger)
+    _resume(study, searches)
+    trials, observer = searches.done + searches.left, study.observer
+    observer.searching(trials, searches.done)
+    try:
+        # Where the store has all that was asked for, nothing is trained, and there is more to ask for.
+        while searches.left and not study.budget.is_over():
+            yield Batch(more=partial(_trials_to_add, study, searches))
+            searches.settle(study.known.rows)
+    finally:
+        searches.settle(study.known.rows)
+        study.extend(run for run in searches.runs if run.key in study.known.rows)
+    if searches.left:
+        return searches.left
+    best = [run for arm in searches.arms for run in searches.reevaluations(arm, study.known.rows)]
+    study.extend(best)
+    study.reuse(study.known.missing(best))
+    if left := (
+        yield from study.train(
+            best, lambda runs, done: observer.searching(trials + runs, trials + done)
+        )
+    ):
+        return left
+    tuned = {arm: searches.result(arm, study.known.rows) for arm in searches.arms}
+    for arm, result in tuned.items() if study.plan.study.nuisance else ():
+        values = ", ".join(f"{path}={format_value(value)}" for path, value in result.values.items())
+        observer.note(f"{arm}: {values}" if result.searched else f"{arm}: nothing trained; {values} stays")
+    study.record = replace(study.record, tuned=tuned)
+    if study.plan.study.space:
+        study.record = replace(study.record, importances=searches.importances(study.plan.reference))
+    _compare_at_tuned_values(study)
+    return 0
+
+
+def _resume(study: Progress, searches: Searches) -> None:
+    """Take up what earlier commands have tried: by the record, by the store, and by Optuna, each of which may lack some."""
+    trials, earlier = earlier_trials(study.store, study.plan, study.record, searches.known())
+    study.known.plan(trials)
+    study.known.reuse_trials(trials, study.plan, study.record)
+    if earlier:
+        study.observer.note(
+            f"{counted(earlier, 'trial')} of earlier plans count: those arms were searched in the same way"
+        )
+    rows = study.known.rows
+    searches.match([run for run in trials if run.key in rows], rows, study.known.curves)
+
+
+def _trials_to_add(study: Progress, searches: Searches, room: int) -> list[Run]:
+    """Runs that the searches ask for next, for as many slots as are free."""
+    searches.settle(study.known.rows)
+    runs: list[Run] = []
+    while len(runs) < room and not study.budget.is_over():
+        run = searches.next()
+        if run is None:
+            break
+        study.known.plan([run])
+        runs.append(run)
+    return runs
+
+
+def _compare_at_tuned_values(study: Progress) -> None:
+    """Record the runs of the comparison that follows a tuning: each arm at its tuned values, on the seeds that are reported."""
+    if not study.plan.study.nuisance:
+        study.extend()
+        return
+    tuned = {arm: result.values for arm, result in study.record.tuned.items()}
+    study.plan = replace(study.plan, tuned=tuned)
+    runs = study.plan.replicates(study.plan.names, range(study.looks()[-1].pairs))
+    study.extend([*runs, *_fixed_runs(study.plan)])
+    if not study.record.read_before:
+        study.count_readings()
+        study.extend()
+
+
+def _fixed_runs(plan: Plan) -> list[Run]:
+    """The arms at the values of the study file, as often as the first look takes.
+
+    Where tuning left an arm at those, its own runs serve.
+    """
+    moved = [arm.name for arm in plan.arms if plan.tuned[arm.name] != plan.file_values(arm.name)]
+    return list(plan.replicates(moved, range(plan.study.looks[0]), "fixed"))
+
+
+def fixed_comparison(study: Progress) -> Steps:
+    """The same comparison without tuning, to stand beside the tuned one."""
+    if not study.plan.study.nuisance:
+        return 0
+    runs = _fixed_runs(study.plan)
+    study.reuse(runs)
+    if study.known.missing(runs):
+        study.observer.note("the same arms at the values of the study file, to stand beside the tuned ones")
+    return (yield from study.train(runs, study.observer.searching))
+
+
+def confirmation(study: Progress, analysis: Analysis) -> Steps:
+    """Train the winner again, on fresh seeds, where the study asks for it."""
+    best = study.record.confirmed or (winner(analysis) if study.plan.study.confirm else None)
+    if best is None:
+        if study.plan.study.confirm:
+            study.observer.note("no arm helps, so there is nothing to confirm")
+        return 0
+    pairs = study.plan.study.looks[-1]
+    reference = study.rules().reference_of(best)
+    runs = list(study.plan.replicates([reference, best], range(pairs), "confirm"))
+    if study.record.confirmed is None:
+        study.extend(runs, confirmed=best)
+    study.reuse(runs)
+    study.observer.note(f"confirming {best} on {counted(pairs, 'fresh seed')}")
+    return (yield from study.train_for_look(0, pairs, runs))
+
+
+# --- top-ups ------------------------------------------------------------------------------------------------------
+
+
+def top_up(study: Progress, seeds: int | None) -> Steps:
+    """One undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows.
+
+    A top-up that was broken off is resumed: another look would cost more of the study's error.
+    """
+    study.known.reuse_recorded(study.record)
+    analysis = study.judge(closed=None)
+    arms = study.undecided(analysis)
+    name = study.plan.study.name
+    if analysis.error:
+        raise StudyError(analysis.error, place=name)
+    if not arms:
+        raise StudyError(
+            "no arm is undecided, so more seeds would change nothing",
+            place=name,
+            hint="a new question wants a new study, or `confirm: true`",
+        )
+    all_looks = study.looks()
+    if analysis.look < len(all_looks):
+        return (yield from _resumed_top_up(study, all_looks[analysis.look], arms))
+    pairs = all_looks[-1].pairs
+    most = pairs + seeds if seeds is not None else REPLICATES
+    if not pairs < most <= REPLICATES:
+        raise StudyError(
+            f"a study has {REPLICATES} seeds at most, and {pairs} of them are in use",
+            place=name,
+            hint=f"`--seeds {REPLICATES - pairs}` takes the rest" if pairs < REPLICATES else None,
+        )
+    runs = list(study.plan.replicates(arms, range(pairs, most)))
+    study.reuse(runs)
+    if seeds is not None:
+        study.extend(runs, extra_looks=(*study.record.extra_looks, most))
+        return (yield from take_look(study, study.looks()[-1], runs))[0]
+    return (yield from _top_up_by_budget(study, arms, runs, pairs))
+
+
+def _resumed_top_up(study: Progress, look: Look, arms: list[str]) -> Steps:
+    """Complete an undeclared look that was broken off."""
+    if look.declared:
+        raise StudyError(
+            "its declared looks are not complete yet",
+            place=study.plan.study.name,
+            hint="`ablate run` with its file goes on with them; then a top-up can add to them",
+        )
+    study.observer.note(
+        f"going on with the top-up to {look.pairs} seeds that was broken off; none are added"
+    )
+    runs = list(study.plan.replicates(arms, range(look.pairs)))
+    study.reuse(study.known.missing(runs))
+    return (yield from take_look(study, look, runs))[0]
+
+
+def _top_up_by_budget(study: Progress, arms: list[str], runs: list[Run], pairs: int) -> Steps:
+    """As many further seeds as the budget allows, in whole rounds, so that the arms stay even.
+
+    runs: of all seeds that are left. pairs: how many each arm has had.
+    """
+    study.observer.note(
+        f"adding seeds to {counted(len(arms), 'arm')}, the reference included, until the budget is spent"
+    )
+    study.known.plan(runs)
+    limit = study.budget.limit or 0.0
+    each = study.budget.expected(runs)
+    if each > limit:
+        raise StudyError(
+            f"{format_duration(limit)} buy no seed: {runs_of_a_seed(len(arms))} about {format_duration(each)}",
+            place="--budget",
+            hint="nothing was trained, and the study is as it was; `--seeds 1` adds one whatever it takes",
+        )
+    rounds = min(len(runs) // len(arms), max(1, int(limit / each))) if each else 1
+    number = len(study.looks()) + 1
+    study.observer.looking(number, pairs + rounds, rounds * len(arms), 0)
+    yield Batch(study.known.missing(runs))
+    done = [sum(run.arm == arm and run.key in study.known.rows for run in runs) for arm in arms]
+    if not min(done):
+        each = study.budget.expected(runs)
+        raise StudyError(
+            f"{format_duration(limit)} bought no whole seed: {runs_of_a_seed(len(arms))} about {format_duration(each)}",
+            place="--budget",
+            hint="the study is as it was; what was trained is kept for the next top-up",
+        )
+    total = pairs + min(done)
+    study.observer.note(
+        f"the budget allowed {counted(min(done), 'more seed', 'more seeds')} of each; what goes beyond waits for the next top-up"
+    )
+    added = [run for run in runs if replicate_of(run.seed) < total]
+    study.extend(added, extra_looks=(*study.record.extra_looks, total))
+    study.known.keep_only({run.key for run in study.record.runs})
+    return (yield from take_look(study, study.looks()[-1], []))[0]
+
+
+# --- what MLflow shows of an arm ----------------------------------------------------------------------------------
+
+
+def arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
+    """Return what an arm's own run in MLflow carries: means, standard deviations, the verdict and its sentence."""
+    base = analysis.baseline
+    rows: dict[str, dict[str, Any]] = {}
+    if base.mean is not None:
+        tags = {"ablate.verdict": "baseline", "mlflow.note.content": "What every other arm is compared with."}
+        rows[base.arm] = {"metrics": _rounded({"mean": base.mean, "sd": base.sd, "n": base.n}), "tags": tags}
+    for cell in analysis.cells:
+        rows[cell.arm] = {
+            "metrics": _rounded({"mean": cell.mean, "sd": cell.sd, "n": cell.n}),
+            "tags": {"mlflow.note.content": "A cell: effects get the verdicts."},
+        }
+    for c in (*analysis.comparisons, *((analysis.aa,) if analysis.aa else ())):
+        numbers = {"mean": c.summary.mean, "sd": c.summary.sd, "n": c.n, "effect": c.effect}
+        numbers |= {"effect_low": c.lo, "effect_high": c.hi, "cost_ratio": c.cost_ratio}
+        tags = {"ablate.verdict": c.verdict, "mlflow.note.content": sentence(c, analysis.rules)}
+        rows[c.arm] = {"metrics": _rounded(numbers), "tags": tags}
+    return rows
+
+
+def _rounded(values: Mapping[str, float | None]) -> dict[str, float]:
+    # For the eye, in a narrow column: the report and its JSON have them in full.
+    return {name: float(f"{value:.5g}") for name, value in values.items() if value is not None}
