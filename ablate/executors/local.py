@@ -2,8 +2,8 @@
 
 Workers come from a forkserver that has imported what all of them need: a child is ready in a few tens of milliseconds
 instead of seconds, and because the forkserver never touches `torch.cuda`, each child is free to open its own device.
-What a worker's environment must say (this process's own, and the slot's) travels in its start message: a variable set
-after the forkserver began is not seen by its children.
+A worker's environment (this process's own, and the slot's) travels in its start message: a variable that is set after the
+forkserver began is not seen by its children.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Worker:
 
     def __init__(self, context: ForkServerContext, training: Training, slot: Slot) -> None:
         ours, theirs = context.Pipe()
-        for last in (False, False, True):
+        for is_last_try in (False, False, True):
             with _no_main(), _keeping_memory():
                 self.process: ForkServerProcess = context.Process(
                     target=_serve,
@@ -47,7 +47,7 @@ class _Worker:
                     break
                 except (EOFError, ConnectionError):
                     # The forkserver died between being found alive and answering; the next start begins another.
-                    if last:
+                    if is_last_try:
                         raise
                     time.sleep(0.1)
         theirs.close()
@@ -60,15 +60,15 @@ class _Worker:
         return bool(self.next_seq)
 
     def submit(self, bundle: Bundle) -> None:
-        # A dead worker shows at its next `wait`, which reports the bundle's runs as crashed.
+        # That a worker is dead shows at the next `wait`, which reports the bundle's runs as crashed.
         with contextlib.suppress(OSError):
             self.pipe.send(("bundle", bundle))
         self.attempts = {task.run: task.attempt for task in bundle.tasks}
         self.next_seq = dict.fromkeys(self.attempts, 0)
 
     def receive(self) -> list[Event]:
-        """What has arrived; where the process is gone, also the last events of the runs that it took with it."""
-        # Asked first: what a process wrote before it died is in the pipe by then.
+        """Return the events that have arrived; where the process has died, also the last events of its open runs."""
+        # Asked first: by then the pipe has all that a process wrote before it died.
         alive = self.process.is_alive()
         events: list[Event] = []
         try:
@@ -80,24 +80,24 @@ class _Worker:
                     self.next_seq[event.run] = event.seq + 1
                 events.append(event)
         except (EOFError, OSError):
-            return events + self._lost(self._manner())
+            return events + self._crashed(self._how_it_ended())
         except Exception as error:  # noqa: BLE001 — an event that cannot be read back may raise anything
-            return events + self._lost(f"the worker sent what cannot be read: {in_one_line(error)}")
-        # Something the training started may hold the pipe open when the process itself is gone.
-        return events if alive or not self.busy else events + self._lost(self._manner())
+            return events + self._crashed(f"the worker sent what cannot be read: {in_one_line(error)}")
+        # A process that the training started may hold the pipe open after the worker itself has died.
+        return events if alive or not self.busy else events + self._crashed(self._how_it_ended())
 
-    def _lost(self, reason: str) -> list[Event]:
+    def _crashed(self, reason: str) -> list[Event]:
+        """Kill what is left of the worker, and return the failures of its open runs."""
         self.kill()
         self.process.join(timeout=5)
-        gone: list[Event] = [
+        failures: list[Event] = [
             Failed(run, self.attempts[run], seq, time.time(), "crash", reason)
             for run, seq in self.next_seq.items()
         ]
         self.next_seq = {}
-        return gone
+        return failures
 
-    def _manner(self) -> str:
-        """How the process ended."""
+    def _how_it_ended(self) -> str:
         self.process.join(timeout=5)
         code = self.process.exitcode
         if code is None:
@@ -110,7 +110,7 @@ class _Worker:
             return f"the worker was killed by signal {-code}"
 
     def kill(self) -> None:
-        """The process and all that it started: it leads a process group of its own."""
+        """Kill the process and all that it started: it leads a process group of its own."""
         assert self.process.pid is not None
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -128,9 +128,10 @@ WITH_TORCH = ("torch", "torch._dynamo")
 
 
 class LocalExecutor:
-    """training: an importable generator function; it runs in the workers and is pickled by its name.
+    """training: an importable generator function, or a `functools.partial` of one; it runs in the workers and is pickled by
+    its name.
 
-    preload: modules that workers have from their first moment, imported once for all of them.
+    preload: modules that the forkserver imports once, so that every worker has them from its first moment.
     """
 
     def __init__(
@@ -144,14 +145,14 @@ class LocalExecutor:
         self._workers: dict[str, _Worker] = {}
 
     def warm_up(self) -> None:
-        """The forkserver begins to import what workers need."""
+        """Let the forkserver begin to import what workers need."""
         with _no_main(), _keeping_memory():
             forkserver.ensure_running()
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         worker = self._workers.get(slot.name)
         assert worker is None or not worker.busy, f"{slot.name} is taken"
-        # An idle worker has nothing to say: if there is something to read, it is the end.
+        # An idle worker sends nothing: if there is something to read, it is the end of the pipe.
         if worker is not None and (not worker.process.is_alive() or worker.pipe.poll()):
             worker.stop()
             worker = None
@@ -166,12 +167,12 @@ class LocalExecutor:
                     worker.pipe.send(("cancel", run))
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        ends = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             busy = [worker for worker in self._workers.values() if worker.busy]
             sources = [source for worker in busy for source in (worker.pipe, worker.process.sentinel)]
-            left = None if ends is None else max(0.0, ends - time.monotonic())
-            ready = wait(sources, left) if sources else []
+            seconds = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = wait(sources, seconds) if sources else []
             events = [
                 event
                 for worker in busy
@@ -198,7 +199,7 @@ class LocalExecutor:
         return {name: worker.process.pid for name, worker in self._workers.items()}
 
     def __enter__(self) -> Self:
-        # For a program that ends without leaving the context: multiprocessing would end the workers alone.
+        # For a program that ends without leaving the context: multiprocessing would end only the workers themselves.
         atexit.register(self._stop)
         return self
 
@@ -215,14 +216,17 @@ class LocalExecutor:
 
 
 def cpu_slots(number: int | None = None) -> tuple[Slot, ...]:
-    """A slot per core that this process may use: single-threaded runs side by side beat threads within a run."""
+    """Return a slot per core that this process may use, or `number` of them.
+
+    Single-threaded runs side by side are faster than threads within a run.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = number or cores
     return tuple(Slot(f"cpu-{i}") for i in range(count))
 
 
 def cuda_slots(devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...]:
-    """Slots on CUDA devices, numbered as this process sees them. A worker sees its one device as `cuda:0`."""
+    """Return slots on CUDA devices, which are numbered as this process sees them. A worker sees its device as `cuda:0`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     real = None if visible is None else visible.split(",")
     return tuple(
@@ -259,9 +263,9 @@ ALLOCATOR = {
 
 @contextlib.contextmanager
 def _keeping_memory() -> Iterator[None]:
-    """Let the workers' allocator keep what it frees: glibc reads these variables when the forkserver begins.
+    """Let the workers' allocator keep the memory that it frees: glibc reads these variables when the forkserver begins.
 
-    By default every large tensor is mapped from the kernel and given back, page by page, at every step; a third of the
+    By default every large tensor is mapped from the kernel and returned to it, page by page, at every step; a third of the
     time of a small convolutional network goes there (docs/log.md).
     """
     added = [name for name in ALLOCATOR if name not in os.environ]
@@ -277,14 +281,14 @@ def _keeping_memory() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, training: Training, environment: Mapping[str, str], path: list[str]) -> None:
-    """Train bundles as they come; leave at once when the parent is gone, and take along what training started."""
+    """Train bundles as they come; when the parent has died, end at once, with all that the training started."""
     os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:] = path
-    # Ctrl-C may reach a worker all the same; the parent alone decides what it means.
+    # Ctrl-C may reach a worker too; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Daemons may have no children, but a training's own loaders may well have some, started as they usually are.
+    # Daemons may have no children, but the data loaders of a training may.
     multiprocessing.current_process().daemon = False
     multiprocessing.set_start_method(None, force=True)
     # The program's results go to stdout; what a training prints is not one of them.

@@ -1,4 +1,4 @@
-"""Holds a training to the contract of its events, in whatever process it runs."""
+"""Checks that a training keeps the contract of its events, in whatever process it runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ablate.events import Bundle, Event, Failed, Training, in_one_line, is_last
 def events(
     training: Training, bundle: Bundle, cancelled: Callable[[], frozenset[str]]
 ) -> Generator[Event, None, None]:
-    """What a training yields on a bundle, and a Failed for every run that it leaves without a last event.
+    """Yield what a training yields on a bundle, and a Failed for every run that it leaves without a last event.
 
-    cancelled: asked before each step for the runs that were cancelled meanwhile. An event that breaks the contract (of no
-    run of the bundle, after the run's last, out of sequence) ends the training. An exception that is thrown in where an
-    event came out (it could not be passed on) counts as raised by the training.
+    cancelled: called before each step; returns the runs that were cancelled meanwhile. An event that breaks the contract (of
+    no run of the bundle, after the run's last, out of sequence) ends the training. An exception that is thrown in at a `yield`
+    (the event could not be passed on) counts as raised by the training.
     """
     attempts = {task.run: task.attempt for task in bundle.tasks}
     next_seq = dict.fromkeys(attempts, 0)
@@ -42,7 +42,7 @@ def events(
     except (Exception, SystemExit) as error:  # noqa: BLE001 — whatever training raises is a failed attempt
         reason, detail = in_one_line(error), traceback.format_exc()
     finally:
-        # Training may clean up after itself; that it fails at that changes no result.
+        # A training may fail while it cleans up; that changes no result.
         with contextlib.suppress(Exception):
             steps.close()
     for run, seq in next_seq.items():
