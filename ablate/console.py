@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.events import EpochEnd, Event, Failed, Finished
-from ablate.scheduling.coordinate import Observer
+from ablate.scheduling.observer import Observer
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
 from ablate.text import counted, format_duration, format_tried

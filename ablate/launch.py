@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ablate.events import Bundle, Event
     from ablate.executors import Executor, Slot
     from ablate.executors.local import LocalExecutor
-    from ablate.scheduling.coordinate import Coordinator, Observer, Options, Outcome
+    from ablate.scheduling.coordinate import Coordinator, Options, Outcome
+    from ablate.scheduling.observer import Observer
     from ablate.study.design import Plan
     from ablate.study.record import PlanRecord
     from ablate.study.spec import Study

@@ -263,7 +263,8 @@ def earlier_trials(
     of_this_plan = [run for run in record.runs if run.phase == "tune"]
     of_earlier_plans = _trials_of_earlier_plans(store, plan, record)
     stored = search_runs(store, plan.study.name, plan.id)
-    for run in (*of_this_plan, *stored, *of_earlier_plans):
+    others: list[Run | RunRecord] = [*of_this_plan, *stored, *of_earlier_plans]
+    for run in others:
         recipe = run.recipe if isinstance(run, Run) else ""
         trials[run.key] = Run(run.key, recipe, run.arm, run.seed, "tune", run.values)
     return list(trials.values()), len(of_earlier_plans)

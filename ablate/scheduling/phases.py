@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ablate.analysis import Analysis, Look, Rules, judge, next_step, sentence, undecided, winner
+from ablate.analysis import Analysis, Look, Rules, judge, next_step, undecided, winner
 from ablate.analysis.plan import rules
+from ablate.analysis.words import caution, sentence
 from ablate.errors import StudyError
 from ablate.scheduling.budget import Budget, runs_of_a_seed
 from ablate.scheduling.known import Known, earlier_trials, recorded
@@ -265,9 +266,7 @@ def search(study: Progress) -> Steps:
     study.extend(best)
     study.reuse(study.known.missing(best))
     if left := (
-        yield from study.train(
-            best, lambda runs, done: observer.searching(trials + runs, trials + done)
-        )
+        yield from study.train(best, lambda runs, done: observer.searching(trials + runs, trials + done))
     ):
         return left
     tuned = {arm: searches.result(arm, study.known.rows) for arm in searches.arms}
@@ -371,7 +370,7 @@ def top_up(study: Progress, seeds: int | None) -> Steps:
     arms = study.undecided(analysis)
     name = study.plan.study.name
     if analysis.error:
-        raise StudyError(analysis.error, place=name)
+        raise StudyError(caution(analysis.error, analysis.rules), place=name)
     if not arms:
         raise StudyError(
             "no arm is undecided, so more seeds would change nothing",
@@ -405,9 +404,7 @@ def _resumed_top_up(study: Progress, look: Look, arms: list[str]) -> Steps:
             place=study.plan.study.name,
             hint="`ablate run` with its file goes on with them; then a top-up can add to them",
         )
-    study.observer.note(
-        f"going on with the top-up to {look.pairs} seeds that was broken off; none are added"
-    )
+    study.observer.note(f"going on with the top-up to {look.pairs} seeds that was broken off; none are added")
     runs = list(study.plan.replicates(arms, range(look.pairs)))
     study.reuse(study.known.missing(runs))
     return (yield from take_look(study, look, runs))[0]

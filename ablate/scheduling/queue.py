@@ -267,7 +267,9 @@ class Search:
             self._study.sampler = self._sampler(number)
             trial = self._study.ask()
             trial.set_user_attr(OWNER, owner())
-            values = {one.path: one.draw(lambda r: self._suggest(trial, r)) for one in self._space}
+            values = {
+                setting.path: setting.draw(lambda r: self._suggest(trial, r)) for setting in self._space
+            }
         return trial, values
 
     def begin(self, trial: Any, run: Run) -> None:
@@ -343,29 +345,31 @@ class Search:
                 return samplers.NSGAIISampler(seed=number, population_size=max(4, self._how.trials // 5))
         return samplers.TPESampler(seed=number, n_startup_trials=starting)
 
-    def _suggest(self, trial: Any, one: Range) -> Any:
-        match one.kind:
+    def _suggest(self, trial: Any, setting: Range) -> Any:
+        match setting.kind:
             case "choice":
-                return trial.suggest_categorical(one.path, [choice.label for choice in one.choices])
+                return trial.suggest_categorical(setting.path, [choice.label for choice in setting.choices])
             case "int":
-                return trial.suggest_int(one.path, int(one.low), int(one.high))
-        return trial.suggest_float(one.path, one.low, one.high, log=one.kind == "log")
+                return trial.suggest_int(setting.path, int(setting.low), int(setting.high))
+        return trial.suggest_float(setting.path, setting.low, setting.high, log=setting.kind == "log")
 
     def _parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: v for one in self._space for name, v in one.parameters(values[one.path]).items()}
+        return {
+            name: v for setting in self._space for name, v in setting.parameters(values[setting.path]).items()
+        }
 
     def _distributions(self, values: Mapping[str, Any]) -> dict[str, Any]:
         made = self._optuna.distributions
         found = {}
-        within = {r.path: r for one in self._space for r in one.within()}
+        within = {r.path: r for setting in self._space for r in setting.within()}
         for name in self._parameters(values):
-            one = within[name]
-            if one.kind == "choice":
-                found[name] = made.CategoricalDistribution([choice.label for choice in one.choices])
-            elif one.kind == "int":
-                found[name] = made.IntDistribution(int(one.low), int(one.high))
+            setting = within[name]
+            if setting.kind == "choice":
+                found[name] = made.CategoricalDistribution([choice.label for choice in setting.choices])
+            elif setting.kind == "int":
+                found[name] = made.IntDistribution(int(setting.low), int(setting.high))
             else:
-                found[name] = made.FloatDistribution(one.low, one.high, log=one.kind == "log")
+                found[name] = made.FloatDistribution(setting.low, setting.high, log=setting.kind == "log")
         return found
 
 

@@ -1,8 +1,8 @@
-"""Searches side by side: what is tried next, by which arm, and what the best of it are.
+"""Searches side by side: what is tried next, on which arm, and which of the trials are best.
 
 Each arm has an Optuna study of its own and gets the same number of trials. All trials of an arm run under one seed, so that
-what a seed does to all values alike decides nothing; a trial that repeats one takes the next seed. The best are looked at
-again, each under the same few seeds, before one is chosen: the best of many is also the luckiest.
+what a seed does to all values alike decides nothing; a trial that repeats another takes the next seed. The best are
+re-evaluated, each under the same few seeds, before one is chosen: the best of many is also the luckiest.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ablate.text import format_value
 Rows = Mapping[str, Mapping[str, Any]]
 
 
-class Searching:
-    """The searches of a plan: one an arm for what is tuned, or one in all."""
+class Searches:
+    """The searches of a plan: one for each arm where settings are tuned, one in all for a search."""
 
     def __init__(self, plan: Plan, ledger: Queue) -> None:
         assert plan.study.search is not None
@@ -42,7 +42,7 @@ class Searching:
     # --- what is known ---
 
     def known(self) -> list[Run]:
-        """The runs that Optuna knows to have a result."""
+        """Return the runs that have a result in Optuna's studies."""
         return [
             Run(key, "", arm, seed, "tune", values)
             for arm, study in self._studies.items()
@@ -52,7 +52,7 @@ class Searching:
     def match(
         self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> None:
-        """Take up what was tried before. runs: trials with a row each, in the order they were made."""
+        """Take up earlier trials. runs: those that have a row, in the order in which they were made."""
         tried: dict[str, dict[str, Attempted]] = {arm: {} for arm in self.arms}
         for run in runs:
             row = rows[run.key]
@@ -74,28 +74,28 @@ class Searching:
                 study.start_from(start)
 
     def _start(self, arm: str) -> dict[str, Any] | None:
-        """The arm as the file has it, as values that may be drawn; None where it lies outside the ranges.
+        """Return the arm's values of the study file, as values that may be drawn; None where they lie outside the ranges.
 
-        A block of the file has all settings of its kind, a choice only those that it names; the rest are left as they are.
+        A block of the file has all settings of its kind, a choice only those that it names; the others keep their values.
         """
         config = self._plan.arm(arm).config
-        found: dict[str, Any] = {}
-        for one in self._space:
-            for value in one.like(config.get(one.path)):
+        start: dict[str, Any] = {}
+        for setting in self._space:
+            for value in setting.like(config.get(setting.path)):
                 with contextlib.suppress(StudyError):
-                    one.parameters(value)
-                    if config.override({one.path: value}) == config:
-                        found[one.path] = value
+                    setting.parameters(value)
+                    if config.override({setting.path: value}) == config:
+                        start[setting.path] = value
                         break
             else:
                 return None
-        return found
+        return start
 
     # --- what is asked for ---
 
     @property
     def left(self) -> int:
-        """Trials that are neither done nor under way."""
+        """How many trials are neither done nor in training."""
         if self._how.budget is not None and time.monotonic() - self._began > self._how.budget:
             return 0
         return sum(max(0, self._how.trials - len(runs)) for runs in self._runs.values())
@@ -105,7 +105,7 @@ class Searching:
         return sum(map(len, self._runs.values())) - len(self._open)
 
     def next(self) -> Run | None:
-        """The next trial, of the arm that has had the fewest; None where all have theirs."""
+        """Return the next trial, of the arm that has had the fewest; None where no arm lacks any."""
         if not self.left:
             return None
         arm = min(self.arms, key=lambda name: len(self._runs[name]))
@@ -118,7 +118,7 @@ class Searching:
         return run
 
     def settle(self, rows: Rows) -> None:
-        """Tell Optuna what came of the trials that are over."""
+        """Tell Optuna the results of trials that have one by now."""
         for key in [key for key in self._open if key in rows]:
             arm, _ = self._open.pop(key)
             self._studies[arm].tell(key, str(rows[key]["outcome"]), self._scores(rows[key]))
@@ -127,30 +127,30 @@ class Searching:
         value = float(row["value"])
         return (value,) if self._how.cost is None else (value, float(row[self._how.cost]))
 
-    # --- what came of it ---
+    # --- results ---
 
     @property
     def runs(self) -> list[Run]:
         return [run for runs in self._runs.values() for run in runs.values()]
 
     def best(self, arm: str, rows: Rows) -> list[dict[str, Any]]:
-        """The values that did best, each once; with two objectives, those that no other beats in both."""
+        """Return the best values, each once; with two objectives, those that no other beats in both."""
         sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
         front = set(self._studies[arm].front()) if self._how.cost is not None else None
-        of: dict[str, list[float]] = {}
+        scores: dict[str, list[float]] = {}
         values: dict[str, dict[str, Any]] = {}
         for key, run in self._runs[arm].items():
             row = rows.get(key)
             if row is None or row["outcome"] != "finished" or (front is not None and key not in front):
                 continue
-            said = format_value(dict(run.values))
-            values[said] = dict(run.values)
-            of.setdefault(said, []).append(sign * float(row["value"]))
-        order = sorted(of, key=lambda said: -statistics.fmean(of[said]))
-        return [values[said] for said in order[: self._how.candidates]]
+            text = format_value(dict(run.values))
+            values[text] = dict(run.values)
+            scores.setdefault(text, []).append(sign * float(row["value"]))
+        order = sorted(scores, key=lambda text: -statistics.fmean(scores[text]))
+        return [values[text] for text in order[: self._how.candidates]]
 
-    def again(self, arm: str, rows: Rows) -> list[Run]:
-        """The runs in which the best of an arm are looked at again."""
+    def reevaluations(self, arm: str, rows: Rows) -> list[Run]:
+        """Return the runs that re-evaluate the best values of an arm."""
         seeds = 1 if self._plan.study.deterministic else REEVALUATIONS
         return [
             self._plan.trial(arm, values, REEVALUATED_FROM + i)
@@ -158,29 +158,29 @@ class Searching:
             for values in self.best(arm, rows)
         ]
 
-    def found(self, arm: str, rows: Rows) -> TunedArm:
-        """What an arm's search came to.
+    def result(self, arm: str, rows: Rows) -> TunedArm:
+        """Return the result of an arm's search.
 
         values: what the arm trains from here on; those of the file where nothing that was tried trained. edge: settings
         whose best value lies at an end of their range → which end.
         """
         sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
         candidates: list[CandidateRecord] = []
-        runs = self.again(arm, rows)
+        runs = self.reevaluations(arm, rows)
         for values in self.best(arm, rows):
-            mine = [rows[run.key] for run in runs if run.values == values and run.key in rows]
-            finished = [row for row in mine if row["outcome"] == "finished"]
-            stable = bool(finished) and not any(row["outcome"] == "diverged" for row in mine)
+            evaluated = [rows[run.key] for run in runs if run.values == values and run.key in rows]
+            finished = [row for row in evaluated if row["outcome"] == "finished"]
+            stable = bool(finished) and not any(row["outcome"] == "diverged" for row in evaluated)
             mean = statistics.fmean(float(row["value"]) for row in finished) if stable else None
             costs = [float(row[self._how.cost]) for row in finished] if self._how.cost and stable else []
             cost = statistics.fmean(costs) if costs else None
-            candidates.append(CandidateRecord(values, mean, len(mine), cost))
+            candidates.append(CandidateRecord(values, mean, len(evaluated), cost))
         candidates.sort(key=lambda c: math.inf if c.mean is None else -sign * c.mean)
         usable = [c for c in candidates if c.mean is not None]
         config = self._plan.arm(arm).config
-        own = {one.path: config.get(one.path) for one in self._space}
+        own = {setting.path: config.get(setting.path) for setting in self._space}
         chosen = usable[0].values if usable else own
-        edges = {one.path: one.edge(chosen[one.path]) for one in self._space}
+        edges = {setting.path: setting.edge(chosen[setting.path]) for setting in self._space}
         return TunedArm(
             values=chosen,
             searched=bool(usable),

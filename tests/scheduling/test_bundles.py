@@ -102,12 +102,12 @@ def test_training_of_the_users_own_is_never_joined():
 
 def test_runs_that_were_broken_off_together_go_together_again():
     saved = [frozenset("cd"), frozenset("abx")]
-    assert bundles.again("a", saved, {"a", "b", "c", "x"}) == frozenset("abx")
-    assert bundles.again("e", saved, {"a", "b", "e", "x"}) == frozenset()
+    assert bundles.resumable("a", saved, {"a", "b", "c", "x"}) == frozenset("abx")
+    assert bundles.resumable("e", saved, {"a", "b", "e", "x"}) == frozenset()
 
 
 def test_runs_one_of_whom_is_done_or_elsewhere_do_not_go_together_again():
-    assert bundles.again("a", [frozenset("abx")], {"a", "b"}) == frozenset()
+    assert bundles.resumable("a", [frozenset("abx")], {"a", "b"}) == frozenset()
 
 
 # --- several seeds ------------------------------------------------------------------------------------------------

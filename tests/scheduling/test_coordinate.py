@@ -16,7 +16,6 @@ import pytest
 import ablate.training.builtin.bundle  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
 from ablate.config import FreeConfig
 from ablate.events import Started
-from ablate.scheduling import coordinate
 from ablate.study.design import Run
 from ablate.tracking.spool import Tracker
 from ablate.usage import INTERRUPTED
@@ -248,32 +247,6 @@ def test_a_budget_that_ends_before_every_arm_was_timed_says_that_the_arms_are_no
     assert "8 planned runs left undone" in said
     workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.3", "--budget", "1s")
     assert len(workplace.runs()) in (2, 3), "the next command goes on with the same seed"
-
-
-def runs_of(arms, seeds):
-    return [Run(f"{arm}/{seed}", "", arm, seed, "report") for seed in seeds for arm in arms]
-
-
-def test_a_round_is_begun_where_it_fits_and_finished_once_it_is_begun():
-    a0, b0, a1, b1 = runs = runs_of("ab", range(2))
-    rounds = coordinate._Rounds(runs, {"a": [10.0], "b": [30.0]}, 1)
-    assert rounds.expected(a0) == 40
-    assert not rounds.may_ask(a0, 39.0)
-    assert rounds.may_ask(a0, 40.0)
-    assert rounds.may_ask(b0, -5.0), "the round is under way"
-    assert not rounds.may_ask(a1, 0.0)
-    assert rounds.may_ask(b0, -9.0), "and a run of it that has to be tried again is tried again"
-    assert "2 runs of a seed take about 40 s" in rounds.refusal([a1, b1], 12.0)
-
-
-def test_a_round_of_arms_that_were_never_timed_ends_with_the_budget():
-    a0, b0, *_ = runs = runs_of("ab", range(2))
-    rounds = coordinate._Rounds(runs, {}, 1)
-    assert rounds.may_ask(a0, 1.0)
-    rounds.took(a0, 10.0)
-    assert rounds.may_ask(b0, 1.0), "one arm's time does not tell another's"
-    assert not rounds.may_ask(b0, 0.0)
-    assert "not even" in rounds.refusal([b0], 0.0)
 
 
 def test_a_run_that_takes_longer_than_the_timeout_is_ended_and_reported(workplace):
@@ -602,14 +575,6 @@ def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace):
     assert "were judged by 1 other plan of this study" in again
     workplace.ablate("report", "toy")
     assert "were judged by 1 other plan of the study as well" in Path("reports/toy.html").read_text()
-
-
-def test_a_round_takes_what_its_slots_need_for_it():
-    runs = [Run(str(i), "", "slow" if i == 0 else "quick", i // 3, "report") for i in range(6)]
-    rounds = coordinate._Rounds(runs, {"slow": [10.0], "quick": [2.0]}, 2)
-    assert rounds.expected(runs[0]) == 10.0
-    assert rounds.expected(runs[3]) == 4.0, "three runs on two slots are two waves"
-    assert coordinate._Rounds(runs, {}, 2).expected(runs[0]) == 0.0
 
 
 def test_a_budget_that_does_not_allow_another_round_begins_none_also_when_it_goes_on(workplace):

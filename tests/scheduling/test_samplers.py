@@ -9,7 +9,7 @@ import pytest
 
 from ablate.data.facts import DataFacts
 from ablate.scheduling.queue import Attempted, Queue
-from ablate.scheduling.tuning import Searching
+from ablate.scheduling.tuning import Searches
 from ablate.study import design, ranges, spec
 
 SPACE = """
@@ -85,9 +85,9 @@ def look(plan, folder, trials=TRIALS, epochs=9):
 def test_the_files_own_values_come_first_though_a_choice_leaves_settings_of_its_block_out(tmp_path):
     plan = planned("{trials: 5}")
     assert set(plan.study.baseline.get("model")) > {"name", "depth", "width"}
-    searching = Searching(plan, Queue(plan, tmp_path))
-    searching.match([], {}, {})
-    run = searching.next()
+    searches = Searches(plan, Queue(plan, tmp_path))
+    searches.match([], {}, {})
+    run = searches.next()
     assert plan.arm("baseline").config.override(run.values) == plan.study.baseline
     assert run.values["model"] == {"name": "cnn", "depth": 1, "width": 8}
 
