@@ -14,7 +14,7 @@ from ablate.config import Config
 from ablate.executors import Slot
 from ablate.scheduling.dispatch import Companions
 from ablate.study.design import Run
-from ablate.training import checkpoint
+from ablate.training.builtin import checkpoint
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from ablate.scheduling.bundles import SharedSlots
 from ablate.scheduling.dispatch import Claim, Client, Dispatcher, Flight
 from ablate.scheduling.known import Known, metric_points, outcome_tags, recorded
 from ablate.scheduling.observer import Observer
-from ablate.scheduling.phases import Batch, Progress, Steps, top_up, whole_study
+from ablate.scheduling.phases import Batch, OngoingStudy, Steps, top_up, whole_study
 from ablate.scheduling.queue import Queue
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord
@@ -32,7 +32,8 @@ from ablate.tracking.frames import replicate_row
 from ablate.tracking.runs import duplicates
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
-from ablate.training import checkpoint
+from ablate.training.builtin import checkpoint
+from ablate.training.payload import RunPayload
 
 FLUSH = 10.0
 """Seconds that a study waits at its end until the store has all its runs, to see which of them another machine has trained."""
@@ -114,8 +115,8 @@ class Coordinator:
         """Take one undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows."""
         return self._complete(environment, lambda study: top_up(study, seeds))
 
-    def _complete(self, environment: Mapping[str, str], phases: Callable[[Progress], Steps]) -> Outcome:
-        study = Progress(
+    def _complete(self, environment: Mapping[str, str], phases: Callable[[OngoingStudy], Steps]) -> Outcome:
+        study = OngoingStudy(
             self._plan,
             self._record,
             environment,
@@ -126,7 +127,7 @@ class Coordinator:
             ledger=self._ledger,
             observer=self._observer,
         )
-        training = _Training(study, self._tracker, self._options, self._store.root / "models")
+        training = _Training(study, self._tracker, self._options)
 
         def config(run: Run) -> Config:
             return study.plan.config(run)  # the plan of a path or a tuning changes on the way
@@ -153,7 +154,7 @@ class Coordinator:
                 self._budget.begin(training.batch.runs)
                 dispatcher.run(training.batch.runs)
 
-    def _end(self, study: Progress, left: int) -> Outcome:
+    def _end(self, study: OngoingStudy, left: int) -> Outcome:
         ending: Ending = "budget" if self._budget.spent and left else "complete"
         analysis = study.judge(closed=None if left else len(study.looks()))
         failed = sum(row["outcome"] == "failed" for row in self._known.rows.values())
@@ -165,18 +166,14 @@ class Coordinator:
 
 
 class _Training(Client[Run]):
-    """The runs of a study, for the dispatcher. batch: what the phase that is going on asked for.
+    """The runs of a study, for the dispatcher. batch: what the phase that is going on asked for."""
 
-    models: the folder for weights that are to be kept.
-    """
-
-    def __init__(self, study: Progress, tracker: Tracker, options: Options, models: Path) -> None:
+    def __init__(self, study: OngoingStudy, tracker: Tracker, options: Options) -> None:
         self.batch = Batch()
         self._study = study
         self._known = study.known
         self._tracker = tracker
         self._options = options
-        self._models = models
         # Arms a run of which finished without what it is judged by → what was missing, and what there was instead.
         self._useless: dict[str, StudyError] = {}
 
@@ -184,20 +181,17 @@ class _Training(Client[Run]):
 
     def task(self, work: Run, attempt: int, slot: Slot, *, fuse: bool) -> Task:
         plan = self._study.plan
-        payload = {
-            "config": plan.config(work).tree(),
-            "data": plan.fingerprint(work),
-            "seed": work.seed,
-            "train": plan.study.train,
-            "device": slot.device,
-            "threads": self._options.threads,
-            "fuse": fuse,
-            "checkpoints": str(self._known.checkpoints),
-            "models": str(self._models),
-            "metric": plan.study.metric,
-        }
-        if self._options.checkpoint_every is not None:
-            payload["checkpoint_every"] = self._options.checkpoint_every
+        payload = RunPayload(
+            config=plan.config(work).tree(),
+            seed=work.seed,
+            device=slot.device,
+            threads=self._options.threads,
+            train=plan.study.train,
+            data=plan.fingerprint(work),
+            fuse=fuse,
+            metric=plan.study.metric,
+            checkpoint_every=self._options.checkpoint_every,
+        )
         return Task(work.key, attempt, payload)
 
     def attempts(self, work: Run) -> int:

@@ -30,7 +30,7 @@ from ablate.tracking.runs import (
 )
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
-from ablate.training import checkpoint
+from ablate.training.builtin import checkpoint
 
 Points = dict[str, list[tuple[int, float]]]
 """Metric → (epoch, value) of each time that it was yielded."""

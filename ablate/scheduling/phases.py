@@ -43,7 +43,7 @@ Steps = Generator[Batch, None, int]
 LookSteps = Generator[Batch, None, tuple[int, Analysis]]
 
 
-class Progress:
+class OngoingStudy:
     """A study under way: its plan and record as they are by now, and what is known of its runs.
 
     The record is immutable: what is added makes a new one, which is recorded before anything of it is trained.
@@ -165,7 +165,7 @@ class Progress:
 # --- a study ------------------------------------------------------------------------------------------------------
 
 
-def whole_study(study: Progress) -> Steps:
+def whole_study(study: OngoingStudy) -> Steps:
     """Go through all phases of a plan, what earlier commands added to it included."""
     study.take_up_earlier()
     study.count_readings()
@@ -199,7 +199,7 @@ def whole_study(study: Progress) -> Steps:
     return (yield from confirmation(study, analysis))
 
 
-def take_look(study: Progress, look: Look, runs: Sequence[Run]) -> LookSteps:
+def take_look(study: OngoingStudy, look: Look, runs: Sequence[Run]) -> LookSteps:
     """Train what a look lacks, and judge it where nothing is left undone. Returns also the analysis as it is by then."""
     if left := (yield from study.train_for_look(look.index, look.pairs, runs)):
         return left, study.judge(closed=None)
@@ -212,7 +212,7 @@ def take_look(study: Progress, look: Look, runs: Sequence[Run]) -> LookSteps:
     return 0, analysis
 
 
-def path(study: Progress, look: Look) -> Steps:
+def path(study: OngoingStudy, look: Look) -> Steps:
     """Follow a greedy path to its end, on the seeds of the first look.
 
     Each step is recorded before what lies beyond it is trained: a path that is resumed goes the same way.
@@ -243,7 +243,7 @@ def path(study: Progress, look: Look) -> Steps:
 # --- search and tuning --------------------------------------------------------------------------------------------
 
 
-def search(study: Progress) -> Steps:
+def search(study: OngoingStudy) -> Steps:
     """Tune every arm, or search; re-evaluate the best, and record what came of it. A search that is over is not resumed."""
     if study.record.tuned:
         _compare_at_tuned_values(study)
@@ -280,7 +280,7 @@ def search(study: Progress) -> Steps:
     return 0
 
 
-def _resume(study: Progress, searches: Searches) -> None:
+def _resume(study: OngoingStudy, searches: Searches) -> None:
     """Take up what earlier commands have tried: by the record, by the store, and by Optuna, each of which may lack some."""
     trials, earlier = earlier_trials(study.store, study.plan, study.record, searches.known())
     study.known.plan(trials)
@@ -293,7 +293,7 @@ def _resume(study: Progress, searches: Searches) -> None:
     searches.match([run for run in trials if run.key in rows], rows, study.known.curves)
 
 
-def _trials_to_add(study: Progress, searches: Searches, room: int) -> list[Run]:
+def _trials_to_add(study: OngoingStudy, searches: Searches, room: int) -> list[Run]:
     """Runs that the searches ask for next, for as many slots as are free."""
     searches.settle(study.known.rows)
     runs: list[Run] = []
@@ -306,7 +306,7 @@ def _trials_to_add(study: Progress, searches: Searches, room: int) -> list[Run]:
     return runs
 
 
-def _compare_at_tuned_values(study: Progress) -> None:
+def _compare_at_tuned_values(study: OngoingStudy) -> None:
     """Record the runs of the comparison that follows a tuning: each arm at its tuned values, on the seeds that are reported."""
     if not study.plan.study.nuisance:
         study.extend()
@@ -329,7 +329,7 @@ def _fixed_runs(plan: Plan) -> list[Run]:
     return list(plan.replicates(moved, range(plan.study.looks[0]), "fixed"))
 
 
-def fixed_comparison(study: Progress) -> Steps:
+def fixed_comparison(study: OngoingStudy) -> Steps:
     """The same comparison without tuning, to stand beside the tuned one."""
     if not study.plan.study.nuisance:
         return 0
@@ -340,7 +340,7 @@ def fixed_comparison(study: Progress) -> Steps:
     return (yield from study.train(runs, study.observer.searching))
 
 
-def confirmation(study: Progress, analysis: Analysis) -> Steps:
+def confirmation(study: OngoingStudy, analysis: Analysis) -> Steps:
     """Train the winner again, on fresh seeds, where the study asks for it."""
     best = study.record.confirmed or (winner(analysis) if study.plan.study.confirm else None)
     if best is None:
@@ -360,7 +360,7 @@ def confirmation(study: Progress, analysis: Analysis) -> Steps:
 # --- top-ups ------------------------------------------------------------------------------------------------------
 
 
-def top_up(study: Progress, seeds: int | None) -> Steps:
+def top_up(study: OngoingStudy, seeds: int | None) -> Steps:
     """One undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows.
 
     A top-up that was broken off is resumed: another look would cost more of the study's error.
@@ -396,7 +396,7 @@ def top_up(study: Progress, seeds: int | None) -> Steps:
     return (yield from _top_up_by_budget(study, arms, runs, pairs))
 
 
-def _resumed_top_up(study: Progress, look: Look, arms: list[str]) -> Steps:
+def _resumed_top_up(study: OngoingStudy, look: Look, arms: list[str]) -> Steps:
     """Complete an undeclared look that was broken off."""
     if look.declared:
         raise StudyError(
@@ -410,7 +410,7 @@ def _resumed_top_up(study: Progress, look: Look, arms: list[str]) -> Steps:
     return (yield from take_look(study, look, runs))[0]
 
 
-def _top_up_by_budget(study: Progress, arms: list[str], runs: list[Run], pairs: int) -> Steps:
+def _top_up_by_budget(study: OngoingStudy, arms: list[str], runs: list[Run], pairs: int) -> Steps:
     """As many further seeds as the budget allows, in whole rounds, so that the arms stay even.
 
     runs: of all seeds that are left. pairs: how many each arm has had.

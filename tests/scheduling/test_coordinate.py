@@ -268,16 +268,6 @@ seeds: 1
 """
 
 
-def test_runs_that_hang_together_are_tried_alone_and_ended_again(workplace):
-    Path("digits.yaml").write_text(DIGITS)
-    workplace.ablate(
-        "run", "digits.yaml", "--workers", "1", "--timeout", "0.5s", "--set", "training.epochs=9999", code=1
-    )
-    runs = [run for run in workplace.runs("digits") if run.data.tags["ablate.phase"] == "report"]
-    attempts = sorted((r.data.tags["ablate.attempt"], r.data.tags["ablate.failure"]) for r in runs)
-    assert attempts == [("1", "timeout")] * 2 + [("2", "timeout")] * 2
-
-
 def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(workplace):
     Path("digits.yaml").write_text(DIGITS)
     workplace.ablate("run", "digits.yaml", "--executor", "inline")
@@ -309,10 +299,72 @@ def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(w
     assert {path.name for path in folder.iterdir()} == {f"{unknown}.checkpoint"}
 
 
-def test_a_training_that_never_yields_the_metric_says_what_it_yields(workplace):
-    output = workplace.ablate("run", workplace.study(more="metric: val/f1\n"), "--executor", "inline", code=2)
-    assert "val/f1" in output
-    assert "val/accuracy" in output
+PARTLY = '''
+import math
+import random
+
+
+def fit(config, seed):
+    """An epoch for each entry of `yields`, with what it names; the rest is as it should be."""
+    value = 0.5 + 0.1 * config["gain"] + random.Random(f"{config['gain']}/{seed}").gauss(0, 0.001)
+    full = {"train/loss": 1.0, "val/loss": 1.0, "val/accuracy": value}
+    for names in config["yields"].split():
+        good = {name: value for name, value in full.items() if name.rpartition("/")[2] in names.split("+")}
+        bad = {f"val/{name[1:]}": math.nan for name in names.split("+") if name.startswith("!")}
+        yield good | bad
+'''
+USUAL = "loss+accuracy loss+accuracy"
+
+
+@pytest.fixture
+def partly(workplace):
+    """Run a study in which some arms yield less than the study needs. Returns what is said."""
+    (workplace.root / "toy.py").write_text(PARTLY)
+
+    def run(*yields: str, code: int, usual: str = USUAL) -> str:
+        (workplace.root / "partly.yaml").write_text(
+            f"study: toy\nmargin: 0.02\ntrain: toy:fit\nbaseline: {{gain: 0.0, yields: '{usual}'}}\n"
+            f"factors: {{yields: {list(yields)}, gain: [1.0]}}\nseeds: 3\n"
+        )
+        return workplace.ablate("run", "partly.yaml", "--executor", "inline", code=code)
+
+    return run
+
+
+def verdicts_of(workplace) -> dict[str, tuple[str, int, int]]:
+    """Level → verdict, and how many runs diverged and failed."""
+    found = json.loads(workplace.ablate("report", "toy", "--format", "json"))
+    return {arm["level"]: (arm["verdict"], arm["diverged"], arm["failed"]) for arm in found["arms"]}
+
+
+def test_a_training_that_diverges_before_it_yields_the_metric_is_a_diverged_run(workplace, partly):
+    ways = ("!loss", "loss !loss", "!accuracy", "!other", "loss+accuracy !loss", "loss !loss+!accuracy")
+    partly(*ways, code=0)
+    assert verdicts_of(workplace) == dict.fromkeys(ways, ("unstable", 3, 0)) | {1.0: ("helps", 0, 0)}
+    assert len(workplace.runs()) == 3 * (1 + len(ways) + 1), "nothing is tried again"
+    partly(*ways, code=0)
+    assert len(workplace.runs()) == 3 * (1 + len(ways) + 1), "a diverged run is done"
+
+
+def test_runs_that_finish_without_the_metric_fail_with_the_reason_and_the_study_goes_on(workplace, partly):
+    reasons = {
+        "loss loss": "training never yielded the metric 'val/accuracy'; it yielded time/train_seconds, train/loss",
+        "loss+accuracy loss": "training did not yield the metric 'val/accuracy' at epoch 2, which counts",
+    }
+    partly(*reasons, code=1)
+    assert verdicts_of(workplace) == dict.fromkeys(reasons, ("inconclusive", 0, 3)) | {1.0: ("helps", 0, 0)}
+    failed = [run.data for run in workplace.runs() if run.info.status == "FAILED"]
+    assert [run.tags["ablate.attempt"] for run in failed] == ["1"] * 6, "it would only fail again"
+    assert all(run.tags["ablate.reason"].startswith(reasons[run.params["yields"]]) for run in failed)
+
+
+def test_where_no_run_yields_the_metric_the_study_ends_after_every_arm_has_shown_it(workplace, partly):
+    said = partly("loss loss loss", code=2, usual="loss")
+    assert "training never yielded the metric 'val/accuracy'" in said
+    assert "it yielded time/train_seconds, train/loss, val/loss" in said
+    assert arms_and_seeds(workplace.runs()) == [("baseline", 0), ("gain=1", 0), ("yields=loss loss loss", 0)]
+    assert {run.info.status for run in workplace.runs()} == {"FAILED"}
+    assert "interrupted" in workplace.ablate("status")
 
 
 @pytest.mark.parametrize(
@@ -436,22 +488,6 @@ def test_a_line_of_the_ledger_that_a_kill_cut_short_costs_that_line_alone(workpl
     assert len(ledger(workplace).get_trials()) == 10
 
 
-def test_a_run_that_finds_too_little_memory_is_tried_again_while_nothing_else_runs(workplace):
-    study = workplace.study(factors="{hungry: [true]}", seeds="2")
-    text = Path(study).read_text().replace("width: 8}", "width: 8, hungry: false}")
-    Path(study).write_text(text)
-    workplace.ablate("run", study, "--workers", "2", "--set", "sleep=0.2", code=1)
-    runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "hungry=true"]
-    assert {run.data.tags["ablate.failure"] for run in runs} == {"memory"}
-    assert sorted(run.data.tags["ablate.attempt"] for run in runs) == ["1", "1", "2", "2"]
-    for second in (run for run in runs if run.data.tags["ablate.attempt"] == "2"):
-        others = [run.info for run in workplace.runs() if run.info.run_id != second.info.run_id]
-        assert all(
-            info.end_time <= second.info.start_time or info.start_time >= second.info.end_time
-            for info in others
-        )
-
-
 TOGETHER = """
 study: together
 margin: 0.05
@@ -497,24 +533,6 @@ def test_arms_of_one_seed_that_share_their_batches_are_trained_as_one(together):
 def test_without_fusion_every_run_is_by_itself(together):
     together.ablate("run", "together.yaml", "--executor", "inline", "--seeds", "1", "--no-fuse")
     assert {how for _, _, how in tags(together.runs("together"), "ablate.fused")} == {None}
-
-
-def test_members_of_a_bundle_that_fails_are_tried_again_each_by_itself(together, monkeypatch):
-    from ablate.training.builtin.stack import Stacked
-
-    def raising(*_):
-        raise RuntimeError("it was the company")
-
-    monkeypatch.setattr(Stacked, "step", raising)
-    together.ablate("run", "together.yaml", "--executor", "inline", "--seeds", "1")
-    runs = together.runs("together")
-    failed = [run for run in runs if run.info.status == "FAILED"]
-    assert len(failed) == 4
-    assert {run.data.tags["ablate.reason"] for run in failed} == {"RuntimeError: it was the company"}
-    done = [run for run in runs if run.info.status == "FINISHED"]
-    assert len(done) == 5
-    assert {tag[2] for tag in tags(done, "ablate.fused")} == {None}
-    assert sorted(run.data.tags["ablate.attempt"] for run in done) == ["1", "2", "2", "2", "2"]
 
 
 # --- what is final, and what a budget does -------------------------------------------------------------------------
