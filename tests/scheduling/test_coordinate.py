@@ -18,6 +18,7 @@ from ablate.config import FreeConfig
 from ablate.events import Started
 from ablate.study.design import Run
 from ablate.tracking.spool import Tracker
+from ablate.training.builtin import checkpoint
 from ablate.usage import INTERRUPTED
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
@@ -281,7 +282,7 @@ def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(w
     folder = workplace.store.folder("checkpoints")
     for name in (f"{done}.tmp", *(f"{key}.checkpoint" for key in (older, at_work, unknown))):
         (folder / name).touch()
-    (folder / bundle).write_text(f"ablate checkpoint 2 digest {done},{unknown}\n")
+    (folder / bundle).write_text(f"{checkpoint._FIRST_LINE} digest {done},{unknown}\n")
     script = (
         "import sys; from ablate.tracking.store import Claims, here; "
         f"claims = Claims(here()); print(claims.take({at_work!r}), flush=True); sys.stdin.read()"
