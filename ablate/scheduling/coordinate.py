@@ -32,6 +32,7 @@ from ablate.tracking.frames import replicate_row
 from ablate.tracking.runs import duplicates
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
+from ablate.training import trainer_of
 from ablate.training.builtin import checkpoint
 from ablate.training.payload import RunPayload
 
@@ -181,9 +182,11 @@ class _Training(Client[Run]):
 
     def task(self, work: Run, attempt: int, slot: Slot, *, fuse: bool) -> Task:
         plan = self._study.plan
+        config = plan.config(work)
         payload = RunPayload(
-            config=plan.config(work).tree(),
+            config=config.tree(),
             seed=work.seed,
+            kind=trainer_of(config).kind,
             device=slot.device,
             threads=self._options.threads,
             train=plan.study.train,
