@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import StoreError, StudyError
-from ablate.text import counted, parse_duration
+from ablate.text import counted, joined, parse_duration
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from ablate.study.spec import Study
     from ablate.tracking.plans import StoredPlan
     from ablate.tracking.store import Store
+
+EXECUTORS = {"local": "a process per slot", "inline": "this process"}
+"""Where `--executor` lets runs train: modules of `ablate.executors`, each with a function `create`."""
 
 MOST_SENTENCES = 20
 """Arms and effects in a plan's description: MLflow takes 8,000 characters."""
@@ -140,22 +143,20 @@ def executor(
 
     root: the folder of the store, under which training puts checkpoints and networks.
     """
+    if kind not in EXECUTORS:
+        hint = joined(EXECUTORS, "or")
+        raise StudyError(f"{kind!r} is not an executor", place="--executor", hint=hint)
+    import importlib
+
     from ablate.training import runs, trainer_of
     from ablate.training.payload import Folders
 
     train = functools.partial(runs.train, folders=Folders.under(root))
-    if kind == "inline":
-        from ablate.executors import Slot
-        from ablate.executors.inline import InlineExecutor
-
-        device = "cpu" if devices in ("auto", "cpu") else devices
-        return InlineExecutor(train, Slot("inline", device))
-    if kind != "local":
-        raise StudyError(f"{kind!r} is not an executor", place="--executor", hint="local or inline")
-    from ablate.executors.local import LocalExecutor
-
-    preload = trainer_of(config).preload(config)
-    return LocalExecutor(train, slots(devices, workers, per_device), preload)
+    module = importlib.import_module(f"ablate.executors.{kind}")
+    created: Executor = module.create(
+        train, devices, lambda: slots(devices, workers, per_device), trainer_of(config).preload(config)
+    )
+    return created
 
 
 def local_executor(
@@ -175,8 +176,8 @@ def slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...
     from ablate.executors import local
 
     numbers = _cuda_devices(devices)
-    found = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(workers)
-    return found[:workers] if workers else found
+    all_slots = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(workers)
+    return all_slots[:workers] if workers else all_slots
 
 
 def _cuda_devices(devices: str) -> tuple[int, ...]:
@@ -436,7 +437,7 @@ def _coordinate(
             try:
                 tracker.end(plan.id, as_before or "interrupted")
             finally:
-                # Whoever interrupts does not want to wait; the next command delivers what is not delivered by then.
+                # An interrupt should not take long; the next command delivers what is not delivered by then.
                 tracker.close(timeout=1)
             raise
         import json

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from ablate import completion
+from ablate.launch import EXECUTORS
 from ablate.study.seeds import REPLICATES
+from ablate.text import joined
 
 StudyFile = Annotated[
     Path,
@@ -41,8 +43,8 @@ Kind = Annotated[
     str,
     typer.Option(
         "--executor",
-        help="local (a process per slot) or inline (this process).",
-        autocompletion=completion.one_of("local", "inline"),
+        help=f"{joined((f'{name} ({where})' for name, where in EXECUTORS.items()), 'or')}.",
+        autocompletion=completion.one_of(*EXECUTORS),
     ),
 ]
 Budget = Annotated[

@@ -76,3 +76,15 @@ def test_the_commit_says_whether_files_have_changed_and_nothing_of_the_repositor
     Path("train.py").write_text("second\n")
     assert launch.environment().get("commit") == f"{commit}-dirty"
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", launch.EXECUTORS)
+def test_every_executor_of_the_table_trains_a_study(workplace, kind):
+    study = workplace.study(factors="{gain: [0.2]}", seeds="1")
+    workplace.ablate("run", study, "--executor", kind, "--devices", "cpu", "--workers", "1", "-q")
+    assert len(workplace.runs()) == 2
+
+
+def test_an_unknown_executor_is_named_with_those_that_there_are(workplace):
+    output = workplace.ablate("run", workplace.study(), "--executor", "remote", code=2)
+    assert "--executor: 'remote' is not an executor\n  local or inline" in output

@@ -65,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
     "doctor": {"errors", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
-    "options": {"study", "completion"},
+    "options": {"text", "study", "completion", "launch"},
     "cli": {"*"},
 }
 

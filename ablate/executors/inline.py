@@ -5,12 +5,22 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Self
 
 from ablate.events import Bundle, Event, Failed, Training, is_last
 from ablate.executors import Slot, stream
+
+
+def create(
+    training: Training,
+    devices: str,
+    slots: Callable[[], tuple[Slot, ...]],  # noqa: ARG001 — this process is the only slot
+    preload: tuple[str, ...],  # noqa: ARG001 — there is no other process to load anything
+) -> InlineExecutor:
+    """Return the executor of `--executor inline`. devices: `auto` is the CPU."""
+    return InlineExecutor(training, Slot("inline", "cpu" if devices == "auto" else devices))
 
 
 class InlineExecutor:

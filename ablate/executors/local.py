@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -125,6 +125,16 @@ class _Worker:
 
 WITH_TORCH = ("torch", "torch._dynamo")
 """torch's optimizers import the second when the first of them is made, which would take every worker seconds."""
+
+
+def create(
+    training: Training,
+    devices: str,  # noqa: ARG001 — the slots name them
+    slots: Callable[[], tuple[Slot, ...]],
+    preload: tuple[str, ...],
+) -> LocalExecutor:
+    """Return the executor of `--executor local`. slots: makes them. preload: modules that all workers need."""
+    return LocalExecutor(training, slots(), preload)
 
 
 class LocalExecutor:
