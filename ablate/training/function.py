@@ -79,19 +79,6 @@ def checked(values: Any) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def steps(tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:  # noqa: ARG001 — it saves none
-    """Train the runs of a bundle one after another. cancelled: keys of the runs to break off; it grows meanwhile."""
-    for task in tasks:
-        try:
-            for message in _cancellable(task.run, task.payload, cancelled):
-                yield task.run, message
-        except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
-            end = failure(error)
-        else:
-            continue
-        yield task.run, end
-
-
 def _cancellable(run: str, payload: RunPayload, cancelled: Collection[str]) -> Iterator[Message]:
     if run in cancelled:
         yield CANCELLED
@@ -198,8 +185,22 @@ class FunctionTrainer:
     def same_cost(self, config: Config) -> None:  # noqa: ARG002 — it cannot be trained a little
         return None
 
-    def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
-        return steps(tasks, folders, cancelled)
+    def steps(
+        self,
+        tasks: Sequence[Task],
+        folders: Folders,  # noqa: ARG002 — the user's function saves what it wants saved
+        cancelled: Collection[str],
+    ) -> Steps:
+        """Train the runs of a bundle one after another."""
+        for task in tasks:
+            try:
+                for message in _cancellable(task.run, task.payload, cancelled):
+                    yield task.run, message
+            except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
+                end = failure(error)
+            else:
+                continue
+            yield task.run, end
 
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
