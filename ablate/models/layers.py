@@ -14,7 +14,7 @@ class Dropout(nn.Module):
     """Inverted dropout with a generator of its own (Srivastava et al., JMLR 2014).
 
     `torch.nn.functional.dropout` draws from the global generator, so any other use of that generator would change the
-    masks. Here the masks are a random stream of the run's seed: `use` sets the generator before training.
+    masks. Here the masks are a random stream of the run's seed: `use_generator` sets the generator before training.
 
     x: (n, …) float → the same shape; in training, each element is set to 0 with probability `p` and the others are scaled by
     1/(1 − p); in evaluation, x is returned as it is.
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
-def use(model: nn.Module, generator: torch.Generator) -> None:
+def use_generator(model: nn.Module, generator: torch.Generator) -> None:
     """Make every Dropout of `model` draw its masks from `generator`, which must be on the model's device."""
     for module in model.modules():
         if isinstance(module, Dropout):

@@ -27,7 +27,7 @@ def x():
 
 def dropout(p: float, seed: int = 0) -> layers.Dropout:
     module = layers.Dropout(p).train()
-    layers.use(module, generator(seed))
+    layers.use_generator(module, generator(seed))
     return module
 
 
@@ -57,7 +57,7 @@ def test_dropout_passes_everything_in_evaluation_and_where_it_is_off(x):
     stream = generator()
     before = stream.get_state()
     for module in (layers.Dropout(0.5).eval(), layers.Dropout(0.0).train()):
-        layers.use(module, stream)
+        layers.use_generator(module, stream)
         assert module(x) is x
     assert torch.equal(stream.get_state(), before)
 
@@ -74,7 +74,7 @@ def test_dropout_draws_from_its_generator_and_from_nothing_else(x):
 
 def test_masks_differ_from_call_to_call_and_between_the_layers_of_a_model(x):
     model = nn.Sequential(nn.Sequential(layers.Dropout(0.5)), layers.Dropout(0.5)).train()
-    layers.use(model, generator())
+    layers.use_generator(model, generator())
     first, second = model[0](x), model[1](x)
     assert not torch.equal(first, second)
     assert not torch.equal(model[0](x), first)

@@ -84,7 +84,7 @@ class TorchLearner:
         self.summary = table.summary(model, shape)
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.dropout = generator(config.seed, "dropout", device)
-        layers.use(self.model, self.dropout)
+        layers.use_generator(self.model, self.dropout)
         self.optimizer = optimizer(config.optimizer, self.model)
         self._training = config.training
         self._autocast = torch.autocast(

@@ -102,7 +102,7 @@ def plain_network(seed: int, dropout: float) -> nn.Module:
         *[nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)],
         *[nn.AdaptiveAvgPool2d(1), nn.Flatten(), layers.Dropout(dropout), nn.Linear(4, 10)],
     )
-    layers.use(model, generator(seed, "dropout"))
+    layers.use_generator(model, generator(seed, "dropout"))
     return model
 
 

@@ -139,9 +139,9 @@ def case(network: str, rule: str, dtype: torch.dtype, device: str = "cpu", *, ow
         learner.model.to(dtype)
     singles = copy.deepcopy([learner.model for learner in learners])
     for model in singles:
-        layers.use(model, generator(3, "dropout", device))
+        layers.use_generator(model, generator(3, "dropout", device))
     for learner in learners:
-        layers.use(learner.model, generator(3, "dropout", device))
+        layers.use_generator(learner.model, generator(3, "dropout", device))
     stack = Stacked(recipes, learners, torch.device(device))
     draw = torch.Generator().manual_seed(0)
     batches = [
