@@ -23,7 +23,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -327,12 +327,12 @@ class _Search:
     def spec(self, name: str) -> ModuleSpec | None:
         """Return where a module is; None where it cannot be found. Its parents are not imported."""
         if name not in self._specs:
-            parent, _, last = name.rpartition(".")
+            parent = name.rpartition(".")[0]
             path: list[str] | None = None
             if parent:
                 outer = self.spec(parent)
                 path = _locations(outer) if outer is not None and self._counts(parent, outer) else []
-            self._specs[name] = None if path == [] else _find(last, path)
+            self._specs[name] = None if path == [] else _find(name, path)
         return self._specs[name]
 
     def _counts(self, name: str, spec: ModuleSpec) -> bool:
@@ -358,7 +358,12 @@ class _Search:
 
 
 def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Return a module's spec by the last part of its name. path: of the package that it is in; None: `sys.path`."""
+    """Return a module's spec. path: of the package that it is in, which is not imported; None: `sys.path`."""
+    if path is not None:
+        # By the last part of the name: by the whole of it, a namespace package would ask for its parent.
+        spec = PathFinder.find_spec(name.rpartition(".")[2], path)
+        if spec is not None:
+            return spec
     for finder in sys.meta_path:
         with contextlib.suppress(Exception):  # a finder of someone else's may raise anything
             spec = finder.find_spec(name, path)

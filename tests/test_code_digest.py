@@ -221,6 +221,16 @@ IMPORTED: dict[str, tuple[str, dict[str, str], str]] = {
         {"train.py": "from pack import net\n" + FIT, "pack/__init__.py": "", "pack/net.py": "x = 1\n"},
         "pack/net.py",
     ),
+    "submodules named as parts of Python are": (
+        "train:fit",
+        {
+            "train.py": "from pack import io, time\n" + FIT,
+            "pack/__init__.py": "",
+            "pack/io.py": "",
+            "pack/time.py": "x = 1\n",
+        },
+        "pack/time.py",
+    ),
     "from . import": (
         "pack.train:fit",
         {"pack/__init__.py": "", "pack/train.py": "from . import net\n" + FIT, "pack/net.py": "x = 1\n"},

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ablate.config import RunConfig
-from ablate.events import Bundle, EpochEnd, Finished, Task
+from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.training.builtin import checkpoint, choose, stack
 from ablate.training.builtin.learner import TorchLearner
 from ablate.training.payload import Folders, RunPayload
@@ -241,6 +241,26 @@ def test_the_last_of_a_bundle_goes_on_as_part_of_it(tmp_path, monkeypatch):
     (facts, said) = all_told(tasks(pair[:1]), tmp_path)["baseline"]
     assert (facts["fused"], facts["resumed"]) == ("stacked 2", "in epoch 3")
     assert said == unbroken["baseline"][1]
+
+
+@pytest.mark.parametrize("names", [("baseline",), ("baseline", "lr"), tuple(TOGETHER)])
+def test_runs_that_fail_keep_no_checkpoint(tmp_path, monkeypatch, stacked, names):
+    # What failed would only fail again.
+    count = 0
+
+    def failing(self, *_):
+        nonlocal count
+        count += 1
+        if count > 20:
+            raise RuntimeError("it was told to")
+        return step(self, *_)
+
+    step = TorchLearner.step
+    monkeypatch.setattr(TorchLearner, "step", failing)
+    monkeypatch.setattr(choose, "pays", lambda *_: False)
+    events = list(train(Bundle(tasks(names)), Folders(checkpoints=tmp_path)))
+    assert {event.run for event in events if isinstance(event, Failed)} == set(names)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["others", "one less", "alone", "each by itself", "damaged", "another torch"])

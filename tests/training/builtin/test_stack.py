@@ -400,6 +400,43 @@ def test_a_stack_that_raises_fails_its_members_and_no_others(stacked, monkeypatc
     assert isinstance(found["wide"][-1], Finished)
 
 
+@pytest.mark.parametrize("more", [{}, {"wide": SHAPES["wide"]}], ids=["one stack", "and a run in turn"])
+def test_a_stack_without_memory_says_beside_how_many_it_ran(stacked, monkeypatch, more):
+    def raising(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Stacked, "advance", raising)
+    found = together(tasks(ARMS | more))
+    for run in ARMS:
+        last = found[run][-1]
+        assert (last.kind, last.reason) == ("memory", f"out of memory beside {3 + len(more)} other runs")
+    assert all(isinstance(found[run][-1], Finished) for run in more)
+
+
+def test_what_all_members_need_fails_all_of_them_and_no_other_bundle(in_turn, tmp_path):
+    nowhere = {"data": {"name": "image_folder", "root": str(tmp_path / "nowhere")}}
+    lost = tasks({"one": {}, "two": {"optimizer.lr": 0.02}}, base=BASE.override(nowhere))
+    found = together((*lost, *tasks(ARMS)))
+    assert all("nowhere" in found[run][-1].reason for run in ("one", "two"))
+    assert all(isinstance(found[run][-1], Finished) for run in ARMS)
+
+
+@pytest.mark.parametrize("how", ["stacked", "in turn"])
+def test_a_cancelled_member_takes_no_further_epoch(monkeypatch, how):
+    monkeypatch.setattr(choose, "pays", lambda *_: how == "stacked")
+    training = runs.train(Bundle(tasks(ARMS)))
+    events = [next(training)]
+    while not isinstance(events[-1], EpochEnd):
+        events.append(next(training))
+    events.append(training.send(frozenset({"lr", "dropout"})))
+    events += training
+    found = {run: [event for event in events if event.run == run] for run in ARMS}
+    for run in ("lr", "dropout"):
+        assert found[run][-1].kind == "cancelled"
+        assert len(curves(found[run])) == 1
+    assert all(len(curves(found[run])) == 3 for run in ("baseline", "schedule"))
+
+
 def test_the_time_of_a_bundle_is_divided_among_its_members(stacked):
     given = tasks(ARMS)
     events = list(runs.train(Bundle(given)))
