@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ablate.scheduling.coordinate import Coordinator, Options, Outcome
     from ablate.scheduling.observer import Observer
     from ablate.study.design import Plan
+    from ablate.study.keys import Study
     from ablate.study.record import PlanRecord
-    from ablate.study.spec import Study
     from ablate.tracking.plans import StoredPlan
     from ablate.tracking.store import Store
 

@@ -430,9 +430,9 @@ def test_values_are_shown_as_a_person_would_write_them(value, text):
     | st.text("a1e.+~truefalsn0", max_size=6)
 )
 def test_what_is_shown_is_read_back_as_what_it_was(value):
-    from ablate.study import spec
+    from ablate.study import document
 
-    read = spec._load(f"x: {format_value(value)}\n", "test").values["x"]
+    read = document.load(f"x: {format_value(value)}\n", "test").values["x"]
     assert type(read) in ({type(value), int} if isinstance(value, float) else {type(value)})
     assert read == value
 

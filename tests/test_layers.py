@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},
     "tracking": {"errors", "events", "models", "config", "study", "text"},
-    "analysis": {"errors", "metrics", "study.record", "study.seeds", "text"},
+    "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {

@@ -14,7 +14,8 @@ from ablate.analysis.contents import Analysis, Comparison, Effect
 from ablate.analysis.family import Terms
 from ablate.analysis.judging import judge
 from ablate.analysis.words import effect_code
-from ablate.study.record import CandidateRecord, PlanRecord, SearchSettings
+from ablate.study.record import CandidateRecord, PlanRecord
+from ablate.study.search import SearchSettings
 from ablate.study.seeds import is_reevaluation
 
 ADDS = (0.26, 0.56)

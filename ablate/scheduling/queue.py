@@ -23,7 +23,7 @@ from ablate.errors import StoreError
 from ablate.events import Event, Finished
 from ablate.study.design import Plan, Run, parameter
 from ablate.study.ranges import Range
-from ablate.study.record import SearchSettings
+from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR
 from ablate.tracking.store import is_dead, owner
 

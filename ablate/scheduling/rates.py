@@ -12,8 +12,8 @@ from ablate.events import Event, Finished
 from ablate.executors import Executor
 from ablate.measuring.range_test import RangePayload
 from ablate.scheduling.dispatch import Job, run_jobs
+from ablate.study.keys import Study
 from ablate.study.seeds import seed_of
-from ablate.study.spec import Study
 from ablate.text import counted, format_value
 from ablate.training import trainer_of
 

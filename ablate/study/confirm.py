@@ -1,4 +1,4 @@
-"""From a finished search to the study that confirms what it found."""
+"""From a finished search to the study that confirms its best candidates."""
 
 from __future__ import annotations
 
@@ -10,48 +10,41 @@ from ablate.errors import StudyError
 from ablate.study import design
 from ablate.study.record import PlanRecord
 
+_KEPT = ("metric", "direction", "margin", "resolution", "train", "deterministic")
+"""Keys that the study of the candidates has in common with their search."""
+
 
 def study(record: PlanRecord, name: str, best: int | None = None) -> str:
-    """The YAML text of a study that holds a search's candidates against its baseline. best: how many; None: all.
+    """Return the YAML text of a study that compares a search's candidates with its baseline. best: how many; None: all.
 
-    Its seeds are the report seeds, of which the search has seen none. Raises StudyError where the search is not over, or
-    found nothing that could be confirmed.
+    Its seeds are the report seeds, of which the search has seen none. Raises StudyError where the search is not over, or has
+    no candidate that could be confirmed.
     """
     place = record.study
     if record.design != "search":
         raise StudyError("is no search", place=place, hint="`--from` takes a study with `design: search`")
     if not record.tuned:
         raise StudyError("the search is not over yet", place=place, hint="`ablate run` goes on with it")
-    (found,) = record.tuned.values()
+    (search,) = record.tuned.values()
     base = design.from_record(record).study.baseline
-    usable = [dict(c.values) for c in found.candidates if c.mean is not None]
+    usable = [dict(c.values) for c in search.candidates if c.mean is not None]
     usable = [values for values in usable if base.override(values) != base][:best]
     if not usable:
         raise StudyError("the search found nothing better than the baseline to confirm", place=place)
     # What no candidate changes is no part of the question.
     changed = [path for path in record.space if any(base.override({path: v[path]}) != base for v in usable)]
-    tree = {name: value for name, value in record.baseline.items() if name != "seed"}
-    said: dict[str, Any] = {
+    kept = {name: record.declared[name] for name in _KEPT if record.declared[name] not in (None, False)}
+    columns = {path: [values[path] for values in usable] for path in changed}
+    tree = {
         "study": name,
         "question": f"Are the best candidates of the search {record.study} better than its baseline?",
-        "metric": record.metric,
-        "direction": record.direction,
-        "margin": record.margin,
-    }
-    if record.declared["resolution"] is not None:
-        said["resolution"] = record.declared["resolution"]
-    if record.train is not None:
-        said["train"] = record.train
-    if record.deterministic:
-        said["deterministic"] = True
-    columns = {path: [values[path] for values in usable] for path in changed}
-    said |= {
-        "baseline": tree,
+        **kept,
+        "baseline": {name: value for name, value in record.baseline.items() if name != "seed"},
         "factors": {"candidate": {"zip": columns}},
         "design": "one-at-a-time",
         "seeds": record.looks[0] if len(record.looks) == 1 else list(record.looks),
     }
-    text = yaml.dump(said, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     head = (
         f"# The best of the search {record.study} (plan {record.id}) against its baseline, on fresh seeds.\n"
     )
@@ -59,7 +52,7 @@ def study(record: PlanRecord, name: str, best: int | None = None) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Blocks as they are, floats so that they are read as the same number."""
+    """Writes blocks out wherever they occur, and floats so that they are read as the same number."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True

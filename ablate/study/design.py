@@ -17,11 +17,9 @@ from typing import Any
 from ablate.config import Config, FreeConfig, RunConfig, key
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
-from ablate.study import ranges, spec
-from ablate.study.fraction import Fraction
-from ablate.study.record import ArmRecord, PlanRecord, RunRecord
+from ablate.study.keys import Factor, Study
+from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
-from ablate.study.spec import Study
 from ablate.text import format_key, format_value
 
 
@@ -136,8 +134,8 @@ class Plan:
         )
 
     def file_values(self, arm: str) -> dict[str, Any]:
-        """What the study file says of an arm's nuisance settings."""
-        return {one.path: self.arm(arm).config.get(one.path) for one in self.study.nuisance}
+        """Return the values that the study file gives an arm's nuisance settings, by path."""
+        return {setting.path: self.arm(arm).config.get(setting.path) for setting in self.study.nuisance}
 
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
         """The run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
@@ -183,15 +181,8 @@ class Plan:
         study = self.study
         # A path names its plan by the first steps that it may take: the others follow from those and from the results.
         declared = self.arms[: 1 + len(study.factors)] if study.design == "path" else self.arms
-        parts: list[Any] = [
-            *(study.name, study.metric, study.direction, study.margin, study.resolution, study.design),
-            *(study.looks, study.noise_floor, study.confirm, study.deterministic),
-            [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0], "fixed")],
-        ]
-        if study.search is not None:
-            looked = {one.path: one.plain() for one in (*study.nuisance, *study.space)}
-            parts.append([looked, study.search.plain()])
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+        runs = [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0], "fixed")]
+        return hashlib.sha256(json.dumps([study.naming(), runs]).encode()).hexdigest()[:12]
 
     def record(self) -> PlanRecord:
         """The plan as it is recorded, complete enough to judge, report, resume and extend the study without its file."""
@@ -231,7 +222,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
 
     Raises StudyError where two arms turn out to be the same run.
     """
-    arms = tuple(_DESIGNS[study.design](study))
+    arms = tuple(_ARMS[study.design](study))
     now = 1 + len(study.factors) if study.design == "path" else len(arms)
     made = Plan(
         study,
@@ -254,7 +245,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
 
 
 def from_record(record: PlanRecord) -> Plan:
-    """The plan that a record describes, with the configs, data and code digests that it had."""
+    """Return the plan that a record describes, with the configs, data and code digests that it had."""
 
     def config(tree: Mapping[str, Any]) -> Config:
         return FreeConfig.parse(record.train, tree) if record.train else RunConfig.parse(tree)
@@ -263,31 +254,11 @@ def from_record(record: PlanRecord) -> Plan:
         Arm(arm.name, arm.factor, arm.level, config(arm.config).with_seed(0), arm.levels, arm.reference)
         for arm in record.arms
     )
-    fraction = record.fraction
-    study = Study(
-        name=record.study,
-        question=record.question,
-        metric=record.metric,
-        direction=record.direction,
-        margin=record.margin,
-        baseline=config(record.baseline).with_seed(0),
-        factors=tuple(spec.Factor(factor.name, factor.levels) for factor in record.factors),
-        design=record.design,
-        fraction=None if fraction is None else Fraction(fraction.factors, fraction.columns, fraction.cells),
-        nuisance=ranges.from_plain(record.nuisance),
-        space=ranges.from_plain(record.space),
-        search=record.search,
-        looks=record.looks,
-        resolution=record.declared["resolution"],
-        noise_floor=record.noise_floor,
-        confirm=record.confirm,
-        train=record.train,
-        deterministic=record.deterministic,
-        text=record.text,
-    )
+    baseline = config(record.baseline).with_seed(0)
+    study = Study.parse({**record.declared, "baseline": baseline, "text": record.text})
     data = {arm.name: arm.data for arm in record.arms}
     codes = {arm.name: arm.code for arm in record.arms}
-    tuned = {arm: found.values for arm, found in record.tuned.items()}
+    tuned = {arm: search.values for arm, search in record.tuned.items()}
     return Plan(study, arms, data, codes, record.path, tuned=tuned)
 
 
@@ -303,7 +274,7 @@ def _level(row: Mapping[str, Any]) -> Any:
     return next(iter(row.values())) if len(row) == 1 else dict(row)
 
 
-def _base_level(study: Study, factor: spec.Factor) -> Any:
+def _base_level(study: Study, factor: Factor) -> Any:
     """The baseline's own level of a factor."""
     return _level({path: study.baseline.get(path) for path in factor.paths})
 
@@ -391,7 +362,7 @@ def _merged(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {path: value for row in rows for path, value in row.items()}
 
 
-_DESIGNS: Mapping[str, Callable[[Study], Iterator[Arm]]] = {
+_ARMS: Mapping[Design, Callable[[Study], Iterator[Arm]]] = {
     "one-at-a-time": _one_at_a_time,
     "leave-one-out": _leave_one_out,
     "both": _both,

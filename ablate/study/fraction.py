@@ -9,10 +9,12 @@ has minimum aberration (Fries & Hunter 1980, doi 10.1080/00401706.1980.10486210)
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +60,15 @@ class Fraction:
         """As textbooks write it: `2^(10−6), resolution III`."""
         k, m = len(self.factors), self.cells.bit_length() - 1
         return f"2^({k}−{k - m}), resolution {roman(self.resolution)}"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fraction as plain values, for the record."""
+        return dataclasses.asdict(self) | {"words": self.words}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Fraction:
+        """Read what `plain` returned."""
+        return cls(tuple(plain["factors"]), tuple(plain["columns"]), plain["cells"])
 
     def changed(self, cell: int) -> tuple[bool, ...]:
         """Of each factor, whether it stands at its own level in this cell; in cell 0 none does."""

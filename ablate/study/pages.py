@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.config import CHANGES_NO_RESULT, RunConfig
+from ablate.study.keys import KEYS
 from ablate.study.schema import schema
 
 EXPLAINED = ("augment", "optimizer", "schedule", "training")
@@ -59,27 +60,6 @@ _ACTS = {
 BESIDE: dict[str, dict[str, Any]] = {
     "training.focal_gamma": {"training.loss": "focal"},
     "training.min_delta": {"training.patience": 5},
-}
-
-_KEYS = {
-    "study": "study: width",
-    "question": "question: Do wider networks help?",
-    "metric": "metric: val/accuracy",
-    "direction": "train: my_package.fit:train\nmetric: val/rmse\ndirection: minimize",
-    "margin": "margin: 0.005",
-    "resolution": "resolution: 0.001",
-    "baseline": "baseline:\n  data: {name: cifar10}\n  model: {name: cnn, width: 64}\n  training: {epochs: 20}",
-    "factors": "factors:\n  model.width: [32, 128]\n  optimizer: [{name: adam, lr: 0.002}]\n"
-    "  larger: {zip: {model.width: [128], optimizer.lr: [0.1]}}",
-    "design": "design: leave-one-out",
-    "fraction": "design: fractional\nfraction: {cells: 8}",
-    "nuisance": "nuisance:\n  optimizer.lr: {log: [1e-4, 1], trials: 12}",
-    "search": "search: {sampler: tpe, trials: 40}",
-    "seeds": "seeds: {initial: 5, max: 10}",
-    "noise_floor": "noise_floor: true",
-    "confirm": "confirm: true",
-    "train": "train: my_package.fit:train",
-    "deterministic": "deterministic: true",
 }
 
 _TOP = """\
@@ -204,7 +184,13 @@ def _keys() -> str:
         need = "required" if name in said["required"] else "may be left out"
         default = f"; default {_code(about['default'])}" if "default" in about else ""
         lines += ["", f"## `{name}`", "", about["description"], "", f"- **Values:** {_values(about)}"]
-        lines += [f"- **Needed:** {need}{default}", "", "```yaml", *_KEYS[name].splitlines(), "```"]
+        lines += [
+            f"- **Needed:** {need}{default}",
+            "",
+            "```yaml",
+            *(KEYS[name].example or "").splitlines(),
+            "```",
+        ]
         if inside := _inner(name, about):
             lines += ["", "| key | values | meaning |", "| --- | --- | --- |"]
             lines += [

@@ -8,13 +8,13 @@ the standard library, so that `status` and `report` begin at once.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ablate.data.facts import DataFacts
 from ablate.errors import StoreError
+from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR, Phase
 
 VERSION = 1
@@ -61,26 +61,6 @@ class FactorRecord:
 
 
 @dataclass(frozen=True)
-class SearchSettings:
-    """How Optuna looks. trials: of each search. budget: seconds after which a search asks for no more; None: none.
-
-    cost: what a search weighs against the metric as its second objective; None: the metric alone. candidates: how many of
-    the best are re-evaluated.
-    """
-
-    sampler: str = "tpe"
-    pruner: str = "none"
-    trials: int = 12
-    budget: float | None = None
-    cost: str | None = None
-    candidates: int = 3
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values, for the record."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
 class FractionRecord:
     """Which of all combinations a fractional design runs; fields as in `study.fraction.Fraction`. words: it in a sentence."""
 
@@ -122,9 +102,9 @@ class TunedArm:
 class PlanRecord:
     """A plan, complete enough to judge, report, resume and extend the study without its file.
 
-    id: names the plan. declared: what the study declares, by its keys, as plain values (`Study.plain`); the properties below
-    read it. text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every
-    arm is compared with unless it names one of its own. runs: every run that was planned, in order.
+    id: names the plan. declared: what the study declares, key → plain value (`Study.plain`); the properties below read it.
+    text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every arm
+    is compared with unless it names one of its own. runs: every run that was planned, in order.
 
     What is added while the study runs: path: the configurations that a greedy path has come to; steps: how many it will come to.
     extra_looks: total pairs of each undeclared look. confirmed: the arm that is confirmed. final: pairs of the last look that
@@ -179,7 +159,7 @@ class PlanRecord:
     @property
     def looks(self) -> tuple[int, ...]:
         """Declared numbers of seeds at which the arms are judged, ascending."""
-        return tuple(self.declared["looks"])
+        return tuple(self.declared["seeds"])
 
     @property
     def noise_floor(self) -> bool:
@@ -218,12 +198,12 @@ class PlanRecord:
 
     @property
     def nuisance(self) -> Mapping[str, Any]:
-        """Settings that are tuned for every arm → their ranges, as the study says them."""
+        """Settings that are tuned for every arm → their ranges, as the study has them."""
         return self.declared.get("nuisance") or {}
 
     @property
     def space(self) -> Mapping[str, Any]:
-        """What a search looks through: setting → range, as the study says it."""
+        """What a search searches: setting → range, as the study has it."""
         return self.declared.get("space") or {}
 
     @property
@@ -283,29 +263,26 @@ class PlanRecord:
         )
 
 
-_DECLARED_IN_0 = (
-    *(
-        "study",
-        "question",
-        "metric",
-        "direction",
-        "margin",
-        "design",
-        "looks",
-        "fraction",
-        "nuisance",
-        "space",
-    ),
-    *("search", "noise_floor", "confirm", "deterministic", "train", "baseline", "factors"),
-)
+# Key in version 0 → key of the study.
+_DECLARED_IN_0 = {
+    **{
+        name: name
+        for name in (
+            *("study", "question", "metric", "direction", "margin", "design", "fraction", "nuisance"),
+            *("space", "search", "noise_floor", "confirm", "deterministic", "train", "baseline", "factors"),
+        )
+    },
+    "looks": "seeds",
+    "declared_resolution": "resolution",
+}
 
 
 def _of_version_0(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record from before it had a version: what the study declares stood beside the rest of the plan."""
-    declared = {name: plain[name] for name in _DECLARED_IN_0 if name in plain}
+    """Return the fields of a record without a version: there, what the study declares stood beside the rest of the plan."""
+    declared = {key: plain[name] for name, key in _DECLARED_IN_0.items() if name in plain}
     return {
         "id": plain["plan"],
-        "declared": declared | {"resolution": plain["declared_resolution"]},
+        "declared": declared,
         "text": plain["text"],
         "resolution": plain["resolution"] or 0.0,
         "reference": plain["reference"],

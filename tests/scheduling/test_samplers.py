@@ -10,7 +10,8 @@ import pytest
 from ablate.data.facts import DataFacts
 from ablate.scheduling.queue import Attempted, Queue
 from ablate.scheduling.tuning import Searches
-from ablate.study import design, ranges, spec
+from ablate.study import design, spec
+from ablate.study.search import PRUNERS, SAMPLERS
 
 SPACE = """
 study: look
@@ -92,7 +93,7 @@ def test_the_files_own_values_come_first_though_a_choice_leaves_settings_of_its_
     assert run.values["model"] == {"name": "cnn", "depth": 1, "width": 8}
 
 
-@pytest.mark.parametrize("sampler", ranges.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("cost", ["", ", cost: parameters"], ids=["one objective", "two objectives"])
 def test_every_sampler_looks_through_conditional_ranges(tmp_path, sampler, cost):
     trials = DEAR.get(sampler, TRIALS)
@@ -120,7 +121,7 @@ def test_every_sampler_looks_through_conditional_ranges(tmp_path, sampler, cost)
         assert 1 <= len(front) < trials
 
 
-@pytest.mark.parametrize("sampler", ranges.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_goes_on_from_its_record_where_the_journal_was_lost(tmp_path, sampler):
     plan = planned(f"{{sampler: {sampler}, trials: {TRIALS}}}")
     (tmp_path / "one").mkdir()
@@ -138,7 +139,7 @@ def test_a_search_goes_on_from_its_record_where_the_journal_was_lost(tmp_path, s
     assert sampler == "qmc" or values not in [v for v, *_ in tried]
 
 
-@pytest.mark.parametrize("pruner", ranges.PRUNERS)
+@pytest.mark.parametrize("pruner", PRUNERS)
 def test_every_pruner_breaks_off_the_hopeless_and_keeps_the_best(tmp_path, pruner):
     plan = planned(f"{{sampler: random, pruner: {pruner}, trials: {TRIALS}}}")
     tried, _ = look(plan, tmp_path)

@@ -32,6 +32,7 @@ FREE = """\
 study: forest
 train: own_plan:fit
 metric: score
+direction: maximize
 margin: 0.1
 baseline: {trees: 10, tree: {depth: 3, kind: null}, on: yes}
 """

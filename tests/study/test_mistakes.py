@@ -105,7 +105,7 @@ MISTAKES = {
     "a flag that is text": ("seeds: 3", "seeds: 3\nconfirm: yes", "18: confirm", "true or false (got yes)"),
     "a winner among cells": ("design: one-at-a-time", "design: factorial\nconfirm: true", "17: confirm", "no winner", "one arm of"),
     "a winner of a search": (
-        "[8, 32]\ndesign: one-at-a-time", "{int: [8, 32]}\nconfirm: true\ndesign: search", "16: confirm", "init --from",
+        "[8, 32]\ndesign: one-at-a-time", "{int: [8, 32]}\nconfirm: true\ndesign: search", "16: confirm", "init NAME --from",
     ),
     # --- name, margin, metric, direction, design
     "a name that is a path": ("study: width", "study: ../width", "1: study", "'../width' cannot name a study"),

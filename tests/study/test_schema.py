@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from ablate.errors import StudyError
-from ablate.study import pages, schema, spec, template
+from ablate.study import document, pages, schema, spec, template
+from ablate.study.keys import KEYS
 
 ROOT = Path(__file__).parent.parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))
@@ -32,7 +33,7 @@ def complaints():
     validator.check_schema(validator.schema)
 
     def found(text: str) -> list[str]:
-        errors = validator.iter_errors(spec._load(text, "study").values)
+        errors = validator.iter_errors(document.load(text, "study").values)
         return [".".join(map(str, error.absolute_path)) for error in errors]
 
     return found
@@ -104,7 +105,7 @@ def test_ranges_and_searches_are_described_to_their_ends(complaints):
 
 def test_every_key_and_every_path_has_words():
     said = schema.schema()["properties"]
-    assert set(said) == set(spec.KEYS)
+    assert set(said) == set(KEYS)
     assert [name for name, about in said.items() if len(about["description"]) < 15] == []
     unsaid = [path for path, words in schema.paths().items() if not words and not path.endswith(".name")]
     assert unsaid == []
@@ -147,6 +148,6 @@ def test_the_example_of_a_field_makes_arms(form):
 
 def test_the_example_of_every_key_can_stand_in_a_study(complaints):
     """By the schema; what a key needs beside it the reader says."""
-    for name, text in pages._KEYS.items():
-        assert name in yaml.safe_load(text)
-        assert [place for place in complaints(text) if place.startswith(name)] == []
+    for name, key in KEYS.items():
+        assert name in yaml.safe_load(key.example)
+        assert [place for place in complaints(key.example) if place.startswith(name)] == []

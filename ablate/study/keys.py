@@ -1,0 +1,404 @@
+"""The keys of a study: the one list of them.
+
+The reader of study files, their JSON schema, the pages in docs/fields, the id of a plan and its record derive from the
+fields of `Study`. A new key is a field there, and code where it acts; checks that need several keys are in `spec`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from ablate import metrics
+from ablate.config import Config
+from ablate.errors import StudyError, nearest
+from ablate.fields import Block
+from ablate.metrics import Direction
+from ablate.study import ranges, search
+from ablate.study.fraction import Fraction
+from ablate.study.ranges import Range
+from ablate.study.record import Design
+from ablate.study.search import SearchSettings
+from ablate.study.seeds import REPLICATES
+from ablate.text import brief, cut
+
+METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+"""Metrics of the built-in training by which arms can be compared."""
+
+DESIGNS: tuple[Design, ...] = get_args(Design)
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+_FUNCTION = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a field of `Study` tells of its key, besides description, type and default.
+
+    example: lines of a study file with the key, for the pages; None: the field is no key of its own. names_plan: whether
+    another value makes another plan; not where the keys of the plan's runs differ with it anyway, nor for mere words.
+    missing: a hint for a file that lacks the key, where it is required.
+    """
+
+    example: str | None
+    names_plan: bool = True
+    missing: str | None = None
+
+
+class Factor(Block):
+    """One thing that is changed. name: a dotted path, or a plain name for several paths that change together.
+
+    levels: each a set of overrides, path → value; a factor of one path has one-entry levels.
+    """
+
+    name: str
+    levels: Annotated[tuple[dict[str, Any], ...], Field(strict=False)]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(self.levels[0])
+
+
+# --- from the values in a file to those of a study --------------------------------------------------------------------
+
+
+def read_name(value: Any) -> str:
+    """Return the name of a study. Raises StudyError."""
+    if not isinstance(value, str):
+        raise StudyError(
+            f"should be text (got {brief(value)})",
+            place="study",
+            hint="a number can be a name in quotes" if isinstance(value, int | float) else None,
+        )
+    if not re.fullmatch(_NAME, value):
+        raise StudyError(
+            f"{cut(value)!r} cannot name a study",
+            place="study",
+            hint="use up to 100 letters, digits, `-`, `_` and `.`, beginning with a letter or digit: it names files",
+        )
+    return value
+
+
+def read_metric(value: Any) -> Any:
+    """Return the name of a metric. Raises StudyError for one of the test set, and for what MLflow cannot record."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("test/"):
+        raise StudyError(
+            f"{cut(value)!r} would choose arms by the test set",
+            place="metric",
+            hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
+        )
+    if not re.fullmatch(r"[\w\-. :/]+", value):
+        raise StudyError(
+            f"{cut(value)!r} cannot name a metric", place="metric", hint="use letters, digits and - . : / _"
+        )
+    return value
+
+
+def read_direction(value: Any) -> Any:
+    """Return a direction. Raises StudyError."""
+    return _one_of("direction", value, metrics.DIRECTIONS)
+
+
+def read_design(value: Any) -> Any:
+    """Return the name of a design. Raises StudyError."""
+    return _one_of("design", value, DESIGNS)
+
+
+def _one_of(name: str, value: Any, names: tuple[str, ...]) -> Any:
+    if value not in names:
+        raise StudyError(f"{cut(str(value))!r} is not a {name}", place=name, hint=nearest(str(value), names))
+    return value
+
+
+def read_train(value: Any) -> Any:
+    """Return the import path of a training function. Raises StudyError."""
+    if isinstance(value, str) and not re.fullmatch(_FUNCTION, value):
+        raise StudyError(
+            f"{cut(value)!r} does not name a function", place="train", hint="write `package.module:function`"
+        )
+    return value
+
+
+def _amount(value: Any) -> float:
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError("should be a number above 0, in the metric's units")
+    return number
+
+
+def read_looks(value: Any) -> tuple[int, ...]:
+    """Return the numbers of seeds at which the arms are judged. Raises StudyError."""
+    if isinstance(value, dict):
+        for name in value:
+            if name not in ("initial", "max"):
+                raise StudyError(
+                    f"unknown key {cut(str(name))!r}",
+                    place="seeds",
+                    hint=nearest(str(name), ("initial", "max")),
+                )
+        counts = [value.get("initial"), value.get("max")]
+        if None in counts:
+            raise StudyError(
+                "needs both `initial` and `max`", place="seeds", hint="or write one number for a single look"
+            )
+    else:
+        counts = list(value) if isinstance(value, list | tuple) else [value]
+    if not counts:
+        raise StudyError("is empty", place="seeds")
+    for n in counts:
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= REPLICATES:
+            raise StudyError(
+                f"should be whole numbers of seeds from 1 to {REPLICATES:,} (got {brief(n)})", place="seeds"
+            )
+    if isinstance(value, dict) and counts[0] == counts[1]:
+        counts.pop()
+    if any(later <= earlier for earlier, later in itertools.pairwise(counts)):
+        raise StudyError(
+            f"each look needs more seeds than the one before (got {brief(counts)})", place="seeds"
+        )
+    return tuple(counts)
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+# Of keys whose values in the file are not those of the study: how they come back from a record, how they are written into
+# it, and what JSON schema their form in the file has.
+
+Amount = Annotated[float, Field(gt=0), BeforeValidator(_amount)]
+
+Function = Annotated[str, Field(pattern=f"^{_FUNCTION}$"), BeforeValidator(read_train)]
+
+_COUNT = {"type": "integer", "minimum": 1, "maximum": REPLICATES}
+Looks = Annotated[
+    tuple[int, ...],
+    PlainValidator(read_looks),
+    PlainSerializer(list),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _COUNT,
+                {"type": "array", "items": _COUNT, "minItems": 1},
+                {
+                    "type": "object",
+                    "properties": {"initial": _COUNT, "max": _COUNT},
+                    "required": ["initial", "max"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+Baseline = Annotated[
+    Config,
+    PlainValidator(lambda config: config),
+    PlainSerializer(lambda config: config.tree()),
+    WithJsonSchema({}),
+]
+
+_PATHS = WithJsonSchema({"type": "object", "minProperties": 1})
+"""Dotted paths; `schema` adds which there are, and what each can have."""
+
+Factors = Annotated[tuple[Factor, ...], Field(strict=False), _PATHS]
+
+Ranges = Annotated[
+    tuple[Range, ...],
+    PlainValidator(lambda value: ranges.from_plain(value) if isinstance(value, Mapping) else value),
+    PlainSerializer(ranges.to_plain),
+    _PATHS,
+]
+
+FractionRun = Annotated[
+    Fraction | None,
+    PlainValidator(lambda value: Fraction.from_plain(value) if isinstance(value, Mapping) else value),
+    PlainSerializer(lambda fraction: fraction and fraction.plain()),
+    WithJsonSchema({}),
+]
+
+Search = Annotated[
+    SearchSettings | None,
+    PlainValidator(lambda value: SearchSettings(**value) if isinstance(value, Mapping) else value),
+    PlainSerializer(lambda settings: settings and settings.plain()),
+    WithJsonSchema(search.form()),
+]
+
+
+# --- the keys ---------------------------------------------------------------------------------------------------------
+
+
+class Study(Block):
+    """A study as its file declares it, checked."""
+
+    name: Annotated[
+        str,
+        Field(
+            alias="study",
+            pattern=f"^{_NAME}$",
+            description="Name of the study, of its MLflow experiment, and of its report.",
+        ),
+        BeforeValidator(read_name),
+        Key("study: width", missing="give the study a name, for example `study: width`"),
+    ]
+    question: Annotated[
+        str,
+        Field(description="What the study asks, in a sentence; the report begins with it."),
+        Key("question: Do wider networks help?", names_plan=False),
+    ] = ""
+    metric: Annotated[
+        str,
+        BeforeValidator(read_metric),
+        Field(description="What arms are compared by; never a test metric."),
+        WithJsonSchema(
+            {"anyOf": [{"enum": list(METRICS)}, {"type": "string", "not": {"pattern": "^test/"}}]}
+        ),
+        Key("metric: val/accuracy"),
+    ] = "val/accuracy"
+    direction: Annotated[
+        Direction,
+        BeforeValidator(read_direction),
+        Field(
+            description="Whether more of the metric is better. Needed where the metric's name does not say so: a loss, an"
+            " error or a perplexity is minimised, an accuracy or a score of its own name (F1, AUC, BLEU) maximised.",
+            default_factory=lambda data: metrics.direction(data["metric"]) or "maximize",
+        ),
+        Key("train: my_package.fit:train\nmetric: val/surprise\ndirection: minimize"),
+    ]
+    margin: Annotated[
+        Amount,
+        Field(
+            description="Smallest difference worth having, in the metric's units: 0.005 is half a point of accuracy."
+        ),
+        Key(
+            "margin: 0.005",
+            missing="say the smallest difference worth having, in the metric's units: 0.005 is half a point of accuracy",
+        ),
+    ]
+    resolution: Annotated[
+        Amount | None,
+        Field(description="Smallest step of the metric, where the data do not decide it."),
+        Key("resolution: 0.001"),
+    ] = None
+    baseline: Annotated[
+        Baseline,
+        Field(description="The run that every arm is compared with."),
+        Key(
+            "baseline:\n  data: {name: cifar10}\n  model: {name: cnn, width: 64}\n  training: {epochs: 20}",
+            names_plan=False,
+            missing="describe the run that every arm is compared with, at least `data:` and `model:`",
+        ),
+    ]
+    factors: Annotated[
+        Factors,
+        Field(
+            description="What is changed: a dotted path into the baseline with its levels, or a name with `zip` of several."
+            " Of `design: search`: a path with its range."
+        ),
+        Key(
+            "factors:\n  model.width: [32, 128]\n  optimizer: [{name: adam, lr: 0.002}]\n"
+            "  larger: {zip: {model.width: [128], optimizer.lr: [0.1]}}",
+            names_plan=False,
+            missing="say what is changed, for example `factors: {model.width: [32, 128]}`",
+        ),
+    ]
+    space: Annotated[
+        Ranges, Field(description="What a search searches: the `factors` of `design: search`."), Key(None)
+    ] = ()
+    design: Annotated[
+        Design,
+        BeforeValidator(read_design),
+        Field(description="Which combinations of levels are run."),
+        Key("design: leave-one-out"),
+    ] = "one-at-a-time"
+    fraction: Annotated[
+        FractionRun,
+        Field(description="Of `design: fractional`: how many of all combinations are run, or which."),
+        Key("design: fractional\nfraction: {cells: 8}", names_plan=False),
+    ] = None
+    nuisance: Annotated[
+        Ranges,
+        Field(description="Settings that are tuned for every arm, each in the same way."),
+        Key("nuisance:\n  optimizer.lr: {log: [1e-4, 1], trials: 12}"),
+    ] = ()
+    search: Annotated[
+        Search,
+        Field(description="How Optuna searches: for `nuisance`, and for `design: search`."),
+        Key("search: {sampler: tpe, trials: 40}"),
+    ] = None
+    looks: Annotated[
+        Looks,
+        Field(
+            alias="seeds",
+            description="Seeds of each arm: one number, a list of looks, or {initial, max}. Arms that a look does not decide"
+            " go on to the next.",
+        ),
+        Key("seeds: {initial: 5, max: 10}"),
+    ] = (5, 10)
+    noise_floor: Annotated[
+        bool,
+        Field(
+            description="Also compare the baseline with itself (A/A): what differences does chance alone make?"
+        ),
+        Key("noise_floor: true"),
+    ] = False
+    confirm: Annotated[
+        bool,
+        Field(
+            description="Run the winner, and what it is compared with, again on fresh seeds. Factorial designs and searches"
+            " have none."
+        ),
+        Key("confirm: true"),
+    ] = False
+    train: Annotated[
+        Function | None,
+        Field(
+            description="Training of your own, `package.module:function`; the baseline is then any tree of values."
+        ),
+        Key("train: my_package.fit:train", names_plan=False),
+    ] = None
+    deterministic: Annotated[
+        bool,
+        Field(
+            description="The training ignores its seed on purpose: equal runs are no mistake. An interval takes three all the same."
+        ),
+        Key("deterministic: true"),
+    ] = False
+    text: Annotated[str, Field(description="The file as it was read."), Key(None, names_plan=False)] = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return what the study declares, key → plain value, for its record. `Study.parse` reads it, with a Config as `baseline`."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"text"})
+
+    def naming(self) -> dict[str, Any]:
+        """Return the plain values that name a plan of this study, besides its runs.
+
+        A key at its default is left out, so that a key that is added later leaves the plans of older studies their names.
+        """
+        plain = self.plain()
+        return {
+            field.alias or name: plain[field.alias or name]
+            for name, field in Study.model_fields.items()
+            if key_of(name).names_plan and getattr(self, name) != field.default
+        }
+
+
+def key_of(name: str) -> Key:
+    """Return what a field of `Study` tells of its key."""
+    return next(about for about in Study.model_fields[name].metadata if isinstance(about, Key))
+
+
+KEYS: Mapping[str, Key] = {
+    field.alias or name: key_of(name)
+    for name, field in Study.model_fields.items()
+    if key_of(name).example is not None
+}
+"""Keys that a study file can have."""
