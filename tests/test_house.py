@@ -69,11 +69,6 @@ RULES = {
         asks_for_the_kind_of_training,
         # config.py defines the classes; in `analysis`, which knows no config, `train` is the curve of a training loss.
         ("training/", "analysis/", "config.py"),
-        {
-            "study/confirm.py",
-            "study/design.py",
-            "study/spec.py",
-        },
     ),
 }
 

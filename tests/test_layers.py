@@ -24,8 +24,8 @@ ROOMS: dict[str, set[str]] = {
     "models": {"errors", "fields", "text"},
     "code_digest": {"errors"},
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
-    "study": {"errors", "data", "config", "metrics", "text"},
     "training": {"errors", "code_digest", "events", "fields", "data", "models", "config", "metrics", "text"},
+    "study": {"errors", "data", "fields", "config", "metrics", "text", "training"},
     "measuring": {"errors", "events", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ablate.config import Config, FreeConfig, RunConfig, key
+from ablate.config import Config, key
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.study.keys import Factor, Study
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
 from ablate.text import format_key, format_value
+from ablate.training import trainer_of, trainer_wanted
 
 
 @dataclass(frozen=True)
@@ -168,12 +169,11 @@ class Plan:
 
     @property
     def resolution(self) -> float:
-        """Smallest step of the metric: one validation image for the built-in accuracies; 0 where it has none."""
+        """Smallest step of the metric, as the study or else the training has it: 1 / images for accuracies; 0: none."""
         if self.study.resolution is not None:
             return self.study.resolution
-        sizes = self.data[self.reference]
-        images = {"val/accuracy": sizes.validation, "train/accuracy": sizes.train}.get(self.study.metric, 0)
-        return 1 / images if images and self.study.train is None else 0.0
+        baseline, data = self.study.baseline, self.data[self.reference]
+        return trainer_of(baseline).resolution(self.study.metric, data)
 
     @property
     def id(self) -> str:
@@ -246,15 +246,19 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
 
 def from_record(record: PlanRecord) -> Plan:
     """Return the plan that a record describes, with the configs, data and code digests that it had."""
-
-    def config(tree: Mapping[str, Any]) -> Config:
-        return FreeConfig.parse(record.train, tree) if record.train else RunConfig.parse(tree)
-
+    trainer, source = trainer_wanted(record.declared)
     arms = tuple(
-        Arm(arm.name, arm.factor, arm.level, config(arm.config).with_seed(0), arm.levels, arm.reference)
+        Arm(
+            arm.name,
+            arm.factor,
+            arm.level,
+            trainer.parse(source, arm.config).with_seed(0),
+            arm.levels,
+            arm.reference,
+        )
         for arm in record.arms
     )
-    baseline = config(record.baseline).with_seed(0)
+    baseline = trainer.parse(source, record.baseline).with_seed(0)
     study = Study.parse({**record.declared, "baseline": baseline, "text": record.text})
     data = {arm.name: arm.data for arm in record.arms}
     codes = {arm.name: arm.code for arm in record.arms}

@@ -27,14 +27,15 @@ from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
 from ablate.text import brief, cut
+from ablate.training import TRAINERS
 
-METRICS = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
-"""Metrics of the built-in training by which arms can be compared."""
+METRICS = tuple(metric for trainer in TRAINERS for metric in trainer.metrics)
+"""Metrics by which arms can be compared, where a kind of training knows its own."""
 
 DESIGNS: tuple[Design, ...] = get_args(Design)
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-_FUNCTION = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+_FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,6 @@ def _one_of(name: str, value: Any, names: tuple[str, ...]) -> Any:
     return value
 
 
-def read_train(value: Any) -> Any:
-    """Return the import path of a training function. Raises StudyError."""
-    if isinstance(value, str) and not re.fullmatch(_FUNCTION, value):
-        raise StudyError(
-            f"{cut(value)!r} does not name a function", place="train", hint="write `package.module:function`"
-        )
-    return value
-
-
 def _amount(value: Any) -> float:
     try:
         number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
@@ -147,7 +139,7 @@ def read_looks(value: Any) -> tuple[int, ...]:
                     place="seeds",
                     hint=nearest(str(name), ("initial", "max")),
                 )
-        counts = [value.get("initial"), value.get("max")]
+        counts: list[Any] = [value.get("initial"), value.get("max")]
         if None in counts:
             raise StudyError(
                 "needs both `initial` and `max`", place="seeds", hint="or write one number for a single look"
@@ -175,8 +167,6 @@ def read_looks(value: Any) -> tuple[int, ...]:
 # it, and what JSON schema their form in the file has.
 
 Amount = Annotated[float, Field(gt=0), BeforeValidator(_amount)]
-
-Function = Annotated[str, Field(pattern=f"^{_FUNCTION}$"), BeforeValidator(read_train)]
 
 _COUNT = {"type": "integer", "minimum": 1, "maximum": REPLICATES}
 Looks = Annotated[
@@ -359,7 +349,7 @@ class Study(Block):
         Key("confirm: true"),
     ] = False
     train: Annotated[
-        Function | None,
+        Annotated[str, WithJsonSchema({"type": "string", "pattern": _FUNCTION})] | None,
         Field(
             description="Training of your own, `package.module:function`; the baseline is then any tree of values."
         ),

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ablate import metrics
-from ablate.config import CHANGES_NO_RESULT, Config, FreeConfig, RunConfig
+from ablate.config import Config
 from ablate.errors import StudyError, nearest
 from ablate.study import document, fraction, keys, ranges, search
 from ablate.study.fraction import Fraction
-from ablate.study.keys import KEYS, METRICS, Factor, Study
+from ablate.study.keys import KEYS, Factor, Study
 from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.text import brief, cut, format_value
+from ablate.training import trainer_of, trainer_wanted
 
 MOST_BYTES = 200_000
 MOST_ARMS = 5_000
@@ -111,8 +111,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     file = document.load(text, source)
     with file.places():
         values = _known_keys(file.values)
-        train = keys.read_train(values.get("train"))
-        baseline = _baseline(values["baseline"], train)
+        baseline = _baseline(values)
     baseline = override(baseline, sets)
     with file.places():
         if seeds is not None:
@@ -159,23 +158,26 @@ def _dependent_keys(values: Mapping[str, Any], baseline: Config) -> dict[str, An
         "factors": factors,
         "space": space,
         "nuisance": nuisance,
-        "search": _search(values, nuisance, space, trials),
+        "search": _search(values.get("search"), nuisance, space, trials, baseline),
         "fraction": _fraction(values.get("fraction"), design, [factor.name for factor in factors]),
     }
 
 
-def _baseline(tree: Any, train: str | None) -> Config:
+def _baseline(values: Mapping[str, Any]) -> Config:
+    """Read the baseline as a configuration of the training that the study asks for."""
+    trainer, source = trainer_wanted(values)
+    if trainer.key is not None:
+        if not isinstance(source, str):
+            raise StudyError(f"should be text (got {brief(source)})", place=trainer.key)
+        trainer.check_source(source, trainer.key)
+    tree = values["baseline"]
     if not isinstance(tree, dict):
         raise StudyError("should be a block of keys", place="baseline")
     if "seed" in tree:
         raise StudyError(
             "the seed is not part of the baseline", place="baseline.seed", hint="`seeds:` says how many"
         )
-
-    def place(path: str) -> str:
-        return f"baseline.{path}" if path else "baseline"
-
-    return FreeConfig.parse(train, tree, place=place) if train else RunConfig.parse(tree, place=place)
+    return trainer.parse(source, tree, place=lambda path: f"baseline.{path}" if path else "baseline")
 
 
 def override(config: C, sets: Iterable[str]) -> C:
@@ -215,21 +217,22 @@ def _value(path: str, text: str) -> Any:
 
 
 def _check_metric(study: Study) -> None:
-    """Check that the training can have the metric, and that it is known whether more of it is better."""
-    if study.train is None and study.metric not in METRICS:
+    """Check that the training has the metric, and that it is known whether more of it is better."""
+    trainer = trainer_of(study.baseline)
+    if trainer.metrics and study.metric not in trainer.metrics:
         raise StudyError(
-            f"{cut(study.metric)!r} is not a metric of the built-in training",
+            f"{cut(study.metric)!r} is not a metric of this training",
             place="metric",
-            hint=nearest(study.metric, METRICS),
+            hint=nearest(study.metric, trainer.metrics),
         )
-    known = metrics.direction(study.metric)
+    known = trainer.direction(study.metric)
     if known is None and "direction" not in study.model_fields_set:
         raise StudyError(
             f"{cut(study.metric)!r} does not say whether more of it is better",
             place="metric",
             hint="add `direction: maximize` or `direction: minimize`",
         )
-    if study.train is None and study.direction != known:
+    if trainer.metrics and study.direction != known:
         raise StudyError(
             f"{study.metric!r} is to be {known}d, not {study.direction}d",
             place="direction",
@@ -342,10 +345,10 @@ def _fraction(plain: Any, design: Design, names: list[str]) -> Fraction | None:
         )
     if "cells" in plain:
         cells = plain["cells"]
-        sizes = [2**m for m in range(2, len(names)) if len(names) < 2**m <= fraction.MOST_CELLS]
-        if isinstance(cells, bool) or cells not in sizes:
+        allowed = [2**m for m in range(2, len(names)) if len(names) < 2**m <= fraction.MOST_CELLS]
+        if isinstance(cells, bool) or cells not in allowed:
             raise StudyError(
-                f"{len(names)} factors take {' or '.join(map(str, sizes))} cells (got {brief(cells)})",
+                f"{len(names)} factors take {' or '.join(map(str, allowed))} cells (got {brief(cells)})",
                 place="fraction.cells",
                 hint="a power of two, more than there are factors; all combinations are `design: factorial`",
             )
@@ -454,10 +457,9 @@ def _nuisance(
 
 
 def _search(
-    values: Mapping[str, Any], nuisance: tuple[Range, ...], space: tuple[Range, ...], trials: int | None
+    plain: Any, nuisance: tuple[Range, ...], space: tuple[Range, ...], trials: int | None, baseline: Config
 ) -> SearchSettings | None:
     """Return how Optuna searches, where anything is searched. trials: as the nuisance settings have it."""
-    plain = values.get("search")
     if not nuisance and not space:
         if plain is not None:
             raise StudyError(
@@ -467,7 +469,7 @@ def _search(
             )
         return None
     settings = search.read(plain, purpose="search" if space else "nuisance", trials=trials)
-    if values.get("train") is not None and settings.cost == "flops":
+    if settings.cost == "flops" and trainer_of(baseline).same_cost(baseline) is None:
         raise StudyError(
             "the FLOPs of your own training are not known",
             place="search.cost",
@@ -507,10 +509,11 @@ def _check_combinations(factors: tuple[Factor, ...], baseline: Config) -> None:
 
 def _changes_no_result(changed: Config, baseline: Config) -> bool:
     """Return whether all that differs from the baseline are settings that no result depends on."""
-    if changed == baseline or not isinstance(changed, RunConfig):
-        return False
-    settings = baseline.flatten()
-    return changed.override({path: settings[path] for path in CHANGES_NO_RESULT}) == baseline
+    trainer = trainer_of(baseline)
+    without_effect = {
+        path: value for path, value in baseline.flatten().items() if trainer.changes_no_result(path)
+    }
+    return changed != baseline and without_effect != {} and changed.override(without_effect) == baseline
 
 
 def _check_levels(name: str, rows: list[dict[str, Any]], baseline: Config) -> None:

@@ -94,7 +94,7 @@ class Trainer(Protocol):
         ...
 
 
-__all__ = ["TRAINERS", "Trainer", "builtin_config", "trainer_named", "trainer_of"]
+__all__ = ["TRAINERS", "Trainer", "builtin_config", "trainer_named", "trainer_of", "trainer_wanted"]
 
 TRAINERS: tuple[Trainer, ...] = (BuiltinTrainer(), FunctionTrainer())
 
@@ -107,3 +107,10 @@ def trainer_of(config: Config) -> Trainer:
 def trainer_named(kind: str) -> Trainer:
     """Return the trainer of a kind, as payloads name it."""
     return next(trainer for trainer in TRAINERS if trainer.kind == kind)
+
+
+def trainer_wanted(keys: Mapping[str, Any]) -> tuple[Trainer, Any]:
+    """Return the trainer that the keys of a study ask for, and the value under its key."""
+    sources = [(trainer, keys.get(trainer.key)) for trainer in TRAINERS if trainer.key is not None]
+    default = next(trainer for trainer in TRAINERS if trainer.key is None)
+    return next(((trainer, source) for trainer, source in sources if source is not None), (default, None))
