@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import StoreError, StudyError
+from ablate.text import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,14 +273,14 @@ def watch(
 
     written, current = None, state()
     if not any(status == "RUNNING" for _, status, _ in current):
-        notify(f"{', '.join(names)}: nothing is running, so there is nothing to wait for")
+        notify(f"{', '.join(names)}: nothing is running, so the page is written once")
     with contextlib.suppress(KeyboardInterrupt):
         while any(status == "RUNNING" for _, status, _ in current):
             if current != written:
                 materials = (material(store, name, plan) for name in names)
                 _write_pages(store, names, materials, output, notify, reload=RELOAD_EVERY)
                 ended = sum(len(runs) for _, _, runs in current)
-                notify(f"{ended} runs in; the page loads itself again (Ctrl-C ends this)")
+                notify(f"{counted(ended, 'run')} ended; the page reloads itself (Ctrl-C stops watching)")
                 written = current
             time.sleep(READ_EVERY)
             recover(store)
