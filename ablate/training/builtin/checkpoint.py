@@ -23,7 +23,8 @@ from typing import Any
 EVERY = 60.0
 """Seconds between checkpoints; a run that takes less has none."""
 
-_FIRST_LINE = "ablate checkpoint 3"
+_MARK = ["ablate", "checkpoint"]
+_VERSION = "3"
 _TOGETHER = "together-"
 
 
@@ -51,12 +52,12 @@ def place_together(folder: Path, runs: Collection[str]) -> Path:
 
 
 def together(folder: Path) -> dict[Path, frozenset[str]]:
-    """List the checkpoints of runs that train together, each with its unfinished runs. Only first lines are read."""
+    """List the checkpoints of runs that train together, of any version, each with its unfinished runs. Only first lines are read."""
     checkpoints: dict[Path, frozenset[str]] = {}
     for path in sorted(folder.glob(f"{_TOGETHER}*.checkpoint")):
         with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
             words = file.readline(1 << 16).decode().split()
-            if " ".join(words[:-2]) == _FIRST_LINE:
+            if words[:2] == _MARK and len(words) == 5:
                 checkpoints[path] = frozenset(words[-1].split(","))
     return checkpoints
 
@@ -161,4 +162,4 @@ class Keeper:
 
 
 def _first_line(digest: str, runs: Collection[str]) -> str:
-    return f"{_FIRST_LINE} {digest} {','.join(sorted(runs))}"
+    return " ".join([*_MARK, _VERSION, digest, ",".join(sorted(runs))])

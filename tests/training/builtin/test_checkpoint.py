@@ -1,4 +1,4 @@
-"""A run that is broken off goes on where it was, to the bit."""
+"""A run that is interrupted resumes where it was, to the bit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VARIANTS = {
 }
 
 
-class Broken(BaseException):
+class Interrupted(BaseException):
     """What ends a process in the middle of a step; nothing may catch it."""
 
 
@@ -44,58 +44,58 @@ def events(config, folder=None, every=0.0, threads=1):
     return list(train(Bundle((Task("run", 1, payload),)), Folders(checkpoints=folder)))
 
 
-def told(found):
-    """What a run says, without the times."""
-    end = found[-1]
+def without_times(run_events):
+    """Return the epochs and the end of a run without the times."""
+    end = run_events[-1]
     assert isinstance(end, Finished), end
     metrics = {name: value for name, value in end.metrics.items() if not name.startswith("time/")}
-    epochs = [(event.epoch, event.metrics) for event in found if isinstance(event, EpochEnd)]
+    epochs = [(event.epoch, event.metrics) for event in run_events if isinstance(event, EpochEnd)]
     return epochs, dataclasses.replace(end, time=0, metrics=metrics)
 
 
-def break_off(config, folder, monkeypatch, after: int, learner=TorchLearner):
-    """Train so many steps, each of them saved, and end as a killed process would: without a word."""
+def interrupt(config, folder, monkeypatch, after: int, learner=TorchLearner):
+    """Train so many steps, each of them saved, and end as a killed process does: without an event."""
     step, count = learner.step, 0
 
     def counted(self, *arguments):
         nonlocal count
         if count == after:
-            raise Broken
+            raise Interrupted
         count += 1
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(learner, "step", counted)
-        with pytest.raises(Broken):
+        with pytest.raises(Interrupted):
             events(config, folder)
 
 
 @pytest.mark.parametrize("after", [1, 6, 7, STEPS - 1])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_run_that_was_broken_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch, variant, after):
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, monkeypatch, variant, after):
     from ablate.training.builtin.numpy_learner import NumpyLearner
 
     config = RunConfig.parse(BASE).override(VARIANTS[variant])
-    unbroken = told(events(config))
-    break_off(config, tmp_path, monkeypatch, after, NumpyLearner if "numpy" in variant else TorchLearner)
+    uninterrupted = without_times(events(config))
+    interrupt(config, tmp_path, monkeypatch, after, NumpyLearner if "numpy" in variant else TorchLearner)
     resumed = events(config, tmp_path)
     assert resumed[0].facts["resumed"] == f"in epoch {1 + (after - 1) // 6}"
-    assert told(resumed) == unbroken
+    assert without_times(resumed) == uninterrupted
 
 
-def test_a_run_can_be_broken_off_again_and_again(tmp_path, monkeypatch):
+def test_a_run_can_be_interrupted_again_and_again(tmp_path, monkeypatch):
     config = RunConfig.parse(BASE)
     for _ in range(STEPS // 5):
-        break_off(config, tmp_path, monkeypatch, 5)
-    assert told(events(config, tmp_path)) == told(events(config))
+        interrupt(config, tmp_path, monkeypatch, 5)
+    assert without_times(events(config, tmp_path)) == without_times(events(config))
 
 
 @pytest.mark.parametrize(
-    "spoil", ["cut short", "a flipped bit", "not a checkpoint", "empty", "other threads"]
+    "spoil", ["cut short", "a flipped bit", "not a checkpoint", "empty", "another version", "other threads"]
 )
-def test_a_checkpoint_that_cannot_be_trusted_is_as_good_as_none(tmp_path, monkeypatch, spoil):
+def test_a_checkpoint_that_cannot_be_trusted_is_not_used(tmp_path, monkeypatch, spoil):
     config = RunConfig.parse(BASE)
-    break_off(config, tmp_path, monkeypatch, 8)
+    interrupt(config, tmp_path, monkeypatch, 8)
     path = checkpoint.place(tmp_path, "run")
     content = path.read_bytes()
     if spoil == "cut short":
@@ -106,13 +106,15 @@ def test_a_checkpoint_that_cannot_be_trusted_is_as_good_as_none(tmp_path, monkey
         path.write_bytes(b"\x80\x04something else\n" * 100)
     elif spoil == "empty":
         path.write_bytes(b"")
+    elif spoil == "another version":
+        path.write_bytes(content.replace(b"checkpoint 3", b"checkpoint 2", 1))
     threads = torch.get_num_threads()
     try:
-        found = events(config, tmp_path, threads=2 if spoil == "other threads" else 1)
+        run_events = events(config, tmp_path, threads=2 if spoil == "other threads" else 1)
     finally:
         torch.set_num_threads(threads)
-    assert "resumed" not in found[0].facts
-    assert isinstance(found[-1], Finished)
+    assert "resumed" not in run_events[0].facts
+    assert isinstance(run_events[-1], Finished)
 
 
 def test_a_run_that_takes_less_than_the_interval_writes_none(tmp_path):
@@ -127,7 +129,7 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_run(tmp_path):
 
 def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path, monkeypatch):
     config = RunConfig.parse(BASE)
-    break_off(config, tmp_path, monkeypatch, 8)
+    interrupt(config, tmp_path, monkeypatch, 8)
     content = checkpoint.place(tmp_path, "run").read_bytes().partition(b"\n")[2]
     spent = torch.load(io.BytesIO(content), weights_only=True)["state"]["members"]["run"]["seconds"]
     assert events(config, tmp_path)[-1].metrics["time/train_seconds"] > spent > 0
@@ -135,7 +137,7 @@ def test_the_time_of_a_run_is_that_of_all_its_parts(tmp_path, monkeypatch):
 
 def test_a_run_that_is_done_keeps_no_checkpoint(tmp_path, monkeypatch):
     config = RunConfig.parse(BASE)
-    break_off(config, tmp_path, monkeypatch, 8)
+    interrupt(config, tmp_path, monkeypatch, 8)
     assert [path.suffix for path in tmp_path.iterdir()] == [".checkpoint"]
     events(config, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -166,12 +168,12 @@ def tasks(names=tuple(TOGETHER), fuse=True, seeds=(3,)):
     )
 
 
-def all_told(tasks, folder=None):
-    """What each run of a bundle says, without the times."""
-    found = {task.run: [] for task in tasks}
+def train_all(tasks, folder=None):
+    """Train a bundle; return the facts, epochs and end of each run, without the times."""
+    run_events = {task.run: [] for task in tasks}
     for event in train(Bundle(tasks), Folders(checkpoints=folder)):
-        found[event.run].append(event)
-    return {run: (events[0].facts, told(events)) for run, events in found.items()}
+        run_events[event.run].append(event)
+    return {run: (events[0].facts, without_times(events)) for run, events in run_events.items()}
 
 
 @pytest.fixture
@@ -180,20 +182,20 @@ def stacked(monkeypatch):
     monkeypatch.setattr(choose, "pays", lambda recipes, *_: recipes[0].model.width == 8)
 
 
-def broken_off(tasks, folder, monkeypatch, after: int):
-    """Train a bundle for so many batches, each of them saved; returns the runs that were done by then."""
+def interrupt_bundle(tasks, folder, monkeypatch, after: int):
+    """Train a bundle for so many batches, each of them saved; return the runs that were done by then."""
     step, count, done = stack.Stacked.step, 0, []
 
     def counted(self, *arguments):
         nonlocal count
         if count == after:
-            raise Broken
+            raise Interrupted
         count += 1
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(stack.Stacked, "step", counted)
-        with pytest.raises(Broken):
+        with pytest.raises(Interrupted):
             done.extend(
                 e.run for e in train(Bundle(tasks), Folders(checkpoints=folder)) if isinstance(e, Finished)
             )
@@ -201,46 +203,46 @@ def broken_off(tasks, folder, monkeypatch, after: int):
 
 
 @pytest.mark.parametrize("after", [1, 6, 9, 20])
-def test_runs_together_that_were_broken_off_end_as_if_they_had_not_been(
+def test_runs_together_that_were_interrupted_end_as_if_they_had_not_been(
     tmp_path, monkeypatch, stacked, after
 ):
-    unbroken = all_told(tasks())
-    broken_off(tasks(), tmp_path, monkeypatch, after)
+    uninterrupted = train_all(tasks())
+    interrupt_bundle(tasks(), tmp_path, monkeypatch, after)
     # The one that has stopped by then is done, and is not asked for again.
     left = tuple(name for name in TOGETHER if after < 12 or name != "stops")
     assert list(checkpoint.together(tmp_path).values()) == [frozenset(left)]
-    resumed = all_told(tasks(left[::-1]), tmp_path)
+    resumed = train_all(tasks(left[::-1]), tmp_path)
     for run in left:
-        facts, said = resumed[run]
+        facts, outcome = resumed[run]
         assert facts.pop("resumed") == f"in epoch {1 + (after - 1) // 6}"
-        assert facts == unbroken[run][0]
-        assert said == unbroken[run][1]
+        assert facts == uninterrupted[run][0]
+        assert outcome == uninterrupted[run][1]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_of_several_seeds_together_go_on_too(tmp_path, monkeypatch, stacked):
+def test_runs_of_several_seeds_together_resume_too(tmp_path, monkeypatch, stacked):
     monkeypatch.setattr(choose, "OWN_BATCHES", {"cpu"})
     given = {"names": ("baseline", "lr", "wide"), "seeds": (3, 4)}
-    unbroken = all_told(tasks(**given))
-    assert [facts["fused"] for facts, _ in unbroken.values()] == [
+    uninterrupted = train_all(tasks(**given))
+    assert [facts["fused"] for facts, _ in uninterrupted.values()] == [
         "stacked 2 of 3",
         "stacked 2 of 3",
         "in turn 1 of 3",
     ]
-    broken_off(tasks(**given), tmp_path, monkeypatch, 9)
-    assert {run: said for run, (_, said) in all_told(tasks(**given), tmp_path).items()} == {
-        run: said for run, (_, said) in unbroken.items()
+    interrupt_bundle(tasks(**given), tmp_path, monkeypatch, 9)
+    assert {run: outcome for run, (_, outcome) in train_all(tasks(**given), tmp_path).items()} == {
+        run: outcome for run, (_, outcome) in uninterrupted.items()
     }
 
 
-def test_the_last_of_a_bundle_goes_on_as_part_of_it(tmp_path, monkeypatch):
+def test_the_last_of_a_bundle_resumes_as_part_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "pays", lambda *_: True)
     pair = ("baseline", "stops")
-    unbroken = all_told(tasks(pair))
-    assert broken_off(tasks(pair), tmp_path, monkeypatch, 14) == ["stops"]
-    (facts, said) = all_told(tasks(pair[:1]), tmp_path)["baseline"]
+    uninterrupted = train_all(tasks(pair))
+    assert interrupt_bundle(tasks(pair), tmp_path, monkeypatch, 14) == ["stops"]
+    (facts, outcome) = train_all(tasks(pair[:1]), tmp_path)["baseline"]
     assert (facts["fused"], facts["resumed"]) == ("stacked 2", "in epoch 3")
-    assert said == unbroken["baseline"][1]
+    assert outcome == uninterrupted["baseline"][1]
 
 
 @pytest.mark.parametrize("names", [("baseline",), ("baseline", "lr"), tuple(TOGETHER)])
@@ -263,19 +265,26 @@ def test_runs_that_fail_keep_no_checkpoint(tmp_path, monkeypatch, stacked, names
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ["others", "one less", "alone", "each by itself", "damaged", "another torch"])
-def test_runs_together_go_on_with_the_same_or_begin_again(tmp_path, monkeypatch, stacked, how):
+@pytest.mark.parametrize(
+    "how", ["others", "one less", "alone", "each by itself", "damaged", "another version", "another torch"]
+)
+def test_runs_together_resume_with_the_same_runs_or_begin_again(tmp_path, monkeypatch, stacked, how):
     names = ("baseline", "lr", "wide")
-    broken_off(tasks(names), tmp_path, monkeypatch, 8)
+    interrupt_bundle(tasks(names), tmp_path, monkeypatch, 8)
     (path,) = tmp_path.iterdir()
     asked = {"others": tuple(TOGETHER), "one less": names[:2], "alone": names[:1]}.get(how, names)
     if how == "damaged":
         content = path.read_bytes()
         path.write_bytes(content[:-300] + bytes([content[-300] ^ 1]) + content[-299:])
+    elif how == "another version":
+        path.write_bytes(path.read_bytes().replace(b"checkpoint 3", b"checkpoint 2", 1))
+        assert list(checkpoint.together(tmp_path)) == [path], "it is known, so that it can be removed"
     elif how == "another torch":
         monkeypatch.setattr(torch, "__version__", "2.0.0")
-    found = all_told(tasks(asked, fuse=how != "each by itself"), tmp_path)
-    assert all("resumed" not in facts for facts, _ in found.values())
-    afresh = all_told(tasks(asked, fuse=how != "each by itself"))
-    assert {run: said for run, (_, said) in found.items()} == {run: said for run, (_, said) in afresh.items()}
+    run_events = train_all(tasks(asked, fuse=how != "each by itself"), tmp_path)
+    assert all("resumed" not in facts for facts, _ in run_events.values())
+    from_the_beginning = train_all(tasks(asked, fuse=how != "each by itself"))
+    assert {run: outcome for run, (_, outcome) in run_events.items()} == {
+        run: outcome for run, (_, outcome) in from_the_beginning.items()
+    }
     assert list(tmp_path.iterdir()) == []

@@ -52,7 +52,7 @@ def tasks(*configs: RunConfig, device="cuda:0", seeds=(0,), **more) -> tuple[Tas
     )
 
 
-def told(given: tuple[Task, ...], folders: Folders = NO_FOLDERS) -> dict[str, list]:
+def trained(given: tuple[Task, ...], folders: Folders = NO_FOLDERS) -> dict[str, list]:
     found: dict[str, list] = {task.run: [] for task in given}
     for event in runs.train(Bundle(given), folders):
         found[event.run].append(event)
@@ -68,7 +68,7 @@ def losses(events: list) -> list[float]:
 def test_a_run_follows_the_same_run_on_the_cpu():
     # Without what is drawn on the device: its generator is another one.
     plain = BASE.override({"model.dropout": 0.0})
-    there, here = (told(tasks(plain, device=device))["0 0"] for device in ("cuda:0", "cpu"))
+    there, here = (trained(tasks(plain, device=device))["0 0"] for device in ("cuda:0", "cpu"))
     assert losses(there)[0] == pytest.approx(losses(here)[0], rel=1e-2)
     assert there[-1].metrics["test/accuracy"] == pytest.approx(here[-1].metrics["test/accuracy"], abs=0.05)
 
@@ -78,9 +78,9 @@ def test_a_run_follows_the_same_run_on_the_cpu():
 def test_stacked_runs_follow_their_single_runs(monkeypatch, seeds):
     monkeypatch.setattr(choose, "pays", lambda *_: True)
     given = tasks(*(BASE.override(change | AUGMENTED) for change in ARMS), seeds=seeds)
-    together = told(given)
+    together = trained(given)
     for task in given:
-        single = told((task,))[task.run]
+        single = trained((task,))[task.run]
         assert together[task.run][0].facts["fused"] == f"stacked {len(given)}"
         assert losses(together[task.run])[0] == pytest.approx(losses(single)[0], rel=1e-2)
 
@@ -99,7 +99,7 @@ def test_an_epoch_never_waits_for_the_device(monkeypatch, arms, seeds):
             _without_waiting(lambda: list(train_epoch(self)))
 
     monkeypatch.setattr(Loop, "_train", watched)
-    told(tasks(*(BASE.override(change | AUGMENTED) for change in arms), seeds=seeds))
+    trained(tasks(*(BASE.override(change | AUGMENTED) for change in arms), seeds=seeds))
     assert len(passes) == BASE.training.epochs
 
 
@@ -117,22 +117,22 @@ def _without_waiting(do) -> None:
 def test_bfloat16_learns(monkeypatch, arms):
     monkeypatch.setattr(choose, "pays", lambda *_: True)
     config = BASE.override({"training.precision": "bfloat16", "data.subset": None})
-    for events in told(tasks(*(config.override(change) for change in arms))).values():
+    for events in trained(tasks(*(config.override(change) for change in arms))).values():
         assert events[-1].metrics["test/accuracy"] > 0.8
 
 
-class Broken(BaseException):
+class Interrupted(BaseException):
     """What ends a process; nothing may catch it."""
 
 
 @gpu
 @pytest.mark.parametrize("arms", [ARMS[:1], ARMS])
-def test_runs_that_were_broken_off_go_on(tmp_path, monkeypatch, arms):
+def test_runs_that_were_interrupted_resume(tmp_path, monkeypatch, arms):
     monkeypatch.setattr(choose, "pays", lambda *_: True)
     # A few batches at once, so that it is broken off in the middle of an epoch.
     monkeypatch.setattr(batches, "AHEAD", 2 * 32 * 64 * 4)
     configs = [BASE.override(change | AUGMENTED) for change in arms]
-    unbroken = told(tasks(*configs))
+    uninterrupted = trained(tasks(*configs))
     kind, name = (Stacked, "step") if len(arms) > 1 else (TorchLearner, "step")
     step, count = getattr(kind, name), 0
 
@@ -140,18 +140,18 @@ def test_runs_that_were_broken_off_go_on(tmp_path, monkeypatch, arms):
         nonlocal count
         count += 1
         if count == 25:
-            raise Broken
+            raise Interrupted
         return step(self, *arguments)
 
     folders = Folders(checkpoints=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(kind, name, counted)
-        with pytest.raises(Broken):
-            told(tasks(*configs, checkpoint_every=0.0), folders)
-    for run, events in told(tasks(*configs, checkpoint_every=0.0), folders).items():
+        with pytest.raises(Interrupted):
+            trained(tasks(*configs, checkpoint_every=0.0), folders)
+    for run, events in trained(tasks(*configs, checkpoint_every=0.0), folders).items():
         assert events[0].facts["resumed"] == "in epoch 3"
         # Some of cuDNN's sums are made in whatever order they come.
-        assert losses(events) == pytest.approx(losses(unbroken[run]), rel=2e-2)
+        assert losses(events) == pytest.approx(losses(uninterrupted[run]), rel=2e-2)
     assert list(tmp_path.iterdir()) == []
 
 
