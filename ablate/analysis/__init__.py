@@ -11,11 +11,11 @@ from ablate.analysis.contents import (
     winner,
 )
 from ablate.analysis.diagnosis import Diagnosis
-from ablate.analysis.examples import ClassChange, Examples, McNemar, examples
 from ablate.analysis.family import THE_REST, ArmRule, Term
 from ablate.analysis.judging import judge
 from ablate.analysis.path import next_step
 from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
+from ablate.analysis.prediction_changes import ClassChange, McNemar, PredictionChanges, prediction_changes
 from ablate.analysis.rules import Look, Rules
 from ablate.analysis.verdict_json import to_json
 from ablate.analysis.words import caution, headline, label, sentence
@@ -30,10 +30,10 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "Effect",
-    "Examples",
     "Look",
     "McNemar",
     "MoreSeeds",
+    "PredictionChanges",
     "Reach",
     "Rules",
     "Runs",
@@ -41,11 +41,11 @@ __all__ = [
     "assumed_noise",
     "caution",
     "detectable",
-    "examples",
     "headline",
     "judge",
     "label",
     "next_step",
+    "prediction_changes",
     "reach",
     "sentence",
     "to_json",

@@ -376,7 +376,7 @@ def _mean(values: Floats) -> Floats:
 
 
 def _flicker(values: Floats, epochs: slice) -> float:
-    """How much the mean over seeds jumps from epoch to epoch: SD of what smoothing takes away."""
+    """How much the mean over seeds jumps from epoch to epoch: std of what smoothing takes away."""
     taken = (_mean(values) - _mean(_smooth(values)))[epochs]
     known = taken[np.isfinite(taken)]
     return float(np.std(known)) if known.size else 0.0

@@ -30,7 +30,6 @@ from ablate.analysis.compare import (
 )
 from ablate.analysis.contents import Analysis, ArmSummary, Comparison, Effect, Runs
 from ablate.analysis.diagnosis import at_the_edge, curves_of, diagnose, too_slow
-from ablate.analysis.examples import per_image, under
 from ablate.analysis.family import ArmRule, Contrast
 from ablate.analysis.grids import Grids, grids
 from ablate.analysis.looks import (
@@ -44,6 +43,7 @@ from ablate.analysis.looks import (
     is_open,
 )
 from ablate.analysis.power import MoreSeeds, best_of, detectable, more_seeds
+from ablate.analysis.prediction_changes import per_image, under
 from ablate.analysis.rules import ALPHA, Look, Rules
 from ablate.errors import StudyError
 from ablate.study.seeds import NOISE_FLOOR, replicate_of

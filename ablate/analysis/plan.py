@@ -9,7 +9,7 @@ from ablate.study.record import PlanRecord
 
 def rules(record: PlanRecord) -> Rules:
     """Return the rules of a plan as it was recorded before its first run, and extended by top-ups since."""
-    # An arm that others are held against and that is held against nothing itself gets no verdict.
+    # An arm that others are compared with, and that is compared with none itself, gets no verdict.
     others = {record.reference, *(arm.reference for arm in record.arms)}
     arms = [arm for arm in record.arms if arm.name not in others or arm.reference]
     cells = record.design in FACTORIAL

@@ -274,7 +274,7 @@ class Thumbnail:
 class ImageShift:
     """How many images an arm fixes and breaks against its reference, and the clearest of them.
 
-    by_chance, seldom_more: how many of each there are in permutations of the two (see `Examples`). classes: those whose
+    by_chance, seldom_more: how many of each there are in permutations of the two (see `PredictionChanges`). classes: those whose
     share of correct answers changed.
     """
 

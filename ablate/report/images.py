@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ablate.analysis import ClassChange, examples
-from ablate.analysis.examples import Image
+from ablate.analysis import ClassChange, prediction_changes
+from ablate.analysis.prediction_changes import ChangedImage
 from ablate.report.contents import ImageChanges, ImageShift, Thumbnail
 from ablate.report.reading import Reading
 from ablate.study.seeds import NOISE_FLOOR
@@ -46,27 +46,27 @@ def changes(reading: Reading) -> ImageChanges | None:
         if arm == study_reference or arm not in correct:
             continue
         reference = (reading.arms[arm].reference if arm in reading.arms else None) or study_reference
-        prediction_changes = examples(arm, reference, correct, truth, classes)
-        if prediction_changes is None or len(prediction_changes.seeds) < FEWEST_SEEDS:
+        changes_of_arm = prediction_changes(arm, reference, correct, truth, classes)
+        if changes_of_arm is None or len(changes_of_arm.seeds) < FEWEST_SEEDS:
             continue
         fixes, breaks = (
             tuple(picture for image in images[:most] if (picture := thumbnails.of(image)))
-            for images in (prediction_changes.fixed, prediction_changes.broken)
+            for images in (changes_of_arm.fixed, changes_of_arm.broken)
         )
         shifts.append(
             ImageShift(
                 arm,
                 reading.label(arm),
                 reading.the(reference),
-                len(prediction_changes.seeds),
-                len(prediction_changes.fixed),
-                len(prediction_changes.broken),
+                len(changes_of_arm.seeds),
+                len(changes_of_arm.fixed),
+                len(changes_of_arm.broken),
                 fixes,
                 breaks,
-                prediction_changes.by_chance,
-                prediction_changes.seldom_more,
-                prediction_changes.mcnemar,
-                _clearest(prediction_changes.classes),
+                changes_of_arm.by_chance,
+                changes_of_arm.seldom_more,
+                changes_of_arm.mcnemar,
+                _clearest(changes_of_arm.classes),
             )
         )
     return ImageChanges(reading.the(study_reference), len(truth), tuple(shifts)) if shifts else None
@@ -86,7 +86,7 @@ class _Thumbnails:
         self._made: dict[int, str] = {}
         self._given = 0
 
-    def of(self, image: Image) -> Thumbnail | None:
+    def of(self, image: ChangedImage) -> Thumbnail | None:
         index = image.index
         if self._pixels is None or index >= len(self._pixels) or self._given >= MOST_PICTURES:
             return None

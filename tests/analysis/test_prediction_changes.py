@@ -8,7 +8,7 @@ import pytest
 from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
-from ablate.analysis.examples import examples, mcnemar, paired_shares
+from ablate.analysis.prediction_changes import mcnemar, paired_shares, prediction_changes
 from ablate.errors import StoreError
 
 
@@ -25,7 +25,7 @@ TRUTH = np.array([0, 0, 0, 1, 1, 1])
 
 
 def test_an_image_is_fixed_or_broken_where_it_is_so_under_every_seed():
-    found = examples("arm", "base", frames(arm=ARM, base=BASE), TRUTH, ["cat", "dog"])
+    found = prediction_changes("arm", "base", frames(arm=ARM, base=BASE), TRUTH, ["cat", "dog"])
     assert [(i.index, i.truth, i.seeds, i.of) for i in found.fixed] == [(100, "cat", 4, 4)]
     assert [(i.index, i.truth) for i in found.broken] == [(103, "dog")]
     assert found.seeds == (0, 1, 2, 3)
@@ -37,12 +37,12 @@ def test_with_ten_seeds_and_more_nine_in_ten_are_enough():
     arm, base = np.ones((20, 2), bool), np.zeros((20, 2), bool)
     arm[:2, 0] = False
     arm[:3, 1] = False
-    found = examples("arm", "base", frames(arm=arm, base=base), np.zeros(2, int))
+    found = prediction_changes("arm", "base", frames(arm=arm, base=base), np.zeros(2, int))
     assert [(i.index, i.seeds) for i in found.fixed] == [(100, 18)]
 
 
 def test_classes_have_an_interval_over_seeds_that_holds_for_all_of_them():
-    found = examples("arm", "base", frames(arm=ARM, base=BASE), TRUTH, ["cat", "dog"])
+    found = prediction_changes("arm", "base", frames(arm=ARM, base=BASE), TRUTH, ["cat", "dog"])
     cat, dog = found.classes
     differences = np.array([1, 1, 1, 2]) / 3
     assert (cat.name, cat.images, cat.effect) == ("cat", 3, pytest.approx(differences.mean()))
@@ -53,7 +53,7 @@ def test_classes_have_an_interval_over_seeds_that_holds_for_all_of_them():
 
 
 def test_two_seeds_give_no_interval():
-    found = examples("arm", "base", frames(arm=ARM[:2], base=BASE[:2]), TRUTH)
+    found = prediction_changes("arm", "base", frames(arm=ARM[:2], base=BASE[:2]), TRUTH)
     assert {(c.lo, c.hi) for c in found.classes} == {(None, None)}
 
 
@@ -111,15 +111,15 @@ def test_the_interval_over_images_holds_for_other_images(gained):
 
 
 def test_mcnemar_takes_an_image_once_however_many_seeds_there_are():
-    one = examples("arm", "base", frames(arm=ARM[:1], base=BASE[:1]), TRUTH).mcnemar
-    again = examples("arm", "base", frames(arm=ARM[:1] * 9, base=BASE[:1] * 9), TRUTH).mcnemar
+    one = prediction_changes("arm", "base", frames(arm=ARM[:1], base=BASE[:1]), TRUTH).mcnemar
+    again = prediction_changes("arm", "base", frames(arm=ARM[:1] * 9, base=BASE[:1] * 9), TRUTH).mcnemar
     assert again == one
 
 
 def test_by_chance_is_counted_over_exchanges_under_some_of_the_seeds():
     rng = np.random.default_rng(3)
     arm, base = (rng.random((4, 500)) < 0.5 for _ in range(2))
-    found = examples("arm", "base", frames(arm=arm, base=base), np.zeros(500, int))
+    found = prediction_changes("arm", "base", frames(arm=arm, base=base), np.zeros(500, int))
     counts = []
     for swap in itertools.product([False, True], repeat=4):
         if 0 < sum(swap) < 4:
@@ -131,7 +131,7 @@ def test_by_chance_is_counted_over_exchanges_under_some_of_the_seeds():
 
 @pytest.mark.parametrize("seeds", [5, 10])
 def test_where_nothing_changed_about_as_many_are_fixed_as_chance_says(seeds):
-    # Images of one training stand and fall together: its whole level moves.
+    # The images of one training are correlated: its whole level moves.
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 0.7, 4000)
     counts, expected, more = [], [], 0
@@ -139,7 +139,7 @@ def test_where_nothing_changed_about_as_many_are_fixed_as_chance_says(seeds):
         arm, base = (
             rng.logistic(size=(seeds, 4000)) < hard + rng.normal(0, 0.3, (seeds, 1)) for _ in range(2)
         )
-        found = examples("arm", "base", frames(arm=arm, base=base), np.zeros(4000, int))
+        found = prediction_changes("arm", "base", frames(arm=arm, base=base), np.zeros(4000, int))
         now = [len(found.fixed), len(found.broken)]
         counts += now
         more += sum(count > found.seldom_more for count in now)
@@ -152,7 +152,7 @@ def test_where_nothing_changed_about_as_many_are_fixed_as_chance_says(seeds):
 
 def test_what_an_arm_really_fixes_is_not_taken_for_chance():
     arm = np.ones((5, 3000), bool)
-    found = examples("arm", "base", frames(arm=arm, base=~arm), np.zeros(3000, int))
+    found = prediction_changes("arm", "base", frames(arm=arm, base=~arm), np.zeros(3000, int))
     assert (len(found.fixed), found.by_chance, found.seldom_more) == (3000, 0, 0)
 
 
@@ -160,15 +160,17 @@ def test_what_an_arm_really_fixes_is_not_taken_for_chance():
 def test_any_number_of_seeds_images_and_classes_has_an_answer(seeds):
     arm = np.zeros((seeds, 3), bool)
     for base in (arm, ~arm):
-        found = examples("arm", "base", frames(arm=arm, base=base), np.array([2, 0, 2]), ["a", "b", "c"])
+        found = prediction_changes(
+            "arm", "base", frames(arm=arm, base=base), np.array([2, 0, 2]), ["a", "b", "c"]
+        )
         changed = int((arm != base).any(axis=0).sum())
         assert (len(found.fixed), len(found.broken)) == (0, changed)
         assert [(c.name, c.images) for c in found.classes] == [("a", 1), ("c", 2)]
         assert found.mcnemar.p > 0.05
 
 
-def test_arms_without_predictions_have_no_examples_and_other_images_are_a_mistake():
+def test_arms_without_predictions_have_no_prediction_changes_and_other_images_are_a_mistake():
     table = frames(arm=ARM, base=BASE)
-    assert examples("other", "base", table, TRUTH) is None
+    assert prediction_changes("other", "base", table, TRUTH) is None
     with pytest.raises(StoreError, match="the same 5 images"):
-        examples("arm", "base", table, TRUTH[:5])
+        prediction_changes("arm", "base", table, TRUTH[:5])

@@ -31,7 +31,7 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Image:
+class ChangedImage:
     """An image that an arm fixes (newly correct) or breaks (newly wrong).
 
     index: label of its column. truth: its class. seeds: under how many it changes, of how many. right, reference_right: under
@@ -90,7 +90,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class Examples:
+class PredictionChanges:
     """What an arm fixes and breaks against its reference, on one set of images.
 
     seeds: those that both have. fixed, broken: images that change consistently, most often first. by_chance: how many of
@@ -103,21 +103,21 @@ class Examples:
     reference: str
     seeds: tuple[int, ...]
     images: int
-    fixed: tuple[Image, ...]
-    broken: tuple[Image, ...]
+    fixed: tuple[ChangedImage, ...]
+    broken: tuple[ChangedImage, ...]
     by_chance: float
     seldom_more: int
     classes: tuple[ClassChange, ...]
     mcnemar: McNemar
 
 
-def examples(
+def prediction_changes(
     arm: str,
     reference: str,
     correct: Mapping[str, pd.DataFrame],
     truth: npt.NDArray[np.integer],
     classes: Sequence[str] = (),
-) -> Examples | None:
+) -> PredictionChanges | None:
     """Holds an arm against its reference image by image; None where no seed has predictions of both.
 
     correct: arm → bool frame, index seed, a column per image (its number among the test images). truth: (images,) class
@@ -143,11 +143,11 @@ def examples(
     needed = _needed(len(seeds))
     names = list(classes) or [str(c) for c in range(int(truth.max(initial=0)) + 1)]
 
-    def images(counts: npt.NDArray[np.int64]) -> tuple[Image, ...]:
+    def images(counts: npt.NDArray[np.int64]) -> tuple[ChangedImage, ...]:
         enough = np.flatnonzero(counts >= needed)
         consistent = enough[np.argsort(-counts[enough], kind="stable")]
         return tuple(
-            Image(
+            ChangedImage(
                 int(own.columns[i]),
                 names[truth[i]],
                 int(counts[i]),
@@ -159,7 +159,7 @@ def examples(
         )
 
     permuted = _permuted(changes, fixes + breaks, needed)
-    return Examples(
+    return PredictionChanges(
         arm=arm,
         reference=reference,
         seeds=seeds,
