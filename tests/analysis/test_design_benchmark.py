@@ -121,7 +121,7 @@ def test_what_is_simulated_is_what_a_study_is_judged_by(benchmark):
         [row(arm.name, seed, values[i, seed]) for i, arm in enumerate(plan.arms) for seed in range(5)]
     )
     record = plan.record()
-    declared = record.declared | {"looks": [5, 10], "metric": "score"}
+    declared = record.declared | {"seeds": [5, 10], "metric": "score"}
     record = replace(record, declared=declared, resolution=0.0)
     found = judge(recorded_plan.rules(record), table)
     assert [e.lo for e in found.effects] == pytest.approx(simulated.lo[0].tolist())

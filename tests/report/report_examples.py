@@ -98,6 +98,7 @@ def record(
             "code": "c0de",
         }
 
+    resolution, text = more.pop("resolution", 1 / 5_000), more.pop("text", TEXT)
     factors = {}
     for name in others:
         factor, level = levels[name]
@@ -111,7 +112,7 @@ def record(
         "margin": margin,
         "resolution": None,
         "design": design,
-        "looks": list(looks),
+        "seeds": list(looks),
         "noise_floor": False,
         "confirm": False,
         "deterministic": False,
@@ -122,8 +123,8 @@ def record(
     return PlanRecord(
         id="5f0c93d7a1b2",
         declared=declared,
-        text=TEXT,
-        resolution=1 / 5_000,
+        text=text,
+        resolution=resolution,
         reference=reference,
         arms=tuple(ArmRecord(**entry(name)) for name in arms),
         runs=tuple(

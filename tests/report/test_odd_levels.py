@@ -14,6 +14,7 @@ from report_examples import EMPTY_CURVES, replicate
 from ablate import report
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
+from ablate.data.facts import DataFacts
 from ablate.report.summary import Material, summarise
 from ablate.study import design, spec
 
@@ -52,7 +53,7 @@ def planned(train, kind, factors):
         "design": kind,
         "seeds": 3,
     } | ({"fraction": {"cells": 4}} if kind == "fractional" else {})
-    return design.plan(spec.parse(yaml.safe_dump(text, allow_unicode=True)), lambda _: design.Data())
+    return design.plan(spec.parse(yaml.safe_dump(text, allow_unicode=True)), lambda _: DataFacts())
 
 
 def material(plan):
