@@ -165,10 +165,11 @@ def local_executor(
     workers: int | None,
     per_device: int = 1,
 ) -> LocalExecutor:
-    """Return worker processes that run `function`, a generator of events, on the slots that the options name."""
+    """Return worker processes that run `function`, a generator of events that needs torch, on the slots of the options."""
     from ablate.executors.local import LocalExecutor
+    from ablate.training.payload import TORCH
 
-    return LocalExecutor(function, slots(devices, workers, per_device))
+    return LocalExecutor(function, slots(devices, workers, per_device), TORCH)
 
 
 def slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...]:

@@ -123,10 +123,6 @@ class _Worker:
         self.pipe.close()
 
 
-WITH_TORCH = ("torch", "torch._dynamo")
-"""torch's optimizers import the second when the first of them is made, which would take every worker seconds."""
-
-
 def create(
     training: Training,
     devices: str,  # noqa: ARG001 — the slots name them
@@ -144,9 +140,7 @@ class LocalExecutor:
     preload: modules that the forkserver imports once, so that every worker has them from its first moment.
     """
 
-    def __init__(
-        self, training: Training, slots: tuple[Slot, ...], preload: tuple[str, ...] = WITH_TORCH
-    ) -> None:
+    def __init__(self, training: Training, slots: tuple[Slot, ...], preload: tuple[str, ...] = ()) -> None:
         assert len({slot.name for slot in slots}) == len(slots) > 0, "slots need names of their own"
         self._training = training
         self.slots = slots

@@ -1,4 +1,4 @@
-"""What a plan will cost and what it can see, before its first run: from the record where it knows, else by measuring."""
+"""What a plan will cost and which effects it can detect, before its first run: from earlier runs, or else by measuring."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DISAGREEMENT = 0.05
 
 @dataclass(frozen=True)
 class Noise:
-    """sd: of a paired difference, in the metric's units; None where there is nothing to go by. source: in words.
+    """sd: of a paired difference, in the metric's units; None where nothing is known. source: where it comes from, in words.
 
     known_from: `this study`, `the same baseline`, an `assumption`, or nothing. typical: a value of the metric, where one is known.
     """
@@ -47,7 +47,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Outlook:
-    """reaches: what each declared look can see; without an interval, or where the noise is unknown, its effect is NaN.
+    """reaches: what each declared look can detect; without an interval, or where the noise is unknown, its effect is NaN.
 
     in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs. family: how many
     intervals share the error.
@@ -63,8 +63,10 @@ class Outlook:
 
 
 def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
-    """measuring: an executor that runs `ablate.measuring.probe.measure`, on the slots that the study will have."""
-    known, starting = costs(plan, store, measuring)
+    """Return the outlook of a plan. measuring: an executor that runs `ablate.measuring.probe.measure`, on the slots that the
+    study will have.
+    """
+    known, starting = run_cost_of_arms(plan, store, measuring)
     noise = expected_noise(plan, store)
     rules = recorded_plan.rules(plan.record())
     looks = rules.schedule()
@@ -77,39 +79,41 @@ def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
     return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k)
 
 
-def costs(plan: Plan, store: Store, measuring: Executor) -> tuple[dict[str, RunCost], float | None]:
-    """What a run of each arm costs, and the seconds until the workers of all slots were ready (None: none was needed).
+def run_cost_of_arms(
+    plan: Plan, store: Store, measuring: Executor
+) -> tuple[dict[str, RunCost], float | None]:
+    """Return what a run of each arm costs, and the seconds until the workers of all slots were ready (None: none was needed).
 
-    As the store remembers runs of the same key, on this machine and this kind of device; else as a little training shows,
-    on all slots at once, because in the study too they share the machine.
+    From runs of the same key in the store, of this machine and this kind of device; else from a little training, on all slots
+    at once, because in the study too they share the machine.
     """
     device = measuring.slots[0].device.partition(":")[0]
-    found: dict[str, RunCost] = {}
+    costs: dict[str, RunCost] = {}
     for arm in plan.arms:
         keys = [plan.run(arm.name, i).key for i in range(plan.study.looks[-1])]
-        before = [
+        earlier = [
             run for run in run_costs(store, keys) if run.device == device and run.host == platform.node()
         ]
-        if before:
-            middle = statistics.median(run.seconds for run in before)
-            found[arm.name] = RunCost(middle, before[0].parameters, before[0].flops)
+        if earlier:
+            seconds = statistics.median(run.seconds for run in earlier)
+            costs[arm.name] = RunCost(seconds, earlier[0].parameters, earlier[0].flops)
         elif trainer_of(arm.config).same_cost(arm.config) is None:
-            found[arm.name] = RunCost()
+            costs[arm.name] = RunCost()
     # Rates and schedules cost nothing: arms that differ in them alone are measured once.
-    wanted: dict[str, ProbePayload] = {}
-    alike: dict[str, str] = {}
+    payloads: dict[str, ProbePayload] = {}
+    payload_of: dict[str, str] = {}
     for arm in plan.arms:
         same = trainer_of(arm.config).same_cost(arm.config)
-        if arm.name in found or same is None:
+        if arm.name in costs or same is None:
             continue
         data = plan.data[arm.name]
-        alike[arm.name] = same
+        payload_of[arm.name] = same
         images = (data.train, data.validation, data.test)
-        wanted[same] = ProbePayload(arm.config.tree(), images, len(data.classes))
-    if not wanted:
-        return found, None
-    measured, starting = _measure(wanted, measuring)
-    return found | {arm: measured[name] for arm, name in alike.items()}, starting
+        payloads[same] = ProbePayload(arm.config.tree(), images, len(data.classes))
+    if not payloads:
+        return costs, None
+    measured, starting = _measure(payloads, measuring)
+    return costs | {arm: measured[name] for arm, name in payload_of.items()}, starting
 
 
 def _measure(payloads: Mapping[str, ProbePayload], measuring: Executor) -> tuple[dict[str, RunCost], float]:
@@ -143,9 +147,9 @@ def _measure(payloads: Mapping[str, ProbePayload], measuring: Executor) -> tuple
 
 
 def expected_noise(plan: Plan, store: Store) -> Noise:
-    """SD of a paired difference (of an effect, in factorial designs) to be expected, and where that figure comes from.
+    """Return the standard deviation to be expected of a paired difference (of an effect, in factorial designs), with its source.
 
-    The reference's own runs are known by their keys: other settings, other data or other code are other runs.
+    The reference's own runs are found by their keys: other settings, other data or other code are other runs.
     """
     import numpy as np
 
@@ -154,10 +158,10 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     share = spread(rules)
     replicates, _ = plan_frames(store, record)
     if len(replicates):
-        seen = judge(rules, replicates)
-        if seen.noise is not None:
-            said = "from this study's own runs so far"
-            return Noise(seen.noise, "this study", said, seen.baseline.mean)
+        analysis = judge(rules, replicates)
+        if analysis.noise is not None:
+            source = "from this study's own runs so far"
+            return Noise(analysis.noise, "this study", source, analysis.baseline.mean)
     keys = (
         plan.run(plan.reference, i, phase).key
         for phase in ("report", "A/A", "confirm")
@@ -182,18 +186,18 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     return Noise(None, "", "unknown: no earlier runs of this baseline")
 
 
-def to_json(found: Outlook) -> dict[str, Any]:
-    """The outlook as plain values: times in seconds, effects in the metric's units; None for what is not known."""
-    study, cost = found.plan.study, found.cost
+def to_json(outlook: Outlook) -> dict[str, Any]:
+    """Return an outlook as plain values: times in seconds, effects in the metric's units; None for what is not known."""
+    study, cost = outlook.plan.study, outlook.cost
     return {
         "study": study.name,
-        "plan": found.plan.id,
+        "plan": outlook.plan.id,
         "metric": study.metric,
         "margin": study.margin,
-        "resolution": found.plan.resolution,
-        "slots": found.slots,
-        "family": found.family,
-        "fraction": _fraction(found.plan),
+        "resolution": outlook.plan.resolution,
+        "slots": outlook.slots,
+        "family": outlook.family,
+        "fraction": _fraction(outlook.plan),
         "arms": [
             {
                 "arm": arm.arm,
@@ -206,7 +210,11 @@ def to_json(found: Outlook) -> dict[str, Any]:
         ],
         "runs": {"first": cost.runs_first, "most": cost.runs_most},
         "seconds": {"first": cost.first, "most": cost.most},
-        "noise": {"sd": found.noise.sd, "from": found.noise.known_from or None, "source": found.noise.source},
+        "noise": {
+            "sd": outlook.noise.sd,
+            "from": outlook.noise.known_from or None,
+            "source": outlook.noise.source,
+        },
         "looks": [
             {
                 "pairs": reach.pairs,
@@ -215,20 +223,20 @@ def to_json(found: Outlook) -> dict[str, Any]:
                 "detectable_sds": _finite(in_sds),
                 "margin_in_reach": reach.within if math.isfinite(reach.effect) else None,
             }
-            for reach, in_sds in zip(found.reaches, found.in_sds, strict=True)
+            for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True)
         ],
     }
 
 
 def _fraction(plan: Plan) -> dict[str, Any] | None:
-    """What a fractional design runs, and which effects it cannot tell apart."""
+    """Return what a fractional design runs, and which effects it cannot tell apart."""
     fraction = plan.study.fraction
     if fraction is None:
         return None
     return {
         "cells": fraction.cells,
         "resolution": fraction.resolution,
-        "generators": {factor: list(of) for factor, of in fraction.generators.items()},
+        "generators": {factor: list(generator) for factor, generator in fraction.generators.items()},
         "effects": [
             {
                 "terms": [term_code(term) for term in c.terms],

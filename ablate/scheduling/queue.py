@@ -1,4 +1,4 @@
-"""Optuna's part: every run that is trained is a trial, in a journal that optuna-dashboard opens.
+"""Optuna: every run that is trained is a trial, in a journal that optuna-dashboard opens.
 
 Where there is nothing to decide — a planned arm under a planned seed — Optuna keeps the ledger: the run is added as a trial
 with its levels, and told its result. The record of what is done is MLflow's; after a crash the ledger is made to agree with
@@ -62,7 +62,7 @@ class Queue:
                 direction=plan.study.direction,
                 load_if_exists=True,
             )
-            _call(self._study, plan.study.metric)
+            _name_objectives(self._study, plan.study.metric)
         self._space = _space(plan, optuna)
         self._open: dict[str, Any] = {}
         self._storage = opened
@@ -73,7 +73,7 @@ class Queue:
         return str(self._study.study_name)
 
     def search(self, arm: str, space: Sequence[Range]) -> Search:
-        """Optuna's study of one arm, or of the whole search: its name carries the arm and the plan."""
+        """Return Optuna's study of one arm, or of the whole search: its name contains the arm and the plan."""
         name = f"{self.name}-{arm}" if self._plan.study.nuisance else f"{self.name}-search"
         assert self._plan.study.search is not None
         return Search(
@@ -121,11 +121,11 @@ class Queue:
             )
 
     def ask(self, run: Run) -> None:
-        """Open the trial of a run that is about to start. What a search asked for is open already."""
+        """Open the trial of a run that is about to start. The trials of a search are open already."""
         if run.key in self._searching:
             return
-        # Added as running, with its owner, in one step: a trial that is enqueued and asked for could be handed to another
-        # process that asks in between.
+        # Added as running, with its owner, in one step: another process that asks could be handed a trial that is enqueued
+        # first and asked for then.
         self._study.add_trial(
             self._optuna.trial.create_trial(
                 state=self._optuna.trial.TrialState.RUNNING,
@@ -137,14 +137,14 @@ class Queue:
         self._open[run.key] = self._added(run.key)
 
     def _added(self, key: str) -> Any:
-        """The trial of a run that was added last, to report to."""
+        """Return the trial that was added last for a run, to report to."""
         for trial in reversed(self._study.get_trials(deepcopy=False)):
             if trial.user_attrs.get("run") == key and trial.user_attrs.get(OWNER) == owner():
                 return self._optuna.trial.Trial(self._study, trial._trial_id)  # noqa: SLF001 — there is no other way in
         raise AssertionError(f"Optuna has no trial of the run {key}, which was added to it")
 
     def report(self, run: str, epoch: int, value: float) -> bool:
-        """An intermediate value, for Optuna's own plots and for pruning. Returns whether the run is to be broken off."""
+        """Report an intermediate value, for Optuna's own plots and for pruning. Returns whether the run is to be broken off."""
         if run in self._searching:
             return self._searching[run].report(run, epoch, value)
         if math.isfinite(value) and run in self._open:
@@ -177,8 +177,8 @@ class Queue:
 class Search:
     """One Optuna study that decides: what to try next on an arm, and which trials are broken off.
 
-    A trial stays open over the attempts of its run. What diverged or was broken off counts as worse than what finished,
-    so that it is looked for elsewhere.
+    A trial stays open over the attempts of its run. Trials that diverged or were broken off count as worse than those that
+    finished, so that the search goes elsewhere.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class Search:
                 directions=[direction] if how.cost is None else [direction, "minimize"],
                 load_if_exists=True,
             )
-            _call(self._study, metric, *([how.cost] if how.cost is not None else []))
+            _name_objectives(self._study, metric, *([how.cost] if how.cost is not None else []))
 
     @property
     def name(self) -> str:
@@ -245,7 +245,7 @@ class Search:
             )
 
     def known(self) -> dict[str, tuple[dict[str, Any], int]]:
-        """Run key → the values it tried and its seed, of every trial that has ended with a result."""
+        """Return run key → the values it tried and its seed, of every trial that has ended with a result."""
         states = self._optuna.trial.TrialState
         return {
             trial.user_attrs["run"]: (trial.user_attrs["values"], trial.user_attrs["seed"])
@@ -254,16 +254,16 @@ class Search:
         }
 
     def start_from(self, values: Mapping[str, Any]) -> None:
-        """Try these first, unless something was tried already. values: of every range, each within it."""
+        """Try these values first, unless something was tried already. values: of every range, each within it."""
         if not self._study.get_trials(deepcopy=False):
             self._study.enqueue_trial(self._parameters(values))
 
     def ask(self) -> tuple[Any, dict[str, Any]]:
-        """What to try next: the trial, and its values by path."""
+        """Return what to try next: the trial, and its values by path."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             number = len(self._study.get_trials(deepcopy=False))
-            # The sampler's draws depend on how many trials there were and on nothing else of the past of this process.
+            # The sampler's draws depend on how many trials there were, and on nothing else that this process has done.
             self._study.sampler = self._sampler(number)
             trial = self._study.ask()
             trial.set_user_attr(OWNER, owner())
@@ -273,7 +273,7 @@ class Search:
         return trial, values
 
     def begin(self, trial: Any, run: Run) -> None:
-        """The trial's run is about to start."""
+        """Say which run a trial is; it is about to start."""
         with _ignoring_finished():
             trial.set_user_attr("run", run.key)
             trial.set_user_attr("values", dict(run.values))
@@ -292,7 +292,7 @@ class Search:
             return self._how.pruner != "none" and bool(trial.should_prune())
 
     def tell(self, run: str, outcome: str, scores: Sequence[float]) -> None:
-        """Close the trial of a run that ended for good."""
+        """Close the trial of a run that has had its last attempt."""
         trial = self._open.pop(run)
         del self._searching[run]
         states = self._optuna.trial.TrialState
@@ -303,16 +303,16 @@ class Search:
             _close(self._study, trial, state=state, outcome=outcome)
 
     def front(self) -> list[str]:
-        """Run keys of the trials that no other beats in both objectives."""
+        """Return the run keys of the trials that no other beats in both objectives."""
         return [trial.user_attrs["run"] for trial in self._study.best_trials]
 
     def importances(self) -> dict[str, dict[str, float]]:
-        """Method → parameter → share of what the metric varies by; empty where there are too few trials to say."""
+        """Return method → parameter → share of the metric's variance; empty where there are too few trials."""
         evaluators = {
             "fANOVA": self._optuna.importance.FanovaImportanceEvaluator(seed=0),
             "PED-ANOVA": self._optuna.importance.PedAnovaImportanceEvaluator(),
         }
-        found: dict[str, dict[str, float]] = {}
+        importances: dict[str, dict[str, float]] = {}
         for name, evaluator in evaluators.items():
             with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
                 warnings.simplefilter("ignore")
@@ -322,12 +322,12 @@ class Search:
                     target=None if self._how.cost is None else lambda trial: trial.values[0],
                 )
                 if all(map(math.isfinite, shares.values())):
-                    found[name] = {path: float(share) for path, share in shares.items()}
-        return found
+                    importances[name] = {path: float(share) for path, share in shares.items()}
+        return importances
 
     def _sampler(self, number: int) -> Any:
         samplers = self._optuna.samplers
-        # Of a dozen trials, ten at random would leave a sampler two to choose.
+        # Ten random trials of a dozen would leave a sampler two to choose.
         starting = min(10, max(3, self._how.trials // 3))
         match self._how.sampler:
             case "random":
@@ -341,7 +341,7 @@ class Search:
                     seed=number, n_startup_trials=starting, warn_independent_sampling=False
                 )
             case "nsgaii":
-                # Its first generation is drawn at random, and Optuna's own are of 50: most searches are over by then.
+                # Its first generation is drawn at random, and Optuna's default is 50: most searches have fewer trials.
                 return samplers.NSGAIISampler(seed=number, population_size=max(4, self._how.trials // 5))
         return samplers.TPESampler(seed=number, n_startup_trials=starting)
 
@@ -359,23 +359,27 @@ class Search:
         }
 
     def _distributions(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        made = self._optuna.distributions
-        found = {}
+        kinds = self._optuna.distributions
+        distributions = {}
         within = {r.path: r for setting in self._space for r in setting.within()}
         for name in self._parameters(values):
             setting = within[name]
             if setting.kind == "choice":
-                found[name] = made.CategoricalDistribution([choice.label for choice in setting.choices])
+                distributions[name] = kinds.CategoricalDistribution(
+                    [choice.label for choice in setting.choices]
+                )
             elif setting.kind == "int":
-                found[name] = made.IntDistribution(int(setting.low), int(setting.high))
+                distributions[name] = kinds.IntDistribution(int(setting.low), int(setting.high))
             else:
-                found[name] = made.FloatDistribution(setting.low, setting.high, log=setting.kind == "log")
-        return found
+                distributions[name] = kinds.FloatDistribution(
+                    setting.low, setting.high, log=setting.kind == "log"
+                )
+        return distributions
 
 
 @dataclass(frozen=True)
 class Attempted:
-    """What came of a trial. scores: of each objective. curve: (epoch, value)."""
+    """A trial that is over. outcome: finished, diverged, pruned or failed. scores: of each objective. curve: (epoch, value)."""
 
     values: Mapping[str, Any]
     seed: int
@@ -387,39 +391,39 @@ class Attempted:
 def _pruner(name: str) -> Any:
     import optuna
 
-    made: Mapping[str, Callable[[], Any]] = {
+    pruners: Mapping[str, Callable[[], Any]] = {
         "none": optuna.pruners.NopPruner,
         "median": optuna.pruners.MedianPruner,
         "asha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, reduction_factor=3),
     }
-    return made[name]()
+    return pruners[name]()
 
 
 class _Lock:
-    """The journal's lock, as the kernel's own, which dies with its process; and no half-written line behind it.
+    """The journal's lock, as a lock of the kernel, which ends with its process; and a repair of half-written lines.
 
-    Optuna's file locks outlive a killed process for 30 s, and a line that was cut short, once another is appended to it,
-    makes its journal unreadable for good.
+    Optuna's own file locks outlive a killed process for 30 s, and a line that a kill has cut short makes the journal unreadable
+    as soon as another is appended to it.
     """
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
-        self.acquire()  # reading takes no lock, so what is cut short is mended before the first of it
+        self.acquire()  # reading takes no lock, so a line that is cut short is removed before the first reading
         self.release()
 
     def acquire(self) -> bool:
         self._file = self._journal.with_suffix(".lock").open("a")
         fcntl.flock(self._file, fcntl.LOCK_EX)
-        _mend(self._journal)
+        _repair(self._journal)
         return True
 
     def release(self) -> None:
         self._file.close()
 
 
-def _mend(journal: Path) -> None:
-    """Cut off a last line that was not written to its end. Asked at every append, so it looks at one byte where all is well."""
+def _repair(journal: Path) -> None:
+    """Remove a last line that was not written to its end. Called at every append; reads one byte where there is none."""
     if not journal.exists():
         return
     with journal.open("rb+") as file:
@@ -474,22 +478,22 @@ def _is_left_behind(trial: Any) -> bool:
 
 @contextlib.contextmanager
 def _opening(storage: str | None) -> Iterator[None]:
-    """Raise StoreError where the storage that the user named cannot be opened."""
+    """Raise StoreError where the storage of `--storage` cannot be opened."""
     try:
         yield
     except Exception as error:
         if storage is None:
             raise
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(
-            f"Optuna cannot open it ({said})",
+            f"Optuna cannot open it ({reason})",
             place=f"--storage {storage}",
             hint="for example sqlite:///optuna.db",
         ) from None
 
 
 def _space(plan: Plan, optuna: Any) -> dict[str, Any]:
-    """Factor → distribution over the levels of the plan: numbers as numbers, anything else as choices of text."""
+    """Return factor → distribution over the levels of the plan: numbers as numbers, anything else as choices of text."""
     space: dict[str, Any] = {}
     for name in plan.arms[0].levels:
         levels = [parameter(arm.levels[name]) for arm in plan.arms]
@@ -510,8 +514,8 @@ def _as(distribution: Any, level: Any) -> Any:
     return float(value) if type(distribution).__name__ == "FloatDistribution" else value
 
 
-def _call(study: Any, *objectives: str) -> None:
-    """Give what is optimised its name, for Optuna's dashboard. Written once a study."""
+def _name_objectives(study: Any, *objectives: str) -> None:
+    """Give the objectives their names, for Optuna's dashboard. Written once for each study."""
     if study.metric_names is None:
         study.set_metric_names(list(objectives))
 
@@ -525,9 +529,9 @@ def _journal(folder: Path) -> Any:
 
 
 def try_storage(storage: str | None, folder: Path) -> str:
-    """Write a trial into a storage and take it out again. storage: a URL, or None for a journal in `folder`.
+    """Write a trial into a storage and delete it again. storage: a URL, or None for a journal in `folder`.
 
-    What was done, in words. Raises StoreError where it cannot be opened, OSError where a journal cannot be written.
+    Returns what was done, in words. Raises StoreError where it cannot be opened, OSError where a journal cannot be written.
     """
     import optuna
 
