@@ -229,7 +229,7 @@ def test_a_search_for_accuracy_and_cost_ends_with_the_front_of_both(workplace, p
     of_front = [t["values"] for t in front]
     assert all(c["values"] in of_front for c in search["candidates"])
     assert not any(t["front"] for t in search["trials"] if t["again"])
-    assert "a front" in workplace.ablate("report", "look", "--format", "md")
+    assert "a Pareto front" in workplace.ablate("report", "look", "--format", "md")
     workplace.ablate("report", "look")
     page = Path("reports/look.html").read_text()
     assert "The front</h4>" in page
