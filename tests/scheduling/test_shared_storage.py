@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from ablate.data.facts import DataFacts
 from ablate.events import Failed, Finished
 from ablate.scheduling import queue
 from ablate.scheduling.queue import Attempted, Queue
@@ -58,7 +59,7 @@ class Opened:
     """A coordinator's part in a storage: the ledger of its plan, or its search."""
 
     def __init__(self, text: str, folder: Path, storage: str | None) -> None:
-        self.plan = design.plan(spec.parse(text), lambda _: design.Data())
+        self.plan = design.plan(spec.parse(text), lambda _: DataFacts())
         self.ledger = Queue(self.plan, folder, storage)
         searches = self.plan.study.search is not None
         self.search = self.ledger.search("baseline", self.plan.study.space) if searches else None
