@@ -231,9 +231,16 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
         {arm.name: arm.config.code() for arm in arms},
         ahead=arms[now:],
     )
-    assert len(made.data) == len(arms), "two arms have the same name"
+    names = [arm.name for arm in arms]
+    if len(made.data) < len(arms):
+        name = next(name for name in names if names.count(name) > 1)
+        raise StudyError(
+            f"two arms have the name {name!r}",
+            place="factors",
+            hint="a setting is called like an arm; give it another name",
+        )
     seen: dict[str, str] = {}
-    for run in made.replicates((arm.name for arm in arms), [0]):
+    for run in made.replicates(names, [0]):
         if run.key in seen:
             raise StudyError(
                 f"the arms {seen[run.key]!r} and {run.arm!r} are the same run: same settings, same data",

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +72,15 @@ def arms(made: design.Plan) -> list[tuple]:
 def own_plan(tmp_path, monkeypatch):
     (tmp_path / "own_plan.py").write_text("def fit(config, seed):\n    yield {'score': 1}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def own_module(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "odd_levels_plan.py").write_text("def fit(config, seed):\n    yield {'val/accuracy': 1}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield "odd_levels_plan:fit"
 
 
 # --- designs --------------------------------------------------------------------------------------------------------
@@ -547,3 +557,65 @@ def test_no_level_can_pass_for_further_overrides(overrides, path, before, after)
 )
 def test_ordinary_levels_are_named_as_they_are_and_others_in_quotes(overrides, name):
     assert design.name_of(overrides) == name
+
+
+ODD_LEVELS = [
+    *[
+        "x,y",
+        "a=1",
+        "x,b=y",
+        "'x'",
+        '"x"',
+        "x\ny",
+        "{a: 1}",
+        "[1]",
+        "full",
+        "baseline",
+        " ",
+        "null",
+        "true",
+        "1",
+        "1.0",
+        "x y",
+        "ü=,\\",
+    ],
+    1,
+    True,
+]
+
+
+@given(
+    st.sampled_from(["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path"]),
+    st.lists(
+        st.lists(st.sampled_from(ODD_LEVELS), min_size=1, max_size=3, unique_by=repr), min_size=3, max_size=3
+    ),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_every_arm_of_every_design_has_a_name_of_its_own(own_module, kind, levels):
+    one_level = kind not in ("one-at-a-time", "factorial")
+    tree = {
+        "study": "odd",
+        "train": own_module,
+        "metric": "val/accuracy",
+        "margin": 0.1,
+        "baseline": {"a": None, "b": None, "a b": None},
+        "factors": {
+            path: rows[:1] if one_level else rows
+            for path, rows in zip(("a", "b", "a b"), levels, strict=True)
+        },
+        "design": kind,
+    } | ({"fraction": {"cells": 4}} if kind == "fractional" else {})
+    made = design.plan(spec.parse(yaml.safe_dump(tree, allow_unicode=True)), lambda _config: DataFacts())
+    names = [arm.name for arm in (*made.arms, *made.ahead)]
+    assert len(set(names)) == len(names)
+    assert not {"A/A", ""} & set(names)
+
+
+def test_arms_that_would_share_a_name_are_a_mistake(own_module):
+    """Only a setting that is called like an arm can do that."""
+    text = (
+        f"study: odd\ntrain: {own_module}\nmetric: val/accuracy\nmargin: 0.1\ndesign: both\n"
+        "baseline: {a: 1, full but a: 2, b: 1}\nfactors: {a: [3], full but a: [1], b: [2]}\n"
+    )
+    with pytest.raises(StudyError, match="two arms have the name 'full but a=1'"):
+        design.plan(spec.parse(text), lambda _config: DataFacts())
