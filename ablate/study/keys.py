@@ -241,13 +241,13 @@ class Study(Block):
     ]
     question: Annotated[
         str,
-        Field(description="What the study asks, in a sentence; the report begins with it."),
+        Field(description="The question of the study, as a sentence; the report starts with it."),
         Key("question: Do wider networks help?", names_plan=False),
     ] = ""
     metric: Annotated[
         str,
         BeforeValidator(read_metric),
-        Field(description="What arms are compared by; never a test metric."),
+        Field(description="The metric by which arms are compared; never one of the test set."),
         WithJsonSchema(
             {"anyOf": [{"enum": list(METRICS)}, {"type": "string", "not": {"pattern": "^test/"}}]}
         ),
@@ -257,8 +257,8 @@ class Study(Block):
         Direction,
         BeforeValidator(read_direction),
         Field(
-            description="Whether more of the metric is better. Needed where the metric's name does not say so: a loss, an"
-            " error or a perplexity is minimised, an accuracy or a score of its own name (F1, AUC, BLEU) maximised.",
+            description="Whether a higher metric is better. Needed where the name of the metric does not say so: a loss, an error or"
+            " a perplexity is minimised; an accuracy or a known score (F1, AUC, BLEU) is maximised.",
             default_factory=lambda data: metrics.direction(data["metric"]) or "maximize",
         ),
         Key("train: my_package.fit:train\nmetric: val/surprise\ndirection: minimize"),
@@ -275,7 +275,7 @@ class Study(Block):
     ]
     resolution: Annotated[
         Amount | None,
-        Field(description="Smallest step of the metric, where the data do not decide it."),
+        Field(description="Smallest step of the metric, where the data do not determine it."),
         Key("resolution: 0.001"),
     ] = None
     baseline: Annotated[
@@ -290,8 +290,8 @@ class Study(Block):
     factors: Annotated[
         Factors,
         Field(
-            description="What is changed: a dotted path into the baseline with its levels, or a name with `zip` of several."
-            " Of `design: search`: a path with its range."
+            description="The changes: a dotted path into the baseline with its levels, or a name with a `zip` of several paths."
+            " For `design: search`: a path with its range."
         ),
         Key(
             "factors:\n  model.width: [32, 128]\n  optimizer: [{name: adam, lr: 0.002}]\n"
@@ -301,7 +301,7 @@ class Study(Block):
         ),
     ]
     space: Annotated[
-        Ranges, Field(description="What a search searches: the `factors` of `design: search`."), Key(None)
+        Ranges, Field(description="The ranges of a search: the `factors` of `design: search`."), Key(None)
     ] = ()
     design: Annotated[
         Design,
@@ -311,54 +311,54 @@ class Study(Block):
     ] = "one-at-a-time"
     fraction: Annotated[
         FractionRun,
-        Field(description="Of `design: fractional`: how many of all combinations are run, or which."),
+        Field(description="For `design: fractional`: how many of all combinations are run, or which."),
         Key("design: fractional\nfraction: {cells: 8}", names_plan=False),
     ] = None
     nuisance: Annotated[
         Ranges,
-        Field(description="Settings that are tuned for every arm, each in the same way."),
+        Field(description="Settings that are tuned for every arm in the same way."),
         Key("nuisance:\n  optimizer.lr: {log: [1e-4, 1], trials: 12}"),
     ] = ()
     search: Annotated[
         Search,
-        Field(description="How Optuna searches: for `nuisance`, and for `design: search`."),
+        Field(description="How Optuna searches, for `nuisance` and for `design: search`."),
         Key("search: {sampler: tpe, trials: 40}"),
     ] = None
     looks: Annotated[
         Looks,
         Field(
             alias="seeds",
-            description="Seeds of each arm: one number, a list of looks, or {initial, max}. Arms that a look does not decide"
-            " go on to the next.",
+            description="Seeds of each arm: one number, a list of looks, or {initial, max}. Arms that are undecided at a look"
+            " continue to the next.",
         ),
         Key("seeds: {initial: 5, max: 10}"),
     ] = (5, 10)
     noise_floor: Annotated[
         bool,
         Field(
-            description="Also compare the baseline with itself (A/A): what differences does chance alone make?"
+            description="Also compare the baseline with itself (A/A), which shows the differences that chance alone makes."
         ),
         Key("noise_floor: true"),
     ] = False
     confirm: Annotated[
         bool,
         Field(
-            description="Run the winner, and what it is compared with, again on fresh seeds. Factorial designs and searches"
-            " have none."
+            description="Run the winner and its reference again on new seeds. Factorial designs and searches have no"
+            " confirmation."
         ),
         Key("confirm: true"),
     ] = False
     train: Annotated[
         Annotated[str, WithJsonSchema({"type": "string", "pattern": _FUNCTION})] | None,
         Field(
-            description="Training of your own, `package.module:function`; the baseline is then any tree of values."
+            description="Your own training, as `package.module:function`; the baseline is then any tree of values."
         ),
         Key("train: my_package.fit:train", names_plan=False),
     ] = None
     deterministic: Annotated[
         bool,
         Field(
-            description="The training ignores its seed on purpose: equal runs are no mistake. An interval takes three all the same."
+            description="The training ignores its seed on purpose, so equal runs are no error. An interval still needs three runs."
         ),
         Key("deterministic: true"),
     ] = False

@@ -51,16 +51,16 @@ class SearchSettings:
         "Optuna's sampler, by name: which values are tried next.", {"enum": list(SAMPLERS)}, default="tpe"
     )
     pruner: str = _key(
-        "Optuna's pruner, by name: which trials are stopped early because others were better by then.",
+        "Optuna's pruner, by name: which trials are stopped early because others were better at the same epoch.",
         {"enum": list(PRUNERS)},
         default="none",
     )
     trials: int = _key(
-        f"Trials of each search. Default: {TRIALS['nuisance']} of an arm, {TRIALS['search']} of `design: search`.",
+        f"Trials of each search. Default: {TRIALS['nuisance']} for each arm, {TRIALS['search']} for `design: search`.",
         TRIALS_FORM,
     )
     budget: float | None = _key(
-        "Of `design: search`: time after which no trial is begun: 90s, 30m, 2h, 1d.",
+        "For `design: search`: time after which no new trial starts: 90s, 30m, 2h, 1d.",
         {
             "anyOf": [
                 {"type": "number", "exclusiveMinimum": 0},
@@ -71,13 +71,13 @@ class SearchSettings:
         default=None,
     )
     cost: str | None = _key(
-        "Of `design: search`: a second objective, the less the better; the search ends with the front of both.",
+        "For `design: search`: a second objective, which is minimised; the search ends with the Pareto front of both.",
         {"enum": list(COSTS)},
         of_search=True,
         default=None,
     )
     candidates: int = _key(
-        "How many of the best trials are re-evaluated on fresh seeds.",
+        "How many of the best trials are re-evaluated on new seeds.",
         {"type": "integer", "minimum": 1, "maximum": MOST_CANDIDATES},
         default=3,
     )
