@@ -501,9 +501,11 @@ def test_a_worker_sees_the_environment_of_its_parent_and_of_its_slot(monkeypatch
     }
 
 
-def test_workers_never_inherit_a_cuda_context():
+def test_workers_inherit_no_cuda_context_and_may_use_data_loaders_with_workers_of_their_own():
+    script = (task("a", "threads", "finish"), task("b", "loader", "finish"))
     with local() as executor:
-        assert collect(executor, Bundle((task("a", "threads", "finish"),)))[0].facts == {"cuda": False}
+        facts = {e.run: e.facts for e in collect(executor, Bundle(script)) if isinstance(e, Started)}
+    assert facts == {"a": {"cuda": False}, "b": {"sum": 45.0}}
 
 
 def test_a_worker_finds_the_modules_that_its_parent_finds_now(tmp_path, monkeypatch):
@@ -523,11 +525,6 @@ def test_a_worker_finds_the_modules_that_its_parent_finds_now(tmp_path, monkeypa
     state = next(e for e in events if e.run == "b").facts
     assert state["cwd"] == str(tmp_path / "here")
     assert state["path"] == sys.path
-
-
-def test_a_training_may_use_data_loaders_with_workers_of_their_own():
-    with local() as executor:
-        assert collect(executor, Bundle((task("a", "loader", "finish"),)))[0].facts == {"sum": 45.0}
 
 
 SCRIPT = """
