@@ -36,7 +36,7 @@ def disk(workplace, monkeypatch):
         pytest.skip("mounting a small disk needs root")
     place = workplace.root / "disk"
     place.mkdir()
-    made = Disk(place, 1050)
+    made = Disk(place, 1010)
     try:
         for name in ("toy.py", "pyproject.toml"):
             shutil.copy(workplace.root / name, place / name)
