@@ -12,7 +12,7 @@ from ablate.study.record import ArmRecord, PlanRecord
 from ablate.study.seeds import is_reported, replicate_of
 from ablate.tracking import predictions
 from ablate.tracking.frames import WORTH_SAVING
-from ablate.tracking.predictions import Answers, Predictions
+from ablate.tracking.predictions import CorrectBits, CorrectFrames, KnownImages, Predictions
 from ablate.tracking.queries import StoredRun, artifact
 from ablate.tracking.store import Store
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageResults:
-    """What the finished runs of a plan said about the images.
+    """What the finished runs of a plan predicted, image by image.
 
     confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth. validation, test: arm → whether
-    each image was classified correctly, a frame (index: seeds, columns: where the image stands among the training, or the test
-    images). They hold only arms that saw the same images as what they are held against, under every seed: the test images are the
-    same whatever the split and the subset; A/A has the seeds that it is held against. validation is empty unless the metric is
-    the share that was right. truth: (images,) classes of the test images.
+    each image was classified correctly, a frame (index: seeds, columns: position of the image among the training, or the test
+    images). They hold only arms that were evaluated on the same images as their reference, under every seed: the test images are
+    the same whatever the split and the subset; A/A has the seeds that it is compared with. validation is empty unless the metric is
+    val/accuracy. truth: (images,) classes of the test images.
     """
 
     confusion: Mapping[str, npt.NDArray[Any]]
@@ -38,90 +38,91 @@ class ImageResults:
     truth: npt.NDArray[Any]
 
 
-def image_results(store: Store, plan: PlanRecord, found: Mapping[str, StoredRun]) -> ImageResults:
-    """What the finished report runs of a plan, and those of A/A, said about the images. found: of `chosen`."""
+def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun]) -> ImageResults:
+    """Return what the finished report and A/A runs of a plan predicted. runs: of `counted_runs`."""
     planned = plan.runs_by_key()
-    runs = [
+    finished = [
         (planned[key], run)
-        for key, run in found.items()
+        for key, run in runs.items()
         if is_reported(planned[key].phase) and run.tags.get("ablate.outcome") == "finished" and run.has_result
     ]
-    held = _predictions(store, [run for _, run in runs], plan.study)
+    read = _predictions(store, [run for _, run in finished], plan.study)
     confusion: dict[str, Any] = {}
-    validation: dict[str, dict[int, predictions.Answers]] = {}
-    test: dict[str, dict[int, predictions.Answers]] = {}
-    for of, run in runs:
-        arm, seed = of.arm, replicate_of(of.seed)
-        seen = held.runs[run.run_id, run.end or 0.0]
-        if seen.confusion.size and of.phase == "report":
-            old = confusion.get(arm)
-            usable = old is None or old.shape == seen.confusion.shape
-            confusion[arm] = seen.confusion.astype(np.int64) + (0 if old is None else old) if usable else old
-        if seen.validation.images and plan.metric == "val/accuracy" and of.phase == "report":
-            validation.setdefault(arm, {})[seed] = seen.validation
-        if seen.test.images:
-            test.setdefault(arm, {})[seed] = seen.test
-    validation, test = _on_the_same(plan, validation), _on_the_same(plan, test)
-    digest = next((one.images for one in test.get(plan.reference, {}).values()), predictions.NONE)
+    validation: dict[str, dict[int, CorrectBits]] = {}
+    test: dict[str, dict[int, CorrectBits]] = {}
+    for replicate, run in finished:
+        arm, seed = replicate.arm, replicate_of(replicate.seed)
+        predicted = read.runs[run.run_id, run.end or 0.0]
+        if predicted.confusion.size and replicate.phase == "report":
+            total = confusion.get(arm)
+            if total is None or total.shape == predicted.confusion.shape:
+                confusion[arm] = predicted.confusion.astype(np.int64) + (0 if total is None else total)
+        if predicted.validation.images and plan.metric == "val/accuracy" and replicate.phase == "report":
+            validation.setdefault(arm, {})[seed] = predicted.validation
+        if predicted.test.images:
+            test.setdefault(arm, {})[seed] = predicted.test
+    validation, test = _on_same_images(plan, validation), _on_same_images(plan, test)
+    digest = next((bits.images for bits in test.get(plan.reference, {}).values()), predictions.NO_IMAGES)
     return ImageResults(
-        confusion,
-        predictions.Frames(validation, held),
-        predictions.Frames(test, held),
-        held.images[digest].truth,
+        confusion, CorrectFrames(validation, read), CorrectFrames(test, read), read.images[digest].truth
     )
 
 
-def _on_the_same(
-    plan: PlanRecord, answers: Mapping[str, dict[int, Answers]]
-) -> dict[str, dict[int, Answers]]:
-    """The arms whose runs all saw the same images as those of the arm they are held against, and so on up to the plan's reference."""
+def _on_same_images(
+    plan: PlanRecord, results: Mapping[str, dict[int, CorrectBits]]
+) -> dict[str, dict[int, CorrectBits]]:
+    """Return the arms whose runs were all evaluated on the images of their reference, and so on up to the plan's reference."""
     arms = {arm.name: arm for arm in plan.arms}
     root = plan.reference
-    saw = {name: {one.images for one in of.values()} for name, of in answers.items()}
+    digests = {name: {bits.images for bits in by_seed.values()} for name, by_seed in results.items()}
 
-    def same(name: str) -> bool:
-        if len(saw.get(name, ())) != 1:
+    def is_same(name: str) -> bool:
+        if len(digests.get(name, ())) != 1:
             return False
         if name == root:
             return True
         # A/A is the reference itself.
         arm = arms.get(name, arms[root])
-        other = arm.reference or root
-        return saw[name] == saw.get(other) and _same_source(arm, arms[other]) and same(other)
+        reference = arm.reference or root
+        return (
+            digests[name] == digests.get(reference)
+            and _same_source(arm, arms[reference])
+            and is_same(reference)
+        )
 
-    return {name: of for name, of in answers.items() if same(name)}
+    return {name: by_seed for name, by_seed in results.items() if is_same(name)}
 
 
-_WHAT_IS_MADE = frozenset({"subset", "validation", "split", "normalize", "resize", "channels"})
-"""Fields of `data` that leave it whose images they are, and their order."""
+_PROCESSING = frozenset({"subset", "validation", "split", "normalize", "resize", "channels"})
+"""Fields of `data` that change neither which images there are nor their order."""
 
 
-def _same_source(one: ArmRecord, other: ArmRecord) -> bool:
-    """Whether two arms have the same images, though they may be of another size or colour.
+def _same_source(arm: ArmRecord, reference: ArmRecord) -> bool:
+    """Return whether two arms have the same images, though they may be of another size or colour.
 
-    Places and classes do not tell: two folders with as many images of each class have those in common.
+    Positions and classes do not tell: two folders with as many images of each class have those in common.
     """
 
-    def source(arm: ArmRecord) -> Any:
-        data = arm.config.get("data")
-        return {k: v for k, v in data.items() if k not in _WHAT_IS_MADE} if isinstance(data, dict) else data
+    def source(record: ArmRecord) -> Any:
+        data = record.config.get("data")
+        return {k: v for k, v in data.items() if k not in _PROCESSING} if isinstance(data, dict) else data
 
-    fingerprints = one.data.fingerprint, other.data.fingerprint
-    return fingerprints[0] == fingerprints[1] or bool(source(one) == source(other))
+    same_content = arm.data.fingerprint == reference.data.fingerprint
+    return same_content or bool(source(arm) == source(reference))
 
 
 def _predictions(store: Store, runs: list[StoredRun], experiment: str) -> Predictions:
-    """Of runs that have finished: from the cache beside the store as far as it goes, then from their artifacts."""
+    """Return the predictions of finished runs: as far as possible from the cache beside the store, else from their artifacts."""
     path = store.root / "cache" / f"{experiment}.predictions-{predictions.LAYOUT}.npz"
     cached = predictions.load(path)
     missing = [run for run in runs if (run.run_id, run.end or 0.0) not in cached.runs]
     if missing:
-        met: predictions.Met = {}
+        known: KnownImages = {}
         added = {}
         for run in missing:
-            matrix, predicted = (artifact(store, run, name) for name in predictions.FILES)
-            added[run.run_id, run.end or 0.0] = predictions.read(matrix, predicted, met)
-        images = {**cached.images, **dict(met.values())}
+            confusion, predicted = (artifact(store, run, name) for name in predictions.FILES)
+            added[run.run_id, run.end or 0.0] = predictions.read(confusion, predicted, known)
+        images = {**cached.images, **dict(known.values())}
         cached = predictions.Predictions({**cached.runs, **added}, images)
         if len(missing) >= WORTH_SAVING:
             predictions.save(path, cached)

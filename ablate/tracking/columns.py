@@ -25,7 +25,7 @@ Ints = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Columns:
-    """Points of some runs, run by run, within a run by metric and step.
+    """Metric values of some runs, run by run, within a run by metric and step.
 
     names: of the metrics. counts: (runs,) points of each run. metric: (points,) indices into `names`. step, value: (points,).
     """
@@ -38,7 +38,7 @@ class Columns:
 
     @classmethod
     def of(cls, runs: int, rows: Sequence[tuple[int, str, int, int, float]]) -> Self:
-        """From rows in any order. rows: (index of the run, metric, step, time, value); of one step the latest comes last."""
+        """Return the columns of rows in any order. rows: (index of the run, metric, step, time, value); of one step the latest comes last."""
         if not rows:
             nothing = np.zeros(0, dtype=np.int32)
             return cls((), np.zeros(runs, dtype=np.int32), nothing.astype(np.int16), nothing, np.zeros(0))
@@ -54,24 +54,24 @@ class Columns:
 
     @functools.cached_property
     def run(self) -> Ints:
-        """(points,) index of the run that each point belongs to."""
+        """Return (points,) the index of the run that each point belongs to."""
         return np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
 
     def take(self, runs: Sequence[int]) -> Columns:
-        """The given runs, in the given order."""
-        chosen = np.asarray(runs, dtype=np.int64)
+        """Return the given runs, in the given order. runs: their indices."""
+        selected = np.asarray(runs, dtype=np.int64)
         ends = np.cumsum(self.counts)
         starts = ends - self.counts
-        counts = self.counts[chosen]
-        shifts = np.repeat(starts[chosen] - (np.cumsum(counts) - counts), counts)
+        counts = self.counts[selected]
+        shifts = np.repeat(starts[selected] - (np.cumsum(counts) - counts), counts)
         rows = np.arange(int(counts.sum())) + shifts
         return Columns(self.names, counts, self.metric[rows], self.step[rows], self.value[rows])
 
     def __add__(self, other: Columns) -> Columns:
-        """These runs, then the other's."""
+        """Return these runs, then the other's."""
         names = tuple(dict.fromkeys((*self.names, *other.names)))
-        theirs = np.array([names.index(name) for name in other.names], dtype=np.int16)
-        metric = theirs[other.metric] if len(theirs) else other.metric
+        other_names = np.array([names.index(name) for name in other.names], dtype=np.int16)
+        metric = other_names[other.metric] if len(other_names) else other.metric
         return Columns(
             names,
             np.concatenate([self.counts, other.counts]),
@@ -81,24 +81,27 @@ class Columns:
         )
 
     def at(self, metric: str, steps: Ints | None = None) -> npt.NDArray[np.float64]:
-        """(runs,) a metric at the step given for each run, or at its last one; the latest where one was logged twice. NaN: not there."""
-        found = np.full(len(self.counts), np.nan)
+        """Return (runs,) a metric at the step given for each run, or at its last step; NaN where it is not there.
+
+        Where a step was logged twice the later value counts.
+        """
+        values = np.full(len(self.counts), np.nan)
         if metric in self.names:
-            here = self.metric == self.names.index(metric)
-            rows = np.flatnonzero(here if steps is None else here & (self.step == steps[self.run]))
-            # They stand in the order of their steps, and what is written last stays.
-            found[self.run[rows]] = self.value[rows]
-        return found
+            is_metric = self.metric == self.names.index(metric)
+            rows = np.flatnonzero(is_metric if steps is None else is_metric & (self.step == steps[self.run]))
+            # The points stand in the order of their steps, and the value that is written last stays.
+            values[self.run[rows]] = self.value[rows]
+        return values
 
     def among(self, kept: Callable[[str], bool]) -> Ints:
-        """Indices of the points of the metrics whose names are kept."""
+        """Return the indices of the points of the metrics whose names `kept` accepts."""
         wanted = np.array([kept(name) for name in self.names], dtype=bool)
         return np.flatnonzero(wanted[self.metric]) if len(wanted) else np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Cached:
-    """runs: (run id, when it ended) → its place in `columns`."""
+    """runs: (run id, when it ended) → its index in `columns`."""
 
     runs: Mapping[tuple[str, float], int]
     columns: Columns
@@ -108,12 +111,16 @@ NOTHING = Cached({}, Columns.of(0, ()))
 
 
 def load(path: Path) -> Cached:
-    """What was saved there; nothing where it cannot be read."""
+    """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            ids, ends = held["ids"].tolist(), held["ends"].tolist()
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            ids, ends = arrays["ids"].tolist(), arrays["ends"].tolist()
             columns = Columns(
-                tuple(held["names"].tolist()), held["counts"], held["metric"], held["step"], held["value"]
+                tuple(arrays["names"].tolist()),
+                arrays["counts"],
+                arrays["metric"],
+                arrays["step"],
+                arrays["value"],
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return NOTHING
@@ -121,7 +128,7 @@ def load(path: Path) -> Cached:
 
 
 def save(path: Path, cached: Cached) -> None:
-    """As `write_whole`."""
+    """Save columns as `write_whole` does."""
     columns = cached.columns
     write_whole(
         path,
@@ -136,10 +143,10 @@ def save(path: Path, cached: Cached) -> None:
 
 
 def write_whole(path: Path, **arrays: Any) -> None:
-    """Write a cache whole, or not at all: where there is no room or no permission, there is none."""
+    """Write a cache whole or not at all; without space or permission nothing is written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
+        part = path.with_suffix(".tmp")
+        with part.open("wb") as file:
             np.savez(file, **arrays)
-        aside.replace(path)
+        part.replace(path)

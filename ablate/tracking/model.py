@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = "model"
-"""Of the artifacts of a run; the name in `runs:/ID/model`."""
+"""Folder among the artifacts of a run; the name in `runs:/ID/model`."""
 
 
 def write(file: Path, tree: Mapping[str, Any], target: Path) -> None:
-    """Make the folder `target` of the weights that training wrote to `file`.
+    """Write the network whose weights training left in `file` into the folder `target`.
 
-    As a traced graph (`pt2`): loading one runs no code of its maker's, and needs no ablate. tree: of the run's config.
-    Raises whatever keeps torch from tracing the network.
+    It is a traced graph (`pt2`): loading one runs no code of its author, and needs no ablate. tree: the run's config as plain
+    values. Raises whatever keeps torch from tracing the network.
     """
     import mlflow.pytorch
     import numpy as np
@@ -35,15 +35,15 @@ def write(file: Path, tree: Mapping[str, Any], target: Path) -> None:
         Schema([TensorSpec(pixels, (-1, *shape))]), Schema([TensorSpec(logits, (-1, len(about["classes"])))])
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch and MLflow tell each other of their insides
+        warnings.simplefilter("ignore")  # about internals of torch and MLflow
         mlflow.pytorch.save_model(
             network,
             str(target),
             signature=signature,
-            # Two of them, for a size of one would be taken for the only one.
+            # Two images: a batch of one would be taken for a fixed batch size.
             input_example=np.zeros((2, *shape), np.uint8),
             serialization_format="pt2",
-            # Else MLflow loads the model in another process to find out.
+            # Without a list MLflow loads the model in another process to find the packages.
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("mlflow", "torch", "numpy")],
             metadata={**about, "input": "uint8 pixels (n, C, H, W) as in the data set", "output": "logits"},
         )

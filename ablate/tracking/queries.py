@@ -28,7 +28,7 @@ PAGE = 1000
 """Experiments or runs per request to a server."""
 
 NOT_READ = frozenset({"ablate.config"})
-"""Tags for people who look at a run in MLflow: longer than all other tags together, and read by nobody here."""
+"""Tags for people who open a run in MLflow: longer than all other tags together, and not read by ablate."""
 
 
 @dataclass(frozen=True)

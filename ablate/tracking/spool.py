@@ -48,15 +48,20 @@ from ablate.tracking.store import Store
 from ablate.tracking.write import Delivery
 
 RENEW = 120.0
+"""Seconds after which the leases of open runs are renewed."""
+
 RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
+"""Seconds before each further try to deliver; the last one repeats."""
+
 MOST_AT_ONCE = 100
+"""Operations that are delivered together, so that several on one run take one request."""
 
 
 class Tracker:
-    """Takes operations from the coordinator, at once; delivers them to MLflow in a thread.
+    """Spools operations at once, and delivers them to MLflow in a thread.
 
-    problem: what keeps it from delivering, for the display; None while all is well. broken: why it never will, because the
-    store cannot be opened; what was put stays spooled. planned: whether a plan was recorded, or extended, since this was opened.
+    problem: what keeps it from delivering, for the display; None while it delivers. broken: why it never will, because the
+    store cannot be opened; operations stay spooled. planned: whether a plan was recorded, or extended, by this tracker.
     """
 
     def __init__(self, store: Store, experiment: str) -> None:
@@ -119,16 +124,16 @@ class Tracker:
 
     @property
     def put(self) -> int:
-        """How many operations were taken so far."""
+        """Return the number of operations that were put so far."""
         return self._spooled
 
     @property
     def delivered(self) -> int:
-        """How many of them, from the first on, are in the store."""
+        """Return how many of them, from the first on, are in the store."""
         return self._delivered
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything put so far is delivered; False where that took longer than `timeout` seconds."""
+        """Wait until everything put so far is delivered. Returns False where that took longer than `timeout` seconds."""
         with self._changed:
             target = self._spooled
             return self._changed.wait_for(lambda: self._delivered >= target, timeout)
@@ -142,7 +147,7 @@ class Tracker:
                 self._changed.wait(timeout)
 
     def close(self, timeout: float = 30.0) -> bool:
-        """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Whether all was delivered."""
+        """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Returns whether all was delivered."""
         if self._file.closed:
             return self._delivered == self._spooled
         self._inbox.put(None)
@@ -254,9 +259,9 @@ def _operation(event: Event, study: str, opening: Opening | None) -> Operation:
 
 
 def create_spool(path: Path) -> BinaryIO:
-    """A new spool. Its lock says that the owner lives: whoever finds a spool unlocked delivers and removes it.
+    """Create a spool and lock it. The lock shows that the owner lives: recovery delivers and removes every unlocked spool.
 
-    Between making and locking it, too; so what was locked is held against what lies there.
+    That may happen between creating and locking, too; then the locked file is no longer the one at `path`, and another is made.
     """
     while True:
         file = path.open("ab")
@@ -267,7 +272,7 @@ def create_spool(path: Path) -> BinaryIO:
 
 
 def is_same_file(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Return whether an open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -296,8 +301,8 @@ def _forever(waits: tuple[float, ...]) -> Iterator[float]:
         yield waits[-1]
 
 
-# How far a spool is delivered stands beside it, in a file that is replaced whole.
 def mark_delivered(spool: Path, operations: int) -> None:
+    """Note how many operations of a spool are delivered: in a file beside it, which is replaced whole."""
     with contextlib.suppress(OSError):
         part = spool.with_suffix(".tmp")
         part.write_text(str(operations))

@@ -1,4 +1,4 @@
-"""Where the record is kept: an MLflow store, and a folder beside it for what MLflow does not hold."""
+"""Where results are kept: an MLflow store, and a folder beside it for what MLflow does not hold."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SCHEME = "sqlite:///"
 
 @dataclass(frozen=True)
 class Store:
-    """uri: for MLflow. root: `mlruns`, holding the local database, artifacts, Optuna's journal, spool and locks."""
+    """uri: of MLflow's store. root: the folder `mlruns`, with the local database, artifacts, Optuna's journal, spool and locks."""
 
     uri: str
     root: Path
 
     @property
     def database(self) -> Path | None:
-        """The file of a local sqlite store; None for a server or another database."""
+        """Return the file of a local sqlite store; None for a server or another database."""
         return Path(self.uri.removeprefix(SCHEME)) if self.uri.startswith(SCHEME) else None
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read; a server is taken to be there."""
+        """Return whether there is anything to read; a server is assumed to be there."""
         return self.database is None or self.database.exists()
 
     def folder(self, name: str) -> Path:
-        """A folder under the root, made if need be. Raises StoreError."""
+        """Return a folder under the root, which is made if needed. Raises StoreError."""
         path = self.root / name
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -67,17 +67,17 @@ class Store:
 
 
 class Claims:
-    """Which runs this process is at, so that two studies on one machine never train the same run at once.
+    """Locks on runs, so that two studies on one machine never train the same run at the same time.
 
-    A lock a run, all in one file: byte ranges, which the kernel frees when the process dies. Make one in a process only:
-    closing any handle of the file gives up every lock of it.
+    All locks are byte ranges of one file, which the kernel releases when the process dies. A process may make only one of these:
+    closing any handle of the file releases every lock that the process has on it.
     """
 
     def __init__(self, store: Store) -> None:
         self._file = (store.folder("locks") / "runs.lock").open("a+b")
 
     def take(self, run: str) -> bool:
-        """Whether the run is this process's now; False where another is at it. run: its key."""
+        """Lock a run. Returns False where another process has it. run: its key."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place(run))
         except OSError:
@@ -85,6 +85,7 @@ class Claims:
         return True
 
     def give_back(self, run: str) -> None:
+        """Release the lock of a run. run: its key."""
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place(run))
 
     def close(self) -> None:
@@ -96,7 +97,7 @@ class Claims:
 
 
 def here() -> Store:
-    """The store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
+    """Return the store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
     # Absolute, because MLflow keeps connections by name for as long as the process lives.
     root = Path("mlruns").resolve()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SCHEME}{root / 'mlflow.db'}"
@@ -107,6 +108,7 @@ def here() -> Store:
 
 @cache
 def boot_id() -> str:
+    """Return a name of this boot of the machine, `unknown` where the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
     except OSError:
@@ -114,7 +116,7 @@ def boot_id() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in clock ticks since boot: tells it from a later one with the same id."""
+    """Return when a process began, in clock ticks since boot: tells it from a later one with the same id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -122,13 +124,13 @@ def _started(pid: int) -> str:
 
 
 def owner() -> str:
-    """This process, so that another can tell whether it still lives."""
+    """Return a name of this process by which another can tell whether it still lives."""
     pid = os.getpid()
     return f"{socket.gethostname()}/{boot_id()}/{pid}/{_started(pid)}"
 
 
 def is_dead(name: str) -> bool:
-    """Whether the owner is certainly gone: of this host, and of an earlier boot or no longer running."""
+    """Return whether an owner is certainly gone: a process of this host, of an earlier boot or no longer running."""
     host, _, rest = name.partition("/")
     if host != socket.gethostname():
         return False
@@ -143,7 +145,7 @@ def is_dead(name: str) -> bool:
         return True
     except PermissionError:
         return False
-    # Without /proc only the process id speaks.
+    # Without /proc only the process id can be compared.
     return _started(int(pid)) not in (started, "0")
 
 

@@ -1,8 +1,8 @@
 """Saved views of MLflow's run page: the arms with their verdicts, and the curves of an arm's seeds together.
 
 MLflow keeps a view as a tag of the experiment, JSON with a name and the page's state; its "Views" menu lists them, and an
-address with the view's key opens it. The format is that of MLflow 3.16's own "Save view": a later MLflow that reads it
-otherwise shows its ordinary table, and loses nothing.
+address with the view's key opens it. The format is that of MLflow 3.16's own "Save view": a later MLflow that cannot read
+it shows its ordinary table, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _COLUMNS = {
 
 
 def tags(metric: str, at: float) -> dict[str, str]:
-    """Experiment tags that are the views. metric: the study's own. at: seconds since the epoch, when they were made."""
+    """Return the experiment tags that are the views. metric: the study's. at: when they are made, in seconds since the epoch."""
     arms = _state("arm", _COLUMNS)
     curves = _state("replicate", {"tags.`ablate.outcome`": 150})
     curves["groupBy"] = {
         "aggregateFunction": "average",
         "groupByKeys": [{"mode": "tag", "groupByData": "ablate.arm"}],
     }
-    shown = dict.fromkeys([metric, "val/loss", "train/loss", "train/accuracy", "val/accuracy", "lr"])
+    metrics = dict.fromkeys([metric, "val/loss", "train/loss", "train/accuracy", "val/accuracy", "lr"])
     curves["compareRunSections"] = [_SECTION]
-    curves["compareRunCharts"] = [_curve(name) for name in shown]
+    curves["compareRunCharts"] = [_curve(name) for name in metrics]
     return {
         f"{_PREFIX}{key}": json.dumps(
             {
@@ -55,7 +55,7 @@ def tags(metric: str, at: float) -> dict[str, str]:
 
 
 def address(experiment: str, view: str) -> str:
-    """Where a view opens, from the root of MLflow's pages on. experiment: its id."""
+    """Return the address of a view, from the root of MLflow's pages on. experiment: its id."""
     chart = "&compareRunsMode=CHART" if view == CURVES else ""
     return f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={view}{chart}"
 

@@ -1,4 +1,4 @@
-"""Metrics as columns and what runs saw of images: the same as read one by one, and a cache that is only ever a saving of time."""
+"""Metrics as columns and predictions of runs: the same as when they are read one by one, with a cache that only saves time."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ ROWS = [
 ]
 
 
-def known(values):
+def finite(values):
     """Run → its value, of those that have one."""
     return {run: value for run, value in enumerate(values.tolist()) if not np.isnan(value)}
 
 
 def ends(found):
-    return {name: known(found.at(name)) for name in found.names}
+    return {name: finite(found.at(name)) for name in found.names}
 
 
 def test_points_stand_run_by_run_in_the_order_of_their_steps():
@@ -37,10 +37,10 @@ def test_points_stand_run_by_run_in_the_order_of_their_steps():
 
 def test_of_a_step_logged_twice_the_later_counts():
     found = Columns.of(2, ROWS)
-    assert known(found.at("b", np.array([9, 2]))) == {1: 0.4}
-    assert known(found.at("b", np.array([1, 1]))) == {1: 0.7}
+    assert finite(found.at("b", np.array([9, 2]))) == {1: 0.4}
+    assert finite(found.at("b", np.array([1, 1]))) == {1: 0.7}
     assert ends(found) == {"a": {0: 1.0, 1: 3.0}, "b": {1: 0.4}}
-    assert not known(found.at("c"))
+    assert not finite(found.at("c"))
 
 
 def test_runs_are_taken_in_any_order_and_joined_with_others():
@@ -74,34 +74,32 @@ def test_a_torn_cache_is_no_cache(tmp_path, content):
 def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
     import io
 
-    held = io.BytesIO()
-    truth, said = np.arange(11) % 3, np.zeros(11, dtype=int)
-    tested, answered = np.array([2, 0, 1]), np.array([2, 1, 1])
+    file = io.BytesIO()
+    truth, predicted = np.arange(11) % 3, np.zeros(11, dtype=int)
     np.savez(
-        held,
+        file,
         val_index=np.arange(5, 16),
         val_truth=truth,
-        val_predicted=said,
-        test_truth=tested,
-        test_predicted=answered,
+        val_predicted=predicted,
+        test_truth=np.array([2, 0, 1]),
+        test_predicted=np.array([2, 1, 1]),
     )
-    met = {}
-    seen = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', held.getvalue(), met)
-    nothing = predictions.read(b"no json", b"no archive", met)
-    images = {**predictions.NOTHING.images, **dict(met.values())}
-    made = predictions.Predictions({("a", 1.0): seen, ("b", 2.0): nothing}, images)
+    known_images = {}
+    whole = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', file.getvalue(), known_images)
+    torn = predictions.read(b"no json", b"no archive", known_images)
+    images = {**predictions.NOTHING.images, **dict(known_images.values())}
     path = tmp_path / "x.npz"
-    predictions.save(path, made)
+    predictions.save(path, predictions.Predictions({("a", 1.0): whole, ("b", 2.0): torn}, images))
     found = predictions.load(path)
     one, other = found.runs["a", 1.0], found.runs["b", 2.0]
-    assert found.right([one.validation]).tolist() == [(truth == said).tolist()]
-    assert found.right([one.test]).tolist() == [[True, False, True]]
+    assert found.correct([one.validation]).tolist() == [(truth == predicted).tolist()]
+    assert found.correct([one.test]).tolist() == [[True, False, True]]
     validation, test = (found.images[answers.images] for answers in (one.validation, one.test))
     assert (validation.place.tolist(), validation.truth.tolist()) == (list(range(5, 16)), truth.tolist())
     assert (test.place.tolist(), test.truth.tolist()) == ([0, 1, 2], [2, 0, 1])
     assert one.confusion.tolist() == [[3, 1], [0, 4]]
     assert other.confusion.size == 0
-    assert found.right([other.validation]).size == found.right([other.test]).size == 0
+    assert found.correct([other.validation]).size == found.correct([other.test]).size == 0
 
 
 def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeypatch):

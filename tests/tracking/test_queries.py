@@ -126,9 +126,9 @@ def test_studies_are_listed_latest_first_and_only_those_with_a_plan(backend, pag
     backend.client.delete_experiment(others[2][0])
     deleted = backend.run(planned[0][0], 99, kind="report", plan="q")
     backend.client.delete_run(deleted)
-    here = {name for _, name in (*planned, *others)}
+    own = {name for _, name in (*planned, *others)}
     names = [planned[i][1] for i in (1, 2, 3, 4, 0)]
-    assert [name for name in backend.queries.study_names() if name in here] == names
+    assert [name for name in backend.queries.study_names() if name in own] == names
 
 
 def test_runs_of_all_pages_come_in_the_order_of_their_start(backend, page):

@@ -181,16 +181,19 @@ def test_a_living_process_at_the_same_study_keeps_its_runs(store, put, delivered
     alive = Delivery(store)
     alive.deliver(living.operations[:4], again=False)
 
-    def its() -> list[Any]:
-        mine = [run for run in runs_of(store, study) if run.data.tags["ablate.owner"] == stores.owner()]
-        return sorted((run.info.run_id, run.info.status, run.data.tags) for run in mine)
+    def living_runs() -> list[Any]:
+        return sorted(
+            (run.info.run_id, run.info.status, run.data.tags)
+            for run in runs_of(store, study)
+            if run.data.tags["ablate.owner"] == stores.owner()
+        )
 
-    before = its()
+    before = living_runs()
     assert [status for _, status, _ in before] == ["RUNNING"] * 5
     recover(store)
-    assert its() == before
+    assert living_runs() == before
     alive.deliver(living.operations[4:], again=False)
-    assert [status for _, status, _ in its()] == ["FINISHED"] * 5
+    assert [status for _, status, _ in living_runs()] == ["FINISHED"] * 5
 
 
 def test_what_a_later_process_recorded_of_a_plan_stays_when_an_older_spool_is_delivered(store):
