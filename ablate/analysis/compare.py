@@ -294,6 +294,7 @@ def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
 
 
 def ratio(arm: float | None, reference: float | None) -> float | None:
+    """Return arm / reference; None where one is unknown or the reference is zero."""
     return arm / reference if arm is not None and reference is not None and reference > 0 else None
 
 

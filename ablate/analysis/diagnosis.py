@@ -104,13 +104,14 @@ def diagnose(
 
 
 def divergence(diverged: int, runs: int) -> Diagnosis | None:
+    """Diagnose an arm of which some runs diverged."""
     if not diverged:
         return None
     return Diagnosis("diverged", f"diverged in {diverged} of {runs} runs")
 
 
 def over_fitting(curves: Curves) -> Diagnosis | None:
-    """Validation loss turns up while training loss goes on falling: from which epoch, and how far.
+    """Diagnose a validation loss that rises while training loss goes on falling: from which epoch, and how far.
 
     Rises are compared as ratios, since runs that over-fit do so to very different heights, and at the end over the last
     epochs together, since the very last may be a spike.
@@ -157,7 +158,7 @@ def under_fitting(
     sign: float = 1.0,
     margin: float = 0.0,
 ) -> Diagnosis | None:
-    """Fits even its own training data badly, for what the task allows or for what the reference reaches.
+    """Diagnose a bad fit even of the training data, for what the task allows or for what the reference reaches.
 
     Badly for the task, where accuracies are known: below FITTED on either set, and no better on training data than on
     validation data. Badly for the reference: a training loss clearly above its, worse on the metric by the margin too,
@@ -210,7 +211,7 @@ def _clearly_more(values: Floats, others: Floats) -> float:
 
 
 def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Diagnosis | None:
-    """Still improving at the last epoch: the last tenth of training gained the margin, and ends at its best.
+    """Diagnose a metric that is still improving: the last tenth of training gained the margin, and ends at its best.
 
     Where the metric has no curve: validation loss, and one percent of it.
     """
@@ -247,7 +248,7 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
 
 
 def spikes(curves: Curves) -> Diagnosis | None:
-    """Training loss that jumps in the middle of training, by SPIKE of all that it gained and by half of itself."""
+    """Diagnose a training loss that jumps in the middle of training, by SPIKE of all that it gained and by half of itself."""
     train = curves.get("train/loss")
     if train is None or train.shape[1] < 3:
         return None
@@ -284,7 +285,7 @@ def too_slow(
     error: float = 0.0,
     is_time: bool = False,
 ) -> Diagnosis | None:
-    """Costs more than it gives: every doubling of the compute ought to buy at least the margin.
+    """Diagnose an arm that costs more than it gives: a doubling of the compute should gain at least the margin.
 
     For arms whose effect is settled. error: standard error of the effect. cost: against the reference.
     """
@@ -301,7 +302,7 @@ def too_slow(
     return Diagnosis(
         "too-slow-for-its-gain",
         f"gains too little for its {kind}",
-        f"{cost:.1f} times the {kind} ought to buy {math.log2(cost):.1f} margins",
+        f"{cost:.1f} times the {kind} should gain {math.log2(cost):.1f} margins",
     )
 
 

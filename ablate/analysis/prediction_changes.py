@@ -118,7 +118,7 @@ def prediction_changes(
     truth: npt.NDArray[np.integer],
     classes: Sequence[str] = (),
 ) -> PredictionChanges | None:
-    """Holds an arm against its reference image by image; None where no seed has predictions of both.
+    """Compare an arm with its reference image by image; None where no seed has predictions of both.
 
     correct: arm → bool frame, index seed, a column per image (its number among the test images). truth: (images,) class
     numbers, in the order of the columns. classes: their names.

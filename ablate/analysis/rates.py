@@ -61,7 +61,9 @@ class RangeTest:
 
 
 def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> RangeTest:
-    """rates: (steps,), rising. losses: a curve for each seed; one that is shorter than `rates` ended early, and what follows
+    """Read a learning-rate range test.
+
+    rates: (steps,), rising. losses: a curve for each seed; one that is shorter than `rates` ended early, and what follows
     a loss that is not finite is left out.
 
     The suggestion is the lowest rate at which the smoothed loss has made most (`REACHED`) of its fall, rounded to
@@ -110,7 +112,7 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
 
 
 def levels(suggestion: float, lowest: float) -> tuple[float, ...]:
-    """Powers of ten from about `lowest` to the first that is at least five times the suggestion, that itself left out."""
+    """Return the powers of ten from about `lowest` to the first that is at least five times the suggestion, that itself left out."""
     first = math.floor(math.log10(lowest) + 1e-9)
     last = math.ceil(math.log10(5 * suggestion) - 1e-9)
     powers = [float(f"1e{power}") for power in range(first, last + 1)]

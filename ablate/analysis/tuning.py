@@ -169,7 +169,7 @@ def _front(trials: list[Trial], sign: float) -> list[Trial]:
 
 
 def to_json(tuned: Tuning) -> dict[str, Any]:
-    """Plain values for the JSON of a report."""
+    """Return plain values for the JSON of a report."""
     return {
         "ranges": dict(tuned.ranges),
         "sampler": tuned.settings.sampler,

@@ -68,10 +68,10 @@ def sentence(item: Comparison | Effect, rules: Rules) -> str:
 
     "Width 128 helps: +1.8 points (1.1 to 2.5, 5 seeds), at 2.6× the compute; it over-fits from epoch 14."
     """
-    return str(spoken(item, rules))
+    return str(verdict_sentence(item, rules))
 
 
-def spoken(item: Comparison | Effect, rules: Rules) -> Sentence:
+def verdict_sentence(item: Comparison | Effect, rules: Rules) -> Sentence:
     """Return the sentence of a verdict, its subject and the rest apart."""
     comparison = item if isinstance(item, Comparison) else None
     if isinstance(item, Comparison):

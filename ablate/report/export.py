@@ -44,7 +44,7 @@ def csv(*studies: Mapping[str, Any]) -> str:
 
 
 def markdown(summary: Summary) -> str:
-    """Question, answer, verdicts and the table of arms, for a README or a pull request."""
+    """Write question, answer, verdicts and the table of arms, for a README or a pull request."""
     lines = [f"## {_md(summary.question or summary.study)}", "", _md(" ".join(summary.answer)), ""]
     for notice in summary.notices:
         if notice.kind != "warning":
@@ -78,7 +78,7 @@ def markdown(summary: Summary) -> str:
 
 
 def latex(summary: Summary) -> str:
-    """The table of arms for a paper. Needs the packages booktabs and amssymb.
+    """Write the table of arms for a paper. Needs the packages booktabs and amssymb.
 
     Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference; the note under
     the table says so.

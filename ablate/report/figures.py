@@ -69,7 +69,7 @@ schema, which took longer than all else on the page; the tests let them check ev
 
 
 def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
-    """Every arm's effect with its interval, against zero and the margin. An arrow: it runs off the scale."""
+    """Draw every arm's effect with its interval, against zero and the margin. An arrow: it runs off the scale."""
     shown = [row for row in rows if row.kind != "baseline" and row.interval.estimate is not None]
     names = [_wrap(row.label) for row in shown]
     traces: list[Any] = []
@@ -152,7 +152,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
 
 
 def response(data: Response) -> Figure:
-    """The metric at every level, a dot per seed. Named levels stand below each other, numbers along an axis."""
+    """Draw the metric at every level, a dot per seed. Named levels stand below each other, numbers along an axis."""
     along = data.scale != "named"
     places: list[Any] = [level.x if along else i for i, level in enumerate(data.levels)]
     value_title = _titled(data.metric, data.unit)
@@ -231,7 +231,7 @@ def response(data: Response) -> Figure:
 
 
 def setting_response(data: SettingResponse) -> Figure:
-    """The metric over a setting that was tuned: a dot per trial, a ring per re-evaluation, a line at the chosen value."""
+    """Draw the metric over a setting that was tuned: a dot per trial, a ring per re-evaluation, a line at the chosen value."""
     traces = []
     for again, symbol in ((False, "circle"), (True, "circle-open")):
         points = [(x, y) for x, y, second in data.points if second == again]
@@ -268,7 +268,7 @@ def setting_response(data: SettingResponse) -> Figure:
 
 
 def pareto(data: Front) -> Figure:
-    """The metric of trials against their cost: the front that no other trial beats in both, and its candidates."""
+    """Draw the metric of trials against their cost: the front that no other trial beats in both, and its candidates."""
     trials = [p for p in data.points if p.candidate is None]
     front = sorted({(p.cost, p.value) for p in trials if p.front})
     traces = [
@@ -329,7 +329,7 @@ def pareto(data: Front) -> Figure:
 
 
 def crossing(data: Crossing) -> Figure:
-    """How two factors act together: the metric over the levels of one, a line for each level of the other. Parallel: they don't."""
+    """Draw how two factors act together: the metric over the levels of one, a line for each level of the other. Parallel: they don't."""
     traces = [
         _scatter(
             x=list(range(len(data.across))),
@@ -378,7 +378,7 @@ def curves(data: Curves) -> list[tuple[str, Figure]]:
 
 
 def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: int) -> Figure:
-    """The metric of arms against their cost, and the front that no other arm beats on both."""
+    """Draw the metric of arms against their cost, and the front that no other arm beats on both."""
     low, high = _level_range(points)
     inside = [p for p in points if low <= p.mean <= high]
     front = sorted((p for p in inside if p.best), key=lambda p: p.cost)
@@ -442,7 +442,7 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
 
 
 def interactions(data: Interactions) -> Figure:
-    """Estimated effects of a factorial design: main effects on the diagonal, interactions off it."""
+    """Draw estimated effects of a factorial design: main effects on the diagonal, interactions off it."""
     largest = max((abs(v) for row in data.estimates for v in row if v is not None), default=1.0)
     return _heatmap(
         [[math.nan if v is None else v for v in row] for row in data.estimates],
@@ -457,7 +457,7 @@ def interactions(data: Interactions) -> Figure:
 
 
 def confusion(data: Confusion) -> Figure:
-    """Where the images of each class end up, in percent of the class."""
+    """Draw how the images of each class are classified, in percent of the class."""
     return _heatmap(
         data.shares,
         data.classes,
@@ -471,7 +471,7 @@ def confusion(data: Confusion) -> Figure:
 
 
 def shift(data: ClassShift, classes: Sequence[str]) -> Figure:
-    """An arm's confusion matrix minus the reference's, in points of each class.
+    """Draw an arm's confusion matrix minus the reference's, in points of each class.
 
     Blue is better, as everywhere: more on the diagonal, less off it.
     """
@@ -494,7 +494,7 @@ def shift(data: ClassShift, classes: Sequence[str]) -> Figure:
 
 
 def per_class(data: Confusion) -> Figure:
-    """What each arm adds to the accuracy on each class, in points."""
+    """Draw what each arm adds to the accuracy on each class, in points."""
     table = [[arm.difference[i][i] for i in range(len(data.classes))] for arm in data.arms]
     largest = max((abs(v) for row in table for v in row), default=0.0) or 1.0
     return _heatmap(
@@ -511,7 +511,7 @@ def per_class(data: Confusion) -> Figure:
 
 
 def range_test(test: RangeTest) -> Figure:
-    """Loss against rate: a thin line for each seed, the smoothed median on top, the suggestion and its neighbours marked."""
+    """Draw loss against rate: a thin line for each seed, the smoothed median on top, the suggestion and its neighbours marked."""
     hover = "rate %{x:.2g}, loss %{y:.3f}<extra></extra>"
     traces: list[Any] = [
         _scatter(

@@ -233,7 +233,7 @@ def groups(reading: Reading) -> tuple[FindingGroup, ...]:
 
 
 def _finding(reading: Reading, item: Comparison | Effect, index: int) -> Finding:
-    sentence = words.spoken(item, reading.rules)
+    sentence = words.verdict_sentence(item, reading.rules)
     if isinstance(item, Effect):
         name, label, anchor = (
             words.effect_code(item.terms),

@@ -97,7 +97,7 @@ def _searching(reading: Reading) -> dict[str, str]:
             the mean of those. Nothing is tested: no interval, no verdict.""",
         "Rankings": wording.RANKING,
         "Data": """
-            All of it rests on the validation data. The test set is scored once per finished run and decides nothing; chosen by
+            All of it is read from the validation data. The test set is scored once per finished run and decides nothing; chosen by
             validation data, a candidate is likely to do a little worse there.""",
         "Runs trained together": _fused(reading),
     }
@@ -115,8 +115,8 @@ def _fused(reading: Reading) -> str:
         runs = counted(len(shared[stacked]), "run")
         parts.append(f"""
             {runs} were trained as one with others of the same seed and shape, their networks stacked
-            ({_arms_and_seeds(reading, shared[stacked])}); they compute the same as a run by itself, but for the last digits of
-            each sum, which training makes more of.""")
+            ({_arms_and_seeds(reading, shared[stacked])}); they compute the same as a run by itself, up to rounding, which
+            training amplifies.""")
     if len(shared[~stacked]):
         runs = counted(len(shared[~stacked]), "run")
         parts.append(f"""
@@ -153,7 +153,7 @@ def _limits(reading: Reading) -> Iterable[str]:
     else:
         yield "It holds for this validation set: for new data of the same kind it would be wider."
     if rules.retunes:
-        yield f"Settings that were tuned stand at the values found, by {counted(rules.retunes, 'search', 'searches')}; a search is noisy too."
+        yield f"Tuned settings are at the values that {counted(rules.retunes, 'search', 'searches')} found; a search is noisy too."
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
     if not reading.record.train:

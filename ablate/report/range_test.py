@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def page(test: RangeTest, study: str) -> str:
-    """The figure with what it says, as one HTML file that needs no network."""
+    """Return the figure with its answer, as one HTML file that needs no network."""
     if test.suggestion is None:
         answer, rest = "Inconclusive:", f"{test.reason}."
     else:

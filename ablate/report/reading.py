@@ -150,7 +150,7 @@ class Reading:
 
 
 def trouble(failed: int, diverged: int, missing: int) -> str:
-    """What went wrong with an arm's runs: "2 diverged and 1 failed"; nothing where nothing did."""
+    """Return what went wrong with an arm's runs: "2 diverged and 1 failed"; nothing where nothing did."""
     parts = [
         f"{n} {word}" for n, word in ((diverged, "diverged"), (failed, "failed"), (missing, "missing")) if n
     ]

@@ -68,7 +68,7 @@ class Chapter:
 
 
 def html(summary: Summary, *, reload: int | None = None) -> str:
-    """The whole report as one offline HTML file. reload: seconds after which it loads itself again, for a study that runs."""
+    """Return the whole report as one offline HTML file. reload: seconds after which it loads itself again, for a study that runs."""
     album = _Figures()
     page = _environment().get_template("report.html")
     panels = {
@@ -110,7 +110,7 @@ class Entry:
 
 
 def index_html(studies: Iterable[Entry]) -> str:
-    """A page that leads to several reports."""
+    """Return a page that links to several reports."""
     titles = {key: title for key, title, _, _ in GROUPS}
     tones = {key: palette.mark(next(iter(members))) for key, _, _, members in GROUPS}
     entries = [
@@ -128,7 +128,7 @@ def index_html(studies: Iterable[Entry]) -> str:
 def figure_html(
     eyebrow: str, title: str, answer: str, more: str, figure: figures.Figure, *, label: str, caption: str
 ) -> str:
-    """A page of a single figure, as offline as the report. answer, more: the sentence that stands out, and what follows it."""
+    """Return a page of a single figure, as offline as the report. answer, more: the sentence that stands out, and what follows it."""
     text: str = (
         _environment()
         .get_template("figure.html")
@@ -161,12 +161,12 @@ def _scripts() -> dict[str, Any]:
 
 @functools.cache
 def plotly_js() -> bytes:
-    """The plotting library that goes into a report: plotly.js with the kinds of trace that our figures need."""
+    """Return the plotting library that goes into a report: plotly.js with the kinds of trace that our figures need."""
     return gzip.decompress(LIBRARY.read_bytes())
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element, whatever its texts hold."""
+    """Return JSON that is safe inside a script element, whatever its texts hold."""
     text = _json(value)
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
@@ -174,7 +174,7 @@ def script_json(value: Any) -> Markup:
 
 
 def interval_svg(interval: Interval, axis: Axis) -> Markup:
-    """A small drawing of an effect with its interval, against zero and the margin. Colours come from the style sheet."""
+    """Draw a small picture of an effect with its interval, against zero and the margin. Colours come from the style sheet."""
     tone = palette.mark(interval.verdict).tone
     text = "no effect to show"
     parts = [_ground(axis)]
@@ -207,7 +207,7 @@ def interval_svg(interval: Interval, axis: Axis) -> Markup:
 
 
 def axis_svg(axis: Axis) -> Markup:
-    """The scale that the small drawings share."""
+    """Draw the scale that the small pictures share."""
     ticks = axis.ticks
     if len(ticks) > 5:
         ticks = tuple(t for i, t in enumerate(ticks) if (i - ticks.index(min(ticks, key=abs))) % 2 == 0)

@@ -289,7 +289,7 @@ def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
 
 
 def confusion(reading: Reading) -> Confusion | None:
-    """The reference's confusion matrix and what the arms change of it; None where it is not known."""
+    """Return the reference's confusion matrix and what the arms change of it; None where it is not known."""
     counted = reading.material.confusion
     reference = reading.rules.reference
     if reference not in counted:

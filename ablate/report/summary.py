@@ -13,7 +13,7 @@ __all__ = ["Material", "Summary", "summarise"]
 
 
 def summarise(material: Material) -> Summary:
-    """Everything the report of a study says."""
+    """Return everything that the report of a study says."""
     reading = Reading(material)
     rows = findings.rows(reading)
     found_runs = runs.every(reading)
