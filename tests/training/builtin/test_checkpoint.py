@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -70,13 +71,18 @@ def interrupt(config, folder, monkeypatch, after: int, learner=TorchLearner):
             events(config, folder)
 
 
+@cache
+def uninterrupted_run(variant):
+    return without_times(events(RunConfig.parse(BASE).override(VARIANTS[variant])))
+
+
 @pytest.mark.parametrize("after", [1, 6, 7, STEPS - 1])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, monkeypatch, variant, after):
     from ablate.training.builtin.numpy_learner import NumpyLearner
 
     config = RunConfig.parse(BASE).override(VARIANTS[variant])
-    uninterrupted = without_times(events(config))
+    uninterrupted = uninterrupted_run(variant)
     interrupt(config, tmp_path, monkeypatch, after, NumpyLearner if "numpy" in variant else TorchLearner)
     resumed = events(config, tmp_path)
     assert resumed[0].facts["resumed"] == f"in epoch {1 + (after - 1) // 6}"
@@ -202,11 +208,17 @@ def interrupt_bundle(tasks, folder, monkeypatch, after: int):
     return done
 
 
+@cache
+def uninterrupted_bundle():
+    """Needs the fixture `stacked`."""
+    return train_all(tasks())
+
+
 @pytest.mark.parametrize("after", [1, 6, 9, 20])
 def test_runs_together_that_were_interrupted_end_as_if_they_had_not_been(
     tmp_path, monkeypatch, stacked, after
 ):
-    uninterrupted = train_all(tasks())
+    uninterrupted = uninterrupted_bundle()
     interrupt_bundle(tasks(), tmp_path, monkeypatch, after)
     # The one that has stopped by then is done, and is not asked for again.
     left = tuple(name for name in TOGETHER if after < 12 or name != "stops")

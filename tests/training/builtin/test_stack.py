@@ -485,10 +485,10 @@ def test_inception_is_never_stacked():
 def test_accuracies_over_seeds_are_those_of_single_runs(stacked):
     base = BASE.override(
         {
-            "data": {"name": "digits", "subset": 600, "validation": 0.2},
-            "training.epochs": 8,
+            "data": {"name": "digits", "subset": 400, "validation": 0.2},
+            "training.epochs": 6,
             "training.batch_size": 16,
-            "model.width": 8,
+            "model.width": 6,
             "augment": None,
         }
     )
