@@ -81,8 +81,8 @@ class OngoingStudy:
         self.record = replace(self.record, runs=(*self.record.runs, *added), **changes)
         self._tracker.plan(self.record, self._environment)
 
-    def take_up_earlier(self) -> None:
-        """Take up what earlier commands added to this plan, where it was recorded before."""
+    def add_earlier(self) -> None:
+        """Add what earlier commands recorded for this plan: steps of a path, tuned values, top-ups, a confirmation."""
         if self.plan.study.name in study_names(self.store):
             plans = (stored.record for stored in stored_plans(self.store, self.plan.study.name))
             same = [record for record in plans if record.id == self.plan.id]
@@ -167,7 +167,7 @@ class OngoingStudy:
 
 def whole_study(study: OngoingStudy) -> Steps:
     """Go through all phases of a plan, what earlier commands added to it included."""
-    study.take_up_earlier()
+    study.add_earlier()
     study.count_readings()
     study.extend()
     plan = study.plan
@@ -281,7 +281,7 @@ def search(study: OngoingStudy) -> Steps:
 
 
 def _resume(study: OngoingStudy, searches: Searches) -> None:
-    """Take up what earlier commands have tried: by the record, by the store, and by Optuna, each of which may lack some."""
+    """Add the trials of earlier commands: from the record, the store and Optuna, each of which may lack some."""
     trials, earlier = earlier_trials(study.store, study.plan, study.record, searches.known())
     study.known.plan(trials)
     study.known.reuse_trials(trials, study.plan, study.record)

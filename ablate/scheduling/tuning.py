@@ -52,7 +52,7 @@ class Searches:
     def match(
         self, runs: Iterable[Run], rows: Rows, curves: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> None:
-        """Take up earlier trials. runs: those that have a row, in the order in which they were made."""
+        """Add earlier trials. runs: those that have a row, in the order in which they were made."""
         tried: dict[str, dict[str, Attempted]] = {arm: {} for arm in self.arms}
         for run in runs:
             row = rows[run.key]
