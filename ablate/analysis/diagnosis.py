@@ -347,11 +347,11 @@ def _extended(curves: Curves) -> dict[str, Floats]:
     """
     extended = {}
     for metric, values in curves.items():
-        known = np.isfinite(values)
+        finite = np.isfinite(values)
         # The last known epoch of each row; a gap before it stays one.
-        last = values.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
-        after = np.arange(values.shape[1]) > last[:, None]
-        extended[metric] = np.where(after, values[np.arange(len(values)), last][:, None], values)
+        last = values.shape[1] - 1 - np.argmax(finite[:, ::-1], axis=1)
+        past_end = np.arange(values.shape[1]) > last[:, None]
+        extended[metric] = np.where(past_end, values[np.arange(len(values)), last][:, None], values)
     return extended
 
 
@@ -362,25 +362,25 @@ def _smooth(values: Floats) -> Floats:
     reach = SMOOTHING // 2
     padded = np.pad(values, ((0, 0), (reach, reach)), constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING, axis=1)
-    known = np.isfinite(windows)
-    count = known.sum(axis=-1)
-    total = np.where(known, windows, 0.0).sum(axis=-1)
+    finite = np.isfinite(windows)
+    count = finite.sum(axis=-1)
+    total = np.where(finite, windows, 0.0).sum(axis=-1)
     return np.where(np.isfinite(values), total / np.maximum(count, 1), np.nan)
 
 
 def _mean(values: Floats) -> Floats:
     """Mean over seeds, per epoch; NaN where no run got that far."""
-    known = np.isfinite(values)
-    count = known.sum(axis=0)
-    total = np.where(known, values, 0.0).sum(axis=0)
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    total = np.where(finite, values, 0.0).sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _flicker(values: Floats, epochs: slice) -> float:
     """How much the mean over seeds jumps from epoch to epoch: std of what smoothing takes away."""
     taken = (_mean(values) - _mean(_smooth(values)))[epochs]
-    known = taken[np.isfinite(taken)]
-    return float(np.std(known)) if known.size else 0.0
+    finite = taken[np.isfinite(taken)]
+    return float(np.std(finite)) if finite.size else 0.0
 
 
 def _last(values: Floats) -> Floats:

@@ -171,22 +171,27 @@ def sequence(
         name: np.full(shape, np.nan) for name in ("lo", "hi", "variance", "df", "code", "look")
     }
     for index, (n, alpha) in enumerate(looks, start=1):
-        seen = differences[..., :n]
-        now = intervals(
-            seen.mean(axis=-1),
-            paired_variance(seen, resolution),
+        pairs_so_far = differences[..., :n]
+        at_look = intervals(
+            pairs_so_far.mean(axis=-1),
+            paired_variance(pairs_so_far, resolution),
             np.full(shape, n),
             alpha=alpha,
             k=k,
             margin=margin,
             kept=kept,
         )
-        for name, value in (("lo", now.lo), ("hi", now.hi), ("variance", now.variance), ("df", now.df)):
+        for name, value in (
+            ("lo", at_look.lo),
+            ("hi", at_look.hi),
+            ("variance", at_look.variance),
+            ("df", at_look.df),
+        ):
             result[name] = np.where(decided, result[name], value)
-        result["code"] = np.where(decided, result["code"], now.code)
+        result["code"] = np.where(decided, result["code"], at_look.code)
         result["look"] = np.where(decided, result["look"], index)
-        newly = ~decided & (now.code != INCONCLUSIVE)
-        kept = np.where(newly, now.corrected, kept)
+        newly = ~decided & (at_look.code != INCONCLUSIVE)
+        kept = np.where(newly, at_look.corrected, kept)
         decided |= newly
     return LookSequence(
         result["lo"],

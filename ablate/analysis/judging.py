@@ -203,10 +203,10 @@ def _comparison(
     """Everything about one arm. runs, reference_runs: replicates of its look, by the seed they are paired under."""
     sample = reading.sample
     paired = [(runs[s], reference_runs[s]) for s in sample.seeds]
-    ours, refs = [run for run, _ in paired], [other for _, other in paired]
+    own_runs, paired_references = [run for run, _ in paired], [other for _, other in paired]
     tests = [(r.test, o.test) for r, o in paired if math.isfinite(r.test) and math.isfinite(o.test)]
-    flops = ratio(mean_of(ours, "flops"), mean_of(refs, "flops"))
-    seconds = ratio(typical_seconds(ours), typical_seconds(refs))
+    flops = ratio(mean_of(own_runs, "flops"), mean_of(paired_references, "flops"))
+    seconds = ratio(typical_seconds(own_runs), typical_seconds(paired_references))
     cost = seconds if flops is None else flops
     clearly, real, ruled_out = claims(reading, rules)
     fit = diagnose(
@@ -245,12 +245,12 @@ def _comparison(
         cost_ratio=cost,
         cost_is_time=flops is None and cost is not None,
         seconds_ratio=seconds,
-        parameter_ratio=ratio(mean_of(ours, "parameters"), mean_of(refs, "parameters")),
+        parameter_ratio=ratio(mean_of(own_runs, "parameters"), mean_of(paired_references, "parameters")),
         fit=fit if slow is None else (*fit, slow),
         failed=sample.failed,
         diverged=sample.diverged,
         missing=sample.missing,
-        more_seeds=price(_total(typical_seconds(ours), typical_seconds(refs))),
+        more_seeds=price(_total(typical_seconds(own_runs), typical_seconds(paired_references))),
         test_effect=rules.sign * float(np.mean([own - other for own, other in tests])) if tests else None,
         differences=tuple(zip(sample.seeds, sample.differences, strict=True)),
         summary=_summarise(arm.name, runs, missing=sample.missing),
@@ -402,21 +402,21 @@ def new_images_half(half: float, se_img: float, alpha: float, k: int) -> float:
 
 def _summarise(arm: str, record: Record, *, missing: int) -> ArmSummary:
     """missing: how many of the seeds that were due have no record."""
-    done = [record[s] for s in sorted(record) if record[s].finished]
-    values = np.array([r.value for r in done])
-    tests = [r.test for r in done if math.isfinite(r.test)]
+    finished = [record[s] for s in sorted(record) if record[s].finished]
+    values = np.array([r.value for r in finished])
+    tests = [r.test for r in finished if math.isfinite(r.test)]
     return ArmSummary(
         arm=arm,
-        n=len(done),
-        mean=float(values.mean()) if done else None,
-        sd=float(values.std(ddof=1)) if len(done) > 1 else None,
-        low=float(values.min()) if done else None,
-        high=float(values.max()) if done else None,
+        n=len(finished),
+        mean=float(values.mean()) if finished else None,
+        sd=float(values.std(ddof=1)) if len(finished) > 1 else None,
+        low=float(values.min()) if finished else None,
+        high=float(values.max()) if finished else None,
         test=float(np.mean(tests)) if tests else None,
-        seconds=typical_seconds(done),
-        flops=mean_of(done, "flops"),
-        parameters=mean_of(done, "parameters"),
-        epochs=mean_of(done, "epochs"),
+        seconds=typical_seconds(finished),
+        flops=mean_of(finished, "flops"),
+        parameters=mean_of(finished, "parameters"),
+        epochs=mean_of(finished, "epochs"),
         failed=sum(r.outcome == "failed" for r in record.values()),
         diverged=sum(r.outcome == "diverged" for r in record.values()),
         missing=missing,

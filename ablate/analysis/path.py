@@ -23,12 +23,12 @@ def next_step(rules: Rules, replicates: pd.DataFrame, seeds: Sequence[int]) -> s
     Arms with a diverged run are left out; None where no other is left. Of equals, the first in the plan.
     """
     ledger = Ledger(replicates)
-    at = rules.path[-1] if rules.path else rules.reference
+    current = rules.path[-1] if rules.path else rules.reference
     best: tuple[float, str] | None = None
     for arm in rules.arms:
-        if rules.reference_of(arm) != at:
+        if rules.reference_of(arm) != current:
             continue
-        pairs = pair(ledger.record(arm.name), ledger.record(at), seeds, sign=rules.sign)
+        pairs = pair(ledger.record(arm.name), ledger.record(current), seeds, sign=rules.sign)
         if pairs.unstable or pairs.reference_diverged or not pairs.n:
             continue
         mean = float(np.mean(pairs.differences))

@@ -285,11 +285,11 @@ def _classes(
     starts = np.concatenate([[0], np.cumsum(sizes[present])[:-1]])
     order = np.argsort(truth, kind="stable")
 
-    def by_class(of: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    def by_class(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Sums over the images of each class that has any; the last axis is the images."""
         # Not `of[..., order]`, whose rows do not lie together: five times as slow to sum.
         sums: npt.NDArray[np.int64] = np.add.reduceat(
-            np.take(of, order, axis=-1), starts, axis=-1, dtype=np.int64
+            np.take(values, order, axis=-1), starts, axis=-1, dtype=np.int64
         )
         return sums
 

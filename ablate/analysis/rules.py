@@ -228,17 +228,17 @@ def _direction(metric: object, direction: object) -> Direction:
             hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
         )
     if direction is None:
-        known = metrics.direction(metric)
-        if known is None:
+        by_name = metrics.direction(metric)
+        if by_name is None:
             raise StudyError(
                 f"the name {metric!r} does not say whether more or less of it is better",
                 place="direction",
                 hint="write direction='maximize' or direction='minimize'",
             )
-        return known
-    for known in metrics.DIRECTIONS:
-        if direction == known:
-            return known
+        return by_name
+    for allowed in metrics.DIRECTIONS:
+        if direction == allowed:
+            return allowed
     raise StudyError(
         f"a metric is to be maximized or minimized, not {direction!r}",
         place="direction",

@@ -123,23 +123,23 @@ def effect_subject(terms: Terms) -> str:
     return capitalized(sides[0]) if len(sides) == 1 else f"The interaction of {joined(sides)}"
 
 
-def subject(known: Caution, rules: Rules) -> str | None:
+def subject(item: Caution, rules: Rules) -> str | None:
     """Return what the arm or effect of a caution is called in sentences; None where it is about the whole study."""
-    if known.subject is None:
+    if item.subject is None:
         return None
-    return label(known.subject, rules) if isinstance(known.subject, str) else effect_label(known.subject)
+    return label(item.subject, rules) if isinstance(item.subject, str) else effect_label(item.subject)
 
 
-def caution(known: Caution, rules: Rules, called: str | None = None) -> str:
+def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
     """Return a caution as a sentence. called: what its arm or effect is called; None: by its code, as in the JSON."""
-    if known.subject is not None and called is None:
-        called = known.subject if isinstance(known.subject, str) else "×".join(map(term_code, known.subject))
-    about = f"{called}: " if known.subject is not None else ""
-    figures = known.figures
-    match known.code:
+    if item.subject is not None and called is None:
+        called = item.subject if isinstance(item.subject, str) else "×".join(map(term_code, item.subject))
+    about = f"{called}: " if item.subject is not None else ""
+    figures = item.figures
+    match item.code:
         case "reference-diverged" | "reference-not-finite":
-            seeds = f"seed{'s' if len(known.seeds) > 1 else ''} {', '.join(map(str, known.seeds))}"
-            if known.code == "reference-diverged":
+            seeds = f"seed{'s' if len(item.seeds) > 1 else ''} {', '.join(map(str, item.seeds))}"
+            if item.code == "reference-diverged":
                 return (
                     f"the {called} diverged under {seeds}: nothing can be compared with it. "
                     "Lower its learning rate, see that its metric is a number, or choose another baseline"
@@ -169,7 +169,7 @@ def caution(known: Caution, rules: Rules, called: str | None = None) -> str:
         case "noisy":
             return f"{about}from seed to seed its differences vary {figures['times']:.1f} times as much as the typical arm's."
         case "skewed":
-            arms = f"{', '.join(known.arms)} spread{'s' if len(known.arms) == 1 else ''} differently from the baseline"
+            arms = f"{', '.join(item.arms)} spread{'s' if len(item.arms) == 1 else ''} differently from the baseline"
             return f"The metric is strongly skewed over seeds, and {arms}: intervals may miss more often than they say."
         case "margin-out-of-reach":
             scale = rules.scale()
@@ -179,8 +179,8 @@ def caution(known: Caution, rules: Rules, called: str | None = None) -> str:
                 f"{figures['detectable'] * scale.factor:.2g}{unit}, and the margin is {figures['margin'] * scale.factor:g}{unit}."
             )
         case "mixed-devices" | "mixed-torch":
-            kinds = "kinds of device" if known.code == "mixed-devices" else "versions of torch"
-            groups = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in known.counts)
+            kinds = "kinds of device" if item.code == "mixed-devices" else "versions of torch"
+            groups = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in item.counts)
             return f"Runs of different {kinds} are compared with each other: {groups}."
         case "stacked-and-single":
             return "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
@@ -377,18 +377,18 @@ def _cost(comparison: Comparison) -> str:
 def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
     """Decimals and factor: the fewest that keep every order of interval, zero and margin as it is."""
     to = rules.scale(item.summary.mean if isinstance(item, Comparison) else None)
-    known = [v * to.factor for v in (item.lo, item.hi) if v is not None]
+    ends = [v * to.factor for v in (item.lo, item.hi) if v is not None]
     margin = rules.margin * to.factor
     if to.unit:
         first = 1
     else:
-        size = (known[1] - known[0]) / 2.0 if len(known) == 2 else margin
+        size = (ends[1] - ends[0]) / 2.0 if len(ends) == 2 else margin
         first = max(0, 1 - math.floor(math.log10(size))) if size > 0 else 3
     first = max(first, _decimals(margin))
     for decimals in range(first, first + MOST_DECIMALS):
         kept = all(
             _order(round(v, decimals), round(mark, decimals)) == _order(v, mark)
-            for v in known
+            for v in ends
             for mark in (0.0, margin, -margin)
         )
         if kept:

@@ -109,7 +109,7 @@ def latex(summary: Summary) -> str:
         table_rows = [row for row in table_rows if row.kind != "effect"] + list(summary.cells) + effects
     for i, row in enumerate(table_rows):
         named = (
-            [("$\\checkmark$" if there else "$\\times$") for there in row.present]
+            [("$\\checkmark$" if present else "$\\times$") for present in row.present]
             if ticks
             else [_tex(row.label)]
         )

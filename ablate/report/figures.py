@@ -104,15 +104,15 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
                 showlegend=False,
             )
         )
-        known = [e for e in (lo, interval.estimate, hi) if e is not None]
-        for off, symbol, at in (
-            (min(known) < axis.low, "triangle-left", axis.low),
-            (max(known) > axis.high, "triangle-right", axis.high),
+        ends = [e for e in (lo, interval.estimate, hi) if e is not None]
+        for off, symbol, edge in (
+            (min(ends) < axis.low, "triangle-left", axis.low),
+            (max(ends) > axis.high, "triangle-right", axis.high),
         ):
             if off:
                 traces.append(
                     _scatter(
-                        x=[at],
+                        x=[edge],
                         y=[y],
                         mode="markers",
                         cliponaxis=False,
@@ -420,20 +420,20 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
         ),
     ]
     layout = _layout(400)
-    known = [p.cost for p in points]
+    ratios = [p.cost for p in points]
     if _is_wide(points):
-        ends = math.log10(min(known)), math.log10(max(known))
+        ends = math.log10(min(ratios)), math.log10(max(ratios))
         pad = 0.12 * (ends[1] - ends[0])
         ticks = [t for t in _powers(ends) if ends[0] - pad <= math.log10(t) <= ends[1] + pad]
-        more = {
+        axis = {
             "type": "log",
             "range": [ends[0] - pad, ends[1] + pad],
             "tickvals": ticks,
             "ticktext": [f"{t:g}×" for t in ticks],
         }
     else:
-        more = {"ticksuffix": "×"}
-    _axis(layout, "xaxis", f"{basis} against the baseline", **more)
+        axis = {"ticksuffix": "×"}
+    _axis(layout, "xaxis", f"{basis} against the baseline", **axis)
     _axis(
         layout, "yaxis", _titled(metric, unit), range=[low - 0.04 * (high - low), high + 0.08 * (high - low)]
     )
@@ -948,13 +948,13 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
 
 def _rounded(values: Iterable[float]) -> list[float | None]:
     """Five significant digits: more than a screen shows, in a fraction of the bytes."""
-    known = np.asarray(list(values), dtype=float)
-    finite = np.isfinite(known)
-    size = np.floor(np.log10(np.abs(known), out=np.zeros_like(known), where=finite & (known != 0)))
+    array = np.asarray(list(values), dtype=float)
+    finite = np.isfinite(array)
+    size = np.floor(np.log10(np.abs(array), out=np.zeros_like(array), where=finite & (array != 0)))
     # Multiplied and divided by a whole power of ten, so that what comes out is the float that is written with these digits.
     power = 10.0 ** np.clip(4 - size, 0, 22)
-    rounded = np.rint(known * power, out=np.zeros_like(known), where=finite) / power
-    return [v if there else None for v, there in zip(rounded.tolist(), finite.tolist(), strict=True)]
+    rounded = np.rint(array * power, out=np.zeros_like(array), where=finite) / power
+    return [v if is_finite else None for v, is_finite in zip(rounded.tolist(), finite.tolist(), strict=True)]
 
 
 def _text(name: str) -> str:

@@ -173,13 +173,13 @@ def _seeds(reading: Reading) -> str:
 
 def _cost_words(reading: Reading) -> str:
     runs = reading.analysis.runs
-    done = runs.finished + runs.diverged
-    of = f"{done} of {runs.planned} runs" if done != runs.planned else counted(done, "run")
+    ended = runs.finished + runs.diverged
+    runs_text = f"{ended} of {runs.planned} runs" if ended != runs.planned else counted(ended, "run")
     if reading.rules.design == "search":
-        of = counted(len(reading.replicates), "run")
+        runs_text = counted(len(reading.replicates), "run")
     elif tried := int((reading.replicates["phase"] == TUNE).sum()):
-        of += f" and {tried} of tuning"
-    parts = [of]
+        runs_text += f" and {tried} of tuning"
+    parts = [runs_text]
     if "seconds" in reading.replicates.columns and not reading.replicates.empty:
         seconds = pd.to_numeric(reading.replicates["seconds"], errors="coerce")
         copied = reading.copied()
@@ -419,9 +419,11 @@ def crossings(reading: Reading) -> tuple[Crossing, ...]:
         for factor, level in reading.levels(arm).items():
             levels.setdefault(factor, {}).setdefault(wording.level(level), []).append(arm)
             places.setdefault(factor, {})[wording.level(level)] = level
-    for factor, of in places.items():
-        if all(isinstance(level, int | float) and not isinstance(level, bool) for level in of.values()):
-            levels[factor] = {name: levels[factor][name] for name in sorted(of, key=lambda n: float(of[n]))}
+    for factor, by_name in places.items():
+        if all(isinstance(level, int | float) and not isinstance(level, bool) for level in by_name.values()):
+            levels[factor] = {
+                name: levels[factor][name] for name in sorted(by_name, key=lambda n: float(by_name[n]))
+            }
     strength: dict[frozenset[str], float] = {}
     for effect in reading.analysis.effects:
         if len(effect.terms) == 2 and effect.estimate is not None:
@@ -429,26 +431,26 @@ def crossings(reading: Reading) -> tuple[Crossing, ...]:
             strength[pair] = max(strength.get(pair, 0.0), abs(effect.estimate))
 
     def mean(arms: set[str]) -> float | None:
-        known = [cells[arm].mean for arm in arms if arm in cells]
-        finite = [value for value in known if value is not None]
+        means = [cells[arm].mean for arm in arms if arm in cells]
+        finite = [value for value in means if value is not None]
         # A mean without one of its cells would say more of the cell that is missing.
         return statistics.fmean(finite) * reading.factor if finite and len(finite) == len(arms) else None
 
     pairs = sorted(itertools.combinations(levels, 2), key=lambda pair: -strength.get(frozenset(pair), 0.0))
     return tuple(
         Crossing(
-            wording.title(one),
-            wording.title(other),
-            tuple(levels[one]),
+            wording.title(first),
+            wording.title(second),
+            tuple(levels[first]),
             tuple(
-                (name, tuple(mean(set(arms) & set(levels[one][level])) for level in levels[one]))
-                for name, arms in levels[other].items()
+                (name, tuple(mean(set(arms) & set(levels[first][level])) for level in levels[first]))
+                for name, arms in levels[second].items()
             ),
             reading.rules.metric,
             reading.value_unit,
         )
-        for one, other in pairs[:MOST_CROSSINGS]
-        if len(levels[other]) <= len(palette.NEUTRALS) + 1
+        for first, second in pairs[:MOST_CROSSINGS]
+        if len(levels[second]) <= len(palette.NEUTRALS) + 1
     )
 
 

@@ -93,9 +93,9 @@ class Reading:
         return self._labels[arm]
 
     def _label(self, arm: str) -> str:
-        known = {"baseline": "Baseline", "full": "Full", NOISE_FLOOR: "A/A: the baseline again"}
-        if arm in known:
-            return known[arm]
+        fixed_names = {"baseline": "Baseline", "full": "Full", NOISE_FLOOR: "A/A: the baseline again"}
+        if arm in fixed_names:
+            return fixed_names[arm]
         if not self.rules.factorial:
             return words.label(arm, self.rules)
         base = self.levels(self.rules.reference)
@@ -139,8 +139,8 @@ class Reading:
 
     def values(self, arm: str) -> tuple[tuple[int, float], ...]:
         """(seed, value) of an arm's finished report replicates, in shown units."""
-        of = sorted(self.outcomes.get(arm, {}).items())
-        return tuple((s, v * self.factor) for s, (o, v) in of if o == "finished" and math.isfinite(v))
+        by_seed = sorted(self.outcomes.get(arm, {}).items())
+        return tuple((s, v * self.factor) for s, (o, v) in by_seed if o == "finished" and math.isfinite(v))
 
     def copied(self) -> list[bool]:
         """Whether a replicate was taken from an earlier study, for every row of the frame."""

@@ -201,8 +201,8 @@ def interval_svg(interval: Interval, axis: Axis) -> Markup:
         else:
             left = interval.estimate < axis.low
             text = wording.signed(interval.estimate, axis.digits)
-            at, anchor = (16, "start") if left else (WIDTH - 16, "end")
-            parts.append(f'<text x="{at}" y="{middle + 4}" text-anchor="{anchor}">{text}</text>')
+            x, anchor = (16, "start") if left else (WIDTH - 16, "end")
+            parts.append(f'<text x="{x}" y="{middle + 4}" text-anchor="{anchor}">{text}</text>')
     return _svg(tone, text, parts, HEIGHT)
 
 
@@ -299,8 +299,8 @@ def _cost_panel(album: _Figures, summary: Summary) -> Panel | None:
         return None
     basis = "device time" if summary.cost_basis == "time" else "compute"
     figure = figures.costs(summary.costs, basis, summary.metric, summary.value_unit, summary.digits)
-    what = "" if summary.cost_basis == "time" else "Compute: FLOPs × epochs of a run. "
-    caption = f"{what}Lines reach from the lowest seed to the highest. Dotted: the front of arms that no other beats on both counts."
+    explanation = "" if summary.cost_basis == "time" else "Compute: FLOPs × epochs of a run. "
+    caption = f"{explanation}Lines reach from the lowest seed to the highest. Dotted: the front of arms that no other beats on both counts."
     return album.panel("", caption, [("", figure)], f"{summary.metric} against cost")
 
 

@@ -60,7 +60,7 @@ def _runs(reading: Reading, tried: Mapping[str, Mapping[str, Any]]) -> Iterable[
     measured = [numbers(frame, name) for name in ("value", "test", "epochs", "seconds")]
     origins = [texts(frame, name) for name in ("device", "run_id", "reason", "source_run")]
     rows = zip(frame_seeds(frame), *names, *measured, *origins, strict=True)
-    for seed, arm, phase, outcome, key, value, test, epochs, seconds, *more in rows:
+    for seed, arm, phase, outcome, key, value, test, epochs, seconds, *texts_of_run in rows:
         finished = outcome == "finished"
         yield RunRow(
             arm,
@@ -72,7 +72,7 @@ def _runs(reading: Reading, tried: Mapping[str, Mapping[str, Any]]) -> Iterable[
             reading.shown(test) if finished else None,
             int(epochs) if math.isfinite(epochs) else None,
             seconds if math.isfinite(seconds) else None,
-            *more,
+            *texts_of_run,
         )
 
 
@@ -83,7 +83,7 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
     if going_on:
         going_on |= {reading.rules.reference, *map(reading.rules.reference_of, going_on)}
     frame = reading.replicates
-    there = set(zip(arm_names(frame), frame_seeds(frame), texts(frame, "phase"), strict=True))
+    recorded = set(zip(arm_names(frame), frame_seeds(frame), texts(frame, "phase"), strict=True))
     places: Counter[tuple[str, str]] = Counter()
     absent = []
     for run in reading.record.runs:
@@ -92,7 +92,7 @@ def _missing(reading: Reading) -> Iterable[tuple[str, int, str]]:
         key = (run.arm, run.seed, run.phase)
         places[run.arm, run.phase] += 1
         due = analysis.next_look.pairs if run.arm in going_on else 0
-        if key not in there and places[run.arm, run.phase] <= max(due, analysis.pairs):
+        if key not in recorded and places[run.arm, run.phase] <= max(due, analysis.pairs):
             absent.append(key)
     # The analysis decides how many: it knows whether the study is over.
     yield from absent[: analysis.runs.missing]

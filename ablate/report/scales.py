@@ -17,11 +17,11 @@ FAR = 4.0
 
 def reach(sizes: Iterable[float], least: float) -> float:
     """Return how far a scale goes: to the largest size that is not FAR beyond the median, which is taken as `least` at least."""
-    known = sorted(s for s in sizes if math.isfinite(s))
-    if not known:
+    finite = sorted(s for s in sizes if math.isfinite(s))
+    if not finite:
         return least
-    typical = max(least, known[len(known) // 2])
-    return max([least, *(size for size in known if size <= FAR * typical)])
+    typical = max(least, finite[len(finite) // 2])
+    return max([least, *(size for size in finite if size <= FAR * typical)])
 
 
 def ticks(low: float, high: float) -> tuple[float, ...]:

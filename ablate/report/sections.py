@@ -168,8 +168,8 @@ def _factor_of(metric: str, mean: float) -> float:
 def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     """(arm, metric) → its curve, over the finished runs; over all where none finished."""
     finished = {
-        arm: [seed for seed, (outcome, _) in of.items() if outcome == "finished"]
-        for arm, of in reading.outcomes.items()
+        arm: [seed for seed, (outcome, _) in by_seed.items() if outcome == "finished"]
+        for arm, by_seed in reading.outcomes.items()
     }
     bands: dict[tuple[str, str], tuple[npt.NDArray[Any], ...]] = {}
     for (arm, phase), metrics in grids(reading.material.curves).items():
@@ -182,12 +182,14 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
             epochs = np.flatnonzero(counts)
             if len(epochs):
                 present = values[:, epochs]
-                mean, low, high = (of(present, axis=0) for of in (np.nanmean, np.nanmin, np.nanmax))
+                mean, low, high = (
+                    over_seeds(present, axis=0) for over_seeds in (np.nanmean, np.nanmin, np.nanmax)
+                )
                 bands[arm, metric] = (epochs + 1, mean, low, high, counts[epochs])
     means: dict[str, list[npt.NDArray[np.float64]]] = {}
     for (_, metric), (_, mean, *_) in bands.items():
         means.setdefault(metric, []).append(mean)
-    units = {m: _factor_of(m, float(np.concatenate(of).mean())) for m, of in means.items()}
+    units = {m: _factor_of(m, float(np.concatenate(curves).mean())) for m, curves in means.items()}
     lines = {}
     for (arm, metric), parts in bands.items():
         last = len(parts[0]) - 1
@@ -217,9 +219,9 @@ def _curves(
     quantities: dict[str, list[str]] = {}
     for arm, metric in bands:
         if arm == reference or arm in arms:
-            known = quantities.setdefault(_quantity(metric), [])
-            if metric not in known:
-                known.append(metric)
+            metrics_of = quantities.setdefault(_quantity(metric), [])
+            if metric not in metrics_of:
+                metrics_of.append(metric)
     if "schedule" not in factor:
         quantities.pop("lr", None)
     order = {"loss": 0, "accuracy": 1, "lr": 3}
@@ -248,7 +250,7 @@ def _curves(
 
 def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
     """Every arm minus the reference, seed by seed."""
-    of = {row.arm: row for row in rows if row.kind == "arm"}
+    row_of = {row.arm: row for row in rows if row.kind == "arm"}
     nothing = ("", math.nan)
     base = reading.outcomes.get(reference, {})
     seeds = tuple(sorted({seed for arm in (reference, *arms) for seed in reading.outcomes.get(arm, ())}))
@@ -268,7 +270,7 @@ def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: st
         seeds,
         reading.label(reference),
         tuple(value(seed) for seed in seeds),
-        tuple((of[arm], tuple(difference(arm, seed) for seed in seeds)) for arm in arms if arm in of),
+        tuple((row_of[arm], tuple(difference(arm, seed) for seed in seeds)) for arm in arms if arm in row_of),
     )
 
 
