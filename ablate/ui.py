@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MOST_LINKS = 3
 """Studies whose addresses are given, the latest first."""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the server, and then this process."""
+
 ENDS_WITHIN = 5.0
 """Seconds after which a server that was asked to end is killed."""
 
@@ -65,25 +68,38 @@ def serve(store: Store, port: int) -> int:
 
 
 def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -> int:
-    def interrupt(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
+    server: subprocess.Popen[bytes] | None = None
+    is_interrupted = False
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, interrupt) for number in signals}
+    def interrupt(_number: int, _frame: Any) -> None:
+        nonlocal is_interrupted
+        is_first, is_interrupted = not is_interrupted, True
+        # While the server is being started there is nothing yet that could be ended; a second interrupt must not leave it
+        # half ended.
+        if is_first and server is not None:
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
         # In a group of its own: MLflow's workers are not children of this process, and have to end too.
         server = subprocess.Popen(command, env=environment, start_new_session=True)
-        try:
-            return server.wait()
-        finally:
-            for number in signals:  # a second interrupt must not leave the server half ended
-                signal.signal(number, signal.SIG_IGN)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.wait(ENDS_WITHIN)
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+        if is_interrupted:
+            raise KeyboardInterrupt
+        return server.wait()
     finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if server is not None:
+            _end(server)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End a server and its group, by force after ENDS_WITHIN seconds."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(ENDS_WITHIN)
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()

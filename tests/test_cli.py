@@ -266,18 +266,6 @@ def test_a_store_without_a_study_says_what_makes_one(workplace):
         assert "holds no study yet; `ablate init mine` writes one" in workplace.ablate(command)
 
 
-def test_a_port_that_is_taken_is_one_clear_message(workplace):
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        output = workplace.ablate("ui", "--port", str(port), code=2)
-    assert f"port {port} cannot be used" in output
-    assert "--port" in output
-
-
 def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
     output = workplace.ablate(
         "run", workplace.study(), "--executor", "inline", "--storage", "nonsense", code=2
@@ -317,45 +305,6 @@ def test_a_mistyped_command_gets_a_message_like_every_mistake(workplace, typed, 
 def test_without_a_command_the_help_is_shown(workplace):
     assert "Usage: ablate" in workplace.ablate(code=2)
     assert "Usage: ablate run" in workplace.ablate("run", "--help")
-
-
-def test_ending_ui_ends_mlflow_with_it(workplace):
-    import contextlib
-    import os
-    import signal
-    import socket
-    import subprocess
-    import sys
-    import time
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = (
-        f"import sys; sys.argv = ['ablate', 'ui', '--port', '{port}']; from ablate.cli import main; main()"
-    )
-    ui = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{ui.pid}/task/{ui.pid}/children")
-    try:
-        deadline = time.monotonic() + 60
-        while not (started := children.read_text().split()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        [server] = [int(pid) for pid in started]
-        # A group of its own, which its workers are in too.
-        while os.getpgid(server) != server and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert os.getpgid(server) == server
-        ui.send_signal(signal.SIGTERM)
-        assert ui.wait(30) == 0
-        # All of them are killed; the process that inherits those without a parent may take a moment to reap them.
-        with contextlib.suppress(ProcessLookupError):
-            while time.monotonic() < deadline:
-                os.killpg(server, 0)
-                time.sleep(0.05)
-            pytest.fail("processes of MLflow are still running")
-    finally:
-        ui.kill()
-        ui.wait()
 
 
 def test_the_version_is_printed_and_the_package_runs_as_a_module(workplace):
