@@ -28,9 +28,9 @@ from ablate.training import trainer_of, trainer_wanted
 class Arm:
     """The baseline with one set of overrides.
 
-    factor, level: what the arm is about (None for the reference; a level is a scalar, a block, or {path: value} of a
-    zipped factor). levels: the level of every factor of the study in this arm, as text or number. reference: the arm it
-    is compared with, where that is not the plan's.
+    factor, level: what the arm changes (None for the reference; a level is a scalar, a block, or {path: value} of a zipped
+    factor). levels: the level of every factor of the study in this arm. reference: the arm that it is compared with, where
+    that is not the plan's.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Run:
-    """A planned replicate. key names it; recipe is the key's part that does not depend on the code.
+    """A planned replicate. key: names it. recipe: the part of the key that does not depend on the code.
 
     values: of a run that tunes or searches, what it tries, by path.
     """
@@ -61,8 +61,8 @@ class Plan:
     """Arms × seeds. arms[0] is the reference that every other arm is compared with, unless it names one of its own.
 
     data, codes: of each arm, by name. Keys of runs derive from them and the arm's config. path: the configurations that a
-    greedy path has come to, in order; ahead: those that it may still come to, or pass by.
-    tuned: arm → the values of its nuisance settings at which the arms meet; empty until they are found.
+    greedy path has reached, in order; ahead: those that it may still reach.
+    tuned: arm → the values of its nuisance settings at which the arms are compared; empty until the searches are over.
     """
 
     study: Study
@@ -82,52 +82,52 @@ class Plan:
 
     @property
     def choices(self) -> tuple[Arm, ...]:
-        """The arms among which a greedy path takes its next step; none where it is at its end, or there is no path."""
+        """Return the arms among which a greedy path takes its next step; none at its end, and for other designs."""
         if self.study.design != "path":
             return ()
-        at = self.path[-1] if self.path else self.reference
-        return tuple(arm for arm in self.arms[1:] if (arm.reference or self.reference) == at)
+        last = self.path[-1] if self.path else self.reference
+        return tuple(arm for arm in self.arms[1:] if (arm.reference or self.reference) == last)
 
     def onward(self, name: str) -> Plan:
-        """The plan of a greedy path that has taken the step to one of its choices: what is one change further joins it."""
-        here = self.arm(name)
+        """Return the plan after a greedy path has stepped to one of its choices: the configurations one change further join its arms."""
+        reached = self.arm(name)
         steps = []
         for factor in self.study.factors:
-            levels = {**here.levels, factor.name: _level(factor.levels[0])}
-            found = next((arm for arm in self.ahead if arm.levels == levels), None)
-            if found is not None:
+            levels = {**reached.levels, factor.name: _level(factor.levels[0])}
+            arm = next((arm for arm in self.ahead if arm.levels == levels), None)
+            if arm is not None:
                 level = levels[factor.name]
-                steps.append(dataclasses.replace(found, factor=factor.name, level=level, reference=name))
+                steps.append(dataclasses.replace(arm, factor=factor.name, level=level, reference=name))
         joined = {arm.name for arm in steps}
         ahead = tuple(arm for arm in self.ahead if arm.name not in joined)
         return dataclasses.replace(self, arms=(*self.arms, *steps), path=(*self.path, name), ahead=ahead)
 
     def config(self, run: Run) -> Config:
-        """What a run trains."""
-        arm = self._trained(run.arm)
+        """Return the configuration that a run trains, seed included."""
+        arm = self._trained_arm(run.arm)
         config = self.arm(arm).config
         if run.phase == "tune":
             return config.override(run.values).with_seed(run.seed)
-        return (config if run.phase == "fixed" else self._met(arm)).with_seed(run.seed)
+        return (config if run.phase == "fixed" else self._tuned_config(arm)).with_seed(run.seed)
 
     def fingerprint(self, run: Run) -> str:
-        """Of the data that a run trains on."""
-        return self.data[self._trained(run.arm)].fingerprint
+        """Return the fingerprint of the data that a run trains on."""
+        return self.data[self._trained_arm(run.arm)].fingerprint
 
-    def _trained(self, arm: str) -> str:
-        """The arm that runs of this name train. A/A is the reference under seeds of its own."""
+    def _trained_arm(self, arm: str) -> str:
+        """Return the arm that runs of this name train: of A/A the reference, under other seeds."""
         return self.reference if arm == NOISE_FLOOR else arm
 
-    def _met(self, arm: str) -> Config:
-        """What an arm trains where the arms meet: at its tuned values."""
+    def _tuned_config(self, arm: str) -> Config:
+        """Return an arm's configuration at its tuned values, where the arms are compared."""
         config = self.arm(arm).config
         return config.override(self.tuned[arm]) if self.tuned.get(arm) else config
 
     def trial(self, arm: str, values: Mapping[str, Any], number: int = 0) -> Run:
-        """A run that tries values on an arm. number: of its seed."""
+        """Return a run that tries values on an arm. number: the replicate of the tuning phase that it is."""
         seed = seed_of("tune", number)
         config = self.arm(arm).config.override(values)
-        # A block may bring other code along.
+        # Another block may be other code.
         code = config.code() if any("." not in path for path in values) else self.codes[arm]
         config, fingerprint = config.with_seed(seed), self.data[arm].fingerprint
         return Run(
@@ -139,19 +139,22 @@ class Plan:
         return {setting.path: self.arm(arm).config.get(setting.path) for setting in self.study.nuisance}
 
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
-        """The run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
+        """Return the run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
         seed = seed_of(phase, replicate)
-        of = self._trained(arm)
-        config = (self.arm(of).config if phase == "fixed" else self._met(of)).with_seed(seed)
-        fingerprint = self.data[of].fingerprint
-        brought = phase != "fixed" and any("." not in path for path in self.tuned.get(of, {}))
-        code = config.code() if brought else self.codes[of]
+        trained = self._trained_arm(arm)
+        config = (self.arm(trained).config if phase == "fixed" else self._tuned_config(trained)).with_seed(
+            seed
+        )
+        fingerprint = self.data[trained].fingerprint
+        # Another block may be other code.
+        other_block = phase != "fixed" and any("." not in path for path in self.tuned.get(trained, {}))
+        code = config.code() if other_block else self.codes[trained]
         return Run(key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, phase)
 
     def replicates(
         self, arms: Iterable[str], replicates: Iterable[int], phase: Phase = "report"
     ) -> Iterator[Run]:
-        """Breadth first: every arm's first seed before any arm's second, so that a broken-off study is still balanced."""
+        """Yield runs breadth first: every arm's first seed before any arm's second, so that an interrupted study is still balanced."""
         arms = list(arms)
         for replicate in replicates:
             for arm in arms:
@@ -159,12 +162,12 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Arms in the order they run, the noise floor last."""
+        """Arms in the order in which they run, the noise floor last."""
         return tuple(arm.name for arm in self.arms) + ((NOISE_FLOOR,) if self.study.noise_floor else ())
 
     @property
     def settled(self) -> bool:
-        """Whether it is known what the arms train: nothing is tuned, or it has been; a search has no arms."""
+        """Whether it is known what the arms train: nothing is tuned, or it has been; a search never has arms to compare."""
         return not self.study.space and (not self.study.nuisance or bool(self.tuned))
 
     @property
@@ -185,7 +188,7 @@ class Plan:
         return hashlib.sha256(json.dumps([study.naming(), runs]).encode()).hexdigest()[:12]
 
     def record(self) -> PlanRecord:
-        """The plan as it is recorded, complete enough to judge, report, resume and extend the study without its file."""
+        """Return the record of the plan, complete enough to judge, report, resume and extend the study without its file."""
         study = self.study
         runs = self.replicates(self.names, range(study.looks[-1])) if self.settled else ()
         return PlanRecord(
@@ -201,7 +204,7 @@ class Plan:
         )
 
     def arm_records(self) -> tuple[ArmRecord, ...]:
-        """The arms as they are recorded."""
+        """Return the records of the arms."""
         return tuple(
             ArmRecord(
                 arm.name,
@@ -218,18 +221,18 @@ class Plan:
 
 
 def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
-    """The plan of a study. data: config → what it trains on.
+    """Return the plan of a study. data: config → what it trains on.
 
     Raises StudyError where two arms turn out to be the same run.
     """
     arms = tuple(_ARMS[study.design](study))
-    now = 1 + len(study.factors) if study.design == "path" else len(arms)
+    first = 1 + len(study.factors) if study.design == "path" else len(arms)
     made = Plan(
         study,
-        arms[:now],
+        arms[:first],
         {arm.name: data(arm.config) for arm in arms},
         {arm.name: arm.config.code() for arm in arms},
-        ahead=arms[now:],
+        ahead=arms[first:],
     )
     names = [arm.name for arm in arms]
     if len(made.data) < len(arms):
@@ -286,7 +289,7 @@ def _level(row: Mapping[str, Any]) -> Any:
 
 
 def _base_level(study: Study, factor: Factor) -> Any:
-    """The baseline's own level of a factor."""
+    """Return the baseline's own level of a factor."""
     return _level({path: study.baseline.get(path) for path in factor.paths})
 
 
@@ -317,7 +320,7 @@ def _leave_one_out(study: Study) -> Iterator[Arm]:
 
 
 def _both(study: Study) -> Iterator[Arm]:
-    """Every factor alone against the baseline, then everything but that factor against everything."""
+    """Yield every factor alone, compared with the baseline; then all factors but each one, compared with all of them."""
     yield from _one_at_a_time(study)
     full, *without = _leave_one_out(study)
     yield full
@@ -339,7 +342,7 @@ def _fractional(study: Study) -> Iterator[Arm]:
 
 
 def _path(study: Study) -> Iterator[Arm]:
-    """Every configuration between the baseline and the one with all factors at their levels, few changes first."""
+    """Yield every configuration between the baseline and the one with all factors at their levels, few changes first."""
     levels = [factor.levels[0] for factor in study.factors]
     for size in range(len(levels) + 1):
         for chosen in itertools.combinations(range(len(levels)), size):
@@ -348,12 +351,12 @@ def _path(study: Study) -> Iterator[Arm]:
 
 
 def _search(study: Study) -> Iterator[Arm]:
-    """What a search starts from."""
+    """Yield the baseline, from which a search starts."""
     yield Arm("baseline", None, None, study.baseline, {})
 
 
 def _cell(study: Study, rows: Sequence[Mapping[str, Any] | None]) -> Arm:
-    """One combination of levels. rows: of each factor, None for the baseline's own level."""
+    """Return the arm of one combination of levels. rows: of each factor, None for the baseline's own level."""
     overrides = _merged(row for row in rows if row is not None)
     levels = {
         factor.name: _base_level(study, factor) if row is None else _level(row)
@@ -385,5 +388,5 @@ _ARMS: Mapping[Design, Callable[[Study], Iterator[Arm]]] = {
 
 
 def parameter(value: Any) -> str | int | float:
-    """A level as a number where it is one, else as text."""
+    """Return a level as a number where it is one, else as text."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else format_value(value)

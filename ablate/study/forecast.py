@@ -1,4 +1,4 @@
-"""What a plan will cost, before anything is trained."""
+"""What a plan will cost, forecast before it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablate.study.seeds import NOISE_FLOOR, REEVALUATIONS
 
 @dataclass(frozen=True)
 class ArmCost:
-    """seconds: device seconds of one run; None where nothing is known. first, most: runs to the first and the last look."""
+    """Cost of an arm. seconds: device seconds of one run; None: not known. first, most: runs to the first and the last look."""
 
     arm: str
     seconds: float | None
@@ -21,19 +21,19 @@ class ArmCost:
     most: int
 
 
-STARTING = 4.0
+STARTUP_SECONDS = 4.0
 """Seconds until workers are ready, where that was not measured."""
 
-AROUND = 1.5
+OTHER_STARTUPS = 1.5
 """Opening MLflow and Optuna, judging and closing take this many times as long as starting the workers."""
 
-RECORDING = 0.15
-"""Seconds that the record of one run takes the coordinating process, which shares the machine with the workers."""
+RECORDING_SECONDS = 0.15
+"""What recording one run takes the coordinating process, which shares the machine with the workers."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """first, most: seconds from the command to its end on all slots, to the first and to the last look; None where unknown."""
+    """first, most: seconds from the command to its end on all slots, to the first and to the last look; None: not known."""
 
     arms: tuple[ArmCost, ...]
     runs_first: int
@@ -44,7 +44,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What is known of one run of an arm; see ArmCost."""
+    """Cost of one run of an arm; fields as in ArmCost."""
 
     seconds: float | None = None
     parameters: int | None = None
@@ -52,12 +52,11 @@ class RunCost:
 
 
 def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: float | None = None) -> Forecast:
-    """Add up a plan's cost from what one run of each arm costs, on so many slots that never idle.
+    """Return a plan's cost, added up from what one run of each arm costs, on slots that never idle.
 
-    What a greedy path has not come to yet costs what the mean arm does.
-
-    costs: by arm; the noise floor costs what the reference does. Winners confirmed on fresh seeds come on top of `most`
-    as one more round of two arms. starting: measured seconds until workers were ready.
+    costs: by arm; the noise floor costs what the reference does, a configuration that a greedy path has not reached what the
+    mean arm does. A winner confirmed on fresh seeds adds one more round of two arms to `most`. starting: measured seconds
+    until the workers were ready.
     """
     looks = plan.study.looks
     arms = []
@@ -66,40 +65,42 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
         before = 0 if name == NOISE_FLOOR else searching(plan)
         first, most = (0, 0) if plan.study.space else (looks[0], looks[-1])
         arms.append(ArmCost(name, cost.seconds, cost.parameters, cost.flops, first + before, most + before))
-    beyond = further(plan)
+    unreached = further(plan)
     confirming = looks[-1] * 2 if plan.study.confirm else 0
     known = all(arm.seconds is not None for arm in arms)
-    dearest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
+    slowest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
     mean = sum(arm.seconds or 0.0 for arm in arms) / len(arms)
 
-    around = (1.0 + AROUND) * (STARTING if starting is None else starting)
+    overhead = (1.0 + OTHER_STARTUPS) * (STARTUP_SECONDS if starting is None else starting)
 
-    def wall(of_arms: list[int], ahead: int, confirming: int = 0) -> float | None:
-        total = sum((arm.seconds or 0.0) * runs for arm, runs in zip(arms, of_arms, strict=True))
-        total += mean * ahead + confirming * dearest
-        recording = RECORDING * (sum(of_arms) + ahead + confirming)
-        return around + max(total / slots, dearest) + recording if known else None
+    def wall_seconds(runs: list[int], unreached_runs: int, confirming: int = 0) -> float | None:
+        total = sum((arm.seconds or 0.0) * n for arm, n in zip(arms, runs, strict=True))
+        total += mean * unreached_runs + confirming * slowest
+        recording = RECORDING_SECONDS * (sum(runs) + unreached_runs + confirming)
+        return overhead + max(total / slots, slowest) + recording if known else None
 
     firsts, mosts = [arm.first for arm in arms], [arm.most for arm in arms]
     return Forecast(
         tuple(arms),
-        sum(firsts) + beyond * looks[0],
-        sum(mosts) + beyond * looks[-1] + confirming,
-        wall(firsts, beyond * looks[0]),
-        wall(mosts, beyond * looks[-1], confirming),
+        sum(firsts) + unreached * looks[0],
+        sum(mosts) + unreached * looks[-1] + confirming,
+        wall_seconds(firsts, unreached * looks[0]),
+        wall_seconds(mosts, unreached * looks[-1], confirming),
     )
 
 
 def searching(plan: Plan) -> int:
-    """Runs of an arm besides those of its looks: trials, the second look at the best, and the fixed comparison; at most."""
+    """Return the most runs that an arm has besides those of its looks: trials, re-evaluations of the best, and those at the file's values."""
     study = plan.study
     if study.search is None:
         return 0
-    again = min(study.search.candidates, study.search.trials) * (1 if study.deterministic else REEVALUATIONS)
-    return study.search.trials + again + (study.looks[0] if study.nuisance else 0)
+    reevaluations = min(study.search.candidates, study.search.trials) * (
+        1 if study.deterministic else REEVALUATIONS
+    )
+    return study.search.trials + reevaluations + (study.looks[0] if study.nuisance else 0)
 
 
 def further(plan: Plan) -> int:
-    """How many configurations a greedy path has still to come to, besides the arms of its plan; 0 for other designs."""
+    """Return how many configurations a greedy path will still reach, besides the arms of its plan; 0 for other designs."""
     left = len(plan.choices) - 1
     return left * (left + 1) // 2 if plan.choices else 0

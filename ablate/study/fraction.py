@@ -23,7 +23,7 @@ MOST_CELLS = 128
 MOST_FACTORS = 31
 
 KEPT = 60
-"""Designs carried from one number of factors to the next. Up to 16 cells that is every design there is."""
+"""Designs carried from one number of factors to the next. Up to 16 cells these are all designs there are."""
 
 LONGEST_WORD = 8
 """Words beyond this length no longer break ties."""
@@ -57,7 +57,7 @@ class Fraction:
 
     @property
     def words(self) -> str:
-        """As textbooks write it: `2^(10−6), resolution III`."""
+        """The fraction as textbooks write it: `2^(10−6), resolution III`."""
         k, m = len(self.factors), self.cells.bit_length() - 1
         return f"2^({k}−{k - m}), resolution {roman(self.resolution)}"
 
@@ -71,17 +71,17 @@ class Fraction:
         return cls(tuple(plain["factors"]), tuple(plain["columns"]), plain["cells"])
 
     def changed(self, cell: int) -> tuple[bool, ...]:
-        """Of each factor, whether it stands at its own level in this cell; in cell 0 none does."""
+        """Return for each factor whether it stands at its own level in this cell; in cell 0 none does."""
         return tuple((column & cell).bit_count() % 2 == 1 for column in self.columns)
 
 
 def chosen(factors: Sequence[str], cells: int) -> Fraction:
-    """The fraction of highest resolution, then least aberration. cells: a power of two, len(factors) < cells < 2^k."""
+    """Return the fraction of highest resolution, then least aberration. cells: a power of two, len(factors) < cells < 2^k."""
     return Fraction(tuple(factors), _columns(len(factors), cells.bit_length() - 1), cells)
 
 
 def generated(factors: Sequence[str], generators: Mapping[str, Sequence[str]]) -> Fraction:
-    """The fraction in which each generated factor takes the place of an interaction of basic ones."""
+    """Return the fraction in which each generated factor takes the place of an interaction of basic ones."""
     basic = [f for f in factors if f not in generators]
     bit = {f: 1 << i for i, f in enumerate(basic)}
     columns = tuple(bit[f] if f in bit else sum(bit[b] for b in generators[f]) for f in factors)
@@ -89,7 +89,7 @@ def generated(factors: Sequence[str], generators: Mapping[str, Sequence[str]]) -
 
 
 def possible(factors: int) -> dict[int, int]:
-    """Number of cells → the highest resolution that a fraction of so many cells has."""
+    """Return number of cells → the highest resolution that a fraction of so many cells has."""
     names = [str(i) for i in range(factors)]
     sizes = (1 << m for m in range(2, min(factors, MOST_CELLS.bit_length())))
     return {cells: chosen(names, cells).resolution for cells in sizes if factors < cells <= MOST_CELLS}
@@ -100,51 +100,53 @@ def roman(resolution: int) -> str:
 
 
 def word_lengths(columns: Sequence[int], cells: int, longest: int = LONGEST_WORD) -> tuple[int, ...]:
-    """How many words of length 3, 4, …, `longest` the defining relation has."""
+    """Return how many words of length 3, 4, …, `longest` the defining relation has."""
     weights = _parities(cells)[list(columns)].sum(axis=0)
     return tuple(int(n) for n in _patterns(weights[None, :], len(columns), longest)[0])
 
 
 @functools.cache
 def _columns(factors: int, basic: int) -> tuple[int, ...]:
-    """Extends designs factor by factor and drops those that look like one already kept (Chen, Sun & Wu 1993).
+    """Return the columns of the best fraction: extend designs factor by factor, and drop those that seem equivalent to one
+    that is kept (Chen, Sun & Wu 1993).
 
-    Like: equal weights of all cells, and equally so seen from each column. Designs that differ only by the names of
-    their factors are always alike.
+    Equivalent: equal weights of all cells, overall and of the cells in which each column is changed. Designs that differ only
+    by the names of their factors always are.
     """
     cells = 1 << basic
     parities = _parities(cells)
     kept: list[tuple[int, ...]] = [tuple(1 << i for i in range(basic))]
     for size in range(basic + 1, factors + 1):
-        found: dict[bytes, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        best: dict[bytes, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         grown = [(*design, c) for design in kept for c in range(1, cells) if c not in design]
         weights = np.stack([parities[list(design)].sum(axis=0) for design in grown])
         patterns = _patterns(weights, size, LONGEST_WORD)
         order = np.lexsort(patterns.T[::-1])
         for i in order:
             design, pattern = grown[i], tuple(int(n) for n in patterns[i])
-            found.setdefault(_likeness(design, weights[i], parities), (pattern, design))
-            if len(found) == KEPT:
+            best.setdefault(_signature(design, weights[i], parities), (pattern, design))
+            if len(best) == KEPT:
                 break
-        kept = [design for _, design in sorted(found.values(), key=lambda entry: entry[0])]
+        kept = [design for _, design in sorted(best.values(), key=lambda entry: entry[0])]
     return kept[0]
 
 
-def _likeness(
+def _signature(
     design: tuple[int, ...], weights: npt.NDArray[np.int64], parities: npt.NDArray[np.int64]
 ) -> bytes:
+    """Return what equivalent designs have in common."""
     counts = [np.bincount(weights[parities[c] == 1], minlength=len(design) + 1) for c in design]
     return np.array(sorted(map(tuple, counts)), dtype=np.int64).tobytes()
 
 
 @functools.cache
 def _parities(cells: int) -> npt.NDArray[np.int64]:
-    """(columns, cells): 1 where the factor of that column is changed in that cell."""
+    """Return (columns, cells): 1 where the factor of that column is changed in that cell."""
     return np.array([[(c & u).bit_count() % 2 for u in range(cells)] for c in range(cells)], dtype=np.int64)
 
 
 def _patterns(weights: npt.NDArray[np.int64], factors: int, longest: int) -> npt.NDArray[np.float64]:
-    """Numbers of words by length from 3 on, of many designs. weights: (designs, cells), factors changed in each cell.
+    """Return the numbers of words by length from 3 on, of many designs. weights: (designs, cells), factors changed in each cell.
 
     The words are the code that is dual to the cells, so MacWilliams' identity counts them without listing them.
     """

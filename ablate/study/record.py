@@ -106,7 +106,7 @@ class PlanRecord:
     text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every arm
     is compared with unless it names one of its own. runs: every run that was planned, in order.
 
-    What is added while the study runs: path: the configurations that a greedy path has come to; steps: how many it will come to.
+    What is added while the study runs: path: the configurations that a greedy path has reached; steps: how many it will reach.
     extra_looks: total pairs of each undeclared look. confirmed: the arm that is confirmed. final: pairs of the last look that
     decided an arm (0: none), within which failures stay failures. read_before: how many other plans have judged runs of this
     one. tuned: arm → what its search came to. importances: method → setting → share.

@@ -13,7 +13,7 @@ from typing import Literal
 Phase = Literal["report", "A/A", "tune", "fixed", "confirm"]
 
 NOISE_FLOOR = "A/A"
-"""Name of the arm that is the reference under other seeds: what differences chance alone makes."""
+"""Name of the arm that is the reference under other seeds: its differences are those that chance alone makes."""
 
 REPLICATES = 1000
 """Seeds that a phase has: the most replicates of an arm in it."""
@@ -39,7 +39,7 @@ def replicate_of(seed: int) -> int:
 
 
 def is_reported(phase: Phase | str) -> bool:
-    """Whether runs of a phase are what verdicts, or the check of the noise floor, are read from."""
+    """Return whether verdicts, or the check of the noise floor, are read from the runs of a phase."""
     return phase in ("report", NOISE_FLOOR)
 
 
@@ -49,5 +49,5 @@ def is_reported_seed(seed: int) -> bool:
 
 
 def is_reevaluation(seed: int) -> bool:
-    """Whether a run of the tuning phase re-evaluates a trial that was among the best."""
+    """Return whether a run of the tuning phase re-evaluates a trial that was among the best."""
     return replicate_of(seed) >= REEVALUATED_FROM

@@ -414,7 +414,7 @@ def _ranges(key: str, plain: Any, baseline: Config) -> tuple[tuple[Range, ...], 
                     hint="set it in the baseline, or with --set",
                 )
     if len(trials) > 1:
-        raise StudyError("settings that are tuned together have the same `trials`", place=key)
+        raise StudyError("settings that are tuned together need the same `trials`", place=key)
     for paths in itertools.combinations([r.path for r in settings], 2):
         outer, inner = sorted(paths, key=len)
         if inner.startswith(f"{outer}."):
@@ -463,7 +463,7 @@ def _search(
     if not nuisance and not space:
         if plain is not None:
             raise StudyError(
-                "says how Optuna searches, and nothing is searched",
+                "says how Optuna searches, but nothing is searched",
                 place="search",
                 hint="it belongs to `design: search` or to `nuisance:`",
             )

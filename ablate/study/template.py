@@ -1,4 +1,4 @@
-"""A study to begin with: commented, and ready to run as it stands."""
+"""The study that `ablate init` writes: commented, and ready to run as it stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ablate.text import cut
 
 SCHEMA_FILE = "study.schema.json"
 HEADER = f"# yaml-language-server: $schema=./{SCHEMA_FILE}"
-"""First line of a study: where an editor finds what can stand in it."""
+"""First line of a study: names the schema with which an editor completes and checks it."""
 
 _BODY = """\
 # Run it:        ablate run {file}          about a minute on two cores; nothing to download
@@ -39,25 +39,25 @@ seeds: {{initial: 5, max: 10}}       # undecided arms go on from 5 seeds to 10
 
 
 def text(name: str, file: str | None = None) -> str:
-    """A commented study of that name. file: what its comments call it. Raises StudyError where nothing can be called so."""
-    made = f"{HEADER}\n{_BODY.format(name=name, file=file or f'{name}.yaml')}"
+    """Return a commented study. file: how its comments name it. Raises StudyError where no study can have the name."""
+    content = f"{HEADER}\n{_BODY.format(name=name, file=file or f'{name}.yaml')}"
     try:
-        spec.parse(made)
+        spec.parse(content)
     except StudyError as error:
         raise StudyError(error.message, place=f"init {cut(name)}", hint=error.hint) from None
-    return made
+    return content
 
 
 def create(name: str, folder: Path) -> Path:
-    """Write a study of that name into a folder, with the schema beside it where there is none. Overwrites nothing."""
+    """Write a commented study into a folder, with the schema beside it where there is none, and return its path. Overwrites nothing."""
     path = folder / f"{name}.yaml"
     content = text(name, path.as_posix())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(content)
-        if not (beside := folder / SCHEMA_FILE).exists():
-            beside.write_text(schema.text(), encoding="utf-8")
+        if not (schema_file := folder / SCHEMA_FILE).exists():
+            schema_file.write_text(schema.text(), encoding="utf-8")
     except FileExistsError:
         raise StudyError(
             "is there already, and is not overwritten",
