@@ -84,17 +84,17 @@ _ABOUT = {
 
 
 @dataclass(frozen=True)
-class Field:
+class FieldForm:
     """A field in one of its forms.
 
-    kinds: names of the block that have it in this form. everyone: whether all names do. examples: levels for a factor; none
+    kinds: names of the block that have it in this form. in_all_kinds: whether all names do. examples: levels for a factor; none
     for a field that is no factor.
     """
 
     block: str
     name: str
     kinds: tuple[str, ...]
-    everyone: bool
+    in_all_kinds: bool
     values: str
     default: str
     meaning: str
@@ -105,7 +105,7 @@ class Field:
         return f"{self.block}.{self.name}"
 
 
-def fields() -> Iterator[Field]:
+def fields() -> Iterator[FieldForm]:
     """Yield every field of the built-in training except names, ordered by block and name, each of its forms separately."""
     configured = RunConfig.model_json_schema()
     for block in _ABOUT:
@@ -114,21 +114,21 @@ def fields() -> Iterator[Field]:
         rows: dict[tuple[str, str, str, str], list[str]] = {}
         examples: dict[tuple[str, str, str, str], tuple[Any, ...]] = {}
         for kind, member in members.items():
-            for name, said in member["properties"].items():
+            for name, field in member["properties"].items():
                 if name != "name":
-                    default = _code(said["default"]) if "default" in said else "required"
-                    row = (name, _values(said), default, " ".join(said.get("description", "").split()))
+                    default = _code(field["default"]) if "default" in field else "required"
+                    row = (name, _values(field), default, " ".join(field.get("description", "").split()))
                     rows.setdefault(row, []).append(kind)
-                    examples.setdefault(row, tuple(said.get("examples", ())))
+                    examples.setdefault(row, tuple(field.get("examples", ())))
         for row, kinds in sorted(rows.items(), key=lambda item: item[0][0]):
             name, values, default, meaning = row
-            everyone = len(kinds) == len(members)
-            yield Field(block, name, tuple(kinds), everyone, values, default, meaning, examples[row])
+            in_all_kinds = len(kinds) == len(members)
+            yield FieldForm(block, name, tuple(kinds), in_all_kinds, values, default, meaning, examples[row])
 
 
 def pages() -> dict[str, str]:
     """Return file below docs/ → text: the index `fields.md`, a page for the keys of a study, and one for every block."""
-    every: dict[str, dict[str, list[Field]]] = {block: {} for block in _ABOUT}
+    every: dict[str, dict[str, list[FieldForm]]] = {block: {} for block in _ABOUT}
     for field in fields():
         every[field.block].setdefault(field.name, []).append(field)
     written = {"fields.md": _index(every), "fields/study.md": _keys()}
@@ -149,15 +149,14 @@ def pages() -> dict[str, str]:
     return written
 
 
-def _index(every: dict[str, dict[str, list[Field]]]) -> str:
+def _index(every: dict[str, dict[str, list[FieldForm]]]) -> str:
     lines = [_TOP, "## Keys of a study", "", "| key | values | meaning |", "| --- | --- | --- |"]
     for name, about in schema()["properties"].items():
         link = f"[`{name}`](fields/study.md#{name})"
         lines.append(f"| {link} | {_values(about)} | {_cell(about['description'])} |")
-        for inner, of in _inner(name, about).items():
-            lines.append(
-                f"| [`{name}.{inner}`](fields/study.md#{name}) | {_values(of)} | {_cell(of['description'])} |"
-            )
+        for inner, form in _inner(name, about).items():
+            link = f"[`{name}.{inner}`](fields/study.md#{name})"
+            lines.append(f"| {link} | {_values(form)} | {_cell(form['description'])} |")
     for block, names in every.items():
         lines += ["", f"## `{block}`", "", _ABOUT[block], ""]
         lines += ["| path | values | default | meaning |", "| --- | --- | --- | --- |"]
@@ -194,7 +193,8 @@ def _keys() -> str:
         if inside := _inner(name, about):
             lines += ["", "| key | values | meaning |", "| --- | --- | --- |"]
             lines += [
-                f"| `{key}` | {_values(of)} | {_cell(of['description'])} |" for key, of in inside.items()
+                f"| `{key}` | {_values(inner)} | {_cell(inner['description'])} |"
+                for key, inner in inside.items()
             ]
     return "\n".join(lines) + "\n"
 
@@ -205,19 +205,19 @@ def _inner(name: str, about: dict[str, Any]) -> dict[str, Any]:
     return inner_keys
 
 
-def _section(forms: list[Field]) -> list[str]:
+def _section(forms: list[FieldForm]) -> list[str]:
     """Return the lines of a field's section."""
     path, block = forms[0].path, forms[0].block
     lines = [f"## `{path}`", ""]
     meanings = list(dict.fromkeys(form.meaning for form in forms))
     for meaning in meanings:
-        of = ", ".join(_listed(form.kinds) for form in forms if form.meaning == meaning)
-        lines.append(meaning if len(meanings) == 1 else f"- {of}: {meaning}")
+        kinds = ", ".join(_listed(form.kinds) for form in forms if form.meaning == meaning)
+        lines.append(meaning if len(meanings) == 1 else f"- {kinds}: {meaning}")
     lines += ["", "| for | values | default | as a factor |", "| --- | --- | --- | --- |"]
     for form in forms:
         levels = f"`{path}: {json.dumps(form.examples)}`" if form.examples else "–"
-        of = "all" if form.everyone else _listed(form.kinds)
-        lines.append(f"| {of} | {form.values} | {form.default} | {levels} |")
+        kinds = "all" if form.in_all_kinds else _listed(form.kinds)
+        lines.append(f"| {kinds} | {form.values} | {form.default} | {levels} |")
     lines += ["", f"- **Acts** {_ACTS.get(path) or _ACTS[block]}."]
     if path in CHANGES_NO_RESULT:
         lines.append("- **No factor:** runs that differ only in it are the same run. Set it in the baseline.")
@@ -235,7 +235,7 @@ def _section(forms: list[Field]) -> list[str]:
     return lines
 
 
-def example(form: Field) -> tuple[RunConfig, list[RunConfig]] | None:
+def example(form: FieldForm) -> tuple[RunConfig, list[RunConfig]] | None:
     """Return a baseline with the field in this form, and the arms of the field's examples; None where it has none."""
     if not form.examples:
         return None
@@ -247,7 +247,7 @@ def example(form: Field) -> tuple[RunConfig, list[RunConfig]] | None:
     return baseline, [baseline.override({form.path: level}) for level in form.examples]
 
 
-def _shared_training(forms: list[Field]) -> str:
+def _shared_training(forms: list[FieldForm]) -> str:
     """Return how arms that differ only in a field train together, as the configuration decides it."""
     examples = [pair for form in forms if (pair := example(form)) is not None]
     if any(arm.batches() != baseline.batches() for baseline, arms in examples for arm in arms):
@@ -269,16 +269,16 @@ def _listed(words: tuple[str, ...]) -> str:
     return ", ".join(f"`{word}`" for word in words)
 
 
-def _values(said: dict[str, Any]) -> str:
+def _values(form: dict[str, Any]) -> str:
     """Return the values of a property as text: `number from 0 to below 1`, `grey or rgb or null`."""
-    if "anyOf" in said:
-        words = dict.fromkeys(_values(one) for one in said["anyOf"])
+    if "anyOf" in form:
+        words = dict.fromkeys(_values(member) for member in form["anyOf"])
         return " or ".join(word for word in words if word)
-    if "enum" in said:
-        return " or ".join(_code(value) for value in said["enum"])
-    if "const" in said:
-        return _code(said["const"])
-    match said.get("type"):
+    if "enum" in form:
+        return " or ".join(_code(value) for value in form["enum"])
+    if "const" in form:
+        return _code(form["const"])
+    match form.get("type"):
         case "null":
             return "`null`"
         case "boolean":
@@ -288,19 +288,17 @@ def _values(said: dict[str, Any]) -> str:
         case "object":
             return "a block"
         case "array":
-            inside = said.get("items") or {}
-            most = f", at most {said['maxItems']}" if "maxItems" in said else ""
-            return (
-                f"a list of {_values(inside).replace('number', 'numbers', 1)}{most}" if inside else "a list"
-            )
+            items = form.get("items") or {}
+            most = f", at most {form['maxItems']}" if "maxItems" in form else ""
+            return f"a list of {_values(items).replace('number', 'numbers', 1)}{most}" if items else "a list"
         case "integer" | "number" as kind:
             name = "whole number" if kind == "integer" else "number"
-            low = f"above {said['exclusiveMinimum']:g}" if "exclusiveMinimum" in said else ""
-            low = f"from {said['minimum']:g}" if "minimum" in said else low
-            high = f"to below {said['exclusiveMaximum']:g}" if "exclusiveMaximum" in said else ""
-            high = f"to {said['maximum']:,}" if "maximum" in said else high
+            low = f"above {form['exclusiveMinimum']:g}" if "exclusiveMinimum" in form else ""
+            low = f"from {form['minimum']:g}" if "minimum" in form else low
+            high = f"to below {form['exclusiveMaximum']:g}" if "exclusiveMaximum" in form else ""
+            high = f"to {form['maximum']:,}" if "maximum" in form else high
             return " ".join(word for word in (name, low, high) if word)
-    return "a block" if "$ref" in said or not said.keys() - {"description"} else ""
+    return "a block" if "$ref" in form or not form.keys() - {"description"} else ""
 
 
 def _code(value: Any) -> str:
