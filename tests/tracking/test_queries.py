@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -272,6 +273,15 @@ def test_results_that_come_are_new_and_those_from_before_are_not(backend):
     finish("last")
     keys = backend.queries.keys_since(position)
     assert keys is None or keys == {f"{name} last"}
+
+
+def test_reading_a_store_loads_nothing_that_writes_one():
+    rooms = "queries, runs, plans, frames, classified, columns, predictions, store, client, views"
+    code = f"from ablate.tracking import {rooms}\nimport sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"write", "spool", "recover", "operations", "model"}
+    assert {f"ablate.tracking.{name}" for name in heavy} & set(loaded.split()) == set()
+    assert {"mlflow", "pydantic", "pandas", "torch"} & set(loaded.split()) == set()
 
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path):
