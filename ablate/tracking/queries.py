@@ -296,7 +296,7 @@ class ServerQueries:
                     dict(run.data.tags),
                 )
                 for first in range(0, len(ids), PAGE)
-                for run in search_runs(mlflow, ids[first : first + PAGE], condition)
+                for run in matching_runs(mlflow, ids[first : first + PAGE], condition)
             ]
         rows = [row for row in rows if tags.items() <= row.tags.items()]
         return [
@@ -334,7 +334,7 @@ def _experiment_names(mlflow: Any, experiment: str | None) -> dict[str, str]:
     return {e.experiment_id: e.name for e in active}
 
 
-def search_runs(mlflow: Any, experiment_ids: Sequence[str], condition: str) -> Iterator[Any]:
+def matching_runs(mlflow: Any, experiment_ids: Sequence[str], condition: str) -> Iterator[Any]:
     """Yield MLflow's own objects of the active runs of some experiments that meet a condition, page by page."""
     return _pages(
         lambda token: mlflow.search_runs(list(experiment_ids), condition, max_results=PAGE, page_token=token)

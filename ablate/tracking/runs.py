@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ablate.errors import StoreError
 from ablate.study.record import PlanRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.store import Store, is_abandoned
@@ -33,6 +35,9 @@ _RESULT_TAGS = tuple(
     )
 )
 """Tags that a row of the replicates frame is made from."""
+
+ASK_AGAIN_AFTER = 60.0
+"""Seconds for which a store that did not answer is not asked for new results."""
 
 Curves = Mapping[str, list[tuple[int, float]]]
 """Metric → [(step, value)], in the order of steps; of equal steps the one that was logged last comes last."""
@@ -59,14 +64,27 @@ def finished_runs(
 
 
 class NewResults:
-    """The runs that ended with a result since this object was made. A lookup costs what has been written since then."""
+    """The runs that ended with a result since this object was made. A lookup costs what has been written since then.
+
+    A store that does not answer has no new results, and is not asked again for a minute: it must not hold up training.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._keys: set[str] = set()
         self._position = queries(store).position()
+        self._ask_again_at = 0.0
 
     def __contains__(self, key: str) -> bool:
+        if time.monotonic() < self._ask_again_at:
+            return False
+        try:
+            return self._has(key)
+        except StoreError:
+            self._ask_again_at = time.monotonic() + ASK_AGAIN_AFTER
+            return False
+
+    def _has(self, key: str) -> bool:
         source = queries(self._store)
         position = source.position()
         new = source.keys_since(self._position)

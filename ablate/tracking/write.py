@@ -31,7 +31,7 @@ from ablate.tracking.operations import (
     SummariseArms,
     SupersedeRun,
 )
-from ablate.tracking.queries import queries, run_filter, search_runs
+from ablate.tracking.queries import matching_runs, queries, run_filter
 from ablate.tracking.store import Store
 
 LEASE = 600.0
@@ -410,7 +410,7 @@ class Delivery:
 
     def _find(self, experiment: str, tags: Mapping[str, str], *, own: bool = False) -> Any:
         """Return MLflow's object of a run that carries the tags, None where there is none. own: of the operations' owner."""
-        for run in search_runs(self._client, [experiment], run_filter(tags)):
+        for run in matching_runs(self._client, [experiment], run_filter(tags)):
             if tags.items() <= run.data.tags.items() and (not own or self._is_own(run.data.tags)):
                 return run
         return None

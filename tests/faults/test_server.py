@@ -30,13 +30,15 @@ def test_a_server_stopped_in_the_middle_of_a_study_loses_nothing_and_doubles_not
     command = [*ABLATE, "run", study, "--set", "sleep=0.5", "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        lines = []
         for line in process.stderr:
+            lines.append(line)
             if line.startswith("[4/"):
                 server.stop()
             elif line.startswith("[12/"):
                 server.start()
         process.wait()
-    assert process.returncode == 0
+    assert process.returncode == 0, lines
     workplace.ablate("status")
     runs = workplace.runs()
     assert {run.info.status for run in runs} == {"FINISHED"}

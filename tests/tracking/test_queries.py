@@ -18,6 +18,7 @@ from mlflow_server import Server
 
 from ablate.errors import StoreError
 from ablate.tracking import queries as module
+from ablate.tracking import runs
 from ablate.tracking.client import without_password
 from ablate.tracking.queries import LocalQueries, Queries, ServerQueries, StoredRun, artifact, queries
 from ablate.tracking.runs import NewResults, run_curves
@@ -273,6 +274,14 @@ def test_results_that_come_are_new_and_those_from_before_are_not(backend):
     finish("last")
     keys = backend.queries.keys_since(position)
     assert keys is None or keys == {f"{name} last"}
+
+
+def test_a_server_that_is_away_has_no_new_results_and_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    new = NewResults(Store("http://127.0.0.1:9", tmp_path))
+    assert "k" not in new
+    monkeypatch.setattr(runs, "queries", None)  # it is not asked again for a while
+    assert "k" not in new
 
 
 def test_reading_a_store_loads_nothing_that_writes_one():
