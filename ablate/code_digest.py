@@ -1,11 +1,12 @@
-"""The digest of the code that a run goes through: which Python files these are, and what they do. Nothing of the user's is imported.
+"""The digest of the code that a run goes through: which Python files these are, and what they do. No code of the user's is imported.
 
-For training of the user's own it covers every module that the training imports, directly or at second hand, from outside the installed
+For training of the user's own it covers every module that the training imports, directly or indirectly, from outside the installed
 packages and Python's own library: wherever in a file the import stands, in packages and namespace packages, in zip files, and in
 `importlib.import_module` with a literal name. Where a name is computed (`import_module(f"models.{name}")`), all modules of the package
 that it names count, or else all of the package that asks. The name of the function counts too.
 
-What it does not see: data files, environment variables, programs that are started, code in strings, and installed packages.
+What it does not see: data files, environment variables, programs that are started, code in strings, installed packages, and modules of
+a computed name outside a package.
 """
 
 from __future__ import annotations
@@ -295,7 +296,7 @@ class _Search:
                 parents = parents[: 1 - imported.level]
             name = ".".join([*parents, *([name] if name else [])])
         if imported.whole:
-            # Of a module that is in no package, what it computes is not known: its neighbours may be anything.
+            # Outside a package there is nothing to list: the modules beside it may belong to anything.
             for each in self._all_modules(name):
                 self._add(each)
             return
@@ -365,7 +366,7 @@ def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         if spec is not None:
             return spec
     for finder in sys.meta_path:
-        with contextlib.suppress(Exception):  # a finder of someone else's may raise anything
+        with contextlib.suppress(Exception):  # finders of other packages may raise anything
             spec = finder.find_spec(name, path)
             if spec is not None:
                 return spec

@@ -1,4 +1,4 @@
-"""Training of every kind: a bundle of runs → a stream of events. Here are the kinds, and what each of them must be able to say.
+"""The kinds of training, and the protocol of their trainers.
 
 A kind of training is one file and one line in `TRAINERS`. Nobody outside asks which kind a config is of: they ask its
 `Trainer`. Importing this module loads no torch.

@@ -1,4 +1,4 @@
-"""What the built-in training says of itself. How it trains is `training/builtin/`, all of which is part of the key of its runs.
+"""The Trainer of the built-in training. The training itself is `training/builtin/`, all of which is part of the key of its runs.
 
 Importing this file loads no torch: `steps` imports the loop where runs are trained.
 """

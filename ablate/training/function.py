@@ -130,7 +130,7 @@ def _started(payload: RunPayload) -> Iterator[Mapping[str, float]]:
     return fit(payload.config, payload.seed)
 
 
-# --- what this kind says of itself ------------------------------------------------------------------------------------
+# --- the trainer ------------------------------------------------------------------------------------------------------
 
 
 class FunctionTrainer:

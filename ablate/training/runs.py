@@ -1,7 +1,7 @@
-"""Runs: a bundle of them → a stream of events, whatever kind of training they have.
+"""A bundle of runs → a stream of events: each run goes to the trainer of its kind, and its messages become events.
 
-Knows nothing of who asked or who listens. Needs no torch: the built-in training is imported where a run asks for it, so that
-training of the user's own waits only for what it imports itself.
+Needs no torch: the built-in training is imported where a run needs it, so that the user's own training waits only for what it
+imports itself.
 """
 
 from __future__ import annotations

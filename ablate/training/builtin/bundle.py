@@ -71,7 +71,7 @@ def _what_is_shared(run: _Run) -> tuple[Any, ...]:
 
 
 def _train(runs: Sequence[_Run], folders: Folders, cancelled: Collection[str], *, fuse: bool) -> Steps:
-    """Train runs that may share a loop, and whatever happens to them, end each. fuse: whether the bundle may be shared at all."""
+    """Train runs that may share a loop, and end each of them, also where training raises. fuse: whether runs may share at all."""
     unfinished = {run.key: run for run in runs}
     for key in [key for key in unfinished if key in cancelled]:
         del unfinished[key]
@@ -142,7 +142,7 @@ def _loop(
     *,
     alone: bool,
 ) -> Steps:
-    """Train runs in one loop. Those that had better train one after another are left out and put into `separate`."""
+    """Train runs in one loop. Those that train faster one after another are left out and put into `separate`."""
     began = time.perf_counter()
     device, classes = runs[0].device, len(data.classes)
     splits = Splits(runs[0].config, data, device)

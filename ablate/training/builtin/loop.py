@@ -4,7 +4,7 @@ A run that ends (at its last epoch, early, diverged, cancelled, out of memory) l
 there. All runs of a loop are saved together (`checkpoint`); broken off, they resume together, to the bit, or begin again.
 
 Every run draws its randomness from streams of its own seed, so on a CPU the same config gives the same weights bit for bit, in
-whatever process, alone and beside others, unless it is stacked with them (`stack`).
+every process, alone and beside others, unless it is stacked with them (`stack`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def advice(config: RunConfig, data: Dataset, device: torch.device) -> str:
             evaluated = min(evaluation_batch(device), len(data.train_labels))
             with torch.no_grad():
                 learner.logits(torch.zeros((evaluated, *data.shape), device=device))
-        except Exception as error:  # noqa: BLE001 — whatever it is, this size does not fit
+        except Exception as error:  # noqa: BLE001 — for any reason, this size does not fit
             if not is_out_of_memory(error):
                 break
             size //= 2
