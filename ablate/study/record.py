@@ -14,13 +14,13 @@ from typing import Any, Literal, cast
 
 from ablate.data.facts import DataFacts
 from ablate.errors import StoreError
+from ablate.metrics import Direction
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR, Phase
 
 VERSION = 1
 """Of the JSON form. 0 is the form without a version, in which the study's keys stood among the plan's own."""
 
-Direction = Literal["maximize", "minimize"]
 Design = Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search"]
 
 

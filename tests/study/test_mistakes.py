@@ -233,18 +233,18 @@ def test_the_study_that_the_mistakes_are_made_in_is_good():
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_named_with_its_place(name):
-    old, new, place, *said = MISTAKES[name]
+    old, new, place, *pieces = MISTAKES[name]
     assert GOOD.count(old) == 1 or old == GOOD
     error = mistake(GOOD.replace(old, new))
     assert str(error).startswith(f"width.yaml:{place}" if place[:1].isdigit() else "width.yaml")
     assert place in error.place
-    for piece in said:
+    for piece in pieces:
         assert piece in str(error)
     assert len(str(error)) < 400, "a message is to be read"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])
-def test_an_empty_study_is_said_to_be_empty(text):
+def test_an_empty_study_is_reported_as_empty(text):
     assert str(mistake(text)) in (
         "width.yaml: is empty\n  `studies/` holds examples",
         (
@@ -277,24 +277,24 @@ def test_a_few_bytes_that_unfold_to_a_mountain_are_refused_before_they_do(text):
 
 
 def test_whole_messages_read_like_this():
-    def said(old, new, **more):
+    def message(old, new, **more):
         return str(mistake(GOOD.replace(old, new), **more))
 
-    assert said("    depth: 2", "    dpeth: 2") == (
+    assert message("    depth: 2", "    dpeth: 2") == (
         "width.yaml:8: baseline.model.dpeth: unknown key 'dpeth'\n  did you mean 'depth'?"
     )
-    assert said("[8, 32]", "[8, 16]") == (
+    assert message("[8, 32]", "[8, 16]") == (
         "width.yaml:15: factors.model.width: level 16 is the baseline's own\n"
         "  leave it out: the baseline always runs"
     )
-    assert said("depth: 2", "depth: true") == (
+    assert message("depth: 2", "depth: true") == (
         "width.yaml:8: baseline.model.depth: should be a whole number (got true)"
     )
-    assert said("margin: 0.005\n", "") == (
+    assert message("margin: 0.005\n", "") == (
         "width.yaml: `margin:` is missing\n"
         "  say the smallest difference worth having, in the metric's units: 0.005 is half a point of accuracy"
     )
-    assert said("", "", sets=["training.epoch=5"]) == (
+    assert message("", "", sets=["training.epoch=5"]) == (
         "--set training.epoch: unknown key 'epoch'\n  did you mean 'epochs'?"
     )
 
@@ -303,7 +303,7 @@ def test_whole_messages_read_like_this():
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "said"),
+    ("text", "place", "piece"),
     [
         ("training.epochs", "--set", "'training.epochs' is not `path=value`"),
         ("=3", "--set", "'=3' is not `path=value`"),
@@ -329,10 +329,10 @@ def test_whole_messages_read_like_this():
         ("model.profile=wide-middle", "--set model", "needs a depth of at least 3"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_named_there(text, place, said):
+def test_a_mistake_on_the_command_line_is_named_there(text, place, piece):
     error = mistake(GOOD, sets=[text])
     assert error.place == place
-    assert said in str(error)
+    assert piece in str(error)
 
 
 def test_an_override_that_makes_a_level_the_baselines_own_is_told_at_the_level():

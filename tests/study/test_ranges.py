@@ -81,15 +81,15 @@ def test_a_mistake_in_a_range_is_named_with_its_place(text, wrong, instead):
 
 
 def test_a_block_is_drawn_with_the_ranges_in_it_and_read_back():
-    said = [{"name": "cnn", "depth": {"int": [1, 3]}, "width": 8}, {"name": "tutorial_cnn"}]
-    one = ranges.read("model", said, "")
-    drawn = one.draw(lambda asked: {"model": "cnn", "model.cnn.depth": 2}[asked.path])
+    plain = [{"name": "cnn", "depth": {"int": [1, 3]}, "width": 8}, {"name": "tutorial_cnn"}]
+    models = ranges.read("model", plain, "")
+    drawn = models.draw(lambda asked: {"model": "cnn", "model.cnn.depth": 2}[asked.path])
     assert drawn == {"name": "cnn", "width": 8, "depth": 2}
-    assert one.parameters(drawn) == {"model": "cnn", "model.cnn.depth": 2}
-    assert one.parameters({"name": "tutorial_cnn"}) == {"model": "tutorial_cnn"}
-    assert one.plain() == [{"name": "cnn", "width": 8, "depth": {"int": [1, 3]}}, {"name": "tutorial_cnn"}]
+    assert models.parameters(drawn) == {"model": "cnn", "model.cnn.depth": 2}
+    assert models.parameters({"name": "tutorial_cnn"}) == {"model": "tutorial_cnn"}
+    assert models.plain() == [{"name": "cnn", "width": 8, "depth": {"int": [1, 3]}}, {"name": "tutorial_cnn"}]
     with pytest.raises(StudyError):
-        one.parameters({"name": "cnn", "width": 9, "depth": 2})
+        models.parameters({"name": "cnn", "width": 9, "depth": 2})
 
 
 @pytest.mark.parametrize(("value", "edge"), [(1e-5, "lower"), (1e-3, ""), (0.5, "upper"), (0.2, "")])

@@ -86,7 +86,7 @@ def test_a_plain_word_is_what_yaml_1_2_says(text, value):
     assert (type(read), read) == (type(value), value)
 
 
-def test_what_is_not_said_has_its_default():
+def test_a_key_that_is_left_out_has_its_default():
     study = parse(SHORT)
     assert (study.name, study.question, study.metric, study.direction) == (
         "width",
@@ -108,7 +108,7 @@ def test_what_is_not_said_has_its_default():
     )
 
 
-def test_everything_can_be_said():
+def test_every_key_is_read():
     study = parse(
         SHORT.replace("[8, 32]", "[32]\n  model.dropout: [0.5]")
         + "question: Why?\nmetric: val/loss\nresolution: 0.01\ndesign: path\nseeds: [3, 5, 8]\n"
@@ -308,9 +308,9 @@ def test_whatever_is_written_is_a_study_or_a_mistake(text, edits):
     for share, length, piece in edits:
         at = math.floor(share * len(text))
         text = text[:at] + piece + text[at + length :]
-    said = message_of(text)
-    assert len(said) < 700
-    assert "object at 0x" not in said
+    message = message_of(text)
+    assert len(message) < 700
+    assert "object at 0x" not in message
 
 
 @quick
@@ -319,5 +319,5 @@ def test_whatever_is_written_is_a_study_or_a_mistake(text, edits):
     | st.tuples(st.sampled_from(["model", "model.width", "data.root"]), st.text(max_size=20)).map("=".join)
 )
 def test_whatever_is_overridden_is_a_study_or_a_mistake(text):
-    said = message_of(SHORT, sets=[text])
-    assert not said or said.startswith(("--set", "study.yaml:7: factors.model.width"))
+    message = message_of(SHORT, sets=[text])
+    assert not message or message.startswith(("--set", "study.yaml:7: factors.model.width"))

@@ -104,11 +104,11 @@ def test_ranges_and_searches_are_described_to_their_ends(complaints):
 
 
 def test_every_key_and_every_path_has_words():
-    said = schema.schema()["properties"]
-    assert set(said) == set(KEYS)
-    assert [name for name, about in said.items() if len(about["description"]) < 15] == []
-    unsaid = [path for path, words in schema.paths().items() if not words and not path.endswith(".name")]
-    assert unsaid == []
+    keys = schema.schema()["properties"]
+    assert set(keys) == set(KEYS)
+    assert [name for name, form in keys.items() if len(form["description"]) < 15] == []
+    unexplained = [path for path, words in schema.paths().items() if not words and not path.endswith(".name")]
+    assert unexplained == []
 
 
 def test_the_files_made_from_the_fields_are_fresh():

@@ -36,9 +36,9 @@ def test_what_cannot_name_a_study_makes_no_file(name, tmp_path):
 
 def test_the_new_study_runs(workplace):
     """Two of its arms, one seed, one epoch: that it trains, not what it finds."""
-    said = workplace.ablate("init", "mine")
-    assert said.startswith("mine.yaml\n")
-    said = workplace.ablate(
+    output = workplace.ablate("init", "mine")
+    assert output.startswith("mine.yaml\n")
+    workplace.ablate(
         *("run", "mine.yaml", "--seeds", "1", "--executor", "inline", "--quiet"),
         *("--set", "training.epochs=1", "--set", "data.subset=200"),
     )
