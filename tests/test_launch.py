@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ablate import code_digest, launch
+from ablate.config import FreeConfig
+from ablate.training import trainer_of
 
 
 def script(folder: Path, name: str, text: str) -> None:
@@ -76,6 +78,46 @@ def test_the_commit_says_whether_files_have_changed_and_nothing_of_the_repositor
     Path("train.py").write_text("second\n")
     assert launch.environment().get("commit") == f"{commit}-dirty"
     assert not mark.exists()
+
+
+def repository(folder: Path) -> None:
+    """Make a repository with a training in it, committed."""
+    folder.mkdir()
+    (folder / "code").mkdir()
+    (folder / "code" / "distant_training.py").write_text("def fit(config, seed):\n    yield {}\n")
+    git("-C", str(folder), "init", "-q")
+    git("-C", str(folder), "add", ".")
+    git("-C", str(folder), "commit", "-q", "-m", folder.name)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_dirty", "is_recorded"),
+    [
+        ("study", False, False),
+        ("project", False, True),
+        ("project", True, True),
+        ("no repository", False, False),
+    ],
+)
+def test_the_commit_of_a_training_in_another_project_is_recorded_too(
+    tmp_path, monkeypatch, place, is_dirty, is_recorded
+):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for name in ("study", "project"):
+        repository(tmp_path / name)
+    (tmp_path / "no repository" / "code").mkdir(parents=True)
+    training = tmp_path / place / "code" / "distant_training.py"
+    training.write_text("def fit(config, seed):\n    yield {}\n" + "changed = True\n" * is_dirty)
+    monkeypatch.chdir(tmp_path / "study")
+    monkeypatch.syspath_prepend(str(training.parent))
+    config = FreeConfig.parse("distant_training:fit", {})
+    about = launch.environment(trainer_of(config).code_folder(config))
+    assert about["commit"] == code_digest.project_state(tmp_path / "study")
+    if is_recorded:
+        assert about["training_commit"] == code_digest.project_state(training.parent)
+        assert about["training_commit"].endswith("-dirty") == is_dirty
+    else:
+        assert "training_commit" not in about
 
 
 @pytest.mark.parametrize("kind", launch.EXECUTORS)
