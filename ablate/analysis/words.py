@@ -341,7 +341,7 @@ def _price(price: MoreSeeds) -> str:
     text += f", 80 % by {price.n80}" if price.n80 is not None else ""
     dearest = price.seconds50 if price.n80 is None else price.seconds80
     text += f" ({format_duration(dearest)} of device time)" if dearest is not None else ""
-    # N_any takes the noise as it was seen, the chances do not: it may come out first, and then says nothing more.
+    # N_any takes the noise as it was measured, the probabilities do not: it may be smaller than they are, and then adds nothing.
     if price.n_any is not None and price.n_any > (price.n80 or price.n50):
         text += f", by about {price.n_any} whatever the effect"
     return text

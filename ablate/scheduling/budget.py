@@ -103,14 +103,14 @@ class Rounds:
         lacking = sum(_round_of(run) == number for run in waiting)
         if number in self._begun and lacking < size:
             return (
-                f"the budget ended within a seed that was begun before every arm had been timed: {lacking} of its {size} runs are "
-                "left, and the arms are not even"
+                f"the budget ended within a seed that was begun before every arm had been timed: {lacking} of its {size} runs "
+                "were not trained, so the arms have unequal numbers of seeds"
             )
         if not (expected := self.expected(waiting[0])):
             return ""
         return (
-            f"{runs_of_a_seed(size)} about {format_duration(expected)}, and {format_duration(max(left, 0))} of the budget are left: "
-            "none is begun, so that the arms stay even"
+            f"{runs_of_a_seed(size)} about {format_duration(expected)}, and the budget has {format_duration(max(left, 0))} left: "
+            "no run is started, so that all arms keep the same number of seeds"
         )
 
     def took(self, run: Run, seconds: float) -> None:

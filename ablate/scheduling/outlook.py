@@ -49,7 +49,7 @@ class Noise:
 class Outlook:
     """reaches: what each declared look can detect; without an interval, or where the noise is unknown, its effect is NaN.
 
-    in_sds: the detectable effect of each look in SDs of a paired difference, infinite below 3 pairs. family: how many
+    in_sds: the detectable effect of each look in standard deviations of a paired difference, infinite below 3 pairs. family: how many
     intervals share the error.
     """
 

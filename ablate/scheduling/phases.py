@@ -1,7 +1,7 @@
 """The phases of a study: search or tuning, greedy path, looks, top-up, fixed comparison, confirmation.
 
 Each is a generator. It yields the runs that it wants next, is resumed when they have been trained as far as the budget allows,
-and reads from what is known what came of them. It returns how many of its runs are left undone.
+and reads from what is known how they ended. It returns how many of its runs are left undone.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def path(study: OngoingStudy, look: Look) -> Steps:
 
 
 def search(study: OngoingStudy) -> Steps:
-    """Tune every arm, or search; re-evaluate the best, and record what came of it. A search that is over is not resumed."""
+    """Tune every arm, or search; re-evaluate the best, and record the result. A search that is over is not resumed."""
     if study.record.tuned:
         _compare_at_tuned_values(study)
         return 0

@@ -214,7 +214,7 @@ class Search:
         return str(self._study.study_name)
 
     def match(self, known: Mapping[str, Attempted]) -> None:
-        """Make the ledger agree with the record. known: run key → what was tried and what came of it."""
+        """Make the ledger agree with the record. known: run key → what was tried and how it ended."""
         states = self._optuna.trial.TrialState
         recorded: set[str] = set()
         own = {trial.number for trial in self._open.values()}

@@ -13,7 +13,7 @@ from ablate.executors import Executor
 from ablate.measuring.range_test import RangePayload
 from ablate.scheduling.dispatch import Job, run_jobs
 from ablate.study.keys import Study
-from ablate.study.seeds import seed_of
+from ablate.study.seeds import replicate_of, seed_of
 from ablate.text import counted, format_value
 from ablate.training import trainer_of
 
@@ -55,7 +55,9 @@ def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str
 
     def told(event: Event) -> None:
         if isinstance(event, Finished):
-            say(f"seed {event.run}: {counted(len(event.facts['losses']), 'step')}")
+            say(
+                f"seed {replicate_of(int(event.run)) + 1} of {sweep.seeds}: {counted(len(event.facts['losses']), 'step')}"
+            )
 
     with testing:
         results = run_jobs(testing, map(job, seeds), told)

@@ -19,7 +19,7 @@ from ablate.training.payload import TORCH, Folders
 
 
 def builtin_config(config: Config) -> RunConfig | None:
-    """Return a config as the built-in training's, for those who ask about images; None where it is of another kind."""
+    """Return a config of the built-in training, for questions about its images; None for any other kind."""
     return config if isinstance(config, RunConfig) else None
 
 

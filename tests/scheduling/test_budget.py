@@ -29,7 +29,7 @@ def test_a_round_of_arms_that_were_never_timed_ends_with_the_budget():
     rounds.took(a0, 10.0)
     assert rounds.may_begin(b0, 1.0), "one arm's time does not tell another's"
     assert not rounds.may_begin(b0, 0.0)
-    assert "not even" in rounds.refusal([b0], 0.0)
+    assert "unequal numbers of seeds" in rounds.refusal([b0], 0.0)
 
 
 def test_a_round_takes_what_its_slots_need_for_it():

@@ -86,8 +86,8 @@ def remove_together(folder: Path, runs: Collection[str]) -> None:
 class Keeper:
     """Saves the latest state of runs that train together, or of one run. path: None saves nothing. every: seconds between checkpoints.
 
-    conditions: plain values; a state that was saved under others is not loaded. runs: keys of the runs whose state is saved; whoever
-    owns the keeper changes them as runs leave.
+    conditions: plain values; a state that was saved under others is not loaded. runs: keys of the runs whose state is saved; the
+    owner of the keeper changes them as runs leave.
     """
 
     def __init__(

@@ -206,7 +206,7 @@ class Loop:
             ends |= yield from self._test(done)
         ends = {member.run: ends[member.run] for member in self.members if member.run in ends}
         if ends:
-            # Before they say that they are done: whoever hears it may count on their being gone.
+            # Before their ends are yielded: the receiver may rely on their checkpoints being gone.
             self._leave(ends)
             self._renew_checkpoint()
         yield from ends.items()
