@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, and databases of another MLflow: one clear line, and nothing is spoiled."""
+"""Disks that are full or read-only, and databases of another MLflow: one clear line, and nothing is damaged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ablate(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def test_a_full_disk_is_one_clear_line_and_the_study_goes_on_when_there_is_space_again(disk):
+def test_a_full_disk_is_reported_in_one_line_and_the_study_resumes_when_there_is_space(disk):
     code, said = ablate("run", "toy.yaml", "--executor", "inline", "-q")
     assert code == 2
     assert [line for line in said.splitlines() if line.startswith("error: ")] == said.splitlines()[:1]
@@ -71,7 +71,7 @@ def test_a_full_disk_is_one_clear_line_and_the_study_goes_on_when_there_is_space
     assert counted == (40, 40)
 
 
-def test_a_read_only_folder_is_one_clear_line_and_can_still_be_reported(disk):
+def test_a_read_only_folder_is_reported_in_one_line_and_its_studies_can_be_reported(disk):
     disk.change("size=20m")
     assert ablate("run", "toy.yaml", "--executor", "inline", "--seeds", "3", "-q")[0] == 0
     disk.change("ro")

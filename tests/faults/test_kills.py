@@ -36,7 +36,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert kills.survive(with_store(tmp_path, template_store), expected, draw, victims).wrong == []
 
 
-def test_a_bundle_that_is_killed_goes_on_together(tmp_path, template_store, shared_cache, monkeypatch):
+def test_a_bundle_that_is_killed_resumes_together(tmp_path, template_store, shared_cache, monkeypatch):
     # One cache: what the measurement decides in one folder holds in the other.
     monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
     folders = [tmp_path / "undisturbed", tmp_path / "killed"]
@@ -80,7 +80,7 @@ TRIED_AND_CONFIRMED = 8 + 2 * 3
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_goes_on_and_tries_no_more_than_it_may(tmp_path):
+def test_a_search_that_is_killed_resumes_and_runs_no_further_trials(tmp_path):
     (tmp_path / "killed.yaml").write_text(SEARCH)
     for ended in (2, 3):
         with kills.start(tmp_path) as process:

@@ -22,9 +22,7 @@ def server(tmp_path, template_store):
 
 
 @pytest.mark.slow
-def test_a_server_stopped_in_the_middle_of_a_study_loses_nothing_and_doubles_nothing(
-    workplace, server, monkeypatch
-):
+def test_a_server_stopped_during_a_study_loses_no_result_and_has_none_twice(workplace, server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     study = workplace.study(seeds="6")
     command = [*ABLATE, "run", study, "--set", "sleep=0.5", "--workers", "2"]

@@ -38,7 +38,7 @@ def test_two_studies_that_share_runs_train_each_of_them_once(workplace):
     assert "another study is training" in "".join(said)
 
 
-def test_of_runs_that_two_machines_with_one_store_both_trained_one_counts(workplace):
+def test_one_counts_of_the_runs_that_two_machines_with_one_store_both_trained(workplace):
     study = workplace.study(factors="{gain: [0.2]}", seeds="4")
     store = f"sqlite:///{workplace.root}/mlruns/mlflow.db"
     other = workplace.root / "other machine"

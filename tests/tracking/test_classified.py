@@ -1,4 +1,4 @@
-"""Which arms' answers about images can be held against each other: trained for real, read from the store."""
+"""Which arms can be compared image by image: trained for real, read from the store."""
 
 from pathlib import Path
 from urllib.parse import urlparse
@@ -54,7 +54,7 @@ def classified(workplace, metric="val/accuracy", split="fixed"):
     return plan, runs, image_results(workplace.store, plan, runs)
 
 
-def test_an_arm_is_held_against_its_reference_only_on_the_same_images(workplace):
+def test_an_arm_is_compared_with_its_reference_only_on_the_same_images(workplace):
     plan, runs, found = classified(workplace)
     # The other folder has as many images of each class, in the same places: but they are others.
     assert set(found.test) == {"baseline", "A/A", "data.channels=grey", "data.subset=16"}
@@ -83,7 +83,7 @@ def test_test_images_are_known_whatever_the_split_and_the_metric(workplace):
     assert set(found.validation) == set()
 
 
-def test_a_run_whose_predictions_are_gone_is_left_out_alone(workplace):
+def test_only_the_run_whose_predictions_are_gone_is_left_out(workplace):
     plan, runs, _ = classified(workplace)
     key = next(run.key for run in plan.runs if (run.arm, run.seed) == ("baseline", 1))
     (Path(urlparse(runs[key].artifacts).path) / "predictions.npz").write_bytes(b"torn")

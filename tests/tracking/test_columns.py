@@ -50,7 +50,7 @@ def test_runs_are_taken_in_any_order_and_joined_with_others():
     assert ends(again) == {"a": {1: 3.0}, "b": {0: 8.0, 1: 0.4}, "c": {0: 9.0}}
 
 
-def test_nothing_has_no_points():
+def test_runs_without_points_have_empty_columns():
     assert ends(Columns.of(2, [])) == {}
     assert ends((Columns.of(0, []) + Columns.of(2, ROWS)).take([0])) == {"a": {0: 1.0}, "b": {}}
 
@@ -64,14 +64,14 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"anything"])
-def test_a_torn_cache_is_no_cache(tmp_path, content):
+def test_a_torn_cache_is_ignored(tmp_path, content):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
     assert columns.load(path) == columns.NOTHING
     assert predictions.load(path) == predictions.NOTHING
 
 
-def test_predictions_are_kept_as_a_bit_an_image(tmp_path):
+def test_predictions_are_saved_as_one_bit_for_each_image(tmp_path):
     import io
 
     file = io.BytesIO()

@@ -74,7 +74,7 @@ def test_a_model_comes_back_from_mlflow_and_sees_the_test_images_as_it_did_in_tr
         assert {item.path for item in workplace.client.list_artifacts(run.info.run_id, "model")}
 
 
-def test_a_run_that_was_done_without_is_reused_and_said_to_have_no_model(workplace):
+def test_a_run_trained_without_saving_is_reused_and_reported_to_have_no_model(workplace):
     workplace.ablate("run", study(workplace, save="none"), "--executor", "inline")
     said = workplace.ablate("run", study(workplace), "--executor", "inline")
     assert "2 of the runs already done have no saved model" in said
@@ -97,7 +97,7 @@ def test_numpys_network_is_no_torch_module_and_says_so():
         RunConfig.parse(tree)
 
 
-def test_a_network_that_cannot_be_made_again_is_said_to_be_lost_and_holds_up_nothing(workplace, tmp_path):
+def test_a_network_that_cannot_be_read_is_reported_and_delivery_continues(workplace, tmp_path):
     from ablate.events import Finished, Started
     from ablate.study.design import Run
 
@@ -144,7 +144,7 @@ def test_of_equal_epochs_the_later_is_kept_and_a_worse_one_never(tmp_path):
     }
 
 
-def test_a_run_that_goes_on_after_a_crash_keeps_the_best_epoch_from_before_it(tmp_path):
+def test_a_run_that_resumes_after_a_crash_keeps_the_best_epoch_from_before_it(tmp_path):
     import torch
 
     from ablate.training.payload import Folders, RunPayload
