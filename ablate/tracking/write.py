@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from ablate.config import flatten_tree
+from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
@@ -51,18 +52,20 @@ _NOT_COPIED = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.
 
 
 def attach_artifact(store: Store, plan: PlanRecord, name: str, content: bytes) -> None:
-    """Keep a file with the plan it is about, as an artifact of the run that carries the plan. Raises StoreError."""
-    (run, *_) = queries(store).runs({"ablate.kind": "report", "ablate.plan": plan.id}, plan.study)
-    place = urlparse(run.artifacts)
+    """Store a file with a plan, as an artifact of the run that carries the plan. Raises StoreError."""
+    runs = queries(store).runs({"ablate.kind": "report", "ablate.plan": plan.id}, plan.study)
+    if not runs:
+        raise StoreError(f"there is no plan {plan.id}", place=plan.study)
+    place = urlparse(runs[0].artifacts)
     with client.writing(store):
         if place.scheme in ("", "file"):
             folder = Path(unquote(place.path))
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
             return
-        with tempfile.TemporaryDirectory() as aside:
-            (Path(aside) / name).write_bytes(content)
-            client.connect(store.uri).log_artifacts(run.run_id, aside)
+        with tempfile.TemporaryDirectory() as temporary:
+            (Path(temporary) / name).write_bytes(content)
+            client.connect(store.uri).log_artifacts(runs[0].run_id, temporary)
 
 
 class Delivery:
@@ -143,14 +146,14 @@ class Delivery:
         runs = self._open_attempts | self._open_shared
         for (study, key, attempt), ended in ends.items():
             if not ended:
-                found = self._find(self._experiment(study), _identity(key, attempt), own=True)
-                runs |= {found.info.run_id} if found is not None else set()
-        for operation in operations:
-            if isinstance(operation, StorePlan):
-                runs |= set(self._shared_runs(operation.experiment, operation.plan.id, own=True))
-        running = [run for run in runs if self._client.get_run(run).info.status == "RUNNING"]
-        for run in running:
-            self.end_killed(run)
+                run = self._find(self._experiment(study), _identity(key, attempt), own=True)
+                runs |= {run.info.run_id} if run is not None else set()
+        plans = {(op.experiment, op.plan.id) for op in operations if isinstance(op, StorePlan)}
+        for study, plan in plans:
+            runs |= set(self._shared_runs(study, plan, own=True))
+        running = [run_id for run_id in runs if self._client.get_run(run_id).info.status == "RUNNING"]
+        for run_id in running:
+            self.end_killed(run_id)
         return len(running)
 
     def end_killed(self, run: str) -> None:
@@ -491,16 +494,16 @@ class Delivery:
             return
         place = urlparse(self._artifacts.get(run, ""))
         if place.scheme == "file":
-            # As MLflow would, but for asking its database where.
+            # As MLflow would do it, without asking its database for the place.
             folder = Path(unquote(place.path))
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 (folder / name).write_bytes(content)
             return
-        with tempfile.TemporaryDirectory() as aside:
+        with tempfile.TemporaryDirectory() as folder_name:
             for name, content in files.items():
-                (Path(aside) / name).write_bytes(content)
-            self._client.log_artifacts(run, aside)
+                (Path(folder_name) / name).write_bytes(content)
+            self._client.log_artifacts(run, folder_name)
 
 
 def _attempt(operation: AttemptOperation) -> tuple[str, str, int]:
