@@ -39,7 +39,10 @@ def format_value(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{format_key(k)}: {format_value(v)}" for k, v in value.items()) + "}"
+        # YAML has keys that are no text, and a message about them must be written too.
+        keys = [format_key(k) if isinstance(k, str) else format_value(k) for k in value]
+        values = [format_value(v) for v in value.values()]
+        return "{" + ", ".join(f"{k}: {v}" for k, v in zip(keys, values, strict=True)) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(format_value(v) for v in value) + "]"
     if not isinstance(value, str):

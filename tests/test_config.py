@@ -403,6 +403,7 @@ def test_a_free_level_may_be_null_or_a_whole_block():
         *[(float("-inf"), "-.inf"), ("relu", "relu"), ([1, None], "[1, null]"), ((1, 2), "[1, 2]")],
         *[
             ({"name": "cnn", "depth": 2}, "{name: cnn, depth: 2}"),
+            ({None: 1, 3: 2, True: 3, 0.5: 4}, "{null: 1, 3: 2, true: 3, 0.5: 4}"),
             ("1", "'1'"),
             ("1e-5", "'1e-5'"),
             ("", "''"),

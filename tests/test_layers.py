@@ -308,6 +308,10 @@ def test_importing_the_command_line_loads_nothing_heavy():
     ("statement", "absent"),
     [
         ("import ablate.study.design", {"torch", "mlflow", "optuna", "pandas"}),
+        (
+            "import ablate.study.record, ablate.study.search, ablate.study.seeds",
+            {"pydantic", "yaml", "numpy", "torch", "mlflow", "optuna", "pandas"},
+        ),
         ("import ablate.executors.inline, ablate.executors.local", {"torch", "mlflow", "optuna", "pydantic"}),
         ("import ablate.analysis", {"torch", "mlflow", "optuna"}),
         (

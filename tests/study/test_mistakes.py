@@ -79,6 +79,7 @@ MISTAKES = {
     "text for a number": ("depth: 2", "depth: '2'", "8: baseline.model.depth", "a whole number (got '2')"),
     "a point in a whole number": ("depth: 2", "depth: 2.0", "8: baseline.model.depth", "a whole number (got 2.0)"),
     "a number for true": ("flip: true", "flip: 1", "10: baseline.augment.flip", "true or false (got 1)"),
+    "null as a key of a value": ("depth: 2", "depth: {~: 1}", "8: baseline.model.depth", "a whole number (got {null: 1})"),
     "no for false": ("flip: true", "flip: no", "10: baseline.augment.flip", "true or false (got no)"),
     "on for true": ("flip: true", "flip: on", "10: baseline.augment.flip", "true or false (got on)"),
     "octal": ("depth: 2", "depth: 010", "8: baseline.model.depth", "a whole number (got 010)"),

@@ -34,6 +34,18 @@ baseline: {trees: 10, tree: {depth: 3, kind: null}, on: yes}
 factors: {trees: [20, 30], tree.depth: [null]}
 """
 
+TUNED = (
+    SHORT + "nuisance: {optimizer.lr: {log: [1e-4, 1], trials: 9}}\nsearch: {pruner: asha, candidates: 2}\n"
+)
+SEARCHED = (
+    SHORT.replace("[8, 32]", "{int: [8, 32]}\n  optimizer.momentum: [0, 0.9]")
+    + "design: search\nsearch: {budget: 2h, cost: flops}\nseeds: {initial: 3, max: 6}\n"
+)
+FRACTION = (
+    SHORT.replace("[8, 32]", "[8]\n  model.depth: [2]\n  optimizer.lr: [0.2]\n  augment.crop: [2]")
+    + "design: fractional\nfraction: {generators: {augment.crop: [model.width, model.depth]}}\ndirection: maximize\n"
+)
+
 
 def parse(text, **more):
     return spec.parse(text, source="study.yaml", **more)
@@ -299,9 +311,14 @@ def message_of(text: str, **more) -> str:
     return ""
 
 
+@pytest.mark.parametrize("text", [SHORT, FREE, TUNED, SEARCHED, FRACTION])
+def test_the_studies_that_the_next_test_changes_are_right(text):
+    assert message_of(text) == ""
+
+
 @quick
 @given(
-    st.sampled_from([SHORT, FREE]),
+    st.sampled_from([SHORT, FREE, TUNED, SEARCHED, FRACTION]),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.sampled_from(PIECES)), min_size=1, max_size=3),
 )
 def test_whatever_is_written_is_a_study_or_a_mistake(text, edits):
