@@ -99,11 +99,11 @@ def run(
 ) -> None:
     """Train the runs that a study still lacks, look by look, until its arms are decided."""
     from ablate.study import spec
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
     launch.check_imports(parsed.baseline, allow_import)
-    store = here()
+    store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
     if not dry_run:
         pool.warm_up()  # workers start while more is imported and the data are prepared
@@ -142,12 +142,12 @@ def plan(
     from ablate.measuring import probe
     from ablate.scheduling import outlook
     from ablate.study import design, spec
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
     planned = design.plan(parsed, launch.data_lookup())
     pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
-    expected = outlook.outlook(planned, here(), pool)
+    expected = outlook.outlook(planned, current_store(), pool)
     if json:
         _print(outlook.to_json(expected))
     else:
@@ -178,9 +178,9 @@ def top_up(
     from ablate import console
     from ablate.scheduling.coordinate import Options
     from ablate.tracking.plans import stored_plan
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    store = here()
+    store = current_store()
     name = launch.study_name(store, study)
     stored = stored_plan(store, name)
     planned = launch.recorded_plan(stored.record, name, allow_import)
@@ -226,7 +226,7 @@ def report(
     """Write what worked and what didn't, with intervals and curves."""
     from ablate.tracking.client import without_password
     from ablate.tracking.plans import study_names
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
     if format not in reporting.FORMATS:
         raise StudyError(
@@ -236,7 +236,7 @@ def report(
         raise StudyError(
             f"{fail_on!r} is not a verdict to fail on", place="--fail-on", hint="hurts or inconclusive"
         )
-    store = here()
+    store = current_store()
     launch.recover_to_read(store)
     named = dict.fromkeys(launch.study_name(store, text) for text in studies or ())
     names = list(named) or study_names(store)
@@ -272,9 +272,9 @@ def status(
     """Show how far studies are."""
     from ablate.tracking.plans import stored_plan, study_names
     from ablate.tracking.runs import outcome_counts
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    store = here()
+    store = current_store()
     launch.recover_to_read(store)
     names = [launch.study_name(store, study)] if study else study_names(store)
     for name in names:
@@ -295,9 +295,9 @@ def status(
 def list_studies() -> None:
     """List the studies in the store, the latest first."""
     from ablate.tracking.plans import stored_plan, study_names, verdict_counts
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    store = here()
+    store = current_store()
     names = study_names(store)
     if not names:
         launch.notify(_NO_STUDY)
@@ -527,9 +527,9 @@ def ui(
     """Serve MLflow's own pages of the store, on this machine only."""
     from ablate import ui as server
     from ablate.tracking.client import create
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    store = here()
+    store = current_store()
     address = server.address(port)
     create(store)
     for line in server.links(store, address):

@@ -44,9 +44,9 @@ def _question(path: Path) -> str:
 
 def _stored_studies() -> Iterable[tuple[str, str]]:
     from ablate.tracking.plans import study_names
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    store = here()
+    store = current_store()
     return [(name, "in the store") for name in study_names(store)] if store.database else []
 
 

@@ -150,9 +150,9 @@ def cores() -> list[Check]:
 
 def store(storage: str | None = None) -> list[Check]:
     """Check that the store and what lies beside it can be reached and written."""
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    place = here()
+    place = current_store()
     return [
         _tried("store", "folder", lambda: _writable(place.root)),
         _tried("store", "MLflow", lambda: _reached(place)),

@@ -322,9 +322,9 @@ def confirmation(
     """
     from ablate.study import confirm, spec
     from ablate.tracking.plans import stored_plan
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    store = here()
+    store = current_store()
     recover_to_read(store)
     search = study_name(store, source)
     new_name = name or f"{search}-confirm"

@@ -186,7 +186,7 @@ def measure(repeat):
     from ablate import report, reporting
     from ablate.analysis import judge, plan
     from ablate.tracking.frames import plan_frames
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
     for name in (
         "pandas",
@@ -198,14 +198,14 @@ def measure(repeat):
     found = []
     for _ in range(repeat + 1):
         began, worked = time.perf_counter(), time.process_time()
-        material = reporting.material(here(), "many")
+        material = reporting.material(current_store(), "many")
         read_in = time.perf_counter()
         summary = report.summarise(material)
         summed = time.perf_counter()
         page = report.html(summary)
         done, spent = time.perf_counter(), time.process_time() - worked
         again = time.perf_counter()
-        replicates, curves = plan_frames(here(), material.record)
+        replicates, curves = plan_frames(current_store(), material.record)
         pulled = time.perf_counter()
         judge(plan.rules(material.record), replicates, curves)
         judged = time.perf_counter()
@@ -222,9 +222,9 @@ def measure(repeat):
 def _history(run_ids):
     """Seconds per run that MLflow's client takes for the four curves."""
     from ablate.tracking.client import connect
-    from ablate.tracking.store import here
+    from ablate.tracking.store import current_store
 
-    client = connect(here().uri)
+    client = connect(current_store().uri)
     some = list(run_ids)[:ASKED]
     client.get_metric_history(some[0], METRICS[0])
     began = time.perf_counter()

@@ -120,9 +120,9 @@ class Workplace:
 
     @property
     def store(self):
-        from ablate.tracking.store import here
+        from ablate.tracking.store import current_store
 
-        return here()
+        return current_store()
 
     @property
     def client(self):

@@ -174,7 +174,7 @@ class LocalQueries:
             values.append(status)
         selected = f"FROM runs r JOIN experiments e USING (experiment_id) WHERE {' AND '.join(where)}"
         # The + keeps sqlite from reading its index of keys, which has one row for every run.
-        named = f"+key IN ({', '.join('?' * len(only_tags))})" if only_tags else "key LIKE 'ablate.%'"
+        named = f"+key IN ({', '.join('?' * len(only_tags))})" if only_tags else "key GLOB 'ablate.*'"
         unread = ", ".join(f"'{name}'" for name in NOT_READ)
         with self._database() as db:
             rows = db.execute(

@@ -96,7 +96,7 @@ class Claims:
         return int(run[:15], 16)
 
 
-def here() -> Store:
+def current_store() -> Store:
     """Return the store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
     # Absolute, because MLflow keeps connections by name for as long as the process lives.
     root = Path("mlruns").resolve()

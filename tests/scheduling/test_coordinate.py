@@ -272,8 +272,8 @@ def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(w
         (folder / name).touch()
     (folder / bundle).write_text(f"{checkpoint._FIRST_LINE} digest {done},{unknown}\n")
     script = (
-        "import sys; from ablate.tracking.store import Claims, here; "
-        f"claims = Claims(here()); print(claims.take({at_work!r}), flush=True); sys.stdin.read()"
+        "import sys; from ablate.tracking.store import Claims, current_store; "
+        f"claims = Claims(current_store()); print(claims.take({at_work!r}), flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

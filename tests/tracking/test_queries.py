@@ -155,7 +155,13 @@ def test_runs_that_start_at_the_same_time_come_in_the_order_of_their_ids(backend
 def test_a_run_is_one_row_of_the_same_shape(backend):
     identity, name = backend.experiment()
     tags = {"ablate.kind": "replicate", "ablate.attempt": "2", "ablate.epoch": "7", "ablate.arm": "it's"}
-    unread = {"ablate.config": "{}", "mlflow.note.content": "a note", "someone.else": "1", "ablatee": "no"}
+    unread = {
+        "ablate.config": "{}",
+        "mlflow.note.content": "a note",
+        "someone.else": "1",
+        "ablatee": "no",
+        "Ablate.x": "no",
+    }
     made = backend.client.create_run(identity, start_time=1_500, tags=tags | unread)
     run = StoredRun(made.info.run_id, name, "RUNNING", 1.5, None, made.info.artifact_uri, tags)
     assert backend.queries.runs({}, name) == [run]

@@ -123,7 +123,7 @@ def test_a_line_torn_by_a_kill_is_left_out(workplace):
 def test_the_spool_of_a_living_process_is_left_alone(workplace):
     script = (
         "import sys, time; from ablate.tracking import spool, store; "
-        "t = spool.Tracker(store.Store('http://127.0.0.1:9', store.here().root), 'study'); "
+        "t = spool.Tracker(store.Store('http://127.0.0.1:9', store.current_store().root), 'study'); "
         "t.arms({'baseline': {'metrics': {}, 'tags': {}}}, 1); "
         "print('ready', flush=True); time.sleep(60)"
     )
