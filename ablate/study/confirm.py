@@ -33,7 +33,7 @@ def study(record: PlanRecord, name: str, best: int | None = None) -> str:
         raise StudyError("the search found nothing better than the baseline to confirm", place=place)
     # What no candidate changes is no part of the question.
     changed = [path for path in record.space if any(base.override({path: v[path]}) != base for v in usable)]
-    kept = {name: record.declared[name] for name in _KEPT if record.declared[name] not in (None, False)}
+    kept = {key: record.declared[key] for key in _KEPT if record.declared.get(key) not in (None, False)}
     columns = {path: [values[path] for values in usable] for path in changed}
     tree = {
         "study": name,

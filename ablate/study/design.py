@@ -7,6 +7,7 @@ the study or an upgrade never changes what a finished study says.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -178,7 +179,7 @@ class Plan:
         baseline, data = self.study.baseline, self.data[self.reference]
         return trainer_of(baseline).resolution(self.study.metric, data)
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Names the plan: other levels, looks, margin, data or training code make another plan of the same study."""
         study = self.study

@@ -232,7 +232,7 @@ def test_a_search_for_accuracy_and_cost_ends_with_the_front_of_both(workplace, p
     assert "a Pareto front" in workplace.ablate("report", "look", "--format", "md")
     workplace.ablate("report", "look")
     page = Path("reports/look.html").read_text()
-    assert "The front</h4>" in page
+    assert "The Pareto front</h4>" in page
     assert "val/accuracy against device time of a run" in page
 
 
