@@ -232,7 +232,7 @@ def test_a_budget_that_ends_before_every_arm_was_timed_says_that_the_arms_are_no
     study = workplace.study()
     said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.3", "--budget", "0.5s")
     assert arms_and_seeds(workplace.runs()) == [("baseline", 0)]
-    assert "2 of its 3 runs are left" in said
+    assert "2 of its 3 runs were not trained" in said
     assert "8 planned runs left undone" in said
     workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.3", "--budget", "1s")
     assert len(workplace.runs()) in (2, 3), "the next command goes on with the same seed"
@@ -270,7 +270,7 @@ def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(w
     folder = workplace.store.folder("checkpoints")
     for name in (f"{done}.tmp", *(f"{key}.checkpoint" for key in (older, at_work, unknown))):
         (folder / name).touch()
-    (folder / bundle).write_text(f"{checkpoint._FIRST_LINE} digest {done},{unknown}\n")
+    (folder / bundle).write_text(f"{checkpoint._first_line('digest', [done, unknown])}\n")
     script = (
         "import sys; from ablate.tracking.store import Claims, current_store; "
         f"claims = Claims(current_store()); print(claims.take({at_work!r}), flush=True); sys.stdin.read()"
