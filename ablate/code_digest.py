@@ -1,12 +1,12 @@
 """The digest of the code that a run goes through: which Python files these are, and what they do. No code of the user's is imported.
 
 For training of the user's own it covers every module that the training imports, directly or indirectly, from outside the installed
-packages and Python's own library: wherever in a file the import stands, in packages and namespace packages, in zip files, and in
-`importlib.import_module` with a literal name. Where a name is computed (`import_module(f"models.{name}")`), all modules of the package
-that it names count, or else all of the package that asks. The name of the function counts too.
+packages and Python's own library: wherever in a file the import stands, in packages and namespace packages, in zip files, in folders
+that the training itself puts on `sys.path`, in files that it runs by their paths, and in `importlib.import_module` with a literal name.
+Where a name is computed (`import_module(f"models.{name}")`), all modules of the package that it names count, or else all of the package
+that asks; outside a package, all modules and packages beside the file. The name of the function counts too.
 
-What it does not see: data files, environment variables, programs that are started, code in strings, installed packages, and modules of
-a computed name outside a package.
+What it does not see: data files, environment variables, programs that are started, code in strings, and installed packages.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from ablate.code_paths import CodePaths, code_paths
 from ablate.errors import StudyError
 
 GIT_TIMEOUT = 5.0
@@ -89,12 +90,15 @@ class Import:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A file's digest, its imports, the submodules that its `__all__` names, and whether it mentions torch."""
+    """A file's digest, its imports, the submodules that its `__all__` names, whether it mentions torch, and where it looks for
+    code.
+    """
 
     digest: str
     imports: tuple[Import, ...]
     exported: tuple[str, ...]
     mentions_torch: bool
+    paths: CodePaths = field(default_factory=CodePaths)
 
 
 def _parsed(file: Path) -> Parsed:
@@ -115,38 +119,69 @@ def parse(content: bytes) -> Parsed:
         digest = _digest(_shape(tree))
     except (SyntaxError, ValueError, RecursionError):
         return Parsed(hashlib.sha256(content).hexdigest(), (), (), mentions_torch)
-    return Parsed(digest, tuple(_imports(tree)), tuple(_exported(tree)), mentions_torch)
+    return Parsed(
+        digest, tuple(_imports(tree)), tuple(_exported(tree)), mentions_torch, code_paths(tree, content)
+    )
 
 
 def _imports(tree: ast.Module) -> Iterator[Import]:
+    importing = {"import_module", "__import__", "run_module", "resolve_name"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name)
         elif isinstance(node, ast.ImportFrom):
             yield Import(node.module or "", node.level, tuple(alias.name for alias in node.names))
-        elif isinstance(node, ast.Call):
+            importing |= {alias.asname for alias in node.names if alias.asname and alias.name in importing}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
             function = ast.unparse(node.func).rpartition(".")[2]
             if function in {"iter_modules", "walk_packages"}:
                 yield Import("", 1, whole=True)
-            elif function in {"import_module", "__import__"}:
+            elif function in importing:
                 yield _called(node)
 
 
 def _called(call: ast.Call) -> Import:
-    """Return what `importlib.import_module(…)` or `__import__(…)` imports."""
-    argument = call.args[0] if call.args else next((word.value for word in call.keywords), None)
-    computed = isinstance(argument, ast.JoinedStr)
-    if isinstance(argument, ast.JoinedStr) and argument.values:
-        argument = argument.values[0]
-    if not (isinstance(argument, ast.Constant) and isinstance(argument.value, str)):
+    """Return what `importlib.import_module(…)` or a function like it imports."""
+    arguments: list[ast.expr | None] = [*call.args, None, None][:2]
+    named = {word.arg: word.value for word in call.keywords}
+    start, computed = _start_of_text(arguments[0] or named.get("name") or named.get("mod_name"))
+    if start is None:
         return Import("", 1, whole=True)
-    name = argument.value.lstrip(".")
-    level = len(argument.value) - len(name)
+    name = start.lstrip(".")
+    level = len(start) - len(name)
+    package = arguments[1] or named.get("package")
+    if level and isinstance(package, ast.Constant) and isinstance(package.value, str):
+        outer = package.value.split(".")
+        name, level = ".".join([*outer[: len(outer) - level + 1], *([name] if name else [])]), 0
     if not computed:
-        return Import(name, level)
-    package = name.rpartition(".")[0]
-    return Import(package, level if package or level else 1, whole=True)
+        return Import(name.partition(":")[0], level, tuple(_texts(named.get("fromlist"))))
+    inner = name.rpartition(".")[0]
+    return Import(inner, level if inner or level else 1, whole=True)
+
+
+def _start_of_text(node: ast.expr | None) -> tuple[str | None, bool]:
+    """Return the text that an expression begins with, None where it cannot be told; and whether more follows."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text, False
+        case ast.JoinedStr(values=[first, *_]):
+            return _start_of_text(first)[0], True
+        case ast.BinOp(op=ast.Add(), left=left):
+            return _start_of_text(left)[0], True
+        case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
+            return text.partition("%")[0], True
+        case ast.Call(func=ast.Attribute(attr="format", value=ast.Constant(value=str(text)))):
+            return text.partition("{")[0], True
+    return None, True
+
+
+def _texts(node: ast.expr | None) -> Iterator[str]:
+    """Yield the texts of a list or tuple."""
+    for element in node.elts if isinstance(node, ast.List | ast.Tuple) else ():
+        if isinstance(element, ast.Constant) and isinstance(element.value, str):
+            yield element.value
 
 
 def _exported(tree: ast.Module) -> Iterator[str]:
@@ -246,25 +281,39 @@ class _Search:
         self._installed = _installed_folders()
         self._modules: dict[str, Parsed] = {}
         self._waiting: list[str] = []
+        # What the training puts on `sys.path`, before and behind what is there.
+        self._first: list[str] = []
+        self._last: list[str] = []
+        # Files that are run by their paths.
+        self._files: dict[str, Parsed] = {}
 
     def code(self) -> Code:
         self.check()
-        self._add(self._train_module)
-        while self._waiting:
-            name = self._waiting.pop()
-            for imported in self._modules[name].imports:
-                self._follow(name, imported)
+        places = None
+        while places != (self._first, self._last):
+            # Folders that are put on the path change what every import finds.
+            places = (list(self._first), list(self._last))
+            self._specs, self._modules, self._files = {}, {}, {}
+            self._add(self._train_module)
+            while self._waiting:
+                name = self._waiting.pop()
+                for imported in self._modules[name].imports:
+                    self._follow(name, imported)
         names = sorted(self._modules)
         parts = [[name, self._modules[name].digest] for name in names]
+        imported_files = {os.path.realpath(file) for name in names if (file := self._file_of(name))}
+        run = {path: file for path, file in self._files.items() if path not in imported_files}
+        parts += sorted([Path(path).name, file.digest] for path, file in run.items())
         return Code(
             _digest([self._function, parts])[:16],
             tuple(names),
-            any(module.mentions_torch for module in self._modules.values()),
+            any(code.mentions_torch for code in (*self._modules.values(), *run.values())),
         )
 
     def paths(self) -> Iterator[str]:
         """Yield the files and folders by which the answer stands: folders change where a module is added or removed."""
         yield from (entry or str(Path.cwd()) for entry in sys.path)
+        yield from (*self._first, *self._last, *self._files)
         for name, spec in self._specs.items():
             if spec is not None and self._counts(name, spec):
                 yield from _locations(spec)
@@ -296,8 +345,7 @@ class _Search:
                 parents = parents[: 1 - imported.level]
             name = ".".join([*parents, *([name] if name else [])])
         if imported.whole:
-            # Outside a package there is nothing to list: the modules beside it may belong to anything.
-            for each in self._all_modules(name):
+            for each in self._all_modules(name) if name else self._modules_beside(module):
                 self._add(each)
             return
         if not name:
@@ -324,6 +372,31 @@ class _Search:
                 if parsed is not None:
                     self._modules[each] = parsed
                     self._waiting.append(each)
+                    if (file := self._file_of(each)) is not None:
+                        self._look_where(parsed, file)
+
+    def _file_of(self, name: str) -> str | None:
+        """Return the file of a module; None where it has none of its own."""
+        spec = self.spec(name)
+        if spec is None or not spec.has_location or hasattr(spec.loader, "archive"):
+            return None
+        return spec.origin
+
+    def _look_where(self, parsed: Parsed, file: str) -> None:
+        """Take in the folders that a file puts on `sys.path`, and the files that it runs by their paths."""
+        first, last = parsed.paths.folders(file)
+        on_path = {os.path.realpath(entry) for entry in sys.path}
+        for folders, known in ((first, self._first), (last, self._last)):
+            known += [folder for folder in folders if os.path.realpath(folder) not in {*on_path, *known}]
+        for path in parsed.paths.files(file):
+            if path in self._files or _is_under(path, self._installed):
+                continue
+            with contextlib.suppress(OSError):
+                self._files[path] = _parsed(Path(path))
+                for imported in self._files[path].imports:
+                    if not imported.level:
+                        self._follow("", imported)
+                self._look_where(self._files[path], path)
 
     def spec(self, name: str) -> ModuleSpec | None:
         """Return where a module is; None where it cannot be found. Its parents are not imported."""
@@ -333,7 +406,7 @@ class _Search:
             if parent:
                 outer = self.spec(parent)
                 path = _locations(outer) if outer is not None and self._counts(parent, outer) else []
-            self._specs[name] = None if path == [] else _find(name, path)
+            self._specs[name] = None if path == [] else _find(name, path, (self._first, self._last))
         return self._specs[name]
 
     def _counts(self, name: str, spec: ModuleSpec) -> bool:
@@ -347,6 +420,17 @@ class _Search:
         spec = self.spec(name)
         return spec is not None and bool(_locations(spec))
 
+    def _modules_beside(self, module: str) -> Iterator[str]:
+        """Yield the modules in the folder of a module that is in no package, and those of the packages there."""
+        file = self._file_of(module) if module else None
+        if file is None:
+            return
+        for path in sorted(Path(file).parent.iterdir()):
+            if path.suffix == ".py" and path.stem.isidentifier():
+                yield path.stem
+            elif (path / "__init__.py").is_file():
+                yield from self._all_modules(path.name)
+
     def _all_modules(self, package: str) -> Iterator[str]:
         """Yield the modules of a package, those of its packages included."""
         spec = self.spec(package) if package else None
@@ -358,8 +442,16 @@ class _Search:
                 yield ".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
-def _find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Return a module's spec. path: of the package that it is in, which is not imported; None: `sys.path`."""
+def _find(
+    name: str, path: Sequence[str] | None, added: tuple[Sequence[str], Sequence[str]] = ((), ())
+) -> ModuleSpec | None:
+    """Return a module's spec. path: of the package that it is in, which is not imported; None: `sys.path`, with `added` before
+    and behind it.
+    """
+    if path is None and any(added):
+        spec = PathFinder.find_spec(name, [*added[0], *sys.path, *added[1]])
+        if spec is not None:
+            return spec
     if path is not None:
         # By the last part of the name: by the whole of it, a namespace package would ask for its parent.
         spec = PathFinder.find_spec(name.rpartition(".")[2], path)

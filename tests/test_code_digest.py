@@ -355,6 +355,132 @@ IMPORTED: dict[str, tuple[str, dict[str, str], str]] = {
         },
         "pack/net.py",
     ),
+    "import_module of a name put together": (
+        "train:fit",
+        {
+            "train.py": "import importlib\n"
+            "def fit(config, seed):\n    yield importlib.import_module('nets.' + config['net']).run(seed)\n",
+            "nets/__init__.py": "",
+            "nets/wide.py": "x = 1\n",
+        },
+        "nets/wide.py",
+    ),
+    "import_module of a formatted name": (
+        "train:fit",
+        {
+            "train.py": "import importlib\n"
+            "def fit(config, seed):\n    yield importlib.import_module('nets.%s' % config['net']).run(seed)\n",
+            "nets/__init__.py": "",
+            "nets/wide.py": "x = 1\n",
+        },
+        "nets/wide.py",
+    ),
+    "import_module of any name, outside a package": (
+        "train:fit",
+        {
+            "train.py": "from importlib import import_module as load\n"
+            "def fit(config, seed):\n    yield load(config['net']).run(seed)\n",
+            "nets/__init__.py": "",
+            "nets/wide.py": "x = 1\n",
+        },
+        "nets/wide.py",
+    ),
+    "import_module, relative to a package that is named": (
+        "train:fit",
+        {
+            "train.py": "import importlib\nnet = importlib.import_module('.wide', package='nets')\n" + FIT,
+            "nets/__init__.py": "",
+            "nets/wide.py": "x = 1\n",
+        },
+        "nets/wide.py",
+    ),
+    "__import__ with a list": (
+        "train:fit",
+        {
+            "train.py": "nets = __import__('nets', fromlist=['wide'])\n" + FIT,
+            "nets/__init__.py": "",
+            "nets/wide.py": "x = 1\n",
+        },
+        "nets/wide.py",
+    ),
+    "a folder put on sys.path": (
+        "train:fit",
+        {
+            "train.py": "import sys\nsys.path.insert(0, 'vendor')\nimport clone\n" + FIT,
+            "vendor/clone.py": "x = 1\n",
+        },
+        "vendor/clone.py",
+    ),
+    "a folder put on sys.path that looks like a namespace package": (
+        "train:fit",
+        {
+            "train.py": "import sys\nsys.path.insert(0, 'clone')\nfrom clone import x\n" + FIT,
+            "clone/clone.py": "x = 1\n",
+        },
+        "clone/clone.py",
+    ),
+    "a folder put on sys.path, with os.path": (
+        "train:fit",
+        {
+            "train.py": "import os, sys\nHERE = os.path.dirname(os.path.abspath(__file__))\n"
+            "sys.path.append(os.path.join(HERE, 'vendor', 'deep'))\n"
+            "def fit(config, seed):\n    import clone\n    yield clone.run(seed)\n",
+            "vendor/deep/clone.py": "x = 1\n",
+        },
+        "vendor/deep/clone.py",
+    ),
+    "a folder put on sys.path, with pathlib": (
+        "pack.train:fit",
+        {
+            "pack/__init__.py": "",
+            "pack/train.py": "import sys\nfrom pathlib import Path\nROOT = Path(__file__).resolve().parents[1]\n"
+            "sys.path.insert(0, str(ROOT / 'vendor'))\nimport clone\n" + FIT,
+            "vendor/clone.py": "import inner\n",
+            "vendor/inner.py": "x = 1\n",
+        },
+        "vendor/inner.py",
+    ),
+    "folders put on sys.path in a loop": (
+        "train:fit",
+        {
+            "train.py": "import sys\nfor name in ('nothing', 'vendor'):\n    sys.path.append(name)\nimport clone\n"
+            + FIT,
+            "vendor/clone.py": "x = 1\n",
+        },
+        "vendor/clone.py",
+    ),
+    "a folder put on sys.path by a function": (
+        "train:fit",
+        {
+            "train.py": "import sys\ndef add(folder):\n    sys.path.append(folder)\nadd('vendor')\nimport clone\n"
+            + FIT,
+            "vendor/clone.py": "x = 1\n",
+        },
+        "vendor/clone.py",
+    ),
+    "run_path": (
+        "train:fit",
+        {
+            "train.py": "import runpy\nnet = runpy.run_path('nets/wide.py')\n" + FIT,
+            "nets/wide.py": "x = 1\n",
+        },
+        "nets/wide.py",
+    ),
+    "spec_from_file_location": (
+        "train:fit",
+        {
+            "train.py": "import importlib.util, os\nPLACE = os.path.join(os.path.dirname(__file__), 'nets')\n"
+            "spec = importlib.util.spec_from_file_location('wide', os.path.join(PLACE, 'wide.py'))\n" + FIT,
+            "nets/wide.py": "import side\n",
+            "side.py": "x = 1\n",
+        },
+        "side.py",
+    ),
+    "exec of a file": (
+        "train:fit",
+        {"train.py": "exec(open('side.py').read())\n" + FIT, "side.py": "x = 1\n"},
+        "side.py",
+    ),
     "a package that walks its modules": (
         "pack.train:fit",
         {
