@@ -102,7 +102,7 @@ def run(
     from ablate.tracking.store import current_store
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
-    launch.check_imports(parsed.baseline, allow_import)
+    launch.check_permission(parsed.baseline, {"imports": allow_import})
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
     if not dry_run:
@@ -183,7 +183,7 @@ def top_up(
     store = current_store()
     name = launch.study_name(store, study)
     stored = stored_plan(store, name)
-    planned = launch.recorded_plan(stored.record, name, allow_import)
+    planned = launch.recorded_plan(stored.record, name, {"imports": allow_import})
     options = Options(
         budget=launch.seconds(budget, "--budget"),
         timeout=launch.seconds(timeout, "--timeout"),

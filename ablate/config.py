@@ -13,6 +13,7 @@ import json
 import math
 import posixpath
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Protocol, Self, cast
@@ -42,6 +43,11 @@ class Config(Protocol):
     @property
     def seed(self) -> int: ...
 
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """What the study says of the code that trains, by key; empty where all of it is ablate's."""
+        ...
+
     def override(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted paths set: a leaf (`optimizer.lr`) or a whole block (`model`). Raises StudyError."""
         ...
@@ -66,10 +72,6 @@ class Config(Protocol):
 
     def code(self) -> str:
         """Digest of the code that training this config runs through."""
-        ...
-
-    def imports_torch(self) -> bool:
-        """Return whether its training needs torch, so that workers should start with it."""
         ...
 
     def batches(self, *, any_seed: bool = False) -> str | None:
@@ -362,6 +364,10 @@ class RunConfig(Block):
             )
         return self
 
+    @property
+    def source(self) -> Mapping[str, Any]:
+        return {}
+
     def override(self, changes: Mapping[str, Any]) -> Self:
         tree: Any = self.model_dump()
         # Outermost first, and a block's name before its other fields: a name resets the block that they live in.
@@ -415,9 +421,6 @@ class RunConfig(Block):
         data = [package / "data" / name for name in ("split.py", "augment.py")]
         return code_digest.files_digest([*training, *models, *data])
 
-    def imports_torch(self) -> bool:
-        return True
-
     def batches(self, *, any_seed: bool = False) -> str:
         """Seed, data, augmentation, batch size and epochs; and NumPy's networks by themselves, as they know no device."""
         training = self.training
@@ -433,22 +436,29 @@ class RunConfig(Block):
 # --- the user's own training ------------------------------------------------------------------------------------
 
 
-class FreeConfig:
-    """Any tree of plain values, for training code that is not ours; `train` names it as `package.module:function`.
+class FreeConfig(ABC):
+    """Any tree of plain values, for training code that is not ours; each kind of training that takes one has a subclass.
 
-    values: nested dicts with string keys; leaves are strings, finite numbers, booleans, None, or lists of those.
+    source: what the study says of that code, by key, as plain values. values: nested dicts with string keys; leaves are
+    strings, finite numbers, booleans, None, or lists of those.
     """
 
-    def __init__(self, train: str, values: Mapping[str, Any], seed: int = 0) -> None:
-        self.train = train
+    def __init__(self, source: Mapping[str, Any], values: Mapping[str, Any], seed: int = 0) -> None:
+        self._source = dict(source)
         self._values = json.loads(json.dumps(values, allow_nan=False))
         self._seed = seed
 
     @classmethod
-    def parse(cls, train: str, tree: Mapping[str, Any], *, place: Callable[[str], str] = str) -> Self:
+    def parse(
+        cls, source: Mapping[str, Any], tree: Mapping[str, Any], *, place: Callable[[str], str] = str
+    ) -> Self:
         """From plain values. Raises StudyError."""
         _plain(tree, (), place)
-        return cls(train, tree)
+        return cls(source, tree)
+
+    @property
+    def source(self) -> Mapping[str, Any]:
+        return self._source
 
     @property
     def seed(self) -> int:
@@ -468,10 +478,10 @@ class FreeConfig:
             if old is not None and new is not None and isinstance(old, bool) != isinstance(new, bool):
                 raise StudyError(f"{brief(new)} where the baseline has {brief(old)}", place=path)
             inner[last] = new
-        return type(self)(self.train, tree, self._seed)
+        return type(self)(self._source, tree, self._seed)
 
     def with_seed(self, seed: int) -> Self:
-        return type(self)(self.train, self._values, seed)
+        return type(self)(self._source, self._values, seed)
 
     def flatten(self) -> dict[str, Scalar]:
         return flatten_tree(self._values) | {"seed": self._seed}
@@ -485,29 +495,25 @@ class FreeConfig:
     def recipe(self, fingerprint: str) -> str:
         return _digest([_canonical(self._values), self._seed, fingerprint])[:16]
 
-    def code(self) -> str:
-        return code_digest.training_code(self.train).digest
-
-    def imports_torch(self) -> bool:
-        # Mentioned anywhere: a worker that has it for nothing has lost a second or two, one that lacks it as much for every run.
-        return code_digest.training_code(self.train).imports_torch
+    @abstractmethod
+    def code(self) -> str: ...
 
     def batches(self, *, any_seed: bool = False) -> None:  # noqa: ARG002 — whatever the seed
         """Training of the user's own makes its batches itself."""
         return
 
     def shape(self) -> str:
-        return self.train
+        return json.dumps(self._source, sort_keys=True)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FreeConfig) and self._identity() == other._identity()
+        return type(other) is type(self) and self._identity() == cast("Self", other)._identity()
 
     def __hash__(self) -> int:
         return hash(self._identity())
 
     def _identity(self) -> tuple[str, str, int]:
         # Compared as text: to Python, True equals 1.
-        return self.train, json.dumps(_canonical(self._values), sort_keys=True), self._seed
+        return self.shape(), json.dumps(_canonical(self._values), sort_keys=True), self._seed
 
 
 # --- shared ------------------------------------------------------------------------------------------------------

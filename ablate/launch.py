@@ -78,26 +78,28 @@ def study_name(store: Store, text: str) -> str:
     return name
 
 
-def check_imports(config: Config, allowed: Sequence[str] | None) -> None:
-    """Refuse to run code that a study file names, unless the user allowed its package.
+def check_permission(config: Config, allowed: Mapping[str, Sequence[str] | None]) -> None:
+    """Refuse to run code that a study file names, unless the user allowed it.
 
-    config: of any arm. allowed: packages of `--allow-import`; those under `[tool.ablate]` in the pyproject.toml of the working
-    folder are added. Raises StudyError.
+    config: of any arm. allowed: what the options of the command allow, by setting (`Permission.setting`); what is under
+    `[tool.ablate]` in the pyproject.toml of the working folder is added. Raises StudyError.
     """
     from ablate.training import trainer_of
 
-    package = trainer_of(config).package_to_import(config)
-    if package is not None and package not in (*(allowed or ()), *_project_imports()):
+    wanted = trainer_of(config).permission(config)
+    if wanted is None:
+        return
+    if wanted.value not in (*(allowed.get(wanted.setting) or ()), *_allowed_by_project(wanted.setting)):
         raise StudyError(
-            f"the study would import {package!r}, which you have not allowed",
-            place="train",
-            hint=f'if you trust that code: --allow-import {package}, or `imports = ["{package}"]` under [tool.ablate] '
+            f"the study would {wanted.action}, which you have not allowed",
+            place=wanted.key,
+            hint=f'if you trust that code: {wanted.option}, or `{wanted.setting} = ["{wanted.value}"]` under [tool.ablate] '
             "in pyproject.toml",
         )
 
 
-def _project_imports() -> list[str]:
-    """Return the packages that the pyproject.toml of the working folder allows. Raises StudyError where it cannot be read."""
+def _allowed_by_project(setting: str) -> list[str]:
+    """Return what the pyproject.toml of the working folder allows. Raises StudyError where it cannot be read."""
     import tomllib
 
     project = Path("pyproject.toml")
@@ -107,7 +109,7 @@ def _project_imports() -> list[str]:
         content = tomllib.loads(project.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise StudyError(f"cannot be read ({error})", place="pyproject.toml") from None
-    allowed = content.get("tool", {}).get("ablate", {}).get("imports", [])
+    allowed = content.get("tool", {}).get("ablate", {}).get(setting, [])
     return allowed if isinstance(allowed, list) else [allowed]
 
 
@@ -281,8 +283,8 @@ def preview(study: Study, store: Store) -> Preview:
     )
 
 
-def recorded_plan(record: PlanRecord, name: str, allowed: Sequence[str] | None) -> Plan:
-    """Return the plan that a record holds. allowed: packages of `--allow-import`.
+def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[str] | None]) -> Plan:
+    """Return the plan that a record holds. allowed: as for `check_permission`.
 
     Raises StudyError where code or data have changed, so that new seeds could not be compared, and where the training is not
     allowed.
@@ -290,7 +292,7 @@ def recorded_plan(record: PlanRecord, name: str, allowed: Sequence[str] | None) 
     from ablate.study import design
 
     plan = design.from_record(record)
-    check_imports(plan.study.baseline, allowed)
+    check_permission(plan.study.baseline, allowed)
     data = data_lookup()
     for arm in plan.arms:
         if arm.config.code() != plan.codes[arm.name]:

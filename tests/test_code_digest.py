@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from ablate import code_digest
-from ablate.config import FreeConfig, RunConfig
+from ablate.config import RunConfig
 from ablate.errors import StudyError
+from ablate.training.function import FunctionConfig
 
 BASE = RunConfig.parse(
     {"data": {"name": "digits"}, "model": {"name": "cnn", "depth": 2, "width": 8}, "training": {"epochs": 3}}
@@ -188,7 +189,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def digest_of(train: str) -> str:
-    return FreeConfig.parse(train, {}).code()
+    return FunctionConfig.parse({"train": train}, {}).code()
 
 
 FIT = "def fit(config, seed):\n    yield {'val/accuracy': helper}\n"
@@ -633,9 +634,9 @@ def test_many_modules_are_digested_once(folder, monkeypatch):
 
 def test_torch_is_known_to_be_needed_wherever_it_is_imported(folder):
     write(folder, {"train.py": "import side\n" + FIT, "side.py": "import numpy\n"})
-    assert not FreeConfig.parse("train:fit", {}).imports_torch()
+    assert not code_digest.training_code("train:fit").imports_torch
     write(folder, {"side.py": "import torch.nn\n"})
-    assert FreeConfig.parse("train:fit", {}).imports_torch()
+    assert code_digest.training_code("train:fit").imports_torch
 
 
 def test_a_file_of_the_users_stands_in_nobodys_way(folder):

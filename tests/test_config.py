@@ -13,10 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ablate import config as configs
-from ablate.config import FreeConfig, RunConfig, key
+from ablate.config import RunConfig, key
 from ablate.data.augment import Augment
 from ablate.errors import StudyError
 from ablate.text import brief, format_value
+from ablate.training.function import FunctionConfig
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -37,7 +38,7 @@ FREE_TREE = {
     "name": "forest",
     "tree": {"leaves": [1, 2], "cut": 1.0},
 }
-FREE = FreeConfig.parse("some.where:fit", FREE_TREE)
+FREE = FunctionConfig.parse({"train": "some.where:fit"}, FREE_TREE)
 
 # Values that each leaf may take, one of them perhaps its own.
 LEAVES = {
@@ -308,7 +309,7 @@ def test_every_field_is_described():
 @quick
 @given(trees, st.data())
 def test_a_free_override_sets_what_it_names_and_nothing_else(tree, data):
-    config = FreeConfig.parse("some.where:fit", tree)
+    config = FunctionConfig.parse({"train": "some.where:fit"}, tree)
     paths = sorted(path for path in config.flatten() if path != "seed")
     assume(paths)
     path = data.draw(st.sampled_from(paths))
@@ -327,16 +328,19 @@ def test_a_free_override_sets_what_it_names_and_nothing_else(tree, data):
 @quick
 @given(trees)
 def test_a_free_config_survives_json_and_pickle(tree):
-    config = FreeConfig.parse("some.where:fit", tree).with_seed(2)
+    config = FunctionConfig.parse({"train": "some.where:fit"}, tree).with_seed(2)
     again = pickle.loads(pickle.dumps(config))
     assert (again, again.seed, hash(again)) == (config, 2, hash(config))
-    assert FreeConfig.parse("some.where:fit", json.loads(json.dumps(config.tree()))).with_seed(2) == config
+    assert (
+        FunctionConfig.parse({"train": "some.where:fit"}, json.loads(json.dumps(config.tree()))).with_seed(2)
+        == config
+    )
     assert again.recipe("") == config.recipe("")
 
 
 def test_free_configs_are_equal_where_their_values_are_to_a_person():
     def free(**values):
-        return FreeConfig.parse("some.where:fit", values)
+        return FunctionConfig.parse({"train": "some.where:fit"}, values)
 
     assert free(a=1) == free(a=1.0)
     assert hash(free(a=1)) == hash(free(a=1.0))
@@ -347,7 +351,7 @@ def test_free_configs_are_equal_where_their_values_are_to_a_person():
     assert free(a="1") != free(a=1)
     assert free(a=None) != free(a="null")
     assert free(a=1, b=2) == free(b=2, a=1)
-    assert free(a=1) != FreeConfig.parse("else.where:fit", {"a": 1})
+    assert free(a=1) != FunctionConfig.parse({"train": "else.where:fit"}, {"a": 1})
     assert free(a=1) != BASE
 
 
@@ -487,8 +491,8 @@ def test_where_the_data_lie_and_what_they_are_called_is_not_in_the_key():
 
 def test_keys_do_not_depend_on_the_process():
     code = (
-        "from ablate.config import *; import json, sys\n"
-        f"print(RunConfig.parse({TREE!r}).recipe('d'), FreeConfig.parse('a:b', {FREE_TREE!r}).recipe('d'),"
+        "from ablate.config import *; from ablate.training.function import FunctionConfig\n"
+        f"print(RunConfig.parse({TREE!r}).recipe('d'), FunctionConfig.parse({{'train': 'a:b'}}, {FREE_TREE!r}).recipe('d'),"
         "RunConfig.parse(" + repr(TREE) + ").code())"
     )
     said = {
@@ -501,7 +505,9 @@ def test_keys_do_not_depend_on_the_process():
         ).stdout
         for s in ("1", "2")
     }
-    assert said == {f"{BASE.recipe('d')} {FreeConfig.parse('a:b', FREE_TREE).recipe('d')} {BASE.code()}\n"}
+    assert said == {
+        f"{BASE.recipe('d')} {FunctionConfig.parse({'train': 'a:b'}, FREE_TREE).recipe('d')} {BASE.code()}\n"
+    }
 
 
 def test_another_optimizer_by_name_alone_starts_from_its_own_defaults():

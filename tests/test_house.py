@@ -23,11 +23,11 @@ def matches(pattern: str) -> Callable[[str], list[int]]:
 
 
 def asks_for_the_kind_of_training(source: str) -> list[int]:
-    """Lines with `isinstance(…, RunConfig)` (or FreeConfig), or with `train is None`."""
+    """Lines with `isinstance(…, RunConfig)` (or FreeConfig, FunctionConfig), or with `train is None`."""
     lines = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
-            if re.search(r"\b(RunConfig|FreeConfig)\b", ast.unparse(node.args[1])):
+            if re.search(r"\b(RunConfig|FreeConfig|FunctionConfig)\b", ast.unparse(node.args[1])):
                 lines.append(node.lineno)
         elif (
             isinstance(node, ast.Compare)

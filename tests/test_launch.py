@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ablate import code_digest, launch
-from ablate.config import FreeConfig
 from ablate.training import trainer_of
+from ablate.training.function import FunctionConfig
 
 
 def script(folder: Path, name: str, text: str) -> None:
@@ -110,7 +110,7 @@ def test_the_commit_of_a_training_in_another_project_is_recorded_too(
     training.write_text("def fit(config, seed):\n    yield {}\n" + "changed = True\n" * is_dirty)
     monkeypatch.chdir(tmp_path / "study")
     monkeypatch.syspath_prepend(str(training.parent))
-    config = FreeConfig.parse("distant_training:fit", {})
+    config = FunctionConfig.parse({"train": "distant_training:fit"}, {})
     about = launch.environment(trainer_of(config).code_folder(config))
     assert about["commit"] == code_digest.project_state(tmp_path / "study")
     if is_recorded:

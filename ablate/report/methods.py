@@ -39,7 +39,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     k = reading.rules.k
     family = _family(reading)
     fixes = "which fixes the initial weights, the order of batches, augmentation and dropout"
-    if own := reading.record.train:
+    if own := reading.record.own_training:
         fixes = f"which {own} is handed; what it fixes is up to that code"
     pairs = f"""
         Replicate i of every arm trains under seed i, {fixes}. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
@@ -156,7 +156,7 @@ def _limits(reading: Reading) -> Iterable[str]:
         yield f"Tuned settings are at the values that {counted(rules.retunes, 'search', 'searches')} found; a search is noisy too."
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
-    if not reading.record.train:
+    if not reading.record.own_training:
         yield "Arms are chosen on validation data. The test set is scored once per finished run, is reported beside the verdicts, and decides nothing."
     if analysis.optimism:
         yield (

@@ -189,7 +189,7 @@ class _Training(Client[Run]):
             kind=trainer_of(config).kind,
             device=slot.device,
             threads=self._options.threads,
-            train=plan.study.train,
+            source=config.source,
             data=plan.fingerprint(work),
             fuse=fuse,
             metric=plan.study.metric,

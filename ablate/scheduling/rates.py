@@ -41,10 +41,11 @@ def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str
     by. Raises StudyError where the study brings its own training, TrainingError where the test fails.
     """
     config = study.baseline
-    if trainer_of(config).same_cost(config) is None:
+    trainer = trainer_of(config)
+    if trainer.same_cost(config) is None:
         raise StudyError(
             "a range test changes the rate at every step, which only the built-in training can do",
-            place=study.train,
+            place=next(iter(trainer.keys), None),
             hint="try a few rates as levels of a factor instead",
         )
     seeds = [seed_of("tune", replicate) for replicate in range(sweep.seeds)]

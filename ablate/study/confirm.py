@@ -9,9 +9,10 @@ import yaml
 from ablate.errors import StudyError
 from ablate.study import design
 from ablate.study.record import PlanRecord
+from ablate.training import trainer_of
 
-_KEPT = ("metric", "direction", "margin", "resolution", "train", "deterministic")
-"""Keys that the study of the candidates has in common with their search."""
+_KEPT = ("metric", "direction", "margin", "resolution", "deterministic")
+"""Keys that the study of the candidates has in common with their search, beside those of its training."""
 
 
 def study(record: PlanRecord, name: str, best: int | None = None) -> str:
@@ -33,7 +34,8 @@ def study(record: PlanRecord, name: str, best: int | None = None) -> str:
         raise StudyError("the search found nothing better than the baseline to confirm", place=place)
     # What no candidate changes is no part of the question.
     changed = [path for path in record.space if any(base.override({path: v[path]}) != base for v in usable)]
-    kept = {key: record.declared[key] for key in _KEPT if record.declared.get(key) not in (None, False)}
+    same = (*_KEPT, *trainer_of(base).keys)
+    kept = {key: record.declared[key] for key in same if record.declared.get(key) not in (None, False)}
     columns = {path: [values[path] for values in usable] for path in changed}
     tree = {
         "study": name,

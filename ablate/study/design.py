@@ -22,7 +22,7 @@ from ablate.study.keys import Factor, Study
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
 from ablate.text import format_key, format_value
-from ablate.training import trainer_of, trainer_wanted
+from ablate.training import parse_config, trainer_of
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,7 @@ class Plan:
             declared=study.plain(),
             text=study.text,
             resolution=self.resolution,
+            own_training=trainer_of(study.baseline).code_name(study.baseline),
             reference=self.reference,
             arms=self.arm_records(),
             runs=tuple(RunRecord(run.arm, run.seed, run.phase, run.key) for run in runs),
@@ -257,19 +258,18 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
 
 def from_record(record: PlanRecord) -> Plan:
     """Return the plan that a record describes, with the configs, data and code digests that it had."""
-    trainer, source = trainer_wanted(record.declared)
     arms = tuple(
         Arm(
             arm.name,
             arm.factor,
             arm.level,
-            trainer.parse(source, arm.config).with_seed(0),
+            parse_config(record.declared, arm.config).with_seed(0),
             arm.levels,
             arm.reference,
         )
         for arm in record.arms
     )
-    baseline = trainer.parse(source, record.baseline).with_seed(0)
+    baseline = parse_config(record.declared, record.baseline).with_seed(0)
     study = Study.parse({**record.declared, "baseline": baseline, "text": record.text})
     data = {arm.name: arm.data for arm in record.arms}
     codes = {arm.name: arm.code for arm in record.arms}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, create_model
 
 from ablate import metrics
 from ablate.config import Config
@@ -28,6 +28,7 @@ from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
 from ablate.text import brief, cut
 from ablate.training import TRAINERS
+from ablate.training.function import FUNCTION
 
 METRICS = tuple(metric for trainer in TRAINERS for metric in trainer.metrics)
 """Metrics by which arms can be compared, where a kind of training knows its own."""
@@ -35,7 +36,6 @@ METRICS = tuple(metric for trainer in TRAINERS for metric in trainer.metrics)
 DESIGNS: tuple[Design, ...] = get_args(Design)
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
-_FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
 @dataclass(frozen=True)
@@ -349,7 +349,7 @@ class Study(Block):
         Key("confirm: true"),
     ] = False
     train: Annotated[
-        Annotated[str, WithJsonSchema({"type": "string", "pattern": _FUNCTION})] | None,
+        Annotated[str, WithJsonSchema({"type": "string", "pattern": FUNCTION})] | None,
         Field(
             description="Your own training, as `package.module:function`; the baseline is then any tree of values."
         ),
@@ -392,3 +392,18 @@ KEYS: Mapping[str, Key] = {
     if key_of(name).example is not None
 }
 """Keys that a study file can have."""
+
+
+def read_some(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain values of some keys of a file, checked each by itself, with the defaults of those that it lacks.
+
+    Raises StudyError.
+    """
+    fields: dict[str, Any] = {
+        name: (field.annotation, field)
+        for name, field in Study.model_fields.items()
+        if (field.alias or name) in names
+    }
+    some = create_model("SomeKeys", __base__=Block, **fields)
+    given = {name: values[name] for name in names if name in values}
+    return some.parse(given).model_dump(mode="json", by_alias=True)

@@ -104,7 +104,8 @@ class PlanRecord:
 
     id: names the plan. declared: what the study declares, key → plain value (`Study.plain`); the properties below read it.
     text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every arm
-    is compared with unless it names one of its own. runs: every run that was planned, in order.
+    is compared with unless it names one of its own. runs: every run that was planned, in order. own_training: what the user's
+    code that trains is called; None: the built-in training.
 
     What is added while the study runs: path: the configurations that a greedy path has reached; steps: how many it will reach.
     extra_looks: total pairs of each undeclared look. confirmed: the arm that is confirmed. final: pairs of the last look that
@@ -119,6 +120,7 @@ class PlanRecord:
     reference: str
     arms: tuple[ArmRecord, ...]
     runs: tuple[RunRecord, ...]
+    own_training: str | None = None
     path: tuple[str, ...] = ()
     steps: int = 0
     extra_looks: tuple[int, ...] = ()
@@ -172,11 +174,6 @@ class PlanRecord:
     @property
     def deterministic(self) -> bool:
         return bool(self.declared["deterministic"])
-
-    @property
-    def train(self) -> str | None:
-        """The user's own training as `package.module:function`; None: the built-in one."""
-        return cast("str | None", self.declared["train"])
 
     @property
     def baseline(self) -> Mapping[str, Any]:
@@ -285,6 +282,7 @@ def _of_version_0(plain: Mapping[str, Any]) -> dict[str, Any]:
         "declared": declared,
         "text": plain["text"],
         "resolution": plain["resolution"] or 0.0,
+        "own_training": plain.get("train"),
         "reference": plain["reference"],
         "arms": [{"reference": None} | arm for arm in plain["arms"]],
         "runs": plain["runs"],

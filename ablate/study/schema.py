@@ -12,6 +12,7 @@ from typing import Any
 from ablate.config import RunConfig
 from ablate.study import search
 from ablate.study.keys import KEYS, Study
+from ablate.training import TRAINERS
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _ENDS: dict[str, dict[str, Any]] = {
@@ -96,7 +97,7 @@ def schema() -> dict[str, Any]:
         "properties": properties,
         "required": declared["required"],
         "additionalProperties": False,
-        "if": {"required": ["train"]},
+        "if": {"anyOf": [{"required": [trainer.keys[0]]} for trainer in TRAINERS if trainer.keys]},
         "then": {"properties": {"baseline": {"type": "object"}}},
         "else": {"properties": {"baseline": configured}},
         "$defs": {**defs, "Range": _RANGE, "Tuned": _TUNED},

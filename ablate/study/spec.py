@@ -25,7 +25,7 @@ from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.text import brief, cut, format_value
-from ablate.training import trainer_of, trainer_wanted
+from ablate.training import TRAINERS, Trainer, trainer_of, trainer_wanted
 
 MOST_BYTES = 200_000
 MOST_ARMS = 5_000
@@ -165,11 +165,9 @@ def _dependent_keys(values: Mapping[str, Any], baseline: Config) -> dict[str, An
 
 def _baseline(values: Mapping[str, Any]) -> Config:
     """Read the baseline as a configuration of the training that the study asks for."""
-    trainer, source = trainer_wanted(values)
-    if trainer.key is not None:
-        if not isinstance(source, str):
-            raise StudyError(f"should be text (got {brief(source)})", place=trainer.key)
-        trainer.check_source(source, trainer.key)
+    trainer = trainer_wanted(values)
+    _check_training_keys(trainer, values)
+    source = keys.read_some(trainer.keys, values)
     tree = values["baseline"]
     if not isinstance(tree, dict):
         raise StudyError("should be a block of keys", place="baseline")
@@ -178,6 +176,17 @@ def _baseline(values: Mapping[str, Any]) -> Config:
             "the seed is not part of the baseline", place="baseline.seed", hint="`seeds:` says how many"
         )
     return trainer.parse(source, tree, place=lambda path: f"baseline.{path}" if path else "baseline")
+
+
+def _check_training_keys(trainer: Trainer, values: Mapping[str, Any]) -> None:
+    """Refuse keys that belong to another kind of training than the study asks for."""
+    for other in TRAINERS:
+        for key in other.keys if other is not trainer else ():
+            if key not in values:
+                continue
+            if key == other.keys[0]:
+                raise StudyError(f"`{trainer.keys[0]}:` names a training already; a study has one", place=key)
+            raise StudyError(f"belongs to studies with `{other.keys[0]}:`", place=key)
 
 
 def override(config: C, sets: Iterable[str]) -> C:

@@ -17,17 +17,18 @@ from ablate.training.builtin_trainer import BuiltinTrainer, builtin_config
 from ablate.training.function import FunctionTrainer
 from ablate.training.outcome import Steps
 from ablate.training.payload import Folders
+from ablate.training.permission import Permission
 
 
 class Trainer(Protocol):
     """One kind of training.
 
-    kind: its name in payloads. key: the key of a study that asks for it; None: the kind of studies that ask for no other.
-    metrics: every metric that it yields and arms may be compared by; empty where only the user knows.
+    kind: its name in payloads. keys: the keys of a study that belong to it, the first of which asks for it; empty: the kind of
+    studies that ask for no other. metrics: every metric that it yields and arms may be compared by; empty where only the user knows.
     """
 
     kind: str
-    key: str | None
+    keys: tuple[str, ...]
     metrics: tuple[str, ...]
 
     def owns(self, config: Config) -> bool:
@@ -35,16 +36,12 @@ class Trainer(Protocol):
         ...
 
     def parse(
-        self, source: str | None, tree: Mapping[str, Any], *, place: Callable[[str], str] = str
+        self, source: Mapping[str, Any], tree: Mapping[str, Any], *, place: Callable[[str], str] = str
     ) -> Config:
-        """Return the config of plain values. source: what the study says under `key`. place: names a path in messages.
+        """Return the config of plain values. source: what the study says under each of `keys`. place: names a path in messages.
 
-        Raises StudyError.
+        Raises StudyError, also where `source` cannot name a training.
         """
-        ...
-
-    def check_source(self, source: str | None, place: str) -> None:
-        """Raise StudyError where what the study says under `key` cannot name a training."""
         ...
 
     def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
@@ -59,8 +56,12 @@ class Trainer(Protocol):
         """Return whether a setting changes no result, so that it is no factor and nothing is tuned by it."""
         ...
 
-    def package_to_import(self, config: Config) -> str | None:
-        """Return the package of the user's that training imports, which the user has to allow; None where there is none."""
+    def permission(self, config: Config) -> Permission | None:
+        """Return what the user has to allow before this is trained; None where all of the code is ablate's."""
+        ...
+
+    def code_name(self, config: Config) -> str | None:
+        """Return what reports call the user's code that trains; None where all of the code is ablate's."""
         ...
 
     def code_folder(self, config: Config) -> Path | None:
@@ -94,7 +95,16 @@ class Trainer(Protocol):
         ...
 
 
-__all__ = ["TRAINERS", "Trainer", "builtin_config", "trainer_named", "trainer_of", "trainer_wanted"]
+__all__ = [
+    "TRAINERS",
+    "Permission",
+    "Trainer",
+    "builtin_config",
+    "parse_config",
+    "trainer_named",
+    "trainer_of",
+    "trainer_wanted",
+]
 
 TRAINERS: tuple[Trainer, ...] = (BuiltinTrainer(), FunctionTrainer())
 
@@ -109,8 +119,14 @@ def trainer_named(kind: str) -> Trainer:
     return next(trainer for trainer in TRAINERS if trainer.kind == kind)
 
 
-def trainer_wanted(keys: Mapping[str, Any]) -> tuple[Trainer, Any]:
-    """Return the trainer that the keys of a study ask for, and the value under its key."""
-    sources = [(trainer, keys.get(trainer.key)) for trainer in TRAINERS if trainer.key is not None]
-    default = next(trainer for trainer in TRAINERS if trainer.key is None)
-    return next(((trainer, source) for trainer, source in sources if source is not None), (default, None))
+def trainer_wanted(keys: Mapping[str, Any]) -> Trainer:
+    """Return the trainer that the keys of a study ask for."""
+    default = next(trainer for trainer in TRAINERS if not trainer.keys)
+    wanted = (trainer for trainer in TRAINERS if trainer.keys and keys.get(trainer.keys[0]) is not None)
+    return next(wanted, default)
+
+
+def parse_config(keys: Mapping[str, Any], tree: Mapping[str, Any]) -> Config:
+    """Return the config of plain values. keys: of the study, with all of those of its kind of training. Raises StudyError."""
+    trainer = trainer_wanted(keys)
+    return trainer.parse({key: keys.get(key) for key in trainer.keys}, tree)

@@ -27,7 +27,7 @@ class BuiltinTrainer:
     """The kind of training that studies have which name no other."""
 
     kind = "builtin"
-    key: str | None = None
+    keys: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 
     def owns(self, config: Config) -> bool:
@@ -35,15 +35,12 @@ class BuiltinTrainer:
 
     def parse(
         self,
-        source: str | None,  # noqa: ARG002 — a study that names no training has none
+        source: Mapping[str, Any],  # noqa: ARG002 — it has no keys
         tree: Mapping[str, Any],
         *,
         place: Callable[[str], str] = str,
     ) -> RunConfig:
         return RunConfig.parse(tree, place=place)
-
-    def check_source(self, source: str | None, place: str) -> None:
-        """There is no source to check."""
 
     def direction(self, metric: str) -> Literal["maximize", "minimize"]:
         return "minimize" if metric.endswith("/loss") else "maximize"
@@ -56,7 +53,10 @@ class BuiltinTrainer:
     def changes_no_result(self, path: str) -> bool:
         return path in CHANGES_NO_RESULT
 
-    def package_to_import(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
+    def permission(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
+        return None
+
+    def code_name(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
         return None
 
     def code_folder(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from ablate import metrics as known_metrics
-from ablate.code_digest import look_in_working_folder, training_folder
+from ablate.code_digest import look_in_working_folder, training_code, training_folder
 from ablate.config import Config, FreeConfig, may_be_recorded
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, TrainingError, nearest
@@ -42,6 +42,10 @@ from ablate.training.outcome import (
     machine,
 )
 from ablate.training.payload import TORCH, Folders, RunPayload
+from ablate.training.permission import Permission
+
+FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+"""What `train:` looks like: `package.module:function`."""
 
 Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
 
@@ -114,7 +118,7 @@ def messages(payload: RunPayload) -> Iterator[Message]:
             yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, facts)
             return
     if epoch == 0:
-        raise TrainingError("the training function yielded no metrics", place=payload.train)
+        raise TrainingError("the training function yielded no metrics", place=payload.source["train"])
     final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
     yield Result(False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
 
@@ -123,8 +127,7 @@ def _started(payload: RunPayload) -> Iterator[Mapping[str, float]]:
     """Start the user's training, with as many threads as its slot has."""
     if "torch" not in sys.modules:
         os.environ["OMP_NUM_THREADS"] = str(payload.threads)  # read where torch is imported
-    assert payload.train is not None
-    fit = load(payload.train)
+    fit = load(payload.source["train"])
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(payload.threads)
     return fit(payload.config, payload.seed)
@@ -133,29 +136,39 @@ def _started(payload: RunPayload) -> Iterator[Mapping[str, float]]:
 # --- the trainer ------------------------------------------------------------------------------------------------------
 
 
+class FunctionConfig(FreeConfig):
+    """The configuration of a run whose training is a function of the user's."""
+
+    @property
+    def train(self) -> str:
+        """The function, as `package.module:function`."""
+        return str(self.source["train"])
+
+    def code(self) -> str:
+        return training_code(self.train).digest
+
+
 class FunctionTrainer:
     """Training by a function of the user's, which a study names under `train:`."""
 
     kind = "function"
-    key: str | None = "train"
+    keys: tuple[str, ...] = ("train",)
     metrics: tuple[str, ...] = ()
 
     def owns(self, config: Config) -> bool:
-        return isinstance(config, FreeConfig)
+        return isinstance(config, FunctionConfig)
 
     def parse(
-        self, source: str | None, tree: Mapping[str, Any], *, place: Callable[[str], str] = str
-    ) -> FreeConfig:
-        assert source is not None, "a study with training of its own names it"
-        return FreeConfig.parse(source, tree, place=place)
-
-    def check_source(self, source: str | None, place: str) -> None:
-        if source is not None and not _FUNCTION.match(source):
+        self, source: Mapping[str, Any], tree: Mapping[str, Any], *, place: Callable[[str], str] = str
+    ) -> FunctionConfig:
+        train = source["train"]
+        if not re.fullmatch(FUNCTION, train):
             raise StudyError(
-                f"{cut(source)!r} does not name a function",
-                place=place,
+                f"{cut(train)!r} does not name a function",
+                place="train",
                 hint="write `package.module:function`",
             )
+        return FunctionConfig.parse(source, tree, place=place)
 
     def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
         return known_metrics.direction(metric)
@@ -166,11 +179,15 @@ class FunctionTrainer:
     def changes_no_result(self, path: str) -> bool:  # noqa: ARG002 — nobody but the user's code knows
         return False
 
-    def package_to_import(self, config: Config) -> str:
-        return cast("FreeConfig", config).train.partition(":")[0].partition(".")[0]
+    def permission(self, config: Config) -> Permission:
+        package = self.code_name(config).partition(":")[0].partition(".")[0]
+        return Permission("train", "imports", package, f"import {package!r}", f"--allow-import {package}")
+
+    def code_name(self, config: Config) -> str:
+        return cast("FunctionConfig", config).train
 
     def code_folder(self, config: Config) -> Path | None:
-        return training_folder(cast("FreeConfig", config).train)
+        return training_folder(self.code_name(config))
 
     def preparer(self) -> Callable[[Config], DataFacts]:
         return lambda _config: DataFacts()
@@ -179,8 +196,10 @@ class FunctionTrainer:
         return True
 
     def preload(self, config: Config) -> tuple[str, ...]:
-        """Return torch where the training mentions it: a worker that has it for nothing has lost a second or two."""
-        return TORCH if config.imports_torch() else ()
+        """Return torch where the training mentions it anywhere: a worker that has it for nothing has lost a second or two, one that
+        lacks it as much for every run.
+        """
+        return TORCH if training_code(self.code_name(config)).imports_torch else ()
 
     def same_cost(self, config: Config) -> None:  # noqa: ARG002 — it cannot be trained a little
         return None
@@ -201,6 +220,3 @@ class FunctionTrainer:
             else:
                 continue
             yield task.run, end
-
-
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")

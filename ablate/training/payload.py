@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from typing import Any
 class RunPayload:
     """A run to train.
 
-    config: the tree of the run's config. kind: of training, as in `ablate.training.TRAINERS`. train: the user's own training as
-    `package.module:function`; None for the built-in training. data: the fingerprint that the data should have; None where that does not matter. fuse: whether the run may share what it can
-    with the other runs of its bundle. metric: the study's. checkpoint_every: seconds; None: the default.
+    config: the tree of the run's config. kind: of training, as in `ablate.training.TRAINERS`. source: of the config, what the
+    study says of the code that trains. data: the fingerprint that the data should have; None where that does not matter. fuse:
+    whether the run may share what it can with the other runs of its bundle. metric: the study's. checkpoint_every: seconds;
+    None: the default.
     """
 
     config: Mapping[str, Any]
@@ -22,7 +23,7 @@ class RunPayload:
     kind: str = "builtin"
     device: str = "cpu"
     threads: int = 1
-    train: str | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
     fuse: bool = False
     metric: str | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.config import FreeConfig, RunConfig
+from ablate.config import RunConfig
 from ablate.scheduling import bundles
+from ablate.training.function import FunctionConfig
 
 BASE = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "small_cnn"}})
 
@@ -93,7 +94,7 @@ def test_networks_of_one_shape_come_first_and_others_fill_half_a_share_at_most()
 
 
 def test_training_of_the_users_own_is_never_joined():
-    free = [FreeConfig("toy:fit", {"gain": gain}) for gain in (0.1, 0.2)]
+    free = [FunctionConfig({"train": "toy:fit"}, {"gain": gain}) for gain in (0.1, 0.2)]
     assert take(free, 1) == free[:1]
 
 

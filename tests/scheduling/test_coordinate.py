@@ -14,11 +14,11 @@ import optuna
 import pytest
 
 import ablate.training.builtin.bundle  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
-from ablate.config import FreeConfig
 from ablate.events import Started
 from ablate.study.design import Run
 from ablate.tracking.spool import Tracker
 from ablate.training.builtin import checkpoint
+from ablate.training.function import FunctionConfig
 from ablate.usage import INTERRUPTED
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
@@ -266,7 +266,9 @@ def test_checkpoints_from_which_nobody_goes_on_are_removed_and_all_others_stay(w
     with Tracker(workplace.store, "other") as tracker:  # begun by older code, in another study
         for key in (older, at_work):
             run = Run(key, recipe, "baseline", 0, "report")
-            tracker.event(Started(key, 1, 0, time.time(), {}), run, FreeConfig("toy:fit", {}), "plan")
+            tracker.event(
+                Started(key, 1, 0, time.time(), {}), run, FunctionConfig({"train": "toy:fit"}, {}), "plan"
+            )
     folder = workplace.store.folder("checkpoints")
     for name in (f"{done}.tmp", *(f"{key}.checkpoint" for key in (older, at_work, unknown))):
         (folder / name).touch()

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
-from ablate import cli
+from ablate import cli, training
 from ablate.errors import StudyError
 from ablate.study import spec
+from ablate.training.function import FunctionTrainer
 
 GOOD = """\
 study: width
@@ -420,3 +422,32 @@ def test_the_command_names_its_own_mistakes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli.app, ["run"])
     assert result.exit_code == 2
+
+
+# --- keys of the kinds of training ----------------------------------------------------------------------------------
+
+
+class ThirdTrainer(FunctionTrainer):
+    """A kind of training with two keys, for which keys that every study can have stand in."""
+
+    kind = "third"
+    keys = ("question", "resolution")
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "message"),
+    [
+        ({"train": "own:fit", "question": "why"}, "question", "`train:` names a training already"),
+        ({"train": "own:fit", "resolution": 1.0}, "resolution", "belongs to studies with `question:`"),
+        ({"resolution": 1.0}, "resolution", "belongs to studies with `question:`"),
+    ],
+)
+def test_keys_of_another_kind_of_training_are_a_mistake(monkeypatch, keys, place, message):
+    trainers = (*training.TRAINERS, ThirdTrainer())
+    monkeypatch.setattr(training, "TRAINERS", trainers)
+    monkeypatch.setattr(spec, "TRAINERS", trainers)
+    with pytest.raises(StudyError, match=message) as caught:
+        spec.parse(
+            yaml.safe_dump({"study": "s", "margin": 1, "baseline": {"a": 1}, "factors": {"a": [2]}} | keys)
+        )
+    assert caught.value.place.endswith(place)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.config import FreeConfig, RunConfig
+from ablate.config import RunConfig
 from ablate.errors import StudyError
 from ablate.study import spec
+from ablate.training.function import FunctionConfig
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -203,7 +204,7 @@ def test_anchors_and_merges_are_read():
 
 def test_a_study_of_ones_own_training_has_a_free_baseline():
     study = parse(FREE)
-    assert isinstance(study.baseline, FreeConfig)
+    assert isinstance(study.baseline, FunctionConfig)
     assert study.baseline.tree() == {"trees": 10, "tree": {"depth": 3, "kind": None}, "on": "yes"}
     assert (study.metric, study.direction, study.train) == ("score", "maximize", "some.where:fit")
     assert [f.paths for f in study.factors] == [("trees",), ("tree.depth",)]

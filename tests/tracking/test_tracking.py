@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from ablate.config import FreeConfig, may_be_recorded
+from ablate.config import may_be_recorded
 from ablate.events import EpochEnd, Finished, Started
 from ablate.study.design import Run
 from ablate.tracking import store as stores
@@ -26,8 +26,9 @@ from ablate.tracking.recover import recover
 from ablate.tracking.runs import highest_attempts, orphans
 from ablate.tracking.spool import Tracker, create_spool
 from ablate.tracking.store import Store
+from ablate.training.function import FunctionConfig
 
-CONFIG = FreeConfig("toy:fit", {"gain": 0.0})
+CONFIG = FunctionConfig({"train": "toy:fit"}, {"gain": 0.0})
 RUN = Run("k" * 16, "r" * 16, "baseline", 0, "report")
 
 

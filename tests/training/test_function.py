@@ -128,7 +128,9 @@ def trainings(tmp_path, monkeypatch):
 
 
 def task(name: str, config: dict | None = None, seed: int = 0, module: str = "trainings_of_ones_own") -> Task:
-    return Task("run", 1, RunPayload(config or {}, seed, kind="function", train=f"{module}:{name}"))
+    return Task(
+        "run", 1, RunPayload(config or {}, seed, kind="function", source={"train": f"{module}:{name}"})
+    )
 
 
 def events(
@@ -292,7 +294,7 @@ def test_training_of_ones_own_needs_no_torch_and_has_the_threads_of_its_slot_whe
         "from ablate.training.payload import RunPayload\n"
         "from ablate.training.runs import train\n"
         "for name in ('plain', 'threads'):\n"
-        "    payload = RunPayload({}, 0, kind='function', train=f'late:{name}')\n"
+        "    payload = RunPayload({}, 0, kind='function', source={'train': f'late:{name}'})\n"
         "    started, epoch, finished = train(Bundle((Task('run', 1, payload),)))\n"
         "    print(*epoch.metrics.values())\n"
     )

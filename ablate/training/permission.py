@@ -1,0 +1,20 @@
+"""What the user has to allow before code of theirs that a study names is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Permission:
+    """key: of the study, that names the code. setting: under `[tool.ablate]` in pyproject.toml, a list of what is allowed.
+
+    value: what must be on the list. action: what the study would do, as in "would import 'my_package'". option: of `ablate run`,
+    which allows it for one command.
+    """
+
+    key: str
+    setting: str
+    value: str
+    action: str
+    option: str
