@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ REPORT: Phase = "report"
 CONFIRM: Phase = "confirm"
 TUNE: Phase = "tune"
 FIXED: Phase = "fixed"
+
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 Outcome = Literal["finished", "diverged", "failed"]
 
@@ -56,6 +58,8 @@ def numbers(frame: pd.DataFrame, name: str) -> list[float]:
     """
     if name not in frame.columns:
         return [math.nan] * len(frame)
+    if frame[name].dtype.kind == "c":
+        raise StoreError("holds complex numbers, which have no order", place=f"column {name!r}")
     try:
         values: list[float] = frame[name].to_numpy(dtype=float, na_value=math.nan).tolist()
     except (TypeError, ValueError) as error:
@@ -110,6 +114,14 @@ def frame_seeds(frame: pd.DataFrame) -> list[int]:
     return seed_numbers(frame["seed"].to_numpy(dtype=object).tolist(), "column 'seed'")
 
 
+def refuse_repeated(frame: pd.DataFrame) -> None:
+    """Raise StoreError where two columns of a frame have the same name."""
+    if repeated := sorted(set(map(str, frame.columns[frame.columns.duplicated()]))):
+        raise StoreError(
+            "two columns have this name", place=f"column {repeated[0]!r}", hint="drop or rename one of them"
+        )
+
+
 Record = Mapping[int, Replicate]
 """The replicates of one arm in one phase, by seed."""
 
@@ -133,6 +145,7 @@ class Ledger:
                 f"the replicates have no column {', '.join(absent)}",
                 hint=f"needed: {', '.join(COLUMNS)}; there: {', '.join(map(str, replicates.columns))}",
             )
+        refuse_repeated(replicates)
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
         for arm, phase, replicate in _read(replicates):
             record = self._by_arm.setdefault((phase, arm), {})
@@ -156,6 +169,16 @@ class Ledger:
         return tuple(
             sorted({s for (kind, _), record in self._by_arm.items() if kind == phase for s in record})
         )
+
+    def require_reference(self, arm: str, reference: str, declared: Iterable[str]) -> None:
+        """Check that an arm is compared with one of the declared arms, or with one that has runs. Raises StoreError."""
+        known = list(dict.fromkeys((*declared, *self.arms(REPORT))))
+        if reference not in known:
+            raise StoreError(
+                f"no run of {reference!r}, the reference of the arm {arm!r}",
+                place="column 'arm'",
+                hint=nearest(reference, [name for name in known if name != arm]),
+            )
 
     def require(self, arms: Iterable[str]) -> None:
         """Check that the arms of the rules are those of the frame, or have no run yet.
@@ -311,6 +334,12 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
         # What was tried is no replicate of an arm: its runs differ in more than their seeds.
         if phase == TUNE:
             continue
+        if phase not in PHASES:
+            raise StoreError(
+                f"a replicate of arm {arm!r} has the unknown phase {phase!r}",
+                place="column 'phase'",
+                hint=f"verdicts are read from 'report'; phases are {', '.join(PHASES)}",
+            )
         if outcome not in {"finished", "diverged", "failed"}:
             raise StoreError(
                 f"a replicate of arm {arm!r} has the unknown outcome {outcome!r}",

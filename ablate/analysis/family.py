@@ -36,7 +36,7 @@ class ArmRule:
     mapping; a path that is absent, or at the level of the baseline, stands at the baseline's level.
     reference: the arm it is compared with, where that is not the study's (a design of both kinds has two).
 
-    Names that are whole numbers become text. Raises StudyError for any other name that is not text.
+    Names that are whole numbers become text. Raises StudyError for any other name that is not text, and for such a factor.
     """
 
     name: str
@@ -46,6 +46,12 @@ class ArmRule:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", arm_name(self.name))
+        if self.factor is not None and not isinstance(self.factor, str):
+            raise StudyError(
+                f"{self.factor!r} cannot name a factor",
+                place=f"arms: {self.name}",
+                hint="a factor is text, such as 'model.width'",
+            )
         if self.reference is not None:
             object.__setattr__(self, "reference", arm_name(self.reference))
 

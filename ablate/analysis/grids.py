@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ablate.analysis.compare import seed_numbers
+from ablate.analysis.compare import arm_names, numbers, refuse_repeated, seed_numbers
 from ablate.analysis.intervals import Floats
 from ablate.errors import StoreError
 
@@ -54,24 +54,34 @@ def grids(curves: pd.DataFrame | Grids | None) -> Grids:
     StoreError where a column is absent, or a seed, an epoch or an arm's name is none.
     """
     if not isinstance(curves, pd.DataFrame):
-        return curves or {}
+        if curves is None or isinstance(curves, Mapping):
+            return curves or {}
+        raise StoreError(
+            f"the curves are a {type(curves).__name__}, not a DataFrame", hint="try pandas.DataFrame(…)"
+        )
     if absent := [name for name in COLUMNS if name not in curves.columns]:
         raise StoreError(
             f"the curves have no column {', '.join(absent)}", hint=f"needed: {', '.join(COLUMNS)}"
         )
+    refuse_repeated(curves)
     if curves.empty:
         return {}
+    for name in ("phase", "metric"):
+        if curves[name].isna().any():
+            raise StoreError(f"a row has no {name}", place=f"column {name!r} of the curves")
     # Sorting whole rows would cost more than all that is done with them: codes of the texts are enough.
     arm, phase, metric = (pd.factorize(curves[name]) for name in ("arm", "phase", "metric"))
     group = (arm[0].astype(np.int64) * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
+    if curves["seed"].isna().any():
+        raise StoreError("a row has no seed", place="column 'seed' of the curves")
     place, seeds = pd.factorize(curves["seed"], sort=True)
-    all_seeds = np.asarray(seed_numbers(seeds.tolist(), "column 'seed' of the curves"), dtype=np.int64)
-    names = [str(name) for name in arm[1]]
-    epoch = curves["epoch"].to_numpy(np.float64)
+    all_seeds = np.asarray(seed_numbers(seeds.tolist(), "column 'seed' of the curves"))
+    names = list(dict.fromkeys(arm_names(curves)))
+    epoch = np.asarray(numbers(curves, "epoch"))
     if not (epoch >= 1).all() or (epoch % 1 != 0).any():
         raise StoreError("epochs are whole numbers from 1 on", place="column 'epoch' of the curves")
     epoch = epoch.astype(np.int64)
-    value = curves["value"].to_numpy(np.float64)
+    value = np.asarray(numbers(curves, "value"))
     # Numbers of two bytes are sorted by radix, several times faster.
     order = np.argsort(group.astype(np.int16) if group.max() < 2**15 else group, kind="stable")
     edges = np.flatnonzero(np.diff(group[order])) + 1

@@ -71,6 +71,11 @@ def judge(
     ledger.require(
         [rules.reference, *(name for arm in rules.arms for name in (arm.name, rules.reference_of(arm)))]
     )
+    for arm in rules.arms:
+        # The second reference of a design of both kinds is declared nowhere else, and may have no run yet.
+        if not rules.mixed:
+            declared = (rules.reference, *rules.path, *(each.name for each in rules.arms))
+            ledger.require_reference(arm.name, rules.reference_of(arm), declared)
     seeds = rules.seeds or ledger.seeds()
     looks = rules.schedule()
     if closed is not None and not 0 <= closed <= len(looks):

@@ -11,12 +11,13 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from ablate import metrics
 from ablate.analysis.family import FACTORIAL, ArmRule, Contrast, arm_name, contrasts
 from ablate.errors import StudyError, nearest
 from ablate.metrics import Direction
+from ablate.study.record import Design
 from ablate.study.seeds import NOISE_FLOOR
 
 ALPHA = 0.05
@@ -24,6 +25,8 @@ ALPHA = 0.05
 
 DECLARED_ALPHA, UNDECLARED_ALPHA = 0.045, 0.005
 """The parts of ALPHA that the declared looks, and the undeclared ones, share."""
+
+DESIGNS: tuple[Design, ...] = get_args(Design)
 
 _RATES = {"accuracy", "precision", "recall", "f1"}
 
@@ -101,6 +104,10 @@ class Rules:
 
         fix("reference", arm_name(self.reference))
         fix("arms", _arms(self.arms))
+        if self.design not in DESIGNS:
+            raise StudyError(
+                f"{self.design!r} is not a design", place="design", hint=nearest(str(self.design), DESIGNS)
+            )
         fix("direction", _direction(self.metric, self.direction))
         fix("margin", _number(self.margin, "margin"))
         fix("resolution", _number(self.resolution, "resolution"))
@@ -250,7 +257,8 @@ def _number(value: object, place: str) -> float:
     """A number as a plain float, numpy's too. Raises StudyError for anything else, text and booleans among it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise StudyError(f"the {place} must be a number, not {value!r}", place=place)
-    return float(value)
+    # The decimal digits of a short float of numpy: 0.005, not 0.004999999888.
+    return float(str(value)) if hasattr(value, "dtype") else float(value)
 
 
 def _counts(values: object, place: str) -> tuple[int, ...]:

@@ -49,6 +49,7 @@ MISTAKES = {
         "direction",
         "direction='maximize'",
     ),
+    "a design that does not exist": ({"design": "one at a time"}, StudyError, "design", "one-at-a-time"),
     "a direction that does not exist": ({"direction": "maximise"}, StudyError, "direction", "'maximize'"),
 }
 
@@ -107,6 +108,10 @@ FRAMES = {
         "column 'value'",
         "no number",
     ),
+    "a column twice": (pd.concat([FRAME, FRAME[["value"]]], axis=1), "column 'value'", "two columns"),
+    "complex numbers": (FRAME.assign(value=FRAME["value"] + 1j), "column 'value'", "complex"),
+    "an unknown phase": (FRAME.assign(phase="test"), "column 'phase'", "'report'"),
+    "no phase": (FRAME.assign(phase=None), "column 'phase'", "'report'"),
     "an unknown outcome": (FRAME.assign(outcome="ok"), "column 'outcome'", "finished, diverged and failed"),
     "a column that is missing": (FRAME.drop(columns="phase"), None, "no column phase"),
     "no frame": ([{"arm": "baseline"}], None, "not a DataFrame"),
@@ -124,6 +129,8 @@ def test_a_mistake_in_the_frame_is_named_with_its_place(frame, place, words):
 def test_a_misspelt_arm_of_the_rules_suggests_the_one_of_the_frame():
     with pytest.raises(StoreError, match=r"did you mean 'model.width=64'"):
         judge(rules(arms=(ArmRule("model.widht=64"), ArmRule(ARMS[1]))), FRAME)
+    with pytest.raises(StoreError, match=r"(?s)no run of 'basline'.*did you mean 'baseline'"):
+        judge(rules(arms=(ArmRule(ARMS[0], reference="basline"), ArmRule(ARMS[1]))), FRAME)
     with pytest.raises(StoreError, match="no run of the arm 'bse'"):
         judge(rules(arms=(ArmRule(ARMS[0], reference="bse"),)), FRAME)
     with pytest.raises(StudyError, match=r"did you mean 'model.width=64'"):
@@ -228,3 +235,48 @@ def test_curves_may_call_arms_by_numbers_and_their_seeds_are_checked_too():
         judge(plan, numbered, curves.assign(seed="s3ed"))
     with pytest.raises(StoreError, match="no column epoch"):
         judge(plan, numbered, curves.drop(columns="epoch"))
+
+
+CURVES = pd.DataFrame(
+    [
+        {"arm": arm, "seed": seed, "phase": "report", "metric": "val/accuracy", "epoch": epoch, "value": 0.9}
+        for arm in ("baseline", *ARMS)
+        for seed in range(5)
+        for epoch in (1, 2)
+    ]
+)
+WRONG_CURVES = {
+    "a value that is no number": (CURVES.assign(value="high"), "column 'value'"),
+    "an epoch that is no number": (CURVES.assign(epoch="first"), "column 'epoch'"),
+    "an epoch before the first": (CURVES.assign(epoch=0), "column 'epoch' of the curves"),
+    "no epoch": (CURVES.assign(epoch=None), "column 'epoch' of the curves"),
+    "no seed": (CURVES.assign(seed=[None, *CURVES["seed"][1:]]), "column 'seed' of the curves"),
+    "no metric": (CURVES.assign(metric=None), "column 'metric' of the curves"),
+    "no phase": (CURVES.assign(phase=None), "column 'phase' of the curves"),
+    "no arm": (CURVES.assign(arm=None), "column 'arm'"),
+    "a column twice": (pd.concat([CURVES, CURVES[["seed"]]], axis=1), "column 'seed'"),
+    "a column that is missing": (CURVES.drop(columns="phase"), None),
+    "rows": (CURVES.to_dict("records"), None),
+    "a series": (CURVES["value"], None),
+}
+
+
+@pytest.mark.parametrize(("curves", "place"), WRONG_CURVES.values(), ids=WRONG_CURVES)
+def test_a_mistake_in_the_curves_is_named_with_its_place(curves, place):
+    with pytest.raises(StoreError) as caught:
+        judge(rules(), FRAME, curves)
+    assert caught.value.place == place
+
+
+def test_seeds_may_be_as_large_as_they_like():
+    def later(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(seed=[10**30 + seed for seed in frame["seed"]])
+
+    analysis = judge(rules(), later(FRAME), later(CURVES))
+    assert to_json(analysis)["arms"] == to_json(judge(rules(), FRAME, CURVES))["arms"]
+
+
+@pytest.mark.parametrize("factor", [3, 1.5, ("a", "b"), True])
+def test_what_cannot_name_a_factor_is_refused(factor):
+    with pytest.raises(StudyError, match="cannot name a factor"):
+        ArmRule("wide", factor=factor, level=1)
