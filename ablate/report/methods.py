@@ -176,8 +176,12 @@ def reproduce(reading: Reading) -> tuple[str, ...]:
     """Return the commands that reproduce this study, as far as they are known."""
     environment = reading.material.environment
     steps = []
-    if commit := environment.get("commit"):
-        steps.append(f"git checkout {commit}")
+    for name in ("commit", "training_commit"):
+        if commit := environment.get(name):
+            at = f"git checkout {commit.removesuffix('-dirty')}"
+            notes = ["in the folder of the training"] if name == "training_commit" else []
+            notes += ["with changes that were not committed"] if commit.endswith("-dirty") else []
+            steps.append(f"{at}  # {', '.join(notes)}" if notes else at)
     steps.append(environment.get("command") or f"ablate run {reading.record.study}.yaml")
     steps.append(f"ablate report {reading.record.study}")
     return tuple(steps)

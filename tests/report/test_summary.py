@@ -490,3 +490,27 @@ def test_a_warning_about_an_arm_calls_it_as_the_rest_of_the_page_does():
     assert "Width 16: from seed to seed its differences vary 4.2 times as much as the typical arm's." in [
         notice.text for notice in summarise(warned).notices
     ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "commands"),
+    [
+        ({}, ()),
+        ({"commit": "abc"}, ("git checkout abc",)),
+        ({"commit": "abc-dirty"}, ("git checkout abc  # with changes that were not committed",)),
+        (
+            {"commit": "abc", "training_commit": "def-dirty"},
+            (
+                "git checkout abc",
+                "git checkout def  # in the folder of the training, with changes that were not committed",
+            ),
+        ),
+    ],
+)
+def test_the_commands_that_reproduce_a_study_check_out_commits_that_exist(material, environment, commands):
+    summary = summarise(dataclasses.replace(material, environment=environment))
+    assert summary.reproduce == (
+        *commands,
+        "ablate run width-and-friends.yaml",
+        "ablate report width-and-friends",
+    )
