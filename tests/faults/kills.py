@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,16 +169,28 @@ def wrong(folder: Path, expected: dict[tuple[str, str], list[str]]) -> list[str]
     return found
 
 
-def undisturbed(folder: Path) -> dict[tuple[str, str], list[str]]:
-    (folder / "killed.yaml").write_text(STUDY)
+def finish(folder: Path) -> tuple[int, str]:
+    """Run the study to its end. Returns its exit code and what it printed."""
     with start(folder) as process:
         _, said = process.communicate()
-        assert process.returncode == 0, said
+    return process.returncode, said
+
+
+def undisturbed(
+    folder: Path, finish: Callable[[Path], tuple[int, str]] = finish
+) -> dict[tuple[str, str], list[str]]:
+    (folder / "killed.yaml").write_text(STUDY)
+    code, said = finish(folder)
+    assert code == 0, said
     return weights(folder)
 
 
 def survive(
-    folder: Path, expected: dict[tuple[str, str], list[str]], draw: random.Random, victims: list[str]
+    folder: Path,
+    expected: dict[tuple[str, str], list[str]],
+    draw: random.Random,
+    victims: list[str],
+    finish: Callable[[Path], tuple[int, str]] = finish,
 ) -> Round:
     """One round: kill as listed, one run of the study each; then let it run to its end, and look."""
     began = time.monotonic()
@@ -188,10 +201,9 @@ def survive(
         done.kills.append((victim, after))
         if "Traceback" in said:
             done.wrong.append(f"a traceback after the {victim} was killed: {said[-2000:]}")
-    with start(folder) as process:
-        _, said = process.communicate()
-    if process.returncode != 0 or "Traceback" in said:
-        done.wrong.append(f"the last run ended with {process.returncode}: {said[-2000:]}")
+    code, said = finish(folder)
+    if code != 0 or "Traceback" in said:
+        done.wrong.append(f"the last run ended with {code}: {said[-2000:]}")
     done.wrong += wrong(folder, expected)
     done.seconds = time.monotonic() - began
     return done

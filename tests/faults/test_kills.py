@@ -12,6 +12,9 @@ import time
 
 import kills
 import pytest
+from typer.testing import CliRunner
+
+from ablate import cli
 
 
 def with_store(folder, template):
@@ -21,19 +24,29 @@ def with_store(folder, template):
     return folder
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory, template_store):
-    return kills.undisturbed(with_store(tmp_path_factory.mktemp("undisturbed"), template_store))
+def in_this_process(folder, *options: str) -> tuple[int, str]:
+    """Run the study to its end without processes, which trains the same weights. Returns its exit code and what it printed."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(cli.app, ["run", "killed.yaml", "--executor", "inline", *options])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.output
 
 
-@pytest.mark.parametrize("seed", range(1))
+def apart(folder) -> tuple[int, str]:
+    return in_this_process(folder, "--no-fuse")
+
+
 def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
-    tmp_path, template_store, expected, seed
+    tmp_path, template_store, shared_cache, monkeypatch
 ):
-    draw = random.Random(seed)
-    victims = draw.sample(kills.VICTIMS, 2)
+    monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
+    expected = kills.undisturbed(with_store(tmp_path / "undisturbed", template_store), apart)
     assert len(expected) == kills.RUNS
-    assert kills.survive(with_store(tmp_path, template_store), expected, draw, victims).wrong == []
+    draw = random.Random(0)
+    victims = draw.sample(kills.VICTIMS, 2)
+    killed = with_store(tmp_path / "killed", template_store)
+    assert kills.survive(killed, expected, draw, victims, apart).wrong == []
 
 
 def test_a_bundle_that_is_killed_resumes_together(tmp_path, template_store, shared_cache, monkeypatch):
@@ -44,8 +57,8 @@ def test_a_bundle_that_is_killed_resumes_together(tmp_path, template_store, shar
         with_store(folder, template_store)
         (folder / "killed.yaml").write_text(kills.TOGETHER)
     undisturbed, folder = folders
-    with kills.start(undisturbed, "--workers", "1") as process:
-        assert process.wait(600) == 0
+    code, said = in_this_process(undisturbed)
+    assert code == 0, said
 
     def saved() -> set:
         return {path.stat().st_mtime_ns for path in folder.glob("mlruns/checkpoints/together-*.checkpoint")}
