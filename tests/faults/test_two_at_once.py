@@ -6,13 +6,54 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 
 
-def started(folder, *arguments, **environment) -> subprocess.Popen[str]:
+# Whoever trains first waits in its run until the other trains as well, so that both are at work at the same time.
+TOY = '''
+import os
+import random
+import time
+from pathlib import Path
+
+
+def fit(config, seed):
+    """A response with a known effect."""
+    meeting = Path(config["meeting"])
+    (meeting / str(os.getpid())).touch()
+    deadline = time.monotonic() + 300
+    while len(list(meeting.iterdir())) < 2:
+        assert time.monotonic() < deadline, "the other process never trained"
+        time.sleep(0.01)
+    yield {"train/loss": 1.0, "val/accuracy": 0.5 + config["gain"] + random.Random(seed).gauss(0, 0.001)}
+'''
+
+STUDY = """
+study: {name}
+margin: 0.02
+train: toy:fit
+baseline: {{gain: 0.0, meeting: {meeting}}}
+factors: {{gain: [0.2]}}
+seeds: 4
+"""
+RUNS = 8
+
+
+def study(workplace, name: str) -> str:
+    meeting = workplace.root / "meeting"
+    meeting.mkdir(exist_ok=True)
+    path = workplace.root / f"{name}.yaml"
+    path.write_text(STUDY.format(name=name, meeting=meeting))
+    return str(path)
+
+
+def started(folder: Path, study: str, **environment: str) -> subprocess.Popen[str]:
+    """Begin to run a study in a folder with a training of its own."""
+    (folder / "toy.py").write_text(TOY)
     return subprocess.Popen(
-        [*ABLATE, *arguments, "--workers", "1"],
+        [*ABLATE, "run", study, "--executor", "inline"],
         cwd=folder,
         env=os.environ | environment,
         stdout=subprocess.DEVNULL,
@@ -22,40 +63,32 @@ def started(folder, *arguments, **environment) -> subprocess.Popen[str]:
 
 
 def test_two_studies_that_share_runs_train_each_of_them_once(workplace):
-    studies = [workplace.study(name, "{gain: [0.2]}", "6") for name in ("one", "other")]
-    processes = [started(workplace.root, "run", study, "--set", "sleep=0.3") for study in studies]
+    processes = [started(workplace.root, study(workplace, name)) for name in ("one", "other")]
     said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     trained = Counter()
     for name in ("one", "other"):
         runs = [run for run in workplace.runs(name) if run.info.status == "FINISHED"]
-        assert len(runs) == 12, "each experiment is complete in itself"
+        assert len(runs) == RUNS, "each experiment is complete in itself"
         trained.update(
             run.data.tags["ablate.key"] for run in runs if "ablate.source_run" not in run.data.tags
         )
-    assert len(trained) == 12
+    assert len(trained) == RUNS
     assert set(trained.values()) == {1}
     assert "another study is training" in "".join(said)
 
 
 def test_one_counts_of_the_runs_that_two_machines_with_one_store_both_trained(workplace):
-    study = workplace.study(factors="{gain: [0.2]}", seeds="4")
+    path = study(workplace, "toy")
     store = f"sqlite:///{workplace.root}/mlruns/mlflow.db"
     other = workplace.root / "other machine"
     other.mkdir()
-    (other / "toy.py").write_text((workplace.root / "toy.py").read_text())
     (other / "pyproject.toml").write_text((workplace.root / "pyproject.toml").read_text())
-    processes = [
-        started(place, "run", study, "--set", "sleep=0.3", MLFLOW_TRACKING_URI=store)
-        for place in (workplace.root, other)
-    ]
+    processes = [started(place, path, MLFLOW_TRACKING_URI=store) for place in (workplace.root, other)]
     said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    outcomes = Counter(
-        (run.data.tags["ablate.key"], run.data.tags["ablate.outcome"])
-        for run in workplace.runs()
-        if run.info.status == "FINISHED"
-    )
-    counted = {key: times for (key, outcome), times in outcomes.items() if outcome == "finished"}
-    assert len(counted) == 8
+    ended = [run.data.tags for run in workplace.runs() if run.info.status == "FINISHED"]
+    assert len(ended) > RUNS, "they met in a run that both trained"
+    counted = Counter(tags["ablate.key"] for tags in ended if tags["ablate.outcome"] == "finished")
+    assert len(counted) == RUNS
     assert set(counted.values()) == {1}
