@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from stores import move_artifacts
 from typer.testing import CliRunner
 
 
@@ -36,6 +39,9 @@ import signal
 import time
 from pathlib import Path
 
+# Seconds that an epoch takes, where no factor of the study is to say so.
+PACE = Path("seconds-per-epoch")
+
 
 def fit(config, seed):
     """A response with known effects and noise."""
@@ -52,7 +58,7 @@ def fit(config, seed):
             yield {"train/loss": 9.0, "val/loss": 9.0, "val/accuracy": 0.1}
             os.kill(os.getpid(), signal.SIGKILL)
     for epoch in range(1, config["epochs"] + 1):
-        time.sleep(config.get("sleep", 0))
+        time.sleep(float(PACE.read_text()) if PACE.exists() else config.get("sleep", 0))
         share = epoch / config["epochs"]
         loss = 1 - 0.5 * share + noise.gauss(0, 0.001)
         if config.get("diverges"):
@@ -117,6 +123,21 @@ class Workplace:
         path = self.root / f"{name}.yaml"
         path.write_text(STUDY.format(name=name, factors=factors, seeds=seeds) + more)
         return str(path)
+
+    @contextlib.contextmanager
+    def pace(self, seconds: float) -> Iterator[None]:
+        """Let every epoch of the training take so long, in any process: the same runs are quick before and after."""
+        place = self.root / "seconds-per-epoch"
+        place.write_text(str(seconds))
+        yield
+        place.unlink()
+
+    def copy(self, name: str) -> Workplace:
+        """Copy the folder and its store, so that there are two ways to go on from here."""
+        root = self.root.parent / f"{self.root.name}-{name}"
+        shutil.copytree(self.root, root)
+        move_artifacts(root / "mlruns" / "mlflow.db", str(self.root), str(root))
+        return Workplace(root)
 
     @property
     def store(self):

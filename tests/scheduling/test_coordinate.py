@@ -170,18 +170,6 @@ def test_a_top_up_adds_seeds_to_undecided_arms_and_is_an_undeclared_look(workpla
     assert verdicts["alpha"] == pytest.approx(0.0025)
 
 
-def test_a_top_up_by_budget_adds_whole_rounds(workplace):
-    study = workplace.study(factors="{spread: [0.06]}", seeds="3")
-    workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1")
-    workplace.ablate("top-up", "toy", "--budget", "2s", "--executor", "inline")
-    seeds = {
-        arm: [s for a, s in arms_and_seeds(workplace.runs()) if a == arm]
-        for arm in ("baseline", "spread=0.06")
-    }
-    assert seeds["baseline"] == seeds["spread=0.06"]
-    assert len(seeds["baseline"]) > 3
-
-
 def test_a_top_up_of_a_study_without_undecided_arms_is_refused(workplace):
     workplace.ablate("run", workplace.study(factors="{gain: [0.2]}"), "--executor", "inline")
     assert "no arm is undecided" in workplace.ablate("top-up", "toy", "--seeds", "2", code=2)
@@ -216,7 +204,8 @@ def test_the_noise_floor_and_the_confirmation_have_seeds_of_their_own(workplace)
 
 def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_left(workplace):
     study = workplace.study(seeds="9")
-    said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1", "--budget", "2s")
+    with workplace.pace(0.1):
+        said = workplace.ablate("run", study, "--executor", "inline", "--budget", "2s")
     counts = [
         sum(1 for a, _ in arms_and_seeds(workplace.runs()) if a == arm)
         for arm in ("baseline", "gain=0.2", "gain=0.001")
@@ -224,7 +213,7 @@ def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_
     assert len(set(counts)) == 1
     assert 1 <= counts[0] < 9
     assert f"{27 - sum(counts)} planned runs left undone" in said
-    assert workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1")
+    assert workplace.ablate("run", study, "--executor", "inline")
     assert len(workplace.runs()) == 27
 
 
@@ -363,8 +352,11 @@ def test_where_no_run_yields_the_metric_the_study_ends_after_every_arm_has_shown
 )
 def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_goes_on(workplace, sign):
     study = workplace.study(seeds="4")
-    command = [*ABLATE, "run", study, "--set", "sleep=0.2", "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    command = [*ABLATE, "run", study, "--workers", "2"]
+    with (
+        workplace.pace(0.2),
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process,
+    ):
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("[3/"):
@@ -382,7 +374,7 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
         assert not [run for run in workplace.runs(kind=kind) if run.info.status == "RUNNING"]
     done = {run.info.run_id for run in workplace.runs() if run.info.status == "FINISHED"}
     assert len(done) >= 3
-    workplace.ablate("run", study, "--set", "sleep=0.2", "--executor", "inline")
+    workplace.ablate("run", study, "--executor", "inline")
     finished = [run for run in workplace.runs() if run.info.status == "FINISHED"]
     assert done <= {run.info.run_id for run in finished}
     assert arms_and_seeds(finished) == sorted(

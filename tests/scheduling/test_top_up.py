@@ -101,21 +101,23 @@ def kill_in_the_middle(workplace, *arguments: str, after: str) -> None:
     workplace.ablate("status")  # puts in order what was left behind, and says so
 
 
-@pytest.mark.parametrize("again", ["top-up", "run"])
-def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, again):
+def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, monkeypatch):
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
-    sets = ("--set", "sleep=0.15")
-    run(workplace, "run", study, *sets)
-    kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", "--workers", "1", after="[2/")
+    run(workplace, "run", study)
+    with workplace.pace(0.15):
+        kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", "--workers", "1", after="[2/")
     assert verdicts(workplace)["look"] == 1, "an interrupted look is no look yet"
-    if again == "top-up":
-        assert "going on" in run(workplace, "top-up", "toy", "--seeds", "5")
-    else:
-        run(workplace, "run", study, *sets)
-    assert trained(workplace) == {arm: list(range(8)) for arm in ("baseline", "spread=0.06")}
-    found = verdicts(workplace)
-    assert list(record(workplace).extra_looks) == [8]
-    assert (found["look"], found["alpha"], found["declared"]) == (2, pytest.approx(0.0025), False)
+    for again in ("top-up", "run"):
+        place = workplace.copy(again)
+        monkeypatch.chdir(place.root)
+        if again == "top-up":
+            assert "going on" in run(place, "top-up", "toy", "--seeds", "5")
+        else:
+            run(place, "run", study)
+        assert trained(place) == {arm: list(range(8)) for arm in ("baseline", "spread=0.06")}
+        found = verdicts(place)
+        assert list(record(place).extra_looks) == [8]
+        assert (found["look"], found["alpha"], found["declared"]) == (2, pytest.approx(0.0025), False)
 
 
 @pytest.mark.slow
@@ -131,8 +133,8 @@ def test_a_top_up_by_budget_that_was_killed_keeps_what_it_trained(workplace):
 
 
 def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promise_left(workplace):
-    run(workplace, "run", workplace.study(factors="{spread: [0.06, 0.07]}", seeds="3"), "--set", "sleep=0.1")
-    run(workplace, "top-up", "toy", "--budget", "3s")
+    run(workplace, "run", workplace.study(factors="{spread: [0.06, 0.07]}", seeds="3"), "--set", "sleep=0.05")
+    run(workplace, "top-up", "toy", "--budget", "2s")
     found, seeds = verdicts(workplace), trained(workplace)
     [pairs] = record(workplace).extra_looks
     assert pairs > 3

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import move_artifacts
 from typer.testing import CliRunner
 
 from ablate import cli
@@ -52,13 +52,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("version_0")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(root, filter="data")
-    database = sqlite3.connect(root / "mlruns" / "mlflow.db")
-    for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
-        database.execute(
-            f"UPDATE {table} SET {column} = replace({column}, '/store/mlruns', ?)", (str(root / "mlruns"),)
-        )
-    database.commit()
-    database.close()
+    move_artifacts(root / "mlruns" / "mlflow.db", "/store/mlruns", str(root / "mlruns"))
     return root
 
 
