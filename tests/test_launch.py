@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablate import code_digest, launch
+from ablate.text import joined
 from ablate.training import trainer_of
 from ablate.training.function import FunctionConfig
 
@@ -129,4 +130,4 @@ def test_every_executor_of_the_table_trains_a_study(workplace, kind):
 
 def test_an_unknown_executor_is_named_with_those_that_there_are(workplace):
     output = workplace.ablate("run", workplace.study(), "--executor", "remote", code=2)
-    assert "--executor: 'remote' is not an executor\n  local or inline" in output
+    assert f"--executor: 'remote' is not an executor\n  {joined(launch.EXECUTORS, 'or')}" in output

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ablate.config import RunConfig
+from ablate.config import RunConfig, TrainingConfig
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.executors import stream
 from ablate.models import layers
@@ -214,6 +214,32 @@ def test_steps_from_the_same_state_agree_with_separate_training(network, rule, o
                 # Adam divides by the size of a gradient, however small: rounding shows in units of a step.
                 apart = float((mine[name] - p.detach()).abs().max())
                 assert apart <= 100 * within * max(float(p.detach().abs().max()), recipe.optimizer.lr), name
+
+
+SETTINGS = [
+    (name, example) for name, field in TrainingConfig.model_fields.items() for example in field.examples or ()
+]
+
+
+@pytest.mark.parametrize(("name", "example"), SETTINGS)
+def test_every_setting_of_training_does_to_a_stack_what_it_does_to_a_run_by_itself(name, example):
+    """So that a setting that acts on a run by itself is not forgotten where runs are stacked."""
+    with_it = BASE.override({"training.loss": "focal", f"training.{name}": example})
+    # Members of a stack differ in anything but their arithmetic, of which bfloat16 keeps three digits.
+    without, within = (with_it, 0.03) if name == "precision" else (BASE, 1e-4)
+    recipes = [with_it, without.override({"optimizer.lr": 0.02})]
+    singles, members = (
+        [TorchLearner(config, SHAPE, 10, torch.device("cpu")) for config in recipes] for _ in range(2)
+    )
+    stack = Stacked(recipes, members, torch.device("cpu"))
+    draw = torch.Generator().manual_seed(0)
+    rates = [config.optimizer.lr for config in recipes]
+    stack.set_rates([rates, rates])
+    for _ in range(2):
+        images, labels = torch.randn(16, *SHAPE, generator=draw), torch.randint(10, (16,), generator=draw)
+        losses_of_each, _ = stack.step(images, labels)
+        expected = [learner.step(images, labels, lr)[0] for learner, lr in zip(singles, rates, strict=True)]
+        assert losses_of_each.tolist() == pytest.approx([float(loss) for loss in expected], rel=within)
 
 
 # --- whole runs -----------------------------------------------------------------------------------------------------
