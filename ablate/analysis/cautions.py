@@ -11,7 +11,7 @@ import pandas as pd
 from ablate.analysis.compare import REPORT, Ledger, Record
 from ablate.analysis.contents import Analysis, Caution, CautionCode
 from ablate.analysis.family import Terms
-from ablate.analysis.intervals import ENOUGH_PAIRS
+from ablate.analysis.intervals import ENOUGH_PAIRS, Floats
 from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
 
@@ -66,7 +66,10 @@ def _cautions(
         if reading.noise is not None and 0 < NOISY * typical < reading.noise:
             yield Caution("noisy", subject, figures={"times": reading.noise / typical})
     if not rules.factorial:
-        yield from _skewed(rules.reference, arms)
+        yield from skewed(
+            rules.reference,
+            {arm: np.array([r.value for r in record.values() if r.finished]) for arm, record in arms.items()},
+        )
     still_open = any(is_open(r) and r.lo is not None for r in readings)
     if still_open and analysis.detectable is not None and analysis.detectable > rules.margin:
         yield Caution(
@@ -78,12 +81,14 @@ def _cautions(
         yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
 
 
-def _skewed(reference: str, arms: Mapping[str, Record]) -> Iterator[Caution]:
-    """Strong skew together with unequal noise, which no t interval repairs."""
+def skewed(reference: str, arms: Mapping[str, Floats]) -> Iterator[Caution]:
+    """Yield a caution where strong skew comes with unequal noise, which no t interval repairs.
+
+    arms: values of the finished runs by arm, the reference's among them.
+    """
     residuals: list[float] = []
     stds: dict[str, float | None] = {}
-    for arm, record in arms.items():
-        values = np.array([r.value for r in record.values() if r.finished])
+    for arm, values in arms.items():
         std = float(values.std(ddof=1)) if values.size >= ENOUGH_PAIRS else 0.0
         if std and std <= 1e-12 * float(np.abs(values).max()):
             std = 0.0  # rounding errors of equal values

@@ -19,7 +19,7 @@ Verdict = Literal[
     "helps", "hurts", "no practical effect", "inconclusive", "unstable", "not independent", "no override"
 ]
 
-Withheld = Literal["too few pairs", "no noise", "reference diverged"]
+Withheld = Literal["too few pairs", "too few runs", "too few blocks", "no noise", "reference diverged"]
 """Why an arm that could have one has no interval."""
 
 
@@ -62,7 +62,8 @@ class Comparison:
     more_seeds: the price of certainty, for inconclusive arms. test_effect: oriented, never used to choose.
     differences: (seed, oriented difference) of each pair. summary: the arm's own raw figures. look: index of the look
     (0: none yet), alpha: what that look spends. provisional: no look is closed yet, and more pairs are due.
-    withheld: why there is no interval, where flags are not the reason.
+    withheld: why there is no interval, where flags are not the reason. n_reference: runs of the reference, where the arm's
+    runs are not paired with them; n counts the arm's own then, and there are no differences.
     """
 
     arm: str
@@ -96,6 +97,7 @@ class Comparison:
     alpha: float
     provisional: bool = False
     withheld: Withheld | None = None
+    n_reference: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ CautionCode = Literal[
     "coarse-metric",
     "aa-differs",
     "aa-repeats",
+    "single-runs",
     "no-noise",
     "noisy",
     "skewed",

@@ -124,7 +124,7 @@ def judge(
         aa=_aa(study),
         confirmation=_confirmation(study, comparisons),
         noise=typical,
-        optimism=_optimism(comparisons),
+        optimism=selection_bias(comparisons),
         detectable=detectable_stds * typical
         if typical is not None and math.isfinite(detectable_stds)
         else None,
@@ -213,7 +213,7 @@ def _comparison(
     flops = ratio(mean_of(own_runs, "flops"), mean_of(paired_references, "flops"))
     seconds = ratio(typical_seconds(own_runs), typical_seconds(paired_references))
     cost = seconds if flops is None else flops
-    clearly, real, ruled_out = claims(reading, rules)
+    clearly, real, ruled_out = claims(reading.verdict, reading.lo, reading.hi, rules.margin)
     fit = diagnose(
         curves,
         metric=rules.metric,
@@ -267,7 +267,7 @@ def _comparison(
 
 
 def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
-    clearly, real, ruled_out = claims(reading, study.rules)
+    clearly, real, ruled_out = claims(reading.verdict, reading.lo, reading.hi, study.rules.margin)
     cells = [list(study.within(arm, reading.look).values()) for arm, _ in contrast.weights]
     seconds = [typical_seconds(r for r in cell if r.finished) for cell in cells]
     return Effect(
@@ -434,8 +434,8 @@ def _typical(readings: Iterable[UnitReading]) -> float | None:
     return math.sqrt(float(np.median(variances))) if variances else None
 
 
-def _optimism(comparisons: Sequence[Comparison]) -> float | None:
-    """How much better than it is the best of k equal arms looks, in the metric's units."""
+def selection_bias(comparisons: Sequence[Comparison]) -> float | None:
+    """Return how much better than it is the best of k equal arms looks, in the metric's units."""
     errors = [c.summary.sd / math.sqrt(c.summary.n) for c in comparisons if c.summary.sd is not None]
     return best_of(len(comparisons)) * float(np.median(errors)) if len(comparisons) > 1 and errors else None
 

@@ -206,13 +206,14 @@ def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rule
     )
 
 
-def claims(reading: UnitReading, rules: Rules) -> tuple[bool, bool, Literal["gain", "loss"] | None]:
+def claims(
+    verdict: Verdict, lo: float | None, hi: float | None, margin: float
+) -> tuple[bool, bool, Literal["gain", "loss"] | None]:
     """Return clearly, real and ruled_out: what else the interval says, in the terms of its verdict."""
-    if reading.lo is None or reading.hi is None:
+    if lo is None or hi is None:
         return False, False, None
-    lo, hi, margin = reading.lo, reading.hi, rules.margin
-    clearly = (reading.verdict == "helps" and lo >= margin) or (reading.verdict == "hurts" and hi <= -margin)
-    real = reading.verdict == "no practical effect" and (lo > 0 or hi < 0)
-    if reading.verdict != "inconclusive":
+    clearly = (verdict == "helps" and lo >= margin) or (verdict == "hurts" and hi <= -margin)
+    real = verdict == "no practical effect" and (lo > 0 or hi < 0)
+    if verdict != "inconclusive":
         return clearly, real, None
     return clearly, real, "gain" if hi < margin else "loss" if lo > -margin else None

@@ -6,6 +6,7 @@ Differences and noise are in one unit, any unit; noise is the standard deviation
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ _GRID = (np.arange(15) + 0.5) / 15.0
 
 @dataclass(frozen=True)
 class MoreSeeds:
-    """The price of certainty: total pairs at which a verdict is settled, None beyond MOST_PAIRS.
+    """The price of certainty: total pairs (where nothing is paired: runs in each group) at which a verdict is settled, None beyond MOST_PAIRS.
 
     n50, n80: with probability .5 and .8. n_any: whatever the effect. probability50, probability80: those at these totals.
     seconds50, seconds80, seconds_any: device seconds of the pairs still to be run, the arm's and its reference's
@@ -134,21 +135,77 @@ def more_seeds(
 
     sigma = np.sqrt(df * variance / chi2_quantile(_GRID, df))[:, None]
     theta = mean + sigma * special.ndtri(_GRID)[None, :] / math.sqrt(pairs)
+
+    def probability(block: slice) -> Floats:
+        later = totals[block, None, None]
+        centre = (pairs * mean + (later - pairs) * theta) / later
+        spread = sigma * np.sqrt(later - pairs) / later
+        return settled(centre, spread, per_sigma[block, None, None] * sigma, margin)
+
+    return _price(totals, probability, n_any, pairs, seconds_per_pair)
+
+
+def more_runs(
+    effect: float,
+    variances: tuple[float, float],
+    dfs: tuple[float, float],
+    runs: tuple[int, int],
+    *,
+    alpha: float,
+    k: int,
+    margin: float,
+    moderated: bool,
+) -> MoreSeeds | None:
+    """Return how many runs in each group would settle an inconclusive arm that is not paired with its baseline.
+
+    variances (s̃²), dfs, runs: of the arm and of the baseline now; a group that has more runs than a total keeps them. alpha:
+    error of the next look. The two unknown variances are averaged over a 15 × 15 grid of equally likely values given what
+    was seen; given those, the difference that will be seen is normal, with the effect's uncertainty in it. None where both
+    groups have as many runs as are ever searched.
+    """
+    now, least = np.array(runs, float), min(runs)
+    totals = np.arange(least + 1, MOST_PAIRS + 1, dtype=float)
+    if not totals.size:
+        return None
+    then = np.maximum(totals[:, None], now)
+    nu = then - 1.0
+    borrowed = np.minimum(BORROWED_DF, nu) if moderated else 0.0
+    # (N, groups): what a group's variance is multiplied with in the square of the half-width, and in that of the spread.
+    wide = special.stdtrit(nu + borrowed, 1.0 - alpha / (2.0 * k)) ** 2 / then
+    unseen = 1.0 / now - 1.0 / then
+    narrow = np.flatnonzero(np.sqrt(wide @ np.array(variances)) <= margin / 2.0)
+    n_any = least + 1 + int(narrow[0]) if narrow.size else None
+
+    arm, base = (
+        df * variance / chi2_quantile(_GRID, df) for variance, df in zip(variances, dfs, strict=True)
+    )
+
+    def over_grid(factors: Floats) -> Floats:
+        return np.sqrt(factors[:, 0, None, None] * arm[:, None] + factors[:, 1, None, None] * base[None, :])
+
+    def probability(block: slice) -> Floats:
+        return settled(np.array(effect), over_grid(unseen[block]), over_grid(wide[block]), margin)
+
+    return _price(totals, probability, n_any, least, None)
+
+
+def _price(
+    totals: Floats,
+    probability_of: Callable[[slice], Floats],
+    n_any: int | None,
+    now: int,
+    seconds_each: float | None,
+) -> MoreSeeds:
+    """The first totals at which the probability of a verdict, averaged over a grid, reaches .5 and .8.
+
+    probability_of: block of totals → probabilities (totals, grid, grid). now: the total so far.
+    """
     n50 = n80 = probability50 = probability80 = None
     first = 0
     # In blocks that double, because most answers are small and the last total is nearly a thousand away.
     while first < totals.size and n80 is None:
         block = slice(first, max(2 * first, first + 16))
-        grid = _settled(
-            mean,
-            pairs,
-            totals[block, None, None],
-            sigma=sigma,
-            theta=theta,
-            per_sigma=per_sigma[block, None, None],
-            margin=margin,
-        )
-        probability = grid.mean(axis=(1, 2))
+        probability = probability_of(block).mean(axis=(1, 2))
         if n50 is None and (probability >= 0.5).any():
             at = int(np.argmax(probability >= 0.5))
             n50, probability50 = int(totals[first + at]), float(probability[at])
@@ -158,20 +215,18 @@ def more_seeds(
         first = block.stop
 
     def seconds(total: int | None) -> float | None:
-        return None if total is None or seconds_per_pair is None else (total - pairs) * seconds_per_pair
+        return None if total is None or seconds_each is None else (total - now) * seconds_each
 
     return MoreSeeds(
         n50, n80, n_any, probability50, probability80, seconds(n50), seconds(n80), seconds(n_any)
     )
 
 
-def _settled(
-    mean: float, pairs: int, totals: Floats, *, sigma: Floats, theta: Floats, per_sigma: Floats, margin: float
-) -> Floats:
-    """Probability that the mean of all pairs will be significant, or significantly within the margin: array (N, σ, θ)."""
-    centre = (pairs * mean + (totals - pairs) * theta) / totals
-    spread = sigma * np.sqrt(totals - pairs) / totals
-    half = per_sigma * sigma
+def settled(centre: Floats, spread: Floats, half: Floats, margin: float) -> Floats:
+    """Return the probability that a difference will be significant, or significantly within the margin.
+
+    centre, spread: mean and std of the difference that will be seen. half: half-width of its interval.
+    """
     inside = margin - half  # |mean| < inside: no practical effect
     significant = special.ndtr((centre - half) / spread) + special.ndtr((-half - centre) / spread)
     negligible = special.ndtr((inside - centre) / spread) - special.ndtr((-inside - centre) / spread)

@@ -10,8 +10,8 @@ import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
 from ablate import metrics
 from ablate.analysis.family import FACTORIAL, ArmRule, Contrast, arm_name, contrasts
@@ -74,7 +74,10 @@ class Rules:
     path: the configurations that a greedy path has come to, in order; steps: how many it will come to. edges: every
     comparison that it might have come to make, whatever the results; they are its family, because which of them are made
     depends on the results that they are judged by. typical: a value of the metric, where one is known: it tells an
-    accuracy of 0.8 from one of 80.
+    accuracy of 0.8 from one of 80. unit: what `n` counts: seeds under which arms are paired, runs that are not paired, or
+    blocks (tasks, data sets) within which they are. planned: whether arms, margin and numbers of runs were fixed before the
+    results were known; if not, there is one look, which spends ALPHA, and any metric may be read. family: its size where it
+    is larger than the arms say; 0: what they say.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -97,6 +100,9 @@ class Rules:
     steps: int = 0
     edges: int = 0
     typical: float | None = None
+    unit: Literal["seed", "run", "block"] = "seed"
+    planned: bool = True
+    family: int = 0
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -108,7 +114,7 @@ class Rules:
             raise StudyError(
                 f"{self.design!r} is not a design", place="design", hint=nearest(str(self.design), DESIGNS)
             )
-        fix("direction", _direction(self.metric, self.direction))
+        fix("direction", _direction(self.metric, self.direction, planned=self.planned))
         fix("margin", _number(self.margin, "margin"))
         fix("resolution", _number(self.resolution, "resolution"))
         fix("looks", _counts(self.looks, "seeds"))
@@ -137,6 +143,8 @@ class Rules:
                 f"undeclared {list(self.extra_looks)}",
                 place="seeds",
             )
+        if not self.planned and len(self.looks) > 1:
+            raise StudyError("results that nobody planned are read at one look", place="seeds")
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise StudyError(
@@ -144,6 +152,12 @@ class Rules:
             )
         if NOISE_FLOOR in names or any(arm.name == self.reference_of(arm) for arm in self.arms):
             raise StudyError("the reference and A/A are not arms of the family: they get no verdict")
+        if self.family and self.family < self._judged:
+            raise StudyError(
+                f"a family of {self.family} is too small for {self._judged} comparisons",
+                place="k",
+                hint="k counts every comparison that was looked at, the ones that are left out among them",
+            )
 
     def scale(self, mean: float | None = None) -> Scale:
         """Return how the primary metric is shown, where its values lie about `mean`, or about `typical`."""
@@ -182,9 +196,11 @@ class Rules:
     @property
     def k(self) -> int:
         """Size of the family: declared arms, effects in a factorial design, or both. It never shrinks."""
-        if self.edges:
-            return self.edges
-        return max(1, (0 if self.factorial else len(self.arms)) + len(self.contrasts))
+        return max(1, self.family or self._judged)
+
+    @property
+    def _judged(self) -> int:
+        return self.edges or (0 if self.factorial else len(self.arms)) + len(self.contrasts)
 
     def arm(self, name: str) -> ArmRule:
         """Return the rule of an arm. Raises StudyError where there is none of this name."""
@@ -204,7 +220,10 @@ class Rules:
 
     def schedule(self) -> tuple[Look, ...]:
         """Return the declared looks and the undeclared ones taken, by number of pairs, each with the error it spends."""
-        return schedule(self.looks, self.extra_looks)
+        looks = schedule(self.looks, self.extra_looks)
+        if self.planned:
+            return looks
+        return tuple(replace(look, alpha=ALPHA) if look.declared else look for look in looks)
 
     def look_after(self, index: int) -> Look:
         """Return the look after the index-th (0: the first). After the last: the next undeclared one, with pairs = 0."""
@@ -224,11 +243,11 @@ def _arms(arms: object) -> tuple[ArmRule, ...]:
     return rules
 
 
-def _direction(metric: object, direction: object) -> Direction:
+def _direction(metric: object, direction: object, *, planned: bool) -> Direction:
     """The direction as given, or as the metric's name says it."""
     if not isinstance(metric, str) or not metric:
         raise StudyError(f"{metric!r} cannot name a metric", place="metric")
-    if metric.startswith("test/"):
+    if planned and metric.startswith("test/"):
         raise StudyError(
             f"{metric!r} would choose arms by the test set",
             place="metric",

@@ -19,6 +19,7 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
     `effect`, `ci` and `estimate` are oriented; `ci` is null below 3 pairs; the reference stands only in `baseline`.
     """
     rules = analysis.rules
+    not_planned = {} if rules.planned else {"paired": rules.unit != "run", "n_baseline": analysis.baseline.n}
     return {
         "study": study,
         "metric": rules.metric,
@@ -30,6 +31,7 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         "declared": analysis.declared,
         "design": rules.design,
         "k": rules.k,
+        **not_planned,
         "baseline": _summary_json(analysis.baseline),
         "arms": [_comparison_json(c) for c in analysis.comparisons],
         "effects": [_effect_json(e) for e in analysis.effects],
@@ -56,6 +58,7 @@ def _comparison_json(c: Comparison) -> dict[str, Any]:
         "clearly": c.clearly,
         "real": c.real,
         "n": c.n,
+        **({} if c.n_reference is None else {"n_baseline": c.n_reference}),
         "effect": _plain(c.effect),
         "ci": _interval_json(c.lo, c.hi),
         "p_adjusted": _plain(c.p_adjusted),

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablate.analysis.contents import Analysis, Caution, Comparison, Effect
 from ablate.analysis.family import Term, Terms
-from ablate.analysis.power import MoreSeeds
+from ablate.analysis.power import MOST_PAIRS, MoreSeeds
 from ablate.analysis.rules import Rules
 from ablate.study.seeds import NOISE_FLOOR
 from ablate.text import counted, format_duration, joined
@@ -138,6 +138,11 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
     figures = item.figures
     match item.code:
         case "reference-diverged" | "reference-not-finite":
+            if "runs" in figures:
+                return (
+                    f"the {called} diverged in {counted(int(figures['runs']), 'run')}: nothing can be compared with it. "
+                    "Lower its learning rate, see that its metric is a number, or choose another baseline"
+                )
             seeds = f"seed{'s' if len(item.seeds) > 1 else ''} {', '.join(map(str, item.seeds))}"
             if item.code == "reference-diverged":
                 return (
@@ -161,11 +166,28 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
             )
         case "aa-repeats":
             return "A/A repeats the baseline exactly: the seed does not reach the training."
+        case "single-runs":
+            runs = f"{joined(item.arms)} {'have' if len(item.arms) > 1 else 'has'} one run{' each' if len(item.arms) > 1 else ''}"
+            if "spread" not in figures:
+                return f"{runs}, and nothing was repeated: how much seeds alone change is not known, so there is no verdict."
+            scale = rules.scale()
+            unit = f" {scale.unit}" if scale.unit else ""
+            return (
+                f"{runs}, which gives no verdict: seeds alone make two single runs of one arm differ by up to "
+                f"{figures['spread'] * scale.factor:.2g}{unit} here (95 %)."
+            )
+        case "no-noise" if rules.unit == "run":
+            return (
+                f"{about}all runs of the arm or of the {rules.reference} agree to the last digit, which leaves no noise to judge "
+                "by. State the metric's resolution, or see that these are independent runs."
+            )
         case "no-noise":
             return (
                 f"{about}the differences agree to the last digit under every seed, which leaves no noise to judge by. "
                 "State the metric's resolution, or `deterministic: true` if that is meant."
             )
+        case "noisy" if rules.unit == "run":
+            return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."
         case "noisy":
             return f"{about}from seed to seed its differences vary {figures['times']:.1f} times as much as the typical arm's."
         case "skewed":
@@ -251,7 +273,7 @@ _COUNTED: dict[str, tuple[str, str]] = {
     "no practical effect": ("makes no practical difference", "make no practical difference"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
     "unstable": ("is unstable", "are unstable"),
-    "not independent": ("repeats itself under every seed", "repeat themselves under every seed"),
+    "not independent": ("repeats one run", "repeat one run"),
     "no override": ("changed nothing", "changed nothing"),
 }
 
@@ -259,6 +281,8 @@ _COUNTED: dict[str, tuple[str, str]] = {
 def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
     """The verdict, with effect and interval where there are any."""
     if item.verdict == "not independent":
+        if rules.unit == "run":
+            return f"is no comparison: repeats are copies of one run, its own or the {reference}'s"
         return (
             "is no comparison: runs under different seeds are identical, "
             "so the seed does not reach the training"
@@ -278,12 +302,17 @@ def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
         return f"cannot be judged: the {reference} diverged"
     if effect is None:
         none = "no run has finished together with its counterpart"
+        if rules.unit == "run":
+            none = f"no run has finished, or none of the {reference}"
         return f"{says}: {_diverged(item) or none}"
     figure = _figure(item, rules)
-    if item.withheld == "too few pairs":
-        figure = f"{figure} in {counted(item.n, 'seed')}, too few for an interval"
+    if item.withheld in {"too few pairs", "too few runs", "too few blocks"}:
+        figure = f"{figure} in {_size(item, rules)}, too few for an interval"
+    elif item.withheld == "no noise" and rules.unit == "run":
+        figure = f"{figure} in {_size(item, rules)}, and all runs of one arm are alike, which leaves no noise to judge by"
     elif item.withheld == "no noise":
-        figure = f"{figure} under each of {counted(item.n, 'seed')}, which leaves no noise to judge by"
+        under = "under" if rules.unit == "seed" else "in"
+        figure = f"{figure} {under} each of {_size(item, rules)}, which leaves no noise to judge by"
     if item.verdict == "unstable":
         diverged = _diverged(item)
         return f"{says}: {f'{diverged}, ' if diverged else ''}{figure} among those that finished"
@@ -297,7 +326,7 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
     if item.lo is None or item.hi is None:
         return figure + _way(rules)
     lo, hi = _number(item.lo, decimals, factor), _number(item.hi, decimals, factor)
-    notes = [counted(item.n, "seed")]
+    notes = [_size(item, rules)]
     looks = rules.schedule()
     # A confirmation has a look of its own, which is none of the schedule's.
     if (
@@ -310,6 +339,13 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
     return f"{figure} ({lo} to {hi}, {', '.join(notes)}{positive})"
 
 
+def _size(item: Comparison | Effect, rules: Rules) -> str:
+    """What the figure is the mean of: `5 seeds`, `4 runs against 5`, `6 blocks`."""
+    size = counted(item.n, rules.unit)
+    against = item.n_reference if isinstance(item, Comparison) else None
+    return size if against is None else f"{size} against {against}"
+
+
 def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
     """What limits or extends the verdict: what is real, what is ruled out, what certainty would cost."""
     clauses = []
@@ -320,7 +356,7 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
     if item.ruled_out is not None:
         clauses.append(f"a {item.ruled_out} of {margin} or more is ruled out")
     if item.more_seeds is not None:
-        clauses.append(_price(item.more_seeds))
+        clauses.append(_price(item.more_seeds, rules))
     if isinstance(item, Effect) and item.apart is not None:
         alone, given = (_number(v, *_rounding(item, rules), sign=True) for v in item.apart)
         clauses.append(f"alone it is worth {alone}, given the rest {given}{_unit(item, rules, named=False)}")
@@ -334,10 +370,11 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
     return clauses
 
 
-def _price(price: MoreSeeds) -> str:
+def _price(price: MoreSeeds, rules: Rules) -> str:
+    unit = "runs of each" if rules.unit == "run" else f"{rules.unit}s"
     if price.n50 is None:
-        return "no number of seeds up to 999 gives it an even chance of a verdict"
-    text = f"even chance of a verdict by {price.n50} seeds"
+        return f"no number of {unit} up to {MOST_PAIRS} gives it an even chance of a verdict"
+    text = f"even chance of a verdict by {price.n50} {unit}"
     text += f", 80 % by {price.n80}" if price.n80 is not None else ""
     dearest = price.seconds50 if price.n80 is None else price.seconds80
     text += f" ({format_duration(dearest)} of device time)" if dearest is not None else ""
