@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -44,18 +44,17 @@ RUNS = 8
 def study(workplace, name: str) -> str:
     meeting = workplace.root / "meeting"
     meeting.mkdir(exist_ok=True)
+    (workplace.root / "toy.py").write_text(TOY)
     path = workplace.root / f"{name}.yaml"
     path.write_text(STUDY.format(name=name, meeting=meeting))
     return str(path)
 
 
-def started(folder: Path, study: str, **environment: str) -> subprocess.Popen[str]:
-    """Begin to run a study in a folder with a training of its own."""
-    (folder / "toy.py").write_text(TOY)
+def begun(folder: Path, study: str) -> subprocess.Popen[str]:
+    """Begin to run a study in another process."""
     return subprocess.Popen(
         [*ABLATE, "run", study, "--executor", "inline"],
         cwd=folder,
-        env=os.environ | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,9 +62,11 @@ def started(folder: Path, study: str, **environment: str) -> subprocess.Popen[st
 
 
 def test_two_studies_that_share_runs_train_each_of_them_once(workplace):
-    processes = [started(workplace.root, study(workplace, name)) for name in ("one", "other")]
-    said = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    one, other = (study(workplace, name) for name in ("one", "other"))
+    with begun(workplace.root, other) as process:
+        said = workplace.ablate("run", one, "--executor", "inline")
+        _, others = process.communicate()
+    assert process.returncode == 0, others
     trained = Counter()
     for name in ("one", "other"):
         runs = [run for run in workplace.runs(name) if run.info.status == "FINISHED"]
@@ -75,18 +76,20 @@ def test_two_studies_that_share_runs_train_each_of_them_once(workplace):
         )
     assert len(trained) == RUNS
     assert set(trained.values()) == {1}
-    assert "another study is training" in "".join(said)
+    assert "another study is training" in said + others
 
 
-def test_one_counts_of_the_runs_that_two_machines_with_one_store_both_trained(workplace):
+def test_one_counts_of_the_runs_that_two_machines_with_one_store_both_trained(workplace, monkeypatch):
     path = study(workplace, "toy")
-    store = f"sqlite:///{workplace.root}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workplace.root}/mlruns/mlflow.db")
     other = workplace.root / "other machine"
     other.mkdir()
-    (other / "pyproject.toml").write_text((workplace.root / "pyproject.toml").read_text())
-    processes = [started(place, path, MLFLOW_TRACKING_URI=store) for place in (workplace.root, other)]
-    said = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    for name in ("toy.py", "pyproject.toml"):
+        shutil.copy(workplace.root / name, other / name)
+    with begun(other, path) as process:
+        workplace.ablate("run", path, "--executor", "inline")
+        _, others = process.communicate()
+    assert process.returncode == 0, others
     ended = [run.data.tags for run in workplace.runs() if run.info.status == "FINISHED"]
     assert len(ended) > RUNS, "they met in a run that both trained"
     counted = Counter(tags["ablate.key"] for tags in ended if tags["ablate.outcome"] == "finished")
