@@ -8,12 +8,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from stores import move_artifacts
+from stores import copy_store, move_artifacts
 from typer.testing import CliRunner
 
 
@@ -98,9 +98,13 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder with an empty store, in which the command line is run."""
+    """A folder with an empty store, in which the command line is run.
+
+    trained_before: the text of a study → a folder in which a test of this session has trained it.
+    """
 
     root: Path
+    trained_before: dict[str, Path]
 
     def ablate(self, *arguments: str, code: int = 0) -> str:
         """Run a command in this process; its output, both streams. The exit code is checked."""
@@ -124,6 +128,19 @@ class Workplace:
         path.write_text(STUDY.format(name=name, factors=factors, seeds=seeds) + more)
         return str(path)
 
+    def trained(self, **given: str) -> str:
+        """Write a study and train it, or take over what was trained where a test before has trained the same."""
+        path = self.study(**given)
+        text = Path(path).read_text()
+        if text in self.trained_before:
+            copy_store(self.trained_before[text], self.root / "mlruns")
+        else:
+            self.ablate("run", path, "--executor", "inline")
+            place = self.root.parent / f"{self.root.name}-trained"
+            copy_store(self.root / "mlruns", place)
+            self.trained_before[text] = place
+        return path
+
     @contextlib.contextmanager
     def pace(self, seconds: float) -> Iterator[None]:
         """Let every epoch of the training take so long, in any process: the same runs are quick before and after."""
@@ -137,7 +154,7 @@ class Workplace:
         root = self.root.parent / f"{self.root.name}-{name}"
         shutil.copytree(self.root, root)
         move_artifacts(root / "mlruns" / "mlflow.db", str(self.root), str(root))
-        return Workplace(root)
+        return replace(self, root=root)
 
     @property
     def store(self):
@@ -158,9 +175,19 @@ class Workplace:
         )
 
 
+@pytest.fixture(scope="session")
+def trained_before() -> dict[str, Path]:
+    """What tests of this session have trained; see `Workplace`."""
+    return {}
+
+
 @pytest.fixture
 def workplace(
-    tmp_path: Path, template_store: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    template_store: Path,
+    trained_before: dict[str, Path],
+    shared_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Workplace:
     (tmp_path / "mlruns").mkdir()
     shutil.copy(template_store, tmp_path / "mlruns" / "mlflow.db")
@@ -172,5 +199,5 @@ def workplace(
     monkeypatch.syspath_prepend(str(tmp_path))
     # The module of the same name belongs to another test's folder.
     monkeypatch.delitem(sys.modules, "toy", raising=False)
-    yield Workplace(tmp_path)
+    yield Workplace(tmp_path, trained_before)
     sys.modules.pop("toy", None)

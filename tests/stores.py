@@ -15,7 +15,11 @@ def copy_store(source: Path, target: Path) -> None:
 
 
 def move_artifacts(database: Path, before: str, after: str) -> None:
-    """Tell an MLflow database that its artifacts do not lie under `before` but under `after`."""
+    """Tell an MLflow database, and MLflow in this process, that its artifacts do not lie under `before` but under `after`."""
+    from mlflow.tracking._tracking_service import utils
+
+    # MLflow remembers by the id of a run where its artifacts lie, and the runs of a copy have the ids of the original.
+    utils._artifact_repos_cache.clear()
     with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
             connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (before, after))

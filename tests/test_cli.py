@@ -210,7 +210,7 @@ def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, mon
 
     from ablate import reporting
 
-    workplace.ablate("run", workplace.study(), "--executor", "inline", "-q")
+    workplace.trained()
     [run] = workplace.runs(kind="report")
     workplace.client.update_run(run.info.run_id, status="RUNNING")
     page, looks = Path("reports/toy.html"), []

@@ -39,8 +39,7 @@ def test_every_arm_has_its_first_seed_before_any_has_its_second(workplace):
 
 
 def test_a_finished_study_is_not_trained_again(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     before = {run.info.run_id for run in workplace.runs()}
     assert "9 of them done" in workplace.ablate("run", study, "--executor", "inline")
     assert {run.info.run_id for run in workplace.runs()} == before
@@ -115,8 +114,7 @@ def test_runs_of_another_study_with_the_same_key_are_copied_not_trained(workplac
 
 
 def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     report = workplace.ablate("report", "toy", "--format", "json")
     code = Path("toy.py")
     code.write_text("# a comment changes nothing\n" + code.read_text())
@@ -125,7 +123,7 @@ def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(work
 
     code.write_text(code.read_text().replace("0.5 + 0.2 * share", "0.4 + 0.2 * share"))
     assert workplace.ablate("report", "toy", "--format", "json") == report, "a finished study stays as it was"
-    sys.modules.pop("toy")
+    sys.modules.pop("toy", None)
     said = workplace.ablate("run", study, "--executor", "inline", "--seeds", "3", "--accept-code")
     assert "reused" in said
     accepted = [run for run in workplace.runs() if "ablate.accepted_code" in run.data.tags]
@@ -133,11 +131,10 @@ def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(work
 
 
 def test_edited_training_code_is_trained_anew_and_the_message_says_so(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     code = Path("toy.py")
     code.write_text(code.read_text().replace("0.5 + 0.2 * share", "0.4 + 0.2 * share"))
-    sys.modules.pop("toy")
+    sys.modules.pop("toy", None)
     said = workplace.ablate("run", study, "--executor", "inline")
     assert "9 finished runs of older training code not reused" in said
     assert len(workplace.runs()) == 18
@@ -155,8 +152,7 @@ def test_only_undecided_arms_and_the_baseline_go_on_to_the_next_look(workplace):
 
 
 def test_a_top_up_adds_seeds_to_undecided_arms_and_is_an_undeclared_look(workplace):
-    study = workplace.study(factors="{gain: [0.2], spread: [0.06]}", seeds="3")
-    workplace.ablate("run", study, "--executor", "inline")
+    workplace.trained(factors="{gain: [0.2], spread: [0.06]}")
     said = workplace.ablate("top-up", "toy", "--seeds", "2", "--executor", "inline")
     assert "undeclared" in said
     seeds = {
@@ -439,8 +435,7 @@ def test_every_run_is_a_trial_with_its_levels_and_its_value(workplace):
 
 
 def test_a_lost_ledger_is_rebuilt_from_the_record(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     before = {trial.user_attrs["run"]: trial.value for trial in ledger(workplace).get_trials()}
     Path("mlruns/optuna.journal").unlink()
     workplace.ablate("run", study, "--executor", "inline")
@@ -450,8 +445,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_record(workplace):
 
 
 def test_a_trial_that_was_enqueued_by_a_killed_process_and_never_started_is_closed(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     ledger(workplace).enqueue_trial({}, user_attrs={"run": "of a process that is gone"})
     workplace.ablate("run", study, "--executor", "inline")
     states = [trial.state.name for trial in ledger(workplace).get_trials()]
@@ -568,8 +562,7 @@ def test_a_run_that_failed_is_done_again_where_nothing_was_decided_yet(workplace
 
 
 def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     said = workplace.ablate("run", study, "--executor", "inline", "--seeds", "4")
     assert "were judged by 1 other plan of this study" in said
     again = workplace.ablate("run", study, "--executor", "inline", "--seeds", "4")

@@ -44,7 +44,7 @@ def run(workplace, *arguments: str, code: int = 0) -> str:
 
 
 def test_every_top_up_is_a_look_of_its_own_and_costs_half_of_the_one_before(workplace):
-    run(workplace, "run", workplace.study(factors=UNDECIDED, seeds="3"))
+    workplace.trained(factors=UNDECIDED)
     run(workplace, "top-up", "toy", "--seeds", "1")
     first = verdicts(workplace)
     run(workplace, "top-up", "toy", "--seeds", "2")
@@ -57,8 +57,7 @@ def test_every_top_up_is_a_look_of_its_own_and_costs_half_of_the_one_before(work
 
 
 def test_running_a_study_again_after_a_top_up_forgets_nothing_of_it(workplace):
-    study = workplace.study(factors=UNDECIDED, seeds="3")
-    run(workplace, "run", study)
+    study = workplace.trained(factors=UNDECIDED)
     run(workplace, "top-up", "toy", "--seeds", "2")
     before, seeds = verdicts(workplace), trained(workplace)
     run(workplace, "run", study)
@@ -278,8 +277,7 @@ def test_two_seeds_decide_nothing_until_a_top_up_makes_three_of_them(workplace):
 
 
 def test_the_plan_s_text_and_runs_are_kept_through_a_top_up_and_a_second_run(workplace):
-    study = workplace.study(factors=UNDECIDED, seeds="3")
-    run(workplace, "run", study)
+    study = workplace.trained(factors=UNDECIDED)
     first = record(workplace)
     run(workplace, "top-up", "toy", "--seeds", "1")
     run(workplace, "run", study)

@@ -187,8 +187,7 @@ def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
 
 
 def test_the_plan_is_read_as_it_was_recorded_and_an_older_one_by_its_id(workplace):
-    study = workplace.study()
-    workplace.ablate("run", study, "--executor", "inline")
+    study = workplace.trained()
     workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
     older, newer = stored_plans(workplace.store, "toy")
     assert (older.record.looks, newer.record.looks) == ((3,), (2,))

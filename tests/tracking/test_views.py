@@ -16,7 +16,7 @@ def kept(workplace) -> dict[str, dict]:
 
 
 def test_a_study_has_views_whose_filters_and_columns_match_its_runs(workplace):
-    workplace.ablate("run", workplace.study(), "--executor", "inline", "--quiet")
+    workplace.trained()
     views_by_name = kept(workplace)
     assert set(views_by_name) == {views.ARMS, views.CURVES}
     experiment = workplace.client.get_experiment_by_name("toy").experiment_id
