@@ -34,6 +34,9 @@ from ablate.errors import StudyError
 GIT_TIMEOUT = 5.0
 """Seconds that git may take to describe a folder."""
 
+LONGEST_COMMIT = 200
+"""Characters of the name of a commit; whatever is longer comes from something else that is called git."""
+
 Signature = tuple[tuple[str, int, int], ...]
 """Paths with their times of modification in nanoseconds and their sizes."""
 
@@ -527,4 +530,5 @@ def project_state(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     commit = git.stdout.decode(errors="replace").strip()
-    return commit if git.returncode == 0 and commit else None
+    is_commit = git.returncode == 0 and 0 < len(commit) <= LONGEST_COMMIT and commit.isprintable()
+    return commit if is_commit else None

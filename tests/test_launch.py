@@ -30,6 +30,8 @@ GITS = {
     "it is no program": "no program",
     "it is killed": "#!/bin/sh\nkill -9 $$\n",
     "it says nothing": "#!/bin/sh\nexit 0\n",
+    "it says too much": "#!/bin/sh\nprintf 'a%.0s' $(/usr/bin/seq 9999)\n",
+    "it says several lines": "#!/bin/sh\necho one; echo two\n",
 }
 
 

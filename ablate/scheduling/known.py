@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.scheduling.budget import SecondsByArm
 from ablate.scheduling.observer import Observer
@@ -105,7 +107,7 @@ class Known:
         copied = {key: run for key, run in stored.items() if run.experiment != self._study}
         labels: dict[str, dict[str, str]] = {}
         by_recipe = {run.recipe: run for run in wanted.values() if run.key not in stored}
-        older = finished_runs(self._store, by_recipe, by="recipe") if by_recipe else {}
+        older = self._of_older_code(by_recipe, record) if by_recipe else {}
         if older and self._accept_code:
             for recipe, run in older.items():
                 copied[by_recipe[recipe].key] = run
@@ -130,6 +132,22 @@ class Known:
             )
         self._take({**own, **copied}, record)
         self._ledger.match(self._values(), wanted)
+
+    def _of_older_code(self, recipes: Iterable[str], record: PlanRecord) -> dict[str, StoredRun]:
+        """Return finished runs by recipe, which does not depend on the code; none of other code of the user's than the record's."""
+        older = finished_runs(self._store, recipes, by="recipe")
+        if record.own_training is None:
+            return older
+        names: dict[str, dict[str, str | None]] = {}
+        for experiment in {run.experiment for run in older.values()}:
+            with contextlib.suppress(StoreError):  # a plan that is gone cannot say what trained its runs
+                plans = [stored.record for stored in stored_plans(self._store, experiment)]
+                names[experiment] = {plan.id: plan.own_training for plan in plans}
+        return {
+            recipe: run
+            for recipe, run in older.items()
+            if names.get(run.experiment, {}).get(run.tags.get("ablate.plan", "")) == record.own_training
+        }
 
     def reuse_recorded(self, record: PlanRecord) -> None:
         """Take all runs that the record names, as they ended: none of those is trained again, not even one that failed."""

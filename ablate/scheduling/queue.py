@@ -12,6 +12,7 @@ import fcntl
 import logging
 import math
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,13 @@ and an older ablate signed none.
 """
 
 
+BUSY = 60.0
+"""Seconds that SQLite waits while other processes write to `--storage`."""
+
+OPEN_AGAIN_AFTER = (0.1, 0.3, 1.0, 3.0)
+"""Seconds after which `--storage` is opened again where another process may have been making its tables."""
+
+
 class Queue:
     """The ledger of one plan. storage: a URL, or None for a journal file in `folder`.
 
@@ -51,9 +59,9 @@ class Queue:
         logging.getLogger("optuna").propagate = False
         self._plan = plan
         self._optuna = optuna
-        opened = _journal(folder) if storage is None else storage
         with warnings.catch_warnings(), _opening(storage):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            opened = _opened(storage, folder)
             # A stored categorical can never gain a level, so another set of factors is another Optuna study.
             self._study = optuna.create_study(
                 study_name=f"{plan.study.name}-{plan.id}",
@@ -528,6 +536,32 @@ def _journal(folder: Path) -> Any:
     return optuna.storages.JournalStorage(JournalFileBackend(str(file), cast("Any", _Lock(file))))
 
 
+def _opened(storage: str | None, folder: Path) -> Any:
+    """Return a storage, which is made where it does not exist. storage: a URL; None: the journal in `folder`.
+
+    Of several processes that make the tables of one database at the same time all but one fail, and find them a moment later.
+    """
+    if storage is None:
+        return _journal(folder)
+    import optuna
+
+    waits = {"connect_args": {"timeout": BUSY}} if storage.startswith("sqlite") else None
+    for wait in (*OPEN_AGAIN_AFTER, None):
+        try:
+            return optuna.storages.RDBStorage(storage, engine_kwargs=waits)
+        except Exception as error:
+            if wait is None or not _may_be_a_race(error):
+                raise
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _may_be_a_race(error: BaseException) -> bool:
+    """Whether a database refused what another process may have done at the same time; a wrong address is no such error."""
+    words = str(error).lower()
+    return any(word in words for word in ("already exists", "unique", "duplicate", "locked", "no such table"))
+
+
 def try_storage(storage: str | None, folder: Path) -> str:
     """Write a trial into a storage and delete it again. storage: a URL, or None for a journal in `folder`.
 
@@ -536,9 +570,9 @@ def try_storage(storage: str | None, folder: Path) -> str:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    opened = _journal(folder) if storage is None else storage
     with warnings.catch_warnings(), _opening(storage):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        opened = _opened(storage, folder)
         sampler = optuna.samplers.RandomSampler(seed=0)
         study = optuna.create_study(
             study_name=f"ablate-doctor-{os.getpid()}", storage=opened, sampler=sampler

@@ -130,6 +130,23 @@ def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(work
     assert len(accepted) == 9
 
 
+def test_results_of_another_function_of_the_same_module_are_never_taken(workplace):
+    code = Path("toy.py")
+    code.write_text(
+        code.read_text() + "\n\ndef other(config, seed):\n    for values in fit(config, seed):\n"
+        "        yield {name: value + 0.1 for name, value in values.items()}\n"
+    )
+    sys.modules.pop("toy", None)
+    workplace.ablate("run", workplace.study(name="first"), "--executor", "inline")
+    study = workplace.study(name="second")
+    Path(study).write_text(Path(study).read_text().replace("toy:fit", "toy:other"))
+    shown = workplace.ablate("run", study, "--executor", "inline", "--accept-code")
+    assert "older" not in shown
+    assert "reused" not in shown
+    assert len(workplace.runs("first")) == len(workplace.runs("second")) == 9
+    assert not any("ablate.accepted_code" in run.data.tags for run in workplace.runs("second"))
+
+
 def test_edited_training_code_is_trained_anew_and_the_message_says_so(workplace):
     study = workplace.trained()
     code = Path("toy.py")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
 import pytest
 
 from ablate.data.facts import DataFacts
+from ablate.errors import StoreError
 from ablate.events import Failed, Finished
 from ablate.scheduling import queue
 from ablate.scheduling.queue import Attempted, Queue
@@ -178,3 +181,25 @@ def test_a_trial_that_someone_else_has_closed_can_still_be_told_its_end(tmp_path
     run = runs["finished"]
     ours.agree({run.key: (run, 0.5)})
     assert [trial.value for trial in ours.study.get_trials()] == [*[None] * 4, 0.5]
+
+
+def test_a_database_that_several_processes_make_at_once_is_opened_by_each(tmp_path):
+    # Threads have connections of their own, and race as processes do.
+    for attempt in range(5):
+        together = threading.Barrier(4)
+
+        def opened(url: str = f"sqlite:///{tmp_path}/{attempt}.db", together: threading.Barrier = together):
+            together.wait()
+            storage = queue._opened(url, tmp_path)
+            return optuna.create_study(study_name="shared", storage=storage, load_if_exists=True).study_name
+
+        with ThreadPoolExecutor(4) as pool:
+            names = [future.result() for future in [pool.submit(opened) for _ in range(4)]]
+        assert names == ["shared"] * 4
+
+
+@pytest.mark.parametrize("url", ["nothing:///x", "sqlite:////no/such/folder/o.db", "no address"])
+def test_an_address_that_is_none_is_not_tried_again(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(queue, "OPEN_AGAIN_AFTER", (1000.0,))
+    with pytest.raises(StoreError, match="Optuna cannot open it"):
+        queue.try_storage(url, tmp_path)
