@@ -1,0 +1,133 @@
+"""What kinds of training by the user's own code have in common: it yields a dict of metrics an epoch, and ablate knows no more.
+
+The last dict may add `test/…` metrics; they are kept apart from those that arms are chosen by.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from ablate import metrics as known_metrics
+from ablate.config import Config, may_be_recorded
+from ablate.data.facts import DataFacts
+from ablate.errors import TrainingError
+from ablate.events import Task
+from ablate.training.outcome import (
+    CANCELLED,
+    Epoch,
+    Message,
+    Result,
+    Start,
+    Steps,
+    Trace,
+    failure,
+    is_end,
+    machine,
+)
+from ablate.training.payload import Folders, RunPayload
+
+
+def checked(values: Any) -> dict[str, float]:
+    """Return metrics as plain floats. Raises TrainingError where they are not a dict of numbers."""
+    if not isinstance(values, Mapping) or not values:
+        raise TrainingError(f"training yielded {values!r} where a dict of metrics belongs")
+    for name, value in values.items():
+        if not isinstance(name, str) or not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise TrainingError(f"the metric {name!r} is {value!r}, not a number")
+        if not may_be_recorded(name):
+            raise TrainingError(
+                f"the metric {name!r} cannot be recorded: letters, digits, spaces and . _ - : / make a name"
+            )
+    return {name: float(value) for name, value in values.items()}
+
+
+def messages(start: Callable[[], Iterator[Mapping[str, float]]]) -> Iterator[Message]:
+    """Yield the messages of one run. start: begins its training, which yields the metrics of every epoch.
+
+    A metric that is not finite ends the run as diverged; metrics of the test set, times and sizes do not count for that.
+    """
+    began = time.perf_counter()
+    trace = Trace()
+    last: dict[str, float] = {}
+    epoch = 0
+    yield Start(machine("cpu"))
+    for values in start():
+        epoch += 1
+        last = checked(values)
+        curve = {
+            name: value for name, value in last.items() if not name.startswith(("test/", "time/", "model/"))
+        }
+        # Only where a loss is among them: two seeds may well have the same accuracies of a few hundred images by chance.
+        if any(name.endswith("loss") for name in curve):
+            trace.add(*(value for name, value in sorted(curve.items()) if name != "lr"))
+        yield Epoch(epoch, curve)
+        if not_finite := [name for name, value in curve.items() if not math.isfinite(value)]:
+            facts = trace.facts() | {"reason": f"{', '.join(not_finite)} not finite in epoch {epoch}"}
+            yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, facts)
+            return
+    if epoch == 0:
+        raise TrainingError("training yielded no metrics")
+    final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
+    yield Result(False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
+
+
+class OwnTrainer(ABC):
+    """The part of `ablate.training.Trainer` that is the same for every training by the user's own code."""
+
+    metrics: tuple[str, ...] = ()
+
+    @abstractmethod
+    def epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:
+        """Begin the training of one run, which yields the metrics of every epoch."""
+        ...
+
+    def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
+        return known_metrics.direction(metric)
+
+    def resolution(self, metric: str, data: DataFacts) -> float:  # noqa: ARG002 — only the study can say
+        return 0.0
+
+    def changes_no_result(self, path: str) -> bool:  # noqa: ARG002 — nobody but the user's code knows
+        return False
+
+    def preparer(self) -> Callable[[Config], DataFacts]:
+        return lambda _config: DataFacts()
+
+    def is_prepared(self, config: Config) -> bool:  # noqa: ARG002 — it brings its own data
+        return True
+
+    def same_cost(self, config: Config) -> None:  # noqa: ARG002 — it cannot be trained a little
+        return None
+
+    def steps(
+        self,
+        tasks: Sequence[Task],
+        folders: Folders,  # noqa: ARG002 — the user's code saves what it wants saved
+        cancelled: Collection[str],
+    ) -> Steps:
+        """Train the runs of a bundle one after another."""
+        for task in tasks:
+            try:
+                for message in self._cancellable(task, cancelled):
+                    yield task.run, message
+            except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
+                end = failure(error)
+            else:
+                continue
+            yield task.run, end
+
+    def _cancellable(self, task: Task, cancelled: Collection[str]) -> Iterator[Message]:
+        if task.run in cancelled:
+            yield CANCELLED
+            return
+        for message in messages(partial(self.epochs, task.payload)):
+            yield message
+            if task.run in cancelled and not is_end(message):
+                yield CANCELLED
+                return
