@@ -23,7 +23,7 @@ from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.observer import Observer
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
-from ablate.text import counted, format_duration, format_tried
+from ablate.text import counted, format_duration, format_short_duration, format_tried
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -607,9 +607,7 @@ def _span(first: float | None, most: float | None) -> str:
     """Write a range of seconds, or one duration where both ends read the same."""
     if first is None or most is None:
         return "unknown"
-    low, high = (
-        f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds) for seconds in (first, most)
-    )
+    low, high = map(format_short_duration, (first, most))
     return low if low == high else f"{low} to {high}"
 
 

@@ -83,6 +83,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def format_short_duration(seconds: float) -> str:
+    """Write what may be over at once, with a tenth of a second where that counts: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
+    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
+
+
 def parse_duration(value: Any, place: str) -> float:
     """Return the seconds of `90`, `90s`, `30m`, `2h` or `1d`. place: names the option or key in the error.
 

@@ -43,7 +43,7 @@ from ablate.report.palette import (
     mark,
 )
 from ablate.report.scales import reach
-from ablate.text import counted, joined
+from ablate.text import counted, cut, joined
 
 if TYPE_CHECKING:
     from ablate.analysis.rates import RangeTest
@@ -964,7 +964,7 @@ def _text(name: str) -> str:
 
 def _short(name: str, width: int = 28) -> str:
     """A name that leaves room for the figure; the hover text and the tables have all of it."""
-    return _text(name if len(name) <= width else f"{name[: width - 1]}…")
+    return _text(cut(name, width))
 
 
 def _wrap(name: str, width: int = 26) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablate.text import format_duration, joined
+from ablate.text import format_short_duration, joined
 
 MINUS = "−"
 NOTHING = "–"
@@ -87,7 +87,7 @@ def duration(seconds: float | None) -> str:
     """Write a device time: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
     if seconds is None or not math.isfinite(seconds):
         return NOTHING
-    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
+    return format_short_duration(seconds)
 
 
 def tried(value: Any) -> str:

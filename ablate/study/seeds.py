@@ -43,11 +43,6 @@ def is_reported(phase: Phase | str) -> bool:
     return phase in ("report", NOISE_FLOOR)
 
 
-def is_reported_seed(seed: int) -> bool:
-    """Return whether a seed is of the report phase or of A/A."""
-    return seed < _FIRST["tune"]
-
-
 def is_reevaluation(seed: int) -> bool:
     """Return whether a run of the tuning phase re-evaluates a trial that was among the best."""
     return replicate_of(seed) >= REEVALUATED_FROM
