@@ -225,6 +225,18 @@ class Analysis:
         )
 
 
+@dataclass(frozen=True)
+class BlockedAnalysis:
+    """Blocks (tasks, data sets, folds). within: (block, its analysis), in order; their family is arms × blocks.
+
+    over: over all blocks, each block being one pair of means; its family is the arms. The numbers in its `differences` are
+    those of the blocks in `within`, from 0.
+    """
+
+    within: tuple[tuple[str, Analysis], ...]
+    over: Analysis
+
+
 def undecided(analysis: Analysis) -> list[str]:
     """Return the arms that more seeds may settle, in arm order; their references need the same seeds.
 

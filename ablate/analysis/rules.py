@@ -33,7 +33,7 @@ _RATES = {"accuracy", "precision", "recall", "f1"}
 
 @dataclass(frozen=True)
 class Scale:
-    """How a metric is shown: value × factor, then `unit` ("points" for accuracies in [0, 1], else nothing)."""
+    """How a metric is shown: value × factor, then `unit` ("points" for accuracies in [0, 1], "% of the baseline", or nothing)."""
 
     factor: float
     unit: str
@@ -77,7 +77,7 @@ class Rules:
     accuracy of 0.8 from one of 80. unit: what `n` counts: seeds under which arms are paired, runs that are not paired, or
     blocks (tasks, data sets) within which they are. planned: whether arms, margin and numbers of runs were fixed before the
     results were known; if not, there is one look, which spends ALPHA, and any metric may be read. family: its size where it
-    is larger than the arms say; 0: what they say.
+    is larger than the arms say; 0: what they say. relative: differences, margin and resolution are shares of the baseline's mean.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -103,6 +103,7 @@ class Rules:
     unit: Literal["seed", "run", "block"] = "seed"
     planned: bool = True
     family: int = 0
+    relative: bool = False
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -161,6 +162,8 @@ class Rules:
 
     def scale(self, mean: float | None = None) -> Scale:
         """Return how the primary metric is shown, where its values lie about `mean`, or about `typical`."""
+        if self.relative:
+            return Scale(100.0, "% of the baseline")
         return scale(self.metric, self.margin, self.typical if mean is None else mean)
 
     @property

@@ -258,18 +258,20 @@ def judge_groups(
     baseline: str = "baseline",
     direction: Direction | None = None,
     resolution: float = 0.0,
+    relative: bool = False,
     k: int | None = None,
     arms: Iterable[ArmRule] | None = None,
 ) -> Analysis:
     """Judge arms whose runs are not paired with the baseline's.
 
-    groups: by the name of the arm, the baseline's among them. k: size of the family, where there were more arms than these
+    groups: by the name of the arm, the baseline's among them. resolution: in the metric's units. relative: differences are
+    divided by the baseline's mean, and so is the margin meant (0.01: one percent of it); summaries stay as they were. k: size of the family, where there were more arms than these
     (None: their number). arms: what they are, in the order of the report, with their factors and levels (None: every group
     but the baseline, in its order); an arm without a group has no runs. The rest is as in `Rules`.
 
     Nobody declared looks: α is .05, and holds only if the numbers of runs were not chosen by looking at results.
-    Raises StoreError where there is no group of the baseline, or one that is no arm; StudyError where the rules contradict
-    themselves.
+    Raises StoreError where there is no group of the baseline, or one that is no arm, or where a relative comparison has a
+    baseline that averages 0; StudyError where the rules contradict themselves.
     """
     if baseline not in groups:
         raise StoreError(
@@ -277,6 +279,7 @@ def judge_groups(
             place="baseline",
             hint=nearest(str(baseline), list(groups)),
         )
+    divisor = baseline_scale(groups[baseline].mean) if relative else 1.0
     declared = tuple(ArmRule(name) for name in groups if name != baseline) if arms is None else tuple(arms)
     rules = Rules(
         metric=metric,
@@ -284,11 +287,12 @@ def judge_groups(
         looks=(max(1, *(group.n for group in groups.values())),),
         arms=declared,
         direction=direction,
-        resolution=resolution,
+        resolution=resolution / divisor,
         reference=baseline,
         unit="run",
         planned=False,
         family=k or 0,
+        relative=relative,
         typical=groups[baseline].mean if groups[baseline].n else None,
     )
     names = [arm.name for arm in rules.arms]
@@ -299,11 +303,27 @@ def judge_groups(
             hint=nearest(unknown[0], names),
         )
     none = Group(0)
-    return _analysis(rules, [groups[baseline], *(groups.get(name, none) for name in names)])
+    return _analysis(rules, [groups[baseline], *(groups.get(name, none) for name in names)], divisor)
 
 
-def _analysis(rules: Rules, groups: list[Group]) -> Analysis:
-    """groups: the baseline's, then those of the arms in the order of the rules."""
+def baseline_scale(mean: float) -> float:
+    """Return what values are divided by where differences are relative: the absolute mean of the baseline.
+
+    A test of no difference stays as exact as it was, since the difference and its interval are divided by one number. Raises
+    StoreError where that is 0, or not known.
+    """
+    if not (math.isfinite(mean) and mean != 0.0):
+        raise StoreError(
+            f"differences cannot be relative to a baseline whose mean is {mean:g}",
+            place="relative",
+            hint="compare in the metric's own units",
+        )
+    return abs(mean)
+
+
+def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
+    """raw: the baseline's group, then those of the arms in the order of the rules. divisor: of their scale."""
+    groups = [group.divided_by(divisor) for group in raw] if rules.relative else raw
     runs = np.array([group.n for group in groups], dtype=np.int64)
     std = np.array([group.std if group.n > 1 else 0.0 for group in groups])
     variance = group_variance(std, rules.resolution)
@@ -320,10 +340,14 @@ def _analysis(rules: Rules, groups: list[Group]) -> Analysis:
     after = rules.look_after(1)
     p_adjusted = found.p_adjusted
     comparisons = tuple(
-        _comparison(arm, groups[i + 1], groups[0], found, p_adjusted, i, rules, after.alpha)
+        replace(
+            _comparison(arm, groups[i + 1], groups[0], found, p_adjusted, i, rules, after.alpha),
+            summary=_summary(arm.name, raw[i + 1]),
+        )
         for i, arm in enumerate(rules.arms)
     )
     measured = variance[counts & (runs >= ENOUGH_RUNS)]
+    bias = selection_bias(comparisons)
     analysis = Analysis(
         rules=rules,
         look=1,
@@ -333,10 +357,10 @@ def _analysis(rules: Rules, groups: list[Group]) -> Analysis:
         provisional=False,
         next_look=after,
         comparisons=comparisons,
-        baseline=_summary(rules.reference, groups[0]),
-        references=(_summary(rules.reference, groups[0]),),
+        baseline=_summary(rules.reference, raw[0]),
+        references=(_summary(rules.reference, raw[0]),),
         noise=math.sqrt(2.0 * float(measured.mean())) if measured.size else None,
-        optimism=selection_bias(comparisons),
+        optimism=None if bias is None else bias / divisor,
         runs=Runs(
             planned=sum(group.n + group.failed + group.diverged for group in groups),
             finished=sum(group.n for group in groups),

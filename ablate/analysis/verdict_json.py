@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablate.analysis import words
-from ablate.analysis.contents import Analysis, ArmSummary, Comparison, Effect
+from ablate.analysis.contents import Analysis, ArmSummary, BlockedAnalysis, Comparison, Effect
 from ablate.analysis.power import MoreSeeds
 
 
@@ -19,7 +19,11 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
     `effect`, `ci` and `estimate` are oriented; `ci` is null below 3 pairs; the reference stands only in `baseline`.
     """
     rules = analysis.rules
-    not_planned = {} if rules.planned else {"paired": rules.unit != "run", "n_baseline": analysis.baseline.n}
+    not_planned = (
+        {}
+        if rules.planned
+        else {"paired": rules.unit != "run", "relative": rules.relative, "n_baseline": analysis.baseline.n}
+    )
     return {
         "study": study,
         "metric": rules.metric,
@@ -45,6 +49,28 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         },
         "warnings": [words.caution(caution, rules) for caution in analysis.warnings],
         "error": None if analysis.error is None else words.caution(analysis.error, rules),
+    }
+
+
+def blocks_to_json(blocked: BlockedAnalysis, study: str = "") -> dict[str, Any]:
+    """Return the contract for blocks: that of `to_json` over them, and `blocks`, with the arms of each.
+
+    `paired` and `n_baseline` are those of the runs within blocks, all blocks together.
+    """
+    analyses = [analysis for _, analysis in blocked.within]
+    return {
+        **to_json(blocked.over, study),
+        "paired": all(analysis.rules.unit != "run" for analysis in analyses),
+        "n_baseline": sum(analysis.baseline.n for analysis in analyses),
+        "blocks": [
+            {
+                "block": block,
+                "baseline": _summary_json(analysis.baseline),
+                "arms": [_comparison_json(c) for c in analysis.comparisons],
+                "warnings": [words.caution(caution, analysis.rules) for caution in analysis.warnings],
+            }
+            for block, analysis in blocked.within
+        ],
     }
 
 

@@ -183,13 +183,13 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
             )
         case "no-noise":
             return (
-                f"{about}the differences agree to the last digit under every seed, which leaves no noise to judge by. "
+                f"{about}the differences agree to the last digit {'under' if rules.unit == 'seed' else 'in'} every {rules.unit}, which leaves no noise to judge by. "
                 "State the metric's resolution, or `deterministic: true` if that is meant."
             )
         case "noisy" if rules.unit == "run":
             return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."
         case "noisy":
-            return f"{about}from seed to seed its differences vary {figures['times']:.1f} times as much as the typical arm's."
+            return f"{about}from {rules.unit} to {rules.unit} its differences vary {figures['times']:.1f} times as much as the typical arm's."
         case "skewed":
             arms = f"{', '.join(item.arms)} spread{'s' if len(item.arms) == 1 else ''} differently from the baseline"
             return f"The metric is strongly skewed over seeds, and {arms}: intervals may miss more often than they say."
@@ -281,7 +281,7 @@ _COUNTED: dict[str, tuple[str, str]] = {
 def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
     """The verdict, with effect and interval where there are any."""
     if item.verdict == "not independent":
-        if rules.unit == "run":
+        if rules.unit != "seed":
             return f"is no comparison: repeats are copies of one run, its own or the {reference}'s"
         return (
             "is no comparison: runs under different seeds are identical, "

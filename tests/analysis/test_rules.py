@@ -65,3 +65,22 @@ def test_contradictory_rules_are_a_mistake_of_the_study(wrong):
 def test_an_unknown_arm_suggests_the_nearest():
     with pytest.raises(StudyError, match="width=64"):
         rules([ArmRule("width=64")]).arm("width=65")
+
+
+def test_results_that_nobody_planned_are_read_at_one_look_with_the_whole_error():
+    plan = rules(looks=(8,), planned=False)
+    assert [(look.pairs, look.alpha) for look in plan.schedule()] == [(8, 0.05)]
+    with pytest.raises(StudyError, match="one look"):
+        rules(looks=(5, 10), planned=False)
+
+
+def test_only_plans_are_kept_from_choosing_by_the_test_set():
+    assert rules(metric="test/accuracy", looks=(5,), planned=False).metric == "test/accuracy"
+    with pytest.raises(StudyError, match="by the test set"):
+        rules(metric="test/accuracy", looks=(5,))
+
+
+def test_a_family_may_be_larger_than_its_arms_but_not_smaller():
+    assert rules(("A", "B"), family=7).k == 7
+    with pytest.raises(StudyError, match="too small"):
+        rules(("A", "B"), family=1)
