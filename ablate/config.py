@@ -49,7 +49,7 @@ class Config(Protocol):
         ...
 
     def override(self, changes: Mapping[str, Any]) -> Self:
-        """A copy with dotted paths set: a leaf (`optimizer.lr`) or a whole block (`model`). Raises StudyError."""
+        """Return a copy with dotted paths set: a leaf (`optimizer.lr`) or a whole block (`model`). Raises StudyError."""
         ...
 
     def with_seed(self, seed: int) -> Self: ...
@@ -59,11 +59,11 @@ class Config(Protocol):
         ...
 
     def get(self, path: str) -> Any:
-        """The value at a dotted path: a scalar or a block as plain values. Raises StudyError."""
+        """Return the value at a dotted path: a scalar or a block as plain values. Raises StudyError."""
         ...
 
     def tree(self) -> dict[str, Any]:
-        """The whole configuration as plain values."""
+        """Return the whole configuration as plain values."""
         ...
 
     def recipe(self, fingerprint: str) -> str:
@@ -75,19 +75,19 @@ class Config(Protocol):
         ...
 
     def batches(self, *, any_seed: bool = False) -> str | None:
-        """What runs must have in common to train on the same batches; None where nobody can know.
+        """Return what runs must have in common to train on the same batches; None where that is not known.
 
         any_seed: to train side by side on batches of their own, of the same images in orders of their own.
         """
         ...
 
     def shape(self) -> str:
-        """What runs must have in common for their networks to be stacked, as far as the config tells."""
+        """Return what runs must have in common for their networks to be stacked, as far as the config tells."""
         ...
 
 
 def key(config: Config, fingerprint: str, code: str) -> str:
-    """The name of a run: what is trained (seed included), on which data, by which code (`Config.code()`).
+    """Return the name of a run: what is trained (seed included), on which data, by which code (`Config.code()`).
 
     fingerprint: of the data's content, so that a moved or copied folder stays the same data. Two runs with the same key
     are the same run, in whatever study.
@@ -452,7 +452,7 @@ class FreeConfig(ABC):
     def parse(
         cls, source: Mapping[str, Any], tree: Mapping[str, Any], *, place: Callable[[str], str] = str
     ) -> Self:
-        """From plain values. Raises StudyError."""
+        """Make a config of plain values. Raises StudyError."""
         _plain(tree, (), place)
         return cls(source, tree)
 
@@ -543,7 +543,7 @@ def _get(tree: dict[str, Any], path: str) -> Any:
 
 
 def _block(tree: Any, path: list[str], leaves: Iterable[str]) -> Any:
-    """The block of `tree` at `path`. leaves: every path there is, to suggest one of. Raises StudyError."""
+    """Return the block of `tree` at `path`. leaves: every path there is, to suggest one of. Raises StudyError."""
     for depth, part in enumerate(path):
         if part not in tree:
             _unknown(tree, path[: depth + 1], leaves)
@@ -575,7 +575,7 @@ def _canonical(value: Any) -> Any:
 
 
 def may_be_recorded(name: str) -> bool:
-    """Whether MLflow takes it as the name of a metric or a parameter: what it refuses it would refuse for good."""
+    """Return whether MLflow takes it as the name of a metric or a parameter: what it refuses it would refuse for good."""
     plain = re.fullmatch(r"[\w.\- :/]{1,250}", name) is not None
     return plain and posixpath.normpath(name) == name and not name.startswith(("/", ".."))
 

@@ -294,7 +294,7 @@ class Display(Observer):
             return Group(head, self._progress_line(), grid, Text("   ".join(marks), style="dim"), slots)
 
     def _progress_line(self) -> Text:
-        """How much of the look is done, the images per second, and the time left."""
+        """Return how much of the look is done, the images per second, and the time left."""
         now = time.monotonic()
         in_progress = sum(progress.share for progress in self._running.values())
         done = self._done + in_progress
@@ -402,7 +402,7 @@ class Display(Observer):
         return self._plan.arm(arm).reference or self._plan.reference
 
     def _slot_table(self) -> Table:
-        """What each slot trains, for as many slots as there is room for."""
+        """Return what each slot trains, for as many slots as there is room for."""
         by_slot: dict[str, list[_Progress]] = {}
         for progress in self._running.values():
             by_slot.setdefault(progress.slot, []).append(progress)

@@ -158,9 +158,9 @@ def write_reports(
 
     def collected() -> Iterable[Material]:
         for name in names:
-            one = material(store, name, plan)
-            failing.extend(_with_verdict(name, one, fail_on))
-            yield one
+            of_study = material(store, name, plan)
+            failing.extend(_with_verdict(name, of_study, fail_on))
+            yield of_study
 
     if format == "html":
         _write_pages(store, names, collected(), output, notify)
@@ -193,9 +193,9 @@ def _write_pages(
     entries: list[report.Entry] = []
     folder = FOLDER if output is None else output
     is_folder = output is None or len(names) > 1 or not output.suffix
-    for name, one in zip(names, materials, strict=True):
+    for name, material in zip(names, materials, strict=True):
         path = page_for(folder, name) if is_folder else folder
-        summary = report.summarise(one)
+        summary = report.summarise(material)
         page = report.html(summary, reload=reload)
         write(path, page)
         if reload is None:
@@ -203,7 +203,7 @@ def _write_pages(
 
             # Beside the study file; a store that can only be read is no reason to go without the page.
             with contextlib.suppress(StoreError):
-                attach_artifact(store, one.record, "report.html", page.encode())
+                attach_artifact(store, material.record, "report.html", page.encode())
             notify(f"{path}")
         entries.append(report.Entry(name, summary.question, summary.headline, path.name, summary.tally))
     if len(entries) > 1:
@@ -227,15 +227,15 @@ def _write_texts(
     }
     several = len(names) > 1
     if several and ending in ONE_DOCUMENT and (output is None or output.suffix):
-        studies = [report.verdicts(one) for one in materials]
+        studies = [report.verdicts(material) for material in materials]
         text = report.json_text(studies) if ending == "json" else report.csv(*studies)
         if output is None:
             print(text, end="")
         else:
             write(output, text)
         return
-    for name, one in zip(names, materials, strict=True):
-        text = writers[ending](one)
+    for name, material in zip(names, materials, strict=True):
+        text = writers[ending](material)
         if output is None:
             print(text, end="")
         else:

@@ -108,7 +108,7 @@ def skewed(reference: str, arms: Mapping[str, Floats]) -> Iterator[Caution]:
 
 
 def _mixtures(replicates: pd.DataFrame) -> Iterator[Caution]:
-    """What differs between finished report replicates besides arm and seed."""
+    """Yield what differs between finished report replicates besides arm and seed."""
     compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
     columns: tuple[tuple[str, CautionCode], ...] = (("device", "mixed-devices"), ("torch", "mixed-torch"))
     for column, code in columns:

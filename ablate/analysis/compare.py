@@ -282,7 +282,7 @@ def pair(
 
 
 def copies(replicates: Iterable[Replicate]) -> bool:
-    """Whether two of these finished replicates have identical weights, or identical loss traces."""
+    """Return whether two of these finished replicates have identical weights, or identical loss traces."""
     finished = list(replicates)
     for digests in ([r.weights for r in finished], [r.trace for r in finished]):
         recorded = [d for d in digests if d is not None]
@@ -292,7 +292,7 @@ def copies(replicates: Iterable[Replicate]) -> bool:
 
 
 def same(one: Replicate, other: Replicate) -> bool:
-    """Whether two finished replicates are one training: by weights where both are known, otherwise by loss trace."""
+    """Return whether two finished replicates are one training: by weights where both are known, otherwise by loss trace."""
     if one.weights is not None and other.weights is not None:
         return one.weights == other.weights
     return one.trace is not None and one.trace == other.trace

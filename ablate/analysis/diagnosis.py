@@ -312,7 +312,7 @@ def at_the_edge(
     factor: str,
     errors: Mapping[str, float] | None = None,
 ) -> tuple[str, Diagnosis] | None:
-    """Whether the best level is the last one that was tried: (arm, diagnosis), or None.
+    """Return the arm with the best level and its diagnosis where that is the last level that was tried; else None.
 
     levels: arm → numeric level, the reference's included. means: arm → oriented mean of the metric; an arm without one,
     because it diverged, was tried all the same. errors: arm → standard error of its mean, 0 where it has none. Asks for
@@ -377,19 +377,19 @@ def _mean(values: Floats) -> Floats:
 
 
 def _flicker(values: Floats, epochs: slice) -> float:
-    """How much the mean over seeds jumps from epoch to epoch: std of what smoothing takes away."""
+    """Return how much the mean over seeds jumps from epoch to epoch: std of what smoothing takes away."""
     taken = (_mean(values) - _mean(_smooth(values)))[epochs]
     finite = taken[np.isfinite(taken)]
     return float(np.std(finite)) if finite.size else 0.0
 
 
 def _last(values: Floats) -> Floats:
-    """Each seed's value at the last epoch; NaN where its run ended earlier."""
+    """Return each seed's value at the last epoch; NaN where its run ended earlier."""
     return values[:, -1]
 
 
 def _median(values: Floats) -> Floats:
-    """Each seed's median over epochs; NaN where its run ended earlier."""
+    """Return each seed's median over epochs; NaN where its run ended earlier."""
     return np.where(np.isfinite(values).all(axis=1), np.median(values, axis=1), np.nan)
 
 

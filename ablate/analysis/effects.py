@@ -68,7 +68,7 @@ def sample(contrast: Contrast, ledger: Ledger, seeds: Sequence[int], rules: Rule
 
 
 def _unchanged(twins: tuple[tuple[str, str], ...], finished: Mapping[str, Record]) -> bool:
-    """Whether a factor changed nothing: wherever two cells differ by it alone, they are the same training."""
+    """Return whether a factor changed nothing: wherever two cells differ by it alone, they are the same training."""
     matches = [
         same(finished[one][s], finished[other][s])
         for one, other in twins

@@ -172,7 +172,7 @@ _UNKNOWN_LEVEL = object()
 def _cells(
     arms: Iterable[ArmRule], reference: str, design: str, baseline_levels: Mapping[str, Any]
 ) -> tuple[dict[tuple[int, ...], str], dict[str, list[Any]]]:
-    """Every cell by its level numbers (0: the baseline's), and every factor's levels in order."""
+    """Return every cell by its level numbers (0: the baseline's), and every factor's levels in order."""
     arms = list(arms)
     levels: dict[str, list[Any]] = {path: [level] for path, level in baseline_levels.items()}
     for arm in arms:

@@ -153,7 +153,7 @@ class _Study:
         return self.rules.schedule()[max(self.last - 1, 0)]
 
     def within(self, arm: str, look: Look) -> Record:
-        """An arm's report replicates under the seeds of a look."""
+        """Return an arm's report replicates under the seeds of a look."""
         record = self.ledger.record(arm)
         return {s: record[s] for s in self.seeds[: look.pairs] if s in record}
 
@@ -296,7 +296,7 @@ def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
 
 
 def _aa(study: _Study) -> Comparison | None:
-    """The baseline under other seeds against itself, at the looks that the study has closed, in a family of its own."""
+    """Return the baseline under other seeds against itself, at the looks that the study has closed, in a family of its own."""
     rules = study.rules
     record = {replicate_of(s): r for s, r in study.ledger.record(NOISE_FLOOR, NOISE_FLOOR).items()}
     if not record:
@@ -331,7 +331,7 @@ def _aa(study: _Study) -> Comparison | None:
 
 
 def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Comparison | None:
-    """The winner under seeds that chose nothing, with the whole error; several such arms share it."""
+    """Return the winner under seeds that chose nothing, with the whole error; several such arms share it."""
     rules, ledger = study.rules, study.ledger
     confirmed = [c for c in comparisons if ledger.record(c.arm, CONFIRM)]
     if not confirmed:
@@ -363,7 +363,7 @@ def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Compariso
 def _price(
     reading: UnitReading, rules: Rules, after: Look, seconds_per_pair: float | None
 ) -> MoreSeeds | None:
-    """What settling an inconclusive arm would cost, at the error of its next look."""
+    """Return what settling an inconclusive arm would cost, at the error of its next look."""
     if (
         reading.verdict != "inconclusive"
         or reading.effect is None
@@ -387,7 +387,7 @@ def _price(
 def _new_images(
     reading: UnitReading, rules: Rules, correct: pd.DataFrame | None, reference_correct: pd.DataFrame | None
 ) -> tuple[float, float] | None:
-    """The interval for images that were never seen: the noise of the drawn validation set comes on top of the seeds'."""
+    """Return the interval for images that were never seen: the noise of the drawn validation set comes on top of the seeds'."""
     if correct is None or reference_correct is None or reading.half is None or reading.effect is None:
         return None
     seeds = [s for s in reading.sample.seeds if s in correct.index and s in reference_correct.index]
@@ -441,7 +441,7 @@ def selection_bias(comparisons: Sequence[Comparison]) -> float | None:
 
 
 def _runs(units: Sequence[Unit], readings: Sequence[UnitReading], study: _Study, *, forced: bool) -> Runs:
-    """Every replicate that is recorded, and those that the next step of the plan still asks for."""
+    """Return every replicate that is recorded, and those that the next step of the plan still asks for."""
     rules = study.rules
     due: dict[str, int] = {}
     goes_on = study.after.pairs > 0 and not forced

@@ -133,7 +133,7 @@ def go_through(
 
 
 def is_open(reading: UnitReading | None) -> bool:
-    """Whether a unit is not decided yet."""
+    """Return whether a unit is not decided yet."""
     return reading is None or reading.verdict == "inconclusive"
 
 
@@ -146,7 +146,7 @@ def _read_look(
     k: int,
     seeds: Sequence[int],
 ) -> list[tuple[int, UnitReading]]:
-    """The readings of this look, for the units that are still open."""
+    """Return the readings of this look, for the units that are still open."""
     if not units:
         return []
     waiting = [i for i, reading in enumerate(readings) if is_open(reading)]
@@ -171,7 +171,7 @@ def _read_look(
 
 
 def _reading(sample: Sample, look: Look, at_look: Intervals, i: int, rules: Rules) -> UnitReading:
-    """The verdict of one unit at one look: flags first, in the protocol's order, then the interval."""
+    """Return the verdict of one unit at one look: flags first, in the protocol's order, then the interval."""
 
     def without_interval(verdict: Verdict, withheld: Withheld | None = None) -> UnitReading:
         return UnitReading(sample, look, verdict, provisional=False, withheld=withheld)

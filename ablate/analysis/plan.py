@@ -38,5 +38,5 @@ def rules(record: PlanRecord) -> Rules:
 
 
 def _edges(factors: int) -> int:
-    """All comparisons that a greedy path may come to make: each factor, whichever others were changed before it."""
+    """Return all comparisons that a greedy path may come to make: each factor, whichever others were changed before it."""
     return int(factors * 2 ** (factors - 1))

@@ -196,7 +196,7 @@ def _price(
     now: int,
     seconds_each: float | None,
 ) -> MoreSeeds:
-    """The first totals at which the probability of a verdict, averaged over a grid, reaches .5 and .8.
+    """Return the first totals at which the probability of a verdict, averaged over a grid, reaches .5 and .8.
 
     probability_of: block of totals → probabilities (totals, grid, grid). now: the total so far.
     """

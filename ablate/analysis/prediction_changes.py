@@ -208,7 +208,7 @@ def mcnemar(arm: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> McN
 
 
 def _even(k: int, n: int) -> float:
-    """The exact two-sided binomial test's p for k of n where half are expected, as `stats.binomtest` has it, which searches the other tail."""
+    """Return the exact two-sided binomial test's p for k of n where half are expected, as `stats.binomtest` has it, which searches the other tail."""
     fewer = min(k, n - k)
     if 2 * fewer == n:
         return 1.0

@@ -120,7 +120,7 @@ def levels(suggestion: float, lowest: float) -> tuple[float, ...]:
 
 
 def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """A local straight line at every point (Cleveland 1979, with Gaussian weights), and its typical standard error."""
+    """Return a local straight line at every point (Cleveland 1979, with Gaussian weights), and its typical standard error."""
     if len(x) < 3:
         return y, math.inf
     weights = np.exp(-0.5 * ((x[:, None] - x[None, :]) / BANDWIDTH) ** 2)
@@ -162,7 +162,7 @@ def _doubt(steps: int, until: int, low: int, fall: float, error: float) -> str:
 
 
 def _nice(rate: float) -> float:
-    """The nearest of 1, 2, 3 and 5 times a power of ten, by ratio."""
+    """Return the nearest of 1, 2, 3 and 5 times a power of ten, by ratio."""
     power = math.floor(math.log10(rate))
     nearest = min(NICE, key=lambda n: abs(math.log(rate / 10**power / n)))
     return float(f"{nearest}e{power}")

@@ -247,7 +247,7 @@ def _arms(arms: object) -> tuple[ArmRule, ...]:
 
 
 def _direction(metric: object, direction: object, *, planned: bool) -> Direction:
-    """The direction as given, or as the metric's name says it."""
+    """Return the direction as given, or as the metric's name says it."""
     if not isinstance(metric, str) or not metric:
         raise StudyError(f"{metric!r} cannot name a metric", place="metric")
     if planned and metric.startswith("test/"):
@@ -276,7 +276,7 @@ def _direction(metric: object, direction: object, *, planned: bool) -> Direction
 
 
 def _number(value: object, place: str) -> float:
-    """A number as a plain float, numpy's too. Raises StudyError for anything else, text and booleans among it."""
+    """Return a number as a plain float, numpy's too. Raises StudyError for anything else, text and booleans among it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise StudyError(f"the {place} must be a number, not {value!r}", place=place)
     # The decimal digits of a short float of numpy: 0.005, not 0.004999999888.

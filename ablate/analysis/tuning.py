@@ -213,13 +213,13 @@ def to_json(tuned: Tuning) -> dict[str, Any]:
 
 
 def _spread(replicates: pd.DataFrame, arm: str) -> float:
-    """The standard deviation of an arm's values over the seeds that are reported; NaN below two."""
+    """Return the standard deviation of an arm's values over the seeds that are reported; NaN below two."""
     values = replicates[(replicates["arm"] == arm) & (replicates["phase"] == REPORT)]["value"].dropna()
     return float(values.std(ddof=1)) if len(values) > 1 else math.nan
 
 
 def _coarse(values: Mapping[str, Any], trials: list[Trial], spread: float) -> bool | None:
-    """Whether the trials next to the best, on either side, both differ from it by more than seeds do."""
+    """Return whether the trials next to the best, on either side, both differ from it by more than seeds do."""
     if len(values) != 1:
         return None
     ((path, best),) = values.items()

@@ -486,7 +486,7 @@ def seed_spread(groups: Iterable[Group], resolution: float = 0.0) -> float | Non
 
 
 def _cautions(analysis: Analysis, groups: list[Group], variance: Floats) -> Iterable[Caution]:
-    """What to know about an analysis of groups, most serious first. variance: s² of each group."""
+    """Return what to know about an analysis of groups, most serious first. variance: s² of each group."""
     rules = analysis.rules
     if analysis.error is not None:
         yield analysis.error

@@ -252,7 +252,7 @@ def headline(analysis: Analysis) -> str:
 
 
 def _path(analysis: Analysis) -> str:
-    """A greedy path in words: its steps in order, each with what it added on top of those before."""
+    """Return a greedy path in words: its steps in order, each with what it added on top of those before."""
     rules = analysis.rules
     steps = []
     for step in map(analysis.comparison, rules.path):
@@ -279,7 +279,7 @@ _COUNTED: dict[str, tuple[str, str]] = {
 
 
 def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
-    """The verdict, with effect and interval where there are any."""
+    """Return the verdict, with effect and interval where there are any."""
     if item.verdict == "not independent":
         if rules.unit != "seed":
             return f"is no comparison: repeats are copies of one run, its own or the {reference}'s"
@@ -340,14 +340,14 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
 
 
 def _size(item: Comparison | Effect, rules: Rules) -> str:
-    """What the figure is the mean of: `5 seeds`, `4 runs against 5`, `6 blocks`."""
+    """Return what the figure is the mean of: `5 seeds`, `4 runs against 5`, `6 blocks`."""
     size = counted(item.n, rules.unit)
     against = item.n_reference if isinstance(item, Comparison) else None
     return size if against is None else f"{size} against {against}"
 
 
 def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
-    """What limits or extends the verdict: what is real, what is ruled out, what certainty would cost."""
+    """Return what limits or extends the verdict: what is real, what is ruled out, what certainty would cost."""
     clauses = []
     factor = _rounding(item, rules)[1]
     margin = _number(rules.margin, _decimals(rules.margin * factor), factor) + _unit(item, rules, named=False)
@@ -393,7 +393,7 @@ _IMPLIED_DIAGNOSIS = {
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """What else happened: diagnoses, and runs without a result."""
+    """Return what else happened: diagnoses, and runs without a result."""
     diagnoses = [d.words for d in comparison.fit if d.code != _IMPLIED_DIAGNOSIS.get(comparison.verdict)]
     remarks = [f"it {joined(diagnoses)}"] if diagnoses else []
     if comparison.failed:
@@ -490,7 +490,7 @@ def setting(factor: str, level: Any) -> str:
 
 
 def _name(factor: str) -> str:
-    """What a dotted path is called: its last part, or the one before where that is `name`."""
+    """Return what a dotted path is called: its last part, or the one before where that is `name`."""
     parts = factor.split(".")
     last = parts[-2] if parts[-1] == "name" and len(parts) > 1 else parts[-1]
     return _ABBREVIATIONS.get(last, last.replace("_", " "))

@@ -340,7 +340,7 @@ class Tracking:
     experiment: str
 
     def page(self, run_id: str) -> str:
-        """Where the server shows a run."""
+        """Return where the server shows a run."""
         return f"{self.server.rstrip('/')}/#/experiments/{quote(self.experiment)}/runs/{quote(run_id)}"
 
 

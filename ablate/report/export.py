@@ -191,7 +191,7 @@ def _note(summary: Summary) -> str:
 
 
 def _best(summary: Summary) -> Row | None:
-    """The row to print bold: the largest effect that helps, else the reference."""
+    """Return the row to print bold: the largest effect that helps, else the reference."""
     helping = [row for row in summary.rows if row.kind == "arm" and row.interval.verdict == "helps"]
     if helping:
         return max(helping, key=lambda row: row.interval.estimate or 0.0)
@@ -199,7 +199,7 @@ def _best(summary: Summary) -> Row | None:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of the JSON as cells: intervals in two columns, lists and blocks as text."""
+    """Return a record of the JSON as cells: intervals in two columns, lists and blocks as text."""
     cells: dict[str, Any] = {}
     for name, value in row.items():
         if name in {"ci", "ci_new_images"}:
@@ -238,7 +238,7 @@ def _tex_ratio(value: float) -> str:
 
 
 def _tex_number(text: str) -> str:
-    """A written number within mathematics."""
+    """Return a written number within mathematics."""
     return text.replace(wording.MINUS, "-").replace(",", "{,}")
 
 
@@ -271,6 +271,6 @@ def _tex(text: str) -> str:
 
 
 def _md(text: str) -> str:
-    """A text that Markdown shows as it is, within a table too."""
+    """Return a text that Markdown shows as it is, within a table too."""
     escaped = "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -722,7 +722,7 @@ def _dash(line: Line) -> str:
 
 
 def _overfit(arm: ArmCurves, colour: str) -> list[Any]:
-    """A ring on the validation curve where over-fitting begins."""
+    """Return a ring on the validation curve where over-fitting begins."""
     for line in arm.lines:
         if line.split == "validation" and arm.overfits in line.epochs:
             at = line.epochs.index(arm.overfits)
@@ -758,7 +758,7 @@ def _heatmap(
     row_height: int = 34,
     colours: Sequence[Sequence[float]] | None = None,
 ) -> Figure:
-    """A table in colours. values: to show; colours: what each is coloured by, where that is not the value itself."""
+    """Return a table in colours. values: to show; colours: what each is coloured by, where that is not the value itself."""
     written = len(columns) <= MOST_WRITTEN
     trace = _trace(
         "heatmap",
@@ -803,7 +803,7 @@ def _diverging() -> list[list[Any]]:
 
 
 def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
-    """An effect that is off the scale, as a number at its edge."""
+    """Return an effect that is off the scale, as a number at its edge."""
     left = value < axis.low
     return {
         "x": axis.low if left else axis.high,
@@ -828,7 +828,7 @@ def _segment(ends: Sequence[float], y: int, colour: str, width: float, *, dash: 
 
 
 def _rectangle(**corners: Any) -> dict[str, Any]:
-    """The band of the margin."""
+    """Return the band of the margin."""
     return {"type": "rect", "layer": "below", "fillcolor": fade(FAINT, 0.45), "line": {"width": 0}} | corners
 
 
@@ -860,7 +860,7 @@ def _number(value: float | None, data: Response) -> str:
 
 
 def _dot_place(place: Any, data: Response) -> Any:
-    """Where the dots of a level are drawn: just after its mark, which would cover them."""
+    """Return where the dots of a level are drawn: just after its mark, which would cover them."""
     if data.scale == "named":
         return place + 0.26
     places = [level.x for level in data.levels if level.x is not None]
@@ -958,17 +958,17 @@ def _rounded(values: Iterable[float]) -> list[float | None]:
 
 
 def _text(name: str) -> str:
-    """A name as plotly must be given it to show it as it is."""
+    """Return a name as plotly must be given it to show it as it is."""
     return html.escape(name, quote=False)
 
 
 def _short(name: str, width: int = 28) -> str:
-    """A name that leaves room for the figure; the hover text and the tables have all of it."""
+    """Return a name that leaves room for the figure; the hover text and the tables have all of it."""
     return _text(cut(name, width))
 
 
 def _wrap(name: str, width: int = 26) -> str:
-    """A name broken into lines of about `width`, at spaces or commas; of three lines at most."""
+    """Return a name broken into lines of about `width`, at spaces or commas; of three lines at most."""
     lines = [""]
     for word in name.replace(",", ", ").split(" "):
         if lines[-1] and len(lines[-1]) + len(word) >= width:

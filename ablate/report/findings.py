@@ -476,7 +476,7 @@ def _only_level(record: PlanRecord, factor: str) -> Any:
 
 
 def _outline(config: Any) -> str:
-    """The reference in a line: model, optimizer and epochs where it has them, else its first scalars."""
+    """Return the reference in a line: model, optimizer and epochs where it has them, else its first scalars."""
     if not isinstance(config, Mapping):
         return ""
     parts = []

@@ -73,7 +73,7 @@ def changes(reading: Reading) -> ImageChanges | None:
 
 
 def _clearest(classes: tuple[ClassChange, ...]) -> tuple[ClassChange, ...]:
-    """The classes that changed the most, among those whose interval excludes 0."""
+    """Return the classes that changed the most, among those whose interval excludes 0."""
     changed = [change for change in classes if change.consistent]
     return tuple(sorted(changed, key=lambda change: -abs(change.effect))[:MOST_CLASSES])
 

@@ -87,7 +87,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
 
 
 def _searching(reading: Reading) -> dict[str, str]:
-    """How a search works, and what it does not say."""
+    """Return how a search works, and what it does not say."""
     return {
         "Trials": """
             Every trial runs under the same seed, so that the luck of a seed decides nothing; a trial with values that were
@@ -104,7 +104,7 @@ def _searching(reading: Reading) -> dict[str, str]:
 
 
 def _fused(reading: Reading) -> str:
-    """Which runs shared their batches with others of their seed, and what that means; '' where none did."""
+    """Return which runs shared their batches with others of their seed, and what that means; '' where none did."""
     frame = reading.replicates
     if "fused" not in frame.columns:
         return ""
@@ -136,7 +136,7 @@ def _arms_and_seeds(reading: Reading, rows: pd.DataFrame) -> str:
 
 
 def _family(reading: Reading) -> str:
-    """What shares the error of the study."""
+    """Return what shares the error of the study."""
     rules = reading.rules
     if rules.edges:
         return f"{rules.k} comparisons that a greedy path might have made (which of them it made depended on the results)"

@@ -83,11 +83,11 @@ class Reading:
         return f"{wording.trimmed(self.margin, self.digits)} {self.unit}".strip()
 
     def shown(self, value: float | None) -> float | None:
-        """A difference or a value of the metric in shown units."""
+        """Return a difference or a value of the metric in shown units."""
         return None if value is None or not math.isfinite(value) else value * self.factor
 
     def label(self, arm: str) -> str:
-        """How an arm is called in the report."""
+        """Return how an arm is called in the report."""
         if arm not in self._labels:
             self._labels[arm] = self._label(arm)
         return self._labels[arm]
@@ -117,7 +117,7 @@ class Reading:
         return self.label(subject) if isinstance(subject, str) else words.effect_label(subject)
 
     def the(self, arm: str) -> str:
-        """A reference within a sentence."""
+        """Return a reference within a sentence."""
         return {"baseline": "the baseline", "full": "the full arm"}.get(arm, self.label(arm))
 
     @property
@@ -143,7 +143,7 @@ class Reading:
         return tuple((s, v * self.factor) for s, (o, v) in by_seed if o == "finished" and math.isfinite(v))
 
     def copied(self) -> list[bool]:
-        """Whether a replicate was taken from an earlier study, for every row of the frame."""
+        """Return whether a replicate was taken from an earlier study, for every row of the frame."""
         if "source_run" not in self.replicates.columns:
             return [False] * len(self.replicates)
         return [isinstance(source, str) and bool(source) for source in self.replicates["source_run"]]

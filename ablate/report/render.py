@@ -149,7 +149,7 @@ def figure_html(
 
 
 def _scripts() -> dict[str, Any]:
-    """What draws the figures of a page, and the digests by which a browser knows it."""
+    """Return what draws the figures of a page, and the digests by which a browser knows it."""
     script, library = _asset("report.js"), plotly_js()
     return {
         "digests": [_digest(script.encode()), _digest(library)],
@@ -430,7 +430,7 @@ def _escaped(text: str) -> str:
 
 
 def _place(value: float, axis: Axis) -> float:
-    """Where a value is drawn in a small drawing, with room for an arrow at both ends."""
+    """Return where a value is drawn in a small drawing, with room for an arrow at both ends."""
     inner = WIDTH - 20
     part = (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low)
     return 10 + part * inner
@@ -449,7 +449,7 @@ def _line(x0: float, x1: float, y: float, kind: str) -> str:
 
 
 def _symbol(tone: str, x: float, y: float) -> str:
-    """The mark of a verdict, the same as in the figures."""
+    """Return the mark of a verdict, the same as in the figures."""
     shape = {
         "helps": f"M{x:.1f} {y - 6}l6 11h-12z",
         "hurts": f"M{x:.1f} {y + 6}l6 -11h-12z",
@@ -500,12 +500,12 @@ def _environment() -> Environment:
 
 
 def _tidy(text: str) -> Markup:
-    """A sentence that does not break between a number and its percent sign, with its `commands` as code."""
+    """Return a sentence that does not break between a number and its percent sign, with its `commands` as code."""
     return _markup(re.sub("`([^`]+)`", r"<code>\1</code>", _escaped(text.replace(" %", "\u00a0%"))))
 
 
 def _shared() -> dict[str, Any]:
-    """What both pages need."""
+    """Return what both pages need."""
     return {
         "style": _markup(_asset("report.css")),
         "mark": palette.mark,
@@ -538,12 +538,12 @@ def _packed_library() -> str:
 
 @functools.cache
 def _digest(script: bytes) -> str:
-    """How a content security policy names a script that may run."""
+    """Return how a content security policy names a script that may run."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script).digest()).decode()
 
 
 def _body(rows: Markup) -> Markup:
-    """The body of a table; that of a very large one goes compressed, and the page unpacks it."""
+    """Return the body of a table; that of a very large one goes compressed, and the page unpacks it."""
     if len(rows) <= LONGEST_BODY:
         return _markup(f"<tbody>{rows}</tbody>")
     return _markup(f'<tbody data-packed="{_packed(str(rows).encode(), 6)}"></tbody>')

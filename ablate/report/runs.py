@@ -46,7 +46,7 @@ def counts(reading: Reading, runs: Iterable[RunRow]) -> tuple[tuple[str, int], .
 
 
 def _label(reading: Reading, arm: str, values: Mapping[str, Any]) -> str:
-    """An arm, or what was tried on it."""
+    """Return an arm, or what was tried on it."""
     if not values:
         return reading.label(arm)
     setting = ", ".join(f"{path.rpartition('.')[2]} {wording.tried(value)}" for path, value in values.items())
@@ -54,7 +54,7 @@ def _label(reading: Reading, arm: str, values: Mapping[str, Any]) -> str:
 
 
 def _runs(reading: Reading, tried: Mapping[str, Mapping[str, Any]]) -> Iterable[RunRow]:
-    """The recorded runs, in the order of the frame."""
+    """Return the recorded runs, in the order of the frame."""
     frame = reading.replicates
     names = [arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome", "key"))]
     measured = [numbers(frame, name) for name in ("value", "test", "epochs", "seconds")]

@@ -68,7 +68,7 @@ def sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
 def _by_reference(
     reading: Reading, rows: Sequence[Row], bands: dict[tuple[str, str], Line]
 ) -> Iterable[Section]:
-    """A section for all arms that are compared with the same reference."""
+    """Return a section for all arms that are compared with the same reference."""
     by_reference: dict[str, list[str]] = {}
     for item in reading.analysis.comparisons:
         by_reference.setdefault(item.reference, []).append(item.arm)
@@ -249,7 +249,7 @@ def _curves(
 
 
 def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
-    """Every arm minus the reference, seed by seed."""
+    """Return every arm minus the reference, seed by seed."""
     row_of = {row.arm: row for row in rows if row.kind == "arm"}
     nothing = ("", math.nan)
     base = reading.outcomes.get(reference, {})
@@ -275,7 +275,7 @@ def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: st
 
 
 def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
-    """Every effect of a factorial design, seed by seed."""
+    """Return every effect of a factorial design, seed by seed."""
     differences = [dict(effect.differences) for effect in reading.analysis.effects]
     seeds = tuple(sorted({seed for by_seed in differences for seed in by_seed}))
     effects = [row for row in rows if row.kind == "effect"]

@@ -59,7 +59,7 @@ def summarise(material: Material) -> Summary:
 
 
 def _said(name: str, value: str) -> str:
-    """A part of the environment as it is shown: a time as a date."""
+    """Return a part of the environment as it is shown: a time as a date."""
     if name != "recorded":
         return str(value)
     with contextlib.suppress(ValueError, OverflowError):

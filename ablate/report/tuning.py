@@ -35,7 +35,7 @@ COSTS = {"flops": "FLOPs of a run", "parameters": "parameters", "seconds": "devi
 
 
 def _pareto(reading: Reading, tuned: Tuning) -> Front | None:
-    """Every trial by what it cost and gave; None where the search had one objective, or nothing finished."""
+    """Return every trial by what it cost and gave; None where the search had one objective, or nothing finished."""
     if not (cost := tuned.settings.cost):
         return None
     points = [
@@ -62,7 +62,7 @@ def _pareto(reading: Reading, tuned: Tuning) -> Front | None:
 
 
 def _front_table(reading: Reading, tuned: Tuning) -> tuple[tuple[str, ...], ...]:
-    """The trials of the front from the cheapest on, the first row the headings."""
+    """Return the trials of the front from the cheapest on, the first row the headings."""
     front = [t for search in tuned.searches for t in search.trials if t.front]
     metric = f"{reading.rules.metric}{f', {reading.value_unit}' if reading.value_unit else ''}"
     rows = [
@@ -127,7 +127,7 @@ def _paragraphs(reading: Reading, tuned: Tuning, nuisance: bool) -> Iterable[str
 
 
 def _table(reading: Reading, tuned: Tuning, nuisance: bool) -> tuple[tuple[str, ...], ...]:
-    """The best values, the first row the headings."""
+    """Return the best values, the first row the headings."""
     metric = f"{reading.rules.metric}{f', {reading.value_unit}' if reading.value_unit else ''}"
     rows: list[tuple[str, ...]] = []
     if nuisance:
@@ -175,7 +175,7 @@ def _fixed_and_tuned(reading: Reading, effects: tuple[FixedAndTuned, ...]) -> tu
 
 
 def _curves(reading: Reading, tuned: Tuning) -> Iterable[SettingResponse]:
-    """The metric against each numeric setting, one curve per arm."""
+    """Return the metric against each numeric setting, one curve per arm."""
     for path, declared in tuned.ranges.items():
         if not isinstance(declared, Mapping):
             continue
@@ -233,7 +233,7 @@ def _shown(reading: Reading, value: float | None) -> str:
 
 
 def _range(declared: Any) -> str:
-    """A range, a list of choices, or a block with ranges in it, in words."""
+    """Return a range, a list of choices, or a block with ranges in it, in words."""
     if isinstance(declared, list):
         return joined(
             [_range(choice) if isinstance(choice, Mapping) else wording.tried(choice) for choice in declared]

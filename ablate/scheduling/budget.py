@@ -35,26 +35,26 @@ class Budget:
         self._rounds = Rounds(runs, self.took, self._slots)
 
     def is_over(self) -> bool:
-        """Whether time is up."""
+        """Return whether time is up."""
         self.spent |= self.limit is not None and self._left() <= 0
         return self.spent
 
     def allows(self, run: Run, waiting: Iterator[Run]) -> bool:
-        """Whether a run may be begun. waiting: all that wait, `run` first."""
+        """Return whether a run may be begun. waiting: all that wait, `run` first."""
         if self.limit is None or self._rounds.may_begin(run, self._left()):
             return True
-        # Told once: a run of an earlier round that is tried again may come after it.
+        # Noted once: a run of an earlier round that is tried again may come after it.
         if not self.spent and (reason := self._rounds.refusal(list(waiting), self._left())):
             self._note(reason)
         self.spent = True
         return False
 
     def ended(self, run: Run, seconds: float) -> None:
-        """An attempt of a run has ended, after so many seconds of its slot."""
+        """Count an attempt of a run that has ended. seconds: of its slot."""
         self._rounds.took(run, seconds)
 
     def expected(self, runs: Iterable[Run]) -> float:
-        """Seconds that the first round of these runs can be expected to take; 0 while nothing is known."""
+        """Return the seconds that the first round of these runs can be expected to take; 0 while nothing is known."""
         runs = list(runs)
         return Rounds(runs, self.took, self._slots).expected(runs[0])
 
@@ -79,7 +79,7 @@ class Rounds:
         self._begun: dict[tuple[Phase, int], bool] = {}
 
     def may_begin(self, run: Run, left: float) -> bool:
-        """Whether `run` may be trained with `left` seconds of the budget to go.
+        """Return whether `run` may be trained with `left` seconds of the budget to go.
 
         A round is begun where it can be expected to fit, and then finished even if it takes longer: half a round would leave
         the arms uneven. Before every arm has been timed nothing can be expected; such a round ends with the budget.
@@ -133,7 +133,7 @@ class Rounds:
 
 
 def runs_of_a_seed(runs: int) -> str:
-    """The beginning of a sentence about what one seed of every arm takes."""
+    """Return the beginning of a sentence about what one seed of every arm takes."""
     return f"the {runs} runs of a seed take" if runs > 1 else "the one run of a seed takes"
 
 

@@ -65,7 +65,7 @@ class SharedSlots:
         return take([first, *near], self._config, left, self._slots, any_seed=any_seed)[1:]
 
     def remaining(self, work: Run, events: int) -> float:
-        """What is left of a run in training, in runs. events: the epochs it has had."""
+        """Return what is left of a run in training, in runs. events: the epochs it has had."""
         epochs = self._config(work).flatten().get("training.epochs")
         return 1 - min(events / epochs, 1) if isinstance(epochs, int) else 1
 
@@ -74,7 +74,7 @@ class SharedSlots:
         self._unfusable.add(self._config(work).shape())
 
     def resumable(self, work: Run) -> bool:
-        """Whether a checkpoint of a bundle has the run among those that were not done."""
+        """Return whether a checkpoint of a bundle has the run among those that were not done."""
         return any(work.key in members for members in checkpoint.together(self._checkpoints).values())
 
 

@@ -232,7 +232,7 @@ class _Training(Client[Run]):
     # --- what comes back ---
 
     def verified(self, flight: Flight[Run], event: Event) -> Event:
-        """A run that finished without what the study judges it by has failed."""
+        """Return the event; a run that finished without what the study judges it by has failed instead."""
         if not isinstance(event, Finished) or event.outcome == "diverged":
             return event
         lacking = self._lacking(flight.work, [*flight.events, event])
@@ -245,7 +245,7 @@ class _Training(Client[Run]):
         return Failed(event.run, event.attempt, event.seq, event.time, "error", reason)
 
     def _lacking(self, run: Run, events: list[Event]) -> StudyError | None:
-        """What a finished run lacks of what the study judges it by; None where it has all."""
+        """Return what a finished run lacks of what the study judges it by; None where it has all."""
         study, points = self._study.plan.study, metric_points(events)
         last = events[-1]
         assert isinstance(last, Finished)

@@ -1,6 +1,6 @@
 """Slots × runs → outcomes: which run goes to which slot, with which others, and what happens when an attempt fails.
 
-Knows no study. Whoever has runs to train is a `Client`: it makes their tasks, and is told their events and outcomes. The
+Knows no study. What has runs to train is a `Client`: it makes their tasks, and is told their events and outcomes. The
 dispatcher decides about attempts, retries, timeouts, runs that need a machine for themselves, and runs that share a slot.
 """
 
@@ -82,18 +82,18 @@ Claim = Literal["taken", "elsewhere", "done"]
 
 
 class Client(Generic[W]):
-    """Whoever has runs to train. Only `task` has no default; the defaults suit runs that nobody else may want to train."""
+    """What has runs to train. Only `task` has no default; the defaults suit runs that no other process may want to train."""
 
     def task(self, work: W, attempt: int, slot: Slot, *, fuse: bool) -> Task:
         """Return what an executor is given. fuse: whether the run is to be trained in one with the others of its bundle."""
         raise NotImplementedError
 
     def attempts(self, work: W) -> int:  # noqa: ARG002
-        """How many attempts of the run were begun before, by whatever process."""
+        """Return how many attempts of the run were begun before, by whatever process."""
         return 0
 
     def more(self, room: int) -> Iterable[W]:  # noqa: ARG002
-        """Runs to add to those that wait. room: for how many a slot is free; it may be less than one."""
+        """Return runs to add to those that wait. room: for how many a slot is free; it may be less than one."""
         return ()
 
     def claim(self, work: W) -> Claim:  # noqa: ARG002
@@ -104,18 +104,18 @@ class Client(Generic[W]):
         """Give up a claim that was taken: the run is not begun yet."""
 
     def elsewhere(self, work: W) -> None:
-        """A run is trained by another process, and is waited for; told of the first of them."""
+        """Hear that a run is trained by another process, and is waited for; called for the first of them only."""
 
     def may_start(self, work: W, waiting: Iterator[W]) -> bool:  # noqa: ARG002
-        """Whether the budget allows a run. waiting: all that wait, `work` first."""
+        """Return whether the budget allows a run. waiting: all that wait, `work` first."""
         return True
 
     def spent(self) -> bool:
-        """Whether nothing new is to be begun; what another process trains is not waited for then."""
+        """Return whether nothing new is to be begun; what another process trains is not waited for then."""
         return False
 
     def starting(self, work: W, attempt: int, slot: Slot) -> None:
-        """An attempt is about to be handed to a slot."""
+        """Hear that an attempt is about to be handed to a slot."""
 
     def verified(self, flight: Flight[W], event: Event) -> Event:  # noqa: ARG002
         """Return the event, or a Failed in place of a Finished that is of no use; such a run is not tried again.
@@ -125,14 +125,14 @@ class Client(Generic[W]):
         return event
 
     def event(self, flight: Flight[W], event: Event) -> bool:  # noqa: ARG002
-        """An event has arrived; it is the last of `flight.events`. Returns whether the run is to be broken off as hopeless."""
+        """Hear of an event, the last of `flight.events`. Returns whether the run is to be broken off as hopeless."""
         return False
 
     def outcome(self, flight: Flight[W], event: Finished | Failed) -> None:
-        """The run has had its last attempt, which ended with `event`."""
+        """Hear that the run has had its last attempt, which ended with `event`."""
 
     def interrupted(self, flight: Flight[W], event: Failed) -> None:
-        """The dispatcher was interrupted while the run was in training; `event` is its end."""
+        """Hear that the dispatcher was interrupted while the run was in training; `event` is its end."""
 
     def poll(self) -> None:
         """Called between batches of events; what it raises ends the dispatcher's work."""
@@ -156,7 +156,7 @@ class Company(Protocol[W]):
         ...
 
     def remaining(self, work: W, events: int) -> float:
-        """What is left of a run in training after so many events beyond its start, in runs: 0 to 1."""
+        """Return what is left of a run in training after so many events beyond its start, in runs: 0 to 1."""
         ...
 
     def unfusable(self, work: W) -> None:
@@ -164,7 +164,7 @@ class Company(Protocol[W]):
         ...
 
     def resumable(self, work: W) -> bool:
-        """Whether a run that crashed can be resumed with the others of its bundle, from what was saved of them."""
+        """Return whether a run that crashed can be resumed with the others of its bundle, from what was saved of them."""
         ...
 
 
@@ -338,7 +338,7 @@ class Dispatcher(Generic[W]):
             self._client.outcome(flight, event)
 
     def _with_cause(self, flight: Flight[W], event: Failed) -> Failed:
-        """The failure with why the run was broken off, where the dispatcher broke it off itself."""
+        """Return the failure with why the run was broken off, where the dispatcher broke it off itself."""
         if flight.expired:
             return replace(event, kind="timeout", reason=f"took longer than {self._timeout:g} s")
         if flight.pruned and event.kind == "cancelled":
@@ -351,7 +351,7 @@ class Dispatcher(Generic[W]):
         return event.kind in retried and flight.failures < self._retries
 
     def _is_resumed(self, flight: Flight[W]) -> bool:
-        """Whether a run that crashed goes on with the others of its bundle, from their checkpoint.
+        """Return whether a run that crashed goes on with the others of its bundle, from their checkpoint.
 
         Once: where they crash again, one of them may be to blame, and each is tried by itself.
         """

@@ -218,7 +218,7 @@ class Known:
     # --- other processes ---
 
     def claim(self, run: Run) -> bool:
-        """Whether the run is this process's to train now; False where another process trains it."""
+        """Return whether the run is this process's to train now; False where another process trains it."""
         return self._claims.take(run.key)
 
     def release(self, run: Run) -> None:
@@ -226,7 +226,7 @@ class Known:
         self._claims.give_back(run.key)
 
     def has_new_result(self, run: Run) -> bool:
-        """Whether another process has finished the run since this one began."""
+        """Return whether another process has finished the run since this one began."""
         return run.key in self._new_results
 
     def release_delivered(self) -> None:
@@ -235,7 +235,7 @@ class Known:
             self._claims.give_back(self._undelivered.popleft()[1])
 
     def attempts(self, run: Run) -> int:
-        """How many attempts of a run were begun, by whatever process."""
+        """Return how many attempts of a run were begun, by whatever process."""
         return self._attempts.get(run.key, 0)
 
     def begun(self, run: Run, attempt: int) -> None:

@@ -126,7 +126,7 @@ class OngoingStudy:
         return rules(self.record)
 
     def looks(self) -> tuple[Look, ...]:
-        """Every look of the plan, those of top-ups included."""
+        """Return every look of the plan, those of top-ups included."""
         return tuple(self.rules().schedule())
 
     def judge(self, closed: int | None) -> Analysis:
@@ -321,7 +321,7 @@ def _compare_at_tuned_values(study: OngoingStudy) -> None:
 
 
 def _fixed_runs(plan: Plan) -> list[Run]:
-    """The arms at the values of the study file, as often as the first look takes.
+    """Return the arms at the values of the study file, as often as the first look takes.
 
     Where tuning left an arm at those, its own runs serve.
     """
@@ -330,7 +330,7 @@ def _fixed_runs(plan: Plan) -> list[Run]:
 
 
 def fixed_comparison(study: OngoingStudy) -> Steps:
-    """The same comparison without tuning, to stand beside the tuned one."""
+    """Return the same comparison without tuning, to stand beside the tuned one."""
     if not study.plan.study.nuisance:
         return 0
     runs = _fixed_runs(study.plan)

@@ -473,7 +473,7 @@ def _close(
 
 
 def _is_left_behind(trial: Any) -> bool:
-    """Whether an open trial that this coordinator knows nothing of belongs to none that lives.
+    """Return whether an open trial that this coordinator knows nothing of belongs to none that lives.
 
     Of a coordinator on another machine it cannot be told; its trials stay open.
     """
@@ -557,7 +557,7 @@ def _opened(storage: str | None, folder: Path) -> Any:
 
 
 def _may_be_a_race(error: BaseException) -> bool:
-    """Whether a database refused what another process may have done at the same time; a wrong address is no such error."""
+    """Return whether a database refused what another process may have done at the same time; a wrong address is no such error."""
     words = str(error).lower()
     return any(word in words for word in ("already exists", "unique", "duplicate", "locked", "no such table"))
 

@@ -67,7 +67,7 @@ def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str
 
 
 def paste(study: Study, result: RangeTest) -> str:
-    """The suggestion as lines of a study file: the baseline's optimizer with its rate, and a factor. Empty without one."""
+    """Return the suggestion as lines of a study file: the baseline's optimizer with its rate, and a factor. Empty without one."""
     if result.suggestion is None:
         return ""
     optimizer = study.baseline.get("optimizer") | {"lr": result.suggestion}

@@ -229,7 +229,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
     """
     arms = tuple(_ARMS[study.design](study))
     first = 1 + len(study.factors) if study.design == "path" else len(arms)
-    made = Plan(
+    planned = Plan(
         study,
         arms[:first],
         {arm.name: data(arm.config) for arm in arms},
@@ -237,7 +237,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
         ahead=arms[first:],
     )
     names = [arm.name for arm in arms]
-    if len(made.data) < len(arms):
+    if len(planned.data) < len(arms):
         name = next(name for name in names if names.count(name) > 1)
         raise StudyError(
             f"two arms have the name {name!r}",
@@ -245,7 +245,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
             hint="a setting is called like an arm; give it another name",
         )
     seen: dict[str, str] = {}
-    for run in made.replicates(names, [0]):
+    for run in planned.replicates(names, [0]):
         if run.key in seen:
             raise StudyError(
                 f"the arms {seen[run.key]!r} and {run.arm!r} are the same run: same settings, same data",
@@ -253,7 +253,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
                 hint="leave one of them out; a copy of the same data under another name counts as the same",
             )
         seen[run.key] = run.arm
-    return made
+    return planned
 
 
 def from_record(record: PlanRecord) -> Plan:

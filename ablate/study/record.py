@@ -211,7 +211,7 @@ class PlanRecord:
     # --- its parts ---
 
     def arm(self, name: str) -> ArmRecord:
-        """The arm of that name; of A/A the reference, which it trains under other seeds. Raises KeyError."""
+        """Return the arm of that name; of A/A the reference, which it trains under other seeds. Raises KeyError."""
         wanted = self.reference if name == NOISE_FLOOR else name
         for arm in self.arms:
             if arm.name == wanted:
@@ -240,7 +240,7 @@ class PlanRecord:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> PlanRecord:
-        """The record in plain values, of this version or an older one. Raises StoreError for one of a newer ablate."""
+        """Return the record in plain values, of this version or an older one. Raises StoreError for one of a newer ablate."""
         version = plain.get("version", 0)
         if version > VERSION:
             raise StoreError(
@@ -255,7 +255,7 @@ class PlanRecord:
                 "runs": tuple(RunRecord(**run) for run in values["runs"]),
                 "path": tuple(values["path"]),
                 "extra_looks": tuple(values["extra_looks"]),
-                "tuned": {arm: _tuned(found) for arm, found in values["tuned"].items()},
+                "tuned": {arm: _tuned(search) for arm, search in values["tuned"].items()},
             }
         )
 

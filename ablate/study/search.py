@@ -35,7 +35,7 @@ TRIALS_FORM = {"type": "integer", "minimum": 2, "maximum": MOST_TRIALS}
 
 
 def _key(description: str, form: dict[str, Any], *, of_search: bool = False, **default: Any) -> Any:
-    """A field of SearchSettings. form: its JSON schema. of_search: whether `design: search` alone has it."""
+    """Return a field of SearchSettings. form: its JSON schema. of_search: whether `design: search` alone has it."""
     metadata = {"description": description, "form": form, "of_search": of_search}
     return dataclasses.field(metadata=metadata, **default)
 

@@ -127,8 +127,8 @@ def _keeper(runs: Sequence[_Run], folders: Folders, *, fuse: bool) -> tuple[Keep
             path = saved or checkpoint.place_together(folder, keys)
     every = runs[0].payload.checkpoint_every
     # The same arithmetic gives the same bits.
-    here = machine(runs[0].device)
-    conditions = {"device": here["device"], "torch": here["torch"], "threads": torch.get_num_threads()}
+    facts = machine(runs[0].device)
+    conditions = {"device": facts["device"], "torch": facts["torch"], "threads": torch.get_num_threads()}
     return Keeper(path, checkpoint.EVERY if every is None else every, conditions, keys), alone
 
 

@@ -239,7 +239,7 @@ class Network:
         return flattened if was == "maps" else nn.Identity()
 
     def _dropout(self, layers: Sequence[nn.Module]) -> Callable[[Tensor], Tensor]:
-        """Every member draws the mask from its own generator that it would draw alone: of shape (b, F), and nothing where p is 0."""
+        """Return dropout in which every member draws the mask that it would draw alone, from its own generator: (b, F), and none where p is 0."""
         drops = [layer for layer in layers if isinstance(layer, own_layers.Dropout)]
         if all(layer.p == 0 for layer in drops):
             return nn.Identity()
