@@ -100,7 +100,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Workplace:
     """A folder with an empty store, in which the command line is run.
 
-    trained_before: the text of a study → a folder in which a test of this session has trained it.
+    trained_before: the text and the options of a study → the store in which a test of this session has trained it.
     """
 
     root: Path
@@ -129,17 +129,23 @@ class Workplace:
         return str(path)
 
     def trained(self, **given: str) -> str:
-        """Write a study and train it, or take over what was trained where a test before has trained the same."""
+        """Write a study and have it trained, in a test before if there was one. Returns its file."""
         path = self.study(**given)
-        text = Path(path).read_text()
-        if text in self.trained_before:
-            copy_store(self.trained_before[text], self.root / "mlruns")
+        self.train(path, "--executor", "inline")
+        return path
+
+    def train(self, path: str, *options: str) -> str:
+        """Run a study, or copy the store of the test that has run the same before. Returns what was printed."""
+        key = " ".join((Path(path).read_text(), *options))
+        if key in self.trained_before:
+            copy_store(self.trained_before[key], self.root / "mlruns")
         else:
-            self.ablate("run", path, "--executor", "inline")
+            printed = self.ablate("run", path, *options)
             place = self.root.parent / f"{self.root.name}-trained"
             copy_store(self.root / "mlruns", place)
-            self.trained_before[text] = place
-        return path
+            (place / "printed").write_text(printed)
+            self.trained_before[key] = place
+        return (self.trained_before[key] / "printed").read_text()
 
     @contextlib.contextmanager
     def pace(self, seconds: float) -> Iterator[None]:
