@@ -95,6 +95,11 @@ def direction(metric: str) -> Direction | None:
     return None
 
 
+def reads_test_set(metric: str) -> bool:
+    """Return whether a metric's name says that it was measured on the test set: `test/accuracy`, `test_loss`, `testAcc`."""
+    return "test" in _words(metric)
+
+
 def _words(name: str) -> list[str]:
     """Split a name at separators and at changes of case, in lower case; `top5` is `top` and `5`."""
     name = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "executors": {"errors", "events"},
     "tracking": {"errors", "events", "models", "config", "study", "text"},
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
+    "importing": {"errors", "metrics", "text"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
@@ -60,6 +61,8 @@ ROOMS: dict[str, set[str]] = {
         "analysis",
         "scheduling",
     },
+    "comparisons": {"errors", "metrics", "text", "analysis", "importing"},
+    "results": {"errors", "metrics", "text", "importing", "report", "comparisons"},
     "reporting": {"errors", "text", "data", "study", "tracking", "analysis", "report"},
     "ui": {"errors", "tracking"},
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},

@@ -1,0 +1,148 @@
+"""What the columns of somebody's results may be: arms, a metric, a seed, or a counter that no run can be paired by.
+
+Everything here is a proposal from names and contents. Nothing of it decides what is compared with what.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ablate import metrics
+from ablate.text import counted, cut
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Role = Literal["arm", "metric", "seed", "counter", "other"]
+
+UNDEFINED = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "missing"})
+"""What stands, in any case, where a number is missing."""
+
+_ARMS = (
+    *("arm", "method", "algorithm", "algo", "config", "configuration", "variant", "setting", "condition"),
+    *("model", "optimizer", "treatment", "ablation", "group", "system", "name", "experiment"),
+)
+"""Names of columns that hold arms, the most telling first."""
+
+_COUNTERS = frozenset(
+    {
+        *(
+            "run",
+            "runs",
+            "trial",
+            "trials",
+            "id",
+            "uid",
+            "uuid",
+            "guid",
+            "index",
+            "idx",
+            "row",
+            "number",
+            "no",
+        ),
+        *("rep", "repeat", "repetition", "replicate", "attempt", "job", "try", "num", "counter", "#"),
+    }
+)
+
+MOST_ARMS = 200
+"""A column with more values than this is not proposed as the arms."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is seen of one column. levels: (value, rows) of its values, the most frequent first. low, high: of its numbers."""
+
+    name: str
+    role: Role
+    levels: tuple[tuple[str, int], ...]
+    low: float | None = None
+    high: float | None = None
+    undefined: int = 0
+
+    def line(self) -> str:
+        """Say what the column holds, and what it may be."""
+        if self.role == "metric":
+            better = {"maximize": "more is better", "minimize": "less is better"}.get(
+                metrics.direction(self.name) or "", "its name does not say whether more is better"
+            )
+            lacking = f", {counted(self.undefined, 'cell')} without a number" if self.undefined else ""
+            return f"{self.low:g} to {self.high:g}{lacking}: may be the metric ({better})"
+        if self.role == "seed":
+            return f"{counted(len(self.levels), 'value')}: may pair the runs"
+        if self.role == "counter":
+            return f"{counted(len(self.levels), 'value')}: counts or names runs, and pairs nothing"
+        shown = ", ".join(f"{cut(value, 30) or '(empty)'} ({rows})" for value, rows in self.levels[:6])
+        more = f" and {len(self.levels) - 6} more" if len(self.levels) > 6 else ""
+        values = f"{counted(len(self.levels), 'value')}, {shown}{more}"
+        return f"{values}: may be the arms" if self.role == "arm" else values
+
+
+def is_seed(name: str) -> bool:
+    """Return whether a column is called a seed: `seed`, `random_seed`, `config.seed`."""
+    return bool(re.search(r"(^|[^a-z])seed$", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+
+
+def is_counter(name: str) -> bool:
+    """Return whether a column is called what counts or names runs, which says nothing of what two runs share."""
+    words = re.split(r"[^a-z#]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+    return bool(_COUNTERS & set(words)) and not is_seed(name)
+
+
+def survey(rows: pd.DataFrame) -> list[Column]:
+    """Return what is seen of every column, in the order of the file. rows: cells as text."""
+    import pandas as pd
+
+    columns = []
+    for name in rows.columns:
+        cells = rows[name]
+        counts = cells.value_counts()
+        levels = tuple((str(value), int(n)) for value, n in counts.items())
+        numbers = pd.to_numeric(cells, errors="coerce")
+        lacking = cells.str.lower().isin(UNDEFINED)
+        numeric = bool(numbers.notna().any()) and bool((numbers.notna() | lacking).all())
+        role = _role(str(name), levels, numeric, len(rows))
+        low, high = (float(numbers.min()), float(numbers.max())) if numeric else (None, None)
+        columns.append(Column(str(name), role, levels, low, high, int(lacking.sum())))
+    return columns
+
+
+def candidates(columns: Sequence[Column], role: Role) -> list[str]:
+    """Return the columns that may play a role, the most likely first."""
+
+    def order(column: Column) -> tuple[int, int]:
+        if role == "arm":
+            last = _last_word(column.name)
+            return _ARMS.index(last) if last in _ARMS else len(_ARMS), 0
+        return int(role == "metric" and metrics.direction(column.name) is None), -len(column.levels)
+
+    return [column.name for column in sorted((c for c in columns if c.role == role), key=order)]
+
+
+def is_telling(name: str, role: Literal["arm", "metric"]) -> bool:
+    """Return whether a column is called what such columns are called: `method`; `val/loss`."""
+    return _last_word(name) in _ARMS if role == "arm" else metrics.direction(name) is not None
+
+
+def _last_word(name: str) -> str:
+    return re.split(r"[^a-z]+", name.lower().rstrip("s"))[-1]
+
+
+def _role(name: str, levels: tuple[tuple[str, int], ...], numeric: bool, rows: int) -> Role:
+    if is_seed(name):
+        return "seed"
+    if is_counter(name):
+        return "counter"
+    repeated = 2 <= len(levels) <= min(MOST_ARMS, max(2, rows // 2))
+    fractions = any("." in value or "e" in value.lower() for value, _ in levels)
+    named = metrics.direction(name) is not None
+    if numeric and (named or (fractions and len(levels) > max(2, rows // 2))):
+        return "metric"
+    # A learning rate has as many runs at each level; minutes, rounded, do not.
+    uneven = numeric and fractions and len({rows for _, rows in levels}) > 1
+    if is_telling(name, "arm"):
+        return "arm" if len(levels) <= MOST_ARMS else "other"
+    return "arm" if repeated and not uneven else "other"

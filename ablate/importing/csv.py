@@ -1,0 +1,167 @@
+"""CSV and its relatives: encoding, delimiter and header line are guessed, and said.
+
+Exports often have prose above the header. The table is the longest run of lines with the same number of cells, under the
+delimiter that makes it largest.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from ablate.errors import DataError
+from ablate.importing.table import HowToRead, Table, checked_columns, decoded
+from ablate.text import counted, cut
+
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+
+_SAMPLE = 500
+"""Lines that the guesses are made from."""
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?\Z")
+
+
+def recognizes(path: Path, head: bytes) -> bool:  # noqa: ARG001 — of the protocol
+    """Return true: any text may be a table with a delimiter."""
+    return True
+
+
+def read(path: Path, how: HowToRead) -> Table:
+    """Return the rows of a table with a delimiter and a line that names its columns.
+
+    Raises DataError where no such line is there, where a line has too many cells, and where the text cannot be decoded.
+    """
+    import pandas as pd
+
+    text, encoding = decoded(path, how.encoding)
+    lines = list(islice(io.StringIO(text), (how.header or 0) + _SAMPLE))
+    given = None if how.delimiter is None else how.delimiter.replace("\\t", "\t")
+    if given is not None and (len(given) != 1 or given in '"\r\n'):
+        raise DataError(f"{given!r} is not one character that can separate cells", place="--delimiter")
+    try:
+        layouts = [_layout(lines, delimiter, how.header) for delimiter in ([given] if given else DELIMITERS)]
+        size, start, delimiter = max(layouts, key=lambda layout: layout[0])
+        header = [cell.strip() for cell in next(csv.reader(lines[start:], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise DataError(f"cannot be read as a table ({error})", place=str(path)) from None
+    if not size or not any(header):
+        raise DataError(
+            "no table in it", place=str(path), hint="--header N says which line names its columns"
+        )
+    checked_columns(path, header)
+    numbers = [cell for cell in header if _NUMBER.match(cell) and "." in cell]
+    if numbers:
+        raise DataError(
+            f"line {start + 1} should name the columns, and has the number {numbers[0]}",
+            place=str(path),
+            hint="write a line with the names of the columns above it, or give the line's number: --header N",
+        )
+    names = _names(header)
+    body = io.StringIO(text)
+    for _ in range(start):
+        body.readline()
+    try:
+        rows = pd.read_csv(
+            body, sep=delimiter, dtype=str, keep_default_na=False, header=0, names=names
+        ).fillna("")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(
+            _parser_message(str(error), start),
+            place=str(path),
+            hint="--delimiter and --header say how the file is written",
+        ) from None
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas took what is left over for an index
+        raise DataError(
+            f"the rows have more cells than the header (line {start + 1}) has names",
+            place=str(path),
+            hint="name every column",
+        )
+    for name in names:
+        rows[name] = rows[name].str.strip()
+    rows.index = pd.RangeIndex(1, len(rows) + 1)
+    if delimiter != ",":
+        _read_decimal_commas(rows)
+    options = {
+        "reader": "csv",
+        "encoding": encoding,
+        "delimiter": delimiter.replace("\t", "\\t"),
+        "header": str(start + 1),
+    }
+    above = sum(bool(line.strip()) for line in lines[:start])
+    notes: tuple[str, ...] = ()
+    if above:
+        first = cut(next(line for line in lines if line.strip()).strip(), 40)
+        notes = (f"{counted(above, 'line')} above the header (line {start + 1}) passed over, from “{first}”",)
+    repeated = frozenset(name for name, times in Counter(header).items() if times > 1)
+    return Table(rows, options, notes, repeated)
+
+
+def _layout(lines: list[str], delimiter: str, header: int | None) -> tuple[int, int, str]:
+    """How many cells the table has under a delimiter, and where it starts: (cells, index of its header line, delimiter).
+
+    The table is the longest run of records with as many cells; a table of one column counts as the smallest there is.
+    """
+    if header is not None:
+        rest = lines[header - 1 :] if header > 0 else []
+        width = len(next(csv.reader(rest, delimiter=delimiter), []))
+        return width * len(rest), header - 1, delimiter
+    records: list[tuple[int, int]] = []  # (index of the first line, cells) of each record that is not blank
+    reader = csv.reader(lines, delimiter=delimiter)
+    start = 0
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            records.append((start, len(cells)))
+        start = reader.line_num
+    best = (0, 0, delimiter)
+    i = 0
+    while i < len(records):
+        width = records[i][1]
+        end = i
+        # A row may lack its last cells, but it cannot be where the table begins.
+        while end < len(records) and (
+            records[end][1] == width or (end > i + 1 and 1 < records[end][1] < width)
+        ):
+            end += 1
+        size = (end - i) * (width if width > 1 else 0) or (1 if end - i > 1 else 0)
+        if size > best[0] and (end - i > 1):
+            best = (size, records[i][0], delimiter)
+        i = max(end, i + 1)
+    return best
+
+
+def _names(header: list[str]) -> list[str]:
+    """The columns' names, each different from the others: a second `loss` is `loss.2`, one without a name `column 3`."""
+    names: list[str] = []
+    for number, cell in enumerate(header, 1):
+        name, times = cell or f"column {number}", 1
+        while name in names:
+            times += 1
+            name = f"{cell}.{times}"
+        names.append(name)
+    return names
+
+
+def _read_decimal_commas(rows: object) -> None:
+    """Write `0,91` as `0.91` in columns that hold nothing but such numbers and whole ones."""
+    import pandas as pd
+
+    assert isinstance(rows, pd.DataFrame)
+    for name in rows.columns:
+        cells = [cell for cell in rows[name].unique() if cell]
+        if any(_DECIMAL_COMMA.match(cell) for cell in cells) and all(
+            _DECIMAL_COMMA.match(cell) or _NUMBER.match(cell) for cell in cells
+        ):
+            rows[name] = rows[name].str.replace(",", ".", regex=False)
+
+
+def _parser_message(message: str, start: int) -> str:
+    """What is wrong with a line, in words; pandas counts lines from the header."""
+    match = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", message)
+    if match is None:
+        return f"cannot be read as a table ({message.splitlines()[0]})"
+    return f"line {int(match[2]) + start} has {match[3]} cells, and the header {match[1]}"

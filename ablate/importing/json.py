@@ -1,0 +1,127 @@
+"""JSON and JSON lines: a list of records, or one within an object. Nested keys become dotted columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import DataError
+from ablate.importing.table import HowToRead, Table, checked_columns, decoded
+
+_SUFFIXES = {".json", ".jsonl", ".ndjson"}
+
+
+def recognizes(path: Path, head: bytes) -> bool:
+    """Return whether a file has the name of a JSON file, or begins as one does."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return path.suffix.lower() in _SUFFIXES or re.match(rb"\{\s*[\"}]|\[\s*[\[{\]]", text) is not None
+
+
+def read(path: Path, how: HowToRead) -> Table:
+    """Return the records of a JSON file.
+
+    They are a list of objects, the only such list within an object, one object a line, or an object of columns of the same
+    length. Raises DataError where the file holds anything else.
+    """
+    import pandas as pd
+
+    text, encoding = decoded(path, how.encoding)
+    records, notes = _records(_parsed(path, text), path)
+    names: dict[str, None] = {}
+    flat = []
+    for record in records:
+        try:
+            cells = dict(_cells(record, ""))
+        except RecursionError:
+            raise DataError("is nested too deeply to be read", place=str(path)) from None
+        names |= dict.fromkeys(cells)
+        flat.append(cells)
+    checked_columns(path, list(names))
+    if not names:
+        raise DataError("has no record in it", place=str(path))
+    rows = pd.DataFrame(flat, columns=list(names), index=pd.RangeIndex(1, len(flat) + 1), dtype=object)
+    return Table(rows.fillna("").astype(str), {"reader": "json", "encoding": encoding}, notes)
+
+
+def _parsed(path: Path, text: str) -> Any:
+    """The content of a JSON document, or the list of those of JSON lines."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise DataError("is nested too deeply to be read", place=str(path)) from None
+    except ValueError as error:
+        whole = error
+    values = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            is_lines = bool(values)  # the first line was a document of its own
+            if is_lines and not any(rest.strip() for rest in lines[number:]):
+                raise DataError(
+                    f"line {number} is cut off",
+                    place=str(path),
+                    hint="leave out the last line, or write it again",
+                ) from None
+            message = f"line {number} is no JSON ({error})" if is_lines else f"is no JSON ({whole})"
+            raise DataError(message, place=str(path)) from None
+    return values
+
+
+def _records(content: Any, path: Path) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
+    """The records of a document, with a note of where they were."""
+    if _is_list_of_objects(content):
+        return content, ()
+    if isinstance(content, Mapping):
+        lists = {key: value for key, value in content.items() if _is_list_of_objects(value) and value}
+        if len(lists) == 1:
+            [(key, records)] = lists.items()
+            return records, (f"the records are the list {key!r}",)
+        if len(lists) > 1:
+            raise DataError(
+                f"has several lists of records: {', '.join(map(repr, lists))}",
+                place=str(path),
+                hint="write one of them to a file of its own",
+            )
+        columns = list(content.values())
+        if columns and all(isinstance(column, list) for column in columns):
+            if len({len(column) for column in columns}) == 1:
+                return [dict(zip(content, cells, strict=True)) for cells in zip(*columns, strict=True)], ()
+        elif columns:
+            return [content], ()  # a line of JSON lines, alone
+    raise DataError(
+        "holds no records",
+        place=str(path),
+        hint='write a list of objects, [{"arm": "baseline", "seed": 0, "loss": 0.31}, …], or one object a line',
+    )
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+
+
+def _cells(record: Mapping[str, Any], before: str) -> list[tuple[str, str]]:
+    """The values of a record as text, by their dotted keys. Lists are text too: they are no numbers to judge."""
+    cells: list[tuple[str, str]] = []
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            cells += _cells(value, f"{before}{key}.")
+        else:
+            cells.append((f"{before}{key}", _text(value)))
+    return cells
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)

@@ -1,0 +1,231 @@
+"""Readers of results: each on files of its shape, written as people and programs write them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ablate.errors import DataError, StudyError
+from ablate.importing import READERS, HowToRead, read
+from ablate.importing import table as limits
+
+ROWS = [
+    ("baseline", "0", "0.91"),
+    ("baseline", "1", "0.92"),
+    ("Größe, 2", "0", "0.95"),
+    ("none", "1", "1e-3"),
+]
+COLUMNS = ("arm", "seed", "loss")
+EXPECTED = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+
+
+def rows_of(path: Path, **how) -> list[dict[str, str]]:
+    return read([path], HowToRead(**how)).rows.to_dict("records")
+
+
+def lines(delimiter: str = ",", *, end: str = "\n", decimal: str = ".") -> str:
+    def cell(text: str) -> str:
+        return f'"{text}"' if delimiter in text else text
+
+    table = [COLUMNS, *((arm, seed, loss.replace(".", decimal)) for arm, seed, loss in ROWS)]
+    return end.join(delimiter.join(map(cell, row)) for row in table) + end
+
+
+PROSE = "Results of the final runs,\nafter 10 % of the episodes: see section 3, and the appendix.\n\n"
+
+CSV = {
+    "comma": (lines().encode(), {"delimiter": ",", "header": "1", "encoding": "utf-8"}),
+    "tab": (lines("\t").encode(), {"delimiter": "\\t"}),
+    "semicolon": (lines(";").encode(), {"delimiter": ";"}),
+    "bar": (lines("|").encode(), {"delimiter": "|"}),
+    "semicolon and decimal comma": (lines(";", decimal=",").encode(), {"delimiter": ";"}),
+    "byte order mark": (b"\xef\xbb\xbf" + lines().encode(), {"encoding": "utf-8-sig"}),
+    "UTF-16": (lines().encode("utf-16"), {"encoding": "utf-16"}),
+    "Windows-1252": (lines().encode("cp1252"), {"encoding": "cp1252"}),
+    "line ends of Windows": (lines(end="\r\n").encode(), {"header": "1"}),
+    "line ends of old Macs": (lines(end="\r").encode(), {"header": "1"}),
+    "no end of the last line": (lines().rstrip().encode(), {}),
+    "blank lines": (lines().replace("\n", "\n\n").encode(), {"header": "1"}),
+    "prose above the header": ((PROSE + lines()).encode(), {"header": "4"}),
+    "comments above the header": (("# made by hand\n# v2\n" + lines()).encode(), {"header": "3"}),
+    "prose above, other delimiter": ((PROSE + lines(";")).encode(), {"header": "4", "delimiter": ";"}),
+    "spaces around names and cells": (
+        lines().replace("seed", " seed ").replace("0.95", " 0.95 ").encode(),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "options"), CSV.values(), ids=CSV)
+def test_however_a_table_is_written_its_rows_are_the_same_and_its_options_are_said(
+    tmp_path, content, options
+):
+    path = tmp_path / "results.csv"
+    path.write_bytes(content)
+    found = read([path], HowToRead())
+    assert found.rows.to_dict("records") == EXPECTED
+    assert list(found.rows.index) == [1, 2, 3, 4]
+    assert found.options["reader"] == "csv"
+    assert options.items() <= found.options.items()
+    # What was guessed can be said, and then says the same.
+    said = {name: int(value) if name == "header" else value for name, value in found.options.items()}
+    assert rows_of(path, **said) == EXPECTED
+
+
+def test_lines_that_were_passed_over_are_named(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text(PROSE + lines())
+    [note] = read([path], HowToRead()).notes
+    assert note.startswith("2 lines above the header (line 4) passed over, from “Results of the final runs,")
+
+
+RECORDS = [
+    {"arm": "baseline", "config": {"seed": 0, "optimizer": {"lr": 0.1}}, "loss": 0.91, "ok": True},
+    {"arm": "none", "config": {"seed": 1, "optimizer": {"lr": 1e-05}}, "loss": float("nan"), "note": None},
+]
+FLAT = [
+    {
+        "arm": "baseline",
+        "config.seed": "0",
+        "config.optimizer.lr": "0.1",
+        "loss": "0.91",
+        "ok": "true",
+        "note": "",
+    },
+    {"arm": "none", "config.seed": "1", "config.optimizer.lr": "1e-05", "loss": "nan", "ok": "", "note": ""},
+]
+JSON = {
+    "a list of objects": json.dumps(RECORDS),
+    "indented": json.dumps(RECORDS, indent=2),
+    "one object a line": "\n".join(map(json.dumps, RECORDS)) + "\n",
+    "one object a line, blank lines": "\n\n".join(map(json.dumps, RECORDS)),
+    "a list within an object": json.dumps({"version": 2, "tags": ["x"], "runs": RECORDS}),
+    "a byte order mark": "\ufeff" + json.dumps(RECORDS),
+}
+
+
+@pytest.mark.parametrize("content", JSON.values(), ids=JSON)
+@pytest.mark.parametrize("name", ["results.json", "results.txt"])
+def test_however_records_are_written_nested_keys_become_dotted_columns(tmp_path, content, name):
+    path = tmp_path / name
+    path.write_text(content)
+    found = read([path], HowToRead())
+    assert found.options["reader"] == "json"
+    assert found.rows.to_dict("records") == FLAT
+
+
+def test_json_may_be_columns_of_one_length_and_json_lines_may_be_one_line(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"arm": ["a", "b"], "loss": [1, 2.5]}))
+    assert rows_of(path) == [{"arm": "a", "loss": "1"}, {"arm": "b", "loss": "2.5"}]
+    path.write_text('{"arm": "a", "loss": 1, "tags": ["x", 1]}\n')
+    assert rows_of(path) == [{"arm": "a", "loss": "1", "tags": '["x", 1]'}]
+
+
+def test_several_files_are_one_table_with_a_column_that_names_them(tmp_path):
+    one, other = tmp_path / "sgd.csv", tmp_path / "adam.jsonl"
+    one.write_text("seed,loss\n0,0.5\n1,0.6\n")
+    other.write_text('{"seed": 0, "loss": 0.4, "note": "x"}\n')
+    assert rows_of_all(one, other) == [
+        {"seed": "0", "loss": "0.5", "file": "sgd", "note": ""},
+        {"seed": "1", "loss": "0.6", "file": "sgd", "note": ""},
+        {"seed": "0", "loss": "0.4", "file": "adam", "note": "x"},
+    ]
+    assert read([one, one], HowToRead()).options["delimiter"] == ","
+    assert "reader" not in read([one, other], HowToRead()).options
+
+
+def rows_of_all(*paths: Path) -> list[dict[str, str]]:
+    return read(paths, HowToRead()).rows.to_dict("records")
+
+
+MISTAKES = {
+    "an empty file": (b" \n", {}, "is empty"),
+    "a spreadsheet": (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", {}, "is not a text file"),
+    "prose": (b"Nothing here.\n", {}, "no table in it"),
+    "numbers without names": (b"baseline,0,0.91\nadam,0,0.92\n", {}, "line 1 should name the columns"),
+    "a line with too many cells": (
+        b"arm,loss\na,1\nb,2,3\n",
+        {"header": 1},
+        "line 3 has 3 cells, and the header 2",
+    ),
+    "rows with too many cells": (b"arm,loss\na,1,5\nb,2,3\n", {"header": 1}, "more cells than the header"),
+    "a header that is not there": (b"arm,loss\na,1\n", {"header": 9}, "no table in it"),
+    "an encoding that does not exist": (
+        b"arm,loss\na,1\n",
+        {"encoding": "utf-99"},
+        "there is no encoding 'utf-99'",
+    ),
+    "another encoding": (b"arm,loss\n\xe4,1\n", {"encoding": "utf-8"}, "byte 9 is no utf-8"),
+    "two delimiters": (b"arm,loss\na,1\n", {"delimiter": ",,"}, "',,' is not one character"),
+    "a kind of file that does not exist": (b"arm,loss\na,1\n", {"reader": "cvs"}, "did you mean 'csv'?"),
+    "JSON that ends too early": (b'{"arm": "a"}\n{"arm": "b"', {}, "line 2 is cut off"),
+    "JSON lines with another line": (b'{"arm": "a"}\nsome words\n{"arm": "b"}\n', {}, "line 2 is no JSON"),
+    "broken JSON": (b'[{"arm": "a",]', {}, "is no JSON"),
+    "JSON without records": (b'{"arms": {}, "n": 3}', {"reader": "json"}, None),
+    "a number": (b"3", {"reader": "json"}, "holds no records"),
+    "no record": (b"[]", {"reader": "json"}, "has no record in it"),
+    "several lists of records": (
+        b'{"a": [{"x": 1}], "b": [{"x": 2}]}',
+        {},
+        "several lists of records: 'a', 'b'",
+    ),
+    "deep JSON": (b"[" * 100_000, {"reader": "json"}, "is nested too deeply"),
+    "deep records": (b'[{"a":' * 1 + b'{"a":' * 3000 + b"1" + b"}" * 3001 + b"]", {}, "is nested too deeply"),
+    "columns of different lengths": (b'{"a": [1], "b": [1, 2]}', {}, "holds no records"),
+}
+
+
+@pytest.mark.parametrize(("content", "how", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, content, how, message):
+    path = tmp_path / "results.txt"
+    path.write_bytes(content)
+    if message is None:
+        assert rows_of(path, **how) == [{"n": "3"}]
+        return
+    with pytest.raises((DataError, StudyError)) as caught:
+        read([path], HowToRead(**how))
+    assert message in str(caught.value)
+
+
+def test_missing_files_folders_and_files_beyond_the_limits_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"No such file"):
+        read([tmp_path / "none.csv"], HowToRead())
+    with pytest.raises(DataError, match=r"is a folder"):
+        read([tmp_path], HowToRead())
+    path = tmp_path / "results.csv"
+    path.write_text(lines())
+    monkeypatch.setattr(limits, "MOST_COLUMNS", 2)
+    with pytest.raises(DataError, match=r"has 3 columns, and at most 2 are read"):
+        read([path], HowToRead())
+    monkeypatch.setattr(limits, "MOST_BYTES", 10)
+    with pytest.raises(DataError, match=r"at most 10 bytes are read"):
+        read([path], HowToRead())
+
+
+def test_columns_of_one_name_are_told_apart_and_said(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("arm,loss,loss,\na,1,2,3\nb,2,3,4\n")
+    found = read([path], HowToRead())
+    assert list(found.rows) == ["arm", "loss", "loss.2", "column 4"]
+    assert found.repeated == {"loss"}
+
+
+def test_the_last_reader_takes_every_text_and_each_name_is_a_reader():
+    assert list(READERS) == ["json", "csv"]
+    assert READERS["csv"].recognizes(Path("anything"), b"a b c")
+
+
+@pytest.mark.skipif(
+    "ABLATE_RESULTS" not in os.environ, reason="ABLATE_RESULTS names a folder of real results"
+)
+@pytest.mark.parametrize(
+    ("name", "rows", "columns", "header"),
+    [("H100X8_RUNS.csv", 20, "configuration", "1"), ("mean_rewards_data.csv", 440, "algorithm", "6")],
+)
+def test_real_files_are_read_whole(name, rows, columns, header):
+    found = read([Path(os.environ["ABLATE_RESULTS"]) / name], HowToRead())
+    assert (len(found.rows), found.rows.columns[0], found.options["header"]) == (rows, columns, header)
