@@ -1,0 +1,888 @@
+"""Verdicts on runs that are there already: a frame of results in, comparisons out.
+
+Whoever asks says the baseline, the margin, and whether runs are paired by a seed. What would make a verdict meaningless is
+refused, with the rows that show it.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from ablate import metrics
+from ablate.errors import StudyError, nearest
+from ablate.importing.columns import UNDEFINED, is_counter, is_seed
+from ablate.text import brief, counted, cut, format_value, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ablate.analysis import Analysis
+    from ablate.analysis.rules import Rules
+    from ablate.analysis.unpaired import Group
+
+Undefined = Literal["missing", "diverged"]
+"""What a cell without a number is taken for."""
+
+UNDEFINED_MEANS: tuple[Undefined, Undefined] = ("missing", "diverged")
+
+_SHOWN = 3
+"""Rows that a message quotes."""
+
+
+@dataclass(frozen=True)
+class ArmVerdict:
+    """One arm against the baseline.
+
+    verdict: `helps`, `hurts`, `no practical effect`, `inconclusive`, `unstable` or `not independent`. effect and ci are
+    oriented: higher is better, whatever the metric; None where there is none. p_adjusted: over all arms, below .05 exactly
+    when the interval excludes 0. n: pairs, or runs of the arm where runs are not paired.
+    """
+
+    arm: str
+    verdict: str
+    effect: float | None
+    ci: tuple[float, float] | None
+    p_adjusted: float | None
+    n: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Comparisons(Sequence[ArmVerdict]):
+    """The verdicts of all arms, in the order in which the arms appear.
+
+    analysis: everything that was computed. paired: whether runs were paired by a seed. n_baseline: the baseline's runs.
+    correlation: of arms with the baseline over seeds, on average; None where runs are not paired. notes: what to know
+    before trusting a verdict.
+    """
+
+    items: tuple[ArmVerdict, ...]
+    analysis: Analysis
+    paired: bool
+    n_baseline: int
+    correlation: float | None
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> ArmVerdict: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ArmVerdict, ...]: ...
+    def __getitem__(self, index: int | slice) -> ArmVerdict | tuple[ArmVerdict, ...]:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[ArmVerdict]:
+        return iter(self.items)
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline, *(f"- {item.sentence}" for item in self), *self.notes])
+
+    @property
+    def headline(self) -> str:
+        """What was found, in one sentence."""
+        from ablate.analysis import headline
+
+        return headline(self.analysis)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row for each arm: arm, verdict, effect, lo, hi, p_adjusted, n, sentence."""
+        import pandas as pd
+
+        columns = ["arm", "verdict", "effect", "lo", "hi", "p_adjusted", "n", "sentence"]
+        rows = [
+            (c.arm, c.verdict, c.effect, *(c.ci or (None, None)), c.p_adjusted, c.n, c.sentence) for c in self
+        ]
+        return pd.DataFrame(rows, columns=columns).astype(
+            dict.fromkeys(["effect", "lo", "hi", "p_adjusted"], float)
+        )
+
+    def to_json(self, study: str = "") -> dict[str, Any]:
+        """Return the verdicts as `ablate judge --format json` prints them: plain values, nothing rounded."""
+        from ablate.analysis import to_json
+
+        return {
+            **to_json(self.analysis, study),
+            "paired": self.paired,
+            "n_baseline": self.n_baseline,
+            "correlation": self.correlation,
+            "notes": list(self.notes),
+        }
+
+    def markdown(self) -> str:
+        """Return headline, table and notes, short enough for a comment on a pull request."""
+        runs = "Seeds" if self.paired else "Runs"
+        lines = [self.headline, "", f"| Arm | Verdict | Effect | Interval | Adj. p | {runs} |"]
+        lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+        for arm, verdict, effect, interval, p, n in self._cells():
+            lines.append(f"| {_md(arm)} | {verdict} | {effect} | {interval} | {p} | {n} |")
+        lines += ["", f"{_md(self.about)}", "", *(f"- {_md(note)}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def about(self) -> str:
+        """What was compared: metric, direction, margin and baseline."""
+        rules, baseline = self.analysis.rules, self.analysis.baseline
+        better = "more" if rules.direction == "maximize" else "less"
+        spread = f" ± {baseline.sd:.4g}" if baseline.sd is not None else ""
+        mean = f" ({baseline.mean:.6g}{spread})" if baseline.mean is not None else ""
+        return (
+            f"{rules.metric}, {better} is better; effects are against {rules.reference}{mean}, {counted(self.n_baseline, 'run')}; "
+            f"positive is better; the margin is {rules.margin:g}."
+        )
+
+    def _cells(self) -> list[tuple[str, str, str, str, str, str]]:
+        """The cells of the table of arms, as text."""
+        widths = [c.ci[1] - c.ci[0] for c in self if c.ci is not None and c.ci[1] > c.ci[0]]
+        size = min([self.analysis.rules.margin, *widths])
+        digits = min(12, max(0, 2 - math.floor(math.log10(size))))
+        rows = []
+        for c in self:
+            effect = "" if c.effect is None else f"{c.effect:+.{digits}f}"
+            interval = "" if c.ci is None else f"{c.ci[0]:+.{digits}f} to {c.ci[1]:+.{digits}f}"
+            p = "" if c.p_adjusted is None else "< .001" if c.p_adjusted < 0.001 else f"{c.p_adjusted:.3f}"
+            rows.append((c.arm, c.verdict, effect.replace("-", "−"), interval.replace("-", "−"), p, str(c.n)))
+        return rows
+
+    def _repr_html_(self) -> str:
+        """Return a table with interval bars, for notebooks."""
+        margin = self.analysis.rules.margin
+        ends = [abs(end) for c in self for end in (*(c.ci or ()), c.effect or 0.0)]
+        most = max([*ends, margin]) * 1.1
+
+        def at(value: float) -> float:
+            return float(100.0 + 100.0 * value / most)
+
+        rows = []
+        for c, (arm, verdict, effect, interval, p, n) in zip(self, self._cells(), strict=True):
+            marks = "".join(
+                f'<line x1="{at(x):.1f}" x2="{at(x):.1f}" y1="0" y2="16" stroke="#bbb"{dash}/>'
+                for x, dash in (
+                    (0.0, ""),
+                    (margin, ' stroke-dasharray="2"'),
+                    (-margin, ' stroke-dasharray="2"'),
+                )
+            )
+            if c.ci is not None:
+                marks += f'<line x1="{at(c.ci[0]):.1f}" x2="{at(c.ci[1]):.1f}" y1="8" y2="8" stroke="#333" stroke-width="3"/>'
+            if c.effect is not None:
+                marks += f'<circle cx="{at(c.effect):.1f}" cy="8" r="4" fill="#333"/>'
+            bar = (
+                f'<svg width="200" height="16" role="img" aria-label="{html.escape(interval)}">{marks}</svg>'
+            )
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (verdict, effect, interval, p, n))
+            rows.append(f"<tr><th>{html.escape(arm)}</th><td>{bar}</td>{cells}</tr>")
+        head = "".join(
+            f"<th>{name}</th>"
+            for name in (
+                "arm",
+                "",
+                "verdict",
+                "effect",
+                "interval",
+                "adj. p",
+                "seeds" if self.paired else "runs",
+            )
+        )
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return (
+            f"<p>{html.escape(self.headline)}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"<p>{html.escape(self.about)}</p><ul>{notes}</ul>"
+        )
+
+
+def _md(text: str) -> str:
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """How a message names what the user may change: as arguments of `compare`, or as options of the command line."""
+
+    is_command: bool
+
+    def place(self, name: str) -> str:
+        return f"--{name}" if self.is_command else name
+
+    def setting(self, name: str, value: str | None = None) -> str:
+        """`--seed COL` or `seed='COL'`; without a value, what switches something on."""
+        if self.is_command:
+            return f"--{name}" if value is None else f"--{name} {quoted(value)}"
+        return f"{name}=…" if value is None else f"{name}={value!r}"
+
+    def unpaired(self) -> str:
+        return "--unpaired" if self.is_command else "paired=False"
+
+    def only(self, column: str, value: str) -> str:
+        """What keeps the rows with one value."""
+        return (
+            f"--where {quoted(f'{column}={value}')}"
+            if self.is_command
+            else f"frame[frame[{column!r}] == {value!r}]"
+        )
+
+
+def quoted(text: str) -> str:
+    """Return text as a shell takes it."""
+    import shlex
+
+    return shlex.quote(text)
+
+
+def compare(
+    frame: pd.DataFrame,
+    *,
+    metric: str,
+    margin: float,
+    arm: str | Sequence[str] = "arm",
+    seed: str | None = "seed",
+    baseline: str | float | bool = "baseline",
+    paired: bool | None = None,
+    looks: Sequence[int] | None = None,
+    direction: metrics.Direction | None = None,
+    resolution: float = 0.0,
+    k: int | None = None,
+    nan: Undefined | None = None,
+    sd: str | None = None,
+    n: str | None = None,
+) -> Comparisons:
+    """Compare the arms of a frame with its baseline: one interval for each, which hold together.
+
+    frame: a row for each run. metric: its column of results. margin: the smallest difference worth having, in the metric's
+    units. arm: the column, or columns, that name what was changed. baseline: what stands there for the baseline; with
+    several columns `a=1,b=2`. seed: the column of seeds that runs are paired by. paired: None pairs where that column is
+    there; False says that no two runs share anything. looks: the numbers of seeds at which the study was to be judged, where
+    they were fixed before it began (`[8]`); None: one look at α = .05. direction: None takes what the metric's name says.
+    resolution: the metric's step, such as 1/1000 for an accuracy over 1,000 images. k: number of arms tried, where the frame
+    holds only some. nan: what a cell without a number is, `missing` or `diverged`. sd, n: columns of a table of means, a row
+    for each arm: `metric` is then the mean, `sd` the standard deviation of single runs, `n` their number.
+
+    Raises StudyError where the frame cannot be judged so; it says why and shows the rows.
+    """
+    return judge_frame(
+        frame,
+        Caller(is_command=False),
+        metric=metric,
+        margin=margin,
+        arm=arm,
+        seed=seed,
+        baseline=baseline,
+        paired=paired,
+        looks=looks,
+        direction=direction,
+        resolution=resolution,
+        k=k,
+        nan=nan,
+        sd=sd,
+        n=n,
+    )
+
+
+def judge_frame(
+    frame: pd.DataFrame,
+    caller: Caller,
+    *,
+    metric: str,
+    margin: float,
+    arm: str | Sequence[str],
+    seed: str | None,
+    baseline: str | float | bool,
+    paired: bool | None,
+    looks: Sequence[int] | None,
+    direction: metrics.Direction | None,
+    resolution: float,
+    k: int | None,
+    nan: Undefined | None,
+    sd: str | None,
+    n: str | None,
+) -> Comparisons:
+    """Do what `compare` does. caller: whose words the errors use."""
+    from ablate.analysis import caution, sentence
+    from ablate.analysis.words import subject
+
+    arm_columns = [arm] if isinstance(arm, str) else list(arm)
+    _require(frame, "arm", arm_columns, caller)
+    _require(frame, "metric" if sd is None else "mean", [metric], caller)
+    if direction is None and metrics.direction(metric) is None:
+        raise StudyError(
+            f"the name {metric!r} does not say whether more or less of it is better",
+            place=caller.place("direction"),
+            hint=f"{caller.setting('direction', 'maximize')} or {caller.setting('direction', 'minimize')}",
+        )
+    names = _arms(frame, arm_columns, caller)
+    reference = _baseline(names, baseline, arm_columns, caller)
+    arms = [name for name in dict.fromkeys(names) if name != reference]
+    if k is not None and k < len(arms):
+        raise StudyError(
+            f"{k} is fewer than the {len(arms)} arms here",
+            place=caller.place("k"),
+            hint="k counts every arm that was tried, those that are not here among them",
+        )
+    if not arms:
+        raise StudyError(
+            f"the only arm is the baseline, {reference!r}: there is nothing to compare it with",
+            place=caller.place("arm"),
+        )
+    question = _Question(
+        frame,
+        metric,
+        names,
+        arms,
+        reference,
+        float(margin),
+        direction,
+        resolution,
+        k,
+        nan,
+        caller,
+        arm_columns,
+    )
+    if sd is not None or n is not None:
+        if sd is None or n is None:
+            missing = "sd" if sd is None else "n"
+            raise StudyError(
+                "a table of means needs the standard deviation and the number of runs too",
+                place=caller.place(missing),
+                hint="the standard deviation is that of single runs, not the standard error of their mean",
+            )
+        _require(frame, "sd", [sd], caller)
+        _require(frame, "n", [n], caller)
+        analysis = _of_means(question, sd, n)
+        is_paired, correlation, notes = False, None, list[str]()
+    else:
+        is_paired = _is_paired(question, seed, paired)
+        if is_paired:
+            assert seed is not None
+            analysis, correlation, notes = _of_pairs(question, seed, looks)
+        else:
+            if looks is not None:
+                raise StudyError(
+                    "looks are numbers of pairs, and these runs are not paired", place=caller.place("looks")
+                )
+            analysis, notes = _of_groups(question, seed)
+            correlation = None
+    rules = analysis.rules
+    notes += [caution(item, rules, subject(item, rules)) for item in analysis.warnings]
+    return Comparisons(
+        items=tuple(
+            ArmVerdict(
+                c.arm,
+                c.verdict,
+                c.effect,
+                None if c.lo is None or c.hi is None else (c.lo, c.hi),
+                c.p_adjusted,
+                c.n,
+                sentence(c, rules),
+            )
+            for c in analysis.comparisons
+        ),
+        analysis=analysis,
+        paired=is_paired,
+        n_baseline=analysis.baseline.n,
+        correlation=correlation,
+        notes=(*notes, *_always(rules, question, planned=looks is not None)),
+    )
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A frame with what is asked of it. names: the arm of every row; arms: those without the baseline."""
+
+    frame: pd.DataFrame
+    metric: str
+    names: list[str]
+    arms: list[str]
+    baseline: str
+    margin: float
+    direction: metrics.Direction | None
+    resolution: float
+    k: int | None
+    nan: Undefined | None
+    caller: Caller
+    arm_columns: list[str]
+
+    def row(self, position: int, *columns: str) -> str:
+        """One row in a message: `row 7 (adam, seed 3, loss 0.31)`."""
+        cells = [cut(self.names[position], 40)]
+        cells += [f"{name} {_quote(self.frame[name].iloc[position])}" for name in columns]
+        return f"row {self.frame.index[position]} ({', '.join(cells)})"
+
+    def rows(self, positions: Sequence[int], *columns: str) -> str:
+        shown = "; ".join(self.row(p, *columns) for p in positions[:_SHOWN])
+        rest = len(positions) - _SHOWN
+        return f"{shown}{f'; and {rest} more' if rest > 0 else ''}"
+
+
+def _require(frame: pd.DataFrame, option: str, columns: Sequence[str], caller: Caller) -> None:
+    """Raise StudyError where the frame lacks a column, or has it twice."""
+    present = [str(column) for column in frame.columns]
+    for column in columns:
+        if column not in present:
+            raise StudyError(
+                f"there is no column {column!r}",
+                place=caller.place(option),
+                hint=nearest(str(column), present),
+            )
+        if present.count(column) > 1:
+            raise StudyError(
+                f"{present.count(column)} columns are called {column!r}",
+                place=caller.place(option),
+                hint="rename all but one of them",
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a plain value: numpy's and pandas' as Python's, what is missing as None."""
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or type(value).__name__ in {"NAType", "NaTType"}:
+        return None
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def _quote(value: Any) -> str:
+    """A cell in a message: text as it stands there."""
+    value = _plain(value)
+    return (cut(value) or "(empty)") if isinstance(value, str) else brief(value)
+
+
+def _as_text(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else format_value(value)
+
+
+def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[str]:
+    """The name of every row's arm. Raises StudyError where one is empty, or two differ in case or spaces alone."""
+    cells = []
+    for column in columns:
+        values = frame[column].to_numpy(dtype=object)
+        known: dict[Any, str] = {}
+        texts = []
+        for value in values:
+            key = (type(value), value) if isinstance(value, str | int | float | bool) else id(value)
+            if key not in known:
+                known[key] = _as_text(value)
+            texts.append(known[key])
+        cells.append(texts)
+    if len(columns) == 1:
+        names = cells[0]
+    else:
+        names = [
+            ",".join(f"{column}={cell}" for column, cell in zip(columns, row, strict=True))
+            for row in zip(*cells, strict=True)
+        ]
+    empty = [i for i, row in enumerate(zip(*cells, strict=True)) if not any(row)]
+    if empty:
+        shown = joined(str(frame.index[i]) for i in empty[:_SHOWN])
+        raise StudyError(
+            f"{counted(len(empty), 'row')} without an arm: {'row' if len(empty) == 1 else 'rows'} {shown}"
+            f"{' and more' if len(empty) > _SHOWN else ''}",
+            place=caller.place("arm"),
+            hint="name the arm in every row, or leave these rows out",
+        )
+    alike: dict[str, dict[str, int]] = {}
+    for name in names:
+        spellings = alike.setdefault(" ".join(name.casefold().split()), {})
+        spellings[name] = spellings.get(name, 0) + 1
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            counts = joined(f"{name!r} ({counted(rows, 'row')})" for name, rows in spellings.items())
+            raise StudyError(
+                f"one arm, or several? {counts} differ in case or spaces alone",
+                place=caller.place("arm"),
+                hint="spell one arm in one way; give different arms different names",
+            )
+    return names
+
+
+def _baseline(names: Sequence[str], baseline: object, columns: Sequence[str], caller: Caller) -> str:
+    reference = _as_text(baseline)
+    if reference not in names:
+        raise StudyError(
+            f"no row has the arm {reference!r}",
+            place=caller.place("baseline"),
+            hint=nearest(reference, dict.fromkeys(names[:100_000]))
+            + ("" if len(columns) == 1 else f"; write it as {names[0]!r}" if names else ""),
+        )
+    return reference
+
+
+def _numbers(question: _Question, column: str) -> list[float]:
+    """A column as numbers; NaN where a cell has none. Raises StudyError where a cell is text of another kind."""
+    import numpy as np
+    import pandas as pd
+
+    cells = question.frame[column]
+    if pd.api.types.is_bool_dtype(cells):
+        cells = cells.astype(float)
+    if pd.api.types.is_numeric_dtype(cells):
+        return [float(value) for value in cells.to_numpy(dtype=float, na_value=np.nan)]
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    texts = cells.to_numpy(dtype=object)
+    bad = [
+        int(i)
+        for i in np.flatnonzero(np.isnan(values))
+        if isinstance(texts[i], str) and texts[i].strip().lower() not in UNDEFINED
+    ]
+    if bad:
+        percent = all(texts[i].strip().endswith("%") for i in bad)
+        raise StudyError(
+            f"{counted(len(bad), 'cell')} of {column!r} should be a number: {question.rows(bad, column)}",
+            place=question.caller.place("metric"),
+            hint="write percentages without the sign"
+            if percent
+            else "choose another column, or write numbers as 0.91 or 9.1e-1",
+        )
+    return [float(value) for value in values]
+
+
+def _defined(question: _Question, values: Sequence[float], *columns: str) -> list[str]:
+    """Check that every run has a finite number, or that the user said what the others are. Returns a note of them."""
+    undefined = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if not undefined:
+        return []
+    caller = question.caller
+    shown = question.rows(undefined, *columns, question.metric)
+    if question.nan is None:
+        raise StudyError(
+            f"{counted(len(undefined), 'row')} of {len(values)} without a finite {question.metric}: {shown}",
+            place=caller.place("metric"),
+            hint=f"say what that means: {caller.setting('nan', 'diverged')} counts these runs as diverged, "
+            f"{caller.setting('nan', 'missing')} leaves them out, which flatters an arm whose bad runs are missing",
+        )
+    if question.nan not in UNDEFINED_MEANS:
+        raise StudyError(
+            f"{question.nan!r} is not what a run can be",
+            place=caller.place("nan"),
+            hint=nearest(str(question.nan), UNDEFINED_MEANS),
+        )
+    done = "left out" if question.nan == "missing" else "counted as diverged"
+    return [f"{counted(len(undefined), 'run')} without a finite {question.metric} {done}: {shown}"]
+
+
+def _is_paired(question: _Question, seed: str | None, paired: bool | None) -> bool:
+    """Whether runs are paired by seed. Raises StudyError where they were to be, and cannot."""
+    caller, present = question.caller, seed is not None and seed in question.frame.columns
+    if paired is False:
+        return False
+    if seed is None or (not present and seed == "seed" and not caller.is_command):
+        raise StudyError(
+            "are the runs paired by a seed, or not? There is no column 'seed'",
+            place=caller.place("seed"),
+            hint=f"{caller.setting('seed', 'COLUMN')} pairs runs that share their seed; {caller.unpaired()} says that no two "
+            "runs share anything",
+        )
+    _require(question.frame, "seed", [seed], caller)
+    if is_counter(seed):
+        raise StudyError(
+            f"{seed!r} counts or names runs: run 3 of one arm has nothing in common with run 3 of another",
+            place=caller.place("seed"),
+            hint=f"{caller.unpaired()} compares them as they are. If it is the seed of the training, call the column `seed`",
+        )
+    return True
+
+
+# --- paired by seed ---------------------------------------------------------------------------------------------------
+
+
+def _seeds(question: _Question, column: str) -> list[int]:
+    """The seed of every row. Raises StudyError where one is no whole number, or where all rows have the same."""
+    caller = question.caller
+    seeds: list[int] = []
+    for i, cell in enumerate(question.frame[column].to_numpy(dtype=object)):
+        value = _plain(cell)
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                try:
+                    value = float(value)
+                except ValueError:
+                    value = None
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or value != int(value):
+            raise StudyError(
+                f"{_quote(cell)} is no seed: {question.row(i, column)}",
+                place=caller.place("seed"),
+                hint=f"seeds are whole numbers; {caller.unpaired()} compares runs that share none",
+            )
+        seeds.append(int(value))
+    _refuse_constant(question, column, seeds)
+    return seeds
+
+
+def _refuse_constant(question: _Question, column: str, seeds: Sequence[object]) -> None:
+    if len(set(seeds)) == 1 and len(seeds) > len(set(question.names)):
+        raise StudyError(
+            f"{column!r} is {seeds[0]} in every row: runs under one seed are no repeats, and what varies between them is "
+            "not the seed",
+            place=question.caller.place("seed"),
+            hint="train each arm under several seeds. If the runs did have different ones, leave this column out of the file",
+        )
+
+
+def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[int], *, paired: bool) -> None:
+    """Raise StudyError where two rows have the same arm and seed, with what else tells them apart."""
+    first: dict[tuple[str, int], int] = {}
+    pairs: list[tuple[int, int]] = []
+    for i, cell in enumerate(zip(question.names, seeds, strict=True)):
+        if cell in first:
+            pairs.append((first[cell], i))
+        else:
+            first[cell] = i
+    if not pairs:
+        return
+    one, other = pairs[0]
+    caller = question.caller
+    frame = question.frame
+    differing = []
+    for name in frame.columns:
+        values = [_plain(frame[name].iloc[i]) for i in (one, other)]
+        if str(name) not in {question.metric, column, *question.arm_columns} and values[0] != values[1]:
+            repeated = frame[name].nunique() <= len(frame) // 2 and not is_counter(str(name))
+            if repeated and not isinstance(values[0], float):
+                differing.append((str(name), str(values[0])))
+    if differing:
+        name, value = differing[0]
+        hint = (
+            f"they differ in {joined(d for d, _ in differing)}: judge one at a time, {caller.only(name, value)}, or let it name "
+            f"the arm too, {caller.setting('arm', name)}" + (" beside the other" if caller.is_command else "")
+        )
+    else:
+        hint = "leave out all but one of them; " + (
+            f"{caller.unpaired()} where {column!r} is no seed, and another name for it"
+            if paired
+            else f"give {column!r} another name where it is no seed"
+        )
+    raise StudyError(
+        f"{counted(len(pairs), 'row repeats', 'rows repeat')} an arm under the same seed: {question.row(one, column, question.metric)} and "
+        f"{question.row(other, column, question.metric)}",
+        place=caller.place("seed"),
+        hint=hint,
+    )
+
+
+def _of_pairs(
+    question: _Question, column: str, looks: Sequence[int] | None
+) -> tuple[Analysis, float | None, list[str]]:
+    """The analysis of runs that are paired by seed, the correlation, and notes."""
+    import pandas as pd
+
+    from ablate.analysis import ArmRule, Rules, judge
+
+    caller = question.caller
+    seeds = _seeds(question, column)
+    _refuse_duplicates(question, column, seeds, paired=True)
+    values = _numbers(question, question.metric)
+    notes = _defined(question, values, column)
+    frame = pd.DataFrame(
+        {
+            "arm": question.names,
+            "seed": seeds,
+            "phase": "report",
+            "outcome": ["finished" if math.isfinite(v) else "diverged" for v in values],
+            "value": values,
+        }
+    )
+    if question.nan != "diverged":
+        frame = frame[frame["outcome"] == "finished"]
+    _refuse_single_runs(question, frame["arm"].tolist())
+    seeds_of = {str(name): set(own) for name, own in frame.groupby("arm", sort=False)["seed"]}
+    shared = seeds_of.get(question.baseline, set())
+    strangers = [a for a in question.arms if a in seeds_of and not shared & seeds_of[a]]
+    if strangers:
+        raise StudyError(
+            f"{joined(map(repr, strangers[:_SHOWN]))} and the baseline share no seed: there is no pair",
+            place=caller.place("seed"),
+            hint=f"{caller.unpaired()} compares runs that share none",
+        )
+    copies = _copies(question, frame)
+    # Runs whose results agree to the last digit have, as far as anyone can see, one trace.
+    frame["trace"] = ["one" if name in copies else f"{i}" for i, name in enumerate(frame["arm"])]
+    most = max(1, len(set(frame["seed"])))
+    rules = Rules(
+        metric=question.metric,
+        margin=question.margin,
+        looks=tuple(looks) if looks is not None else (most,),
+        arms=tuple(ArmRule(name) for name in question.arms),
+        direction=question.direction,
+        resolution=question.resolution,
+        reference=question.baseline,
+        planned=looks is not None,
+        family=question.k or 0,
+    )
+    analysis = judge(rules, frame, closed=None if looks is not None else 1)
+    correlation = _correlation(frame, question)
+    if correlation is not None:
+        gained = (
+            "pairing narrows the intervals"
+            if correlation > 0.1
+            else "pairing gains nothing here, and costs degrees of freedom"
+        )
+        notes.append(
+            f"Paired by {column}: over seeds the arms correlate with the baseline by {correlation:.2f}; {gained}"
+        )
+    return analysis, correlation, notes
+
+
+def _correlation(frame: pd.DataFrame, question: _Question) -> float | None:
+    """The mean over arms of the correlation with the baseline over seeds; None where no arm has three pairs with noise."""
+    import numpy as np
+
+    table = frame[frame["outcome"] == "finished"].pivot_table(index="seed", columns="arm", values="value")
+    found = []
+    for name in question.arms:
+        if name not in table or question.baseline not in table:
+            continue
+        both = table[[name, question.baseline]].dropna().to_numpy(dtype=float)
+        if len(both) >= 3 and (np.ptp(both, axis=0) > 0).all():
+            found.append(float(np.corrcoef(both.T)[0, 1]))
+    return float(np.mean(found)) if found else None
+
+
+def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
+    """Arms whose runs all have the same result, to the last digit: three at least, of a metric that is not coarse."""
+    if question.resolution > 0:
+        return set()
+    finished = frame[frame["outcome"] == "finished"].groupby("arm", sort=False)["value"]
+    return {str(name) for name, values in finished if len(values) >= 3 and values.min() == values.max()}
+
+
+# --- not paired -------------------------------------------------------------------------------------------------------
+
+
+def _of_groups(question: _Question, seed: str | None) -> tuple[Analysis, list[str]]:
+    """The analysis of runs that are not paired, and notes."""
+    import numpy as np
+    import pandas as pd
+
+    from ablate.analysis.unpaired import Group
+
+    if seed is None:
+        seed = next((str(name) for name in question.frame.columns if is_seed(str(name))), None)
+    if seed is not None and seed in question.frame.columns and not is_counter(seed):
+        # They are not paired by it, but it tells what is no repeat.
+        cells = question.frame[seed].to_numpy(dtype=object)
+        _refuse_constant(question, seed, [_as_text(cell) for cell in cells])
+        if all(_as_text(cell).lstrip("-").isdigit() for cell in cells):
+            _refuse_duplicates(question, seed, [int(_as_text(cell)) for cell in cells], paired=False)
+    values = _numbers(question, question.metric)
+    notes = _defined(question, values)
+    frame = pd.DataFrame({"arm": question.names, "value": values})
+    frame["outcome"] = ["finished" if math.isfinite(v) else "diverged" for v in values]
+    if question.nan != "diverged":
+        frame = frame[frame["outcome"] == "finished"]
+    _refuse_single_runs(question, frame["arm"].tolist())
+    copies = _copies(question, frame)
+    groups: dict[str, Group] = {}
+    by_arm = {str(name): own.to_numpy(dtype=float) for name, own in frame.groupby("arm", sort=False)["value"]}
+    for name in [question.baseline, *question.arms]:
+        own = by_arm.get(name, np.empty(0))
+        finished = own[np.isfinite(own)]
+        groups[name] = Group.of(finished, diverged=len(own) - len(finished), copied=name in copies)
+    return _judge_groups(question, groups), notes
+
+
+def _of_means(question: _Question, sd: str, n: str) -> Analysis:
+    """The analysis of a table of means, standard deviations and numbers of runs."""
+    from ablate.analysis.unpaired import Group
+
+    caller = question.caller
+    first: dict[str, int] = {}
+    for i, name in enumerate(question.names):
+        if name in first:
+            raise StudyError(
+                f"two rows have the arm {name!r}: {question.row(first[name], question.metric)} and "
+                f"{question.row(i, question.metric)}",
+                place=caller.place("arm"),
+                hint="a table of means has one row for each arm",
+            )
+        first[name] = i
+    means, stds, runs = (_numbers(question, column) for column in (question.metric, sd, n))
+    groups = {}
+    for name, i in sorted(first.items(), key=lambda item: item[0] != question.baseline):
+        number = runs[i]
+        if not (math.isfinite(number) and number >= 1 and number == int(number)):
+            raise StudyError(
+                f"the number of runs is a whole number from 1: {question.row(i, n)}", place=caller.place("n")
+            )
+        if not math.isfinite(means[i]):
+            raise StudyError(
+                f"has no mean: {question.row(i, question.metric)}",
+                place=caller.place("mean"),
+                hint="leave the row out, and count its arm with k",
+            )
+        if number > 1 and not (math.isfinite(stds[i]) and stds[i] >= 0):
+            raise StudyError(
+                f"the standard deviation is a number from 0: {question.row(i, sd)}",
+                place=caller.place("sd"),
+                hint="it is that of single runs (n − 1 below the line), not the standard error of their mean",
+            )
+        groups[name] = Group(int(number), means[i], stds[i] if number > 1 else math.nan)
+    return _judge_groups(question, groups)
+
+
+def _judge_groups(question: _Question, groups: Mapping[str, Group]) -> Analysis:
+    from ablate.analysis.unpaired import judge_groups
+
+    return judge_groups(
+        groups,
+        metric=question.metric,
+        margin=question.margin,
+        baseline=question.baseline,
+        direction=question.direction,
+        resolution=question.resolution,
+        k=question.k,
+    )
+
+
+# --- what every judgement says ----------------------------------------------------------------------------------------
+
+
+def _refuse_single_runs(question: _Question, names: Sequence[str]) -> None:
+    """Raise StudyError where no arm has a second run: nothing says how much runs differ by themselves."""
+    if question.baseline not in names:
+        raise StudyError(
+            f"no run of the baseline {question.baseline!r} has a finite {question.metric}",
+            place=question.caller.place("baseline"),
+        )
+    if len(set(names)) < len(names):
+        return
+    kind = (
+        f"{len(set(names)):,} settings were run once each: these are the trials of a search, and no repeats"
+        if len(set(names)) > 30
+        else "every arm was run once"
+    )
+    raise StudyError(
+        f"{kind}. No verdict: nothing says how much two runs of one arm differ by their seeds alone",
+        place=question.caller.place("arm"),
+        hint="run the baseline and the arms that matter under three seeds or more",
+    )
+
+
+def _always(rules: Rules, question: _Question, *, planned: bool) -> list[str]:
+    """What holds of every judgement of runs that were not planned as a study."""
+    notes = []
+    if metrics.reads_test_set(question.metric):
+        notes.append(
+            f"The metric {question.metric} reads the test set: an arm that is chosen by it looks better than it is on new data"
+        )
+    if not planned:
+        notes.append(
+            "Nobody planned the arms, the number of runs or the margin: the error of 5 % over "
+            f"{counted(rules.k, 'comparison')} holds only if none of them was chosen by looking at the results"
+        )
+    return notes

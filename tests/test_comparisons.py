@@ -1,0 +1,443 @@
+"""`ablate.compare`: verdicts on a frame of results, by the numbers of the protocol, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ablate
+from ablate.errors import StudyError
+
+V3 = {
+    "A": [1.2, 0.8, 1.1, 0.6, 1.3],
+    "B": [0.1, -0.2, 0.0, 0.2, -0.1],
+    "C": [0.4, -0.3, 0.5, 0.1, 0.3],
+    "D": [-1.0, -2.4, 0.2, -1.9, -0.9],
+    "E": [0.0, 0.3, -0.1, 0.2, 0.1],
+}
+V4 = V3 | {
+    "C": V3["C"] + [0.2, 0.4, 0.1, 0.5, 0.2],
+    "D": V3["D"] + [-1.4, -0.6, -2.0, -1.1, -1.7],
+    "E": V3["E"] + [0.1, 0.0, 0.2, 0.1, 0.0],
+}
+
+
+def paired(differences: dict[str, list[float]]) -> pd.DataFrame:
+    """A frame in which arm − baseline is exactly what is asked for, up to rounding."""
+    longest = max(map(len, differences.values()))
+    level = [50.0 + i % 4 * 0.25 for i in range(longest)]
+    rows = [("baseline", seed, level[seed]) for seed in range(longest)]
+    rows += [(arm, seed, level[seed] + d) for arm, ds in differences.items() for seed, d in enumerate(ds)]
+    return pd.DataFrame(rows, columns=["arm", "seed", "score"])
+
+
+def groups(**values: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [(arm, value) for arm, own in values.items() for value in own], columns=["arm", "score"]
+    )
+
+
+def compare(frame: pd.DataFrame, **options) -> ablate.comparisons.Comparisons:
+    given = {"metric": "score", "margin": 0.5, "direction": "maximize"} | options
+    return ablate.compare(frame, **given)
+
+
+def six(*values: float) -> object:
+    return pytest.approx(values, abs=5.1e-7)
+
+
+# --- the numbers of the protocol --------------------------------------------------------------------------------------
+
+
+def test_one_declared_look():
+    """V2."""
+    [arm] = compare(paired({"A": [0.8, 0.3, 0.6, 0.5, 0.9]}), looks=[5])
+    assert (arm.verdict, arm.n) == ("helps", 5)
+    assert (*arm.ci, arm.p_adjusted) == six(0.312469, 0.927531, 0.004862)
+
+
+def test_several_arms_at_the_first_and_at_the_second_look():
+    """V3, V4 and V5."""
+    first = compare(paired(V3), looks=[5, 10])
+    assert [c.verdict for c in first] == ["helps", "no practical effect", *["inconclusive"] * 3]
+    a, _, c, d, e = first
+    assert (*a.ci, a.p_adjusted) == six(0.397797, 1.602203, 0.001817)
+    assert (*c.ci, *d.ci, *e.ci) == six(-0.425979, 0.825979, -3.178091, 0.778091, -0.395830, 0.595830)
+    assert "even chance of a verdict by 11 seeds, 80 % by 15, by about 16" in c.sentence
+    second = compare(paired(V4), looks=[5, 10])
+    assert [c.verdict for c in second] == [
+        "helps",
+        "no practical effect",
+        "no practical effect",
+        "hurts",
+        "no practical effect",
+    ]
+    c, d, e = second[2:]
+    assert (*c.ci, c.p_adjusted) == six(-0.008385, 0.488385, 0.061625)
+    assert (*d.ci, d.p_adjusted) == six(-2.057298, -0.502702, 0.001072)
+    assert e.ci == six(-0.083954, 0.263954)
+
+
+def test_a_resolution_is_a_floor_of_the_noise():
+    """V6."""
+    q = 100 / 360
+    [flat] = compare(paired({"A": [0.0] * 3}), looks=[3], resolution=q)
+    assert flat.ci == six(-0.365128, 0.365128)
+    [shifted] = compare(paired({"A": [q] * 5}), looks=[5], resolution=q)
+    assert (shifted.verdict, shifted.ci) == ("no practical effect", six(0.098874, 0.456681))
+
+
+MEANS = {
+    "U1": (0.5, "80 .5 5, 81.2 .7 4", [(1.275189, 0.058193, "inconclusive")]),
+    "U2": (
+        0.75,
+        "80 .4 5, 81.5 .5 5, 80.1 .3 5, 79.2 .9 3, 80.05 .45 10, 78 .6 4",
+        [
+            (1.079041, 0.008071, "helps"),
+            (0.992064, None, "inconclusive"),
+            (2.500975, None, "inconclusive"),
+            (0.863621, None, "inconclusive"),
+            (1.329870, 0.006464, "hurts"),
+        ],
+    ),
+    "U3": (
+        1.0,
+        "70 1 20, 72.5 .8 3, 70.2 1.4 3, 69 .5 3, 70.5 2 2, 71 1.1 3, 66 1.2 3",
+        [
+            (2.679843, None, "inconclusive"),
+            (3.974542, None, "inconclusive"),
+            (2.377385, None, "inconclusive"),
+            (None, None, "inconclusive"),
+            (3.148637, None, "inconclusive"),
+            (3.423165, 0.028391, "hurts"),
+        ],
+    ),
+}
+
+
+def means(text: str) -> pd.DataFrame:
+    """A table of means: "mean sd n, …", the baseline first."""
+    rows = [tuple(map(float, row.split())) for row in text.split(",")]
+    frame = pd.DataFrame(rows, columns=["score", "sd", "n"])
+    return frame.assign(
+        arm=["baseline", *(f"arm {i}" for i in range(1, len(rows)))], n=frame["n"].astype(int)
+    )
+
+
+@pytest.mark.parametrize(("margin", "table", "expected"), MEANS.values(), ids=MEANS)
+def test_a_table_of_means_is_judged_without_the_runs(margin, table, expected):
+    judged = compare(means(table), margin=margin, sd="sd", n="n")
+    assert not judged.paired
+    for arm, (half, p, verdict) in zip(judged, expected, strict=True):
+        assert arm.verdict == verdict
+        assert (arm.ci is None) == (half is None)
+        if half is not None:
+            assert ((arm.ci[1] - arm.ci[0]) / 2,) == six(half)
+        if p is not None:
+            assert (arm.p_adjusted,) == six(p)
+
+
+U4 = groups(baseline=[69.8, 70.3, 69.5, 70.0, 70.6, 69.9], arm=[71.2, 70.4, 70.9, 71.6, 70.1])
+
+
+def test_runs_that_are_not_paired():
+    """U4."""
+    judged = compare(U4, paired=False)
+    [arm] = judged
+    assert (arm.effect, (arm.ci[1] - arm.ci[0]) / 2, arm.p_adjusted) == six(0.823333, 0.851163, 0.055009)
+    assert (arm.n, judged.n_baseline, judged.paired, judged.correlation) == (5, 6, False, None)
+    assert "seed" not in arm.sentence
+
+
+def test_without_declared_looks_there_is_one_at_five_percent():
+    judged = compare(paired({"A": V3["A"]}))
+    assert judged.analysis.alpha == 0.05
+    d = np.array(V3["A"])
+    from scipy import stats
+
+    assert judged[0].ci == pytest.approx(stats.t.interval(0.95, 4, d.mean(), stats.sem(d)))
+    assert compare(paired({"A": V3["A"]}), k=7)[0].p_adjusted == pytest.approx(
+        min(1, 7 * stats.ttest_1samp(d, 0).pvalue)
+    )
+
+
+# --- what may vary without changing anything --------------------------------------------------------------------------
+
+FRAME = paired(V3)
+ALIKE = {
+    "rows in another order": FRAME.sample(frac=1, random_state=1),
+    "text": FRAME.astype(str),
+    "text of pandas": FRAME.astype("string"),
+    "seeds as floats": FRAME.astype({"seed": float}),
+    "arms as a category": FRAME.astype({"arm": "category"}),
+    "other columns": FRAME.assign(note="x", time=1.5),
+    "another index": FRAME.set_axis([f"r{i}" for i in range(len(FRAME))]),
+    "numbers of pandas": FRAME.convert_dtypes(),
+}
+
+
+@pytest.mark.parametrize("frame", ALIKE.values(), ids=ALIKE)
+def test_how_a_frame_holds_its_values_does_not_matter(frame):
+    expected = compare(FRAME).frame().sort_values("arm", ignore_index=True)
+    pd.testing.assert_frame_equal(compare(frame).frame().sort_values("arm", ignore_index=True), expected)
+
+
+def test_less_of_a_loss_is_better_and_effects_are_oriented():
+    frame = FRAME.rename(columns={"score": "val_loss"})
+    up, down = compare(FRAME), ablate.compare(frame, metric="val_loss", margin=0.5)
+    assert [c.effect for c in down] == [-c.effect for c in up]
+    assert down[0].verdict == "hurts"
+
+
+def test_arms_may_be_numbers_or_several_columns():
+    rows = [
+        (lr, wd, seed, 1.0 + lr + 0.01 * seed + 0.001 * (seed * lr))
+        for lr in (1, 2)
+        for wd in (0.1, True)
+        for seed in range(3)
+    ]
+    frame = pd.DataFrame(rows, columns=["lr", "wd", "seed", "score"])
+    assert [c.arm for c in compare(frame[frame["wd"] == 0.1], arm="lr", baseline=1)] == ["2"]
+    both = compare(frame, arm=["lr", "wd"], baseline="lr=1,wd=0.1")
+    assert [c.arm for c in both] == ["lr=1,wd=true", "lr=2,wd=0.1", "lr=2,wd=true"]
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def test_every_judgement_says_that_nobody_planned_it_and_a_declared_look_does_not():
+    assert any(
+        note.startswith("Nobody planned the arms, the number of runs or the margin")
+        for note in compare(FRAME).notes
+    )
+    assert not any("Nobody planned" in note for note in compare(FRAME, looks=[5]).notes)
+
+
+def test_a_metric_of_the_test_set_is_judged_and_said():
+    for name in ("test/accuracy", "test_acc"):
+        judged = ablate.compare(FRAME.rename(columns={"score": name}), metric=name, margin=0.5)
+        assert any("reads the test set" in note for note in judged.notes)
+
+
+def test_pairing_says_what_it_gained():
+    judged = compare(FRAME)
+    assert judged.paired
+    assert -1 <= judged.correlation <= 1
+    assert any(f"by {judged.correlation:.2f}" in note for note in judged.notes)
+
+
+def test_an_arm_with_a_single_run_gets_no_verdict_but_the_size_of_what_seeds_alone_do():
+    frame = pd.concat([U4, groups(single=[75.0])])
+    judged = compare(frame, paired=False)
+    assert [c.ci is None for c in judged] == [False, True]
+    variances = [np.var(own["score"], ddof=1) * (len(own) - 1) for _, own in U4.groupby("arm")]
+    from scipy import stats
+
+    z = stats.t.ppf(0.975, 9) * math.sqrt(2 * sum(variances) / 9)
+    assert any(f"differ by up to {z:.2g} here (95 %)" in note for note in judged.notes)
+
+
+@pytest.mark.parametrize("how", [{"paired": False}, {}])
+def test_repeats_that_agree_to_the_last_digit_are_no_repeats_the_baselines_neither(how):
+    frame = paired(V3)
+    for copied, expected in (("A", ["A"]), ("baseline", list(V3))):
+        same = frame.copy()
+        same.loc[same["arm"] == copied, "score"] = 51.23
+        if how:
+            same = same.drop(columns="seed")
+        assert [c.arm for c in compare(same, **how) if c.verdict == "not independent"] == expected
+
+
+def test_forty_identical_rows_are_refused_as_repeats():
+    frame = groups(baseline=[0.91] * 40, arm=[0.92] * 40)
+    assert [c.verdict for c in compare(frame, paired=False, margin=0.001)] == ["not independent"]
+
+
+def test_cells_without_a_number_are_what_the_user_says():
+    frame = FRAME.copy()
+    frame.loc[frame.index[7], "score"] = np.nan
+    assert [c.n for c in compare(frame, nan="missing")] == [4, 5, 5, 5, 5]
+    assert compare(frame, nan="diverged")[0].verdict == "unstable"
+    unpaired = frame.drop(columns="seed")
+    assert [c.n for c in compare(unpaired, paired=False, nan="missing")] == [4, 5, 5, 5, 5]
+    assert compare(unpaired, paired=False, nan="diverged")[0].verdict in ("unstable", "hurts")
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def changed(column: str, row: int, value: object) -> pd.DataFrame:
+    frame = FRAME.astype(object)
+    frame.loc[frame.index[row], column] = value
+    return frame
+
+
+RENAMED = FRAME.rename(columns={"seed": "run"})
+REFUSED = {
+    "a metric that is not there": (
+        FRAME,
+        {"metric": "scor"},
+        "there is no column 'scor'\n  did you mean 'score'?",
+    ),
+    "arms that are not there": (FRAME, {"arm": "arms"}, "did you mean 'arm'?"),
+    "a baseline that is not there": (FRAME, {"baseline": "Baseline"}, "no row has the arm 'Baseline'"),
+    "two columns of one name": (
+        FRAME.set_axis(["arm", "score", "score"], axis=1),
+        {},
+        "2 columns are called 'score'",
+    ),
+    "no direction": (FRAME, {"direction": None}, "does not say whether more or less of it is better"),
+    "an arm spelled in two cases": (
+        changed("arm", 7, "a"),
+        {},
+        "'A' (4 rows) and 'a' (1 row) differ in case",
+    ),
+    "an arm with a space": (changed("arm", 7, "A  "), {"arm": "arm"}, None),
+    "a row without an arm": (changed("arm", 7, None), {}, "1 row without an arm: row 7"),
+    "one arm": (FRAME[FRAME["arm"] == "baseline"], {}, "the only arm is the baseline"),
+    "a family smaller than the arms": (FRAME, {"k": 2}, "2 is fewer than the 5 arms here"),
+    "text for a number": (changed("score", 7, "high"), {}, "row 7 (A, score high)"),
+    "percent": (changed("score", 7, "51 %"), {}, "write percentages without the sign"),
+    "a cell without a number": (changed("score", 7, np.nan), {}, "row 7 (A, seed 2, score null)"),
+    "infinity": (changed("score", 7, math.inf), {}, "1 row of 30 without a finite score"),
+    "n/a": (changed("score", 7, "N/A"), {}, "row 7 (A, seed 2, score N/A)"),
+    "an unknown meaning of NaN": (
+        changed("score", 7, np.nan),
+        {"nan": "lost"},
+        "'lost' is not what a run can be",
+    ),
+    "a baseline without numbers": (
+        FRAME.assign(score=FRAME["score"].where(FRAME["arm"] != "baseline")),
+        {"nan": "missing"},
+        "no run of the baseline 'baseline' has a finite score",
+    ),
+    "one cell twice": (
+        pd.concat([FRAME, FRAME.iloc[[8]]]),
+        {},
+        "1 row repeats an arm under the same seed: row 8",
+    ),
+    "one cell twice, for another task": (
+        pd.concat([FRAME.assign(task="a"), FRAME.assign(task="b")]),
+        {},
+        "they differ in task: judge one at a time, frame[frame['task'] == 'a']",
+    ),
+    "pooled tasks, not paired": (
+        pd.concat([FRAME.assign(task="a"), FRAME.assign(task="b")]),
+        {"paired": False},
+        "they differ in task",
+    ),
+    "a constant seed": (FRAME.assign(seed=42), {}, "'seed' is 42 in every row"),
+    "a constant seed, not paired": (FRAME.assign(seed=42), {"paired": False}, "'seed' is 42 in every row"),
+    "a seed that is none": (changed("seed", 7, "s2"), {}, "s2 is no seed: row 7 (A, seed s2)"),
+    "a seed that is no whole number": (changed("seed", 7, 0.5), {}, "0.5 is no seed"),
+    "no seed, and nothing said": (RENAMED, {}, "are the runs paired by a seed, or not?"),
+    "a run counter": (RENAMED, {"seed": "run"}, "'run' counts or names runs"),
+    "seeds that no two arms share": (
+        FRAME.assign(seed=range(len(FRAME))),
+        {},
+        "'A', 'B' and 'C' and the baseline share no seed",
+    ),
+    "single runs": (FRAME[FRAME["seed"] == 1], {}, "every arm was run once. No verdict: nothing says"),
+    "the trials of a search": (
+        pd.DataFrame({"arm": [f"lr={i}" for i in range(106)], "score": np.arange(106) / 7.0}),
+        {"baseline": "lr=0", "paired": False},
+        "106 settings were run once each: these are the trials of a search",
+    ),
+    "looks of runs that are not paired": (U4, {"paired": False, "looks": [5]}, "these runs are not paired"),
+    "means without a spread": (means("80 1 5, 81 1 5"), {"n": "n"}, "needs the standard deviation"),
+    "means of one arm twice": (
+        pd.concat([means("80 1 5, 81 1 5")] * 2),
+        {"sd": "sd", "n": "n"},
+        "two rows have the arm",
+    ),
+    "a number of runs that is none": (
+        means("80 1 5, 81 1 5").assign(n=2.5),
+        {"sd": "sd", "n": "n"},
+        "whole number",
+    ),
+    "a spread that is none": (means("80 1 5, 81 -1 5"), {"sd": "sd", "n": "n"}, "not the standard error"),
+    "a margin that is none": (FRAME, {"margin": 0}, "the margin must be a positive number"),
+}
+
+
+@pytest.mark.parametrize(("frame", "options", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_would_make_a_verdict_meaningless_is_refused_in_a_sentence(frame, options, message):
+    if message is None:
+        assert len(compare(frame, **options)) == 5
+        return
+    with pytest.raises(StudyError) as caught:
+        compare(frame, **options)
+    assert message in str(caught.value)
+    assert "--" not in str(caught.value), "options of the command line mean nothing here"
+
+
+# --- how it is shown --------------------------------------------------------------------------------------------------
+
+
+def test_a_judgement_is_a_sequence_with_a_frame_a_table_and_a_picture():
+    judged = compare(paired(V3 | {"<b>|x": V3["A"]}))
+    assert len(judged) == 6
+    assert [c.arm for c in judged] == [*V3, "<b>|x"]
+    assert judged[1:3] == (judged[1], judged[2])
+    frame = judged.frame()
+    assert list(frame) == ["arm", "verdict", "effect", "lo", "hi", "p_adjusted", "n", "sentence"]
+    assert [tuple(ends) for ends in frame[["lo", "hi"]].to_numpy()] == [c.ci for c in judged]
+    lines = judged.markdown().splitlines()
+    assert lines[0] == judged.headline
+    assert sum(line.startswith("| ") for line in lines) == 8
+    assert "&lt;b&gt;\\|x" in judged.markdown()
+    page = judged._repr_html_()
+    assert page.count("<svg") == 6
+    assert "<b>" not in page
+    assert str(judged).startswith(judged.headline)
+
+
+def test_no_interval_is_no_number_in_any_form():
+    judged = compare(pd.concat([U4, groups(single=[75.0])]), paired=False)
+    assert judged.frame()["lo"].isna().tolist() == [False, True]
+    assert "| single | inconclusive |" in judged.markdown()
+    assert "nan" not in judged._repr_html_()
+
+
+# --- what is public, and what it loads --------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_these():
+    assert ablate.__all__ == ["compare"]
+    assert "compare" in dir(ablate)
+    with pytest.raises(AttributeError, match="no attribute 'compair'"):
+        _ = ablate.compair
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_ablate_loads_nothing_and_comparing_loads_no_framework():
+    heavy = {
+        "torch",
+        "mlflow",
+        "optuna",
+        "pandas",
+        "numpy",
+        "scipy",
+        "plotly",
+        "pydantic",
+        "yaml",
+        "typer",
+        "rich",
+    }
+    assert loaded_by("import ablate") & heavy == set()
+    program = (
+        "import ablate, pandas as pd\n"
+        "frame = pd.DataFrame({'arm': ['baseline'] * 3 + ['b'] * 3, 'loss': [1, 2, 3, 4, 5, 7]})\n"
+        "ablate.compare(frame, metric='loss', margin=1, paired=False)._repr_html_()"
+    )
+    assert loaded_by(program) & {"torch", "mlflow", "optuna", "plotly", "jinja2", "pydantic"} == set()
