@@ -1,0 +1,288 @@
+"""`ablate judge`: files of results → their rows → verdicts as text.
+
+What decides a verdict is told: the baseline, the margin, and whether runs are paired. How a file is written and what its
+columns are is guessed, and printed as options that can be typed instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ablate import importing, metrics
+from ablate.comparisons import Caller, Comparisons, Undefined, judge_frame, quoted
+from ablate.errors import StudyError, nearest
+from ablate.importing import HowToRead, Table
+from ablate.importing.columns import Column, candidates, is_seed, is_telling, survey
+from ablate.metrics import Direction
+from ablate.text import counted, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("text", "md", "csv", "json")
+
+Notify = Callable[[str], None]
+"""Takes a line for people."""
+
+_BASELINES = ("baseline", "base", "control", "default", "vanilla", "reference", "none")
+
+_COMMAND = Caller(is_command=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was said on the command line; None, or empty, where nothing was."""
+
+    arm: tuple[str, ...] = ()
+    metric: str | None = None
+    baseline: str | None = None
+    margin: float | None = None
+    seed: str | None = None
+    unpaired: bool = False
+    mean: str | None = None
+    sd: str | None = None
+    n: str | None = None
+    where: tuple[str, ...] = ()
+    direction: Direction | None = None
+    resolution: float = 0.0
+    k: int | None = None
+    nan: Undefined | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing was said of what to judge, so that the file is described instead."""
+        said = (self.arm, self.metric, self.baseline, self.margin, self.seed, self.unpaired, self.mean)
+        return all(value in ((), None, False) for value in said)
+
+
+def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -> Comparisons | str:
+    """Return the verdicts on the results in some files; where nothing is asked yet, a description and the command to type.
+
+    notify: takes what was guessed. Raises DataError where a file cannot be read, StudyError where it cannot be judged so.
+    """
+    table = importing.read(files, how)
+    rows = _kept(table.rows, asked.where)
+    columns = survey(rows)
+    if asked.is_nothing:
+        return describe(files, table, rows, columns, asked)
+    # What is left of a file may be too little to guess from.
+    guessable = survey(table.rows) if asked.where else columns
+    arm = list(asked.arm) or [_the(_free(guessable, asked), "arm")]
+    metric = _metric(asked, guessable)
+    used = [*arm, metric, *(name for name in (asked.seed, asked.sd, asked.n) if name)]
+    if shared := [name for name in used if name in table.repeated]:
+        raise StudyError(
+            f"several columns are called {shared[0]!r}",
+            place=str(files[0]),
+            hint="rename all but one of them",
+        )
+    _require_told(files, asked, arm, metric, columns)
+    assert asked.baseline is not None
+    assert asked.margin is not None
+    judged = judge_frame(
+        rows,
+        _COMMAND,
+        metric=metric,
+        margin=asked.margin,
+        arm=arm,
+        seed=asked.seed,
+        baseline=asked.baseline,
+        paired=not asked.unpaired,
+        looks=None,
+        direction=asked.direction,
+        resolution=asked.resolution,
+        k=asked.k,
+        nan=asked.nan,
+        sd=asked.sd,
+        n=asked.n,
+    )
+    for note in table.notes:
+        notify(note)
+    direction = judged.analysis.rules.direction
+    guessed = [_COMMAND.setting(name, value) for name, value in table.options.items()]
+    guessed += [] if asked.arm else [_COMMAND.setting("arm", arm[0])]
+    guessed += [] if asked.metric or asked.mean else [_COMMAND.setting("metric", metric)]
+    guessed += [] if asked.direction else [f"--direction {direction}"]
+    notify(f"read as: {' '.join(guessed)}")
+    return judged
+
+
+def text(judged: Comparisons, format: str, study: str) -> str:  # noqa: A002
+    """Return verdicts in one of `FORMATS`. study: what the JSON calls them."""
+    if format == "md":
+        return judged.markdown()
+    if format == "text":
+        lines = [judged.headline, "", *(f"- {item.sentence}" for item in judged), "", judged.about]
+        return "\n".join([*lines, *(f"note: {note}" for note in judged.notes)]) + "\n"
+    from ablate.report.export import csv, json_text
+
+    content = judged.to_json(study)
+    return csv(content) if format == "csv" else json_text(content)
+
+
+# --- what the file is -------------------------------------------------------------------------------------------------
+
+
+def _kept(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
+    """The rows that every `--where COLUMN=VALUE` keeps. Raises StudyError where a column or a value is not there."""
+    for condition in where:
+        splits = [(condition[:i], condition[i + 1 :]) for i, c in enumerate(condition) if c == "="]
+        known = [(column, value) for column, value in splits if column in rows]
+        if not splits:
+            raise StudyError(f"{condition!r} is not COLUMN=VALUE", place="--where")
+        if not known:
+            raise StudyError(
+                f"there is no column {splits[0][0]!r}",
+                place="--where",
+                hint=nearest(splits[0][0], map(str, rows)),
+            )
+        column, value = known[0]
+        values = [str(cell) for cell in rows[column].unique()]
+        if value.strip() not in values:
+            raise StudyError(
+                f"no row has {value!r} in {column!r}", place="--where", hint=nearest(value, values[:1000])
+            )
+        rows = rows[rows[column] == value.strip()]
+    return rows
+
+
+def _free(columns: Sequence[Column], asked: Asked) -> Sequence[Column]:
+    """The columns that may be the arms: those that no `--where` has settled, where there are such."""
+    free = [column for column in columns if not any(c.startswith(f"{column.name}=") for c in asked.where)]
+    return free if candidates(free, "arm") else columns
+
+
+def _the(columns: Sequence[Column], role: Literal["arm", "metric"]) -> str:
+    """The only column that may be the arms, or the metric, or the only one of them that is called so.
+
+    Raises StudyError where there are several, or none.
+    """
+    names = candidates(columns, role)
+    telling = [name for name in names if is_telling(name, role)]
+    names = telling if len(telling) == 1 else names
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        every = ", ".join(column.name for column in columns)
+        raise StudyError(f"which column is the {role}?", place=f"--{role}", hint=f"the columns are {every}")
+    raise StudyError(
+        f"{joined(names[:8], 'or')}?",
+        place=f"--{role}",
+        hint=f"{_COMMAND.setting(role, names[0])} takes the first of them",
+    )
+
+
+def _metric(asked: Asked, columns: Sequence[Column]) -> str:
+    if asked.mean is not None:
+        if asked.metric not in (None, asked.mean):
+            raise StudyError(
+                f"--metric {asked.metric} and --mean {asked.mean}: which is it?",
+                place="--mean",
+                hint="a table of means has --mean, --sd and --n; single runs have --metric",
+            )
+        return asked.mean
+    return asked.metric or _the(columns, "metric")
+
+
+def _require_told(
+    files: Sequence[Path], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
+) -> None:
+    """Raise StudyError where the baseline, the margin or the pairing was not said, with the command to type."""
+    if asked.seed is not None and asked.unpaired:
+        raise StudyError("the runs are paired by a seed, or they are not", place="--unpaired")
+    means = asked.mean is not None or asked.sd is not None or asked.n is not None
+    if means and (asked.sd is None or asked.n is None):
+        raise StudyError(
+            "a table of means needs the standard deviation of single runs and the number of runs too",
+            place="--mean",
+            hint="--mean COL --sd COL --n COL",
+        )
+    missing = [f"--{name}" for name in ("baseline", "margin") if getattr(asked, name) is None]
+    if asked.seed is None and not (asked.unpaired or means):
+        missing.append("--seed COLUMN or --unpaired")
+    if missing:
+        raise StudyError(
+            f"say {joined(missing)} too: {'that is' if len(missing) == 1 else 'these are'} never guessed",
+            place="judge",
+            hint=f"for example: {_command(files, asked, arm, metric, columns)}",
+        )
+
+
+# --- what can be asked ------------------------------------------------------------------------------------------------
+
+
+def describe(
+    files: Sequence[Path], table: Table, rows: pd.DataFrame, columns: Sequence[Column], asked: Asked
+) -> str:
+    """Return what is seen of a file: its columns, what they may be, whether a seed pairs, and the command to type next."""
+    how = " ".join(_COMMAND.setting(name, value) for name, value in table.options.items())
+    names = joined(str(path) for path in files)
+    lines = [f"{names}: {counted(len(rows), 'row')}, {counted(len(columns), 'column')} ({how})"]
+    lines += [f"  {note}" for note in table.notes]
+    width = min(30, max(len(column.name) for column in columns))
+    lines += [f"  {column.name:<{width}}  {column.line()}" for column in columns]
+    arms, measured = candidates(columns, "arm"), candidates(columns, "metric")
+    seeds = candidates(columns, "seed")
+    counters = candidates(columns, "counter")
+    if arms and measured and seeds:
+        lines += ["", _pairing(rows, arms[0], measured[0], seeds[0])]
+    elif counters and not seeds:
+        lines += ["", f"no column is called a seed; {counters[-1]} pairs nothing, so the runs are not paired"]
+    arm, metric = (arms or ["COLUMN"])[:1], (measured or ["COLUMN"])[0]
+    lines += ["", "next, with a baseline and a margin of your choice:"]
+    lines.append(f"  {_command(files, asked, arm, metric, columns)}")
+    return "\n".join(lines) + "\n"
+
+
+def _command(
+    files: Sequence[Path], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
+) -> str:
+    """The command with everything that was said, and with what is still to be said in capitals or as a proposal."""
+    levels = [value for column in columns if [column.name] == list(arm) for value, _ in column.levels]
+    baselines = [value for name in _BASELINES for value in levels if value.lower() == name]
+    parts = ["ablate judge", *(quoted(str(path)) for path in files)]
+    parts += [_COMMAND.setting("where", condition) for condition in asked.where]
+    parts += [_COMMAND.setting("arm", name) for name in arm]
+    if asked.mean is None:
+        parts.append(_COMMAND.setting("metric", metric))
+    parts += [
+        _COMMAND.setting(name, value)
+        for name, value in (("mean", asked.mean), ("sd", asked.sd), ("n", asked.n))
+        if value is not None
+    ]
+    parts.append(_COMMAND.setting("baseline", asked.baseline or (baselines or ["ARM"])[0]))
+    parts.append(_COMMAND.setting("margin", "X" if asked.margin is None else f"{asked.margin:g}"))
+    if asked.direction is not None or (metric != "COLUMN" and metrics.direction(metric) is None):
+        parts.append(f"--direction {asked.direction or 'maximize|minimize'}")
+    if asked.mean is None:
+        seed = asked.seed or next((c.name for c in columns if is_seed(c.name) and len(c.levels) > 1), None)
+        parts.append("--unpaired" if asked.unpaired or seed is None else _COMMAND.setting("seed", seed))
+    return " ".join(parts)
+
+
+def _pairing(rows: pd.DataFrame, arm: str, metric: str, seed: str) -> str:
+    """What pairing by a seed would gain: how results correlate over seeds between arms."""
+    import numpy as np
+    import pandas as pd
+
+    values = pd.to_numeric(rows[metric], errors="coerce")
+    frame = pd.DataFrame({"arm": rows[arm], "seed": rows[seed], "value": values}).dropna()
+    if frame.duplicated(["arm", "seed"]).any():
+        return (
+            f"{seed} repeats within {arm}: keep part of the rows with --where, or name arms by more columns"
+        )
+    if len(set(frame["seed"])) == 1:
+        return f"{seed} is {frame['seed'].iloc[0]} in every row: no repeats, and no verdicts"
+    table = frame.pivot_table(index="seed", columns="arm", values="value").iloc[:, :50]
+    matrix = table.corr(min_periods=3).to_numpy(dtype=float)
+    pairs = matrix[np.triu_indices(len(matrix), 1)]
+    pairs = pairs[np.isfinite(pairs)]
+    if not pairs.size:
+        return f"{seed} may pair the runs, but no two arms share three seeds"
+    return (
+        f"{seed} may pair the runs: over seeds the arms correlate by {pairs.mean():.2f} on average. Pair by it where it fixed "
+        "what varies between runs; --unpaired otherwise"
+    )
