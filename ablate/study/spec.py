@@ -409,6 +409,7 @@ def _ranges(key: str, plain: Any, baseline: Config) -> tuple[tuple[Range, ...], 
             trials.add(brief(wanted) if isinstance(wanted, list | dict) else wanted)
             ends = {name: v for name, v in value.items() if name != "trials"}
         settings.append(ranges.read(path, ends, place))
+        corners: list[tuple[dict[str, Any], Config]] = []
         for values in ranges.corners(settings[-1:]):
             try:
                 changed = baseline.override(values)
@@ -422,6 +423,14 @@ def _ranges(key: str, plain: Any, baseline: Config) -> tuple[tuple[Range, ...], 
                     place=place,
                     hint="set it in the baseline, or with --set",
                 )
+            for other, known in corners:
+                if _changes_no_result(changed, known):
+                    raise StudyError(
+                        f"{_described(values)} has the same results as {_described(other)}",
+                        place=place,
+                        hint="leave one of them out",
+                    )
+            corners.append((values, changed))
     if len(trials) > 1:
         raise StudyError("settings that are tuned together need the same `trials`", place=key)
     for paths in itertools.combinations([r.path for r in settings], 2):

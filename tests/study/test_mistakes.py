@@ -160,6 +160,7 @@ MISTAKES = {
     "a block that changes no result": ("model.width: [8, 32]", "training: [{epochs: 2, save_model: best}]", "15: factors.training", "changes no result", "in the baseline"),
     "tuning what changes no result": ("design: one-at-a-time", "nuisance: {training.save_model: [none, best]}", "16: nuisance.training.save_model", "changes no result", "in the baseline"),
     "tuning a block that changes no result": ("design: one-at-a-time", "nuisance: {training: [{epochs: 3}, {epochs: 2, save_model: best}]}", "16: nuisance.training", "changes no result", "in the baseline"),
+    "choices with the same results": ("model.width: [8, 32]\ndesign: one-at-a-time", "training: [{epochs: 3}, {epochs: 3, save_model: best}]\ndesign: search", "15: factors.training", "has the same results", "leave one of them out"),
     "a search of what changes no result": ("model.width: [8, 32]\ndesign: one-at-a-time", "training.save_model: [none, best]\ndesign: search", "15: factors.training.save_model", "changes no result", "in the baseline"),
     "a level twice": ("[8, 32]", "[8, 8]", "15: factors.model.width", "level 8 stands here twice"),
     "a level twice in two notations": ("model.width: [8, 32]", "optimizer.lr: [1, 1.0]", "15", "level 1.0 stands here twice"),
