@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_DRIVERS = ("libcuda.so.1", "nvcuda.dll")
-"""The library that comes with the driver, on Linux (WSL2 included, which has no /dev/nvidiactl) and on Windows."""
+_DRIVERS = ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1", "nvcuda.dll")
+"""The library that comes with the driver: on Linux, in WSL2, which has no /dev/nvidiactl and keeps it in a folder of its own, and on
+Windows.
+"""
 
 
 def cuda_devices() -> int:
