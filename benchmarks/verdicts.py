@@ -5,7 +5,7 @@
     python benchmarks/verdicts.py --real pool.csv    one network's replicates (columns seed, value), split at random
                                                      into a baseline and null arms
 
-The simulated studies run through `ablate.analysis.intervals`, the lines that judge a real study; a test holds the two
+The simulated studies run through `ablate.analysis.intervals` (and `unpaired`), the lines that judge a real study; a test holds the two
 against each other. Noise is drawn for every replicate and the arms share their baseline, so that their differences are
 correlated as they are in a study.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from ablate.analysis.intervals import (
     HELPS,
@@ -32,6 +33,7 @@ from ablate.analysis.intervals import (
 )
 from ablate.analysis.power import detectable, more_seeds
 from ablate.analysis.rules import schedule
+from ablate.analysis.unpaired import group_intervals
 
 CHUNK = 5_000
 """Studies held in memory at once."""
@@ -151,7 +153,9 @@ def error_tables(studies, rng, sizes=(1, 6, 20)):
         ("False `helps` or `hurts` among null arms", False),
         ("False `no practical effect` (or `hurts`) at a true effect of exactly the margin", True),
     ):
-        print(f"\n**{title}.** {studies} studies for each cell, looks 5 and 10 and an undeclared one at 15.\n")
+        print(
+            f"\n**{title}.** {studies} studies for each cell, looks 5 and 10 and an undeclared one at 15.\n"
+        )
         print(header, rule, sep="\n")
         for scenario in SCENARIOS:
             cells = []
@@ -267,6 +271,144 @@ def one_look(d, pairs, alpha, k, kept=None):
     )
 
 
+# --- repeats that are not paired ---
+
+
+@dataclass(frozen=True)
+class GroupScenario:
+    """baseline: its SD. arms: SD of each arm, repeated over the family."""
+
+    name: str
+    draw: object = normal
+    baseline: float = 1.0
+    arms: tuple[float, ...] = (1.0,)
+
+
+GROUP_SCENARIOS = tuple(
+    GroupScenario(f"{noise}, {name}", draw, baseline, arms)
+    for noise, draw in (("normal", normal), ("skewed", skewed), ("heavy-tailed", heavy))
+    for name, baseline, arms in (
+        ("equal noise", 1.0, (1.0,)),
+        ("arms 1:1 to 3:1", 1.0, (1.0, 1.5, 2.0, 2.5, 3.0)),
+        ("one arm in five 3:1", 1.0, (3.0, 1.0, 1.0, 1.0, 1.0)),
+        ("baseline 3:1", 3.0, (1.0,)),
+        ("one arm in five 10:1", 1.0, (10.0, 1.0, 1.0, 1.0, 1.0)),
+        ("baseline 10:1", 10.0, (1.0,)),
+    )
+)
+
+LAYOUTS = {
+    "5 each": (5,),
+    "3 each": (3,),
+    "3 to 30": (8, 3, 30, 5, 12, 4, 20),
+    "30 against 3": (30, 3),
+    "3 against 30": (3, 30),
+}
+"""Numbers of runs: the baseline's first, then the arms', whose part is repeated over the family."""
+
+
+def runs_of(layout, arms):
+    first, rest = layout[0], layout[1:] or layout
+    return np.array([first, *np.resize(rest, arms)])
+
+
+def moments(scenario, runs, studies, rng):
+    """Mean and variance (studies, groups) of runs whose true mean is 0."""
+    sd = np.array([scenario.baseline, *np.resize(scenario.arms, runs.size - 1)])
+    if scenario.draw is normal:  # they are independent, and need not be drawn run by run
+        mean = rng.standard_normal((studies, runs.size)) / np.sqrt(runs)
+        variance = rng.chisquare(runs - 1, (studies, runs.size)) / (runs - 1)
+    else:
+        values = [scenario.draw(rng, (studies, n)) for n in runs]
+        mean = np.stack([v.mean(axis=-1) for v in values], axis=-1)
+        variance = np.stack([v.var(axis=-1, ddof=1) for v in values], axis=-1)
+    return mean * sd, variance * sd**2
+
+
+def welch(mean, variance, runs):
+    """Two-sided p of each arm, without any correction for their number: (studies, arms)."""
+    error = variance / runs
+    both = error[:, 1:] + error[:, :1]
+    parts = error**2 / (runs - 1)
+    df = both**2 / (parts[:, 1:] + parts[:, :1])
+    return 2 * special.stdtr(df, -np.abs(mean[:, 1:] - mean[:, :1]) / np.sqrt(both))
+
+
+def holm(p, alpha=0.05):
+    """Which hypotheses Holm's procedure rejects, of p (studies, arms)."""
+    order = np.argsort(p, axis=-1)
+    thresholds = alpha / np.arange(p.shape[-1], 0, -1)
+    passed = np.logical_and.accumulate(np.take_along_axis(p, order, -1) <= thresholds, axis=-1)
+    rejected = np.empty_like(passed)
+    np.put_along_axis(rejected, order, passed, axis=-1)
+    return rejected
+
+
+def group_error(scenario, layout, arms, studies, rng):
+    """(share of studies in which any of our intervals misses, in which Welch finds any difference that is none).
+
+    Where no arm has an effect, Holm rejects something exactly where Bonferroni does. An interval moves with the effect, so
+    that its misses bound false claims of every kind, at any margin.
+    """
+    missed = rejected = 0
+    runs = runs_of(layout, arms)
+    for start in range(0, studies, CHUNK):
+        mean, variance = moments(scenario, runs, min(CHUNK, studies - start), rng)
+        found = group_intervals(mean, variance, runs, k=arms, margin=1.0)
+        missed += int(((found.lo > 0) | (found.hi < 0)).any(axis=-1).sum())
+        rejected += int((welch(mean, variance, runs) <= 0.05 / arms).any(axis=-1).sum())
+    return Rate(missed / studies, studies), Rate(rejected / studies, studies)
+
+
+def group_power(arms, n, effect, studies, rng):
+    """Share of the arms with an effect (every second one, in SDs of a run) that are found by us, Bonferroni and Holm."""
+    runs, with_effect = np.full(arms + 1, n), np.arange(arms) % 2 == 0
+    ours = bonferroni = stepwise = 0.0
+    for start in range(0, studies, CHUNK):
+        size = min(CHUNK, studies - start)
+        mean, variance = moments(GROUP_SCENARIOS[0], runs, size, rng)
+        mean[:, 1:] += effect * with_effect
+        p = welch(mean, variance, runs)
+        ours += (group_intervals(mean, variance, runs, k=arms, margin=0.1).lo > 0)[
+            :, with_effect
+        ].mean() * size
+        bonferroni += (p <= 0.05 / arms)[:, with_effect].mean() * size
+        stepwise += holm(p)[:, with_effect].mean() * size
+    return ours / studies, bonferroni / studies, stepwise / studies
+
+
+def group_tables(studies, rng, sizes=(1, 6, 20)):
+    print(
+        "\n**Repeats that are not paired: an interval that misses, or a false difference by Welch's test with Bonferroni (or "
+        f"Holm).** The worst of {len(LAYOUTS)} layouts ({', '.join(LAYOUTS)} runs), {studies} studies for each.\n"
+    )
+    print("| noise | " + " | ".join(f"k = {k} | Welch" for k in sizes) + " |")
+    print("| --- |" + " ---: | ---: |" * len(sizes))
+    for scenario in GROUP_SCENARIOS:
+        cells = []
+        for k in sizes:
+            found = [group_error(scenario, layout, k, studies, rng) for layout in LAYOUTS.values()]
+            cells.append(
+                " | ".join(f"{max(rate.value for rate in rates):.4f}" for rates in zip(*found, strict=True))
+            )
+        print(f"| {scenario.name} | " + " | ".join(cells) + " |", flush=True)
+    print(f"\nStandard error at .05: {Rate(0.05, studies).error:.4f}.")
+    print(
+        "\n**Power of repeats that are not paired**, equal normal noise; every second arm has the effect, in SDs of a run. Ours / "
+        f"Welch with Bonferroni / with Holm, {studies} studies for each cell.\n"
+    )
+    numbers = (3, 5, 10, 20)
+    print("| k | effect | " + " | ".join(f"n = {n}" for n in numbers) + " |")
+    print("| ---: | ---: |" + " ---: |" * len(numbers))
+    for k in sizes:
+        for effect in (1.0, 2.0, 3.0):
+            cells = [
+                " / ".join(f"{share:.2f}" for share in group_power(k, n, effect, studies, rng))
+                for n in numbers
+            ]
+            print(f"| {k} | {effect} | " + " | ".join(cells) + " |", flush=True)
+
+
 # --- real replicates ---
 
 
@@ -360,7 +502,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the studies")
     parser.add_argument(
-        "--only", choices=("errors", "power", "calibration"), help="one part of the simulation"
+        "--only", choices=("errors", "power", "calibration", "unpaired"), help="one part of the simulation"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path, metavar="FILE", help="csv or parquet with columns seed, value")
@@ -379,6 +521,8 @@ def main(arguments=None):
         power_table(20_000 // shrink, rng)
     if given.only in {None, "calibration"}:
         calibration_table(4_000 // shrink, rng)
+    if given.only in {None, "unpaired"}:
+        group_tables(20_000 // shrink, rng)
     print(f"\n{time.perf_counter() - began:.0f} s, seed {given.seed}.")
 
 

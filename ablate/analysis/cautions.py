@@ -81,10 +81,11 @@ def _cautions(
         yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
 
 
-def skewed(reference: str, arms: Mapping[str, Floats]) -> Iterator[Caution]:
+def skewed(reference: str, arms: Mapping[str, Floats], *, paired: bool = True) -> Iterator[Caution]:
     """Yield a caution where strong skew comes with unequal noise, which no t interval repairs.
 
-    arms: values of the finished runs by arm, the reference's among them.
+    arms: values of the finished runs by arm, the reference's among them. The two skews of a difference cancel where the
+    noise is equal; without pairs the numbers of runs must be about equal too.
     """
     residuals: list[float] = []
     stds: dict[str, float | None] = {}
@@ -98,7 +99,12 @@ def skewed(reference: str, arms: Mapping[str, Floats]) -> Iterator[Caution]:
     base = stds.pop(reference)
     if len(residuals) < 20 or base is None:
         return
-    unequal = tuple(arm for arm, std in stds.items() if std and not 0.5 <= std / base <= 2.0)
+
+    def alike(arm: str, std: float) -> bool:
+        sizes = arms[arm].size / arms[reference].size
+        return 0.5 <= std / base <= 2.0 and (paired or 0.5 <= sizes <= 2.0)
+
+    unequal = tuple(arm for arm, std in stds.items() if std and not alike(arm, std))
     if not unequal:
         return
     from scipy import stats  # half a second, for the few that come this far

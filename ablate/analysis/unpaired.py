@@ -510,4 +510,4 @@ def _cautions(analysis: Analysis, groups: list[Group], variance: Floats) -> Iter
         if 0 < NOISY * typical < std:
             yield Caution("noisy", name, figures={"times": std / typical})
     values = {name: np.array(group.values) for name, group in zip(names, groups, strict=True)}
-    yield from skewed(rules.reference, values)
+    yield from skewed(rules.reference, values, paired=False)

@@ -192,7 +192,9 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
             return f"{about}from {rules.unit} to {rules.unit} its differences vary {figures['times']:.1f} times as much as the typical arm's."
         case "skewed":
             arms = f"{', '.join(item.arms)} spread{'s' if len(item.arms) == 1 else ''} differently from the baseline"
-            return f"The metric is strongly skewed over seeds, and {arms}: intervals may miss more often than they say."
+            if rules.unit == "run":
+                arms += f", or {'has' if len(item.arms) == 1 else 'have'} many more or fewer runs"
+            return f"The metric is strongly skewed over {rules.unit}s, and {arms}: intervals may miss more often than they say."
         case "margin-out-of-reach":
             scale = rules.scale()
             unit = f" {scale.unit}" if scale.unit else ""

@@ -301,6 +301,19 @@ def test_single_runs_alone_say_nothing_of_seeds():
     assert "nothing was repeated" in caution(analysis.warnings[0], analysis.rules)
 
 
+def test_strong_skew_is_told_where_noise_or_numbers_of_runs_differ():
+    tail = -np.geomspace(0.01, 3, 24)  # most runs alike, a few much worse
+
+    def codes(arm):
+        return [w.code for w in judged({"baseline": Group.of(tail), "arm": Group.of(arm)}).warnings]
+
+    assert codes(tail + 0.1) == []
+    assert codes(3 * tail) == ["skewed"]
+    assert codes(tail[::4]) == ["skewed"]
+    analysis = judged({"baseline": Group.of(tail), "arm": Group.of(tail[::4])})
+    assert "skewed over runs" in caution(analysis.warnings[0], analysis.rules)
+
+
 # --- mistakes ---
 
 MISTAKES = {

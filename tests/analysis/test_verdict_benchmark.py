@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "verdicts.py"
 
@@ -51,6 +53,35 @@ def test_promised_seeds_settle_arms_at_least_about_as_often_as_promised(benchmar
         zip(*rows, strict=True) for rows in (r and [x[:2] for x in r] for r in found.values())
     ):
         assert np.mean(settled) > np.mean(promised) - 0.2
+
+
+@pytest.mark.parametrize("arms", [1, 6, 20])
+@pytest.mark.parametrize("scenario", range(6))
+def test_without_pairs_intervals_seldom_miss_under_normal_noise(benchmark, scenario, arms):
+    rng = np.random.default_rng(scenario)
+    chosen = benchmark.GROUP_SCENARIOS[scenario]
+    assert chosen.name.startswith("normal")
+    for layout in benchmark.LAYOUTS.values():
+        assert within_three(benchmark.group_error(chosen, layout, arms, 2000, rng)[0])
+
+
+def test_welch_and_holm_are_those_of_scipy_and_statsmodels(benchmark):
+    rng = np.random.default_rng(1)
+    groups = [rng.normal(0.4 * i, 1 + i, 4 + i) for i in range(5)]
+    runs = np.array([g.size for g in groups])
+    mean, variance = np.array([[g.mean() for g in groups]]), np.array([[g.var(ddof=1) for g in groups]])
+    p = benchmark.welch(mean, variance, runs)
+    assert p[0] == pytest.approx([stats.ttest_ind(g, groups[0], equal_var=False).pvalue for g in groups[1:]])
+    values = rng.uniform(0, 0.25, (20, 6)) ** 2
+    expected = [multipletests(row, 0.05, method="holm")[0] for row in values]
+    assert np.array_equal(benchmark.holm(values), expected)
+    assert 0.1 < np.mean(expected) < 0.9
+
+
+def test_without_pairs_a_large_effect_is_found_and_a_small_one_is_not(benchmark):
+    rng = np.random.default_rng(2)
+    assert min(benchmark.group_power(6, 10, 4.0, 500, rng)) > 0.99
+    assert max(benchmark.group_power(6, 3, 0.2, 500, rng)) < 0.05
 
 
 def test_null_arms_of_one_pool_are_seldom_told_apart(benchmark):
