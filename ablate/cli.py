@@ -6,14 +6,16 @@ import contextlib
 import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ablate import completion, launch, reporting
 from ablate.errors import AblateError, StudyError, nearest
-from ablate.metrics import DIRECTIONS
+from ablate.judge_command import judge
 from ablate.options import (
+    FAILING,
+    SOME_FAILED,
     AcceptCode,
     AllowImport,
     Budget,
@@ -53,12 +55,7 @@ _NO_STUDY = (
 
 _ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
-FAILING = ("hurts", "inconclusive")
-"""Verdicts that `report --fail-on` takes."""
-
-SOME_FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-
-Word = TypeVar("Word", bound=str)
+MISTAKE, INTERRUPTED = 2, 130
 
 
 def _show_version(is_given: bool) -> None:
@@ -265,119 +262,7 @@ def report(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command()
-def judge(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE…", help="Results: CSV, TSV, JSON or JSON lines.", show_default=False),
-    ],
-    arm: Annotated[
-        list[str] | None, typer.Option(metavar="COL", help="Column that names the arms; repeatable.")
-    ] = None,
-    metric: Annotated[str | None, typer.Option(metavar="COL", help="Column of results.")] = None,
-    baseline: Annotated[
-        str | None, typer.Option(metavar="VALUE", help="The arm that all others are compared with.")
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(metavar="X", help="The smallest difference worth having, in the metric's units."),
-    ] = None,
-    seed: Annotated[
-        str | None, typer.Option(metavar="COL", help="Column of seeds: runs that share theirs are pairs.")
-    ] = None,
-    unpaired: Annotated[bool, typer.Option("--unpaired", help="No two runs share anything.")] = False,
-    where: Annotated[
-        list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep these rows alone; repeatable.")
-    ] = None,
-    direction: Annotated[
-        str | None,
-        typer.Option(
-            help="maximize or minimize; by default what the metric's name says.",
-            autocompletion=completion.one_of(*DIRECTIONS),
-        ),
-    ] = None,
-    k: Annotated[
-        int | None,
-        typer.Option("--k", min=1, help="Arms that were tried, where the file has only some of them."),
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="COL", help="Of a table with a row for each arm: the column of means."),
-    ] = None,
-    sd: Annotated[
-        str | None,
-        typer.Option("--sd", metavar="COL", help="With --mean: standard deviations of single runs."),
-    ] = None,
-    n: Annotated[str | None, typer.Option("--n", metavar="COL", help="With --mean: numbers of runs.")] = None,
-    resolution: Annotated[
-        float, typer.Option(min=0.0, metavar="Q", help="The metric's step, e.g. 0.001 with 1,000 images.")
-    ] = 0.0,
-    nan: Annotated[
-        str | None,
-        typer.Option(
-            "--nan",
-            help="What a cell without a number is: missing or diverged.",
-            autocompletion=completion.one_of("missing", "diverged"),
-        ),
-    ] = None,
-    reader: Annotated[str | None, typer.Option(help="Kind of the files: csv or json.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of the files, e.g. utf-8.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="What separates the cells of a line.")] = None,
-    header: Annotated[
-        int | None, typer.Option(min=1, metavar="LINE", help="Line that names the columns.")
-    ] = None,
-    format: Annotated[  # noqa: A002
-        str,
-        typer.Option(
-            help="text, md, csv or json.", autocompletion=completion.one_of("text", "md", "csv", "json")
-        ),
-    ] = "text",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write to.")] = None,
-    fail_on: Annotated[
-        str | None,
-        typer.Option(
-            help="Exit with 1 where an arm hurts, or is inconclusive.",
-            autocompletion=completion.one_of(*FAILING),
-        ),
-    ] = None,
-) -> None:
-    """Judge results that are there already: CSV or JSON, from any training. With a file alone: show what can be asked of it."""
-    from ablate import results
-    from ablate.comparisons import UNDEFINED_MEANS
-    from ablate.importing import HowToRead
-
-    _one_of(format, results.FORMATS, "--format")
-    _one_of(fail_on, FAILING, "--fail-on")
-    asked = results.Asked(
-        arm=tuple(arm or ()),
-        metric=metric,
-        baseline=baseline,
-        margin=margin,
-        seed=seed,
-        unpaired=unpaired,
-        mean=mean,
-        sd=sd,
-        n=n,
-        where=tuple(where or ()),
-        direction=_one_of(direction, DIRECTIONS, "--direction"),
-        resolution=resolution,
-        k=k,
-        nan=_one_of(nan, UNDEFINED_MEANS, "--nan"),
-    )
-    judged = results.judge(files, HowToRead(reader, encoding, delimiter, header), asked, launch.notify)
-    if isinstance(judged, str):
-        print(judged, end="")
-        return
-    text = results.text(judged, format, files[0].stem)
-    if output is None:
-        print(text, end="")
-    else:
-        reporting.write(output, text)
-        launch.notify(str(output))
-    failing = [item.arm for item in judged if item.verdict == fail_on]
-    if failing:
-        launch.notify(f"{fail_on}: {', '.join(failing)}")
-        raise typer.Exit(SOME_FAILED)
+app.command()(judge)
 
 
 @app.command()
@@ -658,16 +543,6 @@ def ui(
 
 
 # --- what commands share ----------------------------------------------------------------------------------------------
-
-
-def _one_of(value: str | None, allowed: tuple[Word, ...], option: str) -> Word | None:
-    """Return the word that an option was given; None where it was not. Raises StudyError where it takes no such word."""
-    if value is None:
-        return None
-    for word in allowed:
-        if value == word:
-            return word
-    raise StudyError(f"{value!r} is not allowed", place=option, hint=nearest(value, allowed))
 
 
 def _print(result: Any) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from ablate import completion
+from ablate.errors import StudyError, nearest
 from ablate.launch import EXECUTORS
 from ablate.study.seeds import REPLICATES
 from ablate.text import joined
@@ -69,3 +70,21 @@ AllowImport = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print events as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and verdicts only.")]
+
+FAILING = ("hurts", "inconclusive")
+"""Verdicts that `--fail-on` takes."""
+
+SOME_FAILED = 1
+"""Exit code where runs failed, or an arm has the verdict of `--fail-on`."""
+
+Word = TypeVar("Word", bound=str)
+
+
+def one_of(value: str | None, allowed: tuple[Word, ...], option: str) -> Word | None:
+    """Return the word that an option was given; None where it was not. Raises StudyError where it takes no such word."""
+    if value is None:
+        return None
+    for word in allowed:
+        if value == word:
+            return word
+    raise StudyError(f"{value!r} is not allowed", place=option, hint=nearest(value, allowed))

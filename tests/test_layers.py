@@ -69,7 +69,17 @@ ROOMS: dict[str, set[str]] = {
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
     "doctor": {"errors", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
-    "options": {"text", "study", "completion", "launch"},
+    "options": {"errors", "text", "study", "completion", "launch"},
+    "judge_command": {
+        "metrics",
+        "importing",
+        "comparisons",
+        "results",
+        "reporting",
+        "completion",
+        "launch",
+        "options",
+    },
     "cli": {"*"},
 }
 
@@ -83,7 +93,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},
-    "typer": {"cli", "options", "usage"},
+    "typer": {"cli", "judge_command", "options", "usage"},
     "rich": {"console"},
 }
 
