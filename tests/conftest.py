@@ -151,9 +151,11 @@ class Workplace:
     def pace(self, seconds: float) -> Iterator[None]:
         """Let every epoch of the training take so long, in any process: the same runs are quick before and after."""
         place = self.root / "seconds-per-epoch"
-        place.write_text(str(seconds))
+        new = place.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.replace(place)  # a training that reads it reads all of it
         yield
-        place.unlink()
+        place.unlink(missing_ok=True)
 
     def copy(self, name: str) -> Workplace:
         """Copy the folder and its store, so that there are two ways to go on from here."""

@@ -374,11 +374,9 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
         for line in process.stderr:
             if line.startswith("[3/"):
                 break
-        process.send_signal(sign)
-        began = time.monotonic()
-        _, said = process.communicate()
-        # Five seconds on a machine that has nothing else to do.
-        assert time.monotonic() - began < 30
+        with workplace.pace(3600):  # so that an end that waits for what is training never comes
+            process.send_signal(sign)
+            _, said = process.communicate()
     if sign is not signal.SIGKILL:
         assert said.splitlines()[-1] == INTERRUPTED
     assert process.returncode == (-sign if sign is signal.SIGKILL else 130)
@@ -397,16 +395,18 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
 
 def test_a_second_ctrl_c_ends_the_process_at_once_and_the_next_command_puts_things_in_order(workplace):
     study = workplace.study(seeds="4")
-    command = [*ABLATE, "run", study, "--set", "sleep=0.2", "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    command = [*ABLATE, "run", study, "--workers", "2"]
+    with (
+        workplace.pace(0.2),
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process,
+    ):
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("[1/"))
-        began = time.monotonic()
-        while process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.01)
+        with workplace.pace(3600):
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.01)
     assert process.returncode == -signal.SIGINT
-    assert time.monotonic() - began < 10
     workplace.ablate("status")
     assert not [run for run in workplace.runs() if run.info.status == "RUNNING"]
 
