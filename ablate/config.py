@@ -92,7 +92,9 @@ def key(config: Config, fingerprint: str, code: str) -> str:
     fingerprint: of the data's content, so that a moved or copied folder stays the same data. Two runs with the same key
     are the same run, in whatever study.
     """
-    return _digest([config.recipe(fingerprint), code])[:16]
+    # The recipe leaves out what the study says of the code. It counts here, so that no kind of training can forget it in its digest.
+    source = [dict(config.source)] if config.source else []
+    return _digest([config.recipe(fingerprint), code, *source])[:16]
 
 
 # --- built-in training ------------------------------------------------------------------------------------------

@@ -476,6 +476,14 @@ def test_where_the_data_lie_and_what_they_are_called_is_not_in_the_key():
     assert here.recipe("same") != here.override({"data.subset": 7}).recipe("same")
 
 
+@pytest.mark.parametrize(
+    "other", [{"train": "else.where:fit"}, {"train": "some.where:fit", "metrics": "json"}, {}]
+)
+def test_runs_of_which_the_study_says_another_source_are_other_runs(other):
+    """Whatever the digest of the code covers."""
+    assert key(FunctionConfig(other, FREE_TREE), "data", "code") != key(FREE, "data", "code")
+
+
 def test_keys_do_not_depend_on_the_process():
     code = (
         "from ablate.config import *; from ablate.training.function import FunctionConfig\n"

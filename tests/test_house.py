@@ -59,6 +59,11 @@ RULES = {
         matches(r"%\s*1_?000\b|>=\s*900\b|\bAA_OFFSET\b|\b[A-Z_]*SEEDS\s*=\s*1_?000\b"),
         ("study/seeds.py",),
     ),
+    "the keys of a kind of training": Rule(
+        "ask the Trainer of the config, or take `config.source`: another kind has other keys than `train`",
+        matches(r"\b(study|record|payload)\.train\b(?!\()|\b(declared|source)(\[|\.get\()[\"']train[\"']"),
+        ("training/",),
+    ),
     "the kind of a training": Rule(
         "ask the Trainer of the config; only ablate/training/ knows the kinds of training",
         asks_for_the_kind_of_training,
@@ -109,6 +114,9 @@ def test_no_two_classes_have_one_name():
         ("the numbering of seeds", "replicate = run.seed % 1000"),
         ("the numbering of seeds", "again = seed % 1_000 >= 900"),
         ("the numbering of seeds", "MOST_SEEDS = 1000"),
+        ("the keys of a kind of training", "place=plan.study.train,"),
+        ("the keys of a kind of training", "if own := reading.record.train:"),
+        ("the keys of a kind of training", 'record.declared["train"]'),
         ("the kind of a training", "isinstance(arm.config, RunConfig)"),
         ("the kind of a training", "isinstance(arm.config, (config.RunConfig, str))"),
         ("the kind of a training", "if self.study.train is None:\n    pass"),
