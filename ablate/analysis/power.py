@@ -5,6 +5,7 @@ Differences and noise are in one unit, any unit; noise is the standard deviation
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,9 +128,7 @@ def more_seeds(
     The unknown noise and effect are averaged over a 15 × 15 grid of equally likely values given what was seen.
     """
     totals = np.arange(pairs + 1, MOST_PAIRS + 1, dtype=float)
-    nu = totals - 1.0
-    borrowed = np.minimum(BORROWED_DF, nu) if moderated else 0.0
-    per_sigma = special.stdtrit(nu + borrowed, 1.0 - alpha / (2.0 * k)) / np.sqrt(totals)
+    per_sigma = _quantiles(1.0 - alpha / (2.0 * k), moderated)[pairs + 1 :] / np.sqrt(totals)
     narrow = np.flatnonzero(per_sigma * math.sqrt(variance) <= margin / 2.0)
     n_any = pairs + 1 + int(narrow[0]) if narrow.size else None
 
@@ -168,10 +167,10 @@ def more_runs(
     if not totals.size:
         return None
     then = np.maximum(totals[:, None], now)
-    nu = then - 1.0
-    borrowed = np.minimum(BORROWED_DF, nu) if moderated else 0.0
+    # Beyond the end of the table its last entry is a little too wide.
+    quantiles = _quantiles(1.0 - alpha / (2.0 * k), moderated)[np.minimum(then, MOST_PAIRS).astype(int)]
     # (N, groups): what a group's variance is multiplied with in the square of the half-width, and in that of the spread.
-    wide = special.stdtrit(nu + borrowed, 1.0 - alpha / (2.0 * k)) ** 2 / then
+    wide = quantiles**2 / then
     unseen = 1.0 / now - 1.0 / then
     narrow = np.flatnonzero(np.sqrt(wide @ np.array(variances)) <= margin / 2.0)
     n_any = least + 1 + int(narrow[0]) if narrow.size else None
@@ -187,6 +186,19 @@ def more_runs(
         return settled(np.array(effect), over_grid(unseen[block]), over_grid(wide[block]), margin)
 
     return _price(totals, probability, n_any, least, None)
+
+
+@functools.lru_cache(maxsize=64)
+def _quantiles(probability: float, moderated: bool) -> Floats:
+    """Student's quantiles for every number of pairs (or runs) up to MOST_PAIRS, at its own place; NaN below 2.
+
+    Every inconclusive arm of a study asks for the same ones, and together they are most of its price's time.
+    """
+    nu = np.arange(1.0, MOST_PAIRS)
+    borrowed = np.minimum(BORROWED_DF, nu) if moderated else 0.0
+    table = np.concatenate([[math.nan, math.nan], special.stdtrit(nu + borrowed, probability)])
+    table.flags.writeable = False
+    return table
 
 
 def _price(
@@ -229,6 +241,8 @@ def settled(centre: Floats, spread: Floats, half: Floats, margin: float) -> Floa
     """
     inside = margin - half  # |mean| < inside: no practical effect
     significant = special.ndtr((centre - half) / spread) + special.ndtr((-half - centre) / spread)
+    if not (inside > 0).any():  # as for most totals where the margin is far below the noise
+        return np.minimum(significant, 1.0)
     negligible = special.ndtr((inside - centre) / spread) - special.ndtr((-inside - centre) / spread)
     # The two are disjoint until inside ≥ half, and from there on they cover everything.
     probability = significant + np.where(inside > 0, negligible, 0.0)

@@ -22,6 +22,9 @@ from ablate.text import counted, format_duration, joined
 
 MOST_DECIMALS = 12
 
+MOST_NAMES = 6
+"""Arms that a caution names one by one; more are counted."""
+
 _ABBREVIATIONS = {"lr": "learning rate"}
 
 
@@ -167,7 +170,8 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
         case "aa-repeats":
             return "A/A repeats the baseline exactly: the seed does not reach the training."
         case "single-runs":
-            runs = f"{joined(item.arms)} {'have' if len(item.arms) > 1 else 'has'} one run{' each' if len(item.arms) > 1 else ''}"
+            arms = joined(item.arms) if len(item.arms) <= MOST_NAMES else counted(len(item.arms), "arm")
+            runs = f"{arms} {'have' if len(item.arms) > 1 else 'has'} one run{' each' if len(item.arms) > 1 else ''}"
             if "spread" not in figures:
                 return f"{runs}, and nothing was repeated: how much seeds alone change is not known, so there is no verdict."
             scale = rules.scale()
@@ -345,7 +349,7 @@ def _size(item: Comparison | Effect, rules: Rules) -> str:
     """Return what the figure is the mean of: `5 seeds`, `4 runs against 5`, `6 blocks`."""
     size = counted(item.n, rules.unit)
     against = item.n_reference if isinstance(item, Comparison) else None
-    return size if against is None else f"{size} against {against}"
+    return size if against is None else f"{size} against {against:,}"
 
 
 def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from ablate.analysis import ArmRule, caution, headline, sentence, to_json
+from ablate.analysis.cautions import skewness_test
 from ablate.analysis.intervals import HELPS, HURTS
 from ablate.analysis.unpaired import (
     Group,
@@ -312,6 +313,19 @@ def test_strong_skew_is_told_where_noise_or_numbers_of_runs_differ():
     assert codes(tail[::4]) == ["skewed"]
     analysis = judged({"baseline": Group.of(tail), "arm": Group.of(tail[::4])})
     assert "skewed over runs" in caution(analysis.warnings[0], analysis.rules)
+
+
+def test_the_skewness_test_is_scipy_s():
+    rng = np.random.default_rng(9)
+    for values in (rng.normal(size=20), rng.exponential(size=37), -rng.exponential(size=400)):
+        found = skewness_test(values)
+        assert found[0] == pytest.approx(stats.skew(values), rel=1e-12)
+        assert found[1] == pytest.approx(stats.skewtest(values).pvalue, rel=1e-9)
+
+
+def test_many_single_runs_are_counted_not_listed():
+    analysis = judged({str(i): Group.of([float(i)]) for i in range(107)}, baseline="0")
+    assert caution(analysis.warnings[0], analysis.rules).startswith("107 arms have one run each, and nothing")
 
 
 # --- mistakes ---
