@@ -242,7 +242,7 @@ def settled(centre: Floats, spread: Floats, half: Floats, margin: float) -> Floa
     inside = margin - half  # |mean| < inside: no practical effect
     significant = special.ndtr((centre - half) / spread) + special.ndtr((-half - centre) / spread)
     if not (inside > 0).any():  # as for most totals where the margin is far below the noise
-        return np.minimum(significant, 1.0)
+        return np.asarray(np.minimum(significant, 1.0))
     negligible = special.ndtr((inside - centre) / spread) - special.ndtr((-inside - centre) / spread)
     # The two are disjoint until inside ≥ half, and from there on they cover everything.
     probability = significant + np.where(inside > 0, negligible, 0.0)
