@@ -59,7 +59,7 @@ def files_digest(files: Iterable[Path]) -> str:
 
     Independent of where the files lie and of the Python version that parses them.
     """
-    return _digest([[file.name, _parsed(file).digest] for file in files])[:16]
+    return digest_of([[file.name, _parsed(file).digest] for file in files])[:16]
 
 
 def with_imports(folder: Path, *modules: str) -> list[Path]:
@@ -119,7 +119,7 @@ def parse(content: bytes) -> Parsed:
     mentions_torch = b"torch" in content
     try:
         tree = ast.parse(content)
-        digest = _digest(_shape(tree))
+        digest = digest_of(_shape(tree))
     except (SyntaxError, ValueError, RecursionError):
         return Parsed(hashlib.sha256(content).hexdigest(), (), (), mentions_torch)
     return Parsed(
@@ -215,7 +215,8 @@ def _shape(node: Any) -> Any:
     return repr(node)
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """Return the digest of plain values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -308,7 +309,7 @@ class _Search:
         run = {path: file for path, file in self._files.items() if path not in imported_files}
         parts += sorted([Path(path).name, file.digest] for path, file in run.items())
         return Code(
-            _digest([self._function, parts])[:16],
+            digest_of([self._function, parts])[:16],
             tuple(names),
             any(code.mentions_torch for code in (*self._modules.values(), *run.values())),
         )

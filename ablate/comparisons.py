@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ablate import metrics
 from ablate.errors import StudyError, nearest
 from ablate.importing.columns import UNDEFINED, is_counter, is_seed
-from ablate.text import brief, counted, cut, format_value, joined
+from ablate.text import brief, counted, cut, escape_markdown, format_value, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,8 +121,13 @@ class Comparisons(Sequence[ArmVerdict]):
         lines = [self.headline, "", f"| Arm | Verdict | Effect | Interval | Adj. p | {runs} |"]
         lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
         for arm, verdict, effect, interval, p, n in self._cells():
-            lines.append(f"| {_md(arm)} | {verdict} | {effect} | {interval} | {p} | {n} |")
-        lines += ["", f"{_md(self.about)}", "", *(f"- {_md(note)}" for note in self.notes)]
+            lines.append(f"| {escape_markdown(arm)} | {verdict} | {effect} | {interval} | {p} | {n} |")
+        lines += [
+            "",
+            f"{escape_markdown(self.about)}",
+            "",
+            *(f"- {escape_markdown(note)}" for note in self.notes),
+        ]
         return "\n".join(lines) + "\n"
 
     @property
@@ -195,11 +200,6 @@ class Comparisons(Sequence[ArmVerdict]):
             f"<p>{html.escape(self.headline)}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
             f"<p>{html.escape(self.about)}</p><ul>{notes}</ul>"
         )
-
-
-def _md(text: str) -> str:
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ training knows about networks.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -94,7 +93,7 @@ def key(config: Config, fingerprint: str, code: str) -> str:
     """
     # The recipe leaves out what the study says of the code. It counts here, so that no kind of training can forget it in its digest.
     source = [dict(config.source)] if config.source else []
-    return _digest([config.recipe(fingerprint), code, *source])[:16]
+    return code_digest.digest_of([config.recipe(fingerprint), code, *source])[:16]
 
 
 # --- built-in training ------------------------------------------------------------------------------------------
@@ -413,7 +412,7 @@ class RunConfig(Block):
         for path in CHANGES_NO_RESULT:
             block, _, field = path.partition(".")
             tree[block] = {f: v for f, v in tree[block].items() if f != field}
-        return _digest(tree)[:16]
+        return code_digest.digest_of(tree)[:16]
 
     def code(self) -> str:
         package = Path(__file__).parent
@@ -495,7 +494,7 @@ class FreeConfig(ABC):
         return cast("dict[str, Any]", json.loads(json.dumps(self._values)))
 
     def recipe(self, fingerprint: str) -> str:
-        return _digest([_canonical(self._values), self._seed, fingerprint])[:16]
+        return code_digest.digest_of([_canonical(self._values), self._seed, fingerprint])[:16]
 
     @abstractmethod
     def code(self) -> str: ...
@@ -519,10 +518,6 @@ class FreeConfig(ABC):
 
 
 # --- shared ------------------------------------------------------------------------------------------------------
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def flatten_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Scalar]:

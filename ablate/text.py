@@ -121,3 +121,9 @@ def joined(parts: Iterable[str], word: str = "and") -> str:
     """Join at least one part as a sentence does: `a`, `a and b`, `a, b and c`."""
     *most, last = parts
     return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def escape_markdown(text: str) -> str:
+    """Write a text so that Markdown shows it as it is, in one line, within a table too."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in " ".join(text.split()))
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -12,6 +12,7 @@ from ablate.analysis import to_json, tuning
 from ablate.report import palette, wording
 from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
+from ablate.text import escape_markdown
 
 
 def verdicts(material: Material) -> dict[str, Any]:
@@ -45,24 +46,29 @@ def csv(*studies: Mapping[str, Any]) -> str:
 
 def markdown(summary: Summary) -> str:
     """Write question, answer, verdicts and the table of arms, for a README or a pull request."""
-    lines = [f"## {_md(summary.question or summary.study)}", "", _md(" ".join(summary.answer)), ""]
+    lines = [
+        f"## {escape_markdown(summary.question or summary.study)}",
+        "",
+        escape_markdown(" ".join(summary.answer)),
+        "",
+    ]
     for notice in summary.notices:
         if notice.kind != "warning":
-            lines += [f"> **{notice.kind.capitalize()}.** {_md(notice.text)}", ""]
+            lines += [f"> **{notice.kind.capitalize()}.** {escape_markdown(notice.text)}", ""]
     for group in summary.groups:
         lines += [f"**{group.title}**", ""]
-        lines += [f"- {_md(finding.sentence)}" for finding in group.findings]
+        lines += [f"- {escape_markdown(finding.sentence)}" for finding in group.findings]
         lines.append("")
     if summary.rows:
-        columns = _columns(summary, _md)
+        columns = _columns(summary, escape_markdown)
         rows = [[cell(row) for _, cell, _ in columns] for row in summary.rows]
-        lines.append("| " + " | ".join(_md(head) for head, _, _ in columns) + " |")
+        lines.append("| " + " | ".join(escape_markdown(head) for head, _, _ in columns) + " |")
         lines.append("| " + " | ".join("---:" if right else "---" for _, _, right in columns) + " |")
         lines += ["| " + " | ".join(row) + " |" for row in rows]
-        lines += ["", _md(_note(summary)), ""]
+        lines += ["", escape_markdown(_note(summary)), ""]
     if summary.tuning is not None:
         lines += [f"**{summary.tuning.title}**", ""]
-        lines += [line for text in summary.tuning.paragraphs for line in (_md(text), "")]
+        lines += [line for text in summary.tuning.paragraphs for line in (escape_markdown(text), "")]
         for cells in (
             summary.tuning.table,
             summary.tuning.front,
@@ -70,10 +76,10 @@ def markdown(summary: Summary) -> str:
             summary.tuning.importances,
         ):
             if len(cells) > 1:
-                head, *others = (f"| {' | '.join(map(_md, row))} |" for row in cells)
+                head, *others = (f"| {' | '.join(map(escape_markdown, row))} |" for row in cells)
                 lines += [head, f"|{' --- |' * len(cells[0])}", *others, ""]
         if summary.tuning.importances:
-            lines += [_md(wording.RANKING), ""]
+            lines += [escape_markdown(wording.RANKING), ""]
     return "\n".join(lines)
 
 
@@ -268,9 +274,3 @@ _TEX = {
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(c, c) for c in text)
-
-
-def _md(text: str) -> str:
-    """Return a text that Markdown shows as it is, within a table too."""
-    escaped = "".join(f"\\{c}" if c in "\\`*_[]|#~$" else c for c in " ".join(text.split()))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -11,6 +11,7 @@ from report_examples import ATTACK
 from ablate.analysis import to_json
 from ablate.report import export
 from ablate.report.summary import summarise
+from ablate.text import escape_markdown
 
 
 def test_json_is_the_contract_and_nothing_else(material):
@@ -61,7 +62,7 @@ def test_names_cannot_break_out_of_markdown():
 
 
 def test_a_bar_in_a_name_stays_in_its_cell():
-    assert export._md("a|b *c* [d](e)") == r"a\|b \*c\* \[d\](e)"
+    assert escape_markdown("a|b *c* [d](e)") == r"a\|b \*c\* \[d\](e)"
 
 
 def test_latex_has_a_line_per_arm_between_its_rules(summary):
