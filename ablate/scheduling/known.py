@@ -135,19 +135,19 @@ class Known:
 
     def _of_older_code(self, recipes: Iterable[str], record: PlanRecord) -> dict[str, StoredRun]:
         """Return finished runs by recipe, which does not depend on the code; none of other code of the user's than the record's."""
-        older = finished_runs(self._store, recipes, by="recipe")
         if record.own_training is None:
-            return older
+            return finished_runs(self._store, recipes, by="recipe")
         names: dict[str, dict[str, str | None]] = {}
-        for experiment in {run.experiment for run in older.values()}:
-            with contextlib.suppress(StoreError):  # a plan that is gone cannot say what trained its runs
-                plans = [stored.record for stored in stored_plans(self._store, experiment)]
-                names[experiment] = {plan.id: plan.own_training for plan in plans}
-        return {
-            recipe: run
-            for recipe, run in older.items()
-            if names.get(run.experiment, {}).get(run.tags.get("ablate.plan", "")) == record.own_training
-        }
+
+        def is_by_the_same(run: StoredRun) -> bool:
+            if run.experiment not in names:
+                names[run.experiment] = {}
+                with contextlib.suppress(StoreError):  # a plan that is gone cannot say what trained its runs
+                    plans = [stored.record for stored in stored_plans(self._store, run.experiment)]
+                    names[run.experiment] = {plan.id: plan.own_training for plan in plans}
+            return names[run.experiment].get(run.tags.get("ablate.plan", "")) == record.own_training
+
+        return finished_runs(self._store, recipes, by="recipe", accepted=is_by_the_same)
 
     def reuse_recorded(self, record: PlanRecord) -> None:
         """Take all runs that the record names, as they ended: none of those is trained again, not even one that failed."""

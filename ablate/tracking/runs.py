@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -44,11 +44,17 @@ Curves = Mapping[str, list[tuple[int, float]]]
 
 
 def finished_runs(
-    store: Store, keys: Iterable[str], *, by: Literal["key", "recipe"] = "key", first: str | None = None
+    store: Store,
+    keys: Iterable[str],
+    *,
+    by: Literal["key", "recipe"] = "key",
+    first: str | None = None,
+    accepted: Callable[[StoredRun], bool] = lambda _: True,
 ) -> dict[str, StoredRun]:
     """Return the runs with a result, in any experiment, by their key (or recipe, which does not depend on the training code).
 
-    first: an experiment whose own runs are preferred, copies among them; otherwise the oldest run counts.
+    first: an experiment whose own runs are preferred, copies among them; otherwise the oldest run counts. accepted: whether a
+    run may count at all.
     """
     wanted = set(keys)
     finished: dict[str, StoredRun] = {}
@@ -56,7 +62,7 @@ def finished_runs(
     single = {f"ablate.{by}": next(iter(wanted))} if len(wanted) == 1 else {}
     for run in queries(store).runs({"ablate.kind": "replicate"} | single):
         name = run.tags.get(f"ablate.{by}", "")
-        if name not in wanted or not run.has_result:
+        if name not in wanted or not run.has_result or not accepted(run):
             continue
         if name not in finished or (run.experiment == first != finished[name].experiment):
             finished[name] = run

@@ -145,6 +145,10 @@ def test_results_of_another_function_of_the_same_module_are_never_taken(workplac
     assert "reused" not in shown
     assert len(workplace.runs("first")) == len(workplace.runs("second")) == 9
     assert not any("ablate.accepted_code" in run.data.tags for run in workplace.runs("second"))
+    # Its own earlier results are taken, although the other function's are older.
+    code.write_text(code.read_text().replace("value + 0.1", "value + 0.2"))
+    sys.modules.pop("toy", None)
+    assert "9 finished runs reused" in workplace.ablate("run", study, "--executor", "inline", "--accept-code")
 
 
 def test_edited_training_code_is_trained_anew_and_the_message_says_so(workplace):
