@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ablate import metrics
@@ -21,7 +22,8 @@ from ablate.text import brief, counted, cut, escape_markdown, format_value, join
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ablate.analysis import Analysis
+    from ablate.analysis import Analysis, ArmSummary
+    from ablate.analysis.contents import BlockedAnalysis, CautionCode
     from ablate.analysis.rules import Rules
     from ablate.analysis.unpaired import Group
 
@@ -32,6 +34,9 @@ UNDEFINED_MEANS: tuple[Undefined, Undefined] = ("missing", "diverged")
 
 _SHOWN = 3
 """Rows that a message quotes."""
+
+_MOST_NOTES = 6
+"""Notes on single blocks that are shown."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Comparisons(Sequence[ArmVerdict]):
 
     analysis: everything that was computed. paired: whether runs were paired by a seed. n_baseline: the baseline's runs.
     correlation: of arms with the baseline over seeds, on average; None where runs are not paired. notes: what to know
-    before trusting a verdict.
+    before trusting a verdict. blocks: (block, verdicts within it) of each block, where there are any: the verdicts of this
+    sequence are over them then, with the block as the unit.
     """
 
     items: tuple[ArmVerdict, ...]
@@ -67,6 +73,8 @@ class Comparisons(Sequence[ArmVerdict]):
     n_baseline: int
     correlation: float | None
     notes: tuple[str, ...]
+    blocks: tuple[tuple[str, tuple[ArmVerdict, ...]], ...] = ()
+    blocked: BlockedAnalysis | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -106,9 +114,13 @@ class Comparisons(Sequence[ArmVerdict]):
     def to_json(self, study: str = "") -> dict[str, Any]:
         """Return the verdicts as `ablate judge --format json` prints them: plain values, nothing rounded."""
         from ablate.analysis import to_json
+        from ablate.analysis.verdict_json import blocks_to_json
 
+        content = (
+            to_json(self.analysis, study) if self.blocked is None else blocks_to_json(self.blocked, study)
+        )
         return {
-            **to_json(self.analysis, study),
+            **content,
             "paired": self.paired,
             "n_baseline": self.n_baseline,
             "correlation": self.correlation,
@@ -117,11 +129,19 @@ class Comparisons(Sequence[ArmVerdict]):
 
     def markdown(self) -> str:
         """Return headline, table and notes, short enough for a comment on a pull request."""
-        runs = "Seeds" if self.paired else "Runs"
+        runs = "Blocks" if self.blocks else "Seeds" if self.paired else "Runs"
         lines = [self.headline, "", f"| Arm | Verdict | Effect | Interval | Adj. p | {runs} |"]
         lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
         for arm, verdict, effect, interval, p, n in self._cells():
             lines.append(f"| {escape_markdown(arm)} | {verdict} | {effect} | {interval} | {p} | {n} |")
+        if self.blocks:
+            lines += ["", "| Block | Arm | Verdict | Effect | Interval | Adj. p | Runs |"]
+            lines.append("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+            for block, items in self.blocks:
+                for arm, verdict, effect, interval, p, n in self._cells(items):
+                    lines.append(
+                        f"| {escape_markdown(block)} | {escape_markdown(arm)} | {verdict} | {effect} | {interval} | {p} | {n} |"
+                    )
         lines += [
             "",
             f"{escape_markdown(self.about)}",
@@ -139,16 +159,18 @@ class Comparisons(Sequence[ArmVerdict]):
         mean = f" ({baseline.mean:.6g}{spread})" if baseline.mean is not None else ""
         return (
             f"{rules.metric}, {better} is better; effects are against {rules.reference}{mean}, {counted(self.n_baseline, 'run')}; "
-            f"positive is better; the margin is {rules.margin:g}."
+            f"positive is better; the margin is {rules.margin:g}"
+            f"{', and like the effects a share of the mean of the baseline' if rules.relative else ''}."
         )
 
-    def _cells(self) -> list[tuple[str, str, str, str, str, str]]:
-        """The cells of the table of arms, as text."""
-        widths = [c.ci[1] - c.ci[0] for c in self if c.ci is not None and c.ci[1] > c.ci[0]]
+    def _cells(self, items: Sequence[ArmVerdict] | None = None) -> list[tuple[str, str, str, str, str, str]]:
+        """The cells of a table of arms, as text. items: None for all of them."""
+        items = self.items if items is None else items
+        widths = [c.ci[1] - c.ci[0] for c in items if c.ci is not None and c.ci[1] > c.ci[0]]
         size = min([self.analysis.rules.margin, *widths])
         digits = min(12, max(0, 2 - math.floor(math.log10(size))))
         rows = []
-        for c in self:
+        for c in items:
             effect = "" if c.effect is None else f"{c.effect:+.{digits}f}"
             interval = "" if c.ci is None else f"{c.ci[0]:+.{digits}f} to {c.ci[1]:+.{digits}f}"
             p = "" if c.p_adjusted is None else "< .001" if c.p_adjusted < 0.001 else f"{c.p_adjusted:.3f}"
@@ -244,10 +266,12 @@ def compare(
     arm: str | Sequence[str] = "arm",
     seed: str | None = "seed",
     baseline: str | float | bool = "baseline",
+    block: str | None = None,
     paired: bool | None = None,
     looks: Sequence[int] | None = None,
     direction: metrics.Direction | None = None,
     resolution: float = 0.0,
+    relative: bool = False,
     k: int | None = None,
     nan: Undefined | None = None,
     sd: str | None = None,
@@ -257,9 +281,11 @@ def compare(
 
     frame: a row for each run. metric: its column of results. margin: the smallest difference worth having, in the metric's
     units. arm: the column, or columns, that name what was changed. baseline: what stands there for the baseline; with
-    several columns `a=1,b=2`. seed: the column of seeds that runs are paired by. paired: None pairs where that column is
+    several columns `a=1,b=2`. block: the column of tasks, data sets or folds: arms are compared within each, and over them
+    with the block as the unit. seed: the column of seeds that runs are paired by. paired: None pairs where that column is
     there; False says that no two runs share anything. looks: the numbers of seeds at which the study was to be judged, where
     they were fixed before it began (`[8]`); None: one look at α = .05. direction: None takes what the metric's name says.
+    relative: margin and effects are shares of the baseline's mean (of its block), so that blocks have one scale.
     resolution: the metric's step, such as 1/1000 for an accuracy over 1,000 images. k: number of arms tried, where the frame
     holds only some. nan: what a cell without a number is, `missing` or `diverged`. sd, n: columns of a table of means, a row
     for each arm: `metric` is then the mean, `sd` the standard deviation of single runs, `n` their number.
@@ -274,10 +300,12 @@ def compare(
         arm=arm,
         seed=seed,
         baseline=baseline,
+        block=block,
         paired=paired,
         looks=looks,
         direction=direction,
         resolution=resolution,
+        relative=relative,
         k=k,
         nan=nan,
         sd=sd,
@@ -294,19 +322,18 @@ def judge_frame(
     arm: str | Sequence[str],
     seed: str | None,
     baseline: str | float | bool,
+    block: str | None,
     paired: bool | None,
     looks: Sequence[int] | None,
     direction: metrics.Direction | None,
     resolution: float,
+    relative: bool,
     k: int | None,
     nan: Undefined | None,
     sd: str | None,
     n: str | None,
 ) -> Comparisons:
     """Do what `compare` does. caller: whose words the errors use."""
-    from ablate.analysis import caution, sentence
-    from ablate.analysis.words import subject
-
     arm_columns = [arm] if isinstance(arm, str) else list(arm)
     _require(frame, "arm", arm_columns, caller)
     _require(frame, "metric" if sd is None else "mean", [metric], caller)
@@ -343,7 +370,13 @@ def judge_frame(
         nan,
         caller,
         arm_columns,
+        relative,
     )
+    if looks is not None and (block is not None or relative):
+        raise StudyError(
+            "looks are declared for one study in the metric's own units", place=caller.place("looks")
+        )
+    means: tuple[str, str] | None = None
     if sd is not None or n is not None:
         if sd is None or n is None:
             missing = "sd" if sd is None else "n"
@@ -354,41 +387,84 @@ def judge_frame(
             )
         _require(frame, "sd", [sd], caller)
         _require(frame, "n", [n], caller)
-        analysis = _of_means(question, sd, n)
-        is_paired, correlation, notes = False, None, list[str]()
+        means = (sd, n)
+    pairs_by = seed if means is None and _is_paired(question, seed, paired) else None
+    if looks is not None and pairs_by is None:
+        raise StudyError(
+            "looks are numbers of pairs, and these runs are not paired", place=caller.place("looks")
+        )
+
+    def judged(part: _Question) -> _Found:
+        if means is not None:
+            return _Found(_of_means(part, *means))
+        return _of_pairs(part, pairs_by, looks) if pairs_by is not None else _of_groups(part, seed)
+
+    blocked: BlockedAnalysis | None = None
+    if block is None:
+        found = judged(question)
+        n_baseline = found.analysis.baseline.n
     else:
-        is_paired = _is_paired(question, seed, paired)
-        if is_paired:
-            assert seed is not None
-            analysis, correlation, notes = _of_pairs(question, seed, looks)
-        else:
-            if looks is not None:
-                raise StudyError(
-                    "looks are numbers of pairs, and these runs are not paired", place=caller.place("looks")
-                )
-            analysis, notes = _of_groups(question, seed)
-            correlation = None
-    rules = analysis.rules
-    notes += [caution(item, rules, subject(item, rules)) for item in analysis.warnings]
+        _require(frame, "block", [block], caller)
+        blocked, found = _in_blocks(question, block, judged)
+        n_baseline = sum(analysis.baseline.n for _, analysis in blocked.within)
+    notes = [*found.notes, *_cautions(found.analysis)]
+    if found.correlation is not None:
+        gained = (
+            "pairing narrows the intervals"
+            if found.correlation > 0.1
+            else "pairing gains nothing here, and costs degrees of freedom"
+        )
+        notes.insert(
+            0,
+            f"Paired by {pairs_by}: over seeds the arms correlate with the baseline by {found.correlation:.2f}; {gained}",
+        )
     return Comparisons(
-        items=tuple(
-            ArmVerdict(
-                c.arm,
-                c.verdict,
-                c.effect,
-                None if c.lo is None or c.hi is None else (c.lo, c.hi),
-                c.p_adjusted,
-                c.n,
-                sentence(c, rules),
-            )
-            for c in analysis.comparisons
-        ),
-        analysis=analysis,
-        paired=is_paired,
-        n_baseline=analysis.baseline.n,
-        correlation=correlation,
-        notes=(*notes, *_always(rules, question, planned=looks is not None)),
+        items=_verdicts(found.analysis),
+        analysis=found.analysis,
+        paired=pairs_by is not None,
+        n_baseline=n_baseline,
+        correlation=found.correlation,
+        notes=(*notes, *_always(found.analysis.rules, question, planned=looks is not None)),
+        blocks=()
+        if blocked is None
+        else tuple((name, _verdicts(analysis)) for name, analysis in blocked.within),
+        blocked=blocked,
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an analysis of some rows came to."""
+
+    analysis: Analysis
+    correlation: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _verdicts(analysis: Analysis) -> tuple[ArmVerdict, ...]:
+    from ablate.analysis import sentence
+
+    return tuple(
+        ArmVerdict(
+            c.arm,
+            c.verdict,
+            c.effect,
+            None if c.lo is None or c.hi is None else (c.lo, c.hi),
+            c.p_adjusted,
+            c.n,
+            sentence(c, analysis.rules),
+        )
+        for c in analysis.comparisons
+    )
+
+
+def _cautions(analysis: Analysis, *, without: CautionCode | None = None) -> list[str]:
+    """The cautions of an analysis as sentences. without: the code of those that are left out."""
+    from ablate.analysis import caution
+    from ablate.analysis.words import subject
+
+    rules = analysis.rules
+    return [caution(item, rules, subject(item, rules)) for item in analysis.warnings if item.code != without]
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -396,7 +472,10 @@ def judge_frame(
 
 @dataclass(frozen=True)
 class _Question:
-    """A frame with what is asked of it. names: the arm of every row; arms: those without the baseline."""
+    """A frame with what is asked of it.
+
+    names: the arm of every row; arms: those without the baseline. block: the one that all rows are of, where there are any.
+    """
 
     frame: pd.DataFrame
     metric: str
@@ -410,6 +489,8 @@ class _Question:
     nan: Undefined | None
     caller: Caller
     arm_columns: list[str]
+    relative: bool = False
+    block: str | None = None
 
     def row(self, position: int, *columns: str) -> str:
         """One row in a message: `row 7 (adam, seed 3, loss 0.31)`."""
@@ -464,19 +545,25 @@ def _as_text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else format_value(value)
 
 
+def _texts(cells: pd.Series[Any]) -> list[str]:
+    """The cells of a column as text, each different value written once."""
+    known: dict[tuple[type, Any], str] = {}
+    texts = []
+    for value in cells.to_numpy(dtype=object).tolist():
+        if isinstance(value, str | int | float):  # a bool and a whole number are different values of one hash
+            key = (type(value), value)
+            text = known.get(key)
+            if text is None:
+                text = known[key] = _as_text(value)
+        else:
+            text = _as_text(value)
+        texts.append(text)
+    return texts
+
+
 def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[str]:
     """The name of every row's arm. Raises StudyError where one is empty, or two differ in case or spaces alone."""
-    cells = []
-    for column in columns:
-        values = frame[column].to_numpy(dtype=object)
-        known: dict[Any, str] = {}
-        texts = []
-        for value in values:
-            key = (type(value), value) if isinstance(value, str | int | float | bool) else id(value)
-            if key not in known:
-                known[key] = _as_text(value)
-            texts.append(known[key])
-        cells.append(texts)
+    cells = [_texts(frame[column]) for column in columns]
     if len(columns) == 1:
         names = cells[0]
     else:
@@ -494,9 +581,8 @@ def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[s
             hint="name the arm in every row, or leave these rows out",
         )
     alike: dict[str, dict[str, int]] = {}
-    for name in names:
-        spellings = alike.setdefault(" ".join(name.casefold().split()), {})
-        spellings[name] = spellings.get(name, 0) + 1
+    for name, rows in Counter(names).items():
+        alike.setdefault(" ".join(name.casefold().split()), {})[name] = rows
     for spellings in alike.values():
         if len(spellings) > 1:
             counts = joined(f"{name!r} ({counted(rows, 'row')})" for name, rows in spellings.items())
@@ -595,6 +681,61 @@ def _is_paired(question: _Question, seed: str | None, paired: bool | None) -> bo
     return True
 
 
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def _in_blocks(
+    question: _Question, column: str, judged: Callable[[_Question], _Found]
+) -> tuple[BlockedAnalysis, _Found]:
+    """The analysis of each block and over them, and what the latter came to. judged: judges the rows of one block."""
+    from ablate.analysis.blocks import over_blocks
+
+    caller = question.caller
+    positions: dict[str, list[int]] = {}
+    for i, name in enumerate(_texts(question.frame[column])):
+        positions.setdefault(name, []).append(i)
+    if "" in positions:
+        raise StudyError(
+            f"{counted(len(positions['']), 'row')} without a block: {question.rows(positions[''])}",
+            place=caller.place("block"),
+        )
+    lacking = {
+        name: sorted({question.names[i] for i in at})
+        for name, at in positions.items()
+        if question.baseline not in {question.names[i] for i in at}
+    }
+    if lacking:
+        name, arms = next(iter(lacking.items()))
+        raise StudyError(
+            f"{len(lacking)} of {counted(len(positions), 'block')} have no run of {question.baseline!r}: {cut(name, 40)!r} has "
+            f"{cut(joined(map(repr, arms)), 200)}",
+            place=caller.place("block"),
+            hint="call an arm the same in every block, or leave out the blocks where the baseline is missing",
+        )
+    number = max(question.k or 0, len(question.arms))
+    found = {}
+    for name, at in positions.items():
+        part = replace(
+            question,
+            frame=question.frame.iloc[at],
+            names=[question.names[i] for i in at],
+            k=number * len(positions),
+            block=name,
+        )
+        found[name] = judged(part)
+    blocked_by = over_blocks({name: one.analysis for name, one in found.items()}, k=number)
+    correlations = [one.correlation for one in found.values() if one.correlation is not None]
+    notes = [
+        f"In {name}: {note}"
+        for name, one in found.items()
+        for note in (*one.notes, *_cautions(one.analysis, without="margin-out-of-reach"))
+    ]
+    if len(notes) > _MOST_NOTES:
+        notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more such notes on blocks"]
+    correlation = sum(correlations) / len(correlations) if correlations else None
+    return blocked_by, _Found(blocked_by.over, correlation, tuple(notes))
+
+
 # --- paired by seed ---------------------------------------------------------------------------------------------------
 
 
@@ -612,8 +753,9 @@ def _seeds(question: _Question, column: str) -> list[int]:
                     value = float(value)
                 except ValueError:
                     value = None
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or value != int(value):
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        whole = whole or (isinstance(value, float) and value.is_integer())
+        if not whole:
             raise StudyError(
                 f"{_quote(cell)} is no seed: {question.row(i, column)}",
                 place=caller.place("seed"),
@@ -634,9 +776,9 @@ def _refuse_constant(question: _Question, column: str, seeds: Sequence[object]) 
         )
 
 
-def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[int], *, paired: bool) -> None:
+def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object], *, paired: bool) -> None:
     """Raise StudyError where two rows have the same arm and seed, with what else tells them apart."""
-    first: dict[tuple[str, int], int] = {}
+    first: dict[tuple[str, object], int] = {}
     pairs: list[tuple[int, int]] = []
     for i, cell in enumerate(zip(question.names, seeds, strict=True)):
         if cell in first:
@@ -658,8 +800,8 @@ def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[int], *
     if differing:
         name, value = differing[0]
         hint = (
-            f"they differ in {joined(d for d, _ in differing)}: judge one at a time, {caller.only(name, value)}, or let it name "
-            f"the arm too, {caller.setting('arm', name)}" + (" beside the other" if caller.is_command else "")
+            f"they differ in {joined(d for d, _ in differing)}: compare within each, {caller.setting('block', name)}; in one alone, "
+            f"{caller.only(name, value)}; or let it name the arm too, beside the other: {caller.setting('arm', name)}"
         )
     else:
         hint = "leave out all but one of them; " + (
@@ -675,13 +817,12 @@ def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[int], *
     )
 
 
-def _of_pairs(
-    question: _Question, column: str, looks: Sequence[int] | None
-) -> tuple[Analysis, float | None, list[str]]:
-    """The analysis of runs that are paired by seed, the correlation, and notes."""
+def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None) -> _Found:
+    """The analysis of runs that are paired by seed, with their correlation."""
     import pandas as pd
 
     from ablate.analysis import ArmRule, Rules, judge
+    from ablate.analysis.unpaired import baseline_scale
 
     caller = question.caller
     seeds = _seeds(question, column)
@@ -713,29 +854,45 @@ def _of_pairs(
     # Runs whose results agree to the last digit have, as far as anyone can see, one trace.
     frame["trace"] = ["one" if name in copies else f"{i}" for i, name in enumerate(frame["arm"])]
     most = max(1, len(set(frame["seed"])))
+    own = frame["value"][(frame["arm"] == question.baseline) & (frame["outcome"] == "finished")]
+    divisor = baseline_scale(float(own.mean())) if question.relative else 1.0
+    correlation = _correlation(frame, question)
+    frame["value"] /= divisor
     rules = Rules(
         metric=question.metric,
         margin=question.margin,
         looks=tuple(looks) if looks is not None else (most,),
         arms=tuple(ArmRule(name) for name in question.arms),
         direction=question.direction,
-        resolution=question.resolution,
+        resolution=question.resolution / divisor,
         reference=question.baseline,
         planned=looks is not None,
         family=question.k or 0,
+        relative=question.relative,
     )
     analysis = judge(rules, frame, closed=None if looks is not None else 1)
-    correlation = _correlation(frame, question)
-    if correlation is not None:
-        gained = (
-            "pairing narrows the intervals"
-            if correlation > 0.1
-            else "pairing gains nothing here, and costs degrees of freedom"
+    if question.relative:  # what was recorded is shown as it was
+        analysis = replace(
+            analysis,
+            baseline=_times(analysis.baseline, divisor),
+            comparisons=tuple(replace(c, summary=_times(c.summary, divisor)) for c in analysis.comparisons),
         )
-        notes.append(
-            f"Paired by {column}: over seeds the arms correlate with the baseline by {correlation:.2f}; {gained}"
-        )
-    return analysis, correlation, notes
+    return _Found(analysis, correlation, tuple(notes))
+
+
+def _times(summary: ArmSummary, factor: float) -> ArmSummary:
+    """Return the figures of an arm on another scale."""
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return replace(
+        summary,
+        mean=scaled(summary.mean),
+        sd=scaled(summary.sd),
+        low=scaled(summary.low),
+        high=scaled(summary.high),
+    )
 
 
 def _correlation(frame: pd.DataFrame, question: _Question) -> float | None:
@@ -764,8 +921,8 @@ def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
 # --- not paired -------------------------------------------------------------------------------------------------------
 
 
-def _of_groups(question: _Question, seed: str | None) -> tuple[Analysis, list[str]]:
-    """The analysis of runs that are not paired, and notes."""
+def _of_groups(question: _Question, seed: str | None) -> _Found:
+    """The analysis of runs that are not paired."""
     import numpy as np
     import pandas as pd
 
@@ -775,10 +932,9 @@ def _of_groups(question: _Question, seed: str | None) -> tuple[Analysis, list[st
         seed = next((str(name) for name in question.frame.columns if is_seed(str(name))), None)
     if seed is not None and seed in question.frame.columns and not is_counter(seed):
         # They are not paired by it, but it tells what is no repeat.
-        cells = question.frame[seed].to_numpy(dtype=object)
-        _refuse_constant(question, seed, [_as_text(cell) for cell in cells])
-        if all(_as_text(cell).lstrip("-").isdigit() for cell in cells):
-            _refuse_duplicates(question, seed, [int(_as_text(cell)) for cell in cells], paired=False)
+        cells = _texts(question.frame[seed])
+        _refuse_constant(question, seed, cells)
+        _refuse_duplicates(question, seed, cells, paired=False)
     values = _numbers(question, question.metric)
     notes = _defined(question, values)
     frame = pd.DataFrame({"arm": question.names, "value": values})
@@ -793,7 +949,7 @@ def _of_groups(question: _Question, seed: str | None) -> tuple[Analysis, list[st
         own = by_arm.get(name, np.empty(0))
         finished = own[np.isfinite(own)]
         groups[name] = Group.of(finished, diverged=len(own) - len(finished), copied=name in copies)
-    return _judge_groups(question, groups), notes
+    return _Found(_judge_groups(question, groups), None, tuple(notes))
 
 
 def _of_means(question: _Question, sd: str, n: str) -> Analysis:
@@ -836,6 +992,7 @@ def _of_means(question: _Question, sd: str, n: str) -> Analysis:
 
 
 def _judge_groups(question: _Question, groups: Mapping[str, Group]) -> Analysis:
+    from ablate.analysis import ArmRule
     from ablate.analysis.unpaired import judge_groups
 
     return judge_groups(
@@ -845,7 +1002,9 @@ def _judge_groups(question: _Question, groups: Mapping[str, Group]) -> Analysis:
         baseline=question.baseline,
         direction=question.direction,
         resolution=question.resolution,
+        relative=question.relative,
         k=question.k,
+        arms=tuple(ArmRule(name) for name in question.arms),
     )
 
 
@@ -859,7 +1018,8 @@ def _refuse_single_runs(question: _Question, names: Sequence[str]) -> None:
             f"no run of the baseline {question.baseline!r} has a finite {question.metric}",
             place=question.caller.place("baseline"),
         )
-    if len(set(names)) < len(names):
+    # Over blocks the unit is the block, and one run in each says something.
+    if question.block is not None or len(set(names)) < len(names):
         return
     kind = (
         f"{len(set(names)):,} settings were run once each: these are the trials of a search, and no repeats"

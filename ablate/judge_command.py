@@ -28,6 +28,15 @@ def judge(
         float | None,
         typer.Option(metavar="X", help="The smallest difference worth having, in the metric's units."),
     ] = None,
+    block: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL", help="Column of tasks or data sets: arms are compared within each and over them."
+        ),
+    ] = None,
+    relative: Annotated[
+        bool, typer.Option("--relative", help="Margin and effects are shares of the baseline's mean.")
+    ] = False,
     seed: Annotated[
         str | None, typer.Option(metavar="COL", help="Column of seeds: runs that share theirs are pairs.")
     ] = None,
@@ -99,6 +108,8 @@ def judge(
         metric=metric,
         baseline=baseline,
         margin=margin,
+        block=block,
+        relative=relative,
         seed=seed,
         unpaired=unpaired,
         mean=mean,

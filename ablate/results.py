@@ -40,6 +40,8 @@ class Asked:
     metric: str | None = None
     baseline: str | None = None
     margin: float | None = None
+    block: str | None = None
+    relative: bool = False
     seed: str | None = None
     unpaired: bool = False
     mean: str | None = None
@@ -57,6 +59,12 @@ class Asked:
         said = (self.arm, self.metric, self.baseline, self.margin, self.seed, self.unpaired, self.mean)
         return all(value in ((), None, False) for value in said)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether all that is never guessed was said."""
+        pairing = self.unpaired or self.seed is not None or self.mean is not None
+        return self.baseline is not None and self.margin is not None and pairing
+
 
 def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -> Comparisons | str:
     """Return the verdicts on the results in some files; where nothing is asked yet, a description and the command to type.
@@ -65,14 +73,14 @@ def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -
     """
     table = importing.read(files, how)
     rows = _kept(table.rows, asked.where)
-    columns = survey(rows)
     if asked.is_nothing:
-        return describe(files, table, rows, columns, asked)
-    # What is left of a file may be too little to guess from.
-    guessable = survey(table.rows) if asked.where else columns
-    arm = list(asked.arm) or [_the(_free(guessable, asked), "arm")]
-    metric = _metric(asked, guessable)
-    used = [*arm, metric, *(name for name in (asked.seed, asked.sd, asked.n) if name)]
+        return describe(files, table, rows, survey(rows), asked)
+    metric = asked.metric or asked.mean
+    # What --where leaves of a file may be too little to guess from. A large file is not looked through in vain.
+    columns = () if asked.arm and metric is not None and asked.is_told else survey(table.rows)
+    arm = list(asked.arm) or [_the(_free(columns, asked), "arm")]
+    metric = _metric(asked, columns)
+    used = [*arm, metric, *(name for name in (asked.block, asked.seed, asked.sd, asked.n) if name)]
     if shared := [name for name in used if name in table.repeated]:
         raise StudyError(
             f"several columns are called {shared[0]!r}",
@@ -90,10 +98,12 @@ def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -
         arm=arm,
         seed=asked.seed,
         baseline=asked.baseline,
+        block=asked.block,
         paired=not asked.unpaired,
         looks=None,
         direction=asked.direction,
         resolution=asked.resolution,
+        relative=asked.relative,
         k=asked.k,
         nan=asked.nan,
         sd=asked.sd,
@@ -115,7 +125,10 @@ def text(judged: Comparisons, format: str, study: str) -> str:  # noqa: A002
     if format == "md":
         return judged.markdown()
     if format == "text":
-        lines = [judged.headline, "", *(f"- {item.sentence}" for item in judged), "", judged.about]
+        lines = [judged.headline, "", *(f"- {item.sentence}" for item in judged), ""]
+        for block, items in judged.blocks:
+            lines += [f"{block}:", *(f"- {item.sentence}" for item in items)]
+        lines += [*([""] if judged.blocks else []), judged.about]
         return "\n".join([*lines, *(f"note: {note}" for note in judged.notes)]) + "\n"
     from ablate.report.export import csv, json_text
 
@@ -150,8 +163,12 @@ def _kept(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
 
 
 def _free(columns: Sequence[Column], asked: Asked) -> Sequence[Column]:
-    """The columns that may be the arms: those that no `--where` has settled, where there are such."""
-    free = [column for column in columns if not any(c.startswith(f"{column.name}=") for c in asked.where)]
+    """The columns that may be the arms: not those that --where or --block name, where there are others."""
+    free = [
+        column
+        for column in columns
+        if column.name != asked.block and not any(c.startswith(f"{column.name}=") for c in asked.where)
+    ]
     return free if candidates(free, "arm") else columns
 
 
@@ -254,6 +271,8 @@ def _command(
         if value is not None
     ]
     parts.append(_COMMAND.setting("baseline", asked.baseline or (baselines or ["ARM"])[0]))
+    parts += [] if asked.block is None else [_COMMAND.setting("block", asked.block)]
+    parts += ["--relative"] if asked.relative else []
     parts.append(_COMMAND.setting("margin", "X" if asked.margin is None else f"{asked.margin:g}"))
     if asked.direction is not None or (metric != "COLUMN" and metrics.direction(metric) is None):
         parts.append(f"--direction {asked.direction or 'maximize|minimize'}")
@@ -271,9 +290,7 @@ def _pairing(rows: pd.DataFrame, arm: str, metric: str, seed: str) -> str:
     values = pd.to_numeric(rows[metric], errors="coerce")
     frame = pd.DataFrame({"arm": rows[arm], "seed": rows[seed], "value": values}).dropna()
     if frame.duplicated(["arm", "seed"]).any():
-        return (
-            f"{seed} repeats within {arm}: keep part of the rows with --where, or name arms by more columns"
-        )
+        return f"{seed} repeats within {arm}: say what tells the rows apart, with --block, --where or a second --arm"
     if len(set(frame["seed"])) == 1:
         return f"{seed} is {frame['seed'].iloc[0]} in every row: no repeats, and no verdicts"
     table = frame.pivot_table(index="seed", columns="arm", values="value").iloc[:, :50]

@@ -207,6 +207,74 @@ def test_arms_may_be_numbers_or_several_columns():
     assert [c.arm for c in both] == ["lr=1,wd=true", "lr=2,wd=0.1", "lr=2,wd=true"]
 
 
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def tasks(number: int, *, runs: int = 4, paired: bool = True) -> pd.DataFrame:
+    """Tasks of very different levels, in which `arm` adds about 2 % and `other` nothing."""
+    rng = np.random.default_rng(5)
+    rows = []
+    for task in range(number):
+        level = 10.0 * 3**task
+        for seed in range(runs):
+            shared = rng.normal(0, 0.02) if paired else 0.0
+            for arm, effect in (("baseline", 0.0), ("arm", 0.02 + 0.002 * task), ("other", 0.0)):
+                rows.append((f"task {task}", arm, seed, level * (1 + effect + shared + rng.normal(0, 0.003))))
+    return pd.DataFrame(rows, columns=["task", "arm", "seed", "score"])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_over_blocks_the_unit_is_the_block_and_within_one_it_is_the_run(paired):
+    frame = tasks(6, paired=paired)
+    judged = compare(frame, margin=0.005, block="task", relative=True, paired=paired)
+    means = frame.pivot_table(index="task", columns="arm", values="score")
+    shares = (means["arm"] - means["baseline"]) / means["baseline"]
+    from scipy import stats
+
+    expected = stats.ttest_1samp(shares, 0.0)
+    assert [c.arm for c in judged] == ["arm", "other"]
+    assert judged[0].effect == pytest.approx(shares.mean())
+    assert judged[0].p_adjusted == pytest.approx(2 * expected.pvalue)
+    assert judged[0].ci == pytest.approx(tuple(expected.confidence_interval(1 - 0.05 / 2)))
+    assert (judged[0].verdict, judged[0].n) == ("helps", 6)
+    assert [name for name, _ in judged.blocks] == [f"task {i}" for i in range(6)]
+    for name, items in judged.blocks:
+        one = frame[frame["task"] == name]
+        alone = compare(one, margin=0.005, relative=True, paired=paired, k=12)
+        assert list(items) == list(alone)
+    content = judged.to_json()
+    assert (content["k"], content["paired"], content["n_baseline"]) == (2, paired, 24)
+    assert [len(block["arms"]) for block in content["blocks"]] == [2] * 6
+    assert "| task 3 | arm | " in judged.markdown()
+
+
+def test_one_run_in_each_block_is_enough_to_judge_over_them():
+    judged = compare(tasks(7, runs=1), margin=0.005, block="task", relative=True)
+    assert judged[0].n == 7
+    assert judged[0].ci is not None
+    assert all(c.ci is None for _, items in judged.blocks for c in items)
+
+
+def test_relative_figures_are_those_of_the_metric_divided_by_the_mean_of_the_baseline():
+    frame = tasks(1)
+    for paired in (True, False):
+        plain = compare(frame, margin=0.1, paired=paired)
+        share = compare(
+            frame,
+            margin=0.1 / frame[frame["arm"] == "baseline"]["score"].mean(),
+            relative=True,
+            paired=paired,
+        )
+        mean = frame[frame["arm"] == "baseline"]["score"].mean()
+        for one, other in zip(plain, share, strict=True):
+            assert (one.verdict, one.p_adjusted) == (other.verdict, pytest.approx(other.p_adjusted))
+            assert one.ci == pytest.approx(tuple(end * mean for end in other.ci))
+        assert plain.analysis.baseline.mean == pytest.approx(share.analysis.baseline.mean)
+        assert plain.analysis.comparisons[0].summary.sd == pytest.approx(
+            share.analysis.comparisons[0].summary.sd
+        )
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +365,22 @@ REFUSED = {
         {},
         "'A' (4 rows) and 'a' (1 row) differ in case",
     ),
+    "blocks where the baseline is called otherwise": (
+        pd.concat([FRAME.assign(task="a"), FRAME.assign(task="b", arm=FRAME["arm"] + "_b")]),
+        {"block": "task"},
+        "1 of 2 blocks have no run of 'baseline': 'b' has 'A_b', 'B_b'",
+    ),
+    "a row without a block": (
+        FRAME.assign(task=["", *["a"] * 29]),
+        {"block": "task"},
+        "1 row without a block: row 0",
+    ),
+    "a block that is not there": (FRAME, {"block": "task"}, "block: there is no column 'task'"),
+    "looks within blocks": (
+        FRAME.assign(task="a"),
+        {"block": "task", "looks": [5]},
+        "looks are declared for one study",
+    ),
     "an arm with a space": (changed("arm", 7, "A  "), {"arm": "arm"}, None),
     "a row without an arm": (changed("arm", 7, None), {}, "1 row without an arm: row 7"),
     "one arm": (FRAME[FRAME["arm"] == "baseline"], {}, "the only arm is the baseline"),
@@ -324,7 +408,7 @@ REFUSED = {
     "one cell twice, for another task": (
         pd.concat([FRAME.assign(task="a"), FRAME.assign(task="b")]),
         {},
-        "they differ in task: judge one at a time, frame[frame['task'] == 'a']",
+        "they differ in task: compare within each, block='task'; in one alone, frame[frame['task'] == 'a']",
     ),
     "pooled tasks, not paired": (
         pd.concat([FRAME.assign(task="a"), FRAME.assign(task="b")]),

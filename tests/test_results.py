@@ -127,6 +127,7 @@ def test_rows_can_be_chosen_and_the_family_stays_as_large_as_it_was(judge):
     (judge.root / "tasks.csv").write_text("\n".join(lines))
     output = judge("tasks.csv", *PAIRED, "--metric", "val/loss", "--arm", "optimizer", code=2)
     assert "they differ in data=set" in output
+    assert "--block data=set" in output
     advice = shlex.split(re.search(r"--where '[^']+'", output)[0])
     whole = judged(judge("tasks.csv", *PAIRED, "--arm", "optimizer", *advice, "--format", "json"))
     plain = judged(judge("optimizers.csv", *PAIRED, "--format", "json"))
@@ -134,6 +135,22 @@ def test_rows_can_be_chosen_and_the_family_stays_as_large_as_it_was(judge):
     larger = judged(judge("optimizers.csv", *PAIRED, "--k", "30", "--format", "json"))
     assert (larger["k"], plain["k"]) == (30, 3)
     assert larger["arms"][0]["p_adjusted"] == pytest.approx(10 * plain["arms"][0]["p_adjusted"])
+
+
+def test_tasks_are_compared_within_each_and_over_them(judge):
+    lines = OPTIMIZERS.read_text().splitlines()
+    rows = [row.split(",") for row in lines[1:]]
+    text = [lines[0] + ",task"]
+    for task in range(5):
+        text += [",".join([*row[:3], str(float(row[3]) + 0.1 * task), row[4], f"t{task}"]) for row in rows]
+    (judge.root / "tasks.csv").write_text("\n".join(text))
+    told = ("--arm", "optimizer", *PAIRED, "--block", "task", "--relative")
+    content = judged(judge("tasks.csv", *told, "--format", "json"))
+    assert [block["block"] for block in content["blocks"]] == [f"t{task}" for task in range(5)]
+    assert (content["relative"], content["k"], content["arms"][1]["verdict"]) == (True, 3, "helps")
+    output = judge("tasks.csv", *told)
+    assert "t4:\n- adam" in output
+    assert "% of the baseline" in output
 
 
 def test_several_files_can_be_the_arms(judge):

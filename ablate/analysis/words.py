@@ -203,7 +203,8 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
             scale = rules.scale()
             unit = f" {scale.unit}" if scale.unit else ""
             return (
-                "The margin is out of reach: with this noise the declared seeds detect differences of about "
+                f"The margin is out of reach: with this noise {'the declared seeds' if rules.planned else 'these runs'} detect "
+                "differences of about "
                 f"{figures['detectable'] * scale.factor:.2g}{unit}, and the margin is {figures['margin'] * scale.factor:g}{unit}."
             )
         case "mixed-devices" | "mixed-torch":

@@ -101,12 +101,14 @@ def survey(rows: pd.DataFrame) -> list[Column]:
         cells = rows[name]
         counts = cells.value_counts()
         levels = tuple((str(value), int(n)) for value, n in counts.items())
-        numbers = pd.to_numeric(cells, errors="coerce")
-        lacking = cells.str.lower().isin(UNDEFINED)
+        values = counts.index.to_series()
+        numbers = pd.to_numeric(values, errors="coerce")
+        lacking = values.str.lower().isin(UNDEFINED)
         numeric = bool(numbers.notna().any()) and bool((numbers.notna() | lacking).all())
+        undefined = int(counts[lacking.to_numpy()].sum())
         role = _role(str(name), levels, numeric, len(rows))
         low, high = (float(numbers.min()), float(numbers.max())) if numeric else (None, None)
-        columns.append(Column(str(name), role, levels, low, high, int(lacking.sum())))
+        columns.append(Column(str(name), role, levels, low, high, undefined))
     return columns
 
 
