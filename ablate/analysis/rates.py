@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.text import counted
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -146,7 +148,7 @@ def _doubt(steps: int, until: int, low: int, fall: float, error: float) -> str:
     """Why nothing can be concluded; empty where something can."""
     if steps < FEWEST_STEPS:
         return (
-            f"one pass is only {steps} steps, and at least {FEWEST_STEPS} are needed: "
+            f"one pass is only {counted(steps, 'step')}, and at least {FEWEST_STEPS} are needed: "
             f"`--passes {math.ceil(2 * FEWEST_STEPS / max(1, steps))}` or more, or a smaller batch"
         )
     if until < FEWEST_STEPS // 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -28,9 +29,11 @@ class Sweep:
     passes: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.low < self.high:
+        if not 0 < self.low < self.high < math.inf:
             raise StudyError(
-                f"rates from {self.low:g} to {self.high:g} do not rise", place="--from", hint="0 < from < to"
+                f"rates from {self.low:g} to {self.high:g} are no range",
+                place="--from",
+                hint="0 < from < to, both finite",
             )
 
 

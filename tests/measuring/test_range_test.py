@@ -127,7 +127,18 @@ def test_training_of_ones_own_is_refused(workplace):
     assert "only the built-in training" in output
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (1.0, 1.0), (float("nan"), 1.0)])
-def test_rates_that_do_not_rise_are_refused(low, high):
-    with pytest.raises(StudyError, match="do not rise"):
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (0.0, 1.0),
+        (1.0, 1.0),
+        (2.0, 1.0),
+        (-1.0, 1.0),
+        (float("nan"), 1.0),
+        (1.0, float("nan")),
+        (1.0, float("inf")),
+    ],
+)
+def test_rates_that_do_not_rise_or_have_no_end_are_refused(low, high):
+    with pytest.raises(StudyError, match="are no range"):
         rates.Sweep(low, high)
