@@ -44,6 +44,10 @@ def judge(
     where: Annotated[
         list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep these rows alone; repeatable.")
     ] = None,
+    wide: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="What the file has a column for each of: seed, run or arm."),
+    ] = None,
     direction: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +120,7 @@ def judge(
         sd=sd,
         n=n,
         where=tuple(where or ()),
+        wide=wide,
         direction=one_of(direction, DIRECTIONS, "--direction"),
         resolution=resolution,
         k=k,

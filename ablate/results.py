@@ -7,7 +7,7 @@ columns are is guessed, and printed as options that can be typed instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ from ablate.comparisons import Caller, Comparisons, Undefined, judge_frame, quot
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
 from ablate.importing.columns import Column, candidates, is_seed, is_telling, survey
+from ablate.importing.wide import lengthened, numbered
 from ablate.metrics import Direction
 from ablate.text import counted, joined
 
@@ -51,6 +52,7 @@ class Asked:
     direction: Direction | None = None
     resolution: float = 0.0
     k: int | None = None
+    wide: str | None = None
     nan: Undefined | None = None
 
     @property
@@ -72,6 +74,15 @@ def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -
     notify: takes what was guessed. Raises DataError where a file cannot be read, StudyError where it cannot be judged so.
     """
     table = importing.read(files, how)
+    if asked.wide is not None:
+        if asked.metric is None:
+            raise StudyError(
+                "what do the cells hold?",
+                place="--metric",
+                hint="with --wide it names them, for example --metric val/loss",
+            )
+        rows, notes = lengthened(table.rows, asked.wide, asked.metric)
+        table = replace(table, rows=rows, notes=(*table.notes, *notes))
     rows = _kept(table.rows, asked.where)
     if asked.is_nothing:
         return describe(files, table, rows, survey(rows), asked)
@@ -248,6 +259,16 @@ def describe(
         lines += ["", _pairing(rows, arms[0], measured[0], seeds[0])]
     elif counters and not seeds:
         lines += ["", f"no column is called a seed; {counters[-1]} pairs nothing, so the runs are not paired"]
+    stem, wide = numbered([str(name) for name in rows.columns])
+    if wide and not seeds and asked.wide is None:
+        over = "seed" if is_seed(stem) or not stem else stem.split()[-1]
+        asked = replace(asked, wide=over)
+        arms = [name for name in arms if name not in wide]
+        measured = ["METRIC"]
+        lines += [
+            "",
+            f"{wide[0]} to {wide[-1]} may be {counted(len(wide), 'run')} of each row: --wide makes a row of each",
+        ]
     arm, metric = (arms or ["COLUMN"])[:1], (measured or ["COLUMN"])[0]
     lines += ["", "next, with a baseline and a margin of your choice:"]
     lines.append(f"  {_command(files, asked, arm, metric, columns)}")
@@ -262,6 +283,7 @@ def _command(
     baselines = [value for name in _BASELINES for value in levels if value.lower() == name]
     parts = ["ablate judge", *(quoted(str(path)) for path in files)]
     parts += [_COMMAND.setting("where", condition) for condition in asked.where]
+    parts += [] if asked.wide is None else [_COMMAND.setting("wide", asked.wide)]
     parts += [_COMMAND.setting("arm", name) for name in arm]
     if asked.mean is None:
         parts.append(_COMMAND.setting("metric", metric))
@@ -274,10 +296,17 @@ def _command(
     parts += [] if asked.block is None else [_COMMAND.setting("block", asked.block)]
     parts += ["--relative"] if asked.relative else []
     parts.append(_COMMAND.setting("margin", "X" if asked.margin is None else f"{asked.margin:g}"))
-    if asked.direction is not None or (metric != "COLUMN" and metrics.direction(metric) is None):
+    if asked.direction is not None or (
+        metric not in ("COLUMN", "METRIC") and metrics.direction(metric) is None
+    ):
         parts.append(f"--direction {asked.direction or 'maximize|minimize'}")
     if asked.mean is None:
-        seed = asked.seed or next((c.name for c in columns if is_seed(c.name) and len(c.levels) > 1), None)
+        wide_seed = asked.wide if asked.wide is not None and is_seed(asked.wide) else None
+        seed = (
+            asked.seed
+            or wide_seed
+            or next((c.name for c in columns if is_seed(c.name) and len(c.levels) > 1), None)
+        )
         parts.append("--unpaired" if asked.unpaired or seed is None else _COMMAND.setting("seed", seed))
     return " ".join(parts)
 

@@ -153,6 +153,82 @@ def test_tasks_are_compared_within_each_and_over_them(judge):
     assert "% of the baseline" in output
 
 
+def wide(frame: pd.DataFrame, index: str, columns: str) -> pd.DataFrame:
+    return frame.pivot_table(index=index, columns=columns, values="val/loss", sort=False).reset_index()
+
+
+def test_a_column_for_each_seed_run_or_arm_is_a_table_of_runs(judge):
+    frame = pd.read_csv(OPTIMIZERS)
+    long = judged(judge("optimizers.csv", *PAIRED, "--format", "json"))["arms"]
+    told = ("--metric", "val/loss", *PAIRED, "--format", "json")
+    seeds = wide(frame, "optimizer", "seed")
+    seeds.to_csv(judge.root / "numbers.csv", index=False)
+    seeds.rename(columns={i: f"seed {i}" for i in range(5)}).to_csv(judge.root / "seeds.csv", index=False)
+    wide(frame, "seed", "optimizer").to_csv(judge.root / "arms.csv", index=False)
+    assert judged(judge("numbers.csv", "--wide", "seed", *told))["arms"] == long
+    assert judged(judge("seeds.csv", "--wide", "seed", *told))["arms"] == long
+    assert judged(judge("arms.csv", "--wide", "arm", *told))["arms"] == long
+    # Runs that are only counted pair nothing.
+    seeds.rename(columns={i: f"run_{i}" for i in range(5)}).to_csv(judge.root / "runs.csv", index=False)
+    told = (
+        "--wide",
+        "run",
+        "--metric",
+        "val/loss",
+        "--baseline",
+        "sgd",
+        "--margin",
+        "0.01",
+        "--format",
+        "json",
+    )
+    assert "counts or names runs" in judge("runs.csv", *told, "--seed", "run", code=2)
+    unpaired = judged(judge("optimizers.csv", *UNPAIRED, "--format", "json"))["arms"]
+    assert judged(judge("runs.csv", *told, "--unpaired"))["arms"] == unpaired
+
+
+@pytest.mark.parametrize(
+    ("head", "proposed"), [("seed{}", "--wide seed"), ("{}", "--wide seed"), ("run_{}", "--wide run")]
+)
+def test_a_wide_table_is_recognized_and_the_command_to_type_works(judge, head, proposed):
+    table = wide(pd.read_csv(OPTIMIZERS), "optimizer", "seed")
+    table.rename(columns={i: head.format(i) for i in range(5)}).to_csv(judge.root / "wide.csv", index=False)
+    command = judge("wide.csv").splitlines()[-1].strip()
+    assert proposed in command
+    typed = command.replace("ARM", "sgd").replace("METRIC", "val/loss").replace("X", "0.01")
+    assert "adamw" in judge(*shlex.split(typed)[2:])
+
+
+def test_empty_cells_of_a_wide_table_are_no_runs_and_said(judge):
+    (judge.root / "wide.csv").write_text("arm,s1,s2,s3,s4\nsgd,1,2,3,\nadam,2,3,5,6\n")
+    told = ("--wide", "seed", "--metric", "loss", "--baseline", "sgd", "--margin", "1", "--unpaired")
+    output = judge("wide.csv", *told)
+    assert "1 empty cell taken for runs that do not exist" in output
+    assert "4 runs against 3" in output
+
+
+WRONGLY_WIDE = {
+    "no such columns": (
+        "arm,loss\na,1\nb,2\n",
+        "seed",
+        "no columns that differ by a number, such as seed0, seed1",
+    ),
+    "no numbers": ("a,b\nx,y\nz,w\n", "arm", "there are no columns of numbers"),
+    "a column that is there": (
+        "arm,seed,x1,x2\na,0,1,2\nb,0,2,3\n",
+        "seed",
+        "there is a column 'seed' already",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "over", "message"), WRONGLY_WIDE.values(), ids=WRONGLY_WIDE)
+def test_a_table_that_is_not_wide_in_that_way_is_refused(judge, text, over, message):
+    (judge.root / "some.csv").write_text(text)
+    assert message in judge("some.csv", "--wide", over, "--metric", "loss", "--unpaired", code=2)
+    assert "what do the cells hold?" in judge("some.csv", "--wide", over, "--unpaired", code=2)
+
+
 def test_several_files_can_be_the_arms(judge):
     frame = pd.read_csv(OPTIMIZERS)
     for name, own in frame.groupby("optimizer"):

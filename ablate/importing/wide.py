@@ -1,0 +1,78 @@
+"""Tables with a column for each seed, run or arm, turned into tables with a row for each run."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ablate.errors import DataError
+from ablate.importing.columns import UNDEFINED, is_counter, is_seed
+from ablate.text import counted, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NUMBERED = re.compile(r"(.*?)[\s_.:=-]*(\d+)\Z")
+
+
+def numbered(names: list[str]) -> tuple[str, list[str]]:
+    """Return the columns that differ by a number alone, `seed0 seed1 …` or `0 1 …`, and what stands before it.
+
+    The largest such group of two or more; without one, the list is empty.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        match = _NUMBERED.match(name)
+        if match is not None:
+            groups.setdefault(match[1].strip(), []).append(name)
+    stem, columns = max(groups.items(), key=lambda item: len(item[1]), default=("", []))
+    return (stem, columns) if len(columns) > 1 else ("", [])
+
+
+def lengthened(rows: pd.DataFrame, over: str, metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return a row for each result, with the columns `over` and `metric`, and notes.
+
+    over: what the columns are. `arm`: each column of numbers is one, named by its head. Otherwise (`seed`, `run`): they are
+    the columns that differ by a number alone, and that number is what stands in the new column. An empty cell is no run.
+    Raises DataError where there are no such columns, or a new one is there already.
+    """
+    names = [str(name) for name in rows.columns]
+    if over == "arm":
+        columns = [
+            name for name in names if _is_numeric(rows[name]) and not (is_seed(name) or is_counter(name))
+        ]
+        labels = {name: name for name in columns}
+    else:
+        columns = numbered(names)[1]
+        labels = {name: name[match.start(2) :] for name in columns if (match := _NUMBERED.match(name))}
+    if len(columns) < 2:
+        kind = (
+            "columns of numbers"
+            if over == "arm"
+            else f"columns that differ by a number, such as {over}0, {over}1"
+        )
+        raise DataError(f"there are no {kind}", place="--wide", hint=f"the columns are {joined(names)}")
+    kept = [name for name in names if name not in columns]
+    if taken := [name for name in (over, metric) if name in kept]:
+        raise DataError(f"there is a column {taken[0]!r} already", place="--wide", hint="rename it")
+    parts = []
+    for name in columns:
+        part = rows[kept].copy()
+        part[over], part[metric] = labels[name], rows[name]
+        parts.append(part)
+    import pandas as pd
+
+    long = pd.concat(parts)
+    empty = long[metric] == ""
+    notes = (
+        [f"{counted(int(empty.sum()), 'empty cell')} taken for runs that do not exist"] if empty.any() else []
+    )
+    return long[~empty], notes
+
+
+def _is_numeric(cells: pd.Series[str]) -> bool:
+    """Whether a column holds nothing but numbers, and what stands where one is missing."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(cells, errors="coerce")
+    return bool(numbers.notna().any()) and bool((numbers.notna() | cells.str.lower().isin(UNDEFINED)).all())
