@@ -326,7 +326,9 @@ def test_methods_claim_nothing_of_a_training_of_ones_own_but_what_it_yields(mate
     built_in = dict(summarise(material).methods)
     own = dict(
         summarise(
-            dataclasses.replace(material, record=declaring(material.record, train="mine.fit:go"))
+            dataclasses.replace(
+                material, record=dataclasses.replace(material.record, own_training="mine.fit:go")
+            )
         ).methods
     )
     assert "initial weights" in built_in["Pairs"]
