@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_examples
-from report_examples import EMPTY_CURVES, LEVELS, SHAPES, declaring, record, replicate
+from report_examples import EMPTY_CURVES, LEVELS, SHAPES, record, replicate
 
 from ablate.analysis import Caution, judge
 from ablate.analysis.plan import rules
