@@ -102,7 +102,7 @@ def judge(
 ) -> None:
     """Judge results that are there already: CSV or JSON, from any training. With a file alone: show what can be asked of it."""
     from ablate import results
-    from ablate.comparisons import UNDEFINED_MEANS
+    from ablate.comparing import UNDEFINED_MEANS
     from ablate.importing import HowToRead
 
     one_of(format, results.FORMATS, "--format")

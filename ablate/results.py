@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ablate import importing, metrics
-from ablate.comparisons import Caller, Comparisons, Undefined, judge_frame, quoted
+from ablate.comparing import Caller, Undefined, judge_frame, quoted
+from ablate.comparisons import Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
 from ablate.importing.columns import Column, candidates, is_seed, is_telling, survey

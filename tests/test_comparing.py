@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import ablate
+from ablate.comparisons import Comparisons
 from ablate.errors import StudyError
 
 V3 = {
@@ -42,7 +43,7 @@ def groups(**values: list[float]) -> pd.DataFrame:
     )
 
 
-def compare(frame: pd.DataFrame, **options) -> ablate.comparisons.Comparisons:
+def compare(frame: pd.DataFrame, **options) -> Comparisons:
     given = {"metric": "score", "margin": 0.5, "direction": "maximize"} | options
     return ablate.compare(frame, **given)
 
@@ -175,6 +176,7 @@ ALIKE = {
     "text of pandas": FRAME.astype("string"),
     "seeds as floats": FRAME.astype({"seed": float}),
     "arms as a category": FRAME.astype({"arm": "category"}),
+    "columns that are called by numbers, too": FRAME.assign(x=1).rename(columns={"x": 0}),
     "other columns": FRAME.assign(note="x", time=1.5),
     "another index": FRAME.set_axis([f"r{i}" for i in range(len(FRAME))]),
     "numbers of pandas": FRAME.convert_dtypes(),
@@ -185,6 +187,12 @@ ALIKE = {
 def test_how_a_frame_holds_its_values_does_not_matter(frame):
     expected = compare(FRAME).frame().sort_values("arm", ignore_index=True)
     pd.testing.assert_frame_equal(compare(frame).frame().sort_values("arm", ignore_index=True), expected)
+
+
+def test_columns_may_be_called_by_numbers():
+    frame = FRAME.set_axis([0, 1, 2], axis=1)
+    found = compare(frame, arm="0", seed="1", metric="2")
+    assert [c.ci for c in found] == [c.ci for c in compare(FRAME)]
 
 
 def test_less_of_a_loss_is_better_and_effects_are_oriented():
@@ -445,6 +453,11 @@ REFUSED = {
         "whole number",
     ),
     "a spread that is none": (means("80 1 5, 81 -1 5"), {"sd": "sd", "n": "n"}, "not the standard error"),
+    "no frame": ([1, 2], {}, "a list is no DataFrame"),
+    "no rows": (FRAME[:0], {}, "no row has the arm 'baseline'"),
+    "a margin that is text": (FRAME, {"margin": "0.5"}, "the margin must be a number, not '0.5'"),
+    "a margin that is not a number": (FRAME, {"margin": math.nan}, "the margin must be a positive number"),
+    "a direction that is none": (FRAME, {"direction": "up"}, "to be maximized or minimized, not 'up'"),
     "a margin that is none": (FRAME, {"margin": 0}, "the margin must be a positive number"),
 }
 

@@ -1,0 +1,872 @@
+"""Verdicts on runs that are there already: a frame of results in, comparisons out.
+
+Whoever asks says the baseline, the margin, and whether runs are paired by a seed. What would make a verdict meaningless is
+refused, with the rows that show it.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ablate import metrics
+from ablate.comparisons import ArmVerdict, Comparisons
+from ablate.errors import StudyError, nearest
+from ablate.importing.columns import UNDEFINED, is_counter, is_seed
+from ablate.text import brief, counted, cut, format_value, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ablate.analysis import Analysis, ArmSummary
+    from ablate.analysis.contents import BlockedAnalysis, CautionCode
+    from ablate.analysis.rules import Rules
+    from ablate.analysis.unpaired import Group
+
+Undefined = Literal["missing", "diverged"]
+"""What a cell without a number is taken for."""
+
+UNDEFINED_MEANS: tuple[Undefined, Undefined] = ("missing", "diverged")
+
+_SHOWN = 3
+"""Rows that a message quotes."""
+
+_MOST_NOTES = 6
+"""Notes on single blocks that are shown."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """How a message names what the user may change: as arguments of `compare`, or as options of the command line."""
+
+    is_command: bool
+
+    def place(self, name: str) -> str:
+        return f"--{name}" if self.is_command else name
+
+    def setting(self, name: str, value: str | None = None) -> str:
+        """`--seed COL` or `seed='COL'`; without a value, what switches something on."""
+        if self.is_command:
+            return f"--{name}" if value is None else f"--{name} {quoted(value)}"
+        return f"{name}=…" if value is None else f"{name}={value!r}"
+
+    def unpaired(self) -> str:
+        return "--unpaired" if self.is_command else "paired=False"
+
+    def only(self, column: str, value: str) -> str:
+        """What keeps the rows with one value."""
+        return (
+            f"--where {quoted(f'{column}={value}')}"
+            if self.is_command
+            else f"frame[frame[{column!r}] == {value!r}]"
+        )
+
+
+def quoted(text: str) -> str:
+    """Return text as a shell takes it."""
+    import shlex
+
+    return shlex.quote(text)
+
+
+def compare(
+    frame: pd.DataFrame,
+    *,
+    metric: str,
+    margin: float,
+    arm: str | Sequence[str] = "arm",
+    seed: str | None = "seed",
+    baseline: str | float | bool = "baseline",
+    block: str | None = None,
+    paired: bool | None = None,
+    looks: Sequence[int] | None = None,
+    direction: metrics.Direction | None = None,
+    resolution: float = 0.0,
+    relative: bool = False,
+    k: int | None = None,
+    nan: Undefined | None = None,
+    sd: str | None = None,
+    n: str | None = None,
+) -> Comparisons:
+    """Compare the arms of a frame with its baseline: one interval for each, which hold together.
+
+    frame: a row for each run. metric: its column of results. margin: the smallest difference worth having, in the metric's
+    units. arm: the column, or columns, that name what was changed. baseline: what stands there for the baseline; with
+    several columns `a=1,b=2`. block: the column of tasks, data sets or folds: arms are compared within each, and over them
+    with the block as the unit. seed: the column of seeds that runs are paired by. paired: None pairs where that column is
+    there; False says that no two runs share anything. looks: the numbers of seeds at which the study was to be judged, where
+    they were fixed before it began (`[8]`); None: one look at α = .05. direction: None takes what the metric's name says.
+    relative: margin and effects are shares of the baseline's mean (of its block), so that blocks have one scale.
+    resolution: the metric's step, such as 1/1000 for an accuracy over 1,000 images. k: number of arms tried, where the frame
+    holds only some. nan: what a cell without a number is, `missing` or `diverged`. sd, n: columns of a table of means, a row
+    for each arm: `metric` is then the mean, `sd` the standard deviation of single runs, `n` their number.
+
+    Raises StudyError where the frame cannot be judged so; it says why and shows the rows.
+    """
+    return judge_frame(
+        frame,
+        Caller(is_command=False),
+        metric=metric,
+        margin=margin,
+        arm=arm,
+        seed=seed,
+        baseline=baseline,
+        block=block,
+        paired=paired,
+        looks=looks,
+        direction=direction,
+        resolution=resolution,
+        relative=relative,
+        k=k,
+        nan=nan,
+        sd=sd,
+        n=n,
+    )
+
+
+def judge_frame(
+    frame: pd.DataFrame,
+    caller: Caller,
+    *,
+    metric: str,
+    margin: float,
+    arm: str | Sequence[str],
+    seed: str | None,
+    baseline: str | float | bool,
+    block: str | None,
+    paired: bool | None,
+    looks: Sequence[int] | None,
+    direction: metrics.Direction | None,
+    resolution: float,
+    relative: bool,
+    k: int | None,
+    nan: Undefined | None,
+    sd: str | None,
+    n: str | None,
+) -> Comparisons:
+    """Do what `compare` does. caller: whose words the errors use."""
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise StudyError(
+            f"a {type(frame).__name__} is no DataFrame", place="frame", hint="try pandas.DataFrame(…)"
+        )
+    if isinstance(margin, bool) or not isinstance(margin, numbers.Real):
+        raise StudyError(f"the margin must be a number, not {margin!r}", place=caller.place("margin"))
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    arm_columns = [arm] if isinstance(arm, str) else list(arm)
+    _require(frame, "arm", arm_columns, caller)
+    _require(frame, "metric" if sd is None else "mean", [metric], caller)
+    if direction is None and metrics.direction(metric) is None:
+        raise StudyError(
+            f"the name {metric!r} does not say whether more or less of it is better",
+            place=caller.place("direction"),
+            hint=f"{caller.setting('direction', 'maximize')} or {caller.setting('direction', 'minimize')}",
+        )
+    names = _arms(frame, arm_columns, caller)
+    reference = _baseline(names, baseline, arm_columns, caller)
+    arms = [name for name in dict.fromkeys(names) if name != reference]
+    if k is not None and k < len(arms):
+        raise StudyError(
+            f"{k} is fewer than the {len(arms)} arms here",
+            place=caller.place("k"),
+            hint="k counts every arm that was tried, those that are not here among them",
+        )
+    if not arms:
+        raise StudyError(
+            f"the only arm is the baseline, {reference!r}: there is nothing to compare it with",
+            place=caller.place("arm"),
+        )
+    question = _Question(
+        frame,
+        metric,
+        names,
+        arms,
+        reference,
+        float(margin),
+        direction,
+        resolution,
+        k,
+        nan,
+        caller,
+        arm_columns,
+        relative,
+    )
+    if looks is not None and (block is not None or relative):
+        raise StudyError(
+            "looks are declared for one study in the metric's own units", place=caller.place("looks")
+        )
+    means: tuple[str, str] | None = None
+    if sd is not None or n is not None:
+        if sd is None or n is None:
+            missing = "sd" if sd is None else "n"
+            raise StudyError(
+                "a table of means needs the standard deviation and the number of runs too",
+                place=caller.place(missing),
+                hint="the standard deviation is that of single runs, not the standard error of their mean",
+            )
+        _require(frame, "sd", [sd], caller)
+        _require(frame, "n", [n], caller)
+        means = (sd, n)
+    pairs_by = seed if means is None and _is_paired(question, seed, paired) else None
+    if looks is not None and pairs_by is None:
+        raise StudyError(
+            "looks are numbers of pairs, and these runs are not paired", place=caller.place("looks")
+        )
+
+    def judged(part: _Question) -> _Found:
+        if means is not None:
+            return _Found(_of_means(part, *means))
+        return _of_pairs(part, pairs_by, looks) if pairs_by is not None else _of_groups(part, seed)
+
+    blocked: BlockedAnalysis | None = None
+    if block is None:
+        found = judged(question)
+        n_baseline = found.analysis.baseline.n
+    else:
+        _require(frame, "block", [block], caller)
+        blocked, found = _in_blocks(question, block, judged)
+        n_baseline = sum(analysis.baseline.n for _, analysis in blocked.within)
+    notes = [*found.notes, *_cautions(found.analysis)]
+    if found.correlation is not None:
+        gained = (
+            "pairing narrows the intervals"
+            if found.correlation > 0.1
+            else "pairing gains nothing here, and costs degrees of freedom"
+        )
+        notes.insert(
+            0,
+            f"Paired by {pairs_by}: over seeds the arms correlate with the baseline by {found.correlation:.2f}; {gained}",
+        )
+    return Comparisons(
+        items=_verdicts(found.analysis),
+        analysis=found.analysis,
+        paired=pairs_by is not None,
+        n_baseline=n_baseline,
+        correlation=found.correlation,
+        notes=(*notes, *_always(found.analysis.rules, question, planned=looks is not None)),
+        blocks=()
+        if blocked is None
+        else tuple((name, _verdicts(analysis)) for name, analysis in blocked.within),
+        blocked=blocked,
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What an analysis of some rows came to."""
+
+    analysis: Analysis
+    correlation: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _verdicts(analysis: Analysis) -> tuple[ArmVerdict, ...]:
+    from ablate.analysis import sentence
+
+    return tuple(
+        ArmVerdict(
+            c.arm,
+            c.verdict,
+            c.effect,
+            None if c.lo is None or c.hi is None else (c.lo, c.hi),
+            c.p_adjusted,
+            c.n,
+            sentence(c, analysis.rules),
+        )
+        for c in analysis.comparisons
+    )
+
+
+def _cautions(analysis: Analysis, *, without: CautionCode | None = None) -> list[str]:
+    """The cautions of an analysis as sentences. without: the code of those that are left out."""
+    from ablate.analysis import caution
+    from ablate.analysis.words import subject
+
+    rules = analysis.rules
+    return [caution(item, rules, subject(item, rules)) for item in analysis.warnings if item.code != without]
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A frame with what is asked of it.
+
+    names: the arm of every row; arms: those without the baseline. block: the one that all rows are of, where there are any.
+    """
+
+    frame: pd.DataFrame
+    metric: str
+    names: list[str]
+    arms: list[str]
+    baseline: str
+    margin: float
+    direction: metrics.Direction | None
+    resolution: float
+    k: int | None
+    nan: Undefined | None
+    caller: Caller
+    arm_columns: list[str]
+    relative: bool = False
+    block: str | None = None
+
+    def row(self, position: int, *columns: str) -> str:
+        """One row in a message: `row 7 (adam, seed 3, loss 0.31)`."""
+        cells = [cut(self.names[position], 40)]
+        cells += [f"{name} {_quote(self.frame[name].iloc[position])}" for name in columns]
+        return f"row {self.frame.index[position]} ({', '.join(cells)})"
+
+    def rows(self, positions: Sequence[int], *columns: str) -> str:
+        shown = "; ".join(self.row(p, *columns) for p in positions[:_SHOWN])
+        rest = len(positions) - _SHOWN
+        return f"{shown}{f'; and {rest} more' if rest > 0 else ''}"
+
+
+def _require(frame: pd.DataFrame, option: str, columns: Sequence[str], caller: Caller) -> None:
+    """Raise StudyError where the frame lacks a column, or has it twice."""
+    present = [str(column) for column in frame.columns]
+    for column in columns:
+        if column not in present:
+            raise StudyError(
+                f"there is no column {column!r}",
+                place=caller.place(option),
+                hint=nearest(str(column), present),
+            )
+        if present.count(column) > 1:
+            raise StudyError(
+                f"{present.count(column)} columns are called {column!r}",
+                place=caller.place(option),
+                hint="rename all but one of them",
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A cell as a plain value: numpy's and pandas' as Python's, what is missing as None."""
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or type(value).__name__ in {"NAType", "NaTType"}:
+        return None
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
+
+
+def _quote(value: Any) -> str:
+    """A cell in a message: text as it stands there."""
+    value = _plain(value)
+    return (cut(value) or "(empty)") if isinstance(value, str) else brief(value)
+
+
+def _as_text(value: Any) -> str:
+    value = _plain(value)
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else format_value(value)
+
+
+def _texts(cells: pd.Series[Any]) -> list[str]:
+    """The cells of a column as text, each different value written once."""
+    known: dict[tuple[type, Any], str] = {}
+    texts = []
+    for value in cells.to_numpy(dtype=object).tolist():
+        if isinstance(value, str | int | float):  # a bool and a whole number are different values of one hash
+            key = (type(value), value)
+            text = known.get(key)
+            if text is None:
+                text = known[key] = _as_text(value)
+        else:
+            text = _as_text(value)
+        texts.append(text)
+    return texts
+
+
+def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[str]:
+    """The name of every row's arm. Raises StudyError where one is empty, or two differ in case or spaces alone."""
+    cells = [_texts(frame[column]) for column in columns]
+    if len(columns) == 1:
+        names = cells[0]
+    else:
+        names = [
+            ",".join(f"{column}={cell}" for column, cell in zip(columns, row, strict=True))
+            for row in zip(*cells, strict=True)
+        ]
+    empty = [i for i, row in enumerate(zip(*cells, strict=True)) if not any(row)]
+    if empty:
+        shown = joined(str(frame.index[i]) for i in empty[:_SHOWN])
+        raise StudyError(
+            f"{counted(len(empty), 'row')} without an arm: {'row' if len(empty) == 1 else 'rows'} {shown}"
+            f"{' and more' if len(empty) > _SHOWN else ''}",
+            place=caller.place("arm"),
+            hint="name the arm in every row, or leave these rows out",
+        )
+    alike: dict[str, dict[str, int]] = {}
+    for name, rows in Counter(names).items():
+        alike.setdefault(" ".join(name.casefold().split()), {})[name] = rows
+    for spellings in alike.values():
+        if len(spellings) > 1:
+            counts = joined(f"{name!r} ({counted(rows, 'row')})" for name, rows in spellings.items())
+            raise StudyError(
+                f"one arm, or several? {counts} differ in case or spaces alone",
+                place=caller.place("arm"),
+                hint="spell one arm in one way; give different arms different names",
+            )
+    return names
+
+
+def _baseline(names: Sequence[str], baseline: object, columns: Sequence[str], caller: Caller) -> str:
+    reference = _as_text(baseline)
+    if reference not in names:
+        raise StudyError(
+            f"no row has the arm {reference!r}",
+            place=caller.place("baseline"),
+            hint=nearest(reference, dict.fromkeys(names[:100_000]))
+            + ("" if len(columns) == 1 else f"; write it as {names[0]!r}" if names else ""),
+        )
+    return reference
+
+
+def _numbers(question: _Question, column: str) -> list[float]:
+    """A column as numbers; NaN where a cell has none. Raises StudyError where a cell is text of another kind."""
+    import numpy as np
+    import pandas as pd
+
+    cells = question.frame[column]
+    if pd.api.types.is_bool_dtype(cells):
+        cells = cells.astype(float)
+    if pd.api.types.is_numeric_dtype(cells):
+        return [float(value) for value in cells.to_numpy(dtype=float, na_value=np.nan)]
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    texts = cells.to_numpy(dtype=object)
+    bad = [
+        int(i)
+        for i in np.flatnonzero(np.isnan(values))
+        if isinstance(texts[i], str) and texts[i].strip().lower() not in UNDEFINED
+    ]
+    if bad:
+        percent = all(texts[i].strip().endswith("%") for i in bad)
+        raise StudyError(
+            f"{counted(len(bad), 'cell')} of {column!r} should be a number: {question.rows(bad, column)}",
+            place=question.caller.place("metric"),
+            hint="write percentages without the sign"
+            if percent
+            else "choose another column, or write numbers as 0.91 or 9.1e-1",
+        )
+    return [float(value) for value in values]
+
+
+def _defined(question: _Question, values: Sequence[float], *columns: str) -> list[str]:
+    """Check that every run has a finite number, or that the user said what the others are. Returns a note of them."""
+    undefined = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if not undefined:
+        return []
+    caller = question.caller
+    shown = question.rows(undefined, *columns, question.metric)
+    if question.nan is None:
+        raise StudyError(
+            f"{counted(len(undefined), 'row')} of {len(values)} without a finite {question.metric}: {shown}",
+            place=caller.place("metric"),
+            hint=f"say what that means: {caller.setting('nan', 'diverged')} counts these runs as diverged, "
+            f"{caller.setting('nan', 'missing')} leaves them out, which flatters an arm whose bad runs are missing",
+        )
+    if question.nan not in UNDEFINED_MEANS:
+        raise StudyError(
+            f"{question.nan!r} is not what a run can be",
+            place=caller.place("nan"),
+            hint=nearest(str(question.nan), UNDEFINED_MEANS),
+        )
+    done = "left out" if question.nan == "missing" else "counted as diverged"
+    return [f"{counted(len(undefined), 'run')} without a finite {question.metric} {done}: {shown}"]
+
+
+def _is_paired(question: _Question, seed: str | None, paired: bool | None) -> bool:
+    """Whether runs are paired by seed. Raises StudyError where they were to be, and cannot."""
+    caller, present = question.caller, seed is not None and seed in question.frame.columns
+    if paired is False:
+        return False
+    if seed is None or (not present and seed == "seed" and not caller.is_command):
+        raise StudyError(
+            "are the runs paired by a seed, or not? There is no column 'seed'",
+            place=caller.place("seed"),
+            hint=f"{caller.setting('seed', 'COLUMN')} pairs runs that share their seed; {caller.unpaired()} says that no two "
+            "runs share anything",
+        )
+    _require(question.frame, "seed", [seed], caller)
+    if is_counter(seed):
+        raise StudyError(
+            f"{seed!r} counts or names runs: run 3 of one arm has nothing in common with run 3 of another",
+            place=caller.place("seed"),
+            hint=f"{caller.unpaired()} compares them as they are. If it is the seed of the training, call the column `seed`",
+        )
+    return True
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def _in_blocks(
+    question: _Question, column: str, judged: Callable[[_Question], _Found]
+) -> tuple[BlockedAnalysis, _Found]:
+    """The analysis of each block and over them, and what the latter came to. judged: judges the rows of one block."""
+    from ablate.analysis.blocks import over_blocks
+
+    caller = question.caller
+    positions: dict[str, list[int]] = {}
+    for i, name in enumerate(_texts(question.frame[column])):
+        positions.setdefault(name, []).append(i)
+    if "" in positions:
+        raise StudyError(
+            f"{counted(len(positions['']), 'row')} without a block: {question.rows(positions[''])}",
+            place=caller.place("block"),
+        )
+    lacking = {
+        name: sorted({question.names[i] for i in at})
+        for name, at in positions.items()
+        if question.baseline not in {question.names[i] for i in at}
+    }
+    if lacking:
+        name, arms = next(iter(lacking.items()))
+        raise StudyError(
+            f"{len(lacking)} of {counted(len(positions), 'block')} have no run of {question.baseline!r}: {cut(name, 40)!r} has "
+            f"{cut(joined(map(repr, arms)), 200)}",
+            place=caller.place("block"),
+            hint="call an arm the same in every block, or leave out the blocks where the baseline is missing",
+        )
+    number = max(question.k or 0, len(question.arms))
+    found = {}
+    for name, at in positions.items():
+        part = replace(
+            question,
+            frame=question.frame.iloc[at],
+            names=[question.names[i] for i in at],
+            k=number * len(positions),
+            block=name,
+        )
+        found[name] = judged(part)
+    blocked_by = over_blocks({name: one.analysis for name, one in found.items()}, k=number)
+    correlations = [one.correlation for one in found.values() if one.correlation is not None]
+    notes = [
+        f"In {name}: {note}"
+        for name, one in found.items()
+        for note in (*one.notes, *_cautions(one.analysis, without="margin-out-of-reach"))
+    ]
+    if len(notes) > _MOST_NOTES:
+        notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more such notes on blocks"]
+    correlation = sum(correlations) / len(correlations) if correlations else None
+    return blocked_by, _Found(blocked_by.over, correlation, tuple(notes))
+
+
+# --- paired by seed ---------------------------------------------------------------------------------------------------
+
+
+def _seeds(question: _Question, column: str) -> list[int]:
+    """The seed of every row. Raises StudyError where one is no whole number, or where all rows have the same."""
+    caller = question.caller
+    seeds: list[int] = []
+    for i, cell in enumerate(question.frame[column].to_numpy(dtype=object)):
+        value = _plain(cell)
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                try:
+                    value = float(value)
+                except ValueError:
+                    value = None
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        whole = whole or (isinstance(value, float) and value.is_integer())
+        if not whole:
+            raise StudyError(
+                f"{_quote(cell)} is no seed: {question.row(i, column)}",
+                place=caller.place("seed"),
+                hint=f"seeds are whole numbers; {caller.unpaired()} compares runs that share none",
+            )
+        seeds.append(int(value))
+    _refuse_constant(question, column, seeds)
+    return seeds
+
+
+def _refuse_constant(question: _Question, column: str, seeds: Sequence[object]) -> None:
+    if len(set(seeds)) == 1 and len(seeds) > len(set(question.names)):
+        raise StudyError(
+            f"{column!r} is {seeds[0]} in every row: runs under one seed are no repeats, and what varies between them is "
+            "not the seed",
+            place=question.caller.place("seed"),
+            hint="train each arm under several seeds. If the runs did have different ones, leave this column out of the file",
+        )
+
+
+def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object], *, paired: bool) -> None:
+    """Raise StudyError where two rows have the same arm and seed, with what else tells them apart."""
+    first: dict[tuple[str, object], int] = {}
+    pairs: list[tuple[int, int]] = []
+    for i, cell in enumerate(zip(question.names, seeds, strict=True)):
+        if cell in first:
+            pairs.append((first[cell], i))
+        else:
+            first[cell] = i
+    if not pairs:
+        return
+    one, other = pairs[0]
+    caller = question.caller
+    frame = question.frame
+    differing = []
+    for name in frame.columns:
+        values = [_plain(frame[name].iloc[i]) for i in (one, other)]
+        if str(name) not in {question.metric, column, *question.arm_columns} and values[0] != values[1]:
+            repeated = frame[name].nunique() <= len(frame) // 2 and not is_counter(str(name))
+            if repeated and not isinstance(values[0], float):
+                differing.append((str(name), str(values[0])))
+    if differing:
+        name, value = differing[0]
+        hint = (
+            f"they differ in {joined(d for d, _ in differing)}: compare within each, {caller.setting('block', name)}; in one alone, "
+            f"{caller.only(name, value)}; or let it name the arm too, beside the other: {caller.setting('arm', name)}"
+        )
+    else:
+        hint = "leave out all but one of them; " + (
+            f"{caller.unpaired()} where {column!r} is no seed, and another name for it"
+            if paired
+            else f"give {column!r} another name where it is no seed"
+        )
+    raise StudyError(
+        f"{counted(len(pairs), 'row repeats', 'rows repeat')} an arm under the same seed: {question.row(one, column, question.metric)} and "
+        f"{question.row(other, column, question.metric)}",
+        place=caller.place("seed"),
+        hint=hint,
+    )
+
+
+def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None) -> _Found:
+    """The analysis of runs that are paired by seed, with their correlation."""
+    import pandas as pd
+
+    from ablate.analysis import ArmRule, Rules, judge
+    from ablate.analysis.unpaired import baseline_scale
+
+    caller = question.caller
+    seeds = _seeds(question, column)
+    _refuse_duplicates(question, column, seeds, paired=True)
+    values = _numbers(question, question.metric)
+    notes = _defined(question, values, column)
+    frame = pd.DataFrame(
+        {
+            "arm": question.names,
+            "seed": seeds,
+            "phase": "report",
+            "outcome": ["finished" if math.isfinite(v) else "diverged" for v in values],
+            "value": values,
+        }
+    )
+    if question.nan != "diverged":
+        frame = frame[frame["outcome"] == "finished"]
+    _refuse_single_runs(question, frame["arm"].tolist())
+    seeds_of = {str(name): set(own) for name, own in frame.groupby("arm", sort=False)["seed"]}
+    shared = seeds_of.get(question.baseline, set())
+    strangers = [a for a in question.arms if a in seeds_of and not shared & seeds_of[a]]
+    if strangers:
+        raise StudyError(
+            f"{joined(map(repr, strangers[:_SHOWN]))} and the baseline share no seed: there is no pair",
+            place=caller.place("seed"),
+            hint=f"{caller.unpaired()} compares runs that share none",
+        )
+    copies = _copies(question, frame)
+    # Runs whose results agree to the last digit have, as far as anyone can see, one trace.
+    frame["trace"] = ["one" if name in copies else f"{i}" for i, name in enumerate(frame["arm"])]
+    most = max(1, len(set(frame["seed"])))
+    own = frame["value"][(frame["arm"] == question.baseline) & (frame["outcome"] == "finished")]
+    divisor = baseline_scale(float(own.mean())) if question.relative else 1.0
+    correlation = _correlation(frame, question)
+    frame["value"] /= divisor
+    rules = Rules(
+        metric=question.metric,
+        margin=question.margin,
+        looks=tuple(looks) if looks is not None else (most,),
+        arms=tuple(ArmRule(name) for name in question.arms),
+        direction=question.direction,
+        resolution=question.resolution / divisor,
+        reference=question.baseline,
+        planned=looks is not None,
+        family=question.k or 0,
+        relative=question.relative,
+    )
+    analysis = judge(rules, frame, closed=None if looks is not None else 1)
+    if question.relative:  # what was recorded is shown as it was
+        analysis = replace(
+            analysis,
+            baseline=_times(analysis.baseline, divisor),
+            comparisons=tuple(replace(c, summary=_times(c.summary, divisor)) for c in analysis.comparisons),
+        )
+    return _Found(analysis, correlation, tuple(notes))
+
+
+def _times(summary: ArmSummary, factor: float) -> ArmSummary:
+    """Return the figures of an arm on another scale."""
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return replace(
+        summary,
+        mean=scaled(summary.mean),
+        sd=scaled(summary.sd),
+        low=scaled(summary.low),
+        high=scaled(summary.high),
+    )
+
+
+def _correlation(frame: pd.DataFrame, question: _Question) -> float | None:
+    """The mean over arms of the correlation with the baseline over seeds; None where no arm has three pairs with noise."""
+    import numpy as np
+
+    table = frame[frame["outcome"] == "finished"].pivot_table(index="seed", columns="arm", values="value")
+    found = []
+    for name in question.arms:
+        if name not in table or question.baseline not in table:
+            continue
+        both = table[[name, question.baseline]].dropna().to_numpy(dtype=float)
+        if len(both) >= 3 and (np.ptp(both, axis=0) > 0).all():
+            found.append(float(np.corrcoef(both.T)[0, 1]))
+    return float(np.mean(found)) if found else None
+
+
+def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
+    """Arms whose runs all have the same result, to the last digit: three at least, of a metric that is not coarse."""
+    if question.resolution > 0:
+        return set()
+    finished = frame[frame["outcome"] == "finished"].groupby("arm", sort=False)["value"]
+    return {str(name) for name, values in finished if len(values) >= 3 and values.min() == values.max()}
+
+
+# --- not paired -------------------------------------------------------------------------------------------------------
+
+
+def _of_groups(question: _Question, seed: str | None) -> _Found:
+    """The analysis of runs that are not paired."""
+    import numpy as np
+    import pandas as pd
+
+    from ablate.analysis.unpaired import Group
+
+    if seed is None:
+        seed = next((str(name) for name in question.frame.columns if is_seed(str(name))), None)
+    if seed is not None and seed in question.frame.columns and not is_counter(seed):
+        # They are not paired by it, but it tells what is no repeat.
+        cells = _texts(question.frame[seed])
+        _refuse_constant(question, seed, cells)
+        _refuse_duplicates(question, seed, cells, paired=False)
+    values = _numbers(question, question.metric)
+    notes = _defined(question, values)
+    frame = pd.DataFrame({"arm": question.names, "value": values})
+    frame["outcome"] = ["finished" if math.isfinite(v) else "diverged" for v in values]
+    if question.nan != "diverged":
+        frame = frame[frame["outcome"] == "finished"]
+    _refuse_single_runs(question, frame["arm"].tolist())
+    copies = _copies(question, frame)
+    groups: dict[str, Group] = {}
+    by_arm = {str(name): own.to_numpy(dtype=float) for name, own in frame.groupby("arm", sort=False)["value"]}
+    for name in [question.baseline, *question.arms]:
+        own = by_arm.get(name, np.empty(0))
+        finished = own[np.isfinite(own)]
+        groups[name] = Group.of(finished, diverged=len(own) - len(finished), copied=name in copies)
+    return _Found(_judge_groups(question, groups), None, tuple(notes))
+
+
+def _of_means(question: _Question, sd: str, n: str) -> Analysis:
+    """The analysis of a table of means, standard deviations and numbers of runs."""
+    from ablate.analysis.unpaired import Group
+
+    caller = question.caller
+    first: dict[str, int] = {}
+    for i, name in enumerate(question.names):
+        if name in first:
+            raise StudyError(
+                f"two rows have the arm {name!r}: {question.row(first[name], question.metric)} and "
+                f"{question.row(i, question.metric)}",
+                place=caller.place("arm"),
+                hint="a table of means has one row for each arm",
+            )
+        first[name] = i
+    means, stds, runs = (_numbers(question, column) for column in (question.metric, sd, n))
+    groups = {}
+    for name, i in sorted(first.items(), key=lambda item: item[0] != question.baseline):
+        number = runs[i]
+        if not (math.isfinite(number) and number >= 1 and number == int(number)):
+            raise StudyError(
+                f"the number of runs is a whole number from 1: {question.row(i, n)}", place=caller.place("n")
+            )
+        if not math.isfinite(means[i]):
+            raise StudyError(
+                f"has no mean: {question.row(i, question.metric)}",
+                place=caller.place("mean"),
+                hint="leave the row out, and count its arm with k",
+            )
+        if number > 1 and not (math.isfinite(stds[i]) and stds[i] >= 0):
+            raise StudyError(
+                f"the standard deviation is a number from 0: {question.row(i, sd)}",
+                place=caller.place("sd"),
+                hint="it is that of single runs (n − 1 below the line), not the standard error of their mean",
+            )
+        groups[name] = Group(int(number), means[i], stds[i] if number > 1 else math.nan)
+    return _judge_groups(question, groups)
+
+
+def _judge_groups(question: _Question, groups: Mapping[str, Group]) -> Analysis:
+    from ablate.analysis import ArmRule
+    from ablate.analysis.unpaired import judge_groups
+
+    return judge_groups(
+        groups,
+        metric=question.metric,
+        margin=question.margin,
+        baseline=question.baseline,
+        direction=question.direction,
+        resolution=question.resolution,
+        relative=question.relative,
+        k=question.k,
+        arms=tuple(ArmRule(name) for name in question.arms),
+    )
+
+
+# --- what every judgement says ----------------------------------------------------------------------------------------
+
+
+def _refuse_single_runs(question: _Question, names: Sequence[str]) -> None:
+    """Raise StudyError where no arm has a second run: nothing says how much runs differ by themselves."""
+    if question.baseline not in names:
+        raise StudyError(
+            f"no run of the baseline {question.baseline!r} has a finite {question.metric}",
+            place=question.caller.place("baseline"),
+        )
+    # Over blocks the unit is the block, and one run in each says something.
+    if question.block is not None or len(set(names)) < len(names):
+        return
+    kind = (
+        f"{len(set(names)):,} settings were run once each: these are the trials of a search, and no repeats"
+        if len(set(names)) > 30
+        else "every arm was run once"
+    )
+    raise StudyError(
+        f"{kind}. No verdict: nothing says how much two runs of one arm differ by their seeds alone",
+        place=question.caller.place("arm"),
+        hint="run the baseline and the arms that matter under three seeds or more",
+    )
+
+
+def _always(rules: Rules, question: _Question, *, planned: bool) -> list[str]:
+    """What holds of every judgement of runs that were not planned as a study."""
+    notes = []
+    if metrics.reads_test_set(question.metric):
+        notes.append(
+            f"The metric {question.metric} reads the test set: an arm that is chosen by it looks better than it is on new data"
+        )
+    if not planned:
+        notes.append(
+            "Nobody planned the arms, the number of runs or the margin: the error of 5 % over "
+            f"{counted(rules.k, 'comparison')} holds only if none of them was chosen by looking at the results"
+        )
+    return notes
