@@ -133,11 +133,6 @@ def record(
     )
 
 
-def declaring(record, **changes):
-    """The record of a study that declares something else."""
-    return replace(record, declared=record.declared | changes)
-
-
 def replicate(arm, seed, value, *, outcome="finished", phase="report", **more):
     name = hashlib.sha256(f"{arm}{seed}{phase}".encode()).hexdigest()
     return {
