@@ -14,15 +14,15 @@ from ablate.events import Bundle, Task
 from ablate.training.payload import RunPayload
 from ablate.training.runs import train
 
-def run(batch_size, subset=None):
+def run(batch_size):
     config = RunConfig.parse({
-        "data": {"name": "digits", "validation": 0.1, "subset": subset},
+        "data": {"name": "digits", "validation": 0.1},
         "model": {"name": "cnn", "depth": 2, "width": 256},
         "training": {"epochs": 1, "batch_size": batch_size},
     })
     return list(train(Bundle((Task("run", 1, RunPayload(config.tree(), seed=0)),))))[-1]
 
-run(8, subset=40)  # so that what every run needs is there
+run(8)  # so that what every run needs is there, the memory of a whole epoch too
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (used + 200_000_000, resource.RLIM_INFINITY))
 ended = run(int(sys.argv[1]))

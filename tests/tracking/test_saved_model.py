@@ -41,6 +41,9 @@ def test_a_model_comes_back_from_mlflow_and_sees_the_test_images_as_it_did_in_tr
 ):
     import mlflow
 
+    from ablate.training.builtin import choose
+
+    monkeypatch.setattr(choose, "pays", lambda *_: True)
     said = workplace.ablate("run", study(workplace, metric="val/loss"), "--executor", "inline")
     assert "no saved model" not in said
     monkeypatch.setenv("MLFLOW_TRACKING_URI", workplace.store.uri)
