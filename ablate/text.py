@@ -14,13 +14,14 @@ NULL = r"~|null|Null|NULL|"
 BOOLEAN = r"true|false"
 INTEGER = r"[-+]?(0|[1-9][0-9]*)"
 REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-_NOT_TEXT = re.compile(rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z")
+# Patterns are text: compiling them takes a millisecond of every command, and most print nothing that needs them.
+_NOT_TEXT = rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z"
 
 # What separates values and keys where several are written in a row; text that begins like quoted text.
-_SEPARATOR = re.compile(r"[,={}\[\]\\\x00-\x1f\x7f]|: |\A[\s\"']|\s\Z")
+_SEPARATOR = r"[,={}\[\]\\\x00-\x1f\x7f]|: |\A[\s\"']|\s\Z"
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_DURATION = r"(\d+(?:\.\d+)?)\s*([smhd]?)"
 
 
 def format_value(value: Any) -> str:
@@ -47,12 +48,12 @@ def format_value(value: Any) -> str:
         return "[" + ", ".join(format_value(v) for v in value) + "]"
     if not isinstance(value, str):
         return str(value)
-    return repr(value) if _NOT_TEXT.match(value) else format_key(value)
+    return repr(value) if re.match(_NOT_TEXT, value) else format_key(value)
 
 
 def format_key(key: str) -> str:
     """Write a key or a dotted path: as it is, in quotes where it holds what separates keys from values."""
-    return repr(key) if _SEPARATOR.search(key) else key
+    return repr(key) if re.search(_SEPARATOR, key) else key
 
 
 def format_tried(value: Any) -> str:
@@ -94,7 +95,7 @@ def parse_duration(value: Any, place: str) -> float:
     Raises StudyError where it is no positive, finite time.
     """
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-    match = _DURATION.fullmatch(str(value).strip()) if plain else None
+    match = re.fullmatch(_DURATION, str(value).strip()) if plain else None
     seconds = float(match[1]) * _UNITS[match[2]] if match else math.nan
     if not (math.isfinite(seconds) and seconds > 0):
         raise StudyError(f"{brief(value)!r} is not a time", place=place, hint="write 90s, 30m, 2h or 1d")
