@@ -1,7 +1,6 @@
 """`ablate judge`: verdicts from results that are there already. Its options are most of it, so it has a file of its own."""
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`, as in `cli.py`.
 from pathlib import Path
 from typing import Annotated
 
