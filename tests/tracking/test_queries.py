@@ -61,7 +61,9 @@ class Backend:
     def experiment(self, name: str | None = None) -> tuple[str, str]:
         """Make an experiment. Returns its id and its name, which no other test uses."""
         name = name or f"study {next(numbers)}"
-        return self.client.create_experiment(name), name
+        # A local store's own default is a folder of the working folder, whatever that is.
+        place = None if self.store.database is None else (self.store.root / "artifacts").resolve().as_uri()
+        return self.client.create_experiment(name, artifact_location=place), name
 
     def run(self, experiment: str, start: int = 1_000, **tags: Any) -> str:
         """Make a run with tags of ablate. start: milliseconds since the epoch."""
