@@ -1,6 +1,6 @@
 """Verdicts on runs that are there already: a frame of results in, comparisons out.
 
-Whoever asks says the baseline, the margin, and whether runs are paired by a seed. What would make a verdict meaningless is
+The caller says the baseline, the margin, and whether runs are paired by a seed. What would make a verdict meaningless is
 refused, with the rows that show it.
 """
 

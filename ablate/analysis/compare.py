@@ -94,19 +94,25 @@ def seed_numbers(values: Iterable[object], place: str) -> list[int]:
 
     place: names the column in the error. Raises StoreError where one is no whole number: replicates are paired by seed.
     """
-    seeds = list(values)
-    for value in seeds:
-        if isinstance(value, bool | np.bool_) or not (
-            isinstance(value, int | np.integer)
-            or (isinstance(value, float | np.floating) and value.is_integer())
+    seeds = []
+    for value in values:
+        if isinstance(value, bool | np.bool_) or not isinstance(
+            value, int | float | np.integer | np.floating
         ):
-            raise StoreError(
-                f"{value!r} is no seed",
-                place=place,
-                hint="replicates are paired by whole numbers: give replicate i of every arm the same one; runs of arms that "
-                "share no seed are no pairs",
-            )
-    return [int(value) for value in seeds]  # type: ignore[call-overload]
+            raise _no_seed(value, place)
+        if isinstance(value, float | np.floating) and not value.is_integer():
+            raise _no_seed(value, place)
+        seeds.append(int(value))
+    return seeds
+
+
+def _no_seed(value: object, place: str) -> StoreError:
+    return StoreError(
+        f"{value!r} is no seed",
+        place=place,
+        hint="replicates are paired by whole numbers: give replicate i of every arm the same one; runs of arms that "
+        "share no seed are no pairs",
+    )
 
 
 def frame_seeds(frame: pd.DataFrame) -> list[int]:

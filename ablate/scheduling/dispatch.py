@@ -7,6 +7,7 @@ dispatcher decides about attempts, retries, timeouts, runs that need a machine f
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,12 +82,13 @@ Claim = Literal["taken", "elsewhere", "done"]
 """`taken`: the run is this process's to train. `elsewhere`: another process trains it. `done`: its result is known."""
 
 
-class Client(Generic[W]):
+class Client(ABC, Generic[W]):
     """What has runs to train. Only `task` has no default; the defaults suit runs that no other process may want to train."""
 
+    @abstractmethod
     def task(self, work: W, attempt: int, slot: Slot, *, fuse: bool) -> Task:
         """Return what an executor is given. fuse: whether the run is to be trained in one with the others of its bundle."""
-        raise NotImplementedError
+        ...
 
     def attempts(self, work: W) -> int:  # noqa: ARG002
         """Return how many attempts of the run were begun before, by whatever process."""
