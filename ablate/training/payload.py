@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,15 +35,32 @@ class RunPayload:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the machine that trains puts what runs leave behind. checkpoints, models: None saves none."""
+    """Where the machine that trains puts what runs leave behind. checkpoints, models, runs: None keeps none."""
 
     checkpoints: Path | None = None
     models: Path | None = None
+    runs: Path | None = None
 
     @classmethod
     def under(cls, root: Path) -> Folders:
         """Return the folders of a store. root: its folder."""
-        return cls(root / "checkpoints", root / "models")
+        return cls(root / "checkpoints", root / "models", root / "runs")
+
+    @contextlib.contextmanager
+    def run(self, key: str, *, keep: bool = False) -> Iterator[Path]:
+        """Yield the absolute path of a run's own folder, which exists and is empty. key: of the run.
+
+        keep: what an earlier attempt left there stays. Where nothing is kept, the folder is gone afterwards.
+        """
+        if self.runs is None:
+            with tempfile.TemporaryDirectory(prefix="ablate-run-") as temporary:
+                yield Path(temporary)
+            return
+        folder = self.runs.absolute() / key
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 NO_FOLDERS = Folders()
