@@ -39,7 +39,7 @@ _THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?"
 _PRINTED = r"[-+]?\d*\.?(?P<decimals>\d*)(?:[eE](?P<exponent>[-+]?\d+))?"
 
 
-class Reading(NamedTuple):
+class PrintedValue(NamedTuple):
     """A value that a line told.
 
     resolution: the smallest step that the printed value can make; None where it is not finite. step: None where no line told one.
@@ -162,7 +162,7 @@ class LineReader:
         """Return the metrics of which no value was found; a pattern for a step alone has found something once it matched."""
         return tuple(name for name, number in self.found.items() if number == 0)
 
-    def read(self, line: str) -> dict[str, Reading]:
+    def read(self, line: str) -> dict[str, PrintedValue]:
         """Return what a line tells. A value has the step of its own pattern, else the last step that any pattern found."""
         if not line:
             return {}
@@ -176,7 +176,7 @@ class LineReader:
                 matches[name] = match
                 if pattern.has_step and (step := _whole_number(match["step"])) is not None:
                     self._step = step
-        readings: dict[str, Reading] = {}
+        readings: dict[str, PrintedValue] = {}
         for name, match in matches.items():
             pattern = self._patterns[name]
             if not pattern.groups:
@@ -191,7 +191,7 @@ class LineReader:
             value, resolution = number
             step = _whole_number(match["step"]) if pattern.has_step else None
             self.found[name] += 1
-            readings[name] = Reading(value, resolution, self._step if step is None else step)
+            readings[name] = PrintedValue(value, resolution, self._step if step is None else step)
             if resolution is not None:
                 self.resolutions[name] = min(resolution, self.resolutions.get(name, math.inf))
         return readings

@@ -13,7 +13,7 @@ from ablate.training.lines import (
     LONGEST_LINE,
     LineReader,
     LineSplitter,
-    Reading,
+    PrintedValue,
     parse_number,
     parse_pattern,
     plain_text,
@@ -100,38 +100,38 @@ def test_whatever_python_prints_of_a_float_is_read_back_to_within_its_resolution
 @pytest.mark.parametrize(
     ("pattern", "line", "expected"),
     [
-        (r"Accuracy: (\d+)/(\d+)", "Test set: Accuracy: 9840/10000 (98%)", Reading(0.984, 1e-4)),
-        (r"Accuracy: ([\d,]+)/([\d,]+)", "Accuracy: 9,840/10,000", Reading(0.984, 1e-4)),
-        (r"(\S+) of (\d+)", "2.5 of 10", Reading(0.25, 0.01)),
-        (r"loss ([\d.]+)", "loss 0.50 loss 0.25", Reading(0.5, 0.01)),
-        (r"step (?P<step>\d+) loss ([\d.]+)", "step 7 loss 0.5", Reading(0.5, 0.1, 7)),
-        (r"loss ([\d.]+) at (?P<step>[\d,]+)", "loss 0.5 at 1,200", Reading(0.5, 0.1, 1200)),
-        (r"(?P<loss>\d+)$", "loss 3", Reading(3, 1)),
-        (r"(\d+) right|accuracy (\S+)", "accuracy 0.5", Reading(0.5, 0.1)),
-        (r"acc (\d+)(?:/(\d+))?", "acc 3", Reading(3, 1)),
-        (r"acc (\d+)(?:/(\d+))?", "acc 3/4", Reading(0.75, 0.25)),
-        (r"^loss ([\d.]+)$", "\x1b[1;32mloss \x1b[0m0.5\x1b[K", Reading(0.5, 0.1)),
-        (r"Acc: ([\d.]+)%", "[==>...]  Acc: 12.5% (8/64)" + " " * 30 + "\b" * 30 + " 1/2 ", Reading(12.5, 0.1)),
+        (r"Accuracy: (\d+)/(\d+)", "Test set: Accuracy: 9840/10000 (98%)", PrintedValue(0.984, 1e-4)),
+        (r"Accuracy: ([\d,]+)/([\d,]+)", "Accuracy: 9,840/10,000", PrintedValue(0.984, 1e-4)),
+        (r"(\S+) of (\d+)", "2.5 of 10", PrintedValue(0.25, 0.01)),
+        (r"loss ([\d.]+)", "loss 0.50 loss 0.25", PrintedValue(0.5, 0.01)),
+        (r"step (?P<step>\d+) loss ([\d.]+)", "step 7 loss 0.5", PrintedValue(0.5, 0.1, 7)),
+        (r"loss ([\d.]+) at (?P<step>[\d,]+)", "loss 0.5 at 1,200", PrintedValue(0.5, 0.1, 1200)),
+        (r"(?P<loss>\d+)$", "loss 3", PrintedValue(3, 1)),
+        (r"(\d+) right|accuracy (\S+)", "accuracy 0.5", PrintedValue(0.5, 0.1)),
+        (r"acc (\d+)(?:/(\d+))?", "acc 3", PrintedValue(3, 1)),
+        (r"acc (\d+)(?:/(\d+))?", "acc 3/4", PrintedValue(0.75, 0.25)),
+        (r"^loss ([\d.]+)$", "\x1b[1;32mloss \x1b[0m0.5\x1b[K", PrintedValue(0.5, 0.1)),
+        (r"Acc: ([\d.]+)%", "[==>...]  Acc: 12.5% (8/64)" + " " * 30 + "\b" * 30 + " 1/2 ", PrintedValue(12.5, 0.1)),
     ],
 )  # fmt: skip
 def test_a_pattern_reads_a_value_wherever_it_stands_in_a_line(pattern, line, expected):
     assert reader(m=pattern).read(line) == {
-        "m": Reading(pytest.approx(expected.value), pytest.approx(expected.resolution), expected.step)
+        "m": PrintedValue(pytest.approx(expected.value), pytest.approx(expected.resolution), expected.step)
     }
 
 
 def test_a_step_on_another_line_counts_until_the_next_one():
     lines = reader(counter=r"Epoch (?P<step>\d+)", loss=r"loss (\S+)", accuracy=r"acc (\S+)")
-    assert lines.read("loss 3") == {"loss": Reading(3, 1, None)}
+    assert lines.read("loss 3") == {"loss": PrintedValue(3, 1, None)}
     assert lines.read("Epoch 1") == {}
-    assert lines.read("loss 2, acc 1") == {"loss": Reading(2, 1, 1), "accuracy": Reading(1, 1, 1)}
-    assert lines.read("acc 2 (Epoch 2)") == {"accuracy": Reading(2, 1, 2)}
+    assert lines.read("loss 2, acc 1") == {"loss": PrintedValue(2, 1, 1), "accuracy": PrintedValue(1, 1, 1)}
+    assert lines.read("acc 2 (Epoch 2)") == {"accuracy": PrintedValue(2, 1, 2)}
     assert lines.missing == ()
 
 
 def test_a_pattern_with_a_step_of_its_own_keeps_it():
     lines = reader(a=r"a(?P<step>\d+)=(\d+)", b=r"b(?P<step>\d+)=(\d+)")
-    assert lines.read("a1=5 b2=6") == {"a": Reading(5, 1, 1), "b": Reading(6, 1, 2)}
+    assert lines.read("a1=5 b2=6") == {"a": PrintedValue(5, 1, 1), "b": PrintedValue(6, 1, 2)}
 
 
 def test_what_never_matched_and_what_is_no_number_is_told():
