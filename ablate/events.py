@@ -7,7 +7,7 @@ cut off by a crash is never taken for a complete one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,9 +25,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Runs that share a slot, the data and the augmentation draws; often only one."""
+    """Runs that share a slot, the data and the augmentation draws; often only one.
+
+    cancelled: returns the keys of the runs that are to be broken off by now, and may be called at any time; executors set it where
+    the bundle is trained.
+    """
 
     tasks: tuple[Task, ...]
+    cancelled: Callable[[], Collection[str]] = field(default=frozenset, compare=False, repr=False)
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ class Finished(Event):
 
     epoch: the epoch whose metrics count (0 where none was completed). metrics: those known only at the end. files: name →
     content, kept as artifacts. facts: digest of the weights and the like. model: a file with the network's weights, which the
-    tracker stores and removes; None where none is kept.
+    tracker stores and removes; None where none is kept. spent: whether the process that trained it should train nothing else.
     """
 
     outcome: Literal["finished", "diverged"] = "finished"
@@ -74,6 +79,7 @@ class Finished(Event):
     files: Mapping[str, bytes] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
+    spent: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,17 @@ class Failed(Event):
     """The attempt ended without a result.
 
     kind: `error` (training raised an exception), `memory` (its device ran out of memory), `crash` (the process died),
-    `cancelled`, `timeout`, `pruned` (a search stopped it early, which is no failure). reason: one line. detail: the traceback,
-    where there is one.
+    `cancelled`, `timeout`, `pruned` (a search stopped it early, which is no failure), `code` (the user's code is not what was
+    planned any more). reason: one line. detail: the traceback, where there is one. place: file and line of the user's code that
+    failed, '' where that is not known. files, spent: as in `Finished`.
     """
 
-    kind: Literal["error", "memory", "crash", "cancelled", "timeout", "pruned"] = "error"
+    kind: Literal["error", "memory", "crash", "cancelled", "timeout", "pruned", "code"] = "error"
     reason: str = ""
     detail: str = ""
+    place: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    spent: bool = False
 
 
 Training = Callable[[Bundle], Generator[Event, frozenset[str] | None, None]]

@@ -10,6 +10,7 @@ suite holds them to it:
 - `cancel` breaks a run off at its next event, which becomes Failed("cancelled");
 - `kill` ends what a slot is doing without asking it, and its runs fail as crashed at the next `wait`;
 - no bundle is run again unless it is submitted again: retries are the dispatcher's;
+- where a training says that its process is spent, `local` trains the next bundle of the slot in a fresh one;
 - what a training prints goes to stderr: stdout is for results;
 - leaving the context ends what still runs, with all that it started, and yields nothing more.
 """

@@ -25,7 +25,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, Self
 
-from ablate.events import Bundle, Event, Failed, Training, in_one_line, is_last
+from ablate.events import Bundle, Event, Failed, Finished, Training, in_one_line
 from ablate.executors import Slot, stream
 
 
@@ -54,6 +54,7 @@ class _Worker:
         self.pipe: Connection = ours
         self.attempts: dict[str, int] = {}
         self.next_seq: dict[str, int] = {}
+        self.spent = False
 
     @property
     def busy(self) -> bool:
@@ -74,8 +75,9 @@ class _Worker:
         try:
             while self.busy and self.pipe.poll():
                 event: Event = self.pipe.recv()
-                if is_last(event):
+                if isinstance(event, Finished | Failed):
                     del self.next_seq[event.run]
+                    self.spent |= event.spent
                 else:
                     self.next_seq[event.run] = event.seq + 1
                 events.append(event)
@@ -157,7 +159,7 @@ class LocalExecutor:
         worker = self._workers.get(slot.name)
         assert worker is None or not worker.busy, f"{slot.name} is taken"
         # An idle worker sends nothing: if there is something to read, it is the end of the pipe.
-        if worker is not None and (not worker.process.is_alive() or worker.pipe.poll()):
+        if worker is not None and (worker.spent or not worker.process.is_alive() or worker.pipe.poll()):
             worker.stop()
             worker = None
         if worker is None:

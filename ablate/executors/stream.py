@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Generator
@@ -16,7 +17,7 @@ def events(
 ) -> Generator[Event, None, None]:
     """Yield what a training yields on a bundle, and a Failed for every run that it leaves without a last event.
 
-    cancelled: called before each step; returns the runs that were cancelled meanwhile. An event that breaks the contract (of
+    cancelled: called before each step, and by the training whenever it wants to know; returns the runs that were cancelled meanwhile. An event that breaks the contract (of
     no run of the bundle, after the run's last, out of sequence) ends the training. An exception that is thrown in at a `yield`
     (the event could not be passed on) counts as raised by the training.
     """
@@ -25,7 +26,7 @@ def events(
     reason, detail = "training ended without a result", ""
     steps: Any = None
     try:
-        steps = training(bundle)
+        steps = training(dataclasses.replace(bundle, cancelled=cancelled))
         event = next(steps)
         while True:
             _check(event, attempts, next_seq)

@@ -242,7 +242,7 @@ class _Training(Client[Run]):
             Path(event.model).unlink(missing_ok=True)
         self._useless[flight.work.arm] = lacking
         reason = cut(f"{lacking.message}; {lacking.hint}", LONGEST_REASON)
-        return Failed(event.run, event.attempt, event.seq, event.time, "error", reason)
+        return Failed(event.run, event.attempt, event.seq, event.time, "error", reason, files=event.files)
 
     def _lacking(self, run: Run, events: list[Event]) -> StudyError | None:
         """Return what a finished run lacks of what the study judges it by; None where it has all."""

@@ -26,6 +26,12 @@ RETRIED = frozenset({"error", "memory", "crash"})
 TICK = 0.25
 """Seconds after which a waiting dispatcher looks around: for an interruption, a timeout, a claim that was given back."""
 
+GRACE = 10.0
+"""Seconds at most that a run has to end by itself once it has taken too long, before its process is killed."""
+
+GRACE_SHARE = 0.1
+"""The same as a share of the timeout: what may take a minute is not given ten seconds more."""
+
 PRUNED = "broken off: others were better by then"
 
 
@@ -47,7 +53,8 @@ class Flight(Generic[W]):
     it. resumed: it crashed in a bundle, and the bundle was resumed from its checkpoint; that is done once.
 
     Of the attempt under way: its number, its slot, when it began (monotonic seconds), members: how many runs share the slot,
-    itself included, the events so far, and whether it was broken off (expired: by the timeout; pruned: by the client).
+    itself included, the events so far, and whether it was broken off (expired: by the timeout; killed: it did not end by itself
+    then; pruned: by the client).
     """
 
     work: W
@@ -60,6 +67,7 @@ class Flight(Generic[W]):
     members: int = 1
     events: list[Event] = field(default_factory=list)
     expired: bool = False
+    killed: bool = False
     pruned: bool = False
 
     @property
@@ -75,7 +83,7 @@ class Flight(Generic[W]):
         """Begin an attempt: what was known of the one before is forgotten."""
         self.attempt, self.slot, self.members = attempt, slot, members
         self.began, self.events = time.monotonic(), []
-        self.expired = self.pruned = False
+        self.expired = self.killed = self.pruned = False
 
 
 Claim = Literal["taken", "elsewhere", "done"]
@@ -363,12 +371,20 @@ class Dispatcher(Generic[W]):
         return True
 
     def _expire(self) -> None:
-        """Kill the slots of runs that take longer than they may; a bundle may take as long as its runs one after another."""
+        """Break off runs that take longer than they may, and kill the slots of those that do not end then.
+
+        A bundle may take as long as its runs one after another.
+        """
         if self._timeout is None:
             return
+        grace = min(GRACE, GRACE_SHARE * self._timeout)
         for flight in self._training.values():
-            if not flight.expired and flight.seconds > self._timeout:
+            over = flight.seconds - self._timeout
+            if over > 0 and not flight.expired:
                 flight.expired = True
+                self._executor.cancel(flight.key)
+            elif over * flight.members > grace and not flight.killed:
+                flight.killed = True
                 assert flight.slot is not None
                 self._executor.kill(flight.slot)
 

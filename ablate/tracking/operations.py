@@ -100,6 +100,7 @@ class FailAttempt(AttemptOperation):
     kind: str
     reason: str
     detail: str
+    files: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -200,4 +201,5 @@ def from_json(plain: Mapping[str, Any]) -> Operation:
     if "files" in values:
         values["files"] = {name: base64.b64decode(text) for name, text in values["files"].items()}
     values.setdefault("note", None)
+    values.setdefault("files", {})
     return kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)})

@@ -254,7 +254,7 @@ def _operation(event: Event, study: str, opening: Opening | None) -> Operation:
             results = (dict(event.metrics), dict(event.facts), dict(event.files))
             return FinishAttempt(*common, event.outcome, event.epoch, *results)
         case Failed():
-            return FailAttempt(*common, event.kind, event.reason, event.detail)
+            return FailAttempt(*common, event.kind, event.reason, event.detail, dict(event.files))
     raise AssertionError(event)
 
 

@@ -221,6 +221,7 @@ class Delivery:
                     tags |= {"ablate.outcome": "pruned" if pruned else "failed"}
                     tags |= {} if pruned else {"ablate.failure": operation.kind}
                     tags["ablate.reason"] = operation.reason[:LONGEST_REASON]
+                    files |= operation.files
                     if operation.detail:
                         files["traceback.txt"] = operation.detail.encode()
                     statuses = {"cancelled": "KILLED", "pruned": "FINISHED"}

@@ -13,7 +13,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.errors import AblateError
@@ -48,15 +48,19 @@ class Result:
     files: Mapping[str, bytes]
     facts: Mapping[str, Any]
     model: str | None = None
+    spent: bool = False
 
 
 @dataclass(frozen=True)
 class Failure:
     """The end of an attempt without a result; fields as in `Failed`."""
 
-    kind: Literal["error", "memory", "cancelled"]
+    kind: Literal["error", "memory", "cancelled", "code"]
     reason: str
     detail: str = ""
+    place: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    spent: bool = False
 
 
 Message = Start | Epoch | Result | Failure

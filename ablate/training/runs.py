@@ -7,7 +7,7 @@ imports itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Literal
 
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
@@ -22,18 +22,41 @@ def train(bundle: Bundle, folders: Folders = NO_FOLDERS) -> Generator[Event, fro
     What `yield` gives back is the set of runs to break off, or None.
     """
     stamps = {task.run: _Stamp(task) for task in bundle.tasks}
-    cancelled: set[str] = set()
+    cancelled = _Cancelled(bundle.cancelled)
     by_kind: dict[str, list[Task]] = {}
     for task in bundle.tasks:
         by_kind.setdefault(task.payload.kind, []).append(task)
     for kind, tasks in by_kind.items():
         for run, message in trainer_named(kind).steps(tasks, folders, cancelled):
-            cancelled |= (yield stamps[run].event(message)) or frozenset()
+            cancelled.add((yield stamps[run].event(message)) or frozenset())
 
 
 def events_of(task: Task, folders: Folders = NO_FOLDERS) -> Iterator[Event]:
     """Yield all events of a single task, without an executor."""
     yield from train(Bundle((task,)), folders)
+
+
+class _Cancelled(Collection[str]):
+    """The runs to break off: those that `yield` gave back, and what the executor knows at the moment."""
+
+    def __init__(self, asked: Callable[[], Collection[str]]) -> None:
+        self._asked = asked
+        self._told: frozenset[str] = frozenset()
+
+    def add(self, runs: frozenset[str]) -> None:
+        self._told |= runs
+
+    def _all(self) -> frozenset[str]:
+        return self._told | frozenset(self._asked())
+
+    def __contains__(self, run: object) -> bool:
+        return run in self._all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 class _Stamp:
@@ -47,11 +70,26 @@ class _Stamp:
         stamp = (self._task.run, self._task.attempt, self._next, time.time())
         self._next += 1
         if isinstance(message, Failure):
-            return Failed(*stamp, message.kind, message.reason, message.detail)
+            return Failed(
+                *stamp,
+                message.kind,
+                message.reason,
+                message.detail,
+                message.place,
+                message.files,
+                message.spent,
+            )
         if isinstance(message, Result):
             outcome: Literal["finished", "diverged"] = "diverged" if message.diverged else "finished"
             return Finished(
-                *stamp, outcome, message.epoch, message.metrics, message.files, message.facts, message.model
+                *stamp,
+                outcome,
+                message.epoch,
+                message.metrics,
+                message.files,
+                message.facts,
+                message.model,
+                message.spent,
             )
         if isinstance(message, Epoch):
             return EpochEnd(*stamp, message.number, message.metrics)

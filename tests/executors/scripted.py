@@ -54,6 +54,13 @@ def train(bundle: Bundle):
                     event = Finished(
                         *stamp, "finished", epoch, {"test/accuracy": 0.5}, {"a.bin": b"\0" * 300_000}
                     )
+                case "finish spent":
+                    event = Finished(*stamp, "finished", epoch, spent=True)
+                case "fail spent":
+                    event = Failed(*stamp, "error", "it failed", spent=True)
+                case "until cancelled":
+                    while one.run not in bundle.cancelled():
+                        time.sleep(0.005)
                 case "diverge":
                     event = Finished(*stamp, "diverged", epoch)
                 case "unpicklable":

@@ -191,6 +191,27 @@ def test_a_training_that_fails_while_it_is_closed_changes_no_result(make):
         assert shape(collect(executor, Bundle((task("a"),))))[-1] == ("a", 1, 1, "Finished")
 
 
+def test_a_training_hears_of_a_cancellation_between_its_events():
+    with local() as executor:
+        executor.submit(
+            Bundle((task("a", "start", "until cancelled", "epoch", "finish"),)), executor.slots[0]
+        )
+        events = executor.wait(PATIENCE)
+        executor.cancel("a")
+        events += drain(executor, {"a"})
+    assert events[-1].kind == "cancelled"
+
+
+@pytest.mark.parametrize("end", ["finish spent", "fail spent"])
+def test_a_process_that_is_spent_trains_nothing_else(end):
+    with local() as executor:
+        pids = [
+            collect(executor, Bundle((task(name, "start", end),)))[0].facts["pid"]
+            for name, end in (("a", "finish"), ("b", end), ("c", "finish"), ("d", "finish"))
+        ]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
 @both
 def test_a_training_that_exits_has_failed_and_takes_nobody_along(make):
     with make() as executor:

@@ -9,8 +9,8 @@ from ablate.executors import Slot
 
 
 class StagedExecutor:
-    """Steps of a script: `start`, `fused` (a start in a shared batch), `epoch`, `finish`, `diverge`, `hang` (no event until the
-    slot is killed), or the kind of a failure. All events of a step are one batch.
+    """Steps of a script: `start`, `fused` (a start in a shared batch), `epoch`, `finish`, `diverge`, `linger` (no event until the
+    run is cancelled), `hang` (until the slot is killed), or the kind of a failure. All events of a step are one batch.
     """
 
     def __init__(self, slots: int = 1) -> None:
@@ -47,9 +47,11 @@ class StagedExecutor:
         stamp = (run, attempt, seq, time.time())
         if slot.name in self._killed:
             event: Event = Failed(*stamp, "crash", "killed")
+        elif script[0] == "hang":
+            return None
         elif run in self._cancelled:
             event = Failed(*stamp, "cancelled", "cancelled")
-        elif script[0] == "hang":
+        elif script[0] == "linger":
             return None
         else:
             event = _event(script.pop(0), stamp)

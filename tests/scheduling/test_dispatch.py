@@ -190,9 +190,12 @@ def test_a_run_that_found_too_little_memory_is_tried_again_while_nothing_else_ru
         assert [] in events, f"{key} ran beside the run that needs the memory"
 
 
+@pytest.mark.parametrize("stays", ["linger", "hang"])
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_run_that_takes_too_long_is_killed_and_of_a_bundle_each_is_tried_by_itself(members):
-    work = [item(f"a{i}", ("start", "hang")) for i in range(members)]
+def test_a_run_that_takes_too_long_is_asked_to_end_then_killed_and_of_a_bundle_each_is_tried_by_itself(
+    members, stays
+):
+    work = [item(f"a{i}", ("start", stays)) for i in range(members)]
     client, executor = dispatched([*work, item("b")], slots=2, timeout=0.02, company=Pairs())
     assert client.outcomes == {each.key: "timeout" for each in work} | {"b": "finished"}
     assert [runs for _, runs in executor.submitted if runs != ("b",)] == [
