@@ -1,0 +1,48 @@
+"""Metrics in the lines that a command prints, on stdout or stderr: `accuracy: {line: 'Accuracy: (\\d+)/(\\d+)'}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ablate.text import cut
+from ablate.training.channels.reading import Findings, Found, Places, StepBegins
+from ablate.training.lines import LineReader, parse_pattern
+
+
+class LineChannel:
+    """Regular expressions; `ablate.training.lines` says what they can be."""
+
+    key = "line"
+    others: tuple[str, ...] = ()
+
+    @staticmethod
+    def check(metric: str, spec: Mapping[str, Any]) -> None:
+        parse_pattern(spec["line"], f"metrics.{metric}.line")
+
+    def __init__(self, specs: Mapping[str, Mapping[str, Any]], places: Places) -> None:  # noqa: ARG002 — it reads no files
+        self._patterns = {name: str(spec["line"]) for name, spec in specs.items()}
+        self._reader = LineReader(
+            {name: parse_pattern(pattern, f"metrics.{name}.line") for name, pattern in self._patterns.items()}
+        )
+        self._step: int | None = None
+
+    def line(self, text: str) -> Findings:
+        findings: Findings = [
+            Found(name, reading.value, reading.step, reading.resolution)
+            for name, reading in self._reader.read(text).items()
+        ]
+        step = self._reader.step
+        if step is not None and step != self._step:
+            self._step = step
+            findings.insert(0, StepBegins(step))
+        return findings
+
+    def look(self) -> Findings:
+        return []
+
+    def found_nothing(self, metric: str) -> str:
+        pattern = cut(self._patterns[metric])
+        if metric in self._reader.unreadable:
+            return f"{pattern!r} found {cut(self._reader.unreadable[metric])!r}, which is no number"
+        return f"no line matched {pattern!r}"

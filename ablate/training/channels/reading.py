@@ -1,0 +1,37 @@
+"""What a channel finds, and where it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run leaves files. run: the folder of its own. folder: the one that its command runs in."""
+
+    run: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """A value of a metric. step: where on its curve; None where nothing tells.
+
+    resolution: the smallest step that the value can make as it was printed; None where it has full precision, or is not finite.
+    """
+
+    metric: str
+    value: float
+    step: int | None = None
+    resolution: float | None = None
+
+
+@dataclass(frozen=True)
+class StepBegins:
+    """A step was named, with or without values."""
+
+    step: int
+
+
+Findings = list[Found | StepBegins]
