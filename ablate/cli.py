@@ -5,17 +5,19 @@ import contextlib
 import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ablate import completion, launch, reporting
-from ablate.errors import AblateError, StudyError, nearest
+from ablate.data_command import data
+from ablate.errors import AblateError, StudyError
 from ablate.judge_command import judge
 from ablate.options import (
     FAILING,
     SOME_FAILED,
     AcceptCode,
+    AllowCommand,
     AllowImport,
     Budget,
     Devices,
@@ -31,6 +33,7 @@ from ablate.options import (
     StudyName,
     Timeout,
     Workers,
+    print_result,
 )
 from ablate.text import counted
 from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
@@ -90,6 +93,7 @@ def run(
     accept_code: AcceptCode = False,
     no_fuse: NoFuse = False,
     allow_import: AllowImport = None,
+    allow_command: AllowCommand = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show arms, seeds and finished runs; train nothing.")
     ] = False,
@@ -101,7 +105,7 @@ def run(
     from ablate.tracking.store import current_store
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
-    launch.check_permission(parsed.baseline, {"imports": allow_import})
+    launch.check_permission(parsed.baseline, {"imports": allow_import, "commands": [allow_command]})
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
     if not dry_run:
@@ -148,7 +152,7 @@ def plan(
     pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
     expected = outlook.outlook(planned, current_store(), pool)
     if json:
-        _print(outlook.to_json(expected))
+        print_result(outlook.to_json(expected))
     else:
         console.out.print(console.outlook(expected))
 
@@ -168,6 +172,7 @@ def top_up(
     storage: Storage = None,
     no_fuse: NoFuse = False,
     allow_import: AllowImport = None,
+    allow_command: AllowCommand = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -182,7 +187,9 @@ def top_up(
     store = current_store()
     name = launch.study_name(store, study)
     stored = stored_plan(store, name)
-    planned = launch.recorded_plan(stored.record, name, {"imports": allow_import})
+    planned = launch.recorded_plan(
+        stored.record, name, {"imports": allow_import, "commands": [allow_command]}
+    )
     options = Options(
         budget=launch.seconds(budget, "--budget"),
         timeout=launch.seconds(timeout, "--timeout"),
@@ -331,74 +338,13 @@ def models(
     shape = table.parse_shape(input)
     if name is None:
         rows = table.listing(shape, classes)
-        _print(table.listing_json(rows) if json else table.listing_text(rows))
+        print_result(table.listing_json(rows) if json else table.listing_text(rows))
         return
     layers = table.describe(table.by_name(name), shape, classes)
-    _print(table.as_json(name, layers, shape, classes) if json else table.text(layers))
+    print_result(table.as_json(name, layers, shape, classes) if json else table.text(layers))
 
 
-@app.command()
-def data(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A data set; by default all of them.", autocompletion=completion.data_sets),
-    ] = None,
-    sets: Sets = None,
-    study: Annotated[
-        Path | None,
-        typer.Option(
-            help="Take data and augmentation from this study's baseline.",
-            autocompletion=completion.study_files,
-        ),
-    ] = None,
-    show: Annotated[
-        int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="With --show: the SVG file to draw to; by default data.svg."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Describe a data set as training sees it, or draw one of its images; without a name, list the data sets."""
-    from dataclasses import asdict
-
-    from ablate.data import datasets, describe
-    from ablate.measuring import inputs
-
-    if name is None and study is None:
-        if sets or show is not None:
-            raise StudyError(
-                "which data set?", place="data", hint="for example `ablate data cifar10 --show 0`"
-            )
-        rows = describe.listing()
-        _print([asdict(row) for row in rows] if json else describe.listing_text(rows))
-        return
-    if name is not None and name not in datasets.DATASETS:
-        raise StudyError(
-            f"there is no data set {name!r}",
-            place="data",
-            hint=f"{nearest(name, datasets.DATASETS)}; your own images: image_folder --set root=FOLDER",
-        )
-    config = launch.data_config(name, sets or [], study)
-    if output is not None and (show is None or output.suffix != ".svg"):
-        raise StudyError(
-            "only an image can be written to a file"
-            if show is None
-            else f"{output.name} is not an .svg file",
-            place="--output",
-            hint="--show 0 draws the first image"
-            if show is None
-            else "the drawing is an SVG: give the file that suffix",
-        )
-    if show is None:
-        description = inputs.description(config)
-        _print(description.to_json() if json else describe.text(description))
-        return
-    shows_augmentation = study is not None or any(text.startswith("augment") for text in sets or ())
-    target = output or Path("data.svg")
-    reporting.write(target, inputs.drawing(config, show, config.augment if shows_augmentation else None))
-    launch.notify(str(target))
+app.command()(data)
 
 
 @app.command()
@@ -434,7 +380,7 @@ def lr(
     )
     target = output or reporting.range_page_for(reporting.FOLDER, parsed.name)
     reporting.write(target, range_page.page(result, parsed.name))
-    _print(result.to_json() if json else console.range_test(result, rates.paste(parsed, result)))
+    print_result(result.to_json() if json else console.range_test(result, rates.paste(parsed, result)))
     launch.notify(str(target))
 
 
@@ -447,7 +393,7 @@ def doctor(
     from ablate import doctor as checkup
 
     checks = checkup.examine(storage)
-    _print(checkup.to_json(checks) if json else checkup.text(checks))
+    print_result(checkup.to_json(checks) if json else checkup.text(checks))
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(SOME_FAILED)
 
@@ -542,15 +488,6 @@ def ui(
 
 
 # --- what commands share ----------------------------------------------------------------------------------------------
-
-
-def _print(result: Any) -> None:
-    """Print a result on stdout: text as it is, anything else as JSON."""
-    if not isinstance(result, str):
-        import json
-
-        result = json.dumps(result, indent=1)
-    print(result)
 
 
 def _conclude(outcome: "Outcome", command: str, *, json: bool, quiet: bool) -> None:

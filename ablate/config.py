@@ -47,6 +47,11 @@ class Config(Protocol):
         """What the study says of the code that trains, by key; empty where all of it is ablate's."""
         ...
 
+    @property
+    def keyed_source(self) -> Mapping[str, Any]:
+        """The part of `source` that results depend on."""
+        ...
+
     def override(self, changes: Mapping[str, Any]) -> Self:
         """Return a copy with dotted paths set: a leaf (`optimizer.lr`) or a whole block (`model`). Raises StudyError."""
         ...
@@ -92,7 +97,7 @@ def key(config: Config, fingerprint: str, code: str) -> str:
     are the same run, in whatever study.
     """
     # The recipe leaves out what the study says of the code. It counts here, so that no kind of training can forget it in its digest.
-    source = [dict(config.source)] if config.source else []
+    source = [dict(config.keyed_source)] if config.keyed_source else []
     return code_digest.digest_of([config.recipe(fingerprint), code, *source])[:16]
 
 
@@ -369,6 +374,10 @@ class RunConfig(Block):
     def source(self) -> Mapping[str, Any]:
         return {}
 
+    @property
+    def keyed_source(self) -> Mapping[str, Any]:
+        return {}
+
     def override(self, changes: Mapping[str, Any]) -> Self:
         tree: Any = self.model_dump()
         # Outermost first, and a block's name before its other fields: a name resets the block that they live in.
@@ -459,6 +468,10 @@ class FreeConfig(ABC):
 
     @property
     def source(self) -> Mapping[str, Any]:
+        return self._source
+
+    @property
+    def keyed_source(self) -> Mapping[str, Any]:
         return self._source
 
     @property

@@ -78,7 +78,7 @@ def study_name(store: Store, text: str) -> str:
     return name
 
 
-def check_permission(config: Config, allowed: Mapping[str, Sequence[str] | None]) -> None:
+def check_permission(config: Config, allowed: Mapping[str, Sequence[str | bool] | None]) -> None:
     """Refuse to run code that a study file names, unless the user allowed it.
 
     config: of any arm. allowed: what the options of the command allow, by setting (`Permission.setting`); what is under
@@ -90,15 +90,15 @@ def check_permission(config: Config, allowed: Mapping[str, Sequence[str] | None]
     if wanted is None:
         return
     if wanted.value not in (*(allowed.get(wanted.setting) or ()), *_allowed_by_project(wanted.setting)):
+        line = "true" if wanted.value is True else f'["{wanted.value}"]'
         raise StudyError(
             f"the study would {wanted.action}, which you have not allowed",
             place=wanted.key,
-            hint=f'if you trust that code: {wanted.option}, or `{wanted.setting} = ["{wanted.value}"]` under [tool.ablate] '
-            "in pyproject.toml",
+            hint=f"if you trust that code: {wanted.option}, or `{wanted.setting} = {line}` under [tool.ablate] in pyproject.toml",
         )
 
 
-def _allowed_by_project(setting: str) -> list[str]:
+def _allowed_by_project(setting: str) -> list[Any]:
     """Return what the pyproject.toml of the working folder allows. Raises StudyError where it cannot be read."""
     import tomllib
 
@@ -283,7 +283,7 @@ def preview(study: Study, store: Store) -> Preview:
     )
 
 
-def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[str] | None]) -> Plan:
+def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[str | bool] | None]) -> Plan:
     """Return the plan that a record holds. allowed: as for `check_permission`.
 
     Raises StudyError where code or data have changed, so that new seeds could not be compared, and where the training is not

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -68,6 +68,7 @@ AllowImport = Annotated[
     list[str] | None,
     typer.Option(metavar="PACKAGE", help="Allow a study's `train:` to import this package; repeatable."),
 ]
+AllowCommand = Annotated[bool, typer.Option("--allow-command", help="Allow a study to run its `command:`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print events as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and verdicts only.")]
 
@@ -88,3 +89,12 @@ def one_of(value: str | None, allowed: tuple[Word, ...], option: str) -> Word | 
         if value == word:
             return word
     raise StudyError(f"{value!r} is not allowed", place=option, hint=nearest(value, allowed))
+
+
+def print_result(result: Any) -> None:
+    """Print a result on stdout: text as it is, anything else as JSON."""
+    if not isinstance(result, str):
+        import json
+
+        result = json.dumps(result, indent=1)
+    print(result)

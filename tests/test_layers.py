@@ -71,6 +71,7 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"errors", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
     "options": {"errors", "text", "study", "completion", "launch"},
+    "data_command": {"errors", "data", "measuring", "reporting", "completion", "launch", "options"},
     "judge_command": {
         "metrics",
         "importing",
@@ -94,7 +95,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},
-    "typer": {"cli", "judge_command", "options", "usage"},
+    "typer": {"cli", "data_command", "judge_command", "options", "usage"},
     "rich": {"console"},
 }
 

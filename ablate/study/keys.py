@@ -7,8 +7,10 @@ fields of `Study`. A new key is a field there, and code where it acts; checks th
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
@@ -28,6 +30,8 @@ from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
 from ablate.text import brief, cut
 from ablate.training import TRAINERS
+from ablate.training.arguments import value_text
+from ablate.training.channels import read_metrics
 from ablate.training.function import FUNCTION
 
 METRICS = tuple(metric for trainer in TRAINERS for metric in trainer.metrics)
@@ -127,6 +131,52 @@ def _amount(value: Any) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError("should be a number above 0, in the metric's units")
     return number
+
+
+def read_command(value: Any) -> Any:
+    """Return the arguments of a command as texts. Raises StudyError."""
+    if value is None or (isinstance(value, list | tuple) and not value):
+        return None
+    if not isinstance(value, list | tuple):
+        words = _words(value) if isinstance(value, str) else []
+        raise StudyError(
+            f"should be a list of arguments (got {brief(value)})",
+            place="command",
+            hint=f"no shell reads it; write `command: {json.dumps(words)}`" if words else None,
+        )
+    for argument in value:
+        if not isinstance(argument, str | int | float):
+            raise StudyError(
+                f"an argument should be text or a number (got {brief(argument)})",
+                place="command",
+                hint='a placeholder needs quotes: "{lr}"' if isinstance(argument, dict) else None,
+            )
+    return tuple(value_text(argument) for argument in value)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def read_environment(value: Any) -> Any:
+    """Return environment variables as texts. Raises StudyError."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise StudyError("should be names of variables with their values", place="env")
+    for name, text in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise StudyError(f"{cut(str(name))!r} cannot name a variable", place=f"env.{name}")
+        if not isinstance(text, str | int | float):
+            raise StudyError(
+                f"should be text or a number (got {brief(text)})",
+                place=f"env.{name}",
+                hint='a placeholder needs quotes: "{lr}"' if isinstance(text, dict) else None,
+            )
+    return {name: value_text(text) for name, text in value.items()}
 
 
 def read_looks(value: Any) -> tuple[int, ...]:
@@ -355,6 +405,37 @@ class Study(Block):
         ),
         Key("train: my_package.fit:train", names_plan=False),
     ] = None
+    command: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(read_command),
+        Field(
+            description="Your own training, as a command: a list of arguments. `{path}` stands for a setting of the baseline, which is then"
+            " any tree of values; `{seed}`, `{run_dir}`, `{device}` and `{attempt}` are filled in too.",
+        ),
+        WithJsonSchema({"type": "array", "items": {"type": ["string", "number", "boolean"]}, "minItems": 1}),
+        Key('command: [python, main.py, --lr, "{lr}", --seed, "{seed}"]', names_plan=False),
+    ] = None
+    folder: Annotated[
+        str | None,
+        Field(
+            description="The folder that the command runs in, relative to the study file; by default the study's own."
+        ),
+        Key("folder: ../examples/mnist", names_plan=False),
+    ] = None
+    env: Annotated[
+        dict[str, str],
+        BeforeValidator(read_environment),
+        Field(description="Environment variables of the command, beside those that ablate itself runs with."),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
+        Key('env: {WIDTH: "{width}"}', names_plan=False),
+    ] = {}  # noqa: RUF012 — pydantic copies it
+    metrics: Annotated[
+        dict[str, dict[str, Any]],
+        BeforeValidator(lambda value: read_metrics(value) if value else {}),
+        Field(description="The metrics of a command, each with where it is found."),
+        WithJsonSchema({"type": "object", "additionalProperties": {"type": "object"}, "minProperties": 1}),
+        Key("metrics: {accuracy: {line: 'Accuracy: (\\d+)/(\\d+)'}}", names_plan=False),
+    ] = {}  # noqa: RUF012 — pydantic copies it
     deterministic: Annotated[
         bool,
         Field(

@@ -111,7 +111,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
     file = document.load(text, source)
     with file.places():
         values = _known_keys(file.values)
-        baseline = _baseline(values)
+        baseline = _baseline(values, Path(source).parent)
     baseline = override(baseline, sets)
     with file.places():
         if seeds is not None:
@@ -163,10 +163,12 @@ def _dependent_keys(values: Mapping[str, Any], baseline: Config) -> dict[str, An
     }
 
 
-def _baseline(values: Mapping[str, Any]) -> Config:
-    """Read the baseline as a configuration of the training that the study asks for."""
+def _baseline(values: dict[str, Any], beside: Path) -> Config:
+    """Read the baseline as a configuration of the training that the study asks for. beside: the folder of the study file."""
     trainer = trainer_wanted(values)
     _check_training_keys(trainer, values)
+    if "folder" in trainer.keys:
+        values["folder"] = _recorded_folder(values.get("folder", ""), beside)
     source = keys.read_some(trainer.keys, values)
     tree = values["baseline"]
     if not isinstance(tree, dict):
@@ -178,11 +180,19 @@ def _baseline(values: Mapping[str, Any]) -> Config:
     return trainer.parse(source, tree, place=lambda path: f"baseline.{path}" if path else "baseline")
 
 
+def _recorded_folder(folder: Any, beside: Path) -> str:
+    """Return a folder that a study names as its record has it: relative to the working folder where it is in it, else absolute."""
+    if not isinstance(folder, str):
+        raise StudyError(f"should be text (got {brief(folder)})", place="folder")
+    here, there = Path.cwd().resolve(), (beside / Path(folder).expanduser()).resolve()
+    return str(there.relative_to(here)) if there.is_relative_to(here) else str(there)
+
+
 def _check_training_keys(trainer: Trainer, values: Mapping[str, Any]) -> None:
     """Refuse keys that belong to another kind of training than the study asks for."""
     for other in TRAINERS:
         for key in other.keys if other is not trainer else ():
-            if key not in values:
+            if key not in values or key in trainer.keys:
                 continue
             if key == other.keys[0]:
                 raise StudyError(f"`{trainer.keys[0]}:` names a training already; a study has one", place=key)
@@ -228,11 +238,12 @@ def _value(path: str, text: str) -> Any:
 def _check_metric(study: Study) -> None:
     """Check that the training has the metric, and that it is known whether more of it is better."""
     trainer = trainer_of(study.baseline)
-    if trainer.metrics and study.metric not in trainer.metrics:
+    yielded = trainer.yields(study.baseline)
+    if yielded and study.metric not in yielded:
         raise StudyError(
             f"{cut(study.metric)!r} is not a metric of this training",
             place="metric",
-            hint=nearest(study.metric, trainer.metrics),
+            hint=nearest(study.metric, yielded),
         )
     known = trainer.direction(study.metric)
     if known is None and "direction" not in study.model_fields_set:

@@ -14,6 +14,7 @@ from ablate.config import Config
 from ablate.data.facts import DataFacts
 from ablate.events import Task
 from ablate.training.builtin_trainer import BuiltinTrainer, builtin_config
+from ablate.training.command import CommandTrainer
 from ablate.training.function import FunctionTrainer
 from ablate.training.outcome import Steps
 from ablate.training.payload import Folders
@@ -24,7 +25,8 @@ class Trainer(Protocol):
     """One kind of training.
 
     kind: its name in payloads. keys: the keys of a study that belong to it, the first of which asks for it; empty: the kind of
-    studies that ask for no other. metrics: every metric that it yields and arms may be compared by; empty where only the user knows.
+    studies that ask for no other. metrics: every metric that all of its configs yield and arms may be compared by; empty where that
+    is the user's to say.
     """
 
     kind: str
@@ -42,6 +44,10 @@ class Trainer(Protocol):
 
         Raises StudyError, also where `source` cannot name a training.
         """
+        ...
+
+    def yields(self, config: Config) -> tuple[str, ...]:
+        """Return the metrics that arms may be compared by; empty where only the user's code knows."""
         ...
 
     def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
@@ -106,7 +112,7 @@ __all__ = [
     "trainer_wanted",
 ]
 
-TRAINERS: tuple[Trainer, ...] = (BuiltinTrainer(), FunctionTrainer())
+TRAINERS: tuple[Trainer, ...] = (BuiltinTrainer(), FunctionTrainer(), CommandTrainer())
 
 
 def trainer_of(config: Config) -> Trainer:

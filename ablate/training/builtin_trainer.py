@@ -42,6 +42,9 @@ class BuiltinTrainer:
     ) -> RunConfig:
         return RunConfig.parse(tree, place=place)
 
+    def yields(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — whatever the config
+        return self.metrics
+
     def direction(self, metric: str) -> Literal["maximize", "minimize"]:
         return "minimize" if metric.endswith("/loss") else "maximize"
 

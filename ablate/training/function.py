@@ -16,15 +16,18 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from ablate.code_digest import look_in_working_folder, training_code, training_folder
 from ablate.config import Config, FreeConfig
 from ablate.errors import StudyError, TrainingError, nearest
+from ablate.events import Task
 from ablate.text import cut
-from ablate.training.own import OwnTrainer
-from ablate.training.payload import TORCH, RunPayload
+from ablate.training.outcome import Message
+from ablate.training.own import OwnTrainer, messages
+from ablate.training.payload import TORCH, Folders, RunPayload
 from ablate.training.permission import Permission
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -104,7 +107,10 @@ class FunctionTrainer(OwnTrainer):
         """
         return TORCH if training_code(self.code_name(config)).imports_torch else ()
 
-    def epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:
+    def messages(self, task: Task, folders: Folders) -> Iterator[Message]:  # noqa: ARG002 — the function saves what it wants saved
+        return messages(partial(self._epochs, task.payload))
+
+    def _epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:
         """Start the function, with as many threads as its slot has."""
         if "torch" not in sys.modules:
             os.environ["OMP_NUM_THREADS"] = str(payload.threads)  # read where torch is imported

@@ -146,13 +146,13 @@ def _takes_forever(text: str) -> bool:
 class LineReader:
     """Reads the lines of one run. patterns: metric → its pattern.
 
-    found: metric → number of its readings. unreadable: metric → what its pattern found last that is no number. resolutions: metric →
+    step: the last one that a line told. found: metric → number of its readings. unreadable: metric → what its pattern found last that is no number. resolutions: metric →
     the finest resolution of its readings: a value printed as `0.5` among others like `0.4375` was not rounded to a tenth.
     """
 
     def __init__(self, patterns: Mapping[str, LinePattern]) -> None:
         self._patterns = patterns
-        self._step: int | None = None
+        self.step: int | None = None
         self.found: dict[str, int] = dict.fromkeys(patterns, 0)
         self.unreadable: dict[str, str] = {}
         self.resolutions: dict[str, float] = {}
@@ -175,7 +175,7 @@ class LineReader:
             if match and (whole or match.end() < LONGEST_LINE):
                 matches[name] = match
                 if pattern.has_step and (step := _whole_number(match["step"])) is not None:
-                    self._step = step
+                    self.step = step
         readings: dict[str, PrintedValue] = {}
         for name, match in matches.items():
             pattern = self._patterns[name]
@@ -191,7 +191,7 @@ class LineReader:
             value, resolution = number
             step = _whole_number(match["step"]) if pattern.has_step else None
             self.found[name] += 1
-            readings[name] = PrintedValue(value, resolution, self._step if step is None else step)
+            readings[name] = PrintedValue(value, resolution, self.step if step is None else step)
             if resolution is not None:
                 self.resolutions[name] = min(resolution, self.resolutions.get(name, math.inf))
         return readings

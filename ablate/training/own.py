@@ -10,7 +10,6 @@ import numbers
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from ablate import metrics as known_metrics
@@ -30,7 +29,7 @@ from ablate.training.outcome import (
     is_end,
     machine,
 )
-from ablate.training.payload import Folders, RunPayload
+from ablate.training.payload import Folders
 
 
 def checked(values: Any) -> dict[str, float]:
@@ -83,12 +82,15 @@ class OwnTrainer(ABC):
     metrics: tuple[str, ...] = ()
 
     @abstractmethod
-    def epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:
-        """Begin the training of one run, which yields the metrics of every epoch."""
+    def messages(self, task: Task, folders: Folders) -> Iterator[Message]:
+        """Train one run. What it raises is a failed attempt."""
         ...
 
     def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
         return known_metrics.direction(metric)
+
+    def yields(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — only the user's code knows
+        return ()
 
     def resolution(self, metric: str, data: DataFacts) -> float:  # noqa: ARG002 — only the study can say
         return 0.0
@@ -108,13 +110,13 @@ class OwnTrainer(ABC):
     def steps(
         self,
         tasks: Sequence[Task],
-        folders: Folders,  # noqa: ARG002 — the user's code saves what it wants saved
+        folders: Folders,
         cancelled: Collection[str],
     ) -> Steps:
         """Train the runs of a bundle one after another."""
         for task in tasks:
             try:
-                for message in self._cancellable(task, cancelled):
+                for message in self._cancellable(task, folders, cancelled):
                     yield task.run, message
             except (Exception, SystemExit) as error:  # noqa: BLE001 — a failed attempt, not a dead worker
                 end = failure(error)
@@ -122,11 +124,11 @@ class OwnTrainer(ABC):
                 continue
             yield task.run, end
 
-    def _cancellable(self, task: Task, cancelled: Collection[str]) -> Iterator[Message]:
+    def _cancellable(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
         if task.run in cancelled:
             yield CANCELLED
             return
-        for message in messages(partial(self.epochs, task.payload)):
+        for message in self.messages(task, folders):
             yield message
             if task.run in cancelled and not is_end(message):
                 yield CANCELLED

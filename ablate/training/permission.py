@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Permission:
-    """key: of the study, that names the code. setting: under `[tool.ablate]` in pyproject.toml, a list of what is allowed.
+    """key: of the study, that names the code. setting: under `[tool.ablate]` in pyproject.toml, a list of what is allowed, or `true`.
 
-    value: what must be on the list. action: what the study would do, as in "would import 'my_package'". option: of `ablate run`,
+    value: what must be on the list; True: the setting is `true`. action: what the study would do, as in "would import 'my_package'". option: of `ablate run`,
     which allows it for one command.
     """
 
     key: str
     setting: str
-    value: str
+    value: str | Literal[True]
     action: str
     option: str

@@ -1,6 +1,6 @@
-"""Where the metrics of a command come from. A channel is one class and one line in `CHANNELS`.
+r"""Where the metrics of a command come from. A channel is one class and one line in `CHANNELS`.
 
-A study says for each metric under which key its channel finds it: `accuracy: {line: 'Accuracy: ([\\d.]+)'}`.
+A study says for each metric under which key its channel finds it: `accuracy: {line: 'Accuracy: ([\d.]+)'}`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Channel(Protocol):
         """Return what there is anew elsewhere than in the output, in the order in which it was written."""
         ...
 
-    def found_nothing(self, metric: str) -> str:
-        """Return why a metric was not found, for messages. Called where it was not."""
+    def missing(self) -> Mapping[str, str]:
+        """Return the metrics of which nothing was found so far, each with what to say of it."""
         ...
 
 
@@ -71,13 +71,17 @@ def read_metrics(value: Any) -> dict[str, dict[str, Any]]:
             raise StudyError(
                 f"should say where the metric is found (got {brief(spec)})",
                 place=place,
-                hint=f"{{{keys[0]}: '{name}: ([\\d.]+)'}}; or one of {joined(keys[1:], 'or')}" if keys[1:] else None,
+                hint=f"{{{keys[0]}: '{name}: ([\\d.]+)'}}; or one of {joined(keys[1:], 'or')}"
+                if keys[1:]
+                else None,
             )
         named = [channel for channel in CHANNELS if channel.key in spec]
         if len(named) != 1:
             unknown = [str(key) for key in spec if key not in keys]
             raise StudyError(
-                "names more than one place where it is found" if named else f"unknown key {cut(unknown[0])!r}",
+                "names more than one place where it is found"
+                if named
+                else f"unknown key {cut(unknown[0])!r}",
                 place=place,
                 hint="a metric has one" if named else nearest(unknown[0], keys),
             )
@@ -85,7 +89,9 @@ def read_metrics(value: Any) -> dict[str, dict[str, Any]]:
         for key in spec:
             if key != channel.key and key not in channel.others:
                 raise StudyError(
-                    f"unknown key {cut(str(key))!r}", place=place, hint=nearest(str(key), (channel.key, *channel.others))
+                    f"unknown key {cut(str(key))!r}",
+                    place=place,
+                    hint=nearest(str(key), (channel.key, *channel.others)),
                 )
         channel.check(name, spec)
     return {name: dict(spec) for name, spec in value.items()}
@@ -99,8 +105,3 @@ def open_channels(specs: Specs, places: Places) -> Sequence[Channel]:
         if own:
             opened.append(channel(own, places))
     return opened
-
-
-def channel_of(channels: Sequence[Channel], spec: Mapping[str, Any]) -> Channel:
-    """Return the one that finds a metric."""
-    return next(channel for channel in channels if channel.key in spec)

@@ -1,4 +1,4 @@
-"""Metrics in the lines that a command prints, on stdout or stderr: `accuracy: {line: 'Accuracy: (\\d+)/(\\d+)'}`."""
+r"""Metrics in the lines that a command prints, on stdout or stderr: `accuracy: {line: 'Accuracy: (\d+)/(\d+)'}`."""
 
 from __future__ import annotations
 
@@ -41,8 +41,11 @@ class LineChannel:
     def look(self) -> Findings:
         return []
 
-    def found_nothing(self, metric: str) -> str:
-        pattern = cut(self._patterns[metric])
-        if metric in self._reader.unreadable:
-            return f"{pattern!r} found {cut(self._reader.unreadable[metric])!r}, which is no number"
-        return f"no line matched {pattern!r}"
+    def missing(self) -> Mapping[str, str]:
+        unreadable = self._reader.unreadable
+        return {
+            name: f"{cut(self._patterns[name])!r} found {cut(unreadable[name])!r}, which is no number"
+            if name in unreadable
+            else f"no line matched {cut(self._patterns[name])!r}"
+            for name in self._reader.missing
+        }

@@ -1,0 +1,74 @@
+"""`ablate data`: what a data set is, as training sees it. It has a file of its own, as `ablate judge` has."""
+
+# Without `from __future__ import annotations`, as in `cli.py`.
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ablate import completion, launch, reporting
+from ablate.errors import StudyError, nearest
+from ablate.options import Sets, print_result
+
+
+def data(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A data set; by default all of them.", autocompletion=completion.data_sets),
+    ] = None,
+    sets: Sets = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take data and augmentation from this study's baseline.",
+            autocompletion=completion.study_files,
+        ),
+    ] = None,
+    show: Annotated[
+        int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="With --show: the SVG file to draw to; by default data.svg."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Describe a data set as training sees it, or draw one of its images; without a name, list the data sets."""
+    from dataclasses import asdict
+
+    from ablate.data import datasets, describe
+    from ablate.measuring import inputs
+
+    if name is None and study is None:
+        if sets or show is not None:
+            raise StudyError(
+                "which data set?", place="data", hint="for example `ablate data cifar10 --show 0`"
+            )
+        rows = describe.listing()
+        print_result([asdict(row) for row in rows] if json else describe.listing_text(rows))
+        return
+    if name is not None and name not in datasets.DATASETS:
+        raise StudyError(
+            f"there is no data set {name!r}",
+            place="data",
+            hint=f"{nearest(name, datasets.DATASETS)}; your own images: image_folder --set root=FOLDER",
+        )
+    config = launch.data_config(name, sets or [], study)
+    if output is not None and (show is None or output.suffix != ".svg"):
+        raise StudyError(
+            "only an image can be written to a file"
+            if show is None
+            else f"{output.name} is not an .svg file",
+            place="--output",
+            hint="--show 0 draws the first image"
+            if show is None
+            else "the drawing is an SVG: give the file that suffix",
+        )
+    if show is None:
+        description = inputs.description(config)
+        print_result(description.to_json() if json else describe.text(description))
+        return
+    shows_augmentation = study is not None or any(text.startswith("augment") for text in sets or ())
+    target = output or Path("data.svg")
+    reporting.write(target, inputs.drawing(config, show, config.augment if shows_augmentation else None))
+    launch.notify(str(target))
