@@ -20,6 +20,14 @@ SMALL = {
 }
 THREE = {"model.width": [32], "model.depth": [3], "optimizer.lr": [0.01]}
 
+COMMAND = {
+    "command": ["program", "--lr", "{lr}"],
+    "metrics": {"accuracy": {"line": "accuracy (.*)"}},
+    "metric": "accuracy",
+    "baseline": {"lr": 0.1},
+    "factors": {"lr": [0.3]},
+}
+
 # Key → a study that differs from SMALL in that key; what it needs beside it is in both.
 DIFFERENT: dict[str, tuple[dict, dict]] = {
     "study": ({}, {"study": "other"}),
@@ -47,6 +55,10 @@ DIFFERENT: dict[str, tuple[dict, dict]] = {
     "noise_floor": ({}, {"noise_floor": True}),
     "confirm": ({}, {"confirm": True}),
     "train": ({"train": "own:fit"}, {"train": "own:other"}),
+    "command": (COMMAND, {"command": ["other", "{lr}"]}),
+    "folder": (COMMAND, {"folder": ".."}),
+    "env": (COMMAND, {"env": {"LR": "{lr}"}}),
+    "metrics": (COMMAND, {"metrics": {"accuracy": {"line": "Accuracy: (.*)"}}}),
     "deterministic": ({}, {"deterministic": True}),
 }
 SEARCH = {"factors": {"optimizer.lr": {"log": [1e-4, 1]}}, "design": "search"}
