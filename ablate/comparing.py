@@ -10,7 +10,7 @@ import math
 import numbers
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate import metrics
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ablate.analysis.contents import BlockedAnalysis, CautionCode
     from ablate.analysis.rules import Rules
     from ablate.analysis.unpaired import Group
+    from ablate.study.record import PlanRecord
 
 Undefined = Literal["missing", "diverged"]
 """What a cell without a number is taken for."""
@@ -64,6 +65,19 @@ class Caller:
             if self.is_command
             else f"frame[frame[{column!r}] == {value!r}]"
         )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where results come from. study: what a report calls them. command: what judges them again.
+
+    sizes: the rows that each look read, the first's first, of results that have grown since; empty: all of them, at one look.
+    """
+
+    study: str = "results"
+    source: str = "a data frame"
+    command: str = ""
+    sizes: tuple[int, ...] = ()
 
 
 def quoted(text: str) -> str:
@@ -147,10 +161,14 @@ def judge_frame(
     nan: Undefined | None,
     sd: str | None,
     n: str | None,
+    origin: Origin | None = None,
 ) -> Comparisons:
-    """Do what `compare` does. caller: whose words the errors use."""
+    """Do what `compare` does. caller: whose words the errors use. origin: where the frame comes from, and how it has grown."""
     import pandas as pd
 
+    from ablate.report.reading import Material
+
+    origin = origin or Origin()
     if not isinstance(frame, pd.DataFrame):
         raise StudyError(
             f"a {type(frame).__name__} is no DataFrame", place="frame", hint="try pandas.DataFrame(…)"
@@ -217,20 +235,25 @@ def judge_frame(
         raise StudyError(
             "looks are numbers of pairs, and these runs are not paired", place=caller.place("looks")
         )
+    if block is not None:
+        _require(frame, "block", [block], caller)
 
     def judged(part: _Question) -> _Found:
         if means is not None:
             return _Found(_of_means(part, *means))
-        return _of_pairs(part, pairs_by, looks) if pairs_by is not None else _of_groups(part, seed)
+        if pairs_by is not None:
+            return _of_pairs(part, pairs_by, looks, origin.sizes)
+        return _of_groups(part, seed)
 
-    blocked: BlockedAnalysis | None = None
-    if block is None:
-        found = judged(question)
-        n_baseline = found.analysis.baseline.n
-    else:
-        _require(frame, "block", [block], caller)
-        blocked, found = _in_blocks(question, block, judged)
-        n_baseline = sum(analysis.baseline.n for _, analysis in blocked.within)
+    sizes = origin.sizes or (len(frame),)
+    # Declared looks are read in one go; any other has its own data and its own error.
+    read_at = sizes if looks is None else (len(frame),)
+    stages = [_stage(question.first(size, i), block, judged) for i, size in enumerate(read_at)]
+    found = _together(stages, read_at)
+    blocked = found.blocked
+    baseline_runs = (
+        found.analysis.baseline.n if blocked is None else sum(a.baseline.n for _, a in blocked.within)
+    )
     notes = [*found.notes, *_cautions(found.analysis)]
     if found.correlation is not None:
         gained = (
@@ -242,27 +265,146 @@ def judge_frame(
             0,
             f"Paired by {pairs_by}: over seeds the arms correlate with the baseline by {found.correlation:.2f}; {gained}",
         )
+    notes += _always(found.analysis.rules, question, planned=looks is not None)
+    used = [*arm_columns, metric, *(name for name in (pairs_by or seed, block, sd, n) if name in frame)]
+    options = {
+        "metric": metric,
+        "margin": float(margin),
+        "arm": arm_columns,
+        "seed": seed,
+        "baseline": reference,
+        "block": block,
+        "paired": pairs_by is not None,
+        "looks": None if looks is None else list(looks),
+        "direction": found.analysis.rules.direction,
+        "resolution": float(resolution),
+        "relative": relative,
+        "k": k,
+        "nan": nan,
+        "sd": sd,
+        "n": n,
+    }
     return Comparisons(
         items=_verdicts(found.analysis),
-        analysis=found.analysis,
+        material=Material(
+            _record(question, found.analysis, origin, options, sizes),
+            found.analysis,
+            found.replicates,
+            pd.DataFrame(),
+            blocked=blocked,
+            notes=tuple(notes),
+        ),
         paired=pairs_by is not None,
-        n_baseline=n_baseline,
+        n_baseline=baseline_runs,
         correlation=found.correlation,
-        notes=(*notes, *_always(found.analysis.rules, question, planned=looks is not None)),
+        notes=tuple(notes),
         blocks=()
         if blocked is None
         else tuple((name, _verdicts(analysis)) for name, analysis in blocked.within),
-        blocked=blocked,
+        results=frame[list(dict.fromkeys(used))],
     )
+
+
+def _record(
+    question: _Question,
+    analysis: Analysis,
+    origin: Origin,
+    options: dict[str, Any],
+    sizes: tuple[int, ...],
+) -> PlanRecord:
+    """The judgement as a study: what a plan declares, as far as anyone declared it."""
+    import hashlib
+    import json
+
+    from ablate.data.facts import DataFacts
+    from ablate.study.record import ArmRecord, JudgedRecord, PlanRecord
+
+    rules = analysis.rules
+    declared: dict[str, Any] = {
+        "study": origin.study,
+        "question": "",
+        "metric": rules.metric,
+        "direction": rules.direction,
+        "margin": rules.margin,
+        "design": rules.design,
+        "seeds": list(rules.looks),
+        "noise_floor": False,
+        "confirm": False,
+        "deterministic": False,
+        "baseline": {},
+        "factors": [],
+    }
+    arms = [question.baseline, *question.arms]
+    family = json.dumps([options, sorted(arms)], sort_keys=True, default=str)
+    return PlanRecord(
+        id=hashlib.sha256(family.encode()).hexdigest()[:8],
+        declared=declared,
+        text="",
+        resolution=rules.resolution,
+        reference=question.baseline,
+        arms=tuple(ArmRecord(name, None, None, {}, None, {}, DataFacts(), "") for name in arms),
+        runs=(),
+        judged=JudgedRecord(origin.source, options, origin.command, sizes),
+    )
+
+
+def _stage(question: _Question, block: str | None, judged: Callable[[_Question], _Found]) -> _Found:
+    """What one look at some rows came to."""
+    return judged(question) if block is None else _in_blocks(question, block, judged)
+
+
+def _together(stages: Sequence[_Found], sizes: tuple[int, ...]) -> _Found:
+    """What several looks came to: an arm keeps the verdict and the interval of the look that decided it."""
+    last = stages[-1]
+    if len(stages) == 1:
+        return last
+    blocked = last.blocked
+    if blocked is not None:
+        earlier = [dict(stage.blocked.within) for stage in stages[:-1] if stage.blocked is not None]
+        blocked = replace(
+            blocked,
+            over=_frozen([stage.analysis for stage in stages], sizes),
+            within=tuple(
+                (name, _frozen([*(e[name] for e in earlier if name in e), analysis], sizes))
+                for name, analysis in blocked.within
+            ),
+        )
+        return replace(last, analysis=blocked.over, blocked=blocked)
+    return replace(last, analysis=_frozen([stage.analysis for stage in stages], sizes))
+
+
+def _frozen(analyses: Sequence[Analysis], sizes: tuple[int, ...]) -> Analysis:
+    """The last of several looks, with what was decided before as it was then."""
+    last = analyses[-1]
+    comparisons = []
+    for arm in last.rules.arms:
+        readings = [replace(a.comparison(arm.name), look=i) for i, a in enumerate(analyses, start=1)]
+        comparisons.append(next((c for c in readings if c.verdict != "inconclusive"), readings[-1]))
+    return replace(
+        last,
+        rules=replace(last.rules, looks=sizes[:1], extra_looks=sizes[1:], earlier_looks=0),
+        look=len(analyses),
+        declared=False,
+        comparisons=tuple(comparisons),
+    )
+
+
+def _no_runs() -> pd.DataFrame:
+    """The frame of runs of which only means are known."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=["arm", "seed", "phase", "outcome", "value"])
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What an analysis of some rows came to."""
+    """What an analysis of some rows came to. replicates: a row for each run (arm, seed, phase, outcome, value, block)."""
 
     analysis: Analysis
     correlation: float | None = None
     notes: tuple[str, ...] = ()
+    replicates: pd.DataFrame = field(default_factory=_no_runs)
+    blocked: BlockedAnalysis | None = None
 
 
 def _verdicts(analysis: Analysis) -> tuple[ArmVerdict, ...]:
@@ -315,6 +457,13 @@ class _Question:
     arm_columns: list[str]
     relative: bool = False
     block: str | None = None
+    earlier_looks: int = 0
+
+    def first(self, rows: int, earlier_looks: int) -> _Question:
+        """The question about the first rows alone. earlier_looks: how many were taken before."""
+        return replace(
+            self, frame=self.frame.iloc[:rows], names=self.names[:rows], earlier_looks=earlier_looks
+        )
 
     def row(self, position: int, *columns: str) -> str:
         """One row in a message: `row 7 (adam, seed 3, loss 0.31)`."""
@@ -508,10 +657,10 @@ def _is_paired(question: _Question, seed: str | None, paired: bool | None) -> bo
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def _in_blocks(
-    question: _Question, column: str, judged: Callable[[_Question], _Found]
-) -> tuple[BlockedAnalysis, _Found]:
-    """The analysis of each block and over them, and what the latter came to. judged: judges the rows of one block."""
+def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _Found]) -> _Found:
+    """The analysis over blocks, and of each. judged: judges the rows of one block."""
+    import pandas as pd
+
     from ablate.analysis.blocks import over_blocks
 
     caller = question.caller
@@ -557,7 +706,8 @@ def _in_blocks(
     if len(notes) > _MOST_NOTES:
         notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more such notes on blocks"]
     correlation = sum(correlations) / len(correlations) if correlations else None
-    return blocked_by, _Found(blocked_by.over, correlation, tuple(notes))
+    replicates = [one.replicates.assign(block=name) for name, one in found.items()]
+    return _Found(blocked_by.over, correlation, tuple(notes), pd.concat(replicates), blocked_by)
 
 
 # --- paired by seed ---------------------------------------------------------------------------------------------------
@@ -641,8 +791,12 @@ def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object]
     )
 
 
-def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None) -> _Found:
-    """The analysis of runs that are paired by seed, with their correlation."""
+def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, sizes: Sequence[int]) -> _Found:
+    """The analysis of runs that are paired by seed, with their correlation.
+
+    looks: the declared ones. sizes: rows that each look at a declared study has read; beyond the last declared one it was an
+    extra look.
+    """
     import pandas as pd
 
     from ablate.analysis import ArmRule, Rules, judge
@@ -681,11 +835,19 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None) -> 
     own = frame["value"][(frame["arm"] == question.baseline) & (frame["outcome"] == "finished")]
     divisor = baseline_scale(float(own.mean())) if question.relative else 1.0
     correlation = _correlation(frame, question)
+    replicates = frame.drop(columns="trace")
     frame["value"] /= divisor
+    extra: list[int] = []
+    for size in sizes if looks is not None else ():
+        number = len(set(seeds[:size]))
+        if number > max(looks[-1] if looks else 0, *extra, 0):
+            extra.append(number)
     rules = Rules(
         metric=question.metric,
         margin=question.margin,
         looks=tuple(looks) if looks is not None else (most,),
+        extra_looks=tuple(extra),
+        seeds=tuple(dict.fromkeys(seeds)) if extra else (),
         arms=tuple(ArmRule(name) for name in question.arms),
         direction=question.direction,
         resolution=question.resolution / divisor,
@@ -693,6 +855,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None) -> 
         planned=looks is not None,
         family=question.k or 0,
         relative=question.relative,
+        earlier_looks=question.earlier_looks,
     )
     analysis = judge(rules, frame, closed=None if looks is not None else 1)
     if question.relative:  # what was recorded is shown as it was
@@ -701,7 +864,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None) -> 
             baseline=_times(analysis.baseline, divisor),
             comparisons=tuple(replace(c, summary=_times(c.summary, divisor)) for c in analysis.comparisons),
         )
-    return _Found(analysis, correlation, tuple(notes))
+    return _Found(analysis, correlation, tuple(notes), replicates)
 
 
 def _times(summary: ArmSummary, factor: float) -> ArmSummary:
@@ -773,7 +936,8 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
         own = by_arm.get(name, np.empty(0))
         finished = own[np.isfinite(own)]
         groups[name] = Group.of(finished, diverged=len(own) - len(finished), copied=name in copies)
-    return _Found(_judge_groups(question, groups), None, tuple(notes))
+    replicates = frame.assign(seed=frame.groupby("arm", sort=False).cumcount() + 1, phase="report")
+    return _Found(_judge_groups(question, groups), None, tuple(notes), replicates)
 
 
 def _of_means(question: _Question, sd: str, n: str) -> Analysis:
@@ -829,6 +993,7 @@ def _judge_groups(question: _Question, groups: Mapping[str, Group]) -> Analysis:
         relative=question.relative,
         k=question.k,
         arms=tuple(ArmRule(name) for name in question.arms),
+        earlier_looks=question.earlier_looks,
     )
 
 

@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from ablate.text import counted, escape_markdown
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from ablate.analysis import Analysis
     from ablate.analysis.contents import BlockedAnalysis
+    from ablate.report import Material
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,33 @@ class ArmVerdict:
     sentence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparisons(Sequence[ArmVerdict]):
     """The verdicts of all arms, in the order in which the arms appear.
 
-    analysis: everything that was computed. paired: whether runs were paired by a seed. n_baseline: the baseline's runs.
+    material: what a report is made from; `analysis`: everything that was computed. paired: whether runs were paired by a seed. n_baseline: the baseline's runs.
     correlation: of arms with the baseline over seeds, on average; None where runs are not paired. notes: what to know
     before trusting a verdict. blocks: (block, verdicts within it) of each block, where there are any: the verdicts of this
-    sequence are over them then, with the block as the unit.
+    sequence are over them then, with the block as the unit. results: the columns that were read, as they were; None for a
+    study that was run.
     """
 
     items: tuple[ArmVerdict, ...]
-    analysis: Analysis
+    material: Material
     paired: bool
     n_baseline: int
     correlation: float | None
     notes: tuple[str, ...]
     blocks: tuple[tuple[str, tuple[ArmVerdict, ...]], ...] = ()
-    blocked: BlockedAnalysis | None = None
+    results: pd.DataFrame | None = None
+
+    @property
+    def analysis(self) -> Analysis:
+        return self.material.analysis
+
+    @property
+    def blocked(self) -> BlockedAnalysis | None:
+        return self.material.blocked
 
     def __len__(self) -> int:
         return len(self.items)
@@ -140,6 +151,25 @@ class Comparisons(Sequence[ArmVerdict]):
             f"positive is better; the margin is {rules.margin:g}"
             f"{', and like the effects a share of the mean of the baseline' if rules.relative else ''}."
         )
+
+    def page(self) -> str:
+        """Return the report's page: one HTML file that works offline."""
+        from ablate import report
+
+        return report.html(report.summarise(self.material))
+
+    def html(self, path: str | Path) -> Path:
+        """Write the report's page to a file, and return its path. Raises OSError where it cannot be written."""
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.page(), encoding="utf-8")
+        return file
+
+    def latex(self) -> str:
+        r"""Return a table for a paper, and a macro for each of its numbers: `\ablate{width=128}{effect}`."""
+        from ablate import report
+
+        return report.latex(report.summarise(self.material))
 
     def _cells(self, items: Sequence[ArmVerdict] | None = None) -> list[tuple[str, str, str, str, str, str]]:
         """The cells of a table of arms, as text. items: None for all of them."""

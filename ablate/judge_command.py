@@ -85,12 +85,15 @@ def judge(
         int | None, typer.Option(min=1, metavar="LINE", help="Line that names the columns.")
     ] = None,
     format: Annotated[  # noqa: A002
-        str,
+        str | None,
         typer.Option(
-            help="text, md, csv or json.", autocompletion=completion.one_of("text", "md", "csv", "json")
+            help="text, html, md, latex, csv or json; by default what the suffix of --output says, else text.",
+            autocompletion=completion.one_of("text", "html", "md", "latex", "csv", "json"),
         ),
-    ] = "text",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write to.")] = None,
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write to, e.g. page.html.")
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -101,8 +104,9 @@ def judge(
 ) -> None:
     """Judge results that are there already: CSV or JSON, from any training. With a file alone: show what can be asked of it."""
     from ablate import results
-    from ablate.comparing import UNDEFINED_MEANS
+    from ablate.comparing import UNDEFINED_MEANS, Origin
     from ablate.importing import HowToRead
+    from ablate.text import joined
 
     one_of(format, results.FORMATS, "--format")
     one_of(fail_on, FAILING, "--fail-on")
@@ -125,11 +129,17 @@ def judge(
         k=k,
         nan=one_of(nan, UNDEFINED_MEANS, "--nan"),
     )
-    judged = results.judge(files, HowToRead(reader, encoding, delimiter, header), asked, launch.notify)
+    origin = Origin(
+        study=files[0].stem,
+        source=joined(str(path) for path in files),
+        command=launch.command_line(),
+    )
+    how = HowToRead(reader, encoding, delimiter, header)
+    judged = results.judge(files, how, asked, launch.notify, origin)
     if isinstance(judged, str):
         print(judged, end="")
         return
-    text = results.text(judged, format, files[0].stem)
+    text = results.text(judged, results.format_of(format, output), files[0].stem)
     if output is None:
         print(text, end="")
     else:

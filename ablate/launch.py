@@ -510,19 +510,25 @@ def recover(store: Store) -> None:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
 
 
+def command_line() -> str:
+    """Return the command that runs, as a shell takes it."""
+    import shlex
+
+    return "ablate " + shlex.join(sys.argv[1:])
+
+
 def environment(code: Path | None = None) -> dict[str, str]:
     """Return what a study runs with, for its record: command, host, versions, and the commit where there is one.
 
     code: the folder of the user's code that trains; its commit is recorded too where it is another project than the working folder.
     """
     import platform
-    import shlex
     from importlib import metadata
 
     from ablate.code_digest import project_state
 
     about = {
-        "command": "ablate " + shlex.join(sys.argv[1:]),
+        "command": command_line(),
         "version": metadata.version("ablate"),
         "python": platform.python_version(),
         "host": platform.node(),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ablate import importing, metrics
-from ablate.comparing import Caller, Undefined, judge_frame, quoted
+from ablate.comparing import Caller, Origin, Undefined, judge_frame, quoted
 from ablate.comparisons import Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
@@ -24,7 +24,18 @@ from ablate.text import counted, joined
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("text", "md", "csv", "json")
+FORMATS = ("text", "html", "md", "latex", "csv", "json")
+
+SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "md",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".json": "json",
+    ".txt": "text",
+}
+"""Suffix of `--output` → format."""
 
 Notify = Callable[[str], None]
 """Takes a line for people."""
@@ -69,10 +80,12 @@ class Asked:
         return self.baseline is not None and self.margin is not None and pairing
 
 
-def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -> Comparisons | str:
+def judge(
+    files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify, origin: Origin | None = None
+) -> Comparisons | str:
     """Return the verdicts on the results in some files; where nothing is asked yet, a description and the command to type.
 
-    notify: takes what was guessed. Raises DataError where a file cannot be read, StudyError where it cannot be judged so.
+    notify: takes what was guessed. origin: what a report says of where the results come from. Raises DataError where a file cannot be read, StudyError where it cannot be judged so.
     """
     table = importing.read(files, how)
     if asked.wide is not None:
@@ -120,6 +133,7 @@ def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -
         nan=asked.nan,
         sd=asked.sd,
         n=asked.n,
+        origin=origin,
     )
     for note in table.notes:
         notify(note)
@@ -132,10 +146,16 @@ def judge(files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify) -
     return judged
 
 
+def format_of(given: str | None, output: Path | None) -> str:
+    """Return the format to write: the given one; else what the suffix of the file says; text at a terminal."""
+    return given or (SUFFIXES.get(output.suffix.lower(), "text") if output is not None else "text")
+
+
 def text(judged: Comparisons, format: str, study: str) -> str:  # noqa: A002
     """Return verdicts in one of `FORMATS`. study: what the JSON calls them."""
-    if format == "md":
-        return judged.markdown()
+    writers = {"md": judged.markdown, "html": judged.page, "latex": judged.latex}
+    if format in writers:
+        return writers[format]()
     if format == "text":
         lines = [judged.headline, "", *(f"- {item.sentence}" for item in judged), ""]
         for block, items in judged.blocks:

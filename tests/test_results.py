@@ -121,6 +121,21 @@ def test_a_verdict_can_fail_a_pipeline(judge):
     )
 
 
+def test_the_page_is_the_reports_own_and_its_suffix_decides(judge):
+    judge("optimizers.csv", *PAIRED, "--output", "page.html")
+    page = (judge.root / "page.html").read_text()
+    assert "<h1>val/loss against sgd</h1>" in page
+    assert "ablate judge optimizers.csv" in page
+    for section in ("verdicts", "effects", "factor-0", "runs", "methods", "reproduce"):
+        assert f'id="{section}"' in page
+    for unknown in ("MLflow", "Epochs", "Cost"):
+        assert unknown not in page
+    judge("optimizers.csv", *PAIRED, "--output", "table.tex")
+    assert "\\begin{tabular}" in (judge.root / "table.tex").read_text()
+    judge("optimizers.csv", *PAIRED, "--output", "page.html", "--format", "md")
+    assert (judge.root / "page.html").read_text().startswith("Of 3 arms")
+
+
 def test_rows_can_be_chosen_and_the_family_stays_as_large_as_it_was(judge):
     text = OPTIMIZERS.read_text().splitlines()
     lines = [text[0] + ",data=set"] + [f"{row},{data}" for data in ("a b", "c") for row in text[1:]]
@@ -325,7 +340,7 @@ REFUSED = {
     ),
     "one arm": (("--where", "optimizer=sgd"), "the only arm is the baseline"),
     "single runs": (("--where", "seed=1"), "every arm was run once"),
-    "a format": (("--format", "html"), "--format: 'html' is not allowed"),
+    "a format": (("--format", "yaml"), "--format: 'yaml' is not allowed"),
     "a direction": (("--direction", "up"), "--direction: 'up' is not allowed"),
     "a metric without direction": (("--metric", "minutes"), "--direction maximize or --direction minimize"),
     "metric and mean": (

@@ -28,7 +28,7 @@ from ablate.analysis.family import ArmRule
 from ablate.analysis.intervals import HURTS, Floats, Intervals, intervals
 from ablate.analysis.looks import VERDICTS, claims
 from ablate.analysis.power import more_seeds
-from ablate.analysis.rules import ALPHA, Rules
+from ablate.analysis.rules import Rules
 from ablate.analysis.unpaired import Group, judge_groups
 from ablate.errors import StoreError, StudyError
 from ablate.metrics import Direction
@@ -123,7 +123,7 @@ def over_blocks(within: Mapping[str, Analysis], *, k: int | None = None) -> Bloc
         rules=rules,
         look=1,
         pairs=len(blocks),
-        alpha=ALPHA,
+        alpha=rules.unplanned_alpha,
         declared=True,
         provisional=False,
         next_look=rules.look_after(1),
@@ -154,7 +154,8 @@ def _intervals(
         elif row:
             mean[i] = row[0][1]
     nobody = np.zeros(number.size, dtype=bool)
-    return intervals(mean, variance, number, alpha=ALPHA, k=rules.k, margin=rules.margin, counts=nobody)
+    alpha = rules.unplanned_alpha
+    return intervals(mean, variance, number, alpha=alpha, k=rules.k, margin=rules.margin, counts=nobody)
 
 
 def _comparison(
@@ -226,7 +227,7 @@ def _comparison(
         differences=tuple(differences),
         summary=_summary(arm.name, [c.summary for c in within]),
         look=1,
-        alpha=ALPHA,
+        alpha=rules.unplanned_alpha,
         withheld=withheld,
     )
 

@@ -77,7 +77,8 @@ class Rules:
     accuracy of 0.8 from one of 80. unit: what `n` counts: seeds under which arms are paired, runs that are not paired, or
     blocks (tasks, data sets) within which they are. planned: whether arms, margin and numbers of runs were fixed before the
     results were known; if not, there is one look, which spends ALPHA, and any metric may be read. family: its size where it
-    is larger than the arms say; 0: what they say. relative: differences, margin and resolution are shares of the baseline's mean.
+    is larger than the arms say; 0: what they say. relative: differences, margin and resolution are shares of the baseline's mean. earlier_looks: at results that nobody planned, the looks before this one: the first spends
+    ALPHA, look i after it `extra_alpha(i)`.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -104,6 +105,7 @@ class Rules:
     planned: bool = True
     family: int = 0
     relative: bool = False
+    earlier_looks: int = 0
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -226,14 +228,20 @@ class Rules:
         looks = schedule(self.looks, self.extra_looks)
         if self.planned:
             return looks
-        return tuple(replace(look, alpha=ALPHA) if look.declared else look for look in looks)
+        return tuple(replace(look, alpha=self.unplanned_alpha) if look.declared else look for look in looks)
+
+    @property
+    def unplanned_alpha(self) -> float:
+        """The error that the look at results that nobody planned spends."""
+        return extra_alpha(self.earlier_looks) if self.earlier_looks else ALPHA
 
     def look_after(self, index: int) -> Look:
         """Return the look after the index-th (0: the first). After the last: the next undeclared one, with pairs = 0."""
         looks = self.schedule()
         if index < len(looks):
             return looks[index]
-        return Look(index + 1, 0, extra_alpha(len(self.extra_looks) + 1), declared=False)
+        taken = self.earlier_looks + len(self.extra_looks)
+        return Look(index + 1, 0, extra_alpha(taken + 1), declared=False)
 
 
 def _arms(arms: object) -> tuple[ArmRule, ...]:

@@ -127,7 +127,7 @@ class GroupIntervals:
 
     effect: difference of the means. lo, hi: the interval, NaN where the arm or the baseline has fewer than ENOUGH_RUNS
     runs. half: half-width. code: as in `Intervals`. variance (…, 1 + arms): s̃². df (…, 1 + arms). squared_error
-    (…, 1 + arms): s̃²/n. typical (…): C, NaN where fewer than ENOUGH_GROUPS groups have a variance. k: size of the family.
+    (…, 1 + arms): s̃²/n. typical (…): C, NaN where fewer than ENOUGH_GROUPS groups have a variance. k: size of the family, which has the error alpha.
     """
 
     effect: Floats
@@ -140,10 +140,13 @@ class GroupIntervals:
     squared_error: Floats
     typical: Floats
     k: int
+    alpha: float
 
     @property
     def p_adjusted(self) -> Floats:
         """The α at which each interval would touch 0, at most 1; NaN where there is no interval.
+
+        At another α than ALPHA scaled so that it is below .05 exactly when the interval excludes 0.
 
         Computed on demand: simulations read intervals only.
         """
@@ -154,7 +157,7 @@ class GroupIntervals:
             self.squared_error[..., :1],
             self.df[..., :1],
         )
-        return np.where(np.isnan(self.half), np.nan, np.minimum(1.0, self.k * p))
+        return np.where(np.isnan(self.half), np.nan, np.minimum(1.0, self.k * p * (ALPHA / self.alpha)))
 
 
 def group_variance(std: Floats, resolution: float | Floats) -> Floats:
@@ -195,7 +198,7 @@ def group_intervals(
     effect = mean[..., 1:] - mean[..., :1]
     lo, hi = effect - half, effect + half
     code = verdict_codes(lo, hi, margin)
-    return GroupIntervals(effect, lo, hi, code, half, moderated, df, squared_error, typical, k)
+    return GroupIntervals(effect, lo, hi, code, half, moderated, df, squared_error, typical, k, alpha)
 
 
 def half_width_parts(squared_error: Floats, df: Floats, alpha: float, k: int) -> Floats:
@@ -261,6 +264,7 @@ def judge_groups(
     relative: bool = False,
     k: int | None = None,
     arms: Iterable[ArmRule] | None = None,
+    earlier_looks: int = 0,
 ) -> Analysis:
     """Judge arms whose runs are not paired with the baseline's.
 
@@ -269,7 +273,7 @@ def judge_groups(
     (None: their number). arms: what they are, in the order of the report, with their factors and levels (None: every group
     but the baseline, in its order); an arm without a group has no runs. The rest is as in `Rules`.
 
-    Nobody declared looks: α is .05, and holds only if the numbers of runs were not chosen by looking at results.
+    Nobody declared looks: α is .05 at the first, and holds only if the numbers of runs were not chosen by looking at results.
     Raises StoreError where there is no group of the baseline, or one that is no arm, or where a relative comparison has a
     baseline that averages 0; StudyError where the rules contradict themselves.
     """
@@ -294,6 +298,7 @@ def judge_groups(
         family=k or 0,
         relative=relative,
         typical=groups[baseline].mean if groups[baseline].n else None,
+        earlier_looks=earlier_looks,
     )
     names = [arm.name for arm in rules.arms]
     if unknown := [name for name in groups if name not in {baseline, *names}]:
@@ -335,6 +340,7 @@ def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
         runs,
         k=rules.k,
         margin=rules.margin,
+        alpha=rules.unplanned_alpha,
         counts=counts,
     )
     after = rules.look_after(1)
@@ -352,7 +358,7 @@ def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
         rules=rules,
         look=1,
         pairs=rules.looks[-1],
-        alpha=ALPHA,
+        alpha=rules.unplanned_alpha,
         declared=True,
         provisional=False,
         next_look=after,
@@ -446,7 +452,7 @@ def _comparison(
         differences=(),
         summary=_summary(arm.name, group),
         look=1,
-        alpha=ALPHA,
+        alpha=rules.unplanned_alpha,
         withheld=withheld,
         n_reference=base.n,
     )

@@ -120,7 +120,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Response:
-    """The metric over the levels of a factor. scale: of the level axis. band: the reference's mean ± margin."""
+    """The metric over the levels of a factor. scale: of the level axis. band: the reference's mean ± margin.
+
+    dots_are: what each dot is; the runs of an arm that are not paired have no number that says anything.
+    """
 
     title: str
     metric: str
@@ -129,6 +132,7 @@ class Response:
     scale: Literal["linear", "log", "named"]
     levels: tuple[Level, ...]
     band: tuple[float, float] | None
+    dots_are: Literal["seed", "run", "block"] = "seed"
 
 
 @dataclass(frozen=True)
@@ -179,13 +183,39 @@ class Curves:
 class Pairs:
     """The evidence itself: the reference's value under each seed, and what each arm adds to it there.
 
-    cells: text where there is no number (`failed`, `diverged`, …).
+    heads: of the columns, `seed 3` or the name of a block. cells: text where there is no number (`failed`, `diverged`, …).
     """
 
-    seeds: tuple[int, ...]
+    heads: tuple[str, ...]
     reference: str
     values: tuple[float | str, ...]
     rows: tuple[tuple[Row, tuple[float | str, ...]], ...]
+    title: str = "Differences seed by seed"
+    caption: str = "Each arm minus the reference under the same seed"
+
+
+@dataclass(frozen=True)
+class Values:
+    """The runs of an arm that are paired with none. values: in the order of their size, the first of them where there are many."""
+
+    row: Row
+    values: tuple[float, ...]
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """An arm within one block (a task, a data set, a fold). n: its runs there, or its pairs."""
+
+    block: str
+    label: str
+    verdict: str
+    interval: Interval
+    p: float | None
+    n: int
+    mean: float | None
+    sd: float | None
 
 
 @dataclass(frozen=True)
@@ -200,6 +230,8 @@ class Section:
     response: Response | None
     curves: tuple[Curves, ...]
     pairs: Pairs
+    values: tuple[Values, ...] = ()
+    blocks: tuple[BlockRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -318,6 +350,7 @@ class RunRow:
     run_id: str
     reason: str
     source_run: str
+    block: str = ""
 
 
 @dataclass(frozen=True)
@@ -404,7 +437,11 @@ class TuningPart:
 
 @dataclass(frozen=True)
 class Summary:
-    """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph)."""
+    """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph).
+
+    kind: what the page says above its title. unit_of_n: what `Row.n` counts. for_paper: how the intervals are made, as a
+    paragraph for a paper.
+    """
 
     study: str
     question: str
@@ -415,6 +452,7 @@ class Summary:
     unit: str
     value_unit: str
     digits: int
+    value_digits: int
     axis: Axis
     groups: tuple[FindingGroup, ...]
     rows: tuple[Row, ...]
@@ -437,6 +475,10 @@ class Summary:
     text: str
     tracking: Tracking | None = None
     tuning: TuningPart | None = None
+    kind: str = "Ablation study"
+    unit_of_n: Literal["seed", "run", "block"] = "seed"
+    direction: Literal["maximize", "minimize"] = "maximize"
+    for_paper: str = ""
 
     @property
     def headline(self) -> str:

@@ -121,9 +121,9 @@ def latex(summary: Summary) -> str:
         )
         if ticks and not row.present:
             named = [_tex(row.label), *[""] * (len(ticks) - 1)]
-        mean = "" if row.mean is None else _tex_number(wording.plain(row.mean, summary.digits))
+        mean = "" if row.mean is None else _tex_number(wording.plain(row.mean, summary.value_digits))
         if row.sd is not None:
-            mean += f" \\pm {wording.plain(row.sd, summary.digits)}"
+            mean += f" \\pm {wording.plain(row.sd, summary.value_digits)}"
         if mean:
             mean = f"$\\mathbf{{{mean}}}$" if row is best else f"${mean}$"
         cells = [*named, mean, *_tex_effect(row, summary.digits)]
@@ -162,8 +162,9 @@ def _columns(summary: Summary, escape: Callable[[str], str]) -> list[tuple[str, 
         return f"{palette.mark(row.interval.verdict).sign} {row.verdict}" if row.verdict else ""
 
     def mean(row: Row) -> str:
-        spread = f" ± {wording.plain(row.sd, digits)}" if row.sd is not None else ""
-        return known(row.mean, lambda value: wording.plain(value, digits)) + spread
+        of_values = summary.value_digits
+        spread = f" ± {wording.plain(row.sd, of_values)}" if row.sd is not None else ""
+        return known(row.mean, lambda value: wording.plain(value, of_values)) + spread
 
     unit, value_unit = (f", {u}" if u else "" for u in (summary.unit, summary.value_unit))
     return [

@@ -161,7 +161,8 @@ def response(data: Response) -> Figure:
         for seed, value in level.dots:
             dots[0].append(_dot_place(place, data))
             dots[1].append(value)
-            dots[2].append(f"{_text(level.label)}, seed {seed}: {_number(value, data)}")
+            which = f", {data.dots_are} {seed}" if data.dots_are == "seed" else ""
+            dots[2].append(f"{_text(level.label)}{which}: {_number(value, data)}")
     means = [(p, level) for p, level in zip(places, data.levels, strict=True) if level.mean is not None]
 
     def scatter(where: Iterable[Any], values: Iterable[Any], **more: Any) -> Any:

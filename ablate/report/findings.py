@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis import words
+from ablate.analysis.blocks import ENOUGH_BLOCKS
 from ablate.analysis.compare import TUNE
 from ablate.analysis.contents import ArmSummary, Comparison, Effect
 from ablate.analysis.intervals import ENOUGH_PAIRS
@@ -53,6 +54,8 @@ def answer(reading: Reading) -> tuple[str, str]:
     if analysis.error:
         return first, "No arm is judged until that is fixed."
     items = reading.items
+    unit = reading.rules.unit
+    void = [item for item in items if item.verdict in {"not independent", "no override"}]
     open_items = [item for item in items if item.verdict == "inconclusive"]
     noun = "effect" if reading.rules.factorial else "arm"
     if analysis.provisional:
@@ -62,8 +65,12 @@ def answer(reading: Reading) -> tuple[str, str]:
             f"and verdicts fall at {counted(analysis.next_look.pairs, 'seed')}."
         )
     if not open_items:
+        if len(void) == len(items):
+            return first, "Nothing was compared, so there is no verdict."
         every = f"Every {noun} is" if len(items) > 1 else f"The {noun} is"
-        return first, f"{every} settled, with {counted(analysis.pairs, 'seed')} each at most."
+        every = f"Every other {noun} is" if void else every
+        most = " at most" if unit != "block" else ""
+        return first, f"{every} settled, with {counted(max(item.n for item in items), unit)} each{most}."
     n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
     open_count = f"{counted(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
     if not any(item.more_seeds for item in open_items):
@@ -72,13 +79,19 @@ def answer(reading: Reading) -> tuple[str, str]:
                 first,
                 f"{open_count}, without an interval to settle {wording.verb(len(open_items), 'it', 'them')} by.",
             )
-        return first, f"{open_count}: with fewer than 3 seeds there is no interval, and so no verdict."
+        enough = ENOUGH_BLOCKS if unit == "block" else ENOUGH_PAIRS
+        return (
+            first,
+            f"{open_count}: with fewer than {enough} {unit}s there is no interval, and so no verdict.",
+        )
     if not n80:
         return (
             first,
-            f"{open_count}, and no number of seeds within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
+            f"{open_count}, and no number of {unit}s within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
         )
-    reach = f"{n80[0]} seeds" if n80[0] == n80[-1] else f"{n80[0]} to {n80[-1]} seeds"
+    of_each = " of each" if unit == "run" else ""
+    number = str(n80[0]) if n80[0] == n80[-1] else f"{n80[0]} to {n80[-1]}"
+    reach = f"{number} {unit}s{of_each}"
     which = "" if len(n80) == len(open_items) else f" ({len(n80)} of them)"
     return (
         first,
@@ -333,9 +346,9 @@ def raw_row(reading: Reading, raw: ArmSummary, kind: Kind) -> Row:
         Interval(None, None, None, ""),
         None,
         raw.n,
-        mean=reading.shown(raw.mean),
-        sd=reading.shown(raw.sd),
-        test=reading.shown(raw.test),
+        mean=reading.shown_value(raw.mean),
+        sd=reading.shown_value(raw.sd),
+        test=reading.shown_value(raw.test),
         seconds=raw.seconds,
         parameters=raw.parameters,
         fit=tuple(d.words for d in raw.fit),

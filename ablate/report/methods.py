@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
 from ablate.report import wording
 from ablate.report.reading import Reading
-from ablate.text import counted
+from ablate.study.record import JudgedRecord
+from ablate.text import counted, joined
+
+_NOISE = """
+    The noise of an arm is the spread of its own differences, never below half of the metric’s smallest step. With
+    five arms or more it is averaged with what is typical in the study, which counts as up to four more degrees of
+    freedom; an arm noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
 
 
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
@@ -60,10 +66,6 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         {reading.margin_words} is the smallest difference worth having, fixed in the study before the first run. An
         interval wholly within ± the margin means no practical effect; otherwise one above 0 means that the arm helps, one
         below 0 that it hurts, clearly so where it lies wholly beyond the margin. Anything else is not known yet."""
-    noise = """
-        The noise of an arm is the spread of its own differences, never below half of the metric’s smallest step. With
-        five arms or more it is averaged with what is typical in the study, which counts as up to four more degrees of
-        freedom; an arm noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
     trouble = """
         A failed run counts as missing. A run whose loss is no longer finite has diverged: that is a result, and an arm
         with one is called unstable, unless the others already show that it hurts. Runs that are identical under different
@@ -73,7 +75,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         "The interval": interval,
         "Looks": looking,
         "The margin": margin,
-        "Noise": noise,
+        "Noise": _NOISE,
         "Failures and divergence": trouble,
         "What the interval does not cover": " ".join(_limits(reading)),
     }
@@ -84,6 +86,185 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     if fused := _fused(reading):
         paragraphs["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in paragraphs.items())
+
+
+def of_judged(reading: Reading, judged: JudgedRecord) -> tuple[tuple[str, str], ...]:
+    """Return (heading, paragraph): how the verdicts on results that were there already are made."""
+    rules = reading.rules
+    unit = rules.unit
+    within = "paired by their seed" if judged.options.get("paired") else "not paired"
+    what = {
+        "seed": f"""
+            Runs are paired by {judged.options.get("seed")}: an arm is compared with the baseline seed by seed, and what
+            counts is the mean of these differences, oriented so that higher is better. Pairing gains what the two have in
+            common under one seed; where a seed fixes nothing, it costs width and no more.""",
+        "run": """
+            No two runs share anything: what counts is the difference of an arm’s mean from the baseline’s, oriented so
+            that higher is better. Each of the two has its own noise and its own number of runs. A seed, where the results
+            have one, pairs nothing here; a run counter or the order of rows never does.""",
+        "block": f"""
+            Over blocks the unit is the block: the difference of the means within it, oriented so that higher is better.
+            Runs of different blocks are never pooled. Within a block runs are {within}.""",
+    }[unit]
+    interval = {
+        "seed": f"""
+            It is a t interval of the paired differences at level 1 − α/k, with k = {rules.k}.""",
+        "run": f"""
+            Its half-width is √(t²(1 − α/2k, ν₁)·s₁²/n₁ + t²(1 − α/2k, ν₀)·s₀²/n₀), with k = {rules.k}, the arm first
+            and the baseline second (Banerjee 1961). It keeps its level whatever the two variances and numbers of runs are,
+            which Welch’s approximation does not.""",
+        "block": f"""
+            It is a t interval of the differences over blocks at level 1 − α/k, with k = {rules.k}; it needs five blocks.
+            Within blocks the intervals are a family of their own, of arms × blocks.""",
+    }[unit]
+    paragraphs = {
+        "Results": f"""
+            These are results of {judged.source}, which nobody planned as a study here: {"the looks were declared, and " if rules.planned else ""}the arms, their
+            number and the margin are those of the person who judged them. Errors are as small as they are said to be only if
+            none of these was chosen by looking at the results.""",
+        {"seed": "Pairs", "run": "Runs", "block": "Blocks"}[unit]: what,
+        "The interval": f"""
+            Over all {counted(rules.k, "comparison")} together, the probability that any interval misses its true effect is
+            at most {_overall(reading)}. {interval}""",
+        "Looks": _judged_looks(reading, judged) if len(judged.sizes) > 1 or rules.planned else "",
+        "The margin": f"""
+            {reading.margin_words} is the smallest difference worth having. An interval wholly within ± the margin means no
+            practical effect; otherwise one above 0 means that the arm helps, one below 0 that it hurts, clearly so where it
+            lies wholly beyond the margin. Anything else is not known yet.""",
+        "Noise": _judged_noise(reading),
+        "Failures and divergence": """
+            A run without a finite number counts as diverged or as missing, as the person who judged said. An arm with a
+            divergence is called unstable, unless the others already show that it hurts. Repeats that agree to the last digit
+            are copies of one run, and no comparison."""
+        if reading.analysis.runs.diverged
+        or any(c.verdict == "not independent" for c in reading.analysis.comparisons)
+        else "",
+        "What the interval does not cover": " ".join(_judged_limits(reading)),
+    }
+    return tuple((heading, " ".join(text.split())) for heading, text in paragraphs.items() if text.strip())
+
+
+def _overall(reading: Reading) -> str:
+    """The error over all looks, in percent."""
+    spent = math.fsum(look.alpha for look in reading.rules.schedule())
+    return f"{100 * spent:.3g} %"
+
+
+def _judged_looks(reading: Reading, judged: JudgedRecord) -> str:
+    if reading.rules.planned:
+        return """
+            Results are read at numbers of seeds that were declared before the first run. Each look spends its part of the
+            5 %, in proportion to the squares of its seeds; 0.5 % is kept for looks that were not declared."""
+    return f"""
+        The results have grown, and were judged {counted(len(judged.sizes), "time")} under this name. The first look spent
+        5 %, and each further one half of what was left of another 0.5 %. What was settled at a look keeps its verdict and its interval."""
+
+
+def _judged_noise(reading: Reading) -> str:
+    if reading.rules.unit == "block":
+        return "The noise of an arm is the spread of its own differences over the blocks; it borrows from no other arm."
+    if reading.rules.unit == "run":
+        return """
+            The noise of an arm is the spread of its own runs, never below what the metric’s smallest step says. With five
+            groups or more, the baseline among them, it is averaged with their mean, which counts as up to four more degrees
+            of freedom; a group noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
+    return _NOISE
+
+
+def _judged_limits(reading: Reading) -> Iterable[str]:
+    rules, analysis = reading.rules, reading.analysis
+    unit = f" {reading.unit}" if reading.unit else ""
+    if rules.unit == "block":
+        yield "It holds for blocks such as these: which blocks there are was chosen by somebody."
+    else:
+        yield "It holds for the data that the metric was measured on: for new data of the same kind it would be wider."
+    yield "Whether arms were tuned with equal care, and whether runs are missing because they went badly, is not known."
+    if analysis.optimism:
+        yield (
+            f"The best of {len(analysis.comparisons)} arms that were all equal would look better by about "
+            f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly selection."
+        )
+    if rules.resolution > 0 and not rules.relative:
+        yield f"The metric moves in steps of {wording.plain(reading.shown(rules.resolution), reading.digits + 1)}{unit}."
+
+
+def for_paper(reading: Reading) -> str:
+    """Return a paragraph for a paper that answers what the NeurIPS and ICML checklists ask of error bars; '' for a search.
+
+    What varies between runs, what the bars are and how they are computed, n, the assumptions, and the compute where it is
+    known (https://neurips.cc/public/guides/PaperChecklist, items 7 and 8).
+    """
+    rules, analysis = reading.rules, reading.analysis
+    if rules.design == "search":
+        return ""
+    numbers = [item.n for item in reading.items] or [0]
+    low, high = min(numbers), max(numbers)
+    n = f"n = {high}" if low == high else f"n = {low} to {high}"
+    compared = {
+        "seed": f"the mean difference from the reference under the same seed ({n} seeds)",
+        "run": f"the difference between the mean of an arm and that of the baseline ({n} runs of an arm, {analysis.baseline.n} of the baseline)",
+        "block": f"the mean over {n} blocks of the difference from the baseline within the block",
+    }[rules.unit]
+    borrowed = ", each variance being moderated by the typical one of all arms (Smyth 2004)"
+    formula = {
+        "seed": "mean ± t(1 − α/2k, ν)·s/√n with s the standard deviation of the paired differences",
+        "run": "with half-width √(t²(1 − α/2k, ν₁)·s₁²/n₁ + t²(1 − α/2k, ν₀)·s₀²/n₀) (Banerjee 1961)",
+        "block": "mean ± t(1 − α/2k, n − 1)·s/√n with s the standard deviation over blocks",
+    }[rules.unit] + (borrowed if rules.unit != "block" and len(rules.arms) >= 5 else "")
+    taken = rules.schedule()[: max(analysis.look, 1)]
+    alphas = joined(f"{look.alpha:.4g}" for look in taken)
+    spent = f"α = {alphas}" if len(taken) == 1 else f"α = {alphas} at the {len(taken)} looks"
+    normal = {
+        "seed": "paired differences are about normal",
+        "run": "runs are about normal, with a variance of their own in each arm",
+        "block": "differences over blocks are about normal",
+    }[rules.unit]
+    over = {"seed": "seeds", "run": "runs", "block": "blocks"}[rules.unit]
+    family = "comparison" if not rules.factorial else "effect"
+    return " ".join(
+        f"""
+        {_varies(reading)} Error bars of effects are simultaneous 95 % confidence intervals of {compared}, computed in closed
+        form as {formula}, corrected for k = {counted(rules.k, family)} by Bonferroni; {spent}. They assume that runs
+        are independent and that {normal}. ± beside a mean is one standard deviation over {over} (n − 1 below the line), not
+        a standard error. Effects are oriented so that positive is better; differences within {reading.margin_words} of 0 were
+        taken to be of no practical importance. {_compute(reading)}
+        """.split()
+    )
+
+
+def _varies(reading: Reading) -> str:
+    judged = reading.record.judged
+    if judged is not None:
+        if judged.options.get("paired"):
+            return f"Runs of an arm differ in their {judged.options.get('seed')}, and in whatever else was not fixed between them."
+        return "Runs of an arm are repeats that share nothing; what varied between them was not recorded with the results."
+    if own := reading.record.own_training:
+        return f"Runs of an arm differ in the seed that {own} is handed, which is to fix every source of variation."
+    base = reading.arms[reading.rules.reference].config
+    data = base.get("data") if isinstance(base, Mapping) else None
+    fixed = not isinstance(data, Mapping) or data.get("split", "fixed") == "fixed"
+    split = (
+        "; the split into training and validation data is the same in every run"
+        if fixed
+        else ", and the split into training and validation data"
+    )
+    return (
+        "Runs of an arm differ in their seed, which fixes initial weights, order of batches, augmentation and "
+        f"dropout{split}."
+    )
+
+
+def _compute(reading: Reading) -> str:
+    frame = reading.replicates
+    if "seconds" not in frame.columns or frame.empty:
+        return "The compute is not recorded with the results." if reading.record.judged is not None else ""
+    seconds = float(pd.to_numeric(frame["seconds"], errors="coerce").sum())
+    if not seconds > 0:
+        return ""
+    devices = sorted({str(d).partition(":")[0] for d in frame.get("device", []) if isinstance(d, str) and d})
+    on = f" on {joined(devices)}" if devices else ""
+    each = wording.duration(seconds / len(frame))
+    return f"Compute: {counted(len(frame), 'run')}, {wording.duration(seconds)} of device time in all{on}, {each} a run on average, trials of tuning included."
 
 
 def _searching(reading: Reading) -> dict[str, str]:

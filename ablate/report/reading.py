@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ablate.analysis import words
-from ablate.analysis.contents import Analysis, Comparison, Effect
+from ablate.analysis.contents import Analysis, BlockedAnalysis, Comparison, Effect
 from ablate.analysis.family import Terms
 from ablate.analysis.grids import Grids
 from ablate.analysis.rules import Rules
@@ -35,7 +35,8 @@ class Material:
     value), or their `grids`. confusion: arm → (classes, classes) counts on the test images, summed over seeds, rows the truth.
     environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each test image was
     classified correctly (index: seeds, columns: positions of the images); only arms that see the same images as their reference. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are available. tracking: the
-    server that shows the runs, if there is one.
+    server that shows the runs, if there is one. blocked: of results in blocks, the analysis within each; `analysis` is over them.
+    notes: of results that were there already, what to know before trusting a verdict.
     """
 
     record: PlanRecord
@@ -48,6 +49,8 @@ class Material:
     truth: npt.NDArray[Any] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     pixels: npt.NDArray[np.uint8] | None = None
     tracking: Tracking | None = None
+    blocked: BlockedAnalysis | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Reading:
@@ -60,9 +63,16 @@ class Reading:
         self.rules: Rules = material.analysis.rules
         scale = self.rules.scale(material.analysis.baseline.mean)
         self.factor, self.unit = scale.factor, scale.unit
-        self.value_unit = "%" if scale.unit == "points" else scale.unit
         self.margin = self.rules.margin * self.factor
         self.digits = wording.decimals(self.margin)
+        self.value_factor, self.value_unit = self.factor, "%" if scale.unit == "points" else scale.unit
+        self.difference_factor, self.value_digits = self.factor, self.digits
+        if self.rules.relative:
+            # Effects are shares of the baseline's mean, and the metric itself is what it was.
+            mean = abs(material.analysis.baseline.mean or 1.0)
+            self.value_factor, self.value_unit = 1.0, ""
+            self.difference_factor = self.factor / mean
+            self.value_digits = wording.decimals(self.rules.margin * mean)
         self.arms: dict[str, ArmRecord] = {arm.name: arm for arm in self.record.arms}
         # The baseline is the first of the references; only some arms are compared with the further ones.
         self.others = tuple(s for s in self.analysis.references if s.arm != self.rules.reference)
@@ -83,8 +93,12 @@ class Reading:
         return f"{wording.trimmed(self.margin, self.digits)} {self.unit}".strip()
 
     def shown(self, value: float | None) -> float | None:
-        """Return a difference or a value of the metric in shown units."""
+        """Return an effect in shown units."""
         return None if value is None or not math.isfinite(value) else value * self.factor
+
+    def shown_value(self, value: float | None) -> float | None:
+        """Return a value of the metric itself in shown units."""
+        return None if value is None or not math.isfinite(value) else value * self.value_factor
 
     def label(self, arm: str) -> str:
         """Return how an arm is called in the report."""
@@ -140,7 +154,9 @@ class Reading:
     def values(self, arm: str) -> tuple[tuple[int, float], ...]:
         """(seed, value) of an arm's finished report replicates, in shown units."""
         by_seed = sorted(self.outcomes.get(arm, {}).items())
-        return tuple((s, v * self.factor) for s, (o, v) in by_seed if o == "finished" and math.isfinite(v))
+        return tuple(
+            (s, v * self.value_factor) for s, (o, v) in by_seed if o == "finished" and math.isfinite(v)
+        )
 
     def copied(self) -> list[bool]:
         """Return whether a replicate was taken from an earlier study, for every row of the frame."""

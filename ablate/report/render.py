@@ -13,7 +13,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,7 +253,9 @@ def _section_panels(album: _Figures, section: Section) -> Iterable[Panel]:
     if response is not None:
         direction = "horizontal" if response.scale != "named" else "vertical"
         caption = (
-            f"A dot for every seed, a mark for the mean. The {direction} band is the reference ± the margin."
+            f"A dot for every {response.dots_are}, a mark for the mean. The {direction} band is the reference ± the margin."
+            if response.dots_are != "block"
+            else "A dot for every block, a mark for the mean. The vertical band is ± the margin."
         )
         yield album.panel(
             f"{response.metric} by level" if section.code else f"{response.metric} by arm",
@@ -376,25 +378,34 @@ def _class_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
 
 @dataclass(frozen=True)
 class RunTable:
-    """first: rows as HTML. rest: those of a large study that the page unpacks when it needs them, compressed."""
+    """first: rows as HTML. rest: those of a large study that the page unpacks when it needs them, compressed.
 
-    has_phases: bool
+    columns: what is known of at least one run, and therefore has a column.
+    """
+
+    columns: frozenset[str]
     first: tuple[Markup, ...]
     rest: str
 
 
 def _run_table(summary: Summary) -> RunTable:
-    has_phases = any(run.phase != "report" for run in summary.runs)
+    columns = {"phase"} if any(run.phase != "report" for run in summary.runs) else set()
+    known = ("block", "test", "epochs", "seconds", "device", "run_id")
+    # Of a study that has not begun nothing is known, and of results from elsewhere some things never are.
+    is_run = summary.unit_of_n == "seed" and not any(run.outcome == "finished" for run in summary.runs)
+    columns |= {
+        name for name in known if any(getattr(run, name) not in ("", None) for run in summary.runs)
+    } | ({"test", "epochs", "seconds", "device", "run_id"} if is_run else set())
     # Ten thousand rows through the template would take longer than everything else.
     escaped = functools.cache(_escaped)
-    rows = [_run_row(summary, run, escaped, has_phases=has_phases) for run in summary.runs]
+    rows = [_run_row(summary, run, escaped, columns) for run in summary.runs]
     rest = "".join(rows[MOST_ROWS:])
     first = tuple(_markup(row) for row in rows[:MOST_ROWS])
-    return RunTable(has_phases, first, _packed(rest.encode(), 6) if rest else "")
+    return RunTable(frozenset(columns), first, _packed(rest.encode(), 6) if rest else "")
 
 
-def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], *, has_phases: bool) -> str:
-    """escape: `_escaped`, which may be cached, for texts of many rows."""
+def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], columns: Collection[str]) -> str:
+    """escape: `_escaped`, which may be cached, for texts of many rows. columns: as in `RunTable`."""
 
     def number(value: float | None, text: str) -> str:
         return (
@@ -409,14 +420,25 @@ def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], *, has
     source = (
         f'<span class="sub">taken from <code>{escape(run.source_run)}</code></span>' if run.source_run else ""
     )
+    digits = summary.value_digits
+    cells = {
+        "block": f"<td>{escape(run.block)}</td>",
+        "seed": number(run.seed, str(run.seed)),
+        "phase": f"<td>{escape(run.phase)}</td>",
+        "outcome": f"<td>{outcome}{reason}</td>",
+        "value": number(run.value, wording.plain(run.value, digits)),
+        "test": number(run.test, wording.plain(run.test, digits)),
+        "epochs": number(run.epochs, str(run.epochs)),
+        "seconds": number(run.seconds, wording.duration(run.seconds)),
+        "device": f"<td>{escape(run.device)}</td>",
+        "run_id": f"<td>{name}{source}</td>",
+    }
+    shown = "".join(
+        cell for column, cell in cells.items() if column in columns or column in {"seed", "outcome", "value"}
+    )
     return (
         f'<tr data-outcome="{escape(run.outcome)}"><th scope="row" title="{escape(run.arm)}">{escape(run.label)}</th>'
-        f"{number(run.seed, str(run.seed))}{f'<td>{escape(run.phase)}</td>' if has_phases else ''}"
-        f"<td>{outcome}{reason}</td>"
-        f"{number(run.value, wording.plain(run.value, summary.digits))}"
-        f"{number(run.test, wording.plain(run.test, summary.digits))}"
-        f"{number(run.epochs, str(run.epochs))}{number(run.seconds, wording.duration(run.seconds))}"
-        f"<td>{escape(run.device)}</td><td>{name}{source}</td></tr>\n"
+        f"{shown}</tr>\n"
     )
 
 

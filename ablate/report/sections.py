@@ -112,7 +112,9 @@ def _section(
         tuple(_remarks(reading, [reference, *arms])),
         response,
         tuple(_curves(reading, arms, reference, bands, code)),
-        _effect_pairs(reading, rows) if reading.rules.factorial else _pairs(reading, rows, arms, reference),
+        _effect_pairs(reading, rows)
+        if reading.rules.factorial
+        else arm_pairs(reading, rows, arms, reference),
     )
 
 
@@ -248,7 +250,7 @@ def _curves(
         yield Curves(quantity, unit, base if base.lines else None, drawn_arms, low, high, log=log, cut=cut)
 
 
-def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
+def arm_pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
     """Return every arm minus the reference, seed by seed."""
     row_of = {row.arm: row for row in rows if row.kind == "arm"}
     nothing = ("", math.nan)
@@ -257,17 +259,17 @@ def _pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: st
 
     def value(seed: int) -> float | str:
         outcome, number = base.get(seed, nothing)
-        return number * reading.factor if outcome == "finished" else outcome
+        return number * reading.value_factor if outcome == "finished" else outcome
 
     def difference(arm: str, seed: int) -> float | str:
         outcome, number = reading.outcomes.get(arm, {}).get(seed, nothing)
         other, held_against = base.get(seed, nothing)
         if outcome == other == "finished":
-            return reading.rules.sign * (number - held_against) * reading.factor
+            return reading.rules.sign * (number - held_against) * reading.difference_factor
         return outcome if outcome != "finished" else "unpaired"
 
     return Pairs(
-        seeds,
+        tuple(f"seed {seed}" for seed in seeds),
         reading.label(reference),
         tuple(value(seed) for seed in seeds),
         tuple((row_of[arm], tuple(difference(arm, seed) for seed in seeds)) for arm in arms if arm in row_of),
@@ -280,7 +282,7 @@ def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
     seeds = tuple(sorted({seed for by_seed in differences for seed in by_seed}))
     effects = [row for row in rows if row.kind == "effect"]
     return Pairs(
-        seeds,
+        tuple(f"seed {seed}" for seed in seeds),
         "",
         (),
         tuple(

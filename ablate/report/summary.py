@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from datetime import UTC, datetime
-
-from ablate.report import findings, images, methods, runs, sections, tuning
+from ablate.report import findings, images, judged, methods, runs, sections, tuning, wording
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
 
@@ -14,6 +11,8 @@ __all__ = ["Material", "Summary", "summarise"]
 
 def summarise(material: Material) -> Summary:
     """Return everything that the report of a study says."""
+    if material.record.judged is not None:
+        return judged.summarise(material)
     reading = Reading(material)
     rows = findings.rows(reading)
     found_runs = runs.every(reading)
@@ -27,6 +26,7 @@ def summarise(material: Material) -> Summary:
         unit=reading.unit,
         value_unit=reading.value_unit,
         digits=reading.digits,
+        value_digits=reading.value_digits,
         axis=findings.axis(reading, rows),
         groups=findings.groups(reading),
         rows=rows,
@@ -49,19 +49,12 @@ def summarise(material: Material) -> Summary:
         methods=methods.methods(reading),
         looks=methods.looks(reading),
         environment=tuple(
-            (name, _said(name, value)) for name, value in material.environment.items() if value
+            (name, wording.fact(name, value)) for name, value in material.environment.items() if value
         ),
         reproduce=methods.reproduce(reading),
         text=reading.record.text,
         tracking=material.tracking,
         tuning=tuning.part(reading),
+        direction=reading.rules.direction or "maximize",
+        for_paper=methods.for_paper(reading),
     )
-
-
-def _said(name: str, value: str) -> str:
-    """Return a part of the environment as it is shown: a time as a date."""
-    if name != "recorded":
-        return str(value)
-    with contextlib.suppress(ValueError, OverflowError):
-        return f"{datetime.fromtimestamp(float(value), UTC):%Y-%m-%d %H:%M} UTC"
-    return str(value)

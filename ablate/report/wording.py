@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ablate.text import format_short_duration, joined
@@ -114,6 +116,15 @@ def level(value: Any) -> str:
         return f"{name} ({', '.join(rest)})" if name and rest else str(name) if name else ", ".join(rest)
     if isinstance(value, list | tuple):
         return ", ".join(level(v) for v in value)
+    return str(value)
+
+
+def fact(name: str, value: str) -> str:
+    """Write a part of the environment: a time as a date, anything else as it is."""
+    if name != "recorded":
+        return str(value)
+    with contextlib.suppress(ValueError, OverflowError):
+        return f"{datetime.fromtimestamp(float(value), UTC):%Y-%m-%d %H:%M} UTC"
     return str(value)
 
 

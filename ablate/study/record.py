@@ -99,13 +99,27 @@ class TunedArm:
 
 
 @dataclass(frozen=True)
+class JudgedRecord:
+    """How results that were there already were judged: what a study has in place of planned runs.
+
+    source: what they were read from. options: arguments of `ablate.compare`, as plain values. command: what judges them
+    again. sizes: at each look, the number of runs (or rows of a table of means) that it read.
+    """
+
+    source: str
+    options: Mapping[str, Any]
+    command: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class PlanRecord:
     """A plan, complete enough to judge, report, resume and extend the study without its file.
 
     id: names the plan. declared: what the study declares, key → plain value (`Study.plain`); the properties below read it.
     text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every arm
     is compared with unless it names one of its own. runs: every run that was planned, in order. own_training: what the user's
-    code that trains is called; None: the built-in training.
+    code that trains is called; None: the built-in training. judged: of results that were there already, which have no runs here.
 
     What is added while the study runs: path: the configurations that a greedy path has reached; steps: how many it will reach.
     extra_looks: total pairs of each undeclared look. confirmed: the arm that is confirmed. final: pairs of the last look that
@@ -129,6 +143,7 @@ class PlanRecord:
     read_before: int = 0
     tuned: Mapping[str, TunedArm] = field(default_factory=dict)
     importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    judged: JudgedRecord | None = None
 
     # --- what the study declares ---
 
@@ -236,6 +251,7 @@ class PlanRecord:
             arm: vars(tuned) | {"candidates": [vars(candidate) for candidate in tuned.candidates]}
             for arm, tuned in self.tuned.items()
         }
+        plain["judged"] = None if self.judged is None else vars(self.judged)
         return {"version": VERSION, **plain}
 
     @classmethod
@@ -256,6 +272,7 @@ class PlanRecord:
                 "path": tuple(values["path"]),
                 "extra_looks": tuple(values["extra_looks"]),
                 "tuned": {arm: _tuned(search) for arm, search in values["tuned"].items()},
+                "judged": _judged(values.get("judged")),
             }
         )
 
@@ -301,6 +318,10 @@ def _arm(plain: Mapping[str, Any]) -> ArmRecord:
     data = plain["data"]
     facts = DataFacts(**data | {"shape": tuple(data["shape"]), "classes": tuple(data["classes"])})
     return ArmRecord(**{**plain, "data": facts})
+
+
+def _judged(plain: Mapping[str, Any] | None) -> JudgedRecord | None:
+    return None if plain is None else JudgedRecord(**{**plain, "sizes": tuple(plain["sizes"])})
 
 
 def _tuned(plain: Mapping[str, Any]) -> TunedArm:
