@@ -146,8 +146,9 @@ def _takes_forever(text: str) -> bool:
 class LineReader:
     """Reads the lines of one run. patterns: metric → its pattern.
 
-    step: the last one that a line told. found: metric → number of its readings. unreadable: metric → what its pattern found last that is no number. resolutions: metric →
-    the finest resolution of its readings: a value printed as `0.5` among others like `0.4375` was not rounded to a tenth.
+    step: the last one that a line told; None before. found: metric → number of its readings. unreadable: metric → what its pattern
+    found last that is no number. resolutions: metric → the finest resolution of its readings: a value printed as `0.5` among others
+    like `0.4375` was not rounded to a tenth.
     """
 
     def __init__(self, patterns: Mapping[str, LinePattern]) -> None:
