@@ -1,4 +1,4 @@
-"""Results that others made, as tables: one reader for each kind of file. A file is data, and nothing in it is executed.
+"""Results that others made, as tables: one reader for each kind of source. A file is data, and nothing in it is executed.
 
 A new source of results is a module with the two functions of `Reader` and a line in `READERS`.
 """
@@ -6,42 +6,53 @@ A new source of results is a module with the two functions of `Reader` and a lin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from ablate.errors import StudyError, nearest
-from ablate.importing import csv, json
-from ablate.importing.table import HowToRead, Table, head_of, merged
+from ablate.importing import csv, folders, json, runs, tensorboard
+from ablate.importing.source import Source
+from ablate.importing.table import HowToRead, Table, merged, refuse_other_kinds
 
-__all__ = ["READERS", "HowToRead", "Reader", "Table", "read"]
+__all__ = ["READERS", "HowToRead", "Reader", "Source", "Table", "read"]
 
 
 class Reader(Protocol):
-    """How a module of this folder reads one kind of file."""
+    """How a module of this folder reads one kind of source."""
 
-    def recognizes(self, path: Path, head: bytes) -> bool:
-        """Return whether a file is of this kind. head: its first bytes."""
+    def recognizes(self, source: Source) -> bool:
+        """Return whether a source is of this kind. Raises DataError where it is a file that cannot be read."""
 
-    def read(self, path: Path, how: HowToRead) -> Table:
-        """Return the rows of a file, with how they were read. Raises DataError where it cannot be read as asked."""
-
-
-# The first that recognizes a file reads it; the last recognizes every text file.
-READERS: Mapping[str, Reader] = {"json": json, "csv": csv}
+    def read(self, source: Source, how: HowToRead) -> Table:
+        """Return the rows of a source, with how they were read. Raises DataError where it cannot be read as asked."""
 
 
-def read(paths: Sequence[Path], how: HowToRead) -> Table:
-    """Return the rows of all files in one table; several files add the column `file`, the name of each row's file.
+# The first that recognizes a source reads it; the last recognizes every text file.
+READERS: Mapping[str, Reader] = {
+    "runs": runs,
+    "folder": folders,
+    "tensorboard": tensorboard,
+    "json": json,
+    "csv": csv,
+}
 
-    Raises StudyError where there is no such reader, DataError where a file is missing or cannot be read.
+
+def read(sources: Sequence[str], how: HowToRead) -> Table:
+    """Return the rows of all sources in one table; several of them add the column `file`, the name of each row's source.
+
+    sources: files, folders, patterns of files, addresses of stores. Raises StudyError where there is no such reader, DataError
+    where a file is missing or cannot be read.
     """
     if how.reader is not None and how.reader not in READERS:
         raise StudyError(
             f"{how.reader!r} is not a kind of file", place="--reader", hint=nearest(how.reader, READERS)
         )
-    tables = []
-    for path in paths:
-        head = head_of(path)
-        name = how.reader or next(name for name, reader in READERS.items() if reader.recognizes(path, head))
-        tables.append(READERS[name].read(path, how))
-    return merged(paths, tables)
+    return merged(sources, [_read(Source(text), how) for text in sources])
+
+
+def _read(source: Source, how: HowToRead) -> Table:
+    if how.lines and source.is_file:  # a log, whatever it is called
+        return runs.read_files([(source.path, {})], how)
+    name = how.reader or next(name for name, reader in READERS.items() if reader.recognizes(source))
+    if READERS[name] in (json, csv):
+        refuse_other_kinds(source.path, source.head)
+    return READERS[name].read(source, how)

@@ -16,7 +16,7 @@ from ablate.text import counted, cut
 if TYPE_CHECKING:
     import pandas as pd
 
-Role = Literal["arm", "metric", "seed", "counter", "other"]
+Role = Literal["arm", "metric", "seed", "counter", "step", "other"]
 
 UNDEFINED = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "missing"})
 """What stands, in any case, where a number is missing."""
@@ -75,6 +75,8 @@ class Column:
             return f"{counted(len(self.levels), 'value')}: may pair the runs"
         if self.role == "counter":
             return f"{counted(len(self.levels), 'value')}: counts or names runs, and pairs nothing"
+        if self.role == "step":
+            return f"{self.low:g} to {self.high:g}, {counted(len(self.levels), 'value')}: may count the steps of a run"
         shown = ", ".join(f"{cut(value, 30) or '(empty)'} ({rows})" for value, rows in self.levels[:6])
         more = f" and {len(self.levels) - 6} more" if len(self.levels) > 6 else ""
         values = f"{counted(len(self.levels), 'value')}, {shown}{more}"
@@ -90,6 +92,24 @@ def is_counter(name: str) -> bool:
     """Return whether a column is called what counts or names runs, which says nothing of what two runs share."""
     words = re.split(r"[^a-z#]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
     return bool(_COUNTERS & set(words)) and not is_seed(name)
+
+
+_STEPS = (
+    *("step", "global step", "trainer/global step", "training step", "train step", "iteration", "iter", "timestep"),
+    *("env step", "environment step", "frame", "update", "batch", "epoch", "reading"),
+)
+"""Names of columns that hold steps, the finest first."""
+
+
+def step_rank(name: str) -> int | None:
+    """Return how fine a column's steps are by its name, 0 the finest: `epoch`, `_step`, `timesteps`; None where it counts none."""
+    plain = plain_name(name)
+    return _STEPS.index(plain) if plain in _STEPS else None
+
+
+def plain_name(name: str) -> str:
+    """Return a column's name in lower case, with spaces between its words and without a plural: `runId`, `run_ids`: `run id`."""
+    return re.sub(r"[\s_-]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", name)).strip().lower().rstrip("s")
 
 
 def survey(rows: pd.DataFrame) -> list[Column]:
@@ -136,6 +156,8 @@ def _last_word(name: str) -> str:
 def _role(name: str, levels: tuple[tuple[str, int], ...], numeric: bool, rows: int) -> Role:
     if is_seed(name):
         return "seed"
+    if numeric and step_rank(name) is not None:
+        return "step"
     if is_counter(name):
         return "counter"
     repeated = 2 <= len(levels) <= min(MOST_ARMS, max(2, rows // 2))

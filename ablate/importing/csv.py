@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from ablate.errors import DataError
+from ablate.importing.source import Source
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
 from ablate.text import counted, cut
 
@@ -26,18 +27,19 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?\Z")
 
 
-def recognizes(path: Path, head: bytes) -> bool:  # noqa: ARG001 — of the protocol
-    """Return true: any text may be a table with a delimiter."""
-    return True
+def recognizes(source: Source) -> bool:
+    """Return true for every file: any text may be a table with a delimiter."""
+    return not (source.is_pattern or source.is_folder)
 
 
-def read(path: Path, how: HowToRead) -> Table:
+def read(source: Source, how: HowToRead) -> Table:
     """Return the rows of a table with a delimiter and a line that names its columns.
 
     Raises DataError where no such line is there, where a line has too many cells, and where the text cannot be decoded.
     """
     import pandas as pd
 
+    path = source.path
     text, encoding = decoded(path, how.encoding)
     lines = list(islice(io.StringIO(text), (how.header or 0) + _SAMPLE))
     given = None if how.delimiter is None else how.delimiter.replace("\\t", "\t")

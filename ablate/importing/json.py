@@ -4,39 +4,70 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
+from ablate.importing.source import Source
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
+from ablate.metrics import direction
+
+_DEEP = "is nested too deeply to be read"
 
 _SUFFIXES = {".json", ".jsonl", ".ndjson"}
 
 
-def recognizes(path: Path, head: bytes) -> bool:
+def recognizes(source: Source) -> bool:
     """Return whether a file has the name of a JSON file, or begins as one does."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return path.suffix.lower() in _SUFFIXES or re.match(rb"\{\s*[\"}]|\[\s*[\[{\]]", text) is not None
+    if not source.is_file:
+        return False
+    text = source.head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return (
+        source.path.suffix.lower() in _SUFFIXES or re.match(rb"\{\s*[\"}]|\[\s*[\[{\]]", text) is not None
+    )
 
 
-def read(path: Path, how: HowToRead) -> Table:
+def read(source: Source, how: HowToRead) -> Table:
     """Return the records of a JSON file.
 
     They are a list of objects, the only such list within an object, one object a line, or an object of columns of the same
     length. Raises DataError where the file holds anything else.
     """
+    path = source.path
+    text, encoding = decoded(path, how.encoding)
+    return _table(path, *_records(_parsed(path, text), path), encoding)
+
+
+def read_report(path: Path, how: HowToRead) -> Table:
+    """Return the records of a JSON file that is the report of one run: an object is one record.
+
+    An object without a number that may be judged, but with a list of records, such as the history of a training, is the
+    records of that list.
+    """
+    text, encoding = decoded(path, how.encoding)
+    content = _parsed(path, text)
+    if isinstance(content, Mapping):
+        try:
+            cells = dict(_cells(content, ""))
+        except RecursionError:
+            raise DataError(_DEEP, place=str(path)) from None
+        judged = how.metric in cells if how.metric is not None else any(map(direction, cells))
+        if judged or not any(_is_list_of_objects(value) and value for value in content.values()):
+            return _table(path, [content], (), encoding)
+    return _table(path, *_records(content, path), encoding)
+
+
+def _table(path: Path, records: Sequence[Mapping[str, Any]], notes: tuple[str, ...], encoding: str) -> Table:
     import pandas as pd
 
-    text, encoding = decoded(path, how.encoding)
-    records, notes = _records(_parsed(path, text), path)
     names: dict[str, None] = {}
     flat = []
     for record in records:
         try:
             cells = dict(_cells(record, ""))
         except RecursionError:
-            raise DataError("is nested too deeply to be read", place=str(path)) from None
+            raise DataError(_DEEP, place=str(path)) from None
         names |= dict.fromkeys(cells)
         flat.append(cells)
     checked_columns(path, list(names))
@@ -51,7 +82,7 @@ def _parsed(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise DataError("is nested too deeply to be read", place=str(path)) from None
+        raise DataError(_DEEP, place=str(path)) from None
     except ValueError as error:
         whole = error
     values = []

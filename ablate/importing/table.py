@@ -20,6 +20,29 @@ _HEAD = 1 << 16
 
 _NOT_TEXT, _TEXTS = "is not a text file", "CSV, TSV, JSON and JSON lines are read"
 
+_SPREADSHEET = "save the sheet as CSV (in Excel: File, Save as, CSV UTF-8), and judge that file"
+
+# What a file begins with that is no text → what it is, what to do.
+_KINDS: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "is a ZIP archive", "unpack it, and judge a file in it"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook", _SPREADSHEET),
+    (b"\x1f\x8b", "is compressed with gzip", "gunzip it first"),
+    (b"BZh", "is compressed with bzip2", "bunzip2 it first"),
+    (b"\xfd7zXZ", "is compressed with xz", "unxz it first"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unzstd it first"),
+    (b"PAR1", "is a Parquet file", "write it as CSV: pandas.read_parquet(FILE).to_csv('results.csv', index=False)"),
+    (b"%PDF", "is a PDF", "copy its table to a CSV file"),
+    (b"\x89HDF", "is an HDF5 file", "write the results in it to a CSV file"),
+    (b"\x93NUMPY", "is a NumPy array", "write it as CSV with the names of its columns"),
+    (b"SQLite format 3\x00", "is an SQLite database", "mlflow:FILE#EXPERIMENT or optuna:FILE#STUDY reads those of MLflow and Optuna"),
+    (b"<!doctype html", "is a web page", "copy its table to a CSV file"),
+    (b"<html", "is a web page", "copy its table to a CSV file"),
+    (b"\x80\x02", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
+    (b"\x80\x03", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
+    (b"\x80\x04", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
+    (b"\x80\x05", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
+)
+
 FILE = "file"
 """The column that says which file a row is from, where there are several."""
 
@@ -28,13 +51,18 @@ FILE = "file"
 class HowToRead:
     """What the user said about a file; None: to be guessed.
 
-    reader: a name in `READERS`. header: number of the line that names the columns, from 1.
+    reader: a name in `READERS`. header: number of the line that names the columns, from 1. lines: regular expressions of what
+    the lines of a log say. metric: the column that will be judged. history: whether every step of a run is wanted, where a
+    store keeps the last one apart.
     """
 
     reader: str | None = None
     encoding: str | None = None
     delimiter: str | None = None
     header: int | None = None
+    lines: tuple[str, ...] = ()
+    metric: str | None = None
+    history: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,13 +72,16 @@ class Table:
     rows: a column of text for each column of the file, numbers as they are written, "" where there is nothing; the index
     counts the rows of each file from 1. options: how the file was read, as options of `ablate judge`.
     notes: what a reader of the results has to know, such as lines that were passed over. repeated: names that several
-    columns share.
+    columns share. resolutions: column → the step of its values, where the file says it. searched: columns with settings that a
+    search chose, so that rows that differ in them are no repeats.
     """
 
     rows: pd.DataFrame
     options: Mapping[str, str]
     notes: tuple[str, ...] = ()
     repeated: frozenset[str] = field(default_factory=frozenset)
+    resolutions: Mapping[str, float] = field(default_factory=dict)
+    searched: tuple[str, ...] = ()
 
 
 def head_of(path: Path) -> bytes:
@@ -65,13 +96,40 @@ def head_of(path: Path) -> bytes:
                 place=str(path),
                 hint="write the columns that matter to a smaller file",
             )
+        if not path.is_file():
+            path.stat()
+            raise DataError("is no file", place=str(path), hint="a pipe or a device is not read")
         with path.open("rb") as file:
             head = file.read(_HEAD)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", place=str(path)) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot be read ({reason})", place=str(path)) from None
     if not head.strip():
         raise DataError("is empty", place=str(path))
     return head
+
+
+def refuse_other_kinds(path: Path, head: bytes) -> None:
+    """Raise DataError where a file is no text, and what it is can be told from its first bytes, with what to do."""
+    for start, kind, advice in _KINDS:
+        if head[: len(start)].lower() == start.lower():
+            if start == b"PK\x03\x04" and (b"xl/" in head or path.suffix.lower().startswith((".xls", ".ods"))):
+                kind, advice = "is an Excel workbook", _SPREADSHEET  # noqa: PLW2901
+            raise DataError(kind, place=str(path), hint=advice)
+
+
+def checked_total(paths: Sequence[Path]) -> None:
+    """Raise DataError where files are larger together than what is read."""
+    try:
+        size = sum(path.stat().st_size for path in paths)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", place=str(error.filename)) from None
+    if size > MOST_BYTES:
+        raise DataError(
+            f"{counted(len(paths), 'file')} have {format_bytes(size)}, and at most {format_bytes(MOST_BYTES)} are read",
+            place=str(paths[0]),
+            hint="judge them in parts, or write the values that matter to one file",
+        )
 
 
 def decoded(path: Path, encoding: str | None) -> tuple[str, str]:
@@ -79,7 +137,10 @@ def decoded(path: Path, encoding: str | None) -> tuple[str, str]:
 
     Raises DataError for an unknown encoding, one that the file is not in, and a file that is no text.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", place=str(path)) from None
     marks = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
     marked = next((name for mark, name in marks if data.startswith(mark)), None)
     if b"\x00" in data[:_HEAD] and encoding is None and marked is None:
@@ -108,15 +169,15 @@ def checked_columns(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def merged(paths: Sequence[Path], tables: Sequence[Table]) -> Table:
-    """Return the rows of several files under all their columns, with a column `file`; of one file as they are."""
+def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
+    """Return the rows of several sources under all their columns, with a column `file`; of one source as they are."""
     if len(tables) == 1:
         return tables[0]
     import pandas as pd
 
     named = [
-        table.rows if FILE in table.rows else table.rows.assign(**{FILE: path.stem})
-        for path, table in zip(paths, tables, strict=True)
+        table.rows if FILE in table.rows else table.rows.assign(**{FILE: Path(name).stem})
+        for name, table in zip(names, tables, strict=True)
     ]
     options: dict[str, str] = {}
     for table in tables:
@@ -127,7 +188,14 @@ def merged(paths: Sequence[Path], tables: Sequence[Table]) -> Table:
             if all(other.options.get(name) == value for other in tables)
         }
     notes = tuple(
-        f"{path}: {note}" for path, table in zip(paths, tables, strict=True) for note in table.notes
+        f"{name}: {note}" for name, table in zip(names, tables, strict=True) for note in table.notes
     )
     repeated = frozenset(name for table in tables for name in table.repeated)
-    return Table(pd.concat(named).fillna(""), options, notes, repeated)
+    resolutions = {column: step for table in tables for column, step in table.resolutions.items()}
+    searched = tuple(dict.fromkeys(column for table in tables for column in table.searched))
+    # A source of several files has their names in its index already.
+    if not any(rows.index.nlevels > 1 for rows in named):
+        rows = pd.concat(named, keys=list(names), names=["file", "row"]) if len(set(names)) == len(names) else pd.concat(named)
+    else:
+        rows = pd.concat(named)
+    return Table(rows.fillna(""), options, notes, repeated, resolutions, searched)

@@ -23,7 +23,7 @@ EXPECTED = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
 
 
 def rows_of(path: Path, **how) -> list[dict[str, str]]:
-    return read([path], HowToRead(**how)).rows.to_dict("records")
+    return read([str(path)], HowToRead(**how)).rows.to_dict("records")
 
 
 def lines(delimiter: str = ",", *, end: str = "\n", decimal: str = ".") -> str:
@@ -65,7 +65,7 @@ def test_however_a_table_is_written_its_rows_are_the_same_and_its_options_are_sa
 ):
     path = tmp_path / "results.csv"
     path.write_bytes(content)
-    found = read([path], HowToRead())
+    found = read([str(path)], HowToRead())
     assert found.rows.to_dict("records") == EXPECTED
     assert list(found.rows.index) == [1, 2, 3, 4]
     assert found.options["reader"] == "csv"
@@ -78,7 +78,7 @@ def test_however_a_table_is_written_its_rows_are_the_same_and_its_options_are_sa
 def test_lines_that_were_passed_over_are_named(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text(PROSE + lines())
-    [note] = read([path], HowToRead()).notes
+    [note] = read([str(path)], HowToRead()).notes
     assert note.startswith("2 lines above the header (line 4) passed over, from “Results of the final runs,")
 
 
@@ -112,7 +112,7 @@ JSON = {
 def test_however_records_are_written_nested_keys_become_dotted_columns(tmp_path, content, name):
     path = tmp_path / name
     path.write_text(content)
-    found = read([path], HowToRead())
+    found = read([str(path)], HowToRead())
     assert found.options["reader"] == "json"
     assert found.rows.to_dict("records") == FLAT
 
@@ -134,12 +134,12 @@ def test_several_files_are_one_table_with_a_column_that_names_them(tmp_path):
         {"seed": "1", "loss": "0.6", "file": "sgd", "note": ""},
         {"seed": "0", "loss": "0.4", "file": "adam", "note": "x"},
     ]
-    assert read([one, one], HowToRead()).options["delimiter"] == ","
-    assert "reader" not in read([one, other], HowToRead()).options
+    assert read([str(one), str(one)], HowToRead()).options["delimiter"] == ","
+    assert "reader" not in read([str(one), str(other)], HowToRead()).options
 
 
 def rows_of_all(*paths: Path) -> list[dict[str, str]]:
-    return read(paths, HowToRead()).rows.to_dict("records")
+    return read([*map(str, paths)], HowToRead()).rows.to_dict("records")
 
 
 MISTAKES = {
@@ -187,29 +187,29 @@ def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, content, 
         assert rows_of(path, **how) == [{"n": "3"}]
         return
     with pytest.raises((DataError, StudyError)) as caught:
-        read([path], HowToRead(**how))
+        read([str(path)], HowToRead(**how))
     assert message in str(caught.value)
 
 
 def test_missing_files_folders_and_files_beyond_the_limits_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"No such file"):
-        read([tmp_path / "none.csv"], HowToRead())
+        read([str(tmp_path / "none.csv")], HowToRead())
     with pytest.raises(DataError, match=r"is a folder"):
-        read([tmp_path], HowToRead())
+        read([str(tmp_path)], HowToRead())
     path = tmp_path / "results.csv"
     path.write_text(lines())
     monkeypatch.setattr(limits, "MOST_COLUMNS", 2)
     with pytest.raises(DataError, match=r"has 3 columns, and at most 2 are read"):
-        read([path], HowToRead())
+        read([str(path)], HowToRead())
     monkeypatch.setattr(limits, "MOST_BYTES", 10)
     with pytest.raises(DataError, match=r"at most 10 bytes are read"):
-        read([path], HowToRead())
+        read([str(path)], HowToRead())
 
 
 def test_columns_of_one_name_are_told_apart_and_said(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("arm,loss,loss,\na,1,2,3\nb,2,3,4\n")
-    found = read([path], HowToRead())
+    found = read([str(path)], HowToRead())
     assert list(found.rows) == ["arm", "loss", "loss.2", "column 4"]
     assert found.repeated == {"loss"}
 
@@ -227,5 +227,5 @@ def test_the_last_reader_takes_every_text_and_each_name_is_a_reader():
     [("H100X8_RUNS.csv", 20, "configuration", "1"), ("mean_rewards_data.csv", 440, "algorithm", "6")],
 )
 def test_real_files_are_read_whole(name, rows, columns, header):
-    found = read([Path(os.environ["ABLATE_RESULTS"]) / name], HowToRead())
+    found = read([str(Path(os.environ["ABLATE_RESULTS"]) / name)], HowToRead())
     assert (len(found.rows), found.rows.columns[0], found.options["header"]) == (rows, columns, header)

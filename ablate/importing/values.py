@@ -1,0 +1,151 @@
+"""The cells of a metric as numbers: percent signs, counts out of a total, thousands; and how finely they were printed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ablate.errors import StudyError
+from ablate.importing.columns import UNDEFINED
+from ablate.importing.curves import named_row
+from ablate.text import counted, cut
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Unit = Literal["share", "percent"]
+
+UNITS: tuple[Unit, Unit] = ("share", "percent")
+
+_BOUNDED = frozenset(
+    {
+        *("accuracy", "acc", "precision", "recall", "sensitivity", "specificity", "f1", "auc", "auroc", "auprc", "ap"),
+        *("map", "miou", "iou", "dice", "jaccard", "em", "match", "rate", "tpr", "tnr", "fpr", "fnr", "cer", "wer", "ece"),
+        *("top", "hits", "kappa"),
+    }
+)
+"""Last words of names of metrics that are a share of something, and lie between 0 and 1, or 0 and 100."""
+
+_PERCENT = r"[-+−]?(?:\d+\.?\d*|\.\d+)\s*%"
+_COUNT = r"(\d+)\s*/\s*(\d+)"
+_THOUSANDS = r"[-+−]?\d{1,3}(?:,\d{3})+(?:\.\d*)?"
+_DECIMALS = r"[-+]?\d*(?:\.(\d*))?\Z"
+
+_MOST_DECIMALS = 8
+"""More decimals than this are those of a computation, and say nothing of how fine a metric is."""
+
+_GAP = 10.0
+"""A share and a percentage of the same size differ by a factor of 100; a metric seldom leaps by this one."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """A metric's cells with their numbers as plain text, and what was seen of them.
+
+    unit: None where they are neither shares nor percentages. resolution: their smallest step; 0 where it is not known.
+    """
+
+    cells: pd.Series[str]
+    unit: Unit | None
+    resolution: float
+
+
+def measured(cells: pd.Series[str], metric: str, *, unit: Unit | None, resolution: float | None) -> Values:
+    """Return the numbers of a metric. unit, resolution: what was told; None: to be seen.
+
+    Cells that are no number in any of these ways stay as they are. Raises StudyError where some are shares and others percentages.
+    """
+    levels = cells.drop_duplicates()
+    text = levels.str.replace("−", "-")
+    numbers = text.copy()
+    percent = text.str.fullmatch(_PERCENT)
+    counts = text.str.fullmatch(_COUNT)
+    thousands = text.str.fullmatch(_THOUSANDS)
+    totals: list[int] = []
+    if percent.any():
+        plain = ~percent & ~text.str.lower().isin(UNDEFINED)
+        if unit is None and (plain & ~counts).any():
+            raise _mixed(cells, metric, levels[percent].iloc[0], levels[plain].iloc[0])
+        stripped = text[percent].str.rstrip("% ")
+        numbers[percent] = [_text(float(t) / 100) for t in stripped] if unit == "share" else stripped
+        unit = unit or "percent"
+    if counts.any():
+        parts = [re.fullmatch(_COUNT, t) for t in text[counts]]
+        pairs = [(int(m[1]), int(m[2])) for m in parts if m is not None]
+        totals = [below for above, below in pairs if below > 0]
+        factor = 100 if unit == "percent" else 1
+        numbers[counts] = [_text(factor * above / below) if below else "nan" for above, below in pairs]
+        unit = unit or "share"
+    if thousands.any():
+        numbers[thousands] = text[thousands].str.replace(",", "")
+    changed = bool((numbers != levels).any())
+    result = cells.map(dict(zip(levels, numbers, strict=True))) if changed else cells
+    if resolution is None:
+        resolution = (100 if unit == "percent" else 1) / min(totals) if totals else _printed(numbers, unit if percent.any() else None)
+    if unit is None and _is_share(metric):
+        unit = _unit(cells, numbers, metric)
+    return Values(result, unit, resolution)
+
+
+def _text(value: float) -> str:
+    return repr(round(value, 15))
+
+
+def _is_share(metric: str) -> bool:
+    words = re.split(r"[^a-z]+", re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", metric).lower())
+    return bool(_BOUNDED & set(words)) and not {"learning", "log", "neg", "lr"} & set(words)
+
+
+def _unit(cells: pd.Series[str], numbers: pd.Series[str], metric: str) -> Unit | None:
+    """Whether values are shares or percentages, by their size. Raises StudyError where they seem to be both."""
+    import pandas as pd
+
+    values = pd.to_numeric(numbers, errors="coerce").dropna()
+    if values.empty or float(values.min()) < 0 or float(values.max()) > 100:
+        return None
+    small, large = values[(values > 0) & (values <= 1)], values[values > 1]
+    if large.empty:
+        return "share"
+    if len(small) and float(large.min()) >= _GAP * float(small.max()):
+        raise _mixed(cells, metric, numbers[large.index[0]], numbers[small.index[0]])
+    return "percent"
+
+
+def _mixed(cells: pd.Series[str], metric: str, one: str, other: str) -> StudyError:
+    rows = []
+    for text in (one, other):
+        same = cells[cells == text]
+        rows.append(f"row {named_row(same.index[0])} ({metric} {cut(text)})" if len(same) else cut(text))
+    return StudyError(
+        f"some values of {metric!r} look like percentages and others like shares: {rows[0]} and {rows[1]}",
+        place="--unit",
+        hint="write them all in one unit; where they are in one already, --unit percent or --unit share says which",
+    )
+
+
+def _printed(numbers: pd.Series[str], percent: Unit | None) -> float:
+    """The step of the last decimal that values were printed with; 0 where they were not rounded, or there are too few to say."""
+    defined = numbers[~numbers.str.lower().isin(UNDEFINED)]
+    found = defined.str.extract(_DECIMALS, expand=False)
+    if len(defined) < 3 or not defined.str.match(_DECIMALS).all():
+        return 0.0
+    most = int(found.fillna("").str.len().max())
+    if most > _MOST_DECIMALS:
+        return 0.0
+    return float(f"1e-{most}") / (100 if percent == "share" else 1)
+
+
+def unit_of_margin(unit: Unit | None, margin: float, *, relative: bool) -> str | None:
+    """Return a note where a margin is too small for its unit. Raises StudyError where it is larger than a share can be."""
+    if relative or unit is None:
+        return None
+    if unit == "share" and margin >= 1:
+        raise StudyError(
+            f"the values are shares, of which {margin:g} is all there is",
+            place="--margin",
+            hint=f"for {counted(round(margin), 'point')} of a hundred write {margin / 100:g}; --unit percent where they are percentages",
+        )
+    if unit == "percent" and margin < 0.05:
+        return f"the values are percentages, so that a margin of {margin:g} is {margin:g} of a point"
+    return None
