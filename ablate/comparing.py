@@ -6,6 +6,7 @@ refused, with the rows that show it.
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections import Counter
@@ -17,24 +18,29 @@ from ablate import metrics
 from ablate.comparisons import ArmVerdict, Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing.columns import UNDEFINED, is_counter, is_seed
+from ablate.importing.curves import named_row
 from ablate.text import brief, counted, cut, format_value, joined
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ablate.analysis import Analysis, ArmSummary
+    from ablate.analysis.compare import Outcome
     from ablate.analysis.contents import BlockedAnalysis, CautionCode
     from ablate.analysis.rules import Rules
     from ablate.analysis.unpaired import Group
     from ablate.study.record import PlanRecord
 
-Undefined = Literal["missing", "diverged"]
-"""What a cell without a number is taken for."""
+Undefined = Literal["missing", "diverged", "undefined"]
+"""What a cell without a number is taken for: no run; one that diverged; one whose metric cannot be computed."""
 
-UNDEFINED_MEANS: tuple[Undefined, Undefined] = ("missing", "diverged")
+UNDEFINED_MEANS: tuple[Undefined, ...] = ("missing", "diverged", "undefined")
 
 _SHOWN = 3
 """Rows that a message quotes."""
+
+_IMPROBABLE, _SURELY_COPIES = 0.001, 10
+"""Identical repeats of a metric in steps are copies where chance makes so many ties more seldom; where nothing varies, from so many on."""
 
 _MOST_NOTES = 6
 """Notes on single blocks that are shown."""
@@ -162,8 +168,13 @@ def judge_frame(
     sd: str | None,
     n: str | None,
     origin: Origin | None = None,
+    outcomes: Sequence[Outcome] | None = None,
 ) -> Comparisons:
-    """Do what `compare` does. caller: whose words the errors use. origin: where the frame comes from, and how it has grown."""
+    """Do what `compare` does.
+
+    caller: whose words the errors use. origin: where the frame comes from, and how it has grown. outcomes: of each row's run,
+    where they are known.
+    """
     import pandas as pd
 
     from ablate.report.reading import Material
@@ -213,6 +224,7 @@ def judge_frame(
         caller,
         arm_columns,
         relative,
+        known_outcomes=tuple(outcomes or ()),
     )
     if looks is not None and (block is not None or relative):
         raise StudyError(
@@ -441,6 +453,7 @@ class _Question:
     """A frame with what is asked of it.
 
     names: the arm of every row; arms: those without the baseline. block: the one that all rows are of, where there are any.
+    known_outcomes: what became of the run of every row; empty where only its metric tells.
     """
 
     frame: pd.DataFrame
@@ -458,18 +471,38 @@ class _Question:
     relative: bool = False
     block: str | None = None
     earlier_looks: int = 0
+    known_outcomes: tuple[Outcome, ...] = ()
 
     def first(self, rows: int, earlier_looks: int) -> _Question:
         """The question about the first rows alone. earlier_looks: how many were taken before."""
         return replace(
-            self, frame=self.frame.iloc[:rows], names=self.names[:rows], earlier_looks=earlier_looks
+            self,
+            frame=self.frame.iloc[:rows],
+            names=self.names[:rows],
+            known_outcomes=self.known_outcomes[:rows],
+            earlier_looks=earlier_looks,
         )
+
+    def outcomes(self, values: Sequence[float]) -> list[Outcome | Literal["missing"]]:
+        """What became of the run of every row; `missing`: there is none. values: of the metric; NaN where a cell has none."""
+        meant: dict[Undefined | None, Outcome | Literal["missing"]] = {
+            "missing": "missing",
+            "undefined": "failed",
+            "diverged": "diverged",
+        }
+        undefined = meant.get(self.nan, "missing")
+        finished: Outcome = "finished"
+        known = self.known_outcomes or itertools.repeat(finished, len(values))
+        return [
+            outcome if outcome != finished else finished if math.isfinite(value) else undefined
+            for value, outcome in zip(values, known, strict=True)
+        ]
 
     def row(self, position: int, *columns: str) -> str:
         """One row in a message: `row 7 (adam, seed 3, loss 0.31)`."""
         cells = [cut(self.names[position], 40)]
         cells += [f"{name} {_quote(self.frame[name].iloc[position])}" for name in columns]
-        return f"row {self.frame.index[position]} ({', '.join(cells)})"
+        return f"row {named_row(self.frame.index[position])} ({', '.join(cells)})"
 
     def rows(self, positions: Sequence[int], *columns: str) -> str:
         shown = "; ".join(self.row(p, *columns) for p in positions[:_SHOWN])
@@ -546,7 +579,7 @@ def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[s
         ]
     empty = [i for i, row in enumerate(zip(*cells, strict=True)) if not any(row)]
     if empty:
-        shown = joined(str(frame.index[i]) for i in empty[:_SHOWN])
+        shown = joined(named_row(frame.index[i]) for i in empty[:_SHOWN])
         raise StudyError(
             f"{counted(len(empty), 'row')} without an arm: {'row' if len(empty) == 1 else 'rows'} {shown}"
             f"{' and more' if len(empty) > _SHOWN else ''}",
@@ -610,7 +643,12 @@ def _numbers(question: _Question, column: str) -> list[float]:
 
 def _defined(question: _Question, values: Sequence[float], *columns: str) -> list[str]:
     """Check that every run has a finite number, or that the user said what the others are. Returns a note of them."""
-    undefined = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    undefined = [
+        i
+        for i, value in enumerate(values)
+        if not math.isfinite(value)
+        and not (question.known_outcomes and question.known_outcomes[i] != "finished")
+    ]
     if not undefined:
         return []
     caller = question.caller
@@ -620,7 +658,8 @@ def _defined(question: _Question, values: Sequence[float], *columns: str) -> lis
             f"{counted(len(undefined), 'row')} of {len(values)} without a finite {question.metric}: {shown}",
             place=caller.place("metric"),
             hint=f"say what that means: {caller.setting('nan', 'diverged')} counts these runs as diverged, "
-            f"{caller.setting('nan', 'missing')} leaves them out, which flatters an arm whose bad runs are missing",
+            f"{caller.setting('nan', 'undefined')} as runs whose {question.metric} cannot be computed; "
+            f"{caller.setting('nan', 'missing')} leaves them out. The last two flatter an arm whose bad runs are among them",
         )
     if question.nan not in UNDEFINED_MEANS:
         raise StudyError(
@@ -628,7 +667,7 @@ def _defined(question: _Question, values: Sequence[float], *columns: str) -> lis
             place=caller.place("nan"),
             hint=nearest(str(question.nan), UNDEFINED_MEANS),
         )
-    done = "left out" if question.nan == "missing" else "counted as diverged"
+    done = {"missing": "left out", "diverged": "counted as diverged"}.get(question.nan, "counted as failed")
     return [f"{counted(len(undefined), 'run')} without a finite {question.metric} {done}: {shown}"]
 
 
@@ -694,6 +733,7 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
             names=[question.names[i] for i in at],
             k=number * len(positions),
             block=name,
+            known_outcomes=tuple(question.known_outcomes[i] for i in at) if question.known_outcomes else (),
         )
         found[name] = judged(part)
     blocked_by = over_blocks({name: one.analysis for name, one in found.items()}, k=number)
@@ -812,13 +852,12 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
             "arm": question.names,
             "seed": seeds,
             "phase": "report",
-            "outcome": ["finished" if math.isfinite(v) else "diverged" for v in values],
+            "outcome": question.outcomes(values),
             "value": values,
         }
     )
-    if question.nan != "diverged":
-        frame = frame[frame["outcome"] == "finished"]
-    _refuse_single_runs(question, frame["arm"].tolist())
+    frame = frame[frame["outcome"] != "missing"]
+    _refuse_single_runs(question, frame["arm"][frame["outcome"] != "failed"].tolist())
     seeds_of = {str(name): set(own) for name, own in frame.groupby("arm", sort=False)["seed"]}
     shared = seeds_of.get(question.baseline, set())
     strangers = [a for a in question.arms if a in seeds_of and not shared & seeds_of[a]]
@@ -898,11 +937,28 @@ def _correlation(frame: pd.DataFrame, question: _Question) -> float | None:
 
 
 def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
-    """Arms whose runs all have the same result, to the last digit: three at least, of a metric that is not coarse."""
-    if question.resolution > 0:
-        return set()
+    """Arms whose runs all have the same result, to the last digit: three at least.
+
+    A metric in coarse steps ties honestly. There, such an arm has copies only where the noise of the others makes ties
+    improbable, or, where nothing varies anywhere, from ten runs on.
+    """
+    import numpy as np
+
     finished = frame[frame["outcome"] == "finished"].groupby("arm", sort=False)["value"]
-    return {str(name) for name, values in finished if len(values) >= 3 and values.min() == values.max()}
+    table = finished.agg(["size", "min", "max", "var"])
+    constant = table[(table["size"] >= 3) & (table["min"] == table["max"])]
+    q = question.resolution
+    if q <= 0 or constant.empty:
+        return {str(name) for name in constant.index}
+    others = table[(table["size"] >= 2) & (table["min"] < table["max"])]
+    if others.empty:
+        return {str(name) for name in constant.index[constant["size"] >= _SURELY_COPIES]}
+    degrees = others["size"] - 1
+    noise = math.sqrt(float((degrees * others["var"]).sum() / degrees.sum()))
+    # Two normal values fall into one step with this probability, where the step is small beside their noise.
+    tie = min(1.0, q / (2.0 * math.sqrt(math.pi) * noise))
+    chance = np.power(tie, constant["size"].to_numpy(dtype=float) - 1.0)
+    return {str(name) for name in constant.index[chance < _IMPROBABLE]}
 
 
 # --- not paired -------------------------------------------------------------------------------------------------------
@@ -925,18 +981,23 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
     values = _numbers(question, question.metric)
     notes = _defined(question, values)
     frame = pd.DataFrame({"arm": question.names, "value": values})
-    frame["outcome"] = ["finished" if math.isfinite(v) else "diverged" for v in values]
-    if question.nan != "diverged":
-        frame = frame[frame["outcome"] == "finished"]
-    _refuse_single_runs(question, frame["arm"].tolist())
+    frame["outcome"] = question.outcomes(values)
+    frame = frame[frame["outcome"] != "missing"]
+    counts = frame.groupby(["arm", "outcome"], sort=False).size().to_dict()
+    _refuse_single_runs(question, frame["arm"][frame["outcome"] != "failed"].tolist())
+    recorded, frame = frame, frame[frame["outcome"] == "finished"]
     copies = _copies(question, frame)
     groups: dict[str, Group] = {}
     by_arm = {str(name): own.to_numpy(dtype=float) for name, own in frame.groupby("arm", sort=False)["value"]}
     for name in [question.baseline, *question.arms]:
         own = by_arm.get(name, np.empty(0))
-        finished = own[np.isfinite(own)]
-        groups[name] = Group.of(finished, diverged=len(own) - len(finished), copied=name in copies)
-    replicates = frame.assign(seed=frame.groupby("arm", sort=False).cumcount() + 1, phase="report")
+        groups[name] = Group.of(
+            own,
+            failed=int(counts.get((name, "failed"), 0)),
+            diverged=int(counts.get((name, "diverged"), 0)),
+            copied=name in copies,
+        )
+    replicates = recorded.assign(seed=recorded.groupby("arm", sort=False).cumcount() + 1, phase="report")
     return _Found(_judge_groups(question, groups), None, tuple(notes), replicates)
 
 

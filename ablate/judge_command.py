@@ -12,9 +12,14 @@ from ablate.options import FAILING, SOME_FAILED, one_of
 
 
 def judge(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE…", help="Results: CSV, TSV, JSON or JSON lines.", show_default=False),
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…",
+            help="Results: CSV, JSON, a folder of runs, a pattern 'runs/{arm}/{seed}/log.txt', mlflow:EXPERIMENT, "
+            "optuna:STORAGE#STUDY.",
+            show_default=False,
+        ),
     ],
     arm: Annotated[
         list[str] | None, typer.Option(metavar="COL", help="Column that names the arms; repeatable.")
@@ -47,6 +52,24 @@ def judge(
         str | None,
         typer.Option(metavar="COL", help="What the file has a column for each of: seed, run or arm."),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Of runs with a row for each step: last, best or a step."),
+    ] = None,
+    step: Annotated[str | None, typer.Option(metavar="COL", help="With --at: the column of steps.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="COL", help="With --at: the column that tells runs apart.")
+    ] = None,
+    line: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGEX", help=r"Of logs: what their lines say, e.g. 'val_loss ([\d.]+)'; repeatable."
+        ),
+    ] = None,
+    strip: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Take this out of the arms' names; repeatable."),
+    ] = None,
     direction: Annotated[
         str | None,
         typer.Option(
@@ -68,17 +91,29 @@ def judge(
     ] = None,
     n: Annotated[str | None, typer.Option("--n", metavar="COL", help="With --mean: numbers of runs.")] = None,
     resolution: Annotated[
-        float, typer.Option(min=0.0, metavar="Q", help="The metric's step, e.g. 0.001 with 1,000 images.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="Q",
+            help="The metric's step, e.g. 0.001 with 1,000 images; by default as printed.",
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            help="What the values are: share or percent.",
+            autocompletion=completion.one_of("share", "percent"),
+        ),
+    ] = None,
     nan: Annotated[
         str | None,
         typer.Option(
             "--nan",
-            help="What a cell without a number is: missing or diverged.",
-            autocompletion=completion.one_of("missing", "diverged"),
+            help="What a cell without a number is: undefined, diverged or missing.",
+            autocompletion=completion.one_of("undefined", "diverged", "missing"),
         ),
     ] = None,
-    reader: Annotated[str | None, typer.Option(help="Kind of the files: csv or json.")] = None,
+    reader: Annotated[str | None, typer.Option(help="Kind of the files, e.g. csv or json.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of the files, e.g. utf-8.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="What separates the cells of a line.")] = None,
     header: Annotated[
@@ -106,6 +141,7 @@ def judge(
     from ablate import results
     from ablate.comparing import UNDEFINED_MEANS, Origin
     from ablate.importing import HowToRead
+    from ablate.importing.values import UNITS
     from ablate.text import joined
 
     one_of(format, results.FORMATS, "--format")
@@ -126,20 +162,22 @@ def judge(
         wide=wide,
         direction=one_of(direction, DIRECTIONS, "--direction"),
         resolution=resolution,
+        unit=one_of(unit, UNITS, "--unit"),
+        at=at,
+        step=step,
+        run=run,
+        strip=tuple(strip or ()),
         k=k,
         nan=one_of(nan, UNDEFINED_MEANS, "--nan"),
     )
-    origin = Origin(
-        study=files[0].stem,
-        source=joined(str(path) for path in files),
-        command=launch.command_line(),
-    )
-    how = HowToRead(reader, encoding, delimiter, header)
-    judged = results.judge(files, how, asked, launch.notify, origin)
+    study = results.study_of(sources)
+    origin = Origin(study=study, source=joined(sources), command=launch.command_line())
+    how = HowToRead(reader, encoding, delimiter, header, tuple(line or ()))
+    judged = results.judge(sources, how, asked, launch.notify, origin)
     if isinstance(judged, str):
         print(judged, end="")
         return
-    text = results.text(judged, results.format_of(format, output), files[0].stem)
+    text = results.text(judged, results.format_of(format, output), study)
     if output is None:
         print(text, end="")
     else:

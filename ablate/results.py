@@ -17,6 +17,8 @@ from ablate.comparisons import Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
 from ablate.importing.columns import Column, candidates, is_seed, is_telling, survey
+from ablate.importing.judged_rows import Curve, judged_rows
+from ablate.importing.values import Unit, unit_of_margin
 from ablate.importing.wide import lengthened, numbered
 from ablate.metrics import Direction
 from ablate.text import counted, joined
@@ -62,10 +64,15 @@ class Asked:
     n: str | None = None
     where: tuple[str, ...] = ()
     direction: Direction | None = None
-    resolution: float = 0.0
+    resolution: float | None = None
+    unit: Unit | None = None
     k: int | None = None
     wide: str | None = None
     nan: Undefined | None = None
+    at: str | None = None
+    step: str | None = None
+    run: str | None = None
+    strip: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -81,13 +88,15 @@ class Asked:
 
 
 def judge(
-    files: Sequence[Path], how: HowToRead, asked: Asked, notify: Notify, origin: Origin | None = None
+    sources: Sequence[str], how: HowToRead, asked: Asked, notify: Notify, origin: Origin | None = None
 ) -> Comparisons | str:
-    """Return the verdicts on the results in some files; where nothing is asked yet, a description and the command to type.
+    """Return the verdicts on results of others; where nothing is asked yet, a description and the command to type.
 
-    notify: takes what was guessed. origin: what a report says of where the results come from. Raises DataError where a file cannot be read, StudyError where it cannot be judged so.
+    sources: files, folders, patterns of files, addresses of stores. notify: takes what was guessed. origin: what a report says
+    of where the results come from. Raises DataError where one cannot be read, StudyError where it cannot be judged so.
     """
-    table = importing.read(files, how)
+    how = replace(how, metric=asked.metric, history=asked.at is not None)
+    table = importing.read(sources, how)
     if asked.wide is not None:
         if asked.metric is None:
             raise StudyError(
@@ -99,24 +108,41 @@ def judge(
         table = replace(table, rows=rows, notes=(*table.notes, *notes))
     rows = _kept(table.rows, asked.where)
     if asked.is_nothing:
-        return describe(files, table, rows, survey(rows), asked)
+        return describe(sources, table, rows, survey(rows, table.measured), asked)
     metric = asked.metric or asked.mean
     # What --where leaves of a file may be too little to guess from. A large file is not looked through in vain.
-    columns = () if asked.arm and metric is not None and asked.is_told else survey(table.rows)
+    columns = () if asked.arm and metric is not None and asked.is_told else survey(table.rows, table.measured)
     arm = list(asked.arm) or [_the(_free(columns, asked), "arm")]
     metric = _metric(asked, columns)
-    used = [*arm, metric, *(name for name in (asked.block, asked.seed, asked.sd, asked.n) if name)]
-    if shared := [name for name in used if name in table.repeated]:
+    told = (asked.block, asked.seed, asked.sd, asked.n, asked.step, asked.run)
+    if shared := [name for name in (*arm, metric, *told) if name in table.repeated]:
         raise StudyError(
             f"several columns are called {shared[0]!r}",
-            place=str(files[0]),
+            place=sources[0],
             hint="rename all but one of them",
         )
-    _require_told(files, asked, arm, metric, columns)
+    _require_told(sources, asked, arm, metric, columns)
     assert asked.baseline is not None
     assert asked.margin is not None
-    judged = judge_frame(
+    runs = judged_rows(
         rows,
+        metric=metric,
+        arm=arm,
+        block=asked.block,
+        seed=asked.seed,
+        is_means=asked.mean is not None,
+        direction=asked.direction,
+        curve=Curve(asked.at, asked.step, asked.run),
+        strip=asked.strip,
+        unit=asked.unit,
+        resolution=asked.resolution,
+        known_resolution=table.resolutions.get(metric),
+    )
+    notes = [*table.notes, *runs.notes]
+    if (note := unit_of_margin(runs.unit, asked.margin, relative=asked.relative)) is not None:
+        notes.append(note)
+    judged = judge_frame(
+        runs.rows,
         _COMMAND,
         metric=metric,
         margin=asked.margin,
@@ -127,20 +153,22 @@ def judge(
         paired=not asked.unpaired,
         looks=None,
         direction=asked.direction,
-        resolution=asked.resolution,
+        resolution=runs.resolution,
         relative=asked.relative,
         k=asked.k,
         nan=asked.nan,
         sd=asked.sd,
         n=asked.n,
         origin=origin,
+        outcomes=runs.outcomes,
     )
-    for note in table.notes:
+    for note in notes:
         notify(note)
     direction = judged.analysis.rules.direction
     guessed = [_COMMAND.setting(name, value) for name, value in table.options.items()]
     guessed += [] if asked.arm else [_COMMAND.setting("arm", arm[0])]
     guessed += [] if asked.metric or asked.mean else [_COMMAND.setting("metric", metric)]
+    guessed += [_COMMAND.setting(name, value) for name, value in runs.options.items()]
     guessed += [] if asked.direction else [f"--direction {direction}"]
     notify(f"read as: {' '.join(guessed)}")
     return judged
@@ -149,6 +177,15 @@ def judge(
 def format_of(given: str | None, output: Path | None) -> str:
     """Return the format to write: the given one; else what the suffix of the file says; text at a terminal."""
     return given or (SUFFIXES.get(output.suffix.lower(), "text") if output is not None else "text")
+
+
+def study_of(sources: Sequence[str]) -> str:
+    """Return what verdicts on some sources are called: the name of the first, without its folder and ending."""
+    import re
+
+    name = re.split(r"[/\\#:]", sources[0].rstrip("/"))[-1]
+    stem = name.rpartition(".")[0] if "." in name.strip(".") else name
+    return stem or name
 
 
 def text(judged: Comparisons, format: str, study: str) -> str:  # noqa: A002
@@ -237,7 +274,7 @@ def _metric(asked: Asked, columns: Sequence[Column]) -> str:
 
 
 def _require_told(
-    files: Sequence[Path], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
+    sources: Sequence[str], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
 ) -> None:
     """Raise StudyError where the baseline, the margin or the pairing was not said, with the command to type."""
     if asked.seed is not None and asked.unpaired:
@@ -256,7 +293,7 @@ def _require_told(
         raise StudyError(
             f"say {joined(missing)} too: {'that is' if len(missing) == 1 else 'these are'} never guessed",
             place="judge",
-            hint=f"for example: {_command(files, asked, arm, metric, columns)}",
+            hint=f"for example: {_command(sources, asked, arm, metric, columns)}",
         )
 
 
@@ -264,11 +301,11 @@ def _require_told(
 
 
 def describe(
-    files: Sequence[Path], table: Table, rows: pd.DataFrame, columns: Sequence[Column], asked: Asked
+    sources: Sequence[str], table: Table, rows: pd.DataFrame, columns: Sequence[Column], asked: Asked
 ) -> str:
     """Return what is seen of a file: its columns, what they may be, whether a seed pairs, and the command to type next."""
     how = " ".join(_COMMAND.setting(name, value) for name, value in table.options.items())
-    names = joined(str(path) for path in files)
+    names = joined(sources)
     lines = [f"{names}: {counted(len(rows), 'row')}, {counted(len(columns), 'column')} ({how})"]
     lines += [f"  {note}" for note in table.notes]
     width = min(30, max(len(column.name) for column in columns))
@@ -292,17 +329,17 @@ def describe(
         ]
     arm, metric = (arms or ["COLUMN"])[:1], (measured or ["COLUMN"])[0]
     lines += ["", "next, with a baseline and a margin of your choice:"]
-    lines.append(f"  {_command(files, asked, arm, metric, columns)}")
+    lines.append(f"  {_command(sources, asked, arm, metric, columns)}")
     return "\n".join(lines) + "\n"
 
 
 def _command(
-    files: Sequence[Path], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
+    sources: Sequence[str], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
 ) -> str:
     """The command with everything that was said, and with what is still to be said in capitals or as a proposal."""
     levels = [value for column in columns if [column.name] == list(arm) for value, _ in column.levels]
     baselines = [value for name in _BASELINES for value in levels if value.lower() == name]
-    parts = ["ablate judge", *(quoted(str(path)) for path in files)]
+    parts = ["ablate judge", *(quoted(path) for path in sources)]
     parts += [_COMMAND.setting("where", condition) for condition in asked.where]
     parts += [] if asked.wide is None else [_COMMAND.setting("wide", asked.wide)]
     parts += [_COMMAND.setting("arm", name) for name in arm]

@@ -32,7 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "executors": {"errors", "events"},
     "tracking": {"errors", "events", "models", "config", "study", "text"},
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
-    "importing": {"errors", "metrics", "text"},
+    "importing": {"errors", "metrics", "text", "training.lines"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {

@@ -10,19 +10,19 @@ from typing import Protocol
 
 from ablate.errors import StudyError, nearest
 from ablate.importing import csv, folders, json, runs, tensorboard
-from ablate.importing.source import Source
+from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, merged, refuse_other_kinds
 
-__all__ = ["READERS", "HowToRead", "Reader", "Source", "Table", "read"]
+__all__ = ["READERS", "HowToRead", "Reader", "ResultSource", "Table", "read"]
 
 
 class Reader(Protocol):
     """How a module of this folder reads one kind of source."""
 
-    def recognizes(self, source: Source) -> bool:
+    def recognizes(self, source: ResultSource) -> bool:
         """Return whether a source is of this kind. Raises DataError where it is a file that cannot be read."""
 
-    def read(self, source: Source, how: HowToRead) -> Table:
+    def read(self, source: ResultSource, how: HowToRead) -> Table:
         """Return the rows of a source, with how they were read. Raises DataError where it cannot be read as asked."""
 
 
@@ -46,13 +46,20 @@ def read(sources: Sequence[str], how: HowToRead) -> Table:
         raise StudyError(
             f"{how.reader!r} is not a kind of file", place="--reader", hint=nearest(how.reader, READERS)
         )
-    return merged(sources, [_read(Source(text), how) for text in sources])
+    return merged(sources, [_read(ResultSource(text), how) for text in sources])
 
 
-def _read(source: Source, how: HowToRead) -> Table:
+def recognized(source: ResultSource) -> str:
+    """Return the name of the reader of a source. Raises DataError where it is a file that cannot be read."""
+    return next(name for name, reader in READERS.items() if reader.recognizes(source))
+
+
+def _read(source: ResultSource, how: HowToRead) -> Table:
     if how.lines and source.is_file:  # a log, whatever it is called
         return runs.read_files([(source.path, {})], how)
-    name = how.reader or next(name for name, reader in READERS.items() if reader.recognizes(source))
+    # In files that a pattern or a folder names, a reader is that of each.
+    several = source.is_pattern or source.is_folder
+    name = how.reader if how.reader and not several else recognized(source)
     if READERS[name] in (json, csv):
         refuse_other_kinds(source.path, source.head)
     return READERS[name].read(source, how)

@@ -21,6 +21,9 @@ Role = Literal["arm", "metric", "seed", "counter", "step", "other"]
 UNDEFINED = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "missing"})
 """What stands, in any case, where a number is missing."""
 
+FILE = "file"
+"""The column that says which file a row is from, where there are several."""
+
 _ARMS = (
     *("arm", "method", "algorithm", "algo", "config", "configuration", "variant", "setting", "condition"),
     *("model", "optimizer", "treatment", "ablation", "group", "system", "name", "experiment"),
@@ -95,7 +98,16 @@ def is_counter(name: str) -> bool:
 
 
 _STEPS = (
-    *("step", "global step", "trainer/global step", "training step", "train step", "iteration", "iter", "timestep"),
+    *(
+        "step",
+        "global step",
+        "trainer/global step",
+        "training step",
+        "train step",
+        "iteration",
+        "iter",
+        "timestep",
+    ),
     *("env step", "environment step", "frame", "update", "batch", "epoch", "reading"),
 )
 """Names of columns that hold steps, the finest first."""
@@ -112,24 +124,38 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", name)).strip().lower().rstrip("s")
 
 
-def survey(rows: pd.DataFrame) -> list[Column]:
-    """Return what is seen of every column, in the order of the file. rows: cells as text."""
-    import pandas as pd
+def survey(rows: pd.DataFrame, measured: Sequence[str] = ()) -> list[Column]:
+    """Return what is seen of every column, in the order of the file.
 
+    rows: cells as text. measured: the columns that can be the metric, where the source says it; empty: to be guessed.
+    """
     columns = []
     for name in rows.columns:
         cells = rows[name]
         counts = cells.value_counts()
         levels = tuple((str(value), int(n)) for value, n in counts.items())
         values = counts.index.to_series()
-        numbers = pd.to_numeric(values, errors="coerce")
+        numbers = numbers_of(values)
         lacking = values.str.lower().isin(UNDEFINED)
         numeric = bool(numbers.notna().any()) and bool((numbers.notna() | lacking).all())
         undefined = int(counts[lacking.to_numpy()].sum())
         role = _role(str(name), levels, numeric, len(rows))
+        if measured:
+            role = "metric" if name in measured else "other" if role == "metric" else role
         low, high = (float(numbers.min()), float(numbers.max())) if numeric else (None, None)
         columns.append(Column(str(name), role, levels, low, high, undefined))
     return columns
+
+
+def numbers_of(cells: pd.Series[str]) -> pd.Series[float]:
+    """Return cells as numbers, `91.2 %` and `912/1000` too; NaN where a cell is none."""
+    import pandas as pd
+
+    numbers = pd.to_numeric(cells, errors="coerce")
+    others = cells[numbers.isna()]
+    parts = others.str.extract(r"^\s*([-+]?[\d.]+)\s*(?:%|/\s*(\d+))\s*$")
+    above, below = (pd.to_numeric(parts[i], errors="coerce") for i in (0, 1))
+    return numbers.fillna(above / below.fillna(1.0))
 
 
 def candidates(columns: Sequence[Column], role: Role) -> list[str]:
@@ -160,6 +186,8 @@ def _role(name: str, levels: tuple[tuple[str, int], ...], numeric: bool, rows: i
         return "step"
     if is_counter(name):
         return "counter"
+    if name == FILE and all("/" in value for value, _ in levels):
+        return "counter"  # a file for each run
     repeated = 2 <= len(levels) <= min(MOST_ARMS, max(2, rows // 2))
     fractions = any("." in value or "e" in value.lower() for value, _ in levels)
     named = metrics.direction(name) is not None

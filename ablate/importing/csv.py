@@ -11,10 +11,9 @@ import io
 import re
 from collections import Counter
 from itertools import islice
-from pathlib import Path
 
 from ablate.errors import DataError
-from ablate.importing.source import Source
+from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
 from ablate.text import counted, cut
 
@@ -27,12 +26,12 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?\Z")
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: ResultSource) -> bool:
     """Return true for every file: any text may be a table with a delimiter."""
     return not (source.is_pattern or source.is_folder)
 
 
-def read(source: Source, how: HowToRead) -> Table:
+def read(source: ResultSource, how: HowToRead) -> Table:
     """Return the rows of a table with a delimiter and a line that names its columns.
 
     Raises DataError where no such line is there, where a line has too many cells, and where the text cannot be decoded.

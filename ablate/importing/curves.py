@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ablate.errors import StudyError
-from ablate.importing.columns import is_counter, plain_name, step_rank
-from ablate.importing.table import FILE
+from ablate.importing.columns import FILE, is_counter, plain_name, step_rank
 from ablate.metrics import Direction
 from ablate.text import counted, cut, joined
 
@@ -28,7 +27,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Curves:
+class CurveRows:
     """Rows that are steps of runs.
 
     step: the column that counts them. runs: the columns by whose cells a run is told from others.
@@ -40,7 +39,7 @@ class Curves:
 
 def curves(
     rows: pd.DataFrame, metric: str, within: Sequence[str], *, step: str | None = None, run: str | None = None
-) -> Curves | None:
+) -> CurveRows | None:
     """Return what makes the rows curves; None where there is a row for each run.
 
     within: columns that have one value in all rows of a run: arms, block, seed. step, run: the columns, where they were told.
@@ -57,7 +56,7 @@ def curves(
         )
     )
     # A column without values, or with one alone, counts nothing.
-    steps = [name for name in steps if step is not None or rows[name].nunique() > 1]
+    steps = [name for name in steps if step is not None or len(rows[name].unique()) > 1]
     if not steps:
         return None
     logged = rows[rows[metric] != ""]
@@ -69,10 +68,10 @@ def curves(
         runs = [name for name in named if plain_name(name) in _RUNS and name not in {metric, *within, *steps}]
         runs.sort(key=lambda name: _RUNS.index(plain_name(name)))
         identities = [tuple(within), *((*within, name) for name in runs)]
-    best: tuple[int, Curves] | None = None
+    best: tuple[int, CurveRows] | None = None
     for columns in identities:
         for name in steps:
-            found = Curves(name, columns)
+            found = CurveRows(name, columns)
             number = int(logged.duplicated([*columns, name]).sum())
             if number == 0 or run is not None or FILE in columns:
                 several = bool(logged.duplicated(list(columns)).any())
@@ -91,11 +90,12 @@ def curves(
     )
 
 
-def _counts_steps(logged: pd.DataFrame, found: Curves) -> bool:
+def _counts_steps(logged: pd.DataFrame, found: CurveRows) -> bool:
     """Whether a column counts steps: it has several values among the rows of one arm (and block, and seed)."""
     if not found.runs:
         return True
-    return bool((logged.groupby(list(found.runs), sort=False)[found.step].nunique() > 1).any())
+    different = logged.drop_duplicates([*found.runs, found.step])
+    return bool(different.duplicated(list(found.runs)).any())
 
 
 def _first_repeat(rows: pd.DataFrame, columns: Sequence[str]) -> tuple[object, object]:
@@ -116,7 +116,7 @@ class Ends:
 
 
 def read_at(
-    rows: pd.DataFrame, found: Curves, metric: str, arms: pd.Series[str], at: str, direction: Direction
+    rows: pd.DataFrame, found: CurveRows, metric: str, arms: pd.Series[str], at: str, direction: Direction
 ) -> Ends:
     """Return one row of each run: its last, its best, or that of a step.
 
@@ -157,7 +157,7 @@ def read_at(
     any_row = np.zeros(number, np.int64)
     any_row[run[::-1]] = np.arange(len(run))[::-1]
     has_value = last >= 0
-    chosen = np.where(has_value, last, any_row)
+    chosen: NDArray[np.integer] = np.where(has_value, last, any_row)
     end = np.where(has_value, steps[chosen], -np.inf)
     arm = arms.to_numpy(dtype=object)[any_row]
     names = list(dict.fromkeys(arm[has_value]))
@@ -197,7 +197,9 @@ def read_at(
             raise StudyError(
                 f"{_run(rows, any_row, one, found)} ({arm[one]}) has no value at {found.step} {wanted:g}",
                 place="--at",
-                hint=f"its nearest are at {joined(f'{step:g}' for step in np.sort(near))}" if near.size else None,
+                hint=f"its nearest are at {joined(f'{step:g}' for step in np.sort(near))}"
+                if near.size
+                else None,
             )
         due = np.full(number, wanted)
     failed = has_value & (end < due)
@@ -215,11 +217,11 @@ def read_at(
 def _best(
     rows: pd.DataFrame,
     metric: str,
-    run: NDArray[np.int64],
-    order: NDArray[np.int64],
-    last: NDArray[np.int64],
+    run: NDArray[np.integer],
+    order: NDArray[np.integer],
+    last: NDArray[np.integer],
     direction: Direction,
-) -> NDArray[np.int64]:
+) -> NDArray[np.integer]:
     """The row of each run with its best value, the first of equal ones; the last row of a run whose last value is no number."""
     import numpy as np
     import pandas as pd
@@ -242,23 +244,24 @@ def named_row(label: object) -> str:
     return str(label)
 
 
-def _run(rows: pd.DataFrame, first: NDArray[np.int64], number: int, found: Curves) -> str:
+def _run(rows: pd.DataFrame, first: NDArray[np.integer], number: int, found: CurveRows) -> str:
     """One run in a message, by what tells it from others."""
     name = found.runs[-1] if found.runs else found.step
     cell = cut(str(rows[name].iloc[first[number]]), 60)
-    return cell if name == FILE or not is_counter(name) and name.lower() not in {"seed"} else f"{name} {cell}"
+    return cell if name == FILE or (not is_counter(name) and name.lower() != "seed") else f"{name} {cell}"
 
 
 def _named(
     rows: pd.DataFrame,
-    first: NDArray[np.int64],
+    first: NDArray[np.integer],
     arm: NDArray[np.object_],
-    runs: NDArray[np.int64],
+    runs: NDArray[np.integer],
     end: NDArray[np.float64],
-    found: Curves,
+    found: CurveRows,
 ) -> str:
     """Some runs with their arm and their last step."""
     shown = [
-        f"{_run(rows, first, int(i), found)} ({cut(str(arm[i]), 40)}, at {found.step} {end[i]:g})" for i in runs[:_SHOWN]
+        f"{_run(rows, first, int(i), found)} ({cut(str(arm[i]), 40)}, at {found.step} {end[i]:g})"
+        for i in runs[:_SHOWN]
     ]
     return "; ".join(shown) + (f"; and {len(runs) - _SHOWN} more" if len(runs) > _SHOWN else "")

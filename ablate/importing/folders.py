@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ablate.errors import DataError
+from ablate.importing.columns import FILE
 from ablate.importing.runs import overrides, read_files, settings
-from ablate.importing.source import MOST_FILES, Source
-from ablate.importing.table import FILE, HowToRead, Table
+from ablate.importing.source import MOST_FILES, ResultSource
+from ablate.importing.table import HowToRead, Table
 from ablate.text import counted, joined
 
 RUN = "run"
@@ -24,12 +25,12 @@ _OVERRIDES = (".hydra", "overrides.yaml")
 _NO_REPORTS = ("config", "hparams", "args", "params", "settings", "manifest", "package", "tokenizer", "vocab")
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: ResultSource) -> bool:
     """Return whether a folder is named, or a pattern of folders: `multirun/{date}/{time}`."""
     return source.is_folder
 
 
-def read(source: Source, how: HowToRead) -> Table:
+def read(source: ResultSource, how: HowToRead) -> Table:
     """Return the rows of all runs in a folder.
 
     A run is a folder with `.hydra` in it (Hydra), else one with a `metrics.csv` (Lightning), event files (TensorBoard) or, with
@@ -44,7 +45,11 @@ def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) 
     files: list[tuple[Path, Mapping[str, str]]] = []
     for root, columns in folders:
         for folder, inside in _runs(root, how):
-            own = {**settings_of(inside[0].parent, folder), RUN: folder.relative_to(root).as_posix(), **columns}
+            own = {
+                **settings_of(inside[0].parent, folder),
+                RUN: folder.relative_to(root).as_posix(),
+                **columns,
+            }
             files += [(path, {**own, FILE: str(folder)}) for path in inside]
     if not files:
         root = folders[0][0]
@@ -109,7 +114,9 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 def _results(files: list[Path], run: Path, how: HowToRead, *, reports: bool = True) -> list[Path]:
     """Which files are the results of a run. reports: JSON files may be."""
     if how.lines:
-        logs = [path for path in files if path.suffix == ".log"] or [path for path in files if path.suffix == ".txt"]
+        logs = [path for path in files if path.suffix == ".log"] or [
+            path for path in files if path.suffix == ".txt"
+        ]
         return _one_of(logs, run)
     tables = [path for path in files if path.name == "metrics.csv"]
     if tables:
@@ -119,9 +126,7 @@ def _results(files: list[Path], run: Path, how: HowToRead, *, reports: bool = Tr
     found = [
         path
         for path in files
-        if reports
-        and path.suffix in {".json", ".jsonl"}
-        and not path.stem.lower().startswith(_NO_REPORTS)
+        if reports and path.suffix in {".json", ".jsonl"} and not path.stem.lower().startswith(_NO_REPORTS)
     ]
     return _one_of(found, run)
 

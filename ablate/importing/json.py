@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
-from ablate.importing.source import Source
+from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
 from ablate.metrics import direction
 
@@ -18,17 +18,15 @@ _DEEP = "is nested too deeply to be read"
 _SUFFIXES = {".json", ".jsonl", ".ndjson"}
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: ResultSource) -> bool:
     """Return whether a file has the name of a JSON file, or begins as one does."""
     if not source.is_file:
         return False
     text = source.head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return (
-        source.path.suffix.lower() in _SUFFIXES or re.match(rb"\{\s*[\"}]|\[\s*[\[{\]]", text) is not None
-    )
+    return source.path.suffix.lower() in _SUFFIXES or re.match(rb"\{\s*[\"}]|\[\s*[\[{\]]", text) is not None
 
 
-def read(source: Source, how: HowToRead) -> Table:
+def read(source: ResultSource, how: HowToRead) -> Table:
     """Return the records of a JSON file.
 
     They are a list of objects, the only such list within an object, one object a line, or an object of columns of the same

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ablate.errors import DataError, StudyError
 from ablate.importing import csv, json, tensorboard
-from ablate.importing.source import Source, matching
-from ablate.importing.table import FILE, HowToRead, Table, checked_total, decoded
+from ablate.importing.columns import FILE
+from ablate.importing.source import ResultSource, matching
+from ablate.importing.table import HowToRead, Table, checked_total, decoded
 from ablate.text import counted, cut, joined
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 READING = "reading"
 """Column that counts the values of a log that names no step."""
@@ -23,12 +21,12 @@ _SETTINGS_BYTES, _SETTINGS_DEPTH, _MOST_SETTINGS = 1 << 20, 20, 2_000
 """What a file of settings may hold."""
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: ResultSource) -> bool:
     """Return whether files are named by a pattern: `runs/{arm}/seed{seed}.json`."""
     return source.is_pattern
 
 
-def read(source: Source, how: HowToRead) -> Table:
+def read(source: ResultSource, how: HowToRead) -> Table:
     """Return the rows of all files that a pattern matches, with a column for each of its names.
 
     Raises DataError where none matches or one cannot be read, StudyError for a pattern that could be read in several ways.
@@ -69,7 +67,7 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
         options = dict(table.options) if options in (None, table.options) else {}
         for name, step in table.resolutions.items():
             resolutions[name] = max(step, resolutions.get(name, 0.0))
-    rows = pd.concat(parts, keys=[str(path) for path, _ in files], names=["file", "row"]).fillna("")
+    rows = pd.concat(parts, keys=[str(path) for path, _ in files]).fillna("")
     names = [name for name in rows if name in files[0][1]]
     rows = rows[[*names, *(name for name in rows if name not in {*names, FILE}), FILE]]
     if silent and len(silent) == len(files):
@@ -78,15 +76,17 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
             place="--line",
             hint=f"a line of {files[0][0]}: {_some_line(files[0][0])}",
         )
-    return Table(rows, options or {}, tuple(notes[:10]), resolutions=resolutions)
+    measured = tuple(name for name, pattern in patterns.items() if pattern.groups)
+    return Table(rows, options or {}, tuple(notes[:10]), resolutions=resolutions, measured=measured)
 
 
 def _content(path: Path, how: HowToRead) -> Table:
     """The rows of one file, whatever it is."""
-    source = Source(str(path))
+    source = ResultSource(str(path))
     if tensorboard.recognizes(source):
         return tensorboard.read(source, how)
-    return json.read_report(path, how) if json.recognizes(source) else csv.read(source, how)
+    is_json = how.reader == "json" if how.reader else json.recognizes(source)
+    return json.read_report(path, how) if is_json else csv.read(source, how)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -100,7 +100,10 @@ def _patterns(how: HowToRead) -> Iterable[tuple[str, Any]]:
     for text in how.lines:
         pattern = parse_pattern(text, "--line")
         name = _name(text) if pattern.groups else "step"
-        if how.metric is not None and len([one for one in how.lines if parse_pattern(one, "--line").groups]) == 1:
+        if (
+            how.metric is not None
+            and len([one for one in how.lines if parse_pattern(one, "--line").groups]) == 1
+        ):
             name = how.metric if pattern.groups else name
         if name in found:
             raise StudyError(

@@ -19,7 +19,7 @@ _NAME = r"\{([A-Za-z_][\w.-]*)\}"
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultSource:
     """One of the places that results are read from. text: as it was typed."""
 
     text: str
@@ -90,7 +90,7 @@ def matching(pattern: str) -> list[tuple[Path, dict[str, str]]]:
     regex = re.compile(expression + re.escape(pattern[end:]))
     search += glob.escape(pattern[end:])
     found = []
-    for number, text in enumerate(glob.iglob(search, recursive=True)):
+    for number, text in enumerate(glob.iglob(search, recursive=True)):  # noqa: PTH207 — the pattern may be absolute
         if number >= MOST_FILES:
             raise DataError(
                 f"matches more than {MOST_FILES:,} files", place=pattern, hint="judge them in parts"
@@ -107,8 +107,10 @@ def _how_far(pattern: str) -> str:
     """Which folders of a pattern exist, and what is in the last of them."""
     parts = pattern.split("/")
     for number in range(len(parts) - 1, 0, -1):
-        search = "/".join(re.sub(_NAME, "*", glob.escape(part)) if "*" not in part else part for part in parts[:number])
-        folders = [path for path in glob.glob(search or "/") if Path(path).is_dir()][:100]
+        search = "/".join(
+            re.sub(_NAME, "*", glob.escape(part)) if "*" not in part else part for part in parts[:number]
+        )
+        folders = [path for path in glob.glob(search or "/") if Path(path).is_dir()][:100]  # noqa: PTH207 — as above
         if folders:
             inside = sorted(path.name for path in Path(folders[0]).iterdir())[:5]
             shown = joined(inside) if inside else "nothing"

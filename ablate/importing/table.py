@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
+from ablate.importing.columns import FILE
 from ablate.text import counted, format_bytes
 
 if TYPE_CHECKING:
@@ -30,11 +31,19 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"BZh", "is compressed with bzip2", "bunzip2 it first"),
     (b"\xfd7zXZ", "is compressed with xz", "unxz it first"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unzstd it first"),
-    (b"PAR1", "is a Parquet file", "write it as CSV: pandas.read_parquet(FILE).to_csv('results.csv', index=False)"),
+    (
+        b"PAR1",
+        "is a Parquet file",
+        "write it as CSV: pandas.read_parquet(FILE).to_csv('results.csv', index=False)",
+    ),
     (b"%PDF", "is a PDF", "copy its table to a CSV file"),
     (b"\x89HDF", "is an HDF5 file", "write the results in it to a CSV file"),
     (b"\x93NUMPY", "is a NumPy array", "write it as CSV with the names of its columns"),
-    (b"SQLite format 3\x00", "is an SQLite database", "mlflow:FILE#EXPERIMENT or optuna:FILE#STUDY reads those of MLflow and Optuna"),
+    (
+        b"SQLite format 3\x00",
+        "is an SQLite database",
+        "mlflow:FILE#EXPERIMENT or optuna:FILE#STUDY reads those of MLflow and Optuna",
+    ),
     (b"<!doctype html", "is a web page", "copy its table to a CSV file"),
     (b"<html", "is a web page", "copy its table to a CSV file"),
     (b"\x80\x02", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
@@ -42,9 +51,6 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x80\x04", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
     (b"\x80\x05", "is a pickle, which is a program, and nothing in a file is executed", "write it as CSV"),
 )
-
-FILE = "file"
-"""The column that says which file a row is from, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class Table:
     counts the rows of each file from 1. options: how the file was read, as options of `ablate judge`.
     notes: what a reader of the results has to know, such as lines that were passed over. repeated: names that several
     columns share. resolutions: column → the step of its values, where the file says it. searched: columns with settings that a
-    search chose, so that rows that differ in them are no repeats.
+    search chose, so that rows that differ in them are no repeats. measured: the columns that can be the metric, where the source
+    says it.
     """
 
     rows: pd.DataFrame
@@ -82,6 +89,7 @@ class Table:
     repeated: frozenset[str] = field(default_factory=frozenset)
     resolutions: Mapping[str, float] = field(default_factory=dict)
     searched: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
 def head_of(path: Path) -> bytes:
@@ -113,7 +121,9 @@ def refuse_other_kinds(path: Path, head: bytes) -> None:
     """Raise DataError where a file is no text, and what it is can be told from its first bytes, with what to do."""
     for start, kind, advice in _KINDS:
         if head[: len(start)].lower() == start.lower():
-            if start == b"PK\x03\x04" and (b"xl/" in head or path.suffix.lower().startswith((".xls", ".ods"))):
+            if start == b"PK\x03\x04" and (
+                b"xl/" in head or path.suffix.lower().startswith((".xls", ".ods"))
+            ):
                 kind, advice = "is an Excel workbook", _SPREADSHEET  # noqa: PLW2901
             raise DataError(kind, place=str(path), hint=advice)
 
@@ -195,7 +205,8 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
     searched = tuple(dict.fromkeys(column for table in tables for column in table.searched))
     # A source of several files has their names in its index already.
     if not any(rows.index.nlevels > 1 for rows in named):
-        rows = pd.concat(named, keys=list(names), names=["file", "row"]) if len(set(names)) == len(names) else pd.concat(named)
+        rows = pd.concat(named, keys=list(names)) if len(set(names)) == len(names) else pd.concat(named)
     else:
         rows = pd.concat(named)
-    return Table(rows.fillna(""), options, notes, repeated, resolutions, searched)
+    measured = tuple(dict.fromkeys(column for table in tables for column in table.measured))
+    return Table(rows.fillna(""), options, notes, repeated, resolutions, searched, measured)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ablate.errors import DataError
-from ablate.importing.source import Source
+from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -22,12 +22,12 @@ _FLOAT, _DOUBLE = 1, 2
 """Types of a tensor that a scalar may have."""
 
 
-def recognizes(source: Source) -> bool:
+def recognizes(source: ResultSource) -> bool:
     """Return whether a file is called as TensorBoard calls its files."""
     return source.is_file and ".tfevents." in source.path.name
 
 
-def read(source: Source, how: HowToRead) -> Table:  # noqa: ARG001 — of the protocol
+def read(source: ResultSource, how: HowToRead) -> Table:  # noqa: ARG001 — of the protocol
     """Return a row for each step, with a column for each tag. Raises DataError where the file is none of TensorBoard's.
 
     What a run that was killed left unfinished at the end of its file is left out.
@@ -112,7 +112,8 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 def _scalars(event: bytes) -> tuple[int, dict[str, str]]:
     """The step of an event and its scalars: tag → value as text."""
-    step, scalars = 0, {}
+    step = 0
+    scalars: dict[str, str] = {}
     for number, _, value in _fields(event):
         if number == 2 and isinstance(value, int):
             step = value - (1 << 64) if value >> 63 else value
@@ -142,7 +143,9 @@ def _tensor(message: bytes) -> float | None:
     for number, _, value in _fields(message):
         if number == 1 and isinstance(value, int):
             kind = value
-        elif number in (4, 5, 6) and isinstance(value, bytes):  # its bytes, or its floats or doubles one by one
+        elif number in (4, 5, 6) and isinstance(
+            value, bytes
+        ):  # its bytes, or its floats or doubles one by one
             content = value
     code, size = {_FLOAT: ("<f", 4), _DOUBLE: ("<d", 8)}.get(kind, ("", 0))
     return float(struct.unpack(code, content)[0]) if size and len(content) == size else None

@@ -20,8 +20,36 @@ UNITS: tuple[Unit, Unit] = ("share", "percent")
 
 _BOUNDED = frozenset(
     {
-        *("accuracy", "acc", "precision", "recall", "sensitivity", "specificity", "f1", "auc", "auroc", "auprc", "ap"),
-        *("map", "miou", "iou", "dice", "jaccard", "em", "match", "rate", "tpr", "tnr", "fpr", "fnr", "cer", "wer", "ece"),
+        *(
+            "accuracy",
+            "acc",
+            "precision",
+            "recall",
+            "sensitivity",
+            "specificity",
+            "f1",
+            "auc",
+            "auroc",
+            "auprc",
+            "ap",
+        ),
+        *(
+            "map",
+            "miou",
+            "iou",
+            "dice",
+            "jaccard",
+            "em",
+            "match",
+            "rate",
+            "tpr",
+            "tnr",
+            "fpr",
+            "fnr",
+            "cer",
+            "wer",
+            "ece",
+        ),
         *("top", "hits", "kappa"),
     }
 )
@@ -68,21 +96,28 @@ def measured(cells: pd.Series[str], metric: str, *, unit: Unit | None, resolutio
         if unit is None and (plain & ~counts).any():
             raise _mixed(cells, metric, levels[percent].iloc[0], levels[plain].iloc[0])
         stripped = text[percent].str.rstrip("% ")
-        numbers[percent] = [_text(float(t) / 100) for t in stripped] if unit == "share" else stripped
+        numbers[percent] = stripped.map(lambda t: _text(float(t) / 100)) if unit == "share" else stripped
         unit = unit or "percent"
     if counts.any():
-        parts = [re.fullmatch(_COUNT, t) for t in text[counts]]
-        pairs = [(int(m[1]), int(m[2])) for m in parts if m is not None]
-        totals = [below for above, below in pairs if below > 0]
         factor = 100 if unit == "percent" else 1
-        numbers[counts] = [_text(factor * above / below) if below else "nan" for above, below in pairs]
+
+        def of_total(cell: str) -> str:
+            above, below = map(int, cell.split("/"))
+            totals.extend([below] if below > 0 else [])
+            return _text(factor * above / below) if below > 0 else "nan"
+
+        numbers[counts] = text[counts].map(of_total)
         unit = unit or "share"
     if thousands.any():
         numbers[thousands] = text[thousands].str.replace(",", "")
     changed = bool((numbers != levels).any())
     result = cells.map(dict(zip(levels, numbers, strict=True))) if changed else cells
     if resolution is None:
-        resolution = (100 if unit == "percent" else 1) / min(totals) if totals else _printed(numbers, unit if percent.any() else None)
+        resolution = (
+            (100 if unit == "percent" else 1) / min(totals)
+            if totals
+            else _printed(numbers, unit if percent.any() else None)
+        )
     if unit is None and _is_share(metric):
         unit = _unit(cells, numbers, metric)
     return Values(result, unit, resolution)

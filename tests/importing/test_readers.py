@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ablate.errors import DataError, StudyError
-from ablate.importing import READERS, HowToRead, read
+from ablate.importing import READERS, HowToRead, ResultSource, read
 from ablate.importing import table as limits
 
 ROWS = [
@@ -144,7 +144,15 @@ def rows_of_all(*paths: Path) -> list[dict[str, str]]:
 
 MISTAKES = {
     "an empty file": (b" \n", {}, "is empty"),
-    "a spreadsheet": (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", {}, "is not a text file"),
+    "an Excel workbook": (b"PK\x03\x04\x14\x00 ... xl/workbook.xml", {}, "save the sheet as CSV"),
+    "an old Excel workbook": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", {}, "save the sheet as CSV"),
+    "an archive": (b"PK\x03\x04\x14\x00", {}, "is a ZIP archive\n  unpack it"),
+    "a compressed file": (b"\x1f\x8b\x08\x00", {}, "gunzip it first"),
+    "a pickle": (b"\x80\x04\x95\x00", {}, "is a pickle, which is a program"),
+    "a Parquet file": (b"PAR1\x15\x04", {}, "read_parquet"),
+    "a database": (b"SQLite format 3\x00", {}, "mlflow:FILE#EXPERIMENT"),
+    "a web page": (b"<!DOCTYPE html><html>", {}, "is a web page"),
+    "some other bytes": (b"arm,loss\n\x00\x01\x02", {}, "is not a text file"),
     "prose": (b"Nothing here.\n", {}, "no table in it"),
     "numbers without names": (b"baseline,0,0.91\nadam,0,0.92\n", {}, "line 1 should name the columns"),
     "a line with too many cells": (
@@ -194,7 +202,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_a_sentence(tmp_path, content, 
 def test_missing_files_folders_and_files_beyond_the_limits_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"No such file"):
         read([str(tmp_path / "none.csv")], HowToRead())
-    with pytest.raises(DataError, match=r"is a folder"):
+    with pytest.raises(DataError, match=r"has no results that are recognized"):
         read([str(tmp_path)], HowToRead())
     path = tmp_path / "results.csv"
     path.write_text(lines())
@@ -215,8 +223,8 @@ def test_columns_of_one_name_are_told_apart_and_said(tmp_path):
 
 
 def test_the_last_reader_takes_every_text_and_each_name_is_a_reader():
-    assert list(READERS) == ["json", "csv"]
-    assert READERS["csv"].recognizes(Path("anything"), b"a b c")
+    assert list(READERS)[-1] == "csv"
+    assert READERS["csv"].recognizes(ResultSource("anything"))
 
 
 @pytest.mark.skipif(

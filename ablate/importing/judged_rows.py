@@ -1,0 +1,261 @@
+"""The rows of a table as they are judged: one for each run, with the number of its metric and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from ablate import metrics
+from ablate.errors import StudyError, nearest
+from ablate.importing.columns import is_seed
+from ablate.importing.curves import BEST, HOW, CurveRows, curves, named_row, read_at
+from ablate.importing.values import Unit, measured
+from ablate.text import counted, cut, joined
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Outcome = Literal["finished", "diverged", "failed"]
+
+_STATES = {"state", "status", "outcome", "run state", "run_state", "run status", "run_status"}
+"""Names of columns that say what became of a run."""
+
+_OUTCOMES: dict[str, Outcome] = {
+    **dict.fromkeys(
+        ("finished", "complete", "completed", "done", "success", "successful", "succeeded", "ok", "passed"),
+        "finished",
+    ),
+    **dict.fromkeys(("diverged", "nan"), "diverged"),
+    **dict.fromkeys(
+        (
+            *(
+                "failed",
+                "fail",
+                "failure",
+                "error",
+                "crashed",
+                "killed",
+                "aborted",
+                "interrupted",
+                "canceled",
+                "cancelled",
+            ),
+            *("timeout", "oom", "out_of_memory", "preempted", "preempting", "pruned", "stopped"),
+            *("running", "pending", "scheduled", "waiting", "queued", "starting"),
+        ),
+        "failed",
+    ),
+}
+
+_METRICS = {
+    "metric",
+    "metric_name",
+    "metric name",
+    "metrics",
+    "measure",
+    "measurement",
+    "key",
+    "tag",
+    "score_name",
+}
+"""Names of columns that say which metric a row has."""
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was told of rows that are steps of runs; None: nothing. at: see `curves.read_at`. step, run: columns."""
+
+    at: str | None = None
+    step: str | None = None
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class JudgedRows:
+    """A row for each run.
+
+    outcomes: what became of each, None where all finished. resolution: of the metric, 0 where it is not known. options: what
+    was seen and not told, as options of `ablate judge`. notes: what to know of the runs.
+    """
+
+    rows: pd.DataFrame
+    outcomes: list[Outcome] | None
+    unit: Unit | None
+    resolution: float
+    options: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def judged_rows(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    arm: Sequence[str],
+    block: str | None = None,
+    seed: str | None = None,
+    is_means: bool = False,
+    direction: metrics.Direction | None = None,
+    curve: Curve,
+    strip: Sequence[str] = (),
+    unit: Unit | None = None,
+    resolution: float | None = None,
+    known_resolution: float | None = None,
+) -> JudgedRows:
+    """Return the rows that are judged. A column that is not there is left to be found missing.
+
+    rows: cells as text. is_means: they are means of runs, and the resolution of a run is not to be seen. strip: texts that are
+    taken out of the arms' names. unit, resolution: what was told; None: to be seen. known_resolution: what the source says of
+    the metric's step.
+
+    Raises StudyError where rows are of several metrics, where they are curves and nobody said what to read of them, where nothing
+    says which run a row is of, and where some values are shares and others percentages.
+    """
+    names = [name for name in (*arm, metric, block, seed) if name is not None]
+    if any(name not in rows for name in names) or not len(rows):
+        return JudgedRows(rows, None, None, resolution or 0.0)
+    rows = _stripped(rows, arm, strip)
+    _refuse_several_metrics(rows, names)
+    notes: list[str] = []
+    options: dict[str, str] = {}
+    for name in (curve.step, curve.run):
+        if name is not None and name not in rows:
+            raise StudyError(
+                f"there is no column {name!r}",
+                place="--step" if name == curve.step else "--run",
+                hint=nearest(name, map(str, rows)),
+            )
+    seeds = [name for name in map(str, rows.columns) if is_seed(name)] if seed is None else [seed]
+    within = [*dict.fromkeys([*arm, *([block] if block else []), *seeds[:1]])]
+    found = None if is_means else curves(rows, metric, within, step=curve.step, run=curve.run)
+    failed = None
+    if found is not None:
+        if curve.at is None:
+            raise StudyError(
+                _curves_seen(rows, metric, found), place="--at", hint=f"say what counts: --at {HOW}"
+            )
+        better = direction or metrics.direction(metric)
+        if better is None and curve.at == BEST:
+            raise StudyError(
+                f"is more or less of {metric!r} better?",
+                place="--direction",
+                hint="--direction maximize or minimize",
+            )
+        ended = read_at(rows, found, metric, arm_of(rows, arm), curve.at, better or "minimize")
+        rows, failed = ended.rows, ended.failed
+        notes += ended.notes
+        options |= {} if curve.step else {"step": found.step}
+        if curve.run is None and len(found.runs) > len(within):
+            options["run"] = found.runs[-1]
+    elif curve.at is not None:
+        raise StudyError(
+            "there is one row for each run, and no step to read it at",
+            place="--at",
+            hint="--step COL names the column that counts the steps, where there is one",
+        )
+    outcomes = _outcomes(rows, names)
+    if outcomes is not None:
+        column, states = outcomes
+        ends = (
+            ["failed" if f else o for f, o in zip(failed, states, strict=True)]
+            if failed is not None
+            else states
+        )
+        notes += _unfinished(rows, column, states, arm_of(rows, arm))
+        states = ends
+    else:
+        states = ["failed" if f else "finished" for f in failed] if failed is not None else []
+    if is_means:
+        return JudgedRows(rows, None, None, resolution or 0.0, options, tuple(notes))
+    values = measured(
+        rows[metric], metric, unit=unit, resolution=known_resolution if resolution is None else resolution
+    )
+    if values.cells is not rows[metric]:
+        rows = rows.assign(**{metric: values.cells})
+    if unit is None and values.unit is not None:
+        options["unit"] = values.unit
+    if resolution is None and values.resolution > 0:
+        options["resolution"] = f"{values.resolution:g}"
+    known = states if any(state != "finished" for state in states) else None
+    return JudgedRows(rows, known, values.unit, values.resolution, options, tuple(notes))
+
+
+def arm_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
+    """Return the name of every row's arm, for messages and groups."""
+    if len(columns) == 1:
+        return rows[columns[0]]
+    parts = [column + "=" + rows[column] for column in columns]
+    name = parts[0]
+    for part in parts[1:]:
+        name = name + "," + part
+    return name
+
+
+def _stripped(rows: pd.DataFrame, arm: Sequence[str], strip: Sequence[str]) -> pd.DataFrame:
+    for text in strip:
+        inside = [name for name in arm if rows[name].str.contains(text, regex=False).any()]
+        if not text or not inside:
+            raise StudyError(f"no arm has {text!r} in its name", place="--strip")
+        rows = rows.assign(
+            **{name: rows[name].str.replace(text, "", regex=False).str.strip() for name in inside}
+        )
+    return rows
+
+
+def _refuse_several_metrics(rows: pd.DataFrame, used: Sequence[str]) -> None:
+    """Raise StudyError where a column says that the rows hold values of several metrics."""
+    for column in map(str, rows.columns):
+        if column.lower() not in _METRICS or column in used:
+            continue
+        levels = [str(level) for level in rows[column].unique()]
+        if len(levels) > 1 and any(metrics.direction(level) is not None for level in levels):
+            first = next(level for level in levels if metrics.direction(level) is not None)
+            raise StudyError(
+                f"the rows hold {counted(len(levels), 'metric')}, by {column!r}: {cut(joined(levels[:_SHOWN]), 200)}",
+                place="--metric",
+                hint=f"choose one of them: --where '{column}={first}'",
+            )
+
+
+def _curves_seen(rows: pd.DataFrame, metric: str, found: CurveRows) -> str:
+    """What is seen of curves, in a sentence."""
+    logged = rows[rows[metric] != ""]
+    number = logged.groupby(list(found.runs), sort=False).ngroups if found.runs else 1
+    return f"{counted(len(logged), 'row')} of {counted(number, 'run')}: each has several values of {metric}, over {found.step}"
+
+
+def state_column(rows: pd.DataFrame, used: Sequence[str]) -> str | None:
+    """Return the column that says what became of each run; None without one. used: columns that are something else."""
+    for column in map(str, rows.columns):
+        if column.lower() in _STATES and column not in used:
+            levels = {str(level).lower() for level in rows[column].unique()}
+            if levels - {""} and levels <= {*_OUTCOMES, ""}:
+                return column
+    return None
+
+
+def _outcomes(rows: pd.DataFrame, used: Sequence[str]) -> tuple[str, list[Outcome]] | None:
+    column = state_column(rows, used)
+    if column is None:
+        return None
+    return column, [_OUTCOMES.get(str(cell).lower(), "finished") for cell in rows[column]]
+
+
+def _unfinished(
+    rows: pd.DataFrame, column: str, states: Sequence[Outcome], arms: pd.Series[str]
+) -> list[str]:
+    """A note of the runs that did not finish."""
+    positions = [i for i, state in enumerate(states) if state != "finished"]
+    if not positions:
+        return []
+    shown = "; ".join(
+        f"row {named_row(rows.index[i])} ({cut(str(arms.iloc[i]), 40)}, {column} {rows[column].iloc[i]})"
+        for i in positions[:_SHOWN]
+    )
+    more = f"; and {len(positions) - _SHOWN} more" if len(positions) > _SHOWN else ""
+    does = "counts" if len(positions) == 1 else "count"
+    return [
+        f"{counted(len(positions), 'run')} did not finish and {does} as failed or diverged: {shown}{more}"
+    ]
