@@ -68,7 +68,7 @@ _GAP = 10.0
 
 
 @dataclass(frozen=True)
-class Values:
+class MeasuredCells:
     """A metric's cells with their numbers as plain text, and what was seen of them.
 
     unit: None where they are neither shares nor percentages. resolution: their smallest step; 0 where it is not known.
@@ -79,7 +79,9 @@ class Values:
     resolution: float
 
 
-def measured(cells: pd.Series[str], metric: str, *, unit: Unit | None, resolution: float | None) -> Values:
+def measured(
+    cells: pd.Series[str], metric: str, *, unit: Unit | None, resolution: float | None
+) -> MeasuredCells:
     """Return the numbers of a metric. unit, resolution: what was told; None: to be seen.
 
     Cells that are no number in any of these ways stay as they are. Raises StudyError where some are shares and others percentages.
@@ -120,7 +122,7 @@ def measured(cells: pd.Series[str], metric: str, *, unit: Unit | None, resolutio
         )
     if unit is None and _is_share(metric):
         unit = _unit(cells, numbers, metric)
-    return Values(result, unit, resolution)
+    return MeasuredCells(result, unit, resolution)
 
 
 def _text(value: float) -> str:
