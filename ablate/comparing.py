@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ablate.analysis import Analysis, ArmSummary
     from ablate.analysis.compare import Outcome
     from ablate.analysis.contents import BlockedAnalysis, CautionCode
+    from ablate.analysis.groups import Group
     from ablate.analysis.rules import Rules
-    from ablate.analysis.unpaired import Group
     from ablate.study.record import PlanRecord
 
 Undefined = Literal["missing", "diverged", "undefined"]
@@ -969,7 +969,7 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
     import numpy as np
     import pandas as pd
 
-    from ablate.analysis.unpaired import Group
+    from ablate.analysis.groups import Group
 
     if seed is None:
         seed = next((str(name) for name in question.frame.columns if is_seed(str(name))), None)
@@ -1003,7 +1003,7 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
 
 def _of_means(question: _Question, sd: str, n: str) -> Analysis:
     """The analysis of a table of means, standard deviations and numbers of runs."""
-    from ablate.analysis.unpaired import Group
+    from ablate.analysis.groups import Group
 
     caller = question.caller
     first: dict[str, int] = {}

@@ -571,7 +571,9 @@ def outlook(outlook: Outlook) -> RenderableType:
     if study.space:
         return Group(*lines)
     sd = outlook.noise.sd
-    difference = "an effect" if study.design in ("factorial", "fractional") else "a paired difference"
+    difference = "a difference of two runs" if study.unpaired else "a paired difference"
+    if study.design in ("factorial", "fractional"):
+        difference = "an effect"
     if sd is None:
         lines.append(Text(f"noise of {difference} {outlook.noise.source}"))
     else:

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from ablate.analysis.groups import group_intervals
 from ablate.analysis.intervals import (
     HELPS,
     HURTS,
@@ -33,7 +34,6 @@ from ablate.analysis.intervals import (
 )
 from ablate.analysis.power import detectable, more_seeds
 from ablate.analysis.rules import schedule
-from ablate.analysis.unpaired import group_intervals
 
 CHUNK = 5_000
 """Studies held in memory at once."""
@@ -377,6 +377,96 @@ def group_power(arms, n, effect, studies, rng):
     return ours / studies, bonferroni / studies, stepwise / studies
 
 
+MOST = 10
+"""The most runs of an arm that a simulated plan of groups declares."""
+
+
+def next_of(*plan):
+    return lambda n, _: next((look for look in plan if look > n), None)
+
+
+def one_more_where(holds):
+    """One run more for as long as it holds, all that are left otherwise."""
+
+    def choose(n, near):
+        if n == MOST:
+            return None
+        return max(3, n + 1) if n == 0 or holds(near) else MOST
+
+    return choose
+
+
+GROUP_LOOKS = {
+    "10": next_of(10),
+    "5, 10": next_of(5, 10),
+    "3, 4, 10": next_of(3, 4, 10),
+    "every n": next_of(*range(3, 11)),
+    "one more while nearly decided": one_more_where(lambda near: near > 0.7),
+    "one more while far from it": one_more_where(lambda near: near < 0.7),
+}
+"""Which look comes next, of the number of runs at the last one (0: none yet), and of the largest effect in half-widths there."""
+
+
+def at_looks(values, choose, *, margin):
+    """Which studies have any interval that misses, over all looks. values: (studies, groups, MOST), true means 0, baseline first.
+
+    A look at n after one at m spends .045·(n² − m²)/MOST². Decided arms keep their interval and their runs.
+    """
+    studies, arms = len(values), values.shape[1] - 1
+    sums, squares = np.cumsum(values, axis=-1), np.cumsum(values**2, axis=-1)
+    runs = np.ones((studies, arms + 1), dtype=np.int64)
+    decided = np.zeros((studies, arms), dtype=bool)
+    missed = np.zeros((studies, arms), dtype=bool)
+    before, near = np.zeros(studies, dtype=int), np.zeros(studies)
+    going = np.ones(studies, dtype=bool)
+    while going.any():
+        chosen = [
+            choose(int(n), float(r)) if on else None for n, r, on in zip(before, near, going, strict=True)
+        ]
+        now = np.array([n or 0 for n in chosen])
+        going = now > 0
+        for m, n in {(int(m), int(n)) for m, n in zip(before[going], now[going], strict=True)}:
+            these = np.flatnonzero(going & (before == m) & (now == n))
+            is_open = ~decided[these]
+            runs[these] = np.where(np.hstack([np.ones((len(these), 1), bool), is_open]), n, runs[these])
+            at = (these[:, None], np.arange(arms + 1), runs[these] - 1)
+            mean = sums[at] / runs[these]
+            variance = (squares[at] - runs[these] * mean**2) / (runs[these] - 1)
+            alpha = 0.045 * (n**2 - m**2) / MOST**2
+            found = group_intervals(mean, variance, runs[these], k=arms, margin=margin, alpha=alpha)
+            missed[these] = np.where(is_open, (found.lo > 0) | (found.hi < 0), missed[these])
+            near[these] = np.where(is_open, np.abs(found.effect) / found.half, 0.0).max(axis=1)
+            decided[these] |= found.code != INCONCLUSIVE
+            before[these] = n
+        going &= ~decided.all(axis=1)
+    return missed.any(axis=1)
+
+
+def group_looks_error(scenario, arms, choose, studies, rng, *, margin=1.0):
+    sd = np.array([scenario.baseline, *np.resize(scenario.arms, arms)])
+    missed = 0
+    for start in range(0, studies, CHUNK):
+        values = scenario.draw(rng, (min(CHUNK, studies - start), arms + 1, MOST)) * sd[:, None]
+        missed += int(at_looks(values, choose, margin=margin).sum())
+    return Rate(missed / studies, studies)
+
+
+def group_looks_table(studies, rng, sizes=(1, 6)):
+    print(
+        "\n**Looks at repeats that are not paired: studies with any interval that misses.** At most 10 runs; a look at n after one "
+        f"at m spends .045·(n² − m²)/100. {studies} studies for each cell, margin 1.\n"
+    )
+    print("| noise | k | " + " | ".join(GROUP_LOOKS) + " |")
+    print("| --- | ---: |" + " ---: |" * len(GROUP_LOOKS))
+    for scenario in GROUP_SCENARIOS:
+        for k in sizes:
+            rates = [group_looks_error(scenario, k, choose, studies, rng) for choose in GROUP_LOOKS.values()]
+            print(
+                f"| {scenario.name} | {k} | " + " | ".join(f"{r.value:.4f}" for r in rates) + " |", flush=True
+            )
+    print(f"\nStandard error at .045: {Rate(0.045, studies).error:.4f}.")
+
+
 def group_tables(studies, rng, sizes=(1, 6, 20)):
     print(
         "\n**Repeats that are not paired: an interval that misses, or a false difference by Welch's test with Bonferroni (or "
@@ -502,7 +592,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the studies")
     parser.add_argument(
-        "--only", choices=("errors", "power", "calibration", "unpaired"), help="one part of the simulation"
+        "--only",
+        choices=("errors", "power", "calibration", "unpaired", "unpaired-looks"),
+        help="one part of the simulation",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=Path, metavar="FILE", help="csv or parquet with columns seed, value")
@@ -523,6 +615,8 @@ def main(arguments=None):
         calibration_table(4_000 // shrink, rng)
     if given.only in {None, "unpaired"}:
         group_tables(20_000 // shrink, rng)
+    if given.only in {None, "unpaired-looks"}:
+        group_looks_table(20_000 // shrink, rng)
     print(f"\n{time.perf_counter() - began:.0f} s, seed {given.seed}.")
 
 

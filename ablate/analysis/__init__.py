@@ -14,12 +14,13 @@ from ablate.analysis.contents import (
 )
 from ablate.analysis.diagnosis import Diagnosis
 from ablate.analysis.family import THE_REST, ArmRule, Term
+from ablate.analysis.groups import Group
 from ablate.analysis.judging import judge
 from ablate.analysis.path import next_step
 from ablate.analysis.power import MoreSeeds, Reach, assumed_noise, detectable, reach
 from ablate.analysis.prediction_changes import ClassChange, McNemar, PredictionChanges, prediction_changes
 from ablate.analysis.rules import Look, Rules
-from ablate.analysis.unpaired import Group, judge_groups, seed_spread
+from ablate.analysis.unpaired import judge_groups, seed_spread
 from ablate.analysis.verdict_json import blocks_to_json, to_json
 from ablate.analysis.words import caution, headline, label, sentence
 

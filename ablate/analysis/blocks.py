@@ -25,11 +25,12 @@ from ablate.analysis.contents import (
     Withheld,
 )
 from ablate.analysis.family import ArmRule
+from ablate.analysis.groups import Group
 from ablate.analysis.intervals import HURTS, Floats, Intervals, intervals
 from ablate.analysis.looks import VERDICTS, claims
 from ablate.analysis.power import more_seeds
 from ablate.analysis.rules import Rules
-from ablate.analysis.unpaired import Group, judge_groups
+from ablate.analysis.unpaired import judge_groups
 from ablate.errors import StoreError, StudyError
 from ablate.metrics import Direction
 

@@ -12,6 +12,7 @@ from scipy import special
 from ablate.analysis.compare import REPORT, Ledger, Record
 from ablate.analysis.contents import Analysis, Caution, CautionCode
 from ablate.analysis.family import Terms
+from ablate.analysis.groups import Group, group_variance
 from ablate.analysis.intervals import ENOUGH_PAIRS, Floats
 from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
@@ -61,15 +62,20 @@ def _cautions(
     for subject, reading in judged:
         if reading.withheld == "no noise":
             yield Caution("no-noise", subject)
-    stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
-    typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
-    for subject, reading in judged:
-        if reading.noise is not None and 0 < NOISY * typical < reading.noise:
-            yield Caution("noisy", subject, figures={"times": reading.noise / typical})
+    if rules.paired:
+        stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
+        typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
+        for subject, reading in judged:
+            if reading.noise is not None and 0 < NOISY * typical < reading.noise:
+                yield Caution("noisy", subject, figures={"times": reading.noise / typical})
+    else:
+        groups = {group.arm: group.runs for r in readings for group in r.sample.groups}
+        yield from noisy_groups(groups, rules.resolution)
     if not rules.factorial:
         yield from skewed(
             rules.reference,
             {arm: np.array([r.value for r in record.values() if r.finished]) for arm, record in arms.items()},
+            paired=rules.paired,
         )
     still_open = any(is_open(r) and r.lo is not None for r in readings)
     if still_open and analysis.detectable is not None and analysis.detectable > rules.margin:
@@ -80,6 +86,19 @@ def _cautions(
     aliased = sum(bool(e.aliases) for e in analysis.effects)
     if aliased:
         yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
+
+
+def noisy_groups(groups: Mapping[str, Group], resolution: float) -> Iterator[Caution]:
+    """Yield a caution for each group of runs that vary much more than the typical group's."""
+    stds = {
+        arm: math.sqrt(float(group_variance(np.array(group.std), resolution)))
+        for arm, group in groups.items()
+        if group.n >= ENOUGH_PAIRS
+    }
+    typical = float(np.median(list(stds.values()))) if len(stds) >= 3 else math.inf
+    for arm, std in stds.items():
+        if 0 < NOISY * typical < std:
+            yield Caution("noisy", arm, figures={"times": std / typical})
 
 
 def skewed(reference: str, arms: Mapping[str, Floats], *, paired: bool = True) -> Iterator[Caution]:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis.family import arm_name
+from ablate.analysis.groups import Group
+from ablate.analysis.rules import Rules
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.seeds import Phase
 
@@ -166,6 +168,12 @@ class Ledger:
         """Return the replicates of an arm in a phase, by seed; empty where there are none."""
         return self._by_arm.get((phase, arm), {})
 
+    def under(self, arms: Iterable[str], seeds: Iterable[int], phase: str = REPORT) -> dict[str, Record]:
+        """Return the replicates of some arms under some seeds."""
+        wanted = list(seeds)
+        records = {arm: self.record(arm, phase) for arm in arms}
+        return {arm: {s: record[s] for s in wanted if s in record} for arm, record in records.items()}
+
     def arms(self, phase: str) -> list[str]:
         """Return the arms that have replicates in a phase, sorted."""
         return sorted(arm for kind, arm in self._by_arm if kind == phase)
@@ -204,10 +212,19 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class WeightedGroup:
+    """The finished runs of an arm, oriented, with the weight of their mean in what is estimated."""
+
+    arm: str
+    weight: float
+    runs: Group
+
+
+@dataclass(frozen=True)
 class Sample:
     """What is known of one arm (or effect) under some seeds.
 
-    seeds, differences: the pairs, oriented. failed, diverged, missing: of the arm itself, among those seeds.
+    seeds, differences: the pairs, oriented; none where runs are not paired. groups: the runs where they are not. failed, diverged, missing: of the arm itself, among those seeds.
     copied: two replicates under different seeds are one and the same. unchanged: identical to its reference under
     every seed. unstable: a replicate diverged; hurt_is_safe: dropping it can only have hidden harm, so that `hurts`
     may still be read. reference_diverged: seeds under which the reference did.
@@ -225,10 +242,30 @@ class Sample:
     hurt_is_safe: bool = True
     reference_diverged: tuple[int, ...] = ()
     scale: float = 0.0
+    groups: tuple[WeightedGroup, ...] = ()
 
     @property
     def n(self) -> int:
-        return len(self.seeds)
+        """Pairs; of groups, the runs of the smallest."""
+        return min((group.runs.n for group in self.groups), default=len(self.seeds))
+
+    @property
+    def effect(self) -> float | None:
+        """The oriented mean difference, or weighted sum of means; None where one of them has no run."""
+        if not self.n:
+            return None
+        if self.groups:
+            return math.fsum(group.weight * group.runs.mean for group in self.groups)
+        return float(np.mean(self.differences))
+
+    @property
+    def noise(self) -> float | None:
+        """The standard deviation of a difference, or of a weighted sum of single runs; None below 2."""
+        if self.n < 2:
+            return None
+        if self.groups:
+            return math.hypot(*(group.weight * group.runs.std for group in self.groups))
+        return float(np.std(self.differences, ddof=1))
 
     def variance(self, resolution: float) -> float:
         """s², floored at q²/4; NaN below two pairs. Differences that agree to the last digits have none of their own."""
@@ -285,6 +322,22 @@ def pair(
         ),
         scale=max((abs(r.value) for s in both for r in (runs[s], reference_runs[s])), default=0.0),
     )
+
+
+def not_paired(
+    sample: Sample, weights: Mapping[str, float], records: Mapping[str, Record], rules: Rules
+) -> Sample:
+    """Return a sample with its runs in groups in place of its pairs.
+
+    weights: of each arm's mean in what is estimated. records: of those arms, under the seeds of the look.
+    """
+    groups = []
+    for arm, weight in weights.items():
+        finished = [run for run in records[arm].values() if run.finished]
+        copied = not rules.deterministic and copies(finished)
+        group = Group.of([rules.sign * run.value for run in finished], copied=copied)
+        groups.append(WeightedGroup(arm, weight, group))
+    return replace(sample, seeds=(), differences=(), groups=tuple(groups))
 
 
 def copies(replicates: Iterable[Replicate]) -> bool:

@@ -21,16 +21,18 @@ def spread(rules: Rules) -> float:
     return max((math.sqrt(sum(w * w for _, w in c.weights) / 2.0) for c in rules.contrasts), default=1.0)
 
 
-def parts(
-    contrast: Contrast, ledger: Ledger, seeds: Sequence[int], rules: Rules
-) -> tuple[float, float] | None:
+def parts(contrast: Contrast, ledger: Ledger, sample: Sample, rules: Rules) -> tuple[float, float] | None:
     """Return what a factor is worth alone, and given the rest: the oriented means whose difference its interaction is.
 
-    seeds: those of the contrast's pairs. None without any.
+    sample: of the contrast. None where it has no pair, or where runs are not paired and a group has none.
     """
-    if not seeds:
+    if not sample.n:
         return None
     (full, _), (base, _), (without, _), (alone, _) = contrast.weights
+    if sample.groups:
+        means = {group.arm: group.runs.mean for group in sample.groups}
+        return means[alone] - means[base], means[full] - means[without]
+    seeds = sample.seeds
 
     def between(one: str, other: str) -> float:
         pairs = [(ledger.record(one)[s].value, ledger.record(other)[s].value) for s in seeds]

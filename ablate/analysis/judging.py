@@ -23,7 +23,11 @@ from ablate.analysis.compare import (
     REPORT,
     Ledger,
     Record,
+    Replicate,
+    Sample,
+    Sampler,
     mean_of,
+    not_paired,
     pair,
     ratio,
     typical_seconds,
@@ -42,7 +46,7 @@ from ablate.analysis.looks import (
     go_through,
     is_open,
 )
-from ablate.analysis.power import MoreSeeds, best_of, detectable, more_seeds
+from ablate.analysis.power import MoreSeeds, best_of, detectable_by, more_runs, more_seeds
 from ablate.analysis.prediction_changes import per_image, under
 from ablate.analysis.rules import ALPHA, Look, Rules
 from ablate.errors import StudyError
@@ -104,10 +108,10 @@ def judge(
     references = tuple(study.summary(name) for name in names)
     comparisons, baseline = _mark_edges(comparisons, references[0], rules)
     references = (baseline, *references[1:])
-    typical = _typical(readings)
+    typical = _typical(readings, rules)
     rules = replace(rules, typical=baseline.mean)
     last_declared = next(look for look in looks if look.pairs == rules.looks[-1])
-    detectable_stds = detectable(rules.k, last_declared.pairs, last_declared.alpha)
+    detectable_stds = detectable_by(rules, last_declared)
     analysis = Analysis(
         rules=rules,
         look=last,
@@ -189,7 +193,9 @@ def _arm_comparison(arm: ArmRule, reading: UnitReading, study: _Study) -> Compar
         curves=study.curves_of(arm.name, runs),
         reference_curves=study.curves_of(reference, reference_runs),
         price=partial(_price, reading, rules, study.after),
-        new_images=_new_images(reading, rules, study.correct.get(arm.name), study.correct.get(reference)),
+        new_images=_new_images(
+            reading, rules, study.correct.get(arm.name), study.correct.get(reference), runs, reference_runs
+        ),
     )
 
 
@@ -207,11 +213,14 @@ def _comparison(
 ) -> Comparison:
     """Everything about one arm. runs, reference_runs: replicates of its look, by the seed they are paired under."""
     sample = reading.sample
-    paired = [(runs[s], reference_runs[s]) for s in sample.seeds]
-    own_runs, paired_references = [run for run, _ in paired], [other for _, other in paired]
-    tests = [(r.test, o.test) for r, o in paired if math.isfinite(r.test) and math.isfinite(o.test)]
-    flops = ratio(mean_of(own_runs, "flops"), mean_of(paired_references, "flops"))
-    seconds = ratio(typical_seconds(own_runs), typical_seconds(paired_references))
+    if rules.paired:
+        own_runs, other_runs = ([record[s] for s in sample.seeds] for record in (runs, reference_runs))
+    else:
+        own_runs, other_runs = (
+            [r for r in record.values() if r.finished] for record in (runs, reference_runs)
+        )
+    flops = ratio(mean_of(own_runs, "flops"), mean_of(other_runs, "flops"))
+    seconds = ratio(typical_seconds(own_runs), typical_seconds(other_runs))
     cost = seconds if flops is None else flops
     clearly, real, ruled_out = claims(reading.verdict, reading.lo, reading.hi, rules.margin)
     fit = diagnose(
@@ -237,7 +246,7 @@ def _comparison(
         level=arm.level,
         reference=arm.reference or rules.reference,
         verdict=reading.verdict,
-        n=sample.n,
+        n=sample.n if rules.paired else len(own_runs),
         effect=reading.effect,
         lo=reading.lo,
         hi=reading.hi,
@@ -250,20 +259,31 @@ def _comparison(
         cost_ratio=cost,
         cost_is_time=flops is None and cost is not None,
         seconds_ratio=seconds,
-        parameter_ratio=ratio(mean_of(own_runs, "parameters"), mean_of(paired_references, "parameters")),
+        parameter_ratio=ratio(mean_of(own_runs, "parameters"), mean_of(other_runs, "parameters")),
         fit=fit if slow is None else (*fit, slow),
         failed=sample.failed,
         diverged=sample.diverged,
         missing=sample.missing,
-        more_seeds=price(_total(typical_seconds(own_runs), typical_seconds(paired_references))),
-        test_effect=rules.sign * float(np.mean([own - other for own, other in tests])) if tests else None,
+        more_seeds=price(_total(typical_seconds(own_runs), typical_seconds(other_runs))),
+        test_effect=_test_effect(own_runs, other_runs, rules),
         differences=tuple(zip(sample.seeds, sample.differences, strict=True)),
         summary=_summarise(arm.name, runs, missing=sample.missing),
         look=0 if reading.provisional else reading.look.index,
         alpha=reading.look.alpha,
         provisional=reading.provisional,
         withheld=reading.withheld,
+        n_reference=None if rules.paired else len(other_runs),
     )
+
+
+def _test_effect(own: Sequence[Replicate], others: Sequence[Replicate], rules: Rules) -> float | None:
+    """Return the oriented difference on the test set. own, others: runs of an arm and its reference, in pairs where they are paired."""
+    if rules.paired:
+        tested = [(r.test, o.test) for r, o in zip(own, others, strict=True)]
+        differences = [test - other for test, other in tested if math.isfinite(test - other)]
+        return rules.sign * float(np.mean(differences)) if differences else None
+    means = [[r.test for r in runs if math.isfinite(r.test)] for runs in (own, others)]
+    return rules.sign * float(np.mean(means[0]) - np.mean(means[1])) if all(means) else None
 
 
 def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
@@ -289,7 +309,7 @@ def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
         provisional=reading.provisional,
         withheld=reading.withheld,
         aliases=contrast.aliases,
-        apart=effects_of_runs.parts(contrast, study.ledger, reading.sample.seeds, study.rules)
+        apart=effects_of_runs.parts(contrast, study.ledger, reading.sample, study.rules)
         if study.rules.mixed
         else None,
     )
@@ -302,9 +322,7 @@ def _aa(study: _Study) -> Comparison | None:
     if not record:
         return None
     reference = study.ledger.record(rules.reference)
-    sampler = partial(
-        pair, record, reference, sign=rules.sign, deterministic=rules.deterministic, same_arm=True
-    )
+    sampler = _outside_the_family(record, reference, rules, same_arm=True)
     # Only the first look's seeds are owed: A/A need not follow the undecided arms to the next.
     first = set(study.seeds[: rules.looks[0]])
     seeds = [s for s in study.seeds if s in first or s in record]
@@ -340,7 +358,7 @@ def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Compariso
     runs, reference_runs = ledger.record(best.arm, CONFIRM), ledger.record(best.reference, CONFIRM)
     seeds = sorted({*runs, *reference_runs})
     look = Look(1, max(len(seeds), rules.confirm_seeds, 1), ALPHA, declared=True)
-    sampler = partial(pair, runs, reference_runs, sign=rules.sign, deterministic=rules.deterministic)
+    sampler = _outside_the_family(runs, reference_runs, rules)
     readings, _ = go_through(
         [Unit(sampler, ())],
         [look],
@@ -360,10 +378,46 @@ def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Compariso
     )
 
 
+def _outside_the_family(
+    runs: Record, reference_runs: Record, rules: Rules, *, same_arm: bool = False
+) -> Sampler:
+    """Return a sampler of an arm and its reference that belong to no family. same_arm: as in `pair`."""
+
+    def sample(seeds: Sequence[int]) -> Sample:
+        found = pair(
+            runs,
+            reference_runs,
+            seeds,
+            sign=rules.sign,
+            deterministic=rules.deterministic,
+            same_arm=same_arm,
+        )
+        if rules.paired:
+            return found
+        records = {"arm": runs, "reference": reference_runs}
+        under_seeds = {side: {s: record[s] for s in seeds if s in record} for side, record in records.items()}
+        return not_paired(found, {"arm": 1.0, "reference": -1.0}, under_seeds, rules)
+
+    return sample
+
+
 def _price(
     reading: UnitReading, rules: Rules, after: Look, seconds_per_pair: float | None
 ) -> MoreSeeds | None:
     """Return what settling an inconclusive arm would cost, at the error of its next look."""
+    if reading.verdict == "inconclusive" and reading.effect is not None and reading.sides is not None:
+        arm, other = reading.sides
+        return more_runs(
+            reading.effect,
+            (arm.variance, other.variance),
+            (arm.df, other.df),
+            (arm.n, other.n),
+            alpha=after.alpha,
+            k=rules.k,
+            margin=rules.margin,
+            moderated=reading.moderated,
+            seconds_each=seconds_per_pair,
+        )
     if (
         reading.verdict != "inconclusive"
         or reading.effect is None
@@ -385,16 +439,30 @@ def _price(
 
 
 def _new_images(
-    reading: UnitReading, rules: Rules, correct: pd.DataFrame | None, reference_correct: pd.DataFrame | None
+    reading: UnitReading,
+    rules: Rules,
+    correct: pd.DataFrame | None,
+    reference_correct: pd.DataFrame | None,
+    runs: Record,
+    reference_runs: Record,
 ) -> tuple[float, float] | None:
     """Return the interval for images that were never seen: the noise of the drawn validation set comes on top of the seeds'."""
     if correct is None or reference_correct is None or reading.half is None or reading.effect is None:
         return None
-    seeds = [s for s in reading.sample.seeds if s in correct.index and s in reference_correct.index]
-    if not seeds or not correct.columns.equals(reference_correct.columns) or correct.shape[1] < 2:
+    if not correct.columns.equals(reference_correct.columns) or correct.shape[1] < 2:
         return None
-    rows, reference_rows = (under(frame, seeds) for frame in (correct, reference_correct))
-    changes = (per_image(rows) - per_image(reference_rows)) / len(seeds)
+    if rules.paired:
+        pairs = [s for s in reading.sample.seeds if s in correct.index and s in reference_correct.index]
+        seeds, other_seeds = pairs, pairs
+    else:
+        seeds = [s for s, run in runs.items() if run.finished and s in correct.index]
+        other_seeds = [
+            s for s, run in reference_runs.items() if run.finished and s in reference_correct.index
+        ]
+    if not seeds or not other_seeds:
+        return None
+    changes = per_image(under(correct, seeds)) / len(seeds)
+    changes -= per_image(under(reference_correct, other_seeds)) / len(other_seeds)
     se = math.sqrt(float(np.var(changes, ddof=1)) / changes.size)
     half = new_images_half(reading.half, se, reading.look.alpha, rules.k)
     return reading.effect - half, reading.effect + half
@@ -428,10 +496,15 @@ def _summarise(arm: str, record: Record, *, missing: int) -> ArmSummary:
     )
 
 
-def _typical(readings: Iterable[UnitReading]) -> float | None:
-    """Typical std of a paired difference: the root of the median over arms of the median-corrected variance."""
+def _typical(readings: Iterable[UnitReading], rules: Rules) -> float | None:
+    """Typical std of a paired difference: the root of the median over arms of the median-corrected variance.
+
+    Where runs are not paired, of the difference of two runs: the root of the mean, as for the noise that arms borrow.
+    """
     variances = [r.corrected for r in readings if math.isfinite(r.corrected)]
-    return math.sqrt(float(np.median(variances))) if variances else None
+    if not variances:
+        return None
+    return math.sqrt(float(np.median(variances) if rules.paired else np.mean(variances)))
 
 
 def selection_bias(comparisons: Sequence[Comparison]) -> float | None:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from ablate.analysis.compare import Ledger, pair
+from ablate.analysis.compare import Ledger, not_paired, pair
 from ablate.analysis.rules import Rules
 
 
@@ -28,10 +27,12 @@ def next_step(rules: Rules, replicates: pd.DataFrame, seeds: Sequence[int]) -> s
     for arm in rules.arms:
         if rules.reference_of(arm) != current:
             continue
-        pairs = pair(ledger.record(arm.name), ledger.record(current), seeds, sign=rules.sign)
-        if pairs.unstable or pairs.reference_diverged or not pairs.n:
+        sample = pair(ledger.record(arm.name), ledger.record(current), seeds, sign=rules.sign)
+        if not rules.paired:
+            weights = {arm.name: 1.0, current: -1.0}
+            sample = not_paired(sample, weights, ledger.under(weights, seeds), rules)
+        if sample.unstable or sample.reference_diverged or sample.effect is None:
             continue
-        mean = float(np.mean(pairs.differences))
-        if best is None or mean > best[0]:
-            best = (mean, arm.name)
+        if best is None or sample.effect > best[0]:
+            best = (sample.effect, arm.name)
     return None if best is None else best[1]

@@ -27,6 +27,7 @@ def rules(record: PlanRecord) -> Rules:
         reference=record.reference,
         design=record.design,
         deterministic=record.deterministic,
+        unit="run" if record.unpaired else "seed",
         baseline_levels=base.levels,
         path=record.path,
         steps=record.steps,

@@ -174,6 +174,11 @@ class Rules:
         return 1.0 if self.direction == "maximize" else -1.0
 
     @property
+    def paired(self) -> bool:
+        """Each replicate is compared with one of its reference; otherwise arms are groups of runs that share nothing."""
+        return self.unit != "run"
+
+    @property
     def factorial(self) -> bool:
         """Verdicts are about effects, each from every run; the cells get none."""
         return self.design in FACTORIAL

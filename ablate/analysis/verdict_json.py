@@ -19,11 +19,8 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
     `effect`, `ci` and `estimate` are oriented; `ci` is null below 3 pairs; the reference stands only in `baseline`.
     """
     rules = analysis.rules
-    not_planned = (
-        {}
-        if rules.planned
-        else {"paired": rules.unit != "run", "relative": rules.relative, "n_baseline": analysis.baseline.n}
-    )
+    pairing = {"paired": rules.paired, "n_baseline": analysis.baseline.n}
+    not_planned = {} if rules.planned else {"relative": rules.relative}
     return {
         "study": study,
         "metric": rules.metric,
@@ -35,6 +32,7 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         "declared": analysis.declared,
         "design": rules.design,
         "k": rules.k,
+        **pairing,
         **not_planned,
         "baseline": _summary_json(analysis.baseline),
         "arms": [_comparison_json(c) for c in analysis.comparisons],
@@ -60,7 +58,7 @@ def blocks_to_json(blocked: BlockedAnalysis, study: str = "") -> dict[str, Any]:
     analyses = [analysis for _, analysis in blocked.within]
     return {
         **to_json(blocked.over, study),
-        "paired": all(analysis.rules.unit != "run" for analysis in analyses),
+        "paired": all(analysis.rules.paired for analysis in analyses),
         "n_baseline": sum(analysis.baseline.n for analysis in analyses),
         "blocks": [
             {

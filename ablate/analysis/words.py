@@ -347,8 +347,10 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
 
 
 def _size(item: Comparison | Effect, rules: Rules) -> str:
-    """Return what the figure is the mean of: `5 seeds`, `4 runs against 5`, `6 blocks`."""
+    """Return what the figure is the mean of: `5 seeds`, `4 runs against 5`, `6 blocks`, `3 runs of each arm`."""
     size = counted(item.n, rules.unit)
+    if isinstance(item, Effect) and not rules.paired:
+        return f"{size} of each arm"
     against = item.n_reference if isinstance(item, Comparison) else None
     return size if against is None else f"{size} against {against:,}"
 

@@ -181,7 +181,7 @@ def _columns(summary: Summary, escape: Callable[[str], str]) -> list[tuple[str, 
             True,
         ),
         ("Adj. p", lambda row: escape(known(row.p, wording.p_value)), True),
-        ("Seeds", lambda row: str(row.n), True),
+        (f"{summary.unit_of_n.capitalize()}s", lambda row: str(row.n), True),
         (f"{summary.metric}{value_unit}", mean, True),
         (f"Test{unit}", lambda row: known(row.test_effect, lambda v: wording.signed(v, digits)), True),
         ("Cost", lambda row: "1×" if row.kind == "baseline" else known(row.cost_ratio, wording.ratio), True),
@@ -192,7 +192,7 @@ def _columns(summary: Summary, escape: Callable[[str], str]) -> list[tuple[str, 
 def _note(summary: Summary) -> str:
     margin = f"{wording.trimmed(summary.axis.margin, summary.digits)} {summary.unit}".strip()
     return (
-        f"{summary.metric}: mean ± standard deviation over seeds. Intervals hold together for the whole study; "
+        f"{summary.metric}: mean ± standard deviation over {summary.unit_of_n}s. Intervals hold together for the whole study; "
         f"the margin is {margin}."
     )
 

@@ -62,7 +62,7 @@ def answer(reading: Reading) -> tuple[str, str]:
         runs = analysis.runs
         return first, (
             f"This is provisional: {runs.finished + runs.diverged} of {counted(runs.planned, 'run')} are in, "
-            f"and verdicts fall at {counted(analysis.next_look.pairs, 'seed')}."
+            f"and verdicts fall at {counted(analysis.next_look.pairs, unit)}."
         )
     if not open_items:
         if len(void) == len(items):
@@ -180,8 +180,9 @@ def _seeds(reading: Reading) -> str:
     seeds = [c.n for c in reading.analysis.comparisons] or [reading.analysis.baseline.n]
     low, high = min(seeds), max(seeds)
     if not high:
-        return "no seed in yet"
-    return f"{counted(high, 'seed')} each" if low == high else f"{low} to {high} seeds each"
+        return f"no {reading.rules.unit} in yet"
+    unit = reading.rules.unit
+    return f"{counted(high, unit)} each" if low == high else f"{low} to {high} {unit}s each"
 
 
 def _cost_words(reading: Reading) -> str:

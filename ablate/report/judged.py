@@ -22,11 +22,10 @@ from ablate.report.contents import (
     RunRow,
     Section,
     Summary,
-    Values,
 )
 from ablate.report.reading import Material, Reading, trouble
 from ablate.report.runs import troubles
-from ablate.report.sections import arm_pairs
+from ablate.report.sections import arm_pairs, arm_values
 from ablate.study.record import JudgedRecord
 from ablate.text import counted, joined
 
@@ -35,9 +34,6 @@ MOST_RUNS = 20_000
 
 MOST_DOTS = 200
 """Runs of an arm that are drawn; of more, as many at even steps in the order of their size."""
-
-MOST_VALUES = 40
-"""Runs of an arm that are written out side by side."""
 
 
 def summarise(material: Material) -> Summary:
@@ -194,7 +190,7 @@ def _sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
         _responses(reading, [reference, *arms], reference),
         (),
         arm_pairs(reading, rows, arms, reference) if paired else nothing,
-        values=() if paired else tuple(_values(reading, rows)),
+        values=() if paired else tuple(arm_values(reading, rows)),
     )
 
 
@@ -259,17 +255,6 @@ def _thinned(dots: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ..
         return dots
     ordered = sorted(dots, key=lambda dot: dot[1])
     return tuple(ordered[round(i * (len(ordered) - 1) / (MOST_DOTS - 1))] for i in range(MOST_DOTS))
-
-
-def _values(reading: Reading, rows: Sequence[Row]) -> Iterable[Values]:
-    analysis = reading.analysis
-    summaries = {analysis.baseline.arm: analysis.baseline} | {c.arm: c.summary for c in analysis.comparisons}
-    for row in rows:
-        raw = summaries[row.arm]
-        values = sorted(value for _, value in reading.values(row.arm))
-        yield Values(
-            row, tuple(values[:MOST_VALUES]), reading.shown_value(raw.low), reading.shown_value(raw.high)
-        )
 
 
 def _block_pairs(reading: Reading, rows: Sequence[Row], blocks: Sequence[str]) -> Pairs:

@@ -17,6 +17,11 @@ _NOISE = """
     five arms or more it is averaged with what is typical in the study, which counts as up to four more degrees of
     freedom; an arm noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
 
+_RUN_NOISE = """
+    The noise of an arm is the spread of its own runs, never below what the metric’s smallest step says. With five
+    groups or more, the baseline among them, it is averaged with their mean, which counts as up to four more degrees
+    of freedom; a group noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
+
 
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
     """Return (number, seeds, α, whether it was declared, state) of every look."""
@@ -54,6 +59,9 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         Each interval is made for the whole study. Its {family} share one error: over all of them and all looks, the
         probability that any interval misses its true effect is at most 5 %. It is a t interval of the paired differences at
         level 1 − α/k, with k = {k} and the α of the look that decided."""
+    noise = _NOISE
+    if not reading.rules.paired:
+        pairs, interval, noise = _not_paired(k, family)
     looking = """
         Results are read only at numbers of seeds fixed beforehand. Each look spends its part of the 5 %, in proportion to
         the squares of its seeds; 0.5 % is kept for looks that were not planned. What is settled at a look keeps its verdict
@@ -71,11 +79,11 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         with one is called unstable, unless the others already show that it hurts. Runs that are identical under different
         seeds, or identical to the reference’s, are no comparison; that is decided by weights and losses, never by the metric."""
     paragraphs = {
-        "Pairs": pairs,
+        "Pairs" if reading.rules.paired else "Runs": pairs,
         "The interval": interval,
         "Looks": looking,
         "The margin": margin,
-        "Noise": _NOISE,
+        "Noise": noise,
         "Failures and divergence": trouble,
         "What the interval does not cover": " ".join(_limits(reading)),
     }
@@ -86,6 +94,22 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     if fused := _fused(reading):
         paragraphs["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in paragraphs.items())
+
+
+def _not_paired(k: int, family: str) -> tuple[str, str, str]:
+    """Return what is compared, how its interval is made, and its noise, where runs are not paired. family: in words, of k."""
+    return (
+        """
+        The study says `unpaired: true`: no two of its runs share anything, and the number of a seed only tells runs apart.
+        What counts is the difference of an arm’s mean from its reference’s, oriented so that higher is better.""",
+        f"""
+        Each interval is made for the whole study. Its {family} share one error: over all of them and all looks, the
+        probability that any interval misses its true effect is at most 5 %. The squares of the half-widths of the means, each
+        of a t interval at level 1 − α/k with k = {k} and the α of the look that decided, add up to the square of that of
+        their difference (Banerjee 1961). It keeps its level whatever the noise and the number of runs of each, and is wider
+        than it need be where they are alike. Looks spend the error that they would spend if runs were paired.""",
+        _RUN_NOISE,
+    )
 
 
 def of_judged(reading: Reading, judged: JudgedRecord) -> tuple[tuple[str, str], ...]:
@@ -164,10 +188,7 @@ def _judged_noise(reading: Reading) -> str:
     if reading.rules.unit == "block":
         return "The noise of an arm is the spread of its own differences over the blocks; it borrows from no other arm."
     if reading.rules.unit == "run":
-        return """
-            The noise of an arm is the spread of its own runs, never below what the metric’s smallest step says. With five
-            groups or more, the baseline among them, it is averaged with their mean, which counts as up to four more degrees
-            of freedom; a group noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
+        return _RUN_NOISE
     return _NOISE
 
 

@@ -23,8 +23,12 @@ from ablate.report.contents import (
     Response,
     Row,
     Section,
+    Values,
 )
 from ablate.report.reading import REPORT, Reading, trouble
+
+MOST_VALUES = 40
+"""Runs of an arm that are written out side by side."""
 
 MOST_EPOCHS = 240
 """Points a curve is thinned to: more than a screen shows."""
@@ -104,6 +108,15 @@ def _section(
     response = _response(reading, title, code, arms, reference)
     if response is not None and response.scale != "named":
         arms = [level.arm for level in response.levels if level.arm != reference]
+    pairs = Pairs((), "", (), ())
+    values: tuple[Values, ...] = ()
+    if reading.rules.factorial:
+        pairs = _effect_pairs(reading, rows)
+    elif reading.rules.paired:
+        pairs = arm_pairs(reading, rows, arms, reference)
+    else:
+        shown = {row.arm: row for row in rows if row.kind in ("baseline", "arm")}
+        values = tuple(arm_values(reading, (shown[arm] for arm in (reference, *arms) if arm in shown)))
     return Section(
         f"factor-{index}",
         title,
@@ -112,9 +125,8 @@ def _section(
         tuple(_remarks(reading, [reference, *arms])),
         response,
         tuple(_curves(reading, arms, reference, bands, code)),
-        _effect_pairs(reading, rows)
-        if reading.rules.factorial
-        else arm_pairs(reading, rows, arms, reference),
+        pairs,
+        values,
     )
 
 
@@ -276,8 +288,21 @@ def arm_pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference:
     )
 
 
+def arm_values(reading: Reading, rows: Iterable[Row]) -> Iterable[Values]:
+    """Return the runs of each arm of the rows: the evidence where no two of them are paired."""
+    analysis = reading.analysis
+    summaries = {s.arm: s for s in (analysis.baseline, *analysis.references, *analysis.cells)}
+    summaries |= {c.arm: c.summary for c in analysis.comparisons}
+    for row in rows:
+        raw = summaries[row.arm]
+        values = sorted(value for _, value in reading.values(row.arm))
+        yield Values(
+            row, tuple(values[:MOST_VALUES]), reading.shown_value(raw.low), reading.shown_value(raw.high)
+        )
+
+
 def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
-    """Return every effect of a factorial design, seed by seed."""
+    """Return every effect of a factorial design, seed by seed; where runs are not paired, no more than its estimate."""
     differences = [dict(effect.differences) for effect in reading.analysis.effects]
     seeds = tuple(sorted({seed for by_seed in differences for seed in by_seed}))
     effects = [row for row in rows if row.kind == "effect"]
@@ -288,6 +313,11 @@ def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
         tuple(
             (row, tuple(by_seed[seed] * reading.factor if seed in by_seed else "" for seed in seeds))
             for row, by_seed in zip(effects, differences, strict=True)
+        ),
+        **(
+            {}
+            if reading.rules.paired
+            else {"title": "Effects", "caption": "Each a weighted sum of the means of all arms"}
         ),
     )
 

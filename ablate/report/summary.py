@@ -57,4 +57,5 @@ def summarise(material: Material) -> Summary:
         tuning=tuning.part(reading),
         direction=reading.rules.direction or "maximize",
         for_paper=methods.for_paper(reading),
+        unit_of_n=reading.rules.unit,
     )

@@ -71,10 +71,11 @@ def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
     rules = recorded_plan.rules(plan.record())
     looks = rules.schedule()
     sd = math.nan if noise.sd is None else noise.sd
+    in_sds = tuple(power.detectable_by(rules, look) for look in looks)
     reaches = tuple(
-        power.reach(rules.k, look.pairs, look.alpha, noise=sd, margin=plan.study.margin) for look in looks
+        Reach(in_sd * sd, in_sd * sd <= plan.study.margin, sd, look.pairs, look.alpha)
+        for look, in_sd in zip(looks, in_sds, strict=True)
     )
-    in_sds = tuple(power.detectable(rules.k, look.pairs, look.alpha) for look in looks)
     slots = len(measuring.slots)
     return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k)
 
@@ -173,7 +174,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
         return Noise(
             sd * share,
             "the same baseline",
-            f"from {len(values)} earlier runs of the same baseline, as if pairing gained nothing",
+            f"from {len(values)} earlier runs of the same baseline{'' if plan.study.unpaired else ', as if pairing gained nothing'}",
             float(np.mean(values)),
         )
     images = plan.data[plan.reference].validation

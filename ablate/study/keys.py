@@ -443,6 +443,14 @@ class Study(Block):
         ),
         Key("deterministic: true"),
     ] = False
+    unpaired: Annotated[
+        bool,
+        Field(
+            description="No two runs share anything, so arms are compared as groups of runs: for a training whose seed fixes"
+            " nothing. Comparing runs of the same seed, the default, is sharper wherever the seed fixes something."
+        ),
+        Key("unpaired: true"),
+    ] = False
     text: Annotated[str, Field(description="The file as it was read."), Key(None, names_plan=False)] = ""
 
     def plain(self) -> dict[str, Any]:

@@ -191,6 +191,10 @@ class PlanRecord:
         return bool(self.declared["deterministic"])
 
     @property
+    def unpaired(self) -> bool:
+        return bool(self.declared.get("unpaired", False))
+
+    @property
     def baseline(self) -> Mapping[str, Any]:
         """The baseline's configuration as plain values."""
         return cast("Mapping[str, Any]", self.declared["baseline"])

@@ -120,6 +120,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         study = Study.parse(values | {"text": text})
         _check_metric(study)
         _check_confirm(study)
+        _check_unpaired(study)
     return study
 
 
@@ -257,6 +258,15 @@ def _check_metric(study: Study) -> None:
             f"{study.metric!r} is to be {known}d, not {study.direction}d",
             place="direction",
             hint="leave `direction:` out: it is known for the built-in metrics",
+        )
+
+
+def _check_unpaired(study: Study) -> None:
+    if study.unpaired and study.deterministic:
+        raise StudyError(
+            "`deterministic: true` says that runs of one arm are all the same, `unpaired: true` that no two share anything",
+            place="unpaired",
+            hint="keep the one that is true of your training",
         )
 
 

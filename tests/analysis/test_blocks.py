@@ -9,7 +9,8 @@ from scipy import stats
 
 from ablate.analysis import judge, sentence, to_json
 from ablate.analysis.blocks import judge_blocks, over_blocks
-from ablate.analysis.unpaired import Group, judge_groups
+from ablate.analysis.groups import Group
+from ablate.analysis.unpaired import judge_groups
 from ablate.analysis.verdict_json import blocks_to_json
 from ablate.errors import StoreError, StudyError
 

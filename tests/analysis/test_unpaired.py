@@ -12,15 +12,9 @@ from scipy import stats
 
 from ablate.analysis import ArmRule, caution, headline, sentence, to_json
 from ablate.analysis.cautions import skewness_test
+from ablate.analysis.groups import Group, group_intervals, group_variance, two_sided_p
 from ablate.analysis.intervals import HELPS, HURTS
-from ablate.analysis.unpaired import (
-    Group,
-    group_intervals,
-    group_variance,
-    judge_groups,
-    seed_spread,
-    two_sided_p,
-)
+from ablate.analysis.unpaired import judge_groups, seed_spread
 from ablate.errors import StoreError, StudyError
 
 BASE = [69.8, 70.3, 69.5, 70.0, 70.6, 69.9]
@@ -139,15 +133,15 @@ def test_against_a_baseline_without_error_it_is_the_one_sample_t():
 def test_p_is_the_level_at_which_the_interval_touches_zero(p):
     errors, dfs = np.array([0.3, 0.02]), np.array([2.0, 23.0])
     touching = np.sqrt((stats.t.ppf(p / 2, dfs) ** 2 * errors).sum())
-    found = two_sided_p(touching, errors[0], dfs[0], errors[1], dfs[1])
+    found = two_sided_p(touching, errors, dfs)
     assert float(found) == pytest.approx(p, rel=1e-9)
 
 
 def test_p_at_its_ends():
-    one = np.array([1.0])
-    assert two_sided_p(0 * one, one, 4 * one, one, 7 * one).tolist() == [1.0]
-    assert two_sided_p(0 * one, 0 * one, 4 * one, 0 * one, 7 * one).tolist() == [1.0]
-    assert two_sided_p(one, 0 * one, 4 * one, 0 * one, 7 * one).tolist() == [0.0]
+    one, both, dfs = np.array([1.0]), np.array([[1.0, 1.0]]), np.array([4.0, 7.0])
+    assert two_sided_p(0 * one, both, dfs).tolist() == [1.0]
+    assert two_sided_p(0 * one, 0 * both, dfs).tolist() == [1.0]
+    assert two_sided_p(one, 0 * both, dfs).tolist() == [0.0]
 
 
 # --- laws ---

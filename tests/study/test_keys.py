@@ -60,6 +60,7 @@ DIFFERENT: dict[str, tuple[dict, dict]] = {
     "env": (COMMAND, {"env": {"LR": "{lr}"}}),
     "metrics": (COMMAND, {"metrics": {"accuracy": {"line": "Accuracy: (.*)"}}}),
     "deterministic": ({}, {"deterministic": True}),
+    "unpaired": ({}, {"unpaired": True}),
 }
 SEARCH = {"factors": {"optimizer.lr": {"log": [1e-4, 1]}}, "design": "search"}
 
