@@ -8,34 +8,32 @@ The command is a list of arguments, never text for a shell. Each run has a proce
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
+from ablate.code_digest import digest_of
 from ablate.config import Config, FreeConfig
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
-from ablate.events import Task
-from ablate.text import cut
+from ablate.events import LONGEST_REASON, Task
+from ablate.text import cut, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
-from ablate.training.channels import open_channels
-from ablate.training.channels.reading import Places
+from ablate.training.channels import mlflow, open_channels
+from ablate.training.channels.reading import Found, Places
 from ablate.training.curves import CurveBuilder
-from ablate.training.lines import LineSplitter
-from ablate.training.outcome import Failure, Message, Result, Start, machine
-from ablate.training.output import KeptOutput
+from ablate.training.outcome import CANCELLED, Epoch, Failure, Message, Result, Start, machine, says_out_of_memory
 from ablate.training.own import OwnTrainer
 from ablate.training.payload import Folders, RunPayload
 from ablate.training.permission import Permission
+from ablate.training.process import Process, check_startable
+from ablate.training.source_files import data_fingerprint, folder_digest, named_files
 
 OUTPUT = "output.txt"
 """Artifact of a run with what it printed."""
@@ -43,8 +41,14 @@ OUTPUT = "output.txt"
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
 
-WITHOUT_EFFECT = frozenset({"folder", "silence", "resume", "tty", "isolate"})
-"""Keys of a study that change no result of a command, so that its runs are the same runs with other values."""
+TICK = 0.5
+"""Seconds after which files are looked at while the command prints nothing."""
+
+WITHOUT_EFFECT = frozenset({"folder", "silence", "resume", "tty", "isolate", "data"})
+"""Keys of a study that change no result of a command, or whose content counts in another way."""
+
+PYTHONS = ("python", "python3")
+"""Programs that stand for the interpreter of the study."""
 
 
 class CommandConfig(FreeConfig):
@@ -57,9 +61,7 @@ class CommandConfig(FreeConfig):
         for name in GIVEN:
             if name in tree:
                 raise StudyError(
-                    f"`{{{name}}}` is what ablate fills in",
-                    place=place(name),
-                    hint="give the setting another name",
+                    f"`{{{name}}}` is what ablate fills in", place=place(name), hint="give the setting another name"
                 )
         config = super().parse(source, tree, place=place)
         config._check()  # noqa: SLF001 — of this class
@@ -67,17 +69,21 @@ class CommandConfig(FreeConfig):
 
     def override(self, changes: Mapping[str, Any]) -> Self:
         changed = super().override(changes)
-        places = {path for path, _ in self.template.places()}
+        filled_in = {path for path, _ in self.template.places()}
         for path in changes:
-            if not any(
-                f"{each}.".startswith(f"{path}.") or f"{path}.".startswith(f"{each}.") for each in places
-            ):
+            if not any(_overlap(path, each) for each in filled_in):
                 raise StudyError(
                     f"`{path}` reaches neither the command nor its environment",
                     place=path,
                     hint=f"write {{{path}}} where it belongs in `command:` or `env:`",
                 )
         changed._check()  # noqa: SLF001 — of this class
+        changed._folder_code = self._folder_code  # noqa: SLF001 — of this class
+        return changed
+
+    def with_seed(self, seed: int) -> Self:
+        changed = super().with_seed(seed)
+        changed._folder_code = self._folder_code  # noqa: SLF001 — of this class
         return changed
 
     @cached_property
@@ -86,19 +92,41 @@ class CommandConfig(FreeConfig):
 
     @property
     def keyed_source(self) -> Mapping[str, Any]:
-        return {name: value for name, value in self._source.items() if value and name not in WITHOUT_EFFECT}
+        left_out = (None, False, 1, [], {})
+        return {
+            name: value
+            for name, value in self._source.items()
+            if value not in left_out and name not in WITHOUT_EFFECT
+        }
 
     @property
     def folder(self) -> Path:
         """Where the command runs, absolute."""
-        return Path(self._source["folder"] or ".").absolute()
+        return Path(self._source.get("folder") or ".").absolute()
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, Any]]:
         return cast("Mapping[str, Mapping[str, Any]]", self._source["metrics"])
 
+    @property
+    def silence(self) -> float | None:
+        """Seconds without output after which it is ended."""
+        text = self._source.get("silence")
+        return None if text is None else parse_duration(text, "silence")
+
+    @property
+    def last_epoch(self) -> int | None:
+        """The epoch after which it is stopped."""
+        return cast("int | None", (self._source.get("until") or {}).get("epoch"))
+
+    @cached_property
+    def _folder_code(self) -> _FolderCode:
+        """Shared by all configs that are made of this one: they have the code as it was when the first of them was asked for it."""
+        return _FolderCode(self.folder)
+
     def code(self) -> str:
-        return ""
+        arguments, variables = self.filled(dict.fromkeys(GIVEN, ""))
+        return digest_of([self._folder_code.digest, named_files(self.folder, [*arguments, *variables.values()])])[:16]
 
     def filled(self, given: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         """Return the arguments and the variables of a run. given: values of `GIVEN`. Raises StudyError."""
@@ -109,31 +137,74 @@ class CommandConfig(FreeConfig):
 
     def _check(self) -> None:
         """Raise StudyError where a placeholder names no setting, or one of a value that cannot stand there."""
-        tree = self.tree()
         for path, place in self.template.places():
             if path in GIVEN:
                 continue
             try:
                 self.get(path)
             except StudyError:
-                known = [
-                    *GIVEN,
-                    *self.flatten(),
-                    *(name for name, value in tree.items() if isinstance(value, dict)),
-                ]
+                blocks = [name for name, value in self.tree().items() if isinstance(value, dict)]
                 raise StudyError(
                     f"{{{cut(path)}}} is no setting of the baseline",
                     place=place,
-                    hint=f"{nearest(path, known)} Braces that are meant as such are written {{{{ and }}}}",
+                    hint=f"{nearest(path, [*GIVEN, *self.flatten(), *blocks])}; braces as such are {{{{ and }}}}",
                 ) from None
-        self.filled(dict.fromkeys(GIVEN, ""))
+        arguments, _ = self.filled(dict.fromkeys(GIVEN, ""))
+        if not arguments:
+            raise StudyError("names no program", place="command")
+
+    @property
+    def interpreter(self) -> str | None:
+        """The Python that the command begins with, absolute; None where it begins with another program. Raises StudyError."""
+        program = self._source["command"][0]
+        return self.python if program in PYTHONS else None
+
+    @property
+    def python(self) -> str:
+        """The Python of the study, by default the one that runs ablate. Raises StudyError."""
+        named = self._source.get("python")
+        if named is None:
+            return sys.executable
+        if os.sep not in named:
+            on_path = shutil.which(named)
+            if on_path is None:
+                raise StudyError(f"there is no program {cut(named)!r}", place="python", hint="write its path")
+            return on_path
+        # Not resolved: the interpreter of a virtual environment is a link, and knows it by its path.
+        path = Path(os.path.normpath(self.folder / Path(named).expanduser()))
+        if not os.access(path, os.X_OK) or path.is_dir():
+            raise StudyError(f"there is no program {str(path)!r}", place="python", hint=f"it is relative to {self.folder}")
+        return str(path)
+
+    def environment(self, variables: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment of a run. variables: the study's, which have the last word. own: ablate's."""
+        inherited = {name: value for name, value in os.environ.items() if name not in mlflow.POINTING}
+        path = [str(Path(self.python).parent), *inherited.get("PATH", os.defpath).split(os.pathsep)]
+        return {**inherited, "PATH": os.pathsep.join(dict.fromkeys(path)), "PYTHONUNBUFFERED": "1", **own, **variables}
+
+
+class _FolderCode:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def digest(self) -> str:
+        return folder_digest(self._folder)
+
+
+def _overlap(path: str, other: str) -> bool:
+    """Return whether one of two paths is the other, or a block that holds it."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
 
 
 class CommandTrainer(OwnTrainer):
     """Training by a command, which a study names under `command:`."""
 
     kind = "command"
-    keys: tuple[str, ...] = ("command", "folder", "env", "metrics")
+    keys: tuple[str, ...] = (
+        *("command", "folder", "python", "env", "metrics", "epoch", "until", "silence"),
+        *("resume", "tty", "isolate", "devices", "data"),
+    )
 
     def owns(self, config: Config) -> bool:
         return isinstance(config, CommandConfig)
@@ -145,6 +216,12 @@ class CommandTrainer(OwnTrainer):
             raise StudyError(
                 "`metrics:` is missing",
                 hint=r"say where they are found, for example `metrics: {accuracy: {line: 'Accuracy: ([\d.]+)'}}`",
+            )
+        if source["epoch"] is not None and source["epoch"] not in source["metrics"]:
+            raise StudyError(
+                f"{cut(source['epoch'])!r} is not one of the metrics",
+                place="epoch",
+                hint=nearest(source["epoch"], source["metrics"]),
             )
         return CommandConfig.parse(source, tree, place=place)
 
@@ -168,11 +245,11 @@ class CommandTrainer(OwnTrainer):
     def preparer(self) -> Callable[[Config], DataFacts]:
         return _prepare
 
-    def messages(self, task: Task, folders: Folders) -> Iterator[Message]:
+    def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
         payload: RunPayload = task.payload
         config = CommandConfig(payload.source, payload.config, payload.seed)
-        with folders.run(task.run) as run_folder:
-            yield from _Attempt(config, payload, task.attempt, run_folder).messages()
+        with folders.run(task.run, keep=bool(config.source.get("resume"))) as folder:
+            yield from _Attempt(config, task, folder).messages(cancelled)
 
 
 def _own(config: Config) -> CommandConfig:
@@ -180,133 +257,127 @@ def _own(config: Config) -> CommandConfig:
 
 
 def _prepare(config: Config) -> DataFacts:
-    """Check that a command can be started. Raises StudyError."""
+    """Check that a command can be started, and read the data that it names. Raises StudyError, DataError and TrainingError."""
     own = _own(config)
-    if not own.folder.is_dir():
-        raise StudyError(
-            f"there is no folder {str(own.folder)!r}", place="folder", hint="it is relative to the study file"
-        )
-    arguments, _ = own.filled(dict.fromkeys(GIVEN, ""))
-    program = _program(own, arguments[0])
-    if program is None:
-        raise StudyError(
-            f"there is no program {cut(arguments[0])!r}",
-            place="command",
-            hint="a program is found along PATH; one in the folder is written ./NAME",
-        )
-    return DataFacts()
-
-
-def _program(config: CommandConfig, name: str) -> str | None:
-    """Return the path of the program that an argument names; None where there is none."""
-    if name in ("python", "python3"):
-        return sys.executable
-    return shutil.which(str(config.folder / name) if os.sep in name else name)
-
-
-class Child:
-    """A process of its own group."""
-
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(
-            arguments,
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def output(self) -> Iterator[bytes]:
-        """Yield what it prints as it comes."""
-        assert self._process.stdout is not None
-        while data := os.read(self._process.stdout.fileno(), 1 << 16):
-            yield data
-
-    def wait(self) -> int:
-        return self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+    arguments, variables = own.filled(dict.fromkeys(GIVEN, ""))
+    if own.folder.is_dir():
+        arguments[0] = own.interpreter or arguments[0]
+    check_startable(arguments, own.folder, own.environment(variables, {}))
+    return DataFacts(data_fingerprint(own.folder, own.source.get("data") or ()))
 
 
 class _Attempt:
-    """One attempt of a run."""
+    """One attempt of a run. folder: of its own."""
 
-    def __init__(self, config: CommandConfig, payload: RunPayload, attempt: int, folder: Path) -> None:
+    def __init__(self, config: CommandConfig, task: Task, folder: Path) -> None:
+        payload: RunPayload = task.payload
+        given = {"seed": payload.seed, "run_dir": str(folder), "device": payload.device, "attempt": task.attempt}
+        arguments, variables = config.filled(given)
+        arguments[0] = config.interpreter or arguments[0]
+        scratch = folder / "mlflow"
+        own = {
+            "ABLATE_SEED": str(payload.seed),
+            "ABLATE_RUN_DIR": str(folder),
+            "ABLATE_DEVICE": payload.device,
+            "ABLATE_ATTEMPT": str(task.attempt),
+            "OMP_NUM_THREADS": str(payload.threads),
+            **mlflow.environment(scratch),
+        }
+        if not payload.device.startswith("cuda"):
+            own["CUDA_VISIBLE_DEVICES"] = ""
+        metric = payload.metric or next(iter(config.metrics))
+        self._run = task.run
         self._config = config
         self._payload = payload
-        self._folder = folder
-        given = {"seed": payload.seed, "run_dir": str(folder), "device": payload.device, "attempt": attempt}
-        arguments, self._variables = config.filled(given)
-        self._arguments = [_program(config, arguments[0]) or arguments[0], *arguments[1:]]
-        self._given = given
+        self._arguments = arguments
+        self._environment = config.environment(variables, own)
+        self._ends = config.source.get("epoch") or metric
+        self._curves = CurveBuilder(metric, self._ends)
+        self._channels = open_channels(config.metrics, Places(folder, config.folder, scratch))
+        self._process = Process(
+            arguments,
+            config.folder,
+            self._environment,
+            terminal=bool(config.source.get("tty")),
+            silence=config.silence,
+        )
+        self._began = time.perf_counter()
 
-    def messages(self) -> Iterator[Message]:
-        yield Start(machine("cpu"))
-        began = time.perf_counter()
-        metric = self._payload.metric or next(iter(self._config.metrics))
-        curves = CurveBuilder(metric, metric)
-        channels = open_channels(self._config.metrics, Places(self._folder, self._config.folder))
-        kept, splitter = KeptOutput(), LineSplitter()
+    def messages(self, cancelled: Collection[str]) -> Iterator[Message]:
+        """Run the command to its end, and yield its epochs and its result."""
+        with self._process:
+            yield Start(self._facts())
+            for lines in self._process.lines(TICK):
+                for epoch in self._epochs(lines):
+                    yield epoch
+                    if self._curves.not_finite():
+                        yield self._result(diverged=True)
+                        return
+                    if self._config.last_epoch is not None and epoch.number >= self._config.last_epoch:
+                        yield self._result(diverged=False)
+                        return
+                if self._run in cancelled:
+                    yield CANCELLED
+                    return
+        yield from self._curves.end()
+        yield self._end()
 
-        def result(*, diverged: bool) -> Result:
-            epoch = curves.counts or (curves.last.number if curves.last else 0)
-            final = {**curves.final, "time/train_seconds": time.perf_counter() - began}
-            facts: dict[str, Any] = curves.facts()
-            if curves.resolution:
-                facts["resolution"] = curves.resolution
-            if diverged:
-                names = ", ".join(curves.not_finite())
-                facts["reason"] = f"{names} not finite in epoch {epoch}"
-            return Result(diverged, epoch, final, {OUTPUT: kept.content()}, facts)
+    def _epochs(self, lines: list[str]) -> Iterator[Epoch]:
+        """Yield the epochs that have ended by what was printed and written since the last time."""
+        for line in lines:
+            for channel in self._channels:
+                findings = channel.line(line)
+                if any(isinstance(finding, Found) and finding.metric == self._ends for finding in findings):
+                    yield from self._looked_up()  # what was written before the epoch ended belongs to it
+                yield from self._curves.add(findings)
+        yield from self._looked_up()
 
-        with Child(self._arguments, self._config.folder, self._environment()) as child:
-            for data in child.output():
-                kept.write(data)
-                for text in splitter.feed(data):
-                    for channel in channels:
-                        for epoch in curves.add(channel.line(text)):
-                            yield epoch
-                            if curves.not_finite():
-                                yield result(diverged=True)
-                                return
-            code = child.wait()
-        for text in splitter.end():
-            for channel in channels:
-                yield from curves.add(channel.line(text))
-        yield from curves.end()
-        if curves.not_finite():
-            yield result(diverged=True)
-        elif code != 0:
-            yield self._failure(f"the command exited with {code}", kept)
-        elif missing := {name: why for channel in channels for name, why in channel.missing().items()}:
-            name, why = next(iter(missing.items()))
-            yield self._failure(f"the metric {name!r} was never found: {why}", kept)
-        else:
-            yield result(diverged=False)
+    def _looked_up(self) -> Iterator[Epoch]:
+        for channel in self._channels:
+            for findings in channel.look():
+                yield from self._curves.add(findings)
 
-    def _failure(self, reason: str, kept: KeptOutput, kind: Literal["error", "memory"] = "error") -> Failure:
-        lines = kept.last_lines(SHOWN_LINES)
-        last = f"; its last line: {lines[-1]}" if lines else "; it printed nothing"
-        return Failure(kind, reason + last, "\n".join([reason, f"$ {shlex.join(self._arguments)}", *lines]))
+    def _facts(self) -> dict[str, Any]:
+        device = self._payload.device
+        about = machine("cpu") | ({} if device == "cpu" else {"device": f"{device.partition(':')[0]}: {device}"})
+        # Which versions a program has only the program knows.
+        facts = {name: value for name, value in about.items() if name not in ("torch", "python")}
+        if self._config.interpreter is not None:
+            facts["interpreter"] = self._config.interpreter
+        return facts
 
-    def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "ABLATE_SEED": str(self._payload.seed),
-            "ABLATE_RUN_DIR": str(self._folder),
-            "ABLATE_DEVICE": self._payload.device,
-            "ABLATE_ATTEMPT": str(self._given["attempt"]),
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": str(self._payload.threads),
-            **self._variables,
-        }
+    def _result(self, *, diverged: bool) -> Result:
+        curves = self._curves
+        last = curves.last.number if curves.last else 0
+        facts: dict[str, Any] = curves.facts()
+        if curves.resolution:
+            facts["resolution"] = curves.resolution
+        if diverged:
+            facts["reason"] = f"{', '.join(curves.not_finite())} not finite in epoch {last}"
+        final = {**curves.final, "time/train_seconds": time.perf_counter() - self._began}
+        epoch = last if diverged else curves.counts or last
+        return Result(diverged, epoch, final, self._files(), facts)
+
+    def _files(self) -> dict[str, bytes]:
+        return {OUTPUT: self._process.output.content()}
+
+    def _end(self) -> Message:
+        """Return the end of a run whose command has ended."""
+        ended = self._process.ended
+        assert ended is not None
+        if self._curves.not_finite():
+            return self._result(diverged=True)
+        if not ended.well:
+            return self._failure(f"the command {ended.words}", "crash" if ended.code < 0 else "error")
+        for channel in self._channels:
+            for name, why in channel.missing().items():
+                return self._failure(f"the metric {name!r} was never found: {why}", "error")
+        return self._result(diverged=False)
+
+    def _failure(self, reason: str, kind: Any) -> Failure:
+        lines = self._process.output.last_lines(SHOWN_LINES)
+        if kind != "memory" and says_out_of_memory("\n".join(lines)):
+            kind = "memory"
+        told = f"; its last line: {lines[-1]}" if lines else "; it printed nothing"
+        detail = "\n".join([reason, f"$ {shlex.join(self._arguments)}", *lines])
+        return Failure(kind, cut(reason + told, LONGEST_REASON), detail, files=self._files())

@@ -11,8 +11,12 @@ from typing import Any, Protocol
 from ablate.config import may_be_recorded
 from ablate.errors import StudyError, nearest
 from ablate.text import brief, cut, joined
+from ablate.training.channels.file import FileChannel
+from ablate.training.channels.json_lines import JsonChannel
 from ablate.training.channels.line import LineChannel
+from ablate.training.channels.mlflow import MlflowChannel
 from ablate.training.channels.reading import Findings, Places
+from ablate.training.channels.tensorboard import TensorboardChannel
 
 Specs = Mapping[str, Mapping[str, Any]]
 """Metric → what the study says of where it is found."""
@@ -38,7 +42,7 @@ class Channel(Protocol):
         """Return what a line of the output tells."""
         ...
 
-    def look(self) -> Findings:
+    def look(self) -> list[Findings]:
         """Return what there is anew elsewhere than in the output, in the order in which it was written."""
         ...
 
@@ -47,7 +51,7 @@ class Channel(Protocol):
         ...
 
 
-CHANNELS: tuple[type[Channel], ...] = (LineChannel,)
+CHANNELS: tuple[type[Channel], ...] = (LineChannel, JsonChannel, FileChannel, TensorboardChannel, MlflowChannel)
 
 
 def read_metrics(value: Any) -> dict[str, dict[str, Any]]:

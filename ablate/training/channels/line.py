@@ -38,7 +38,7 @@ class LineChannel:
             findings.insert(0, StepBegins(step))
         return findings
 
-    def look(self) -> Findings:
+    def look(self) -> list[Findings]:
         return []
 
     def missing(self) -> Mapping[str, str]:

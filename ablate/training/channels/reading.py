@@ -8,10 +8,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Places:
-    """Where a run leaves files. run: the folder of its own. folder: the one that its command runs in."""
+    """Where a run leaves files. run: the folder of its own. folder: the one that its command runs in.
+
+    scratch: where the MLflow of the command writes.
+    """
 
     run: Path
     folder: Path
+    scratch: Path
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,16 @@ class StepBegins:
 
 
 Findings = list[Found | StepBegins]
+"""What was told at once: by a line, or by a row of a file."""
+
+
+def whole_step(value: object) -> int | None:
+    """Return a step that is written as a number, or as the text of one; None for all else."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e15:
+        return None
+    return int(value) if value == int(value) else None

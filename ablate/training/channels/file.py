@@ -1,0 +1,140 @@
+"""Metrics in a file that grows: CSV with names in its first line, or JSON lines.
+
+    metrics: {accuracy: {file: "{run_dir}/log.csv", column: val_acc}}
+
+A path is looked for in the folder of the run, then in the folder that the command runs in.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ablate.errors import StudyError
+from ablate.text import cut
+from ablate.training.arguments import parse
+from ablate.training.channels.json_lines import check_names, json_object, number_in, step_of, value_at
+from ablate.training.channels.reading import Findings, Places
+
+MOST_READ = 256 << 20
+"""Bytes of a file beyond which it is no list of metrics."""
+
+
+class _Growing:
+    """The rows of a file that is appended to, or written again and again with more rows in it.
+
+    What was there before the command began is not its own: it is left out unless the file is written anew.
+    """
+
+    def __init__(self, candidates: tuple[Path, ...]) -> None:
+        self.candidates = candidates
+        self.names: tuple[str, ...] = ()
+        self._before = {path: self._state(path) for path in candidates}
+        self._old = {path: self._content(path) for path in candidates}
+        self._state_read: object = None
+        self._rows = 0
+        self._file: Path | None = None
+
+    @staticmethod
+    def _state(path: Path) -> tuple[int, int, int] | None:
+        try:
+            about = path.stat()
+        except OSError:
+            return None
+        return about.st_ino, about.st_size, about.st_mtime_ns
+
+    @staticmethod
+    def _content(path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                return file.read(MOST_READ)
+        except OSError:
+            return b""
+
+    def new_rows(self) -> list[Mapping[str, Any]]:
+        """Return the whole rows that were added since the last time."""
+        path = next((p for p in self.candidates if (state := self._state(p)) and state != self._before[p]), None)
+        if path is None or (state := (path, self._state(path))) == self._state_read:
+            return []
+        self._state_read = state
+        content = self._content(path)
+        rows = self._parsed(path, content)
+        if path != self._file:
+            self._file, self._rows = path, 0
+            old = self._old[path]
+            if old and len(content) > len(old) and content.startswith(old):
+                self._rows = len(self._parsed(path, old))
+        if len(rows) < self._rows:  # it was begun anew
+            self._rows = 0
+        new, self._rows = rows[self._rows :], len(rows)
+        return new
+
+    def _parsed(self, path: Path, content: bytes) -> list[Mapping[str, Any]]:
+        """Return the rows of a file; a last line without an end is not whole yet."""
+        lines = content[: content.rfind(b"\n") + 1].decode(errors="replace").splitlines()
+        lines = [line for line in lines if line.strip()]
+        if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or (lines and lines[0].lstrip().startswith("{")):
+            rows: list[Mapping[str, Any]] = [row for line in lines if (row := json_object(line)) is not None]
+            self.names = tuple(dict.fromkeys(name for row in rows for name in row))
+            return rows
+        if not lines:
+            return []
+        reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
+        rows = [{(name or "").strip(): value for name, value in row.items()} for row in reader]
+        self.names = tuple((name or "").strip() for name in reader.fieldnames or ())
+        return rows
+
+
+class FileChannel:
+    """Files that the command writes."""
+
+    key = "file"
+    others: tuple[str, ...] = ("column", "step")
+
+    @staticmethod
+    def check(metric: str, spec: Mapping[str, Any]) -> None:
+        check_names(metric, spec)
+        place = f"metrics.{metric}.file"
+        for path in parse(spec["file"], place).paths:
+            if path != "run_dir":
+                raise StudyError(
+                    f"{{{cut(path)}}} is not known here", place=place, hint="only {run_dir} is filled into the path of a file"
+                )
+
+    def __init__(self, specs: Mapping[str, Mapping[str, Any]], places: Places) -> None:
+        self._specs = specs
+        self._found: set[str] = set()
+        self._files: dict[str, _Growing] = {}
+        for spec in specs.values():
+            text = parse(spec["file"], "metrics").text(lambda _: str(places.run))
+            if spec["file"] not in self._files:
+                self._files[spec["file"]] = _Growing(tuple(dict.fromkeys((places.run / text, places.folder / text))))
+
+    def line(self, text: str) -> Findings:  # noqa: ARG002 — it reads files
+        return []
+
+    def look(self) -> list[Findings]:
+        groups: list[Findings] = []
+        for name, file in self._files.items():
+            for row in file.new_rows():
+                groups.append([])
+                for metric, spec in self._specs.items():
+                    if spec["file"] != name:
+                        continue
+                    value = value_at(row, spec.get("column", metric))
+                    found = number_in(metric, value, step_of(row, spec.get("step")))
+                    if found is not None:
+                        self._found.add(metric)
+                        groups[-1].append(found)
+        return groups
+
+    def missing(self) -> Mapping[str, str]:
+        return {metric: self._why(metric, spec) for metric, spec in self._specs.items() if metric not in self._found}
+
+    def _why(self, metric: str, spec: Mapping[str, Any]) -> str:
+        names = self._files[spec["file"]].names
+        if not names:
+            return f"nothing was written to {spec['file']!r}, in {{run_dir}} or in the folder of the command"
+        return f"{spec['file']!r} has no number in a column {spec.get('column', metric)!r}; it has {cut(', '.join(names))}"

@@ -1,0 +1,231 @@
+"""Digests of a command's own code and of the data that it names: parts of the keys of its runs. Nothing of them is run.
+
+In a git repository the code is every file that git tracks, as it is now, and every file of a programming language that git neither
+tracks nor ignores; so a commit by itself changes nothing, and an edit does before it is committed. Elsewhere it is the files of
+programming languages in the folder. Beside it the files that the command names count, wherever they are. Documents and studies never
+count; of Python files, comments, docstrings and layout don't.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from ablate.code_digest import GIT_TIMEOUT, digest_of, parse
+from ablate.errors import DataError, StudyError
+from ablate.text import cut
+
+LANGUAGES = frozenset(
+    {
+        *(".py", ".pyx", ".pyi", ".sh", ".bash", ".zsh", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".cu", ".cuh", ".rs", ".go"),
+        *(".jl", ".r", ".lua", ".java", ".scala", ".kt", ".swift", ".m", ".js", ".ts", ".rb", ".pl", ".f90", ".hs", ".ml", ".cs"),
+    }
+)
+"""Endings of the names of files of programming languages, in lower case."""
+
+DOCUMENTS = frozenset({".md", ".rst", ".tex", ".bib", ".pdf", ".ipynb"})
+
+MOST_FILES = 20_000
+"""Files and folders that are looked at where there is no git."""
+
+LONGEST_NAMED = 64 << 20
+"""Bytes of a file that a command names, above which it is no code. Data are what `data:` is for."""
+
+_WRITTEN = frozenset({"mlruns", "reports", "wandb", "lightning_logs", "outputs", "multirun", "__pycache__", "node_modules"})
+"""Folders of results and of installed code, where nothing that git does not track is looked at."""
+
+_STUDY = re.compile(rb"^study\s*:", re.MULTILINE)
+_SUBMODULE = b"160000"
+
+
+def folder_digest(folder: Path) -> str:
+    """Return the digest of the code in a folder, of all of its repository where it is in one. Raises StudyError.
+
+    folder: absolute. The digest is the same wherever the folder or the repository lies.
+    """
+    top = _repository(folder)
+    if top is None:
+        files = _source_files(folder)
+        return digest_of(["folder", _contents(folder, files)])
+    return digest_of(["repository", os.path.relpath(folder, top), _contents(top, _repository_files(top))])
+
+
+def named_files(folder: Path, arguments: Iterable[str]) -> dict[str, str]:
+    """Return file → digest of the files that arguments name: `conf.yaml`, `--config=conf.yaml`. folder: that paths are relative to."""
+    digests = {}
+    for argument in arguments:
+        for text in {argument, argument.partition("=")[2]}:
+            with contextlib.suppress(OSError, ValueError):
+                file = folder / text
+                if text and file.is_file() and file.stat().st_size <= LONGEST_NAMED:
+                    digests[text] = _digest(file)
+    return digests
+
+
+def _contents(top: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return name → digest of those files that count."""
+    digests = {}
+    for name in names:
+        file = top / name
+        if file.suffix.lower() in DOCUMENTS:
+            continue
+        with contextlib.suppress(OSError):  # deleted, and not yet from git's list
+            if file.is_symlink():
+                digests[name] = f"link to {file.readlink()}"
+            elif not _is_study(file):
+                digests[name] = _digest(file)
+    return digests
+
+
+def _is_study(file: Path) -> bool:
+    return file.suffix in (".yaml", ".yml") and _STUDY.search(file.read_bytes()) is not None
+
+
+def _digest(file: Path) -> str:
+    about = file.stat()
+    return _file_digest(file, about.st_mtime_ns, about.st_size)
+
+
+@functools.lru_cache(maxsize=65536)
+def _file_digest(file: Path, _changed: int, _size: int) -> str:
+    if file.suffix == ".py":
+        return parse(file.read_bytes()).digest
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+# --- git --------------------------------------------------------------------------------------------------------------
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """Return what git says of a folder; None where there is no repository, or none that git trusts.
+
+    Runs no hook, no file-system monitor and no filter that the repository names, and writes nothing.
+    """
+    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "core.untrackedCache=false"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        git = subprocess.run(
+            [*command, *arguments],
+            cwd=folder,
+            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=GIT_TIMEOUT * 6,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return git.stdout if git.returncode == 0 else None
+
+
+def _repository(folder: Path) -> Path | None:
+    said = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(os.fsdecode(said.removesuffix(b"\n"))) if said and said.strip() else None
+
+
+def _repository_files(top: Path) -> Iterator[str]:
+    """Yield the paths of the code of a repository, sorted, those of its submodules included."""
+    # `status` and `diff` would run the filters of a repository; a list of names runs nothing.
+    tracked = _git(top, "ls-files", "-z", "--stage") or b""
+    names = set()
+    for entry in tracked.split(b"\0"):
+        about, _, path = entry.partition(b"\t")
+        name = os.fsdecode(path)
+        if about.startswith(_SUBMODULE):
+            if (top / name / ".git").exists():
+                names |= {f"{name}/{inner}" for inner in _repository_files(top / name)}
+        elif name:
+            names.add(name)
+    others = _git(top, "ls-files", "-z", "--others", "--exclude-standard") or b""
+    for path in others.split(b"\0"):
+        name = os.fsdecode(path)
+        if Path(name).suffix.lower() in LANGUAGES and not _WRITTEN & set(Path(name).parts):
+            names.add(name)
+    yield from sorted(names)
+
+
+def _source_files(folder: Path) -> list[str]:
+    """Return the paths of the code in a folder without git, sorted. Raises StudyError where it holds too much to look at."""
+    names, seen = [], 0
+    for place, inner, files in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in _WRITTEN]
+        inner[:] = [name for name in inner if not Path(place, name, "pyvenv.cfg").exists()]
+        seen += len(inner) + len(files)
+        if seen > MOST_FILES:
+            raise StudyError(
+                f"{cut(str(folder))!r} holds more than {MOST_FILES:,} files, too many to look for code in",
+                place="folder",
+                hint="name the project's own folder, or make it a git repository, whose list of files is taken instead",
+            )
+        names += [
+            os.path.relpath(os.path.join(place, name), folder) for name in files if Path(name).suffix.lower() in LANGUAGES
+        ]
+    return sorted(names)
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def data_fingerprint(folder: Path, paths: Sequence[str]) -> str:
+    """Return the digest of the content of files and folders, wherever they lie; '' for none. folder: that paths are relative to.
+
+    What was read once is not read again while sizes and times stay the same. Raises DataError where there is no such path.
+    """
+    return digest_of([_data_digest(folder / Path(path).expanduser(), path) for path in paths])[:32] if paths else ""
+
+
+def _data_digest(path: Path, named: str) -> str:
+    if not path.exists():
+        raise DataError(f"there is no {cut(str(path))!r}", place="data", hint=f"{cut(named)!r} is relative to the command's folder")
+    try:
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        listing = digest_of([[str(file.absolute()), *_times(file)] for file in files])
+        known = _known_digest(listing)
+        if known is None:
+            root = path.parent if path.is_file() else path
+            content = [[str(file.relative_to(root)) if path.is_dir() else "", _data_file(file)] for file in files]
+            known = digest_of(content)
+            _remember(listing, known)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}", place="data") from error
+    return known
+
+
+def _data_file(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _times(file: Path) -> tuple[int, int, int]:
+    about = file.stat()
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+def _index(listing: str) -> Path:
+    from ablate.data.cache import default_folder
+
+    return default_folder() / "fingerprints" / f"{listing[:32]}.json"
+
+
+def _known_digest(listing: str) -> str | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(_index(listing).read_bytes())["content"])
+    return None
+
+
+def _remember(listing: str, content: str) -> None:
+    """Write down what a listing was found to hold; without space or permission it is read again the next time."""
+    with contextlib.suppress(OSError):
+        file = _index(listing)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps({"content": content}))
+        part.replace(file)
