@@ -103,6 +103,7 @@ HOMES: dict[str, set[str]] = {
     "ray": {"executors/ray"},
     "torch": {"data", "models", "training", "measuring", "launch"},
     "torchvision": {"data"},
+    "tensorboard": {"training/channels/tensorboard"},
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},

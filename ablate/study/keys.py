@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, create_model
 
@@ -28,10 +28,10 @@ from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
-from ablate.text import brief, cut
+from ablate.text import brief, cut, parse_duration
 from ablate.training import TRAINERS
 from ablate.training.arguments import value_text
-from ablate.training.channels import read_metrics
+from ablate.training.channels import METRICS_FORM, read_metrics
 from ablate.training.function import FUNCTION
 
 METRICS = tuple(metric for trainer in TRAINERS for metric in trainer.metrics)
@@ -177,6 +177,30 @@ def read_environment(value: Any) -> Any:
                 hint='a placeholder needs quotes: "{lr}"' if isinstance(text, dict) else None,
             )
     return {name: value_text(text) for name, text in value.items()}
+
+
+class Until(Block):
+    """When a command is stopped."""
+
+    epoch: Annotated[int, Field(ge=1, description="Number of its last epoch.")]
+
+
+def read_silence(value: Any) -> Any:
+    """Return a time as text. Raises StudyError."""
+    if value is not None:
+        parse_duration(value, "silence")
+    return value if value is None else str(value)
+
+
+def read_paths(value: Any) -> Any:
+    """Return paths. Raises StudyError."""
+    if not isinstance(value, list | tuple) or not all(isinstance(path, str) and path for path in value):
+        raise StudyError(
+            f"should be a list of paths (got {brief(value)})",
+            place="data",
+            hint="write `data: [data/train.csv]`",
+        )
+    return tuple(value)
 
 
 def read_looks(value: Any) -> tuple[int, ...]:
@@ -418,24 +442,122 @@ class Study(Block):
     folder: Annotated[
         str | None,
         Field(
-            description="The folder that the command runs in, relative to the study file; by default the study's own."
+            description="The folder that the command runs in, relative to the study file; by default the study's own. Its code is part of"
+            " what a run is: every file that git tracks in its repository, or, without git, the files of programming languages in it."
         ),
         Key("folder: ../examples/mnist", names_plan=False),
+    ] = None
+    python: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="The Python that `python` stands for at the beginning of the command, relative to its folder; by default the one that"
+            " runs ablate. Programs that lie beside it are found before all others.",
+        ),
+        Key("python: .venv/bin/python", names_plan=False),
     ] = None
     env: Annotated[
         dict[str, str],
         BeforeValidator(read_environment),
-        Field(description="Environment variables of the command, beside those that ablate itself runs with."),
+        Field(
+            description="Environment variables of the command, with placeholders as in it. Beside them it has those that ablate itself runs"
+            " with, ABLATE_SEED, ABLATE_RUN_DIR, ABLATE_DEVICE, ABLATE_ATTEMPT, PYTHONUNBUFFERED, OMP_NUM_THREADS and"
+            " CUDA_VISIBLE_DEVICES; its MLflow writes into a store of its own in ABLATE_RUN_DIR."
+        ),
         WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
         Key('env: {WIDTH: "{width}"}', names_plan=False),
     ] = {}  # noqa: RUF012 — pydantic copies it
     metrics: Annotated[
         dict[str, dict[str, Any]],
         BeforeValidator(lambda value: read_metrics(value) if value else {}),
-        Field(description="The metrics of a command, each with where it is found."),
-        WithJsonSchema({"type": "object", "additionalProperties": {"type": "object"}, "minProperties": 1}),
-        Key("metrics: {accuracy: {line: 'Accuracy: (\\d+)/(\\d+)'}}", names_plan=False),
+        Field(
+            description="The metrics of a command, each with where it is found. `line`: a regular expression for a printed line, with a group"
+            " for the value, or with two for a share, and `(?P<step>…)` for the step. `json`: a key of JSON lines that are printed."
+            " `file`, with `column`: a CSV file or JSON lines in {run_dir} or in the folder. `tensorboard`: the tag of a scalar in"
+            " event files in {run_dir}. `mlflow`: a name that is logged to MLflow. Of several values in an epoch the last counts. One"
+            " that is never found fails the run."
+        ),
+        WithJsonSchema(METRICS_FORM),
+        Key(
+            "metrics:\n  accuracy: {line: 'Accuracy: (\\d+)/(\\d+)'}\n  train/loss: {line: 'Loss: ([\\d.]+)'}\n"
+            "  val/f1: {json: val.f1}\n  test/accuracy: {file: results.csv, column: acc}",
+            names_plan=False,
+        ),
     ] = {}  # noqa: RUF012 — pydantic copies it
+    epoch: Annotated[
+        str | None,
+        Field(
+            description="The metric of a command whose value ends an epoch; by default the one that arms are compared by. Where it has a"
+            " step, the step is the number of the epoch."
+        ),
+        Key("epoch: train/loss", names_plan=False),
+    ] = None
+    until: Annotated[
+        Until | None,
+        Field(
+            description="When a command is stopped, and counts as finished: after the epoch of that number."
+        ),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "properties": {
+                    "epoch": {"type": "integer", "minimum": 1, "description": "Number of its last epoch."}
+                },
+                "required": ["epoch"],
+                "additionalProperties": False,
+            }
+        ),
+        Key("until: {epoch: 20}", names_plan=False),
+    ] = None
+    silence: Annotated[
+        str | None,
+        BeforeValidator(read_silence),
+        Field(
+            description="The time without output after which a command is ended, as a failure: 90s, 10m, 1h."
+        ),
+        Key("silence: 10m", names_plan=False),
+    ] = None
+    resume: Annotated[
+        bool,
+        Field(
+            description="A command that is tried again finds {run_dir} as it left it, to resume from what it saved there. Otherwise it finds"
+            " it empty."
+        ),
+        Key("resume: true", names_plan=False),
+    ] = False
+    tty: Annotated[
+        bool,
+        Field(
+            description="The command gets a terminal, of 50 lines of 200 characters, at which nobody types."
+        ),
+        Key("tty: true", names_plan=False),
+    ] = False
+    isolate: Annotated[
+        bool | Literal["process"],
+        Field(
+            description="true: each run of a command runs in a copy of its folder, where it may write beside itself."
+        ),
+        Key("isolate: true", names_plan=False),
+    ] = False
+    devices: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="Devices that each run of a command takes: GPUs, or cores where there are none.",
+        ),
+        Key("devices: 2", names_plan=False),
+    ] = 1
+    data: Annotated[
+        tuple[str, ...],
+        BeforeValidator(read_paths),
+        Field(
+            description="Files and folders that a command reads, relative to its folder. Their content is part of what a run is: other data"
+            " are other runs."
+        ),
+        WithJsonSchema({"type": "array", "items": {"type": "string"}}),
+        Key("data: [data/train.csv]", names_plan=False),
+    ] = ()
     deterministic: Annotated[
         bool,
         Field(

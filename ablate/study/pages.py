@@ -201,7 +201,7 @@ def _keys() -> str:
 
 def _inner(name: str, about: dict[str, Any]) -> dict[str, Any]:
     """Return the keys within a key of a study; none where its content is paths of fields."""
-    inner_keys: dict[str, Any] = about.get("properties", {}) if name == "search" else {}
+    inner_keys: dict[str, Any] = about.get("properties", {}) if name in ("search", "until") else {}
     return inner_keys
 
 

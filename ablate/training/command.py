@@ -28,7 +28,16 @@ from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import mlflow, open_channels
 from ablate.training.channels.reading import Found, Places
 from ablate.training.curves import CurveBuilder
-from ablate.training.outcome import CANCELLED, Epoch, Failure, Message, Result, Start, machine, says_out_of_memory
+from ablate.training.outcome import (
+    CANCELLED,
+    Epoch,
+    Failure,
+    Message,
+    Result,
+    Start,
+    machine,
+    says_out_of_memory,
+)
 from ablate.training.own import OwnTrainer
 from ablate.training.payload import Folders, RunPayload
 from ablate.training.permission import Permission
@@ -61,7 +70,9 @@ class CommandConfig(FreeConfig):
         for name in GIVEN:
             if name in tree:
                 raise StudyError(
-                    f"`{{{name}}}` is what ablate fills in", place=place(name), hint="give the setting another name"
+                    f"`{{{name}}}` is what ablate fills in",
+                    place=place(name),
+                    hint="give the setting another name",
                 )
         config = super().parse(source, tree, place=place)
         config._check()  # noqa: SLF001 — of this class
@@ -92,7 +103,7 @@ class CommandConfig(FreeConfig):
 
     @property
     def keyed_source(self) -> Mapping[str, Any]:
-        left_out = (None, False, 1, [], {})
+        left_out: tuple[Any, ...] = (None, False, 1, [], {})
         return {
             name: value
             for name, value in self._source.items()
@@ -126,7 +137,9 @@ class CommandConfig(FreeConfig):
 
     def code(self) -> str:
         arguments, variables = self.filled(dict.fromkeys(GIVEN, ""))
-        return digest_of([self._folder_code.digest, named_files(self.folder, [*arguments, *variables.values()])])[:16]
+        return digest_of(
+            [self._folder_code.digest, named_files(self.folder, [*arguments, *variables.values()])]
+        )[:16]
 
     def filled(self, given: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         """Return the arguments and the variables of a run. given: values of `GIVEN`. Raises StudyError."""
@@ -162,7 +175,7 @@ class CommandConfig(FreeConfig):
     @property
     def python(self) -> str:
         """The Python of the study, by default the one that runs ablate. Raises StudyError."""
-        named = self._source.get("python")
+        named = cast("str | None", self._source.get("python"))
         if named is None:
             return sys.executable
         if os.sep not in named:
@@ -173,14 +186,22 @@ class CommandConfig(FreeConfig):
         # Not resolved: the interpreter of a virtual environment is a link, and knows it by its path.
         path = Path(os.path.normpath(self.folder / Path(named).expanduser()))
         if not os.access(path, os.X_OK) or path.is_dir():
-            raise StudyError(f"there is no program {str(path)!r}", place="python", hint=f"it is relative to {self.folder}")
+            raise StudyError(
+                f"there is no program {str(path)!r}", place="python", hint=f"it is relative to {self.folder}"
+            )
         return str(path)
 
     def environment(self, variables: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a run. variables: the study's, which have the last word. own: ablate's."""
         inherited = {name: value for name, value in os.environ.items() if name not in mlflow.POINTING}
         path = [str(Path(self.python).parent), *inherited.get("PATH", os.defpath).split(os.pathsep)]
-        return {**inherited, "PATH": os.pathsep.join(dict.fromkeys(path)), "PYTHONUNBUFFERED": "1", **own, **variables}
+        return {
+            **inherited,
+            "PATH": os.pathsep.join(dict.fromkeys(path)),
+            "PYTHONUNBUFFERED": "1",
+            **own,
+            **variables,
+        }
 
 
 class _FolderCode:
@@ -248,7 +269,8 @@ class CommandTrainer(OwnTrainer):
     def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
         payload: RunPayload = task.payload
         config = CommandConfig(payload.source, payload.config, payload.seed)
-        with folders.run(task.run, keep=bool(config.source.get("resume"))) as folder:
+        keep = task.attempt > 1 and bool(config.source.get("resume"))
+        with folders.run(task.run, keep=keep) as folder:
             yield from _Attempt(config, task, folder).messages(cancelled)
 
 
@@ -271,7 +293,12 @@ class _Attempt:
 
     def __init__(self, config: CommandConfig, task: Task, folder: Path) -> None:
         payload: RunPayload = task.payload
-        given = {"seed": payload.seed, "run_dir": str(folder), "device": payload.device, "attempt": task.attempt}
+        given = {
+            "seed": payload.seed,
+            "run_dir": str(folder),
+            "device": payload.device,
+            "attempt": task.attempt,
+        }
         arguments, variables = config.filled(given)
         arguments[0] = config.interpreter or arguments[0]
         scratch = folder / "mlflow"
@@ -310,17 +337,26 @@ class _Attempt:
             for lines in self._process.lines(TICK):
                 for epoch in self._epochs(lines):
                     yield epoch
-                    if self._curves.not_finite():
-                        yield self._result(diverged=True)
-                        return
-                    if self._config.last_epoch is not None and epoch.number >= self._config.last_epoch:
-                        yield self._result(diverged=False)
+                    diverged = bool(self._curves.not_finite())
+                    if diverged or self._is_enough(epoch):
+                        self._stop()
+                        yield self._result(diverged=diverged)
                         return
                 if self._run in cancelled:
+                    self._stop()
                     yield CANCELLED
                     return
         yield from self._curves.end()
         yield self._end()
+
+    def _is_enough(self, epoch: Epoch) -> bool:
+        return self._config.last_epoch is not None and epoch.number >= self._config.last_epoch
+
+    def _stop(self) -> None:
+        """Ask the command to end, and wait until it has."""
+        self._process.stop()
+        for _ in self._process.lines(TICK):
+            pass
 
     def _epochs(self, lines: list[str]) -> Iterator[Epoch]:
         """Yield the epochs that have ended by what was printed and written since the last time."""
@@ -339,7 +375,9 @@ class _Attempt:
 
     def _facts(self) -> dict[str, Any]:
         device = self._payload.device
-        about = machine("cpu") | ({} if device == "cpu" else {"device": f"{device.partition(':')[0]}: {device}"})
+        about = machine("cpu") | (
+            {} if device == "cpu" else {"device": f"{device.partition(':')[0]}: {device}"}
+        )
         # Which versions a program has only the program knows.
         facts = {name: value for name, value in about.items() if name not in ("torch", "python")}
         if self._config.interpreter is not None:
@@ -368,7 +406,9 @@ class _Attempt:
         if self._curves.not_finite():
             return self._result(diverged=True)
         if not ended.well:
-            return self._failure(f"the command {ended.words}", "crash" if ended.code < 0 else "error")
+            silent = ended.cause == "silence"
+            kind = "timeout" if silent else "crash" if ended.code < 0 else "error"
+            return self._failure(f"the command {ended.words}", kind)
         for channel in self._channels:
             for name, why in channel.missing().items():
                 return self._failure(f"the metric {name!r} was never found: {why}", "error")

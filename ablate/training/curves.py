@@ -60,7 +60,12 @@ class CurveBuilder:
         """Yield the epochs that have ended. findings: of one line, or of one look."""
         # What a line tells beside the metric that ends an epoch belongs to that epoch.
         for finding in sorted(findings, key=lambda f: isinstance(f, Found) and f.metric == self._ends):
-            if self._held is not None and finding.step not in (None, self._held.step):
+            ends = isinstance(finding, Found) and finding.metric == self._ends
+            if (
+                self._held is not None
+                and finding.step != self._held.step
+                and (finding.step is not None or ends)
+            ):
                 yield self._end(self._held)
                 self._held = None
             if isinstance(finding, Found):

@@ -15,7 +15,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -107,7 +107,7 @@ class FunctionTrainer(OwnTrainer):
         """
         return TORCH if training_code(self.code_name(config)).imports_torch else ()
 
-    def messages(self, task: Task, folders: Folders) -> Iterator[Message]:  # noqa: ARG002 — the function saves what it wants saved
+    def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:  # noqa: ARG002 — the function saves what it wants saved
         return messages(partial(self._epochs, task.payload))
 
     def _epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:

@@ -55,7 +55,7 @@ class Result:
 class Failure:
     """The end of an attempt without a result; fields as in `Failed`."""
 
-    kind: Literal["error", "memory", "cancelled", "code"]
+    kind: Literal["error", "memory", "crash", "cancelled", "timeout", "code"]
     reason: str
     detail: str = ""
     place: str = ""
@@ -110,6 +110,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError | ImportError) and any(
         text in message for text in _NO_MEMORY
     )
+
+
+def says_out_of_memory(output: str) -> bool:
+    """Return whether the last lines of a program that failed say that it ran out of memory."""
+    text = output.lower()
+    return any(words in text for words in (*_NO_MEMORY, "out of memory", "outofmemoryerror", "memoryerror"))
 
 
 class Trace:

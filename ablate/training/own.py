@@ -82,8 +82,8 @@ class OwnTrainer(ABC):
     metrics: tuple[str, ...] = ()
 
     @abstractmethod
-    def messages(self, task: Task, folders: Folders) -> Iterator[Message]:
-        """Train one run. What it raises is a failed attempt."""
+    def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
+        """Train one run. What it raises is a failed attempt. cancelled: as for `steps`, which asks between two messages anyway."""
         ...
 
     def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
@@ -128,7 +128,7 @@ class OwnTrainer(ABC):
         if task.run in cancelled:
             yield CANCELLED
             return
-        for message in self.messages(task, folders):
+        for message in self.messages(task, folders, cancelled):
             yield message
             if task.run in cancelled and not is_end(message):
                 yield CANCELLED

@@ -24,8 +24,42 @@ from ablate.text import cut
 
 LANGUAGES = frozenset(
     {
-        *(".py", ".pyx", ".pyi", ".sh", ".bash", ".zsh", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".cu", ".cuh", ".rs", ".go"),
-        *(".jl", ".r", ".lua", ".java", ".scala", ".kt", ".swift", ".m", ".js", ".ts", ".rb", ".pl", ".f90", ".hs", ".ml", ".cs"),
+        *(
+            ".py",
+            ".pyx",
+            ".pyi",
+            ".sh",
+            ".bash",
+            ".zsh",
+            ".c",
+            ".cc",
+            ".cpp",
+            ".cxx",
+            ".h",
+            ".hpp",
+            ".cu",
+            ".cuh",
+            ".rs",
+            ".go",
+        ),
+        *(
+            ".jl",
+            ".r",
+            ".lua",
+            ".java",
+            ".scala",
+            ".kt",
+            ".swift",
+            ".m",
+            ".js",
+            ".ts",
+            ".rb",
+            ".pl",
+            ".f90",
+            ".hs",
+            ".ml",
+            ".cs",
+        ),
     }
 )
 """Endings of the names of files of programming languages, in lower case."""
@@ -38,7 +72,9 @@ MOST_FILES = 20_000
 LONGEST_NAMED = 64 << 20
 """Bytes of a file that a command names, above which it is no code. Data are what `data:` is for."""
 
-_WRITTEN = frozenset({"mlruns", "reports", "wandb", "lightning_logs", "outputs", "multirun", "__pycache__", "node_modules"})
+_WRITTEN = frozenset(
+    {"mlruns", "reports", "wandb", "lightning_logs", "outputs", "multirun", "__pycache__", "node_modules"}
+)
 """Folders of results and of installed code, where nothing that git does not track is looked at."""
 
 _STUDY = re.compile(rb"^study\s*:", re.MULTILINE)
@@ -109,7 +145,15 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
 
     Runs no hook, no file-system monitor and no filter that the repository names, and writes nothing.
     """
-    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "core.untrackedCache=false"]
+    command = [
+        "git",
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        f"core.hooksPath={os.devnull}",
+        "-c",
+        "core.untrackedCache=false",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         git = subprocess.run(
@@ -166,7 +210,9 @@ def _source_files(folder: Path) -> list[str]:
                 hint="name the project's own folder, or make it a git repository, whose list of files is taken instead",
             )
         names += [
-            os.path.relpath(os.path.join(place, name), folder) for name in files if Path(name).suffix.lower() in LANGUAGES
+            str((Path(place) / name).relative_to(folder))
+            for name in files
+            if Path(name).suffix.lower() in LANGUAGES
         ]
     return sorted(names)
 
@@ -179,19 +225,29 @@ def data_fingerprint(folder: Path, paths: Sequence[str]) -> str:
 
     What was read once is not read again while sizes and times stay the same. Raises DataError where there is no such path.
     """
-    return digest_of([_data_digest(folder / Path(path).expanduser(), path) for path in paths])[:32] if paths else ""
+    return (
+        digest_of([_data_digest(folder / Path(path).expanduser(), path) for path in paths])[:32]
+        if paths
+        else ""
+    )
 
 
 def _data_digest(path: Path, named: str) -> str:
     if not path.exists():
-        raise DataError(f"there is no {cut(str(path))!r}", place="data", hint=f"{cut(named)!r} is relative to the command's folder")
+        raise DataError(
+            f"there is no {cut(str(path))!r}",
+            place="data",
+            hint=f"{cut(named)!r} is relative to the command's folder",
+        )
     try:
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         listing = digest_of([[str(file.absolute()), *_times(file)] for file in files])
         known = _known_digest(listing)
         if known is None:
             root = path.parent if path.is_file() else path
-            content = [[str(file.relative_to(root)) if path.is_dir() else "", _data_file(file)] for file in files]
+            content = [
+                [str(file.relative_to(root)) if path.is_dir() else "", _data_file(file)] for file in files
+            ]
             known = digest_of(content)
             _remember(listing, known)
     except OSError as error:

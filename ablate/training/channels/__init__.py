@@ -51,7 +51,30 @@ class Channel(Protocol):
         ...
 
 
-CHANNELS: tuple[type[Channel], ...] = (LineChannel, JsonChannel, FileChannel, TensorboardChannel, MlflowChannel)
+CHANNELS: tuple[type[Channel], ...] = (
+    LineChannel,
+    JsonChannel,
+    FileChannel,
+    TensorboardChannel,
+    MlflowChannel,
+)
+
+METRICS_FORM: dict[str, Any] = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {
+        "type": "object",
+        "oneOf": [
+            {
+                "properties": {name: {"type": "string"} for name in (channel.key, *channel.others)},
+                "required": [channel.key],
+                "additionalProperties": False,
+            }
+            for channel in CHANNELS
+        ],
+    },
+}
+"""JSON schema of what a study says of its metrics."""
 
 
 def read_metrics(value: Any) -> dict[str, dict[str, Any]]:

@@ -55,10 +55,12 @@ class _Growing:
 
     def new_rows(self) -> list[Mapping[str, Any]]:
         """Return the whole rows that were added since the last time."""
-        path = next((p for p in self.candidates if (state := self._state(p)) and state != self._before[p]), None)
-        if path is None or (state := (path, self._state(path))) == self._state_read:
+        path = next(
+            (p for p in self.candidates if (state := self._state(p)) and state != self._before[p]), None
+        )
+        if path is None or (now := (path, self._state(path))) == self._state_read:
             return []
-        self._state_read = state
+        self._state_read = now
         content = self._content(path)
         rows = self._parsed(path, content)
         if path != self._file:
@@ -75,13 +77,17 @@ class _Growing:
         """Return the rows of a file; a last line without an end is not whole yet."""
         lines = content[: content.rfind(b"\n") + 1].decode(errors="replace").splitlines()
         lines = [line for line in lines if line.strip()]
-        if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or (lines and lines[0].lstrip().startswith("{")):
+        if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or (
+            lines and lines[0].lstrip().startswith("{")
+        ):
             rows: list[Mapping[str, Any]] = [row for line in lines if (row := json_object(line)) is not None]
             self.names = tuple(dict.fromkeys(name for row in rows for name in row))
             return rows
         if not lines:
             return []
-        reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", skipinitialspace=True)
+        reader = csv.DictReader(
+            lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", skipinitialspace=True
+        )
         rows = [{(name or "").strip(): value for name, value in row.items()} for row in reader]
         self.names = tuple((name or "").strip() for name in reader.fieldnames or ())
         return rows
@@ -100,7 +106,9 @@ class FileChannel:
         for path in parse(spec["file"], place).paths:
             if path != "run_dir":
                 raise StudyError(
-                    f"{{{cut(path)}}} is not known here", place=place, hint="only {run_dir} is filled into the path of a file"
+                    f"{{{cut(path)}}} is not known here",
+                    place=place,
+                    hint="only {run_dir} is filled into the path of a file",
                 )
 
     def __init__(self, specs: Mapping[str, Mapping[str, Any]], places: Places) -> None:
@@ -110,7 +118,9 @@ class FileChannel:
         for spec in specs.values():
             text = parse(spec["file"], "metrics").text(lambda _: str(places.run))
             if spec["file"] not in self._files:
-                self._files[spec["file"]] = _Growing(tuple(dict.fromkeys((places.run / text, places.folder / text))))
+                self._files[spec["file"]] = _Growing(
+                    tuple(dict.fromkeys((places.run / text, places.folder / text)))
+                )
 
     def line(self, text: str) -> Findings:  # noqa: ARG002 — it reads files
         return []
@@ -131,7 +141,11 @@ class FileChannel:
         return groups
 
     def missing(self) -> Mapping[str, str]:
-        return {metric: self._why(metric, spec) for metric, spec in self._specs.items() if metric not in self._found}
+        return {
+            metric: self._why(metric, spec)
+            for metric, spec in self._specs.items()
+            if metric not in self._found
+        }
 
     def _why(self, metric: str, spec: Mapping[str, Any]) -> str:
         names = self._files[spec["file"]].names

@@ -1,6 +1,6 @@
 r"""Metrics in JSON: lines such as `{"epoch": 1, "val/accuracy": 0.7}`, on stdout or stderr.
 
-    metrics: {accuracy: {json: val/accuracy}}
+metrics: {accuracy: {json: val/accuracy}}
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from ablate.errors import StudyError
 from ablate.text import brief, cut
@@ -24,7 +24,7 @@ class PrintedFloat(float):
 
     resolution: float | None
 
-    def __new__(cls, text: str) -> PrintedFloat:
+    def __new__(cls, text: str) -> Self:
         number = super().__new__(cls, text)
         parsed = parse_number(text)
         number.resolution = parsed[1] if parsed else None

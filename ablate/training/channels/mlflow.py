@@ -24,7 +24,13 @@ def environment(scratch: Path) -> dict[str, str]:
     }
 
 
-POINTING = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_REGISTRY_URI")
+POINTING = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_REGISTRY_URI",
+)
 """Variables by which MLflow would write elsewhere."""
 
 
@@ -98,4 +104,3 @@ class MlflowChannel:
             for metric, spec in self._specs.items()
             if metric not in self._found
         }
-

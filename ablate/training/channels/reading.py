@@ -49,6 +49,6 @@ def whole_step(value: object) -> int | None:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e15:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e15:
         return None
     return int(value) if value == int(value) else None

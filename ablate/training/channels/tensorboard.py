@@ -71,7 +71,11 @@ class TensorboardChannel:
                         yield value.tag, float(array.item()), int(event.step)
 
     def missing(self) -> Mapping[str, str]:
-        told = f"there is {cut(', '.join(self._tags))}" if self._tags else "there are no event files; let the command write them there"
+        told = (
+            f"there is {cut(', '.join(self._tags))}"
+            if self._tags
+            else "there are no event files; let the command write them there"
+        )
         return {
             metric: f"no scalar in {{run_dir}} has the tag {spec['tensorboard']!r}; {told}"
             for metric, spec in self._specs.items()
