@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablate import completion, launch, reporting
-from ablate.data_command import data
+from ablate.catalogue_command import data, models
 from ablate.errors import AblateError, StudyError
 from ablate.judge_command import judge
 from ablate.options import (
@@ -105,7 +105,7 @@ def run(
     from ablate.tracking.store import current_store
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
-    launch.check_permission(parsed.baseline, {"imports": allow_import, "commands": [allow_command]})
+    launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
     if not dry_run:
@@ -138,6 +138,8 @@ def plan(
     devices: Devices = "auto",
     workers: Workers = None,
     runs_per_device: PerDevice = 1,
+    allow_import: AllowImport = None,
+    allow_command: AllowCommand = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate what a study costs and which effects it can detect, by training a little of each arm."""
@@ -148,6 +150,7 @@ def plan(
     from ablate.tracking.store import current_store
 
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
+    launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     planned = design.plan(parsed, launch.data_lookup())
     pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
     expected = outlook.outlook(planned, current_store(), pool)
@@ -320,30 +323,7 @@ def list_studies() -> None:
         console.out.print(console.studies(rows))
 
 
-@app.command()
-def models(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="A network; by default all of them.", autocompletion=completion.models),
-    ] = None,
-    input: Annotated[  # noqa: A002
-        str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
-    ] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=1, max=100_000, help="Number of classes.")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the networks with parameters and FLOPs, or print the layers of one in the order they run."""
-    from ablate.models import table
-
-    shape = table.parse_shape(input)
-    if name is None:
-        rows = table.listing(shape, classes)
-        print_result(table.listing_json(rows) if json else table.listing_text(rows))
-        return
-    layers = table.describe(table.by_name(name), shape, classes)
-    print_result(table.as_json(name, layers, shape, classes) if json else table.text(layers))
-
-
+app.command()(models)
 app.command()(data)
 
 
@@ -362,6 +342,7 @@ def lr(
     ] = None,
     devices: Devices = "auto",
     workers: Workers = None,
+    allow_import: AllowImport = None,
     json: Annotated[bool, typer.Option("--json", help="Print rates, losses and suggestion as JSON.")] = False,
 ) -> None:
     """Suggest a learning rate: raise it step by step over the training images and watch the loss."""
@@ -372,6 +353,7 @@ def lr(
     from ablate.study import spec
 
     parsed = spec.read(study, sets=sets or ())
+    launch.check_permission(parsed, {"imports": allow_import})
     sweep = rates.Sweep(lowest, highest, seeds, passes)
     # Reports mistakes in data and network before a process is started for each seed.
     launch.data_lookup()(parsed.baseline)

@@ -232,8 +232,10 @@ class Code:
     imports_torch: bool
 
 
-def training_code(train: str) -> Code:
-    """Return the code of a training, `package.module:function`. Raises StudyError where there is no such module.
+def training_code(train: str, key: str = "train") -> Code:
+    """Return the code of what a study names as `package.module:function`. key: of the study, that names it.
+
+    Raises StudyError where there is no such module.
 
     Modules are looked for as at import time: in the working folder, and along `sys.path`. Circular imports do no harm; a module
     that cannot be found is left out.
@@ -244,7 +246,7 @@ def training_code(train: str) -> Code:
     if known is not None and _signature(path for path, _, _ in known[0]) == known[0]:
         return known[1]
     importlib.invalidate_caches()
-    search = _Search(train)
+    search = _Search(train, key)
     code = search.code()
     _codes[place] = (_signature(search.paths()), code)
     return code
@@ -277,8 +279,9 @@ def _signature(paths: Iterable[str]) -> Signature:
 class _Search:
     """The modules that a training imports, found without importing any."""
 
-    def __init__(self, train: str) -> None:
+    def __init__(self, train: str, key: str = "train") -> None:
         module, _, self._function = train.partition(":")
+        self._key = key
         self._top = module.partition(".")[0]
         self._train_module = module
         self._specs: dict[str, ModuleSpec | None] = {}
@@ -329,13 +332,13 @@ class _Search:
         top = None if self._top == "__main__" else self.spec(self._top)
         if top is not None and not _locations(top) and not top.has_location:
             raise StudyError(
-                f"{self._top!r} is a part of Python itself, not a training of your own", place="train"
+                f"{self._top!r} is a part of Python itself, not code of your own", place=self._key
             )
         for name in (self._top, self._train_module):
             if top is None or self.spec(name) is None:
                 raise StudyError(
                     f"there is no module {name!r} to import",
-                    place="train",
+                    place=self._key,
                     hint="install it, or run from the folder that holds it",
                 )
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
-import posixpath
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,7 +20,7 @@ from ablate import code_digest
 from ablate.data import datasets
 from ablate.data.augment import Augment
 from ablate.errors import StudyError, nearest
-from ablate.fields import Block
+from ablate.fields import Block, check_plain
 from ablate.models import ModelConfig, NumpyMlp
 from ablate.models.numpy_mlp import OPTIMIZERS
 from ablate.text import brief, cut
@@ -389,6 +386,13 @@ class RunConfig(Block):
             inner = _block(tree, outer, self.flatten())
             if inner is tree and last not in tree:
                 _unknown(tree, [last], self.flatten())
+            if outer[1:] and last not in inner:
+                # Only the arguments of the user's own code have no names of ablate's: a factor needs the baseline's value.
+                raise StudyError(
+                    f"the baseline gives no {cut(last)!r} in `{'.'.join(outer)}`",
+                    place=path,
+                    hint=f"write the value that it has there: `{outer[-1]}: {{{last}: VALUE}}`",
+                )
             if len(outer) == 1 and last == "name" and inner.get("name", value) != value:
                 # A learning rate or a dropout means another thing in another optimizer or network: defaults hold there.
                 # How the images are drawn and split means the same for any data set.
@@ -414,9 +418,8 @@ class RunConfig(Block):
     def recipe(self, fingerprint: str) -> str:
         tree = self.tree()
         # Where the data lie, or what they were made of, is not what they are: their fingerprint stands for them.
-        tree["data"] = {f: v for f, v in tree["data"].items() if f not in {"root", "name", "channels"}} | {
-            "content": fingerprint
-        }
+        kept = datasets.DataOptions.model_fields.keys() - {"channels"}
+        tree["data"] = {f: v for f, v in tree["data"].items() if f in kept} | {"content": fingerprint}
         # A run is the same run whether its network was kept or not.
         for path in CHANGES_NO_RESULT:
             block, _, field = path.partition(".")
@@ -429,7 +432,9 @@ class RunConfig(Block):
         module = type(self.model).__module__.rpartition(".")[2]
         models = code_digest.with_imports(package / "models", module, "layers")
         data = [package / "data" / name for name in ("split.py", "augment.py")]
-        return code_digest.files_digest([*training, *models, *data])
+        own = code_digest.files_digest([*training, *models, *data])
+        beside = self.model.code_beside()
+        return code_digest.digest_of([own, *beside])[:16] if beside else own
 
     def batches(self, *, any_seed: bool = False) -> str:
         """Seed, data, augmentation, batch size and epochs; and NumPy's networks by themselves, as they know no device."""
@@ -463,7 +468,7 @@ class FreeConfig(ABC):
         cls, source: Mapping[str, Any], tree: Mapping[str, Any], *, place: Callable[[str], str] = str
     ) -> Self:
         """Make a config of plain values. Raises StudyError."""
-        _plain(tree, (), place)
+        check_plain(tree, (), place)
         return cls(source, tree)
 
     @property
@@ -488,7 +493,7 @@ class FreeConfig(ABC):
             if last not in inner:
                 _unknown(inner, path.split("."), self.flatten())
             old, new = inner[last], changes[path]
-            _plain(new, tuple(path.split(".")), str)
+            check_plain(new, tuple(path.split(".")), str)
             if old is not None and new is not None and isinstance(old, bool) != isinstance(new, bool):
                 raise StudyError(f"{brief(new)} where the baseline has {brief(old)}", place=path)
             inner[last] = new
@@ -582,34 +587,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [_canonical(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def may_be_recorded(name: str) -> bool:
-    """Return whether MLflow takes it as the name of a metric or a parameter: what it refuses it would refuse for good."""
-    plain = re.fullmatch(r"[\w.\- :/]{1,250}", name) is not None
-    return plain and posixpath.normpath(name) == name and not name.startswith(("/", ".."))
-
-
-def _plain(value: Any, path: tuple[str, ...], place: Callable[[str], str]) -> None:
-    where = place(".".join(path))
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if not isinstance(name, str) or "." in name or not name:
-                raise StudyError(f"the key {cut(str(name))!r} is not a plain name without dots", place=where)
-            if not may_be_recorded(".".join((*path, name))):
-                raise StudyError(
-                    f"the key {cut(name)!r} cannot be recorded",
-                    place=where,
-                    hint="letters, digits, spaces and _ - : / make a name",
-                )
-            _plain(inner, (*path, name), place)
-    elif isinstance(value, list):
-        for inner in value:
-            _plain(inner, path, place)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise StudyError(f"{value} is not a finite number", place=where)
-    elif not isinstance(value, str | int | float | bool | None):
-        raise StudyError(
-            f"{type(value).__name__} is not a plain value (text, number, true, false, null, list)",
-            place=where,
-        )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+import posixpath
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 
 from ablate.errors import StudyError, nearest
 from ablate.text import brief, cut, format_value
@@ -112,3 +115,77 @@ def _real_path(
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             fields = list(annotation.model_fields)
     return tuple(path), fields
+
+
+# --- plain values -----------------------------------------------------------------------------------------------------
+
+
+def may_be_recorded(name: str) -> bool:
+    """Return whether MLflow takes it as the name of a metric or a parameter: what it refuses it would refuse for good."""
+    plain = re.fullmatch(r"[\w.\- :/]{1,250}", name) is not None
+    return plain and posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+
+
+def check_plain(value: Any, path: tuple[str, ...], place: Callable[[str], str]) -> None:
+    """Check that a value is a tree of plain values whose dotted paths can be recorded.
+
+    path: where it stands. place: dotted path → how to name it in a message. Raises StudyError.
+    """
+    where = place(".".join(path))
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str) or "." in name or not name:
+                raise StudyError(f"the key {cut(str(name))!r} is not a plain name without dots", place=where)
+            if not may_be_recorded(".".join((*path, name))):
+                raise StudyError(
+                    f"the key {cut(name)!r} cannot be recorded",
+                    place=where,
+                    hint="letters, digits, spaces and _ - : / make a name",
+                )
+            check_plain(inner, (*path, name), place)
+    elif isinstance(value, list):
+        for inner in value:
+            check_plain(inner, path, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise StudyError(f"{value} is not a finite number", place=where)
+    elif not isinstance(value, str | int | float | bool | None):
+        raise StudyError(
+            f"{type(value).__name__} is not a plain value (text, number, true, false, null, list)",
+            place=where,
+        )
+
+
+class Arguments(dict[str, Any]):
+    """Arguments by name, as plain values. Not to be changed: it has a hash, and is equal to what JSON cannot tell apart from it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arguments) and self._text() == other._text()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(self._text())
+
+    def _text(self) -> str:
+        # Compared as text: to Python, True equals 1.
+        return json.dumps(self, sort_keys=True)
+
+
+def _arguments(value: Any) -> Arguments:
+    if not isinstance(value, Mapping):
+        raise ValueError("should be a block of keys: the arguments by name")  # noqa: TRY004 — pydantic's kind of mistake
+    for name in value:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"{cut(str(name))!r} is not the name of an argument")
+    try:
+        check_plain(value, (), str)
+    except StudyError as error:
+        raise ValueError(f"{error.place}: {error.message}" if error.place else error.message) from None
+    return Arguments(json.loads(json.dumps(value)))
+
+
+ArgumentsField = Annotated[
+    Arguments,
+    PlainValidator(_arguments),
+    PlainSerializer(lambda value: json.loads(json.dumps(value))),
+    WithJsonSchema({"type": "object", "default": {}}),
+]
+"""A field of arguments: each of them is a setting of its own, by its path."""

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,24 +78,38 @@ def study_name(store: Store, text: str) -> str:
     return name
 
 
-def check_permission(config: Config, allowed: Mapping[str, Sequence[str | bool] | None]) -> None:
-    """Refuse to run code that a study file names, unless the user allowed it.
+def check_permission(study: Study, allowed: Mapping[str, Sequence[str | bool] | None]) -> None:
+    """Refuse to run code that a study file names, in its baseline or in a level, unless the user allowed it.
 
-    config: of any arm. allowed: what the options of the command allow, by setting (`Permission.setting`); what is under
-    `[tool.ablate]` in the pyproject.toml of the working folder is added. Raises StudyError.
+    allowed: what the options of the command allow, by setting (`Permission.setting`); what is under `[tool.ablate]` in the
+    pyproject.toml of the working folder is added. Raises StudyError.
     """
+    from ablate.study import design
+
+    check_permissions(design.settings(study), allowed)
+
+
+def check_permissions(configs: Iterable[Config], allowed: Mapping[str, Sequence[str | bool] | None]) -> None:
+    """Refuse to run code that configs name, unless the user allowed it. allowed: as for `check_permission`."""
     from ablate.training import trainer_of
 
-    wanted = trainer_of(config).permission(config)
-    if wanted is None:
+    needed = dict.fromkeys(wanted for config in configs for wanted in trainer_of(config).permissions(config))
+    missing = [
+        wanted
+        for wanted in needed
+        if wanted.value not in (*(allowed.get(wanted.setting) or ()), *_allowed_by_project(wanted.setting))
+    ]
+    if not missing:
         return
-    if wanted.value not in (*(allowed.get(wanted.setting) or ()), *_allowed_by_project(wanted.setting)):
-        line = "true" if wanted.value is True else f'["{wanted.value}"]'
-        raise StudyError(
-            f"the study would {wanted.action}, which you have not allowed",
-            place=wanted.key,
-            hint=f"if you trust that code: {wanted.option}, or `{wanted.setting} = {line}` under [tool.ablate] in pyproject.toml",
-        )
+    options = " ".join(dict.fromkeys(wanted.option for wanted in missing))
+    first = missing[0]
+    listed = ", ".join(dict.fromkeys(f'"{w.value}"' for w in missing if w.setting == first.setting))
+    line = "true" if first.value is True else f"[{listed}]"
+    raise StudyError(
+        f"the study would {joined(dict.fromkeys(wanted.action for wanted in missing))}, which you have not allowed",
+        place=first.key,
+        hint=f"if you trust that code: {options}, or `{first.setting} = {line}` under [tool.ablate] in pyproject.toml",
+    )
 
 
 def _allowed_by_project(setting: str) -> list[Any]:
@@ -113,10 +127,16 @@ def _allowed_by_project(setting: str) -> list[Any]:
     return allowed if isinstance(allowed, list) else [allowed]
 
 
-def data_config(name: str | None, sets: Sequence[str], study: Path | None) -> RunConfig:
+def data_config(
+    name: str | None,
+    sets: Sequence[str],
+    study: Path | None,
+    allowed: Mapping[str, Sequence[str | bool] | None],
+) -> RunConfig:
     """Return the baseline of a study, or a plain config, on the data set `name`.
 
-    sets: changes as `--set` takes them; the path may leave out `data.`, as in `root=FOLDER`. Raises StudyError.
+    sets: changes as `--set` takes them; the path may leave out `data.`, as in `root=FOLDER`. allowed: as for `check_permission`;
+    what the command line names by itself needs no permission. Raises StudyError.
     """
     from ablate.config import RunConfig
     from ablate.study import spec
@@ -130,7 +150,9 @@ def data_config(name: str | None, sets: Sequence[str], study: Path | None) -> Ru
         plain = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
         return spec.override(plain, changes)
     baseline = builtin_config(spec.read(study, sets=changes).baseline)
-    if baseline is None:
+    if baseline is not None:
+        check_permissions([baseline], allowed)
+    else:
         raise StudyError("the study brings its own training, and its data with it", place=str(study))
     return baseline
 
@@ -292,7 +314,7 @@ def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[
     from ablate.study import design
 
     plan = design.from_record(record)
-    check_permission(plan.study.baseline, allowed)
+    check_permission(plan.study, allowed)
     data = data_lookup()
     for arm in plan.arms:
         if arm.config.code() != plan.codes[arm.name]:

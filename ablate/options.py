@@ -66,7 +66,7 @@ NoFuse = Annotated[
 ]
 AllowImport = Annotated[
     list[str] | None,
-    typer.Option(metavar="PACKAGE", help="Allow a study's `train:` to import this package; repeatable."),
+    typer.Option(metavar="PACKAGE", help="Allow a study to import this package; repeatable."),
 ]
 AllowCommand = Annotated[bool, typer.Option("--allow-command", help="Allow a study to run its `command:`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print events as JSON lines on stdout.")]

@@ -71,6 +71,11 @@ class DataOptions(Block):
     resizes_while_decoding: ClassVar[bool] = False
     """Whether `source` applies `resize` itself, because its images need not have one size before."""
 
+    @property
+    def target_to_import(self) -> str | None:
+        """The code of the user's that `source` imports, as `package.module:name`; None: none."""
+        return None
+
     def source(self, cache: Path) -> Source:
         """Return where the images come from. cache: folder for downloads. Raises DataError where there are none."""
         raise NotImplementedError

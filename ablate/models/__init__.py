@@ -16,27 +16,45 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from ablate.fields import Block
 from ablate.models.cnn import Cnn
 from ablate.models.inception import InceptionV1, InceptionV2
 from ablate.models.numpy_mlp import NumpyMlp
+from ablate.models.options import ModelOptions
+from ablate.models.own_model import ImportedModel
+from ablate.models.timm import TimmModel
+from ablate.models.torchvision import TorchvisionModel
 from ablate.models.tutorials import SmallCnn, TutorialCnn, WhatWorked
 
-AnyModel = Cnn | TutorialCnn | WhatWorked | SmallCnn | NumpyMlp | InceptionV1 | InceptionV2
+AnyModel = (
+    Cnn
+    | TutorialCnn
+    | WhatWorked
+    | SmallCnn
+    | NumpyMlp
+    | InceptionV1
+    | InceptionV2
+    | TorchvisionModel
+    | TimmModel
+    | ImportedModel
+)
 ModelConfig = Annotated[AnyModel, Field(discriminator="name")]
 
-MODELS: Mapping[str, type[Block]] = {m.model_fields["name"].default: m for m in get_args(AnyModel)}
+MODELS: Mapping[str, type[ModelOptions]] = {m.model_fields["name"].default: m for m in get_args(AnyModel)}
 """Name → config class."""
 
 __all__ = [
     "MODELS",
     "AnyModel",
     "Cnn",
+    "ImportedModel",
     "InceptionV1",
     "InceptionV2",
     "ModelConfig",
+    "ModelOptions",
     "NumpyMlp",
     "SmallCnn",
+    "TimmModel",
+    "TorchvisionModel",
     "TutorialCnn",
     "WhatWorked",
 ]

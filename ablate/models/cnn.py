@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ablate.fields import Block
+from ablate.models.options import ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ def _odd(value: int) -> int:
     return value
 
 
-class Cnn(Block):
+class Cnn(ModelOptions):
     """Blocks of convolution, batch norm, activation and pooling; then global average pooling, dropout, one linear layer.
 
     Stages, for a (3, 32, 32) input, depth 3 and width 64, constant profile:

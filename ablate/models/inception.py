@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from ablate.fields import Block
+from ablate.models.options import ModelOptions
 from ablate.models.shapes import Window, slide
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _Factorised = Annotated[
 ]
 
 
-class _Inception(Block):
+class _Inception(ModelOptions):
     """The fields of both versions."""
 
     name: str

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ablate.fields import Block
+from ablate.models.options import ModelOptions
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 """Optimizers whose rules of update are written out in NumPy."""
@@ -25,7 +25,7 @@ Array = NDArray[np.floating[Any]]
 Initialisation = Literal["normal", "lecun", "xavier", "he"]
 
 
-class NumpyMlp(Block):
+class NumpyMlp(ModelOptions):
     """Pixels → hidden layers of sigmoid units → one output for each class, 784–500–50–10 on MNIST; trained without torch.
 
     Source: an exercise that asks for this network in NumPy only, in the steps of Nielsen 2015, chapter 2; its author shows

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from ablate.errors import StudyError, nearest
-from ablate.models import MODELS, AnyModel
+from ablate.models import MODELS, AnyModel, foreign, trial
+from ablate.models.layers import Headed
 from ablate.models.numpy_mlp import NumpyMlp
 
 INPUT, CLASSES = (3, 32, 32), 10
@@ -40,29 +41,40 @@ class LayerRow:
 class ModelSummary:
     """rows: layers in the order in which they are executed in evaluation. parameters: number of all trainable ones.
 
-    flops: floating-point operations of the forward pass for one image; a multiply-add counts as two.
+    flops: floating-point operations of the forward pass for one image; a multiply-add counts as two. training_only: number of
+    parameters that are used in training only, those of ablate's auxiliary heads.
     """
 
     rows: tuple[LayerRow, ...]
     parameters: int
     flops: int
+    training_only: int = 0
 
     @property
-    def training_only(self) -> int:
-        """Return the number of parameters that are used in training only: those of auxiliary heads."""
-        return self.parameters - sum(row.parameters for row in self.rows)
+    def in_no_row(self) -> int:
+        """Return the number of parameters that are neither in a row nor in auxiliary heads: a network may use some by itself."""
+        return max(0, self.parameters - self.training_only - sum(row.parameters for row in self.rows))
 
 
 def summary(model: nn.Module, shape: tuple[int, int, int]) -> ModelSummary:
     """Return the summary of a torch module for images of `shape` (channels, height, width)."""
-    return ModelSummary(tuple(layers(model, shape)), parameters(model), flops(model, shape))
+    heads = [p for name, p in model.named_parameters() if name.startswith("auxiliary_") and p.requires_grad]
+    training_only = sum(p.numel() for p in heads) if isinstance(model, Headed) else 0
+    return ModelSummary(tuple(layers(model, shape)), parameters(model), flops(model, shape), training_only)
 
 
 def describe(config: AnyModel, shape: tuple[int, int, int], classes: int) -> ModelSummary:
-    """Return the summary of a model's config; no weights are allocated. Raises TrainingError where the image is too small."""
+    """Return the summary of a model's config; of ablate's own networks no weights are allocated.
+
+    Raises TrainingError where the image is too small, and where a network of others cannot be trained on such images.
+    """
     config.check(shape)
     if isinstance(config, NumpyMlp):
         return perceptron(config.sizes(shape, classes))
+    if config.is_foreign:
+        trial.try_out(config, shape, classes, trial.FEW)
+        with foreign.seeded(0):
+            return summary(config.build(shape, classes), shape)
     with torch.device("meta"):
         model = config.build(shape, classes)
     return summary(model, shape)
@@ -86,10 +98,14 @@ def layers(model: nn.Module, shape: tuple[int, int, int]) -> list[LayerRow]:
     seen: set[int] = set()
     places = {id(module): (number, part) for module, number, part in _numbered(model)}
 
-    def note(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
         own = sum(p.numel() for p in module.parameters()) if id(module) not in seen else 0
         seen.add(id(module))
-        rows.append(LayerRow(type(module).__name__, tuple(output.shape[1:]), own, *places[id(module)]))
+        # Layers of others may return several tensors: the first of them is their output.
+        while isinstance(output, tuple | list) and output:
+            output = output[0]
+        shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
+        rows.append(LayerRow(type(module).__name__, shape, own, *places[id(module)]))
 
     _run(model, shape, note)
     return rows
@@ -162,11 +178,27 @@ def _image(model: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
 # --- as text and as JSON ----------------------------------------------------------------------------------------------
 
 
-def by_name(name: str) -> AnyModel:
-    """Return the default config of a model. Raises StudyError where there is no such model."""
-    if name not in MODELS:
-        raise StudyError(f"there is no model {name!r}", hint=nearest(name, MODELS))
-    return MODELS[name]()  # type: ignore[return-value]
+def by_name(name: str, changes: Mapping[str, Any] | None = None) -> AnyModel:
+    """Return the config of a model, or of a network of the user's own that is named as `package.module:name`.
+
+    changes: path → value, as in `width` or `args.heads`; other fields have their defaults. Raises StudyError.
+    """
+    tree: dict[str, Any] = {"name": name}
+    if ":" in name:
+        tree = {"name": "import", "target": name}
+    elif name not in MODELS:
+        raise StudyError(
+            f"there is no model {name!r}", hint=f"{nearest(name, MODELS)}; your own: package.module:function"
+        )
+    for path, value in (changes or {}).items():
+        *outer, last = path.removeprefix("model.").split(".")
+        block = tree
+        for part in outer:
+            block = block.setdefault(part, {})
+            if not isinstance(block, dict):
+                raise StudyError(f"`{part}` is a value, not a block of keys", place=path)
+        block[last] = value
+    return MODELS[tree["name"]].parse(tree, place=lambda path: f"model.{path}" if path else "model")  # type: ignore[return-value]
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:
@@ -182,15 +214,21 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     return sides
 
 
-def listing(
-    shape: tuple[int, int, int] = INPUT, classes: int = CLASSES
-) -> list[tuple[str, ModelSummary | str, str]]:
-    """Return every model with its default fields: name, summary (or why such an image does not work), description."""
+Listed = tuple[str, ModelSummary | str | None, str]
+"""A model with its default fields: name, summary (why such an image does not work; None where it has no defaults), description."""
+
+
+def listing(shape: tuple[int, int, int] = INPUT, classes: int = CLASSES) -> list[Listed]:
+    """Return every model with its default fields."""
     from ablate.errors import TrainingError
 
-    rows: list[tuple[str, ModelSummary | str, str]] = []
+    rows: list[Listed] = []
     for name, kind in MODELS.items():
         description = (kind.__doc__ or "").strip().partition("\n")[0]
+        needed = [field for field, about in kind.model_fields.items() if about.is_required()]
+        if needed:
+            rows.append((name, None, f"{description} (`--set {needed[0]}=…`)"))
+            continue
         try:
             rows.append((name, describe(by_name(name), shape, classes), description))
         except TrainingError as error:
@@ -198,23 +236,25 @@ def listing(
     return rows
 
 
-def listing_text(rows: list[tuple[str, ModelSummary | str, str]]) -> str:
+def listing_text(rows: list[Listed]) -> str:
     """Return the listing as lines of text."""
     lines = [("model", "parameters", "FLOPs", "")]
     for name, summarised, description in rows:
-        if isinstance(summarised, str):
-            lines.append((name, "–", "–", summarised))
+        if summarised is None or isinstance(summarised, str):
+            lines.append((name, "–", "–", summarised or description))
         else:
             lines.append((name, f"{summarised.parameters:,}", f"{summarised.flops:,}", description))
     return _columns(lines, right=(1, 2))
 
 
-def listing_json(rows: list[tuple[str, ModelSummary | str, str]]) -> list[dict[str, Any]]:
+def listing_json(rows: list[Listed]) -> list[dict[str, Any]]:
     """Return the listing as plain values; `error` instead of numbers where such an image does not work."""
     return [
         {"model": name, "what": description}
         | (
-            {"error": summarised}
+            {}
+            if summarised is None
+            else {"error": summarised}
             if isinstance(summarised, str)
             else {"parameters": summarised.parameters, "flops": summarised.flops}
         )
@@ -233,6 +273,8 @@ def text(summarised: ModelSummary) -> str:
     total = f"{summarised.parameters:,} parameters"
     if summarised.training_only:
         total += f", {summarised.training_only:,} of them in auxiliary heads, which are used in training only"
+    if summarised.in_no_row:
+        total += f", {summarised.in_no_row:,} of them outside these layers"
     return f"{_columns(lines, right=(2,))}\n\n{total}\n{summarised.flops:,} FLOPs in the forward pass for one image"
 
 
@@ -244,6 +286,7 @@ def as_json(name: str, summarised: ModelSummary, shape: tuple[int, int, int], cl
         "classes": classes,
         "parameters": summarised.parameters,
         "parameters_training_only": summarised.training_only,
+        "parameters_outside_layers": summarised.in_no_row,
         "flops": summarised.flops,
         "layers": [
             {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ablate.fields import Block
+from ablate.models.options import ModelOptions
 from ablate.models.shapes import Window, pooling, slide
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ _Channels = Annotated[int, Field(ge=1, le=16_384)]
 _Units = Annotated[int, Field(ge=1, le=65_536)]
 
 
-class SmallCnn(Block):
+class SmallCnn(ModelOptions):
     """Conv–ReLU–Pool–Conv–ReLU–Pool–Flatten–Linear–ReLU–Linear–ReLU–Linear: the network of PyTorch's CIFAR-10 tutorial.
 
     Source: https://pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html, after LeCun et al. 1998 (LeNet-5).
@@ -88,7 +88,7 @@ class SmallCnn(Block):
         )
 
 
-class TutorialCnn(Block):
+class TutorialCnn(ModelOptions):
     """Two or three convolutions, each with ReLU and max-pooling; then dropout, a hidden layer, dropout, a linear layer.
 
     Source: the CIFAR-10 notebook of Udacity's deep-learning course,
@@ -174,7 +174,7 @@ class TutorialCnn(Block):
         )
 
 
-class WhatWorked(Block):
+class WhatWorked(ModelOptions):
     """Six convolutions of up to 256 channels down to a single pixel, then a hidden layer, dropout, a linear layer.
 
     Source: the post "Image Classification with Cifar 10" (https://97harsh.github.io, 2023), whose layer table it

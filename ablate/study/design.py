@@ -18,6 +18,7 @@ from typing import Any
 from ablate.config import Config, key
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
+from ablate.study import ranges
 from ablate.study.keys import Factor, Study
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
@@ -254,6 +255,16 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
             )
         seen[run.key] = run.arm
     return planned
+
+
+def settings(study: Study) -> Iterator[Config]:
+    """Yield configs that have every value which the study names: the baseline, and it at each level and each end of a range."""
+    yield study.baseline
+    for factor in study.factors:
+        for row in factor.levels:
+            yield study.baseline.override(row)
+    for values in itertools.chain(*(ranges.corners([tuned]) for tuned in (*study.nuisance, *study.space))):
+        yield study.baseline.override(values)
 
 
 def from_record(record: PlanRecord) -> Plan:

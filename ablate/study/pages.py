@@ -39,6 +39,9 @@ _ACTS = {
     "model.dropout": _DROPS,
     "model.auxiliary": _DROPS,
     "model.initialisation": "before the first step",
+    "model.arch": "before the first step, in the choice of the network",
+    "model.target": "before the first step, in the choice of the network",
+    "model.args": "before the first step, in the call of what builds the network",
     "augment": _ON_TRAINING,
     "optimizer": _STEP,
     "schedule": _RATE,
@@ -241,10 +244,16 @@ def example(form: FieldForm) -> tuple[RunConfig, list[RunConfig]] | None:
         return None
     kind = form.kinds[0]
     tree: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "cnn"}}
-    if kind and form.block != "data":
-        tree[form.block] = {"name": kind}
+    if kind and not (form.block == "data" and form.in_all_kinds):
+        # A field that the kind requires has the first of its examples in the baseline.
+        properties = _kinds(RunConfig.model_json_schema(), form.block)[kind]
+        required = {
+            name: properties["properties"][name]["examples"][0] for name in properties.get("required", ())
+        }
+        tree[form.block] = required | {"name": kind}
     baseline = RunConfig.parse(tree).override(NEEDED.get(form.path, {}))
-    return baseline, [baseline.override({form.path: level}) for level in form.examples]
+    levels = [level for level in form.examples if level != baseline.get(form.path)]
+    return baseline, [baseline.override({form.path: level}) for level in levels]
 
 
 def _shared_training(forms: list[FieldForm]) -> str:

@@ -200,9 +200,9 @@ def _check_training_keys(trainer: Trainer, values: Mapping[str, Any]) -> None:
             raise StudyError(f"belongs to studies with `{other.keys[0]}:`", place=key)
 
 
-def override(config: C, sets: Iterable[str]) -> C:
-    """Return a config with `path=value` texts applied, as `--set` takes them. Raises StudyError."""
-    changes: dict[str, Any] = {}
+def changes(sets: Iterable[str]) -> dict[str, Any]:
+    """Return path → value of `path=value` texts, as `--set` takes them. Raises StudyError."""
+    values: dict[str, Any] = {}
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals or not path:
@@ -217,9 +217,15 @@ def override(config: C, sets: Iterable[str]) -> C:
                 place=f"--set {path}",
                 hint="--set changes the baseline; anything else is changed in the file",
             )
-        changes[path.removeprefix("baseline.")] = _value(path, value)
+        values[path.removeprefix("baseline.")] = _value(path, value)
+    return values
+
+
+def override(config: C, sets: Iterable[str]) -> C:
+    """Return a config with `path=value` texts applied, as `--set` takes them. Raises StudyError."""
+    changed = changes(sets)
     try:
-        return config.override(changes) if changes else config
+        return config.override(changed) if changed else config
     except StudyError as error:
         raise StudyError(error.message, place=f"--set {cut(error.place or '')}", hint=error.hint) from None
 

@@ -62,8 +62,8 @@ class Trainer(Protocol):
         """Return whether a setting changes no result, so that it is no factor and nothing is tuned by it."""
         ...
 
-    def permission(self, config: Config) -> Permission | None:
-        """Return what the user has to allow before this is trained; None where all of the code is ablate's."""
+    def permissions(self, config: Config) -> tuple[Permission, ...]:
+        """Return what the user has to allow before this is trained; nothing where all of the code is ablate's."""
         ...
 
     def code_name(self, config: Config) -> str | None:

@@ -16,11 +16,21 @@ from ablate.events import Task
 from ablate.training.builtin.randomness import split_seed
 from ablate.training.outcome import Steps
 from ablate.training.payload import TORCH, Folders
+from ablate.training.permission import Permission, to_import
 
 
 def builtin_config(config: Config) -> RunConfig | None:
     """Return a config of the built-in training, for questions about its images; None for any other kind."""
     return config if isinstance(config, RunConfig) else None
+
+
+def _try_out(config: RunConfig, shape: tuple[int, int, int], classes: int, images: int) -> None:
+    """Pass a few images through a network where only that shows whether it can be trained. images: of the training split."""
+    last_batch = images % config.training.batch_size or config.training.batch_size
+    if config.model.is_foreign or last_batch == 1:
+        from ablate.models.trial import try_out
+
+        try_out(config.model, shape, classes, last_batch)
 
 
 class BuiltinTrainer:
@@ -56,8 +66,10 @@ class BuiltinTrainer:
     def changes_no_result(self, path: str) -> bool:
         return path in CHANGES_NO_RESULT
 
-    def permission(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
-        return None
+    def permissions(self, config: Config) -> tuple[Permission, ...]:
+        run = cast("RunConfig", config)
+        targets = {"model.target": run.model.target_to_import, "data.target": run.data.target_to_import}
+        return tuple(to_import(key, target) for key, target in targets.items() if target is not None)
 
     def code_name(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
         return None
@@ -73,6 +85,7 @@ class BuiltinTrainer:
             dataset = prepare(run.data)
             train, validation = datasets.split(dataset.train_labels, run.data, split_seed(0, "fixed"))
             run.model.check(dataset.shape)
+            _try_out(run, dataset.shape, len(dataset.classes), len(train))
             sizes = (len(train), len(validation), len(dataset.test_labels))
             return DataFacts(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
 
@@ -82,8 +95,8 @@ class BuiltinTrainer:
         # Where there are no data, the error of preparing them says what is wrong.
         return datasets.presence(cast("RunConfig", config).data) in ("prepared", "not here")
 
-    def preload(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — the same for all
-        return (*TORCH, "ablate.training.builtin.bundle")
+    def preload(self, config: Config) -> tuple[str, ...]:
+        return (*TORCH, "ablate.training.builtin.bundle", *cast("RunConfig", config).model.preload)
 
     def same_cost(self, config: Config) -> str:
         """Return all but rates and schedules, which cost nothing."""

@@ -249,10 +249,9 @@ class CommandTrainer(OwnTrainer):
     def yields(self, config: Config) -> tuple[str, ...]:
         return tuple(_own(config).metrics)
 
-    def permission(self, config: Config) -> Permission:
-        return Permission(
-            "command", "commands", True, f"run the command {self.code_name(config)!r}", "--allow-command"
-        )
+    def permissions(self, config: Config) -> tuple[Permission, ...]:
+        action = f"run the command {self.code_name(config)!r}"
+        return (Permission("command", "commands", True, action, "--allow-command"),)
 
     def code_name(self, config: Config) -> str:
         return cut(shlex.join(config.source["command"]), 200)

@@ -28,7 +28,7 @@ from ablate.text import cut
 from ablate.training.outcome import Message
 from ablate.training.own import OwnTrainer, messages
 from ablate.training.payload import TORCH, Folders, RunPayload
-from ablate.training.permission import Permission
+from ablate.training.permission import Permission, to_import
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """What `train:` looks like: `package.module:function`."""
@@ -91,9 +91,8 @@ class FunctionTrainer(OwnTrainer):
             )
         return FunctionConfig.parse(source, tree, place=place)
 
-    def permission(self, config: Config) -> Permission:
-        package = self.code_name(config).partition(":")[0].partition(".")[0]
-        return Permission("train", "imports", package, f"import {package!r}", f"--allow-import {package}")
+    def permissions(self, config: Config) -> tuple[Permission, ...]:
+        return (to_import("train", self.code_name(config)),)
 
     def code_name(self, config: Config) -> str:
         return cast("FunctionConfig", config).train

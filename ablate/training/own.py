@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ablate import metrics as known_metrics
-from ablate.config import Config, may_be_recorded
+from ablate.config import Config
 from ablate.data.facts import DataFacts
 from ablate.errors import TrainingError
 from ablate.events import Task
+from ablate.fields import may_be_recorded
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,

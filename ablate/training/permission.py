@@ -19,3 +19,9 @@ class Permission:
     value: str | Literal[True]
     action: str
     option: str
+
+
+def to_import(key: str, target: str) -> Permission:
+    """Return the permission to import what a key names as `package.module:name`."""
+    package = target.partition(":")[0].partition(".")[0]
+    return Permission(key, "imports", package, f"import {package!r}", f"--allow-import {package}")

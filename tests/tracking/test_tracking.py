@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-from ablate.config import may_be_recorded
 from ablate.events import EpochEnd, Finished, Started
+from ablate.fields import may_be_recorded
 from ablate.study.design import Run
 from ablate.tracking import store as stores
 from ablate.tracking.frames import plan_frames

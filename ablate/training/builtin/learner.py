@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.config import RunConfig
-from ablate.models import layers, table
+from ablate.models import foreign, layers, table
 from ablate.models.numpy_mlp import NumpyMlp
 from ablate.training.builtin import losses
 from ablate.training.builtin.numpy_learner import NumpyLearner
@@ -82,7 +83,15 @@ class TorchLearner:
     ) -> None:
         model = initialised(config, shape, classes)
         self.summary = table.summary(model, shape)
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.model = model.to(device)
+        if config.model.takes_channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        # A network of others may change its input, which other runs see too, want it in another layout, and draw from anywhere.
+        self._format = torch.preserve_format if config.model.takes_channels_last else torch.contiguous_format
+        self._is_foreign = config.model.is_foreign
+        self._draws = (
+            foreign.GlobalDraws(derive(config.seed, "dropout"), device) if self._is_foreign else None
+        )
         self.dropout = generator(config.seed, "dropout", device)
         layers.use_generator(self.model, self.dropout)
         self.optimizer = optimizer(config.optimizer, self.model)
@@ -97,15 +106,18 @@ class TorchLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        with self._autocast:
-            output = self.model(images)
-        logits, heads = output if isinstance(output, tuple) else (output, [])
-        logits = logits.float()
-        loss = losses.minimised(logits, targets, self._training)
-        total = loss
-        for head in heads:
-            total = total + layers.AUXILIARY_WEIGHT * losses.minimised(head.float(), targets, self._training)
-        total.backward()  # type: ignore[no-untyped-call]
+        with contextlib.nullcontext() if self._draws is None else self._draws():
+            with self._autocast:
+                output = self.model(self._input(images))
+            logits, heads = output if isinstance(output, tuple) else (output, [])
+            logits = logits.float()
+            loss = losses.minimised(logits, targets, self._training)
+            total = loss
+            for head in heads:
+                total = total + layers.AUXILIARY_WEIGHT * losses.minimised(
+                    head.float(), targets, self._training
+                )
+            total.backward()  # type: ignore[no-untyped-call]
         if self._training.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self._training.max_grad_norm)
         self.optimizer.step()
@@ -118,9 +130,12 @@ class TorchLearner:
     def logits(self, images: Tensor) -> Tensor:
         if self.model.training:
             self.model.eval()
-        with self._autocast:
-            logits: Tensor = self.model(images)
+        with contextlib.nullcontext() if self._draws is None else self._draws(), self._autocast:
+            logits: Tensor = self.model(self._input(images))
         return logits
+
+    def _input(self, images: Tensor) -> Tensor:
+        return images.clone(memory_format=self._format) if self._is_foreign else images
 
     def weights(self) -> dict[str, Tensor]:
         return copy.deepcopy(self.model.state_dict())
@@ -136,20 +151,27 @@ class TorchLearner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "dropout": self.dropout.get_state(),
+            "draws": None if self._draws is None else self._draws.states,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.dropout.set_state(state["dropout"].cpu())
+        if self._draws is not None:
+            self._draws.states = [drawn.cpu() for drawn in state["draws"]]
 
 
 def initialised(config: RunConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Return the torch module of a config with the initial weights of its seed."""
     assert not isinstance(config.model, NumpyMlp), "numpy_mlp is no torch module"
+    seed = derive(config.seed, "weights")
+    if config.model.is_foreign:
+        with foreign.seeded(seed):
+            return config.model.build(shape, classes)
     # torch's layers draw their weights from the global generator: give them a private one for the time being.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, "weights"))
+        torch.manual_seed(seed)
         return config.model.build(shape, classes)
 
 

@@ -102,6 +102,23 @@ class NotStackableError(Exception):
     """A network has a part that cannot be stacked; its runs are stepped in turn."""
 
 
+def _unlike_own(model: nn.Module) -> str | None:
+    """Return what keeps a network from being a function of its layers, each with weights of its own that all are trained."""
+    parameters = list(model.named_parameters(remove_duplicate=False))
+    if len(parameters) != len(list(model.parameters())):
+        return "weights that layers share"
+    if not all(parameter.requires_grad for _, parameter in parameters):
+        return "weights that are not trained"
+    if len({parameter.dtype for _, parameter in parameters}) > 1:
+        return "weights of several types"
+    if any(getattr(module, hooks) for module in model.modules() for hooks in _HOOKS):
+        return "hooks"
+    return None
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def structure(model: nn.Module) -> str:
     """Return what networks must have in common to be stacked: everything but weights and the probability of dropout."""
     return re.sub(r"Dropout\(p=[^)]*\)", "Dropout()", repr(model))
@@ -120,6 +137,8 @@ class Network:
     def __init__(self, models: Sequence[nn.Module], *, own_batches: bool = False) -> None:
         if len({structure(model) for model in models}) != 1:
             raise NotStackableError("networks of different structure")
+        if problem := _unlike_own(models[0]):
+            raise NotStackableError(problem)
         self.models = list(models)
         self.training = True
         self.parameters = {
@@ -134,7 +153,10 @@ class Network:
         }
         self._same = not own_batches
         self._layout = "maps"
+        self._used: set[str] = set()
         self._layers = list(self._walk("", list(models)))
+        if self._used != {*self.parameters, *self.buffers}:
+            raise NotStackableError("weights or buffers of no layer")
         if self._layout != "rows" or self._same:
             raise NotStackableError("a network without a linear layer at its end")
 
@@ -157,6 +179,11 @@ class Network:
         """Yield the layers of the part called `name`. modules: that part of every member."""
         module = modules[0]
         kind = type(module)
+        if self._same and getattr(module, "inplace", False):
+            raise NotStackableError("a layer that changes its input, which others see too")
+        if not list(module.children()):
+            parts_of_layer = (*module.named_parameters(), *module.named_buffers())
+            self._used |= {f"{name}.{part}" if name else part for part, _ in parts_of_layer}
         if kind is own_layers.Flattened:
             yield self._flatten()
         if kind in (nn.Sequential, own_layers.Flattened):

@@ -1,4 +1,4 @@
-"""`ablate data`: what a data set is, as training sees it. It has a file of its own, as `ablate judge` has."""
+"""`ablate models` and `ablate data`: which networks and data sets there are, and what one of them is like."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
 from pathlib import Path
@@ -8,7 +8,44 @@ import typer
 
 from ablate import completion, launch, reporting
 from ablate.errors import StudyError, nearest
-from ablate.options import Sets, print_result
+from ablate.options import AllowImport, Sets, print_result
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A network, or one of your own: package.module:function; by default all networks.",
+            autocompletion=completion.models,
+        ),
+    ] = None,
+    input: Annotated[  # noqa: A002
+        str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
+    ] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=1, max=100_000, help="Number of classes.")] = 10,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="PATH=VALUE", help="Change a field, e.g. width=32, args.heads=4; repeatable."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the networks with parameters and FLOPs, or print the layers of one in the order they run."""
+    from ablate.models import table
+    from ablate.study import spec
+
+    shape = table.parse_shape(input)
+    if name is None:
+        if sets:
+            raise StudyError(
+                "which network?", place="models", hint="for example `ablate models cnn --set width=32`"
+            )
+        rows = table.listing(shape, classes)
+        print_result(table.listing_json(rows) if json else table.listing_text(rows))
+        return
+    layers = table.describe(table.by_name(name, spec.changes(sets or ())), shape, classes)
+    print_result(table.as_json(name, layers, shape, classes) if json else table.text(layers))
 
 
 def data(
@@ -27,6 +64,7 @@ def data(
     show: Annotated[
         int | None, typer.Option(min=0, help="Draw this training image: channels, values, augmentation.")
     ] = None,
+    allow_import: AllowImport = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="With --show: the SVG file to draw to; by default data.svg."),
@@ -53,7 +91,7 @@ def data(
             place="data",
             hint=f"{nearest(name, datasets.DATASETS)}; your own images: image_folder --set root=FOLDER",
         )
-    config = launch.data_config(name, sets or [], study)
+    config = launch.data_config(name, sets or [], study, {"imports": allow_import})
     if output is not None and (show is None or output.suffix != ".svg"):
         raise StudyError(
             "only an image can be written to a file"

@@ -1,0 +1,89 @@
+"""Networks that are not ablate's own, made reproducible run by run: what they draw comes from the run's own streams."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ablate.models.layers import Dropout
+
+
+def with_own_dropout(model: nn.Module) -> nn.Module:
+    """Return a network with ablate's Dropout in place of torch's: the same function, from a generator of its own."""
+    if type(model) is nn.Dropout:
+        return Dropout(model.p)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, Dropout(child.p))
+    return model
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch (of the CPU), NumPy and Python for the time being. seed: 63 bits."""
+    before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 — what others draw from
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(numpy_before)  # noqa: NPY002
+
+
+class GlobalDraws:
+    """What torch's global generators draw while one run steps: its own stream, whatever other runs of the process draw."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._device = device
+        with self._restoring():
+            torch.manual_seed(seed)
+            self.states = self._now()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Draw from the run's own stream for the time being."""
+        with self._restoring():
+            self._set(self.states)
+            try:
+                yield
+            finally:
+                self.states = self._now()
+
+    @contextlib.contextmanager
+    def _restoring(self) -> Iterator[None]:
+        before = self._now()
+        try:
+            yield
+        finally:
+            self._set(before)
+
+    def _now(self) -> list[torch.Tensor]:
+        """Return the states: of the CPU, and of the device where that is another."""
+        states = [torch.get_rng_state()]
+        if self._device.type != "cpu":
+            states.append(_of(self._device).get_rng_state(*_place(self._device)))
+        return states
+
+    def _set(self, states: list[torch.Tensor]) -> None:
+        torch.set_rng_state(states[0].cpu())
+        for state in states[1:]:
+            _of(self._device).set_rng_state(state.cpu(), *_place(self._device))
+
+
+def _of(device: torch.device) -> Any:
+    return torch.get_device_module(device.type)
+
+
+def _place(device: torch.device) -> tuple[torch.device, ...]:
+    """Return the arguments that name a device; Apple's has one device, and takes none."""
+    return () if device.type == "mps" else (device,)
