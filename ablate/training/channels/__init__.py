@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ablate.config import may_be_recorded
 from ablate.errors import StudyError, nearest
+from ablate.fields import may_be_recorded
 from ablate.text import brief, cut, joined
 from ablate.training.channels.file import FileChannel
 from ablate.training.channels.json_lines import JsonChannel
