@@ -283,22 +283,13 @@ def status(
 ) -> None:
     """Show how far studies are."""
     from ablate.tracking.plans import stored_plan, study_names
-    from ablate.tracking.runs import outcome_counts
     from ablate.tracking.store import current_store
 
     store = current_store()
     launch.recover_to_read(store)
     names = [launch.study_name(store, study)] if study else study_names(store)
     for name in names:
-        stored = stored_plan(store, name)
-        counts = outcome_counts(store, stored.record)
-        ended = ", ".join(
-            f"{counts[outcome]} {outcome}"
-            for outcome in ("finished", "diverged", "failed")
-            if outcome in counts
-        )
-        runs = counted(len(stored.record.runs), "run")
-        print(f"{name}: {ended or 'nothing yet'} of at most {runs}; {launch.state(stored)}")
+        print(f"{name}: {launch.progress(store, stored_plan(store, name))}")
     if not names:
         launch.notify(_NO_STUDY)
 

@@ -36,6 +36,9 @@ Undefined = Literal["missing", "diverged", "undefined"]
 
 UNDEFINED_MEANS: tuple[Undefined, ...] = ("missing", "diverged", "undefined")
 
+OUTCOME = "ablate.outcome"
+"""Column of `Comparisons.results`: what became of each row's run, where that is known."""
+
 _SHOWN = 3
 """Rows that a message quotes."""
 
@@ -77,13 +80,30 @@ class Caller:
 class Origin:
     """Where results come from. study: what a report calls them. command: what judges them again.
 
-    sizes: the rows that each look read, the first's first, of results that have grown since; empty: all of them, at one look.
+    sizes: the rows up to each look, of results that have grown; empty: one look at all of them. read_before: how many other
+    judgements under the same name read some of these rows.
     """
 
     study: str = "results"
     source: str = "a data frame"
     command: str = ""
     sizes: tuple[int, ...] = ()
+    read_before: int = 0
+
+
+def row_texts(frame: pd.DataFrame) -> list[tuple[str, ...]]:
+    """The rows of a frame as text, by which equal ones are known: 0.610 is 0.61."""
+    columns = []
+    for name in frame:
+        texts = _texts(frame[name])
+        spelled = {text: text for text in texts}
+        for text in spelled:
+            try:
+                spelled[text] = repr(float(text))
+            except ValueError:
+                continue
+        columns.append([spelled[text] for text in texts])
+    return list(zip(*columns, strict=True))
 
 
 def quoted(text: str) -> str:
@@ -177,6 +197,7 @@ def judge_frame(
     """
     import pandas as pd
 
+    from ablate.analysis import pairing, words
     from ablate.report.reading import Material
 
     origin = origin or Origin()
@@ -260,22 +281,24 @@ def judge_frame(
     sizes = origin.sizes or (len(frame),)
     # Declared looks are read in one go; any other has its own data and its own error.
     read_at = sizes if looks is None else (len(frame),)
-    stages = [_stage(question.first(size, i), block, judged) for i, size in enumerate(read_at)]
-    found = _together(stages, read_at)
+    # Runs come on top of those that were there; a table of means takes the place of the last one.
+    begins = (0, *read_at[:-1]) if means is not None else (0,) * len(read_at)
+    parts = zip(begins, read_at, strict=True)
+    stages = [_stage(question.part(*part, i), block, judged) for i, part in enumerate(parts)]
+    found = _together(stages)
     blocked = found.blocked
     baseline_runs = (
         found.analysis.baseline.n if blocked is None else sum(a.baseline.n for _, a in blocked.within)
     )
     notes = [*found.notes, *_cautions(found.analysis)]
-    if found.correlation is not None:
-        gained = (
-            "pairing narrows the intervals"
-            if found.correlation > 0.1
-            else "pairing gains nothing here, and costs degrees of freedom"
-        )
+    gain = pairing.gain([found.analysis] if blocked is None else [a for _, a in blocked.within])
+    if gain is not None:
+        notes.insert(0, f"Paired by {pairs_by}: {words.gained(gain)}")
+    if origin.read_before:
         notes.insert(
             0,
-            f"Paired by {pairs_by}: over seeds the arms correlate with the baseline by {found.correlation:.2f}; {gained}",
+            f"Some of these runs were judged before, in {counted(origin.read_before, 'other judgement')} under this name: what "
+            "each says holds for it alone",
         )
     notes += _always(found.analysis.rules, question, planned=looks is not None)
     used = [*arm_columns, metric, *(name for name in (pairs_by or seed, block, sd, n) if name in frame)]
@@ -308,12 +331,12 @@ def judge_frame(
         ),
         paired=pairs_by is not None,
         n_baseline=baseline_runs,
-        correlation=found.correlation,
+        correlation=None if gain is None else gain.correlation,
         notes=tuple(notes),
         blocks=()
         if blocked is None
         else tuple((name, _verdicts(analysis)) for name, analysis in blocked.within),
-        results=frame[list(dict.fromkeys(used))],
+        results=frame[list(dict.fromkeys(used))].assign(**({OUTCOME: list(outcomes)} if outcomes else {})),
     )
 
 
@@ -365,7 +388,7 @@ def _stage(question: _Question, block: str | None, judged: Callable[[_Question],
     return judged(question) if block is None else _in_blocks(question, block, judged)
 
 
-def _together(stages: Sequence[_Found], sizes: tuple[int, ...]) -> _Found:
+def _together(stages: Sequence[_Found]) -> _Found:
     """What several looks came to: an arm keeps the verdict and the interval of the look that decided it."""
     last = stages[-1]
     if len(stages) == 1:
@@ -375,26 +398,31 @@ def _together(stages: Sequence[_Found], sizes: tuple[int, ...]) -> _Found:
         earlier = [dict(stage.blocked.within) for stage in stages[:-1] if stage.blocked is not None]
         blocked = replace(
             blocked,
-            over=_frozen([stage.analysis for stage in stages], sizes),
+            over=_frozen([stage.analysis for stage in stages]),
             within=tuple(
-                (name, _frozen([*(e[name] for e in earlier if name in e), analysis], sizes))
+                (name, _frozen([*(e[name] for e in earlier if name in e), analysis]))
                 for name, analysis in blocked.within
             ),
         )
         return replace(last, analysis=blocked.over, blocked=blocked)
-    return replace(last, analysis=_frozen([stage.analysis for stage in stages], sizes))
+    return replace(last, analysis=_frozen([stage.analysis for stage in stages]))
 
 
-def _frozen(analyses: Sequence[Analysis], sizes: tuple[int, ...]) -> Analysis:
+def _frozen(analyses: Sequence[Analysis]) -> Analysis:
     """The last of several looks, with what was decided before as it was then."""
     last = analyses[-1]
     comparisons = []
     for arm in last.rules.arms:
         readings = [replace(a.comparison(arm.name), look=i) for i, a in enumerate(analyses, start=1)]
         comparisons.append(next((c for c in readings if c.verdict != "inconclusive"), readings[-1]))
+    # These looks have a number of runs: what they are paired by may be as many as before.
+    runs: list[int] = []
+    for analysis in analyses:
+        read = analysis.runs.finished + analysis.runs.diverged
+        runs.append(max(read, runs[-1] + 1 if runs else 1))
     return replace(
         last,
-        rules=replace(last.rules, looks=sizes[:1], extra_looks=sizes[1:], earlier_looks=0),
+        rules=replace(last.rules, looks=(runs[0],), extra_looks=tuple(runs[1:]), earlier_looks=0),
         look=len(analyses),
         declared=False,
         comparisons=tuple(comparisons),
@@ -413,7 +441,6 @@ class _Found:
     """What an analysis of some rows came to. replicates: a row for each run (arm, seed, phase, outcome, value, block)."""
 
     analysis: Analysis
-    correlation: float | None = None
     notes: tuple[str, ...] = ()
     replicates: pd.DataFrame = field(default_factory=_no_runs)
     blocked: BlockedAnalysis | None = None
@@ -473,13 +500,14 @@ class _Question:
     earlier_looks: int = 0
     known_outcomes: tuple[Outcome, ...] = ()
 
-    def first(self, rows: int, earlier_looks: int) -> _Question:
-        """The question about the first rows alone. earlier_looks: how many were taken before."""
+    def part(self, start: int, stop: int, earlier_looks: int) -> _Question:
+        """The question about some of the rows. earlier_looks: how many were taken before."""
+        rows = slice(start, stop)
         return replace(
             self,
-            frame=self.frame.iloc[:rows],
-            names=self.names[:rows],
-            known_outcomes=self.known_outcomes[:rows],
+            frame=self.frame.iloc[rows],
+            names=self.names[rows],
+            known_outcomes=self.known_outcomes[rows],
             earlier_looks=earlier_looks,
         )
 
@@ -737,7 +765,6 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
         )
         found[name] = judged(part)
     blocked_by = over_blocks({name: one.analysis for name, one in found.items()}, k=number)
-    correlations = [one.correlation for one in found.values() if one.correlation is not None]
     notes = [
         f"In {name}: {note}"
         for name, one in found.items()
@@ -745,9 +772,8 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
     ]
     if len(notes) > _MOST_NOTES:
         notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more such notes on blocks"]
-    correlation = sum(correlations) / len(correlations) if correlations else None
     replicates = [one.replicates.assign(block=name) for name, one in found.items()]
-    return _Found(blocked_by.over, correlation, tuple(notes), pd.concat(replicates), blocked_by)
+    return _Found(blocked_by.over, tuple(notes), pd.concat(replicates), blocked_by)
 
 
 # --- paired by seed ---------------------------------------------------------------------------------------------------
@@ -832,7 +858,7 @@ def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object]
 
 
 def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, sizes: Sequence[int]) -> _Found:
-    """The analysis of runs that are paired by seed, with their correlation.
+    """The analysis of runs that are paired by seed.
 
     looks: the declared ones. sizes: rows that each look at a declared study has read; beyond the last declared one it was an
     extra look.
@@ -873,7 +899,6 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
     most = max(1, len(set(frame["seed"])))
     own = frame["value"][(frame["arm"] == question.baseline) & (frame["outcome"] == "finished")]
     divisor = baseline_scale(float(own.mean())) if question.relative else 1.0
-    correlation = _correlation(frame, question)
     replicates = frame.drop(columns="trace")
     frame["value"] /= divisor
     extra: list[int] = []
@@ -903,7 +928,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
             baseline=_times(analysis.baseline, divisor),
             comparisons=tuple(replace(c, summary=_times(c.summary, divisor)) for c in analysis.comparisons),
         )
-    return _Found(analysis, correlation, tuple(notes), replicates)
+    return _Found(analysis, tuple(notes), replicates)
 
 
 def _times(summary: ArmSummary, factor: float) -> ArmSummary:
@@ -919,21 +944,6 @@ def _times(summary: ArmSummary, factor: float) -> ArmSummary:
         low=scaled(summary.low),
         high=scaled(summary.high),
     )
-
-
-def _correlation(frame: pd.DataFrame, question: _Question) -> float | None:
-    """The mean over arms of the correlation with the baseline over seeds; None where no arm has three pairs with noise."""
-    import numpy as np
-
-    table = frame[frame["outcome"] == "finished"].pivot_table(index="seed", columns="arm", values="value")
-    found = []
-    for name in question.arms:
-        if name not in table or question.baseline not in table:
-            continue
-        both = table[[name, question.baseline]].dropna().to_numpy(dtype=float)
-        if len(both) >= 3 and (np.ptp(both, axis=0) > 0).all():
-            found.append(float(np.corrcoef(both.T)[0, 1]))
-    return float(np.mean(found)) if found else None
 
 
 def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
@@ -998,7 +1008,7 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
             copied=name in copies,
         )
     replicates = recorded.assign(seed=recorded.groupby("arm", sort=False).cumcount() + 1, phase="report")
-    return _Found(_judge_groups(question, groups), None, tuple(notes), replicates)
+    return _Found(_judge_groups(question, groups), tuple(notes), replicates)
 
 
 def _of_means(question: _Question, sd: str, n: str) -> Analysis:

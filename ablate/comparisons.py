@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -81,6 +81,10 @@ class Comparisons(Sequence[ArmVerdict]):
     def __str__(self) -> str:
         return "\n".join([self.headline, *(f"- {item.sentence}" for item in self), *self.notes])
 
+    def with_environment(self, environment: Mapping[str, str]) -> Comparisons:
+        """Return the same with what it was made by, for its page: name → version, commit, time."""
+        return replace(self, material=replace(self.material, environment=dict(environment)))
+
     @property
     def headline(self) -> str:
         """What was found, in one sentence."""
@@ -100,21 +104,11 @@ class Comparisons(Sequence[ArmVerdict]):
             dict.fromkeys(["effect", "lo", "hi", "p_adjusted"], float)
         )
 
-    def to_json(self, study: str = "") -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the verdicts as `ablate judge --format json` prints them: plain values, nothing rounded."""
-        from ablate.analysis import to_json
-        from ablate.analysis.verdict_json import blocks_to_json
+        from ablate.report import verdicts
 
-        content = (
-            to_json(self.analysis, study) if self.blocked is None else blocks_to_json(self.blocked, study)
-        )
-        return {
-            **content,
-            "paired": self.paired,
-            "n_baseline": self.n_baseline,
-            "correlation": self.correlation,
-            "notes": list(self.notes),
-        }
+        return verdicts(self.material)
 
     def markdown(self) -> str:
         """Return headline, table and notes, short enough for a comment on a pull request."""

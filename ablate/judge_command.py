@@ -81,6 +81,12 @@ def judge(
         int | None,
         typer.Option("--k", min=1, help="Arms that were tried, where the file has only some of them."),
     ] = None,
+    looks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…", help="Numbers of seeds at which results were to be judged, if that was declared."
+        ),
+    ] = None,
     mean: Annotated[
         str | None,
         typer.Option(metavar="COL", help="Of a table with a row for each arm: the column of means."),
@@ -129,6 +135,13 @@ def judge(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write to, e.g. page.html.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Keep the judgement in the store under this name; judging a grown file again is a look that costs.",
+        ),
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -169,15 +182,29 @@ def judge(
         strip=tuple(strip or ()),
         k=k,
         nan=one_of(nan, UNDEFINED_MEANS, "--nan"),
+        looks=results.looks_of(looks),
     )
-    study = results.study_of(sources)
-    origin = Origin(study=study, source=joined(sources), command=launch.command_line())
+    if name is not None:
+        results.check_name(name)
+    origin = Origin(
+        study=name or results.study_of(sources), source=joined(sources), command=launch.command_line()
+    )
     how = HowToRead(reader, encoding, delimiter, header, tuple(line or ()))
     judged = results.judge(sources, how, asked, launch.notify, origin)
     if isinstance(judged, str):
         print(judged, end="")
         return
-    text = results.text(judged, results.format_of(format, output), study)
+    about = launch.environment()
+    if name is None:
+        judged = judged.with_environment(about)
+    else:
+        from ablate import judgements
+        from ablate.tracking.store import current_store
+
+        store = current_store()
+        launch.recover(store)
+        judged = judgements.keep(store, judged, about, launch.notify)
+    text = results.text(judged, results.format_of(format, output))
     if output is None:
         print(text, end="")
     else:

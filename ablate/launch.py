@@ -313,6 +313,12 @@ def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[
     """
     from ablate.study import design
 
+    if record.judged is not None:
+        raise StudyError(
+            "these results were judged, and nothing of them was trained here",
+            place=name,
+            hint=f"judge the results again when there are more: {record.judged.command}",
+        )
     plan = design.from_record(record)
     check_permission(plan.study, allowed)
     data = data_lookup()
@@ -330,9 +336,25 @@ def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[
     return plan
 
 
+def progress(store: Store, stored: StoredPlan) -> str:
+    """Return in words how far a study is."""
+    from ablate.tracking.runs import outcome_counts
+
+    judged = stored.record.judged
+    if judged is not None:
+        looks = f" at {counted(len(judged.sizes), 'look')}" if len(judged.sizes) > 1 else ""
+        return f"judged from {judged.source}{looks}"
+    counts = outcome_counts(store, stored.record)
+    ended = [f"{counts[name]} {name}" for name in ("finished", "diverged", "failed") if name in counts]
+    runs = counted(len(stored.record.runs), "run")
+    return f"{', '.join(ended) or 'nothing yet'} of at most {runs}; {state(stored)}"
+
+
 def state(stored: StoredPlan) -> str:
     """Return in words whether a plan is running, or how the last command on it ended."""
     ending = stored.environment.get("ending", "killed")
+    if stored.record.judged is not None and ending == "complete":
+        return "judged"
     return "running" if stored.status == "RUNNING" else _ENDINGS[ending]
 
 

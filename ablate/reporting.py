@@ -51,6 +51,10 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
 
     stored = stored_plan(store, name, plan_id)
     record = stored.record
+    if record.judged is not None:
+        from ablate.judgements import load
+
+        return load(store, stored).material
     runs = counted_runs(store, record)
     replicates, curves = plan_frames(store, record, runs)
     classified = image_results(store, record, runs)

@@ -73,6 +73,7 @@ class Asked:
     step: str | None = None
     run: str | None = None
     strip: tuple[str, ...] = ()
+    looks: tuple[int, ...] | None = None
 
     @property
     def is_nothing(self) -> bool:
@@ -151,7 +152,7 @@ def judge(
         baseline=asked.baseline,
         block=asked.block,
         paired=not asked.unpaired,
-        looks=None,
+        looks=asked.looks,
         direction=asked.direction,
         resolution=runs.resolution,
         relative=asked.relative,
@@ -174,6 +175,28 @@ def judge(
     return judged
 
 
+def looks_of(text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of `--looks 5,10`. Raises StudyError where one is no whole number."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise StudyError(
+            f"{text!r} should be numbers of seeds", place="--looks", hint="for example --looks 5,10"
+        ) from None
+
+
+def check_name(name: str) -> None:
+    """Raise StudyError where a study cannot be called so."""
+    from ablate.study.keys import read_name
+
+    try:
+        read_name(name)
+    except StudyError as error:
+        raise StudyError(error.message, place="--name", hint=error.hint) from None
+
+
 def format_of(given: str | None, output: Path | None) -> str:
     """Return the format to write: the given one; else what the suffix of the file says; text at a terminal."""
     return given or (SUFFIXES.get(output.suffix.lower(), "text") if output is not None else "text")
@@ -188,8 +211,8 @@ def study_of(sources: Sequence[str]) -> str:
     return stem or name
 
 
-def text(judged: Comparisons, format: str, study: str) -> str:  # noqa: A002
-    """Return verdicts in one of `FORMATS`. study: what the JSON calls them."""
+def text(judged: Comparisons, format: str) -> str:  # noqa: A002
+    """Return verdicts in one of `FORMATS`."""
     writers = {"md": judged.markdown, "html": judged.page, "latex": judged.latex}
     if format in writers:
         return writers[format]()
@@ -201,7 +224,7 @@ def text(judged: Comparisons, format: str, study: str) -> str:  # noqa: A002
         return "\n".join([*lines, *(f"note: {note}" for note in judged.notes)]) + "\n"
     from ablate.report.export import csv, json_text
 
-    content = judged.to_json(study)
+    content = judged.to_json()
     return csv(content) if format == "csv" else json_text(content)
 
 

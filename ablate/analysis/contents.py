@@ -50,6 +50,30 @@ class ArmSummary:
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """What pairing by seed gained an arm. correlation: of its values with its reference's, over seeds.
+
+    unpaired_seeds: as many runs of each would give an interval as narrow without pairing; None where there is no interval, or
+    where it would take very many.
+    """
+
+    correlation: float
+    unpaired_seeds: int | None
+
+
+@dataclass(frozen=True)
+class PairingGain:
+    """What pairing gained a study. correlation: over its arms, on average.
+
+    seeds, unpaired_seeds: of the median arm, with pairing and for the same interval without; None where that is not known.
+    """
+
+    correlation: float
+    seeds: int | None
+    unpaired_seeds: int | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One arm against its reference, at the look that decided it (or the last one that has been closed).
 
@@ -63,7 +87,8 @@ class Comparison:
     differences: (seed, oriented difference) of each pair. summary: the arm's own raw figures. look: index of the look
     (0: none yet), alpha: what that look spends. provisional: no look is closed yet, and more pairs are due.
     withheld: why there is no interval, where flags are not the reason. n_reference: runs of the reference, where the arm's
-    runs are not paired with them; n counts the arm's own then, and there are no differences.
+    runs are not paired with them; n counts the arm's own then, and there are no differences. pairing: what it gained; None where
+    nothing is paired.
     """
 
     arm: str
@@ -98,6 +123,7 @@ class Comparison:
     provisional: bool = False
     withheld: Withheld | None = None
     n_reference: int | None = None
+    pairing: Pairing | None = None
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from ablate.analysis.looks import (
     go_through,
     is_open,
 )
+from ablate.analysis.pairing import pairing
 from ablate.analysis.power import MoreSeeds, best_of, detectable_by, more_runs, more_seeds
 from ablate.analysis.prediction_changes import per_image, under
 from ablate.analysis.rules import ALPHA, Look, Rules
@@ -210,8 +211,9 @@ def _comparison(
     reference_curves: Mapping[str, Any],
     price: Callable[[float | None], MoreSeeds | None] = lambda _: None,
     new_images: tuple[float, float] | None = None,
+    family: int | None = None,
 ) -> Comparison:
-    """Everything about one arm. runs, reference_runs: replicates of its look, by the seed they are paired under."""
+    """Everything about one arm. family: the number of arms that share the error, where it is not the study's. runs, reference_runs: replicates of its look, by the seed they are paired under."""
     sample = reading.sample
     if rules.paired:
         own_runs, other_runs = ([record[s] for s in sample.seeds] for record in (runs, reference_runs))
@@ -273,6 +275,17 @@ def _comparison(
         provisional=reading.provisional,
         withheld=reading.withheld,
         n_reference=None if rules.paired else len(other_runs),
+        pairing=None
+        if not rules.paired
+        else pairing(
+            [run.value for run in own_runs],
+            [run.value for run in other_runs],
+            reading.half,
+            alpha=reading.look.alpha,
+            k=rules.k if family is None else family,
+            moderated=reading.moderated,
+            resolution=rules.resolution,
+        ),
     )
 
 
@@ -345,6 +358,7 @@ def _aa(study: _Study) -> Comparison | None:
         {s: reference[s] for s in due if s in reference},
         curves=study.curves_of(NOISE_FLOOR, runs, NOISE_FLOOR),
         reference_curves={},
+        family=1,
     )
 
 
@@ -375,6 +389,7 @@ def _confirmation(study: _Study, comparisons: Sequence[Comparison]) -> Compariso
         reference_runs,
         curves=study.curves_of(best.arm, runs, CONFIRM),
         reference_curves=study.curves_of(best.reference, reference_runs, CONFIRM),
+        family=len(confirmed),
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ablate.analysis import words
-from ablate.analysis.contents import Analysis, ArmSummary, BlockedAnalysis, Comparison, Effect
+from ablate.analysis.contents import Analysis, ArmSummary, BlockedAnalysis, Comparison, Effect, PairingGain
+from ablate.analysis.pairing import gain
 from ablate.analysis.power import MoreSeeds
 
 
@@ -47,6 +48,9 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         },
         "warnings": [words.caution(caution, rules) for caution in analysis.warnings],
         "error": None if analysis.error is None else words.caution(analysis.error, rules),
+        "noise": _plain(analysis.noise),
+        "detectable": _plain(analysis.detectable),
+        "pairing": _gain_json(gain([analysis])),
     }
 
 
@@ -60,6 +64,7 @@ def blocks_to_json(blocked: BlockedAnalysis, study: str = "") -> dict[str, Any]:
         **to_json(blocked.over, study),
         "paired": all(analysis.rules.paired for analysis in analyses),
         "n_baseline": sum(analysis.baseline.n for analysis in analyses),
+        "pairing": _gain_json(gain(analyses)),
         "blocks": [
             {
                 "block": block,
@@ -102,6 +107,9 @@ def _comparison_json(c: Comparison) -> dict[str, Any]:
         "alpha": _plain(c.alpha),
         "provisional": c.provisional,
         "withheld": c.withheld,
+        "pairing": None
+        if c.pairing is None
+        else {"correlation": _plain(c.pairing.correlation), "unpaired_seeds": c.pairing.unpaired_seeds},
     }
 
 
@@ -138,6 +146,10 @@ def _summary_json(s: ArmSummary) -> dict[str, Any]:
         "missing": s.missing,
         "fit": [d.code for d in s.fit],
     }
+
+
+def _gain_json(found: PairingGain | None) -> dict[str, Any] | None:
+    return None if found is None else {name: _plain(value) for name, value in vars(found).items()}
 
 
 def _more_seeds_json(price: MoreSeeds | None) -> dict[str, Any] | None:

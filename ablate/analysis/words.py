@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablate.analysis.contents import Analysis, Caution, Comparison, Effect
+from ablate.analysis.contents import Analysis, Caution, Comparison, Effect, PairingGain
 from ablate.analysis.family import Term, Terms
 from ablate.analysis.power import MOST_PAIRS, MoreSeeds
 from ablate.analysis.rules import Rules
@@ -188,7 +188,7 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
         case "no-noise":
             return (
                 f"{about}the differences agree to the last digit {'under' if rules.unit == 'seed' else 'in'} every {rules.unit}, which leaves no noise to judge by. "
-                "State the metric's resolution, or `deterministic: true` if that is meant."
+                f"State the metric's resolution{', or `deterministic: true` if that is meant' if rules.planned else ''}."
             )
         case "noisy" if rules.unit == "run":
             return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."
@@ -219,6 +219,21 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
                 "estimate is the sum of its aliases, up to their signs. They are named with the effect; a factorial study of a "
                 "few factors tells them apart."
             )
+
+
+def gained(gain: PairingGain) -> str:
+    """Return what pairing gained, as a sentence."""
+    correlation = f"{gain.correlation:.2f}".replace("-", "−")
+    text = f"over seeds the arms correlate with their reference by {correlation} on average"
+    if gain.seeds is None or gain.unpaired_seeds is None:
+        return f"{text}: pairing {'narrows the intervals' if gain.correlation > 0 else 'gains nothing'}"
+    saved = gain.unpaired_seeds - gain.seeds
+    if saved > 0:
+        return (
+            f"{text}: without pairing, intervals as narrow would take about {gain.unpaired_seeds} seeds instead of {gain.seeds}, "
+            f"so that it saved {saved}"
+        )
+    return f"{text}: pairing saved no seeds, about as many would give intervals as narrow without it"
 
 
 def headline(analysis: Analysis) -> str:

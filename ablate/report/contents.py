@@ -440,7 +440,7 @@ class Summary:
     """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph).
 
     kind: what the page says above its title. unit_of_n: what `Row.n` counts. for_paper: how the intervals are made, as a
-    paragraph for a paper.
+    paragraph for a paper. looks_count: what the numbers of `looks` are of.
     """
 
     study: str
@@ -479,6 +479,7 @@ class Summary:
     unit_of_n: Literal["seed", "run", "block"] = "seed"
     direction: Literal["maximize", "minimize"] = "maximize"
     for_paper: str = ""
+    looks_count: str = "Seeds"
 
     @property
     def headline(self) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ablate.analysis import to_json, tuning
+from ablate.analysis import blocks_to_json, to_json, tuning
 from ablate.report import palette, wording
 from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
@@ -17,7 +17,21 @@ from ablate.text import escape_markdown
 
 def verdicts(material: Material) -> dict[str, Any]:
     """Return a study's verdicts as plain values, by the documented contract: in the metric's own units, nothing rounded."""
-    content = to_json(material.analysis, material.record.study)
+    record, analysis = material.record, material.analysis
+    blocked = material.blocked
+    content = to_json(analysis, record.study) if blocked is None else blocks_to_json(blocked, record.study)
+    if record.judged is not None:
+        gain = content["pairing"]
+        baselines = (
+            [analysis.baseline] if blocked is None else [within.baseline for _, within in blocked.within]
+        )
+        content |= {
+            "paired": bool(record.judged.options["paired"]),
+            "n_baseline": sum(baseline.n for baseline in baselines),
+            "correlation": None if gain is None else gain["correlation"],
+            "notes": list(material.notes),
+        }
+        return content
     tuned = tuning.tuning(material.record, material.analysis, material.replicates)
     if tuned is not None:
         content["tuning"] = tuning.to_json(tuned)

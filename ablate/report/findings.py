@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis import words
+from ablate.analysis import pairing, words
 from ablate.analysis.blocks import ENOUGH_BLOCKS
 from ablate.analysis.compare import TUNE
 from ablate.analysis.contents import ArmSummary, Comparison, Effect
@@ -166,6 +166,8 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
     threshold = "" if search is not None else f"; a difference counts from {reading.margin_words}"
     cost = f", against {search.cost}" if search is not None and search.cost else ""
     yield "Judged by", f"{reading.rules.metric}, {orientation}{threshold}{cost}"
+    if (gain := pairing.gain([analysis])) is not None:
+        yield "Pairing", words.capitalized(words.gained(gain))
     yield "Cost", _cost_words(reading)
     looks = len(reading.rules.schedule())
     state = (

@@ -83,6 +83,7 @@ def summarise(material: Material) -> Summary:
         unit_of_n=reading.rules.unit,
         direction=reading.rules.direction or "maximize",
         for_paper=methods.for_paper(reading),
+        looks_count="Seeds" if reading.rules.planned else "Runs",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from ablate.analysis import pairing, words
 from ablate.report import wording
 from ablate.report.reading import Reading
 from ablate.study.record import JudgedRecord
@@ -32,7 +33,7 @@ def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
             str(look.index),
             str(look.pairs),
             f"{look.alpha:.4g}",
-            "declared" if look.declared else "undeclared",
+            ("declared" if reading.rules.planned else "the first") if look.declared else "undeclared",
             "closed" if look.index <= reading.analysis.look else "to come",
         )
         for look in reading.rules.schedule()
@@ -55,6 +56,8 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     pairs = f"""
         Replicate i of every arm trains under seed i, {fixes}. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
         oriented so that higher is better."""
+    if (gain := pairing.gain([reading.analysis])) is not None:
+        pairs += f" {words.capitalized(words.gained(gain))}."
     interval = f"""
         Each interval is made for the whole study. Its {family} share one error: over all of them and all looks, the
         probability that any interval misses its true effect is at most 5 %. It is a t interval of the paired differences at

@@ -91,6 +91,14 @@ def stored_plans(store: Store, study: str) -> list[StoredPlan]:
     return plans
 
 
+def plan_artifact(store: Store, stored: StoredPlan, name: str) -> bytes | None:
+    """Return a file that lies with a plan; None where there is none."""
+    runs = queries(store).runs(
+        {"ablate.kind": "report", "ablate.plan": stored.record.id}, stored.record.study
+    )
+    return next((content for run in runs if (content := artifact(store, run, name)) is not None), None)
+
+
 def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredPlan:
     """Return the latest plan of a study, or the latest whose id begins with `plan_id`.
 
