@@ -1102,7 +1102,7 @@ def _always(rules: Rules, question: _Question, *, planned: bool) -> list[str]:
         )
     if not planned:
         notes.append(
-            "Nobody planned the arms, the number of runs or the margin: the error of 5 % over "
+            f"Nobody planned the arms, the number of runs or the margin: the error of {100 * rules.spent:.3g} % over "
             f"{counted(rules.k, 'comparison')} holds only if none of them was chosen by looking at the results"
         )
     return notes

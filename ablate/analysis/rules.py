@@ -236,6 +236,11 @@ class Rules:
         return tuple(replace(look, alpha=self.unplanned_alpha) if look.declared else look for look in looks)
 
     @property
+    def spent(self) -> float:
+        """The error over all looks of the schedule."""
+        return math.fsum(look.alpha for look in self.schedule())
+
+    @property
     def unplanned_alpha(self) -> float:
         """The error that the look at results that nobody planned spends."""
         return extra_alpha(self.earlier_looks) if self.earlier_looks else ALPHA

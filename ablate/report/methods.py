@@ -152,7 +152,7 @@ def of_judged(reading: Reading, judged: JudgedRecord) -> tuple[tuple[str, str], 
         {"seed": "Pairs", "run": "Runs", "block": "Blocks"}[unit]: what,
         "The interval": f"""
             Over all {counted(rules.k, "comparison")} together, the probability that any interval misses its true effect is
-            at most {_overall(reading)}. {interval}""",
+            at most {100 * rules.spent:.3g} %. {interval}""",
         "Looks": _judged_looks(reading, judged) if len(judged.sizes) > 1 or rules.planned else "",
         "The margin": f"""
             {reading.margin_words} is the smallest difference worth having. An interval wholly within ± the margin means no
@@ -169,12 +169,6 @@ def of_judged(reading: Reading, judged: JudgedRecord) -> tuple[tuple[str, str], 
         "What the interval does not cover": " ".join(_judged_limits(reading)),
     }
     return tuple((heading, " ".join(text.split())) for heading, text in paragraphs.items() if text.strip())
-
-
-def _overall(reading: Reading) -> str:
-    """The error over all looks, in percent."""
-    spent = math.fsum(look.alpha for look in reading.rules.schedule())
-    return f"{100 * spent:.3g} %"
 
 
 def _judged_looks(reading: Reading, judged: JudgedRecord) -> str:
