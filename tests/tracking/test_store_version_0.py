@@ -72,9 +72,10 @@ def ablate(*arguments: str) -> str:
 
 
 def differences(expected: Any, got: Any, place: str = "") -> list[str]:
-    """Where two JSON values differ: in keys, lengths, types, or in numbers by more than 1e-12 of their size."""
+    """Where two JSON values differ: in keys that are gone, lengths, types, or in numbers by more than 1e-12 of their size."""
     if isinstance(expected, dict) and isinstance(got, dict):
-        keys = [f"{place}: keys {sorted({*expected} ^ {*got})}"] if {*expected} != {*got} else []
+        # A later version may say more of a study, and must not say less.
+        keys = [f"{place}: without {sorted({*expected} - {*got})}"] if {*expected} - {*got} else []
         common = [key for key in expected if key in got]
         return keys + [d for key in common for d in differences(expected[key], got[key], f"{place}.{key}")]
     if isinstance(expected, list) and isinstance(got, list):
