@@ -8,12 +8,14 @@ The command is a list of arguments, never text for a shell. Each run has a proce
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
@@ -28,6 +30,7 @@ from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import mlflow, open_channels
 from ablate.training.channels.reading import Found, Places
 from ablate.training.curves import CurveBuilder
+from ablate.training.isolation import FolderCopy
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,
@@ -46,6 +49,9 @@ from ablate.training.source_files import data_fingerprint, folder_digest, named_
 
 OUTPUT = "output.txt"
 """Artifact of a run with what it printed."""
+
+COPY = "folder"
+"""Where in the folder of its own a run has its copy of the folder that the command runs in."""
 
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
@@ -269,8 +275,19 @@ class CommandTrainer(OwnTrainer):
         payload: RunPayload = task.payload
         config = CommandConfig(payload.source, payload.config, payload.seed)
         keep = task.attempt > 1 and bool(config.source.get("resume"))
-        with folders.run(task.run, keep=keep) as folder:
-            yield from _Attempt(config, task, folder).messages(cancelled)
+        with folders.run(task.run, keep=keep) as folder, contextlib.ExitStack() as stack:
+            place, copy = config.folder, None
+            if config.source.get("isolate"):
+                without = [folders.runs.parent.absolute()] if folders.runs else []
+                data = [Path(path) for path in config.source.get("data") or ()]
+                copy = stack.enter_context(
+                    FolderCopy(config.folder, folder / COPY, data=data, without=without)
+                )
+                place = copy.folder
+            for message in _Attempt(config, task, folder, place).messages(cancelled):
+                if copy is not None and isinstance(message, Result):
+                    copy.check()
+                yield message
 
 
 def _own(config: Config) -> CommandConfig:
@@ -288,9 +305,9 @@ def _prepare(config: Config) -> DataFacts:
 
 
 class _Attempt:
-    """One attempt of a run. folder: of its own."""
+    """One attempt of a run. folder: of its own. place: the folder that the command runs in."""
 
-    def __init__(self, config: CommandConfig, task: Task, folder: Path) -> None:
+    def __init__(self, config: CommandConfig, task: Task, folder: Path, place: Path) -> None:
         payload: RunPayload = task.payload
         given = {
             "seed": payload.seed,
@@ -319,10 +336,10 @@ class _Attempt:
         self._environment = config.environment(variables, own)
         self._ends = config.source.get("epoch") or metric
         self._curves = CurveBuilder(metric, self._ends)
-        self._channels = open_channels(config.metrics, Places(folder, config.folder, scratch))
+        self._channels = open_channels(config.metrics, Places(folder, place, scratch))
         self._process = Process(
             arguments,
-            config.folder,
+            place,
             self._environment,
             terminal=bool(config.source.get("tty")),
             silence=config.silence,
@@ -343,7 +360,7 @@ class _Attempt:
                         return
                 if self._run in cancelled:
                     self._stop()
-                    yield CANCELLED
+                    yield replace(CANCELLED, files=self._files())
                     return
         yield from self._curves.end()
         yield self._end()

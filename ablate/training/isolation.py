@@ -39,7 +39,7 @@ class FolderCopy:
     def __init__(
         self, original: Path, folder: Path, *, data: Sequence[Path] = (), without: Sequence[Path] = ()
     ) -> None:
-        """Copy `original` to `folder`, which must not exist.
+        """Copy `original` to `folder`. What an earlier attempt left there stays as it is; what it lacks is copied.
 
         data: files and folders, absolute or relative to `original`, that are linked as they are, whatever their size. without: absolute
         paths that are left out, such as the store of the runs. Raises TrainingError.
@@ -105,7 +105,7 @@ class FolderCopy:
             self.tidy()
 
     def _copy(self, source: Path, target: Path) -> None:
-        target.mkdir(parents=target == self.folder)
+        target.mkdir(parents=target == self.folder, exist_ok=True)
         for entry in self._entries(source):
             path, there = Path(entry.path), target / entry.name
             mode = entry.stat(follow_symlinks=False)
@@ -120,14 +120,23 @@ class FolderCopy:
                     self._link(path, there)
                     self._linked_files[path] = _signature(mode)
                 else:
-                    shutil.copy2(path, there)
-                    self._copied[there] = _signature(there.stat())
+                    self._copy_file(path, there, mode)
             if len(self._copied) + len(self._links) > MOST_FILES:
                 raise TrainingError(
                     f"{self._original} has more than {MOST_FILES:,} files, too many to copy for every run",
                     place="isolate",
                     hint="name its data under `data:`; they are linked then",
                 )
+
+    def _copy_file(self, source: Path, target: Path, about: os.stat_result) -> None:
+        if not os.path.lexists(target):
+            # A copy that was broken off is never taken for one that a run has changed.
+            new = target.with_name(f"{target.name}.ablate-copy")
+            shutil.copy2(source, new)
+            new.rename(target)
+        elif (there := target.lstat()).st_mtime_ns != about.st_mtime_ns or there.st_size != about.st_size:
+            return  # an earlier attempt has written it
+        self._copied[target] = _signature(target.lstat())
 
     def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
@@ -143,7 +152,10 @@ class FolderCopy:
         return target
 
     def _link(self, target: Path, link: Path) -> None:
-        link.symlink_to(target)
+        if not os.path.lexists(link):
+            link.symlink_to(target)
+        elif not link.is_symlink() or link.readlink() != target:
+            return  # an earlier attempt has written it
         self._links.append(link)
 
     def _remove(self) -> None:

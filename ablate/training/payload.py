@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ablate.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,23 @@ class Folders:
     def run(self, key: str, *, keep: bool = False) -> Iterator[Path]:
         """Yield the absolute path of a run's own folder, which exists and is empty. key: of the run.
 
-        keep: what an earlier attempt left there stays. Where nothing is kept, the folder is gone afterwards.
+        keep: what an earlier attempt left there stays. Where nothing is kept, the folder is gone afterwards. Raises TrainingError where
+        the folder cannot be made, or emptied.
         """
         if self.runs is None:
             with tempfile.TemporaryDirectory(prefix="ablate-run-") as temporary:
                 yield Path(temporary)
             return
         folder = self.runs.absolute() / key
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            if not keep and os.path.lexists(folder):
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"the folder of the run cannot be made: {error.strerror}: {error.filename or folder}",
+                hint="the store needs room, and the right to write into it",
+            ) from error
         yield folder
 
 

@@ -140,6 +140,29 @@ def test_a_run_that_replaces_a_link_changes_no_original(project):
     assert contents(copy.folder) == {"data.bin": "own"}
 
 
+def test_what_an_earlier_attempt_wrote_stays_and_what_it_lacks_is_copied_again(project):
+    place = project.parent / "copy"
+    first = FolderCopy(project, place, without=[project / "mlruns"])
+    whole = contents(place)
+    (place / "train.py").write_text("changed\n")
+    (place / "data.bin").unlink()
+    (place / "data.bin").write_text("own")
+    (place / "checkpoint").write_text("epoch 3")
+    (place / "run.sh.ablate-copy").write_text("half a copy")
+    (place / "run.sh").unlink()
+    for tidied in (False, True):
+        if tidied:
+            first.tidy()
+        with FolderCopy(project, place, without=[project / "mlruns"]) as copy:
+            assert contents(place) == whole | {
+                "train.py": "changed\n",
+                "data.bin": "own",
+                "checkpoint": "epoch 3",
+            }
+            copy.check()
+        assert contents(place) == {"train.py": "changed\n", "data.bin": "own", "checkpoint": "epoch 3"}
+
+
 def test_too_many_files_are_refused(project, monkeypatch):
     monkeypatch.setattr(isolation, "MOST_FILES", 5)
     with pytest.raises(TrainingError, match="more than 5 files") as caught:

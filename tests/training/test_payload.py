@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from ablate.errors import TrainingError
 from ablate.training.payload import NO_FOLDERS, Folders
 
 
@@ -29,3 +32,14 @@ def test_a_relative_store_has_absolute_run_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Folders.under(tmp_path.relative_to(tmp_path)).run("key") as folder:
         assert folder == tmp_path / "runs" / "key"
+
+
+def test_a_run_folder_that_cannot_be_made_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with (
+        pytest.raises(
+            TrainingError, match=r"^the folder of the run cannot be made: Not a directory: .*runs/key"
+        ),
+        Folders.under(tmp_path).run("key"),
+    ):
+        pass
