@@ -111,7 +111,10 @@ class Comparisons(Sequence[ArmVerdict]):
         return verdicts(self.material)
 
     def markdown(self) -> str:
-        """Return headline, table and notes, short enough for a comment on a pull request."""
+        """Return headline, table and notes, short enough for a comment on a pull request; how it was done is folded."""
+        from ablate.report import summarise
+        from ablate.report.export import paper_in_markdown
+
         runs = "Blocks" if self.blocks else "Seeds" if self.paired else "Runs"
         lines = [self.headline, "", f"| Arm | Verdict | Effect | Interval | Adj. p | {runs} |"]
         lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
@@ -130,6 +133,8 @@ class Comparisons(Sequence[ArmVerdict]):
             f"{escape_markdown(self.about)}",
             "",
             *(f"- {escape_markdown(note)}" for note in self.notes),
+            "",
+            *paper_in_markdown(summarise(self.material).for_paper),
         ]
         return "\n".join(lines) + "\n"
 

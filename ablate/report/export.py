@@ -80,6 +80,8 @@ def markdown(summary: Summary) -> str:
         lines.append("| " + " | ".join("---:" if right else "---" for _, _, right in columns) + " |")
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines += ["", escape_markdown(_note(summary)), ""]
+    if summary.for_paper:
+        lines += [*paper_in_markdown(summary.for_paper), ""]
     if summary.tuning is not None:
         lines += [f"**{summary.tuning.title}**", ""]
         lines += [line for text in summary.tuning.paragraphs for line in (escape_markdown(text), "")]
@@ -97,28 +99,45 @@ def markdown(summary: Summary) -> str:
     return "\n".join(lines)
 
 
+def paper_in_markdown(paragraph: str) -> tuple[str, ...]:
+    """Return the paragraph for a paper as lines of Markdown that stay folded until someone opens them."""
+    return (
+        "<details><summary>Methods, for a paper</summary>",
+        "",
+        escape_markdown(paragraph),
+        "",
+        "</details>",
+    )
+
+
 def latex(summary: Summary) -> str:
-    """Write the table of arms for a paper. Needs the packages booktabs and amssymb.
+    r"""Write the table of arms for a paper, and a macro for each of its numbers. Needs the packages booktabs and amssymb.
 
     Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference; the note under
-    the table says so.
+    the table says so. `\ablate{width=128}{effect}` is the number as the table has it, `\ablatemethods` the paragraph on how
+    the intervals are made.
     """
     ticks = summary.components if any(row.present for row in summary.rows) else ()
     best = _best(summary)
+    costs = ("Cost",) if any(row.cost_ratio is not None for row in (*summary.rows, *summary.cells)) else ()
     head = [*(_tex(wording.title(name)) for name in ticks)] or ["Arm"]
-    head += [_tex(f"{summary.metric}{f' ({summary.value_unit})' if summary.value_unit else ''}")]
+    better = r"$\downarrow$" if summary.direction == "minimize" else r"$\uparrow$"
+    head += [
+        f"{_tex(summary.metric)} {better}{_tex(f' ({summary.value_unit})') if summary.value_unit else ''}"
+    ]
     effect = _tex(f"Effect{f' ({summary.unit})' if summary.unit else ''}")
     head += [
         f"\\multicolumn{{2}}{{c}}{{{effect}}}",
         "$p$",
         "Verdict",
-        "Cost",
+        *costs,
     ]
     lines = [
         f"% {' '.join(summary.study.split())}: needs \\usepackage{{booktabs,amssymb}}",
+        *_macros(summary),
         # As narrow as it can be: it is to fit between the margins of a paper.
         "{\\footnotesize\\setlength{\\tabcolsep}{3pt}\\noindent",
-        "\\begin{tabular}{@{}" + ("c" * len(ticks) or "l") + "rr@{~}rrlr@{}}",
+        "\\begin{tabular}{@{}" + ("c" * len(ticks) or "l") + "rr@{~}rrl" + "r" * len(costs) + "@{}}",
         "\\toprule",
         " & ".join(head) + " \\\\",
         "\\midrule",
@@ -140,7 +159,12 @@ def latex(summary: Summary) -> str:
             mean += f" \\pm {wording.plain(row.sd, summary.value_digits)}"
         if mean:
             mean = f"$\\mathbf{{{mean}}}$" if row is best else f"${mean}$"
-        cells = [*named, mean, *_tex_effect(row, summary.digits)]
+        cells = [
+            *named,
+            mean,
+            *_tex_effect(row, summary.digits),
+            *(_tex_ratio(row.cost_ratio) for _ in costs),
+        ]
         lines.append(" & ".join(cells) + " \\\\")
         if i == 0 and len(table_rows) > 1:
             lines.append("\\midrule")
@@ -205,8 +229,11 @@ def _columns(summary: Summary, escape: Callable[[str], str]) -> list[tuple[str, 
 
 def _note(summary: Summary) -> str:
     margin = f"{wording.trimmed(summary.axis.margin, summary.digits)} {summary.unit}".strip()
+    # Beside means that fall, an effect with a plus sign has to say what it means.
+    less = f" Less of {summary.metric} is better; effects are turned, so that positive is better."
     return (
-        f"{summary.metric}: mean ± standard deviation over {summary.unit_of_n}s. Intervals hold together for the whole study; "
+        f"{summary.metric}: mean ± standard deviation over {summary.unit_of_n}s."
+        f"{less if summary.direction == 'minimize' else ''} Intervals hold together for the whole study; "
         f"the margin is {margin}."
     )
 
@@ -239,10 +266,67 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return cells
 
 
+_MACROS = r"""\providecommand{\ablateset}[3]{\expandafter\gdef\csname ablate:\detokenize{#1}:#2\endcsname{#3}}
+\providecommand{\ablate}[2]{\ifcsname ablate:\detokenize{#1}:#2\endcsname\csname ablate:\detokenize{#1}:#2\endcsname
+  \else\errmessage{ablate: there is no #2 of \detokenize{#1}}\fi}"""
+"""A number is found by the same tokens that it was set under, so that a name may hold `_`, `&`, `$`, `^` and `~` as they are."""
+
+_IN_NAMES = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "#": r"\#", "%": r"\%"}
+"""Characters that no argument of a macro can hold as they are."""
+
+_AS_TYPED = {"_": r"\_", "&": r"\&", "$": r"\$"}
+"""Characters that people escape out of habit: both ways are found."""
+
+
+def macro_names(name: str) -> tuple[str, ...]:
+    r"""Return how an arm is called in `\ablate{…}`: its name, where it can stand so; and with `_`, `&` and `$` escaped as well."""
+    plain = "".join(_IN_NAMES.get(c, c) for c in " ".join(name.split()))
+    escaped = "".join(_AS_TYPED.get(c, c) for c in plain)
+    return tuple(dict.fromkeys((plain, escaped)))
+
+
+def _macros(summary: Summary) -> list[str]:
+    """Define a macro for each number of the table, and one for the paragraph on the intervals."""
+    lines = _MACROS.splitlines()
+    first = next((row for row in summary.rows if row.interval.estimate is not None), None)
+    if first is not None:
+        lines.append(
+            f"% \\ablate{{{macro_names(first.arm)[0]}}}{{effect}}; also interval, p, n, verdict, mean, sd; and \\ablatemethods"
+        )
+    for row in (*summary.rows, *summary.cells):
+        if row.kind in {"A/A", "confirmation"}:
+            continue
+        interval = row.interval
+        values = {
+            "n": str(row.n),
+            "mean": _in_math(row.mean, lambda v: wording.plain(v, summary.value_digits)),
+            "sd": _in_math(row.sd, lambda v: wording.plain(v, summary.value_digits)),
+            "effect": _in_math(interval.estimate, lambda v: wording.signed(v, summary.digits)),
+            "interval": ""
+            if interval.lo is None or interval.hi is None
+            else rf"\ensuremath{{[{', '.join(_tex_number(wording.signed(end, summary.digits)) for end in (interval.lo, interval.hi))}]}}",
+            "p": _in_math(row.p, wording.p_value),
+            "verdict": _tex(row.verdict),
+        }
+        lines += [
+            f"\\ablateset{{{name}}}{{{what}}}{{{value}}}"
+            for name in macro_names(row.arm)
+            for what, value in values.items()
+            if value
+        ]
+    if summary.for_paper:
+        lines += [f"\\gdef\\ablatemethods{{{_tex(summary.for_paper)}}}"]
+    return lines
+
+
+def _in_math(value: float | None, write: Callable[[float], str]) -> str:
+    return "" if value is None else rf"\ensuremath{{{_tex_number(write(value))}}}"
+
+
 def _tex_effect(row: Row, digits: int) -> list[str]:
     interval = row.interval
     if interval.estimate is None:
-        return ["", "", "", "", "" if row.cost_ratio is None else _tex_ratio(row.cost_ratio)]
+        return ["", "", "", ""]
     ends: Sequence[float | None] = (interval.lo, interval.hi)
     lo, hi = (None if end is None else _tex_number(wording.signed(end, digits)) for end in ends)
     return [
@@ -250,12 +334,11 @@ def _tex_effect(row: Row, digits: int) -> list[str]:
         "" if lo is None else f"$[{lo}, {hi}]$",
         "" if row.p is None else f"${_tex_number(wording.p_value(row.p))}$",
         _tex(row.verdict),
-        "" if row.cost_ratio is None else _tex_ratio(row.cost_ratio),
     ]
 
 
-def _tex_ratio(value: float) -> str:
-    return f"${wording.ratio(value).removesuffix('×')}\\times$"
+def _tex_ratio(value: float | None) -> str:
+    return "" if value is None else f"${wording.ratio(value).removesuffix('×')}\\times$"
 
 
 def _tex_number(text: str) -> str:
@@ -282,6 +365,15 @@ _TEX = {
     "×": r"$\times$",
     "±": r"$\pm$",
     "→": r"$\rightarrow$",
+    "−": "$-$",
+    "√": r"$\surd$",
+    "α": r"$\alpha$",
+    "ν": r"$\nu$",
+    "₀": "$_0$",
+    "₁": "$_1$",
+    "²": "$^2$",
+    "·": r"$\cdot$",
+    "δ": r"$\delta$",
     "\n": " ",
     "\r": " ",
 }
