@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ablate.errors import StudyError
-from ablate.study import schema, spec
+from ablate.study import command_line, schema, spec
 from ablate.text import cut
 
 SCHEMA_FILE = "study.schema.json"
@@ -48,10 +52,91 @@ def text(name: str, file: str | None = None) -> str:
     return content
 
 
-def create(name: str, folder: Path) -> Path:
-    """Write a commented study into a folder, with the schema beside it where there is none, and return its path. Overwrites nothing."""
+_COMMAND = """\
+# 1. Say below which lines of its output hold the metric, then see whether they match, on one run of the baseline:
+#                 ablate run {file} --try --allow-command
+# 2. What it costs, and what it could see:
+#                 ablate plan {file} --allow-command
+# 3. Run it, and look at it:
+#                 ablate run {file} --allow-command && ablate report {name}
+study: {name}
+command: {command}
+{settings}
+metrics:                           # where the values are: a pattern for a line, with one group; two groups are a share, (\\d+)/(\\d+)
+  accuracy: {{line: 'accuracy[^\\d]*([\\d.]+)'}}
+metric: accuracy                   # what arms are compared by, on validation data
+direction: maximize                # minimize for a loss or an error
+margin: 0.01                       # smallest difference worth having, in the metric's units
+
+baseline: {baseline}
+
+factors:                           # a setting of the baseline: the levels that are tried besides the baseline's own
+{factors}
+seeds: {{initial: 5, max: 10}}       # undecided arms go on from 5 seeds to 10
+"""
+
+
+def text_of_command(name: str, command: str, file: str | None = None, folder: str | None = None) -> str:
+    """Return the study of a command line, its flags the baseline. file: how its comments name it. folder: where the command runs,
+    from the study's file; None: beside it. Raises StudyError.
+    """
+    line = command_line.read(command)
+    settings = []
+    if folder is not None:
+        settings.append(f"folder: {_flow(folder)}    # where it runs, from this file")
+    if line.python is not None:
+        settings.append(f"python: {_flow(line.python)}")
+    if line.env:
+        settings.append(f"env: {_flow(line.env)}")
+    if not line.seeded:
+        settings.append(
+            "# No argument holds the seed: it is in the variable ABLATE_SEED, and {seed} puts it into the command."
+        )
+    numbers = command_line.numbers(line.baseline)
+    rate = next((path for path in numbers if path.rpartition(".")[2] in _RATES), next(iter(numbers), None))
+    factors = f"  {rate}: {_flow(_levels(numbers[rate]))}" if rate else "  # lr: [0.05, 0.2]"
+    content = f"{HEADER}\n" + _COMMAND.format(
+        name=name,
+        file=file or f"{name}.yaml",
+        command=_flow(line.arguments),
+        settings="\n".join(settings),
+        baseline=_flow(line.baseline),
+        factors=factors,
+    ).replace("\n\nmetrics", "\nmetrics")
+    try:
+        spec.parse(content)
+    except StudyError as error:
+        raise StudyError(error.message, place=f"init {cut(name)}", hint=error.hint) from None
+    return content
+
+
+def _flow(value: Any) -> str:
+    """Return a value as YAML in one line. A real number stays one: `1.0` is given to the command as `1.0`."""
+    line = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf)
+    return line.removesuffix("\n").removesuffix("\n...")
+
+
+_RATES = ("lr", "learning_rate", "lr0", "max_lr")
+
+
+def _levels(value: float) -> list[float]:
+    """Return levels around a value, as an example."""
+    if isinstance(value, int):
+        return [max(1, value // 2), value * 2] if value > 1 else [value + 1]
+    return [float(f"{value / 2:.6g}"), float(f"{value * 2:.6g}")] if value else [0.1]
+
+
+def create(name: str, folder: Path, command: str | None = None) -> Path:
+    """Write a commented study into a folder, with the schema beside it where there is none, and return its path. Overwrites nothing.
+
+    command: a command line that the study runs, in the working folder; None: the study trains a built-in network.
+    """
     path = folder / f"{name}.yaml"
-    content = text(name, path.as_posix())
+    if command is None:
+        content = text(name, path.as_posix())
+    else:
+        where = None if folder == Path() else "/".join([".."] * len(folder.parts))
+        content = text_of_command(name, command, path.as_posix(), where)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:

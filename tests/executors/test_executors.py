@@ -1,4 +1,4 @@
-"""The contract of executors, held against both with real processes; then what is particular to workers."""
+"""The contract of executors, held against every kind with real processes (conftest.py); then what is particular to workers."""
 
 from __future__ import annotations
 
@@ -24,15 +24,8 @@ PATIENCE = 20
 HERE = str(Path(scripted.__file__).parent)
 
 
-def inline(training=scripted.train):
-    return InlineExecutor(training)
-
-
 def local(training=scripted.train, slots=1):
     return LocalExecutor(training, cpu_slots(slots))
-
-
-both = pytest.mark.parametrize("make", [inline, local], ids=["inline", "local"])
 
 
 def collect(executor, *bundles: Bundle):
@@ -59,9 +52,8 @@ def shape(events):
 # --- the contract -------------------------------------------------------------------------------------------------
 
 
-@both
 def test_events_of_a_run_arrive_in_order_and_whole(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         events = collect(executor, Bundle((task("a", attempt=3),)))
     assert shape(events) == [
         ("a", 3, 0, "Started"),
@@ -77,16 +69,14 @@ def test_events_of_a_run_arrive_in_order_and_whole(make):
     assert (events[-1].epoch, events[-1].metrics) == (2, {"test/accuracy": 0.5})
 
 
-@both
 def test_a_slot_takes_bundle_after_bundle(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         for name in "abcde":
             assert shape(collect(executor, Bundle((task(name),))))[-1] == (name, 1, 3, "Finished")
 
 
-@both
 def test_every_run_of_a_bundle_has_its_own_sequence_and_its_own_end(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         events = collect(executor, Bundle((task("a"), task("b", "start", "diverge"), task("c"))))
     for run, kinds in {"a": "SEEF", "b": "SF", "c": "SEEF"}.items():
         mine = [e for e in events if e.run == run]
@@ -94,7 +84,6 @@ def test_every_run_of_a_bundle_has_its_own_sequence_and_its_own_end(make):
         assert [e.seq for e in mine] == list(range(len(mine)))
 
 
-@both
 def test_runs_of_a_bundle_may_take_turns(make):
     with make(scripted.interleaved) as executor:
         events = collect(executor, Bundle((task("a"), task("b"))))
@@ -102,9 +91,8 @@ def test_runs_of_a_bundle_may_take_turns(make):
     assert {e.run for e in events if isinstance(e, Finished)} == {"a", "b"}
 
 
-@both
 def test_a_training_that_raises_fails_its_run_with_one_line_and_the_traceback(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         events = collect(executor, Bundle((task("a", "start", "epoch", "raise"),)))
     last = events[-1]
     assert shape(events)[-1] == ("a", 1, 2, "Failed")
@@ -113,16 +101,14 @@ def test_a_training_that_raises_fails_its_run_with_one_line_and_the_traceback(ma
     assert "and the second line" in last.detail
 
 
-@both
 def test_a_training_that_raises_takes_only_the_open_runs_of_its_bundle_along(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         events = collect(executor, Bundle((task("a"), task("b", "start", "raise"), task("c"))))
     ends = {e.run: e for e in events if is_last(e)}
     assert isinstance(ends["a"], Finished)
     assert [(run, ends[run].kind, ends[run].seq) for run in "bc"] == [("b", "error", 1), ("c", "error", 0)]
 
 
-@both
 @pytest.mark.parametrize(
     ("training", "reason"),
     [
@@ -139,10 +125,9 @@ def test_a_training_that_is_no_generator_fails_its_runs(make, training, reason):
     ]
 
 
-@both
 @pytest.mark.parametrize("script", [("return",), ("start", "epoch", "return"), ("start", "epoch")])
 def test_a_training_that_ends_without_a_result_has_failed(make, script):
-    with make() as executor:
+    with make(scripted.train) as executor:
         last = collect(executor, Bundle((task("a", *script),)))[-1]
     assert (last.kind, last.reason, last.seq) == (
         "error",
@@ -151,7 +136,6 @@ def test_a_training_that_ends_without_a_result_has_failed(make, script):
     )
 
 
-@both
 @pytest.mark.parametrize(
     ("step", "said"),
     [
@@ -162,14 +146,13 @@ def test_a_training_that_ends_without_a_result_has_failed(make, script):
     ],
 )
 def test_a_stream_that_breaks_the_contract_is_cut_off_and_never_passed_on(make, step, said):
-    with make() as executor:
+    with make(scripted.train) as executor:
         events = collect(executor, Bundle((task("a", "start", step, "epoch", "finish"),)))
     assert shape(events) == [("a", 1, 0, "Started"), ("a", 1, 1, "Failed")]
     assert events[-1].kind == "error"
     assert said in events[-1].reason
 
 
-@both
 def test_nothing_follows_the_last_event_even_where_training_goes_on(make):
     with make(scripted.talkative) as executor:
         assert shape(collect(executor, Bundle((task("a"),)))) == [("a", 1, 0, "Finished")]
@@ -177,7 +160,6 @@ def test_nothing_follows_the_last_event_even_where_training_goes_on(make):
         assert shape(collect(executor, Bundle((task("a", attempt=2),)))) == [("a", 2, 0, "Finished")]
 
 
-@both
 def test_an_event_of_a_run_that_has_ended_fails_those_that_have_not(make):
     with make(scripted.talkative) as executor:
         events = collect(executor, Bundle((task("a"), task("b"))))
@@ -185,7 +167,6 @@ def test_an_event_of_a_run_that_has_ended_fails_those_that_have_not(make):
     assert "of the run 'a' after its last" in events[-1].reason
 
 
-@both
 def test_a_training_that_fails_while_it_is_closed_changes_no_result(make):
     with make(scripted.stubborn) as executor:
         assert shape(collect(executor, Bundle((task("a"),))))[-1] == ("a", 1, 1, "Finished")
@@ -212,19 +193,17 @@ def test_a_process_that_is_spent_trains_nothing_else(end):
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
-@both
 def test_a_training_that_exits_has_failed_and_takes_nobody_along(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         last = collect(executor, Bundle((task("a", "start", "exit"),)))[-1]
         assert (last.kind, last.reason, last.seq) == ("error", "SystemExit: 3", 1)
         assert shape(collect(executor, Bundle((task("b"),))))[-1] == ("b", 1, 3, "Finished")
 
 
-@both
 def test_cancelling_breaks_a_run_off_at_its_next_event_and_leaves_the_others_alone(make, tmp_path):
     go = tmp_path / "go"
     scripts = (task("a", "start", ("await", str(go)), *["epoch"] * 3000, "finish"), task("b"))
-    with make() as executor:
+    with make(scripted.train) as executor:
         executor.submit(Bundle(scripts), executor.slots[0])
         first = executor.wait(timeout=PATIENCE)
         executor.cancel("a")
@@ -239,7 +218,6 @@ def test_cancelling_breaks_a_run_off_at_its_next_event_and_leaves_the_others_alo
     assert shape(e for e in events if e.run == "b")[-1] == ("b", 1, 3, "Finished")
 
 
-@both
 def test_cancelling_one_of_several_that_take_turns(make):
     with make(scripted.interleaved) as executor:
         executor.submit(Bundle((task("a"), task("b"), task("c"))), executor.slots[0])
@@ -251,45 +229,40 @@ def test_cancelling_one_of_several_that_take_turns(make):
     assert len([e for e in events if e.run == "b" and is_last(e)]) == 1
 
 
-@both
 def test_a_cancelled_run_may_be_run_again(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         executor.submit(Bundle((task("a"),)), executor.slots[0])
         executor.cancel("a")
         drain(executor, {"a"})
         assert shape(collect(executor, Bundle((task("a", attempt=2),))))[-1] == ("a", 2, 3, "Finished")
 
 
-@both
 def test_waiting_for_nothing_returns_at_once(make):
-    with make() as executor:
+    with make(scripted.train) as executor:
         assert executor.wait() == []
         assert executor.wait(timeout=PATIENCE) == []
 
 
-@both
 def test_a_taken_slot_is_not_given_twice(make, tmp_path):
-    with make() as executor:
+    with make(scripted.train) as executor:
         executor.submit(Bundle((task("a", "start", ("await", str(tmp_path / "go"))),)), executor.slots[0])
         with pytest.raises(AssertionError, match="taken"):
             executor.submit(Bundle((task("b"),)), executor.slots[0])
 
 
-@both
 def test_leaving_the_context_ends_what_runs_and_yields_nothing_more(make, tmp_path):
     after = tmp_path / "after"
     script = ("start", ("await", str(tmp_path / "never")), ("note", str(after)))
-    with make() as executor:
+    with make(scripted.train) as executor:
         executor.submit(Bundle((task("a", *script),)), executor.slots[0])
         executor.wait(timeout=PATIENCE)
     assert executor.wait(timeout=0.1) == []
     assert not after.exists()
 
 
-@both
 def test_a_killed_slot_fails_the_open_runs_of_its_bundle_as_crashed_and_can_be_used_again(make, tmp_path):
     never = str(tmp_path / "never")
-    with make() as executor:
+    with make(scripted.train) as executor:
         [slot] = executor.slots
         bundle = Bundle((task("a"), task("b", "start", "epoch", ("await", never)), task("c")))
         executor.submit(bundle, slot)
@@ -308,10 +281,9 @@ def test_a_killed_slot_fails_the_open_runs_of_its_bundle_as_crashed_and_can_be_u
         assert shape(collect(executor, Bundle((task("b", attempt=2),))))[-1] == ("b", 2, 3, "Finished")
 
 
-@both
 @pytest.mark.parametrize("used", [False, True], ids=["never used", "used before"])
 def test_killing_a_free_slot_fails_nothing_and_leaves_it_free(make, used):
-    with make() as executor:
+    with make(scripted.train) as executor:
         [slot] = executor.slots
         if used:
             collect(executor, Bundle((task("a"),)))
@@ -322,9 +294,8 @@ def test_killing_a_free_slot_fails_nothing_and_leaves_it_free(make, used):
         )
 
 
-@both
 def test_a_slot_may_be_killed_twice_and_before_its_first_event(make, tmp_path):
-    with make() as executor:
+    with make(scripted.train) as executor:
         executor.submit(Bundle((task("a", ("await", str(tmp_path / "never"))),)), executor.slots[0])
         executor.kill(executor.slots[0])
         executor.kill(executor.slots[0])
@@ -333,7 +304,7 @@ def test_a_slot_may_be_killed_twice_and_before_its_first_event(make, tmp_path):
 
 
 def test_what_a_training_prints_in_this_process_goes_to_stderr(capsys):
-    with inline() as executor:
+    with InlineExecutor(scripted.train) as executor:
         collect(executor, Bundle((task("a", "start", "print", "finish"),)))
     assert capsys.readouterr() == ("", "a training prints\n")
 

@@ -1,0 +1,92 @@
+"""Executors of every kind for one contract, and the Ray cluster that the whole test run shares."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import scripted
+
+from ablate.executors import ray as ray_executor
+from ablate.executors.inline import InlineExecutor
+from ablate.executors.local import LocalExecutor, cpu_slots
+from ablate.launch import EXECUTORS
+
+MEMORY = 100 << 20
+"""Bytes of a test machine's object store."""
+
+
+@pytest.fixture(params=list(EXECUTORS))
+def make(request):
+    """A function that makes an executor of one slot, for a training."""
+    if request.param == "inline":
+        return InlineExecutor
+    if request.param == "local":
+        return lambda training: LocalExecutor(training, cpu_slots(1))
+    assert request.param == "ray", "an executor that no contract holds"
+    request.getfixturevalue("ray_cluster")
+    return on_ray
+
+
+def on_ray(training=scripted.train, workers=1) -> ray_executor.RayExecutor:
+    return ray_executor.RayExecutor(training, ray_executor.Request(), workers)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory) -> Iterator[str]:
+    """The address of a cluster of two machines with a processor each: one for all test processes, begun by the first that asks.
+
+    Whoever began it ends it once no other process uses it.
+    """
+    if not importlib.util.find_spec("ray"):
+        pytest.skip("Ray is not installed: pip install 'ablate[ray]'")
+    from ray.cluster_utils import Cluster
+
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    address, users = folder / "ray-address", folder / "ray-users"
+    users.mkdir(exist_ok=True)
+    cluster = None
+    with _lock(folder / "ray-lock"):
+        if not address.exists():
+            cluster = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    "num_cpus": 1,
+                    "include_dashboard": False,
+                    "object_store_memory": MEMORY,
+                },
+            )
+            cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+            address.write_text(cluster.address)
+        me = users / str(os.getpid())
+        me.touch()
+    yield address.read_text()
+    me.unlink()
+    if cluster is not None:
+        while any(Path(f"/proc/{user.name}").exists() for user in users.iterdir()):
+            time.sleep(0.1)
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(ray_address) -> Iterator[str]:
+    """The cluster, with this process connected to it."""
+    import ray
+
+    ray.init(address=ray_address, logging_level="ERROR", log_to_driver=True)
+    yield ray_address
+    ray.shutdown()

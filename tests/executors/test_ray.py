@@ -1,0 +1,212 @@
+"""What is particular to Ray: machines that are lost, resources that are not there, and what people are told.
+
+The contract that it shares with the other executors is in test_executors.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import scripted
+from conftest import MEMORY, on_ray
+from scripted import task
+
+from ablate.errors import StudyError
+from ablate.events import Bundle, Failed, Finished, Started, is_last
+from ablate.executors import ray as ray_executor
+from ablate.executors.ray import Request
+
+PATIENCE = 60
+
+
+def drain(executor, runs: set[str]):
+    events, begun = [], time.monotonic()
+    while runs:
+        assert time.monotonic() - begun < PATIENCE, f"still waiting for {runs} after {events}"
+        for event in executor.wait(timeout=1):
+            events.append(event)
+            runs = runs - {event.run} if is_last(event) else runs
+    return events
+
+
+def ready(executor, number: int):
+    """Wait for so many slots."""
+    begun = time.monotonic()
+    while len(executor.slots) != number:
+        assert time.monotonic() - begun < PATIENCE, f"{executor.slots} where {number} slots are due"
+        time.sleep(0.05)
+    return executor.slots
+
+
+@pytest.fixture
+def third_machine(ray_cluster, tmp_path):
+    """The process group of a third machine with one processor, which a test may kill."""
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={ray_cluster}"),
+        *("--num-cpus=1", f"--object-store-memory={MEMORY}", "--disable-usage-stats", '--resources={"third": 1}'),
+    ]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    import ray
+
+    begun = time.monotonic()
+    while ray.cluster_resources().get("third") != 1:
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() - begun < PATIENCE, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    yield process
+    with_all(process, signal.SIGKILL)
+
+
+def with_all(process: subprocess.Popen, number: int) -> None:
+    """Send a signal to a process and to all that descend from it: Ray gives its own a group each."""
+    children = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in children.splitlines())}
+    family = {process.pid}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    for pid in family:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def test_bundles_run_side_by_side_on_all_machines(ray_cluster, tmp_path):
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    with on_ray(workers=None) as executor:
+        first, second = ready(executor, 2)
+        executor.submit(Bundle((task("a", "start", ("note", one), ("await", two), "finish"),)), first)
+        executor.submit(Bundle((task("b", "start", ("note", two), ("await", one), "finish"),)), second)
+        events = drain(executor, {"a", "b"})
+    assert {event.run for event in events if isinstance(event, Finished)} == {"a", "b"}
+
+
+def test_a_lost_machine_fails_its_runs_and_leaves_its_slot_out_and_the_others_alone(third_machine, tmp_path):
+    go = str(tmp_path / "go")
+    with on_ray(workers=None) as executor:
+        slots = ready(executor, 3)
+        for run, slot in zip("abc", slots, strict=True):
+            executor.submit(Bundle((task(run, "environment", "start", ("await", go), "finish"),)), slot)
+        begun: list = []
+        while sum(event.seq == 1 for event in begun) < 3:
+            begun += executor.wait(timeout=1)
+        with_all(third_machine, signal.SIGKILL)
+        lost: list = []
+        while not any(is_last(event) for event in lost):
+            lost += executor.wait(timeout=1)
+        [end] = [event for event in lost if is_last(event)]
+        assert (type(end), end.kind, end.seq) == (Failed, "crash", 2)
+        assert "lost" in end.reason
+        Path(go).touch()
+        others = drain(executor, set("abc") - {end.run})
+        assert {type(event) for event in others if is_last(event)} == {Finished}
+        # The run of the lost machine goes to one that is left.
+        [slot, _] = ready(executor, 2)
+        executor.submit(Bundle((task(end.run, attempt=2),)), slot)
+        assert isinstance(drain(executor, {end.run})[-1], Finished)
+
+
+def test_a_machine_that_comes_later_is_used(ray_cluster, request):
+    with on_ray(workers=None) as executor:
+        ready(executor, 2)
+        request.getfixturevalue("third_machine")
+        ready(executor, 3)
+
+
+def test_leaving_ends_what_the_trainings_started(ray_cluster, tmp_path):
+    with on_ray() as executor:
+        [slot] = executor.slots
+        executor.submit(Bundle((task("a", "spawn", ("await", str(tmp_path / "never"))),)), slot)
+        facts = executor.wait(timeout=PATIENCE)[0].facts
+    begun = time.monotonic()
+    while any(_lives(pid) for pid in (facts["pid"], facts["child"])):
+        assert time.monotonic() - begun < PATIENCE
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_training_sees_the_settings_of_ablate_and_the_folder_of_the_command(ray_cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("ABLATE_TEST", "told")
+    monkeypatch.setenv("OF_THIS_MACHINE", "alone")
+    monkeypatch.chdir(tmp_path)
+    with on_ray() as executor:
+        [slot] = executor.slots
+        names = ("ABLATE_TEST", "OF_THIS_MACHINE")
+        executor.submit(Bundle((task("a", ("environment", *names), "finish"), task("b", "state", "finish"))), slot)
+        begun = [event for event in drain(executor, {"a", "b"}) if isinstance(event, Started)]
+    assert begun[0].facts == {"ABLATE_TEST": "told", "OF_THIS_MACHINE": None}
+    assert begun[1].facts["cwd"] == str(tmp_path)
+
+
+def test_a_machine_without_the_folder_says_so(ray_cluster, tmp_path, monkeypatch):
+    # The actor looks for the folder when it begins, and by then it is gone, as it would be on another machine.
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    monkeypatch.setattr(ray_executor.Path, "cwd", lambda: folder)
+    with pytest.raises(StudyError, match=r"has no folder .*gone") as error, on_ray():
+        pass
+    assert "share" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("resources", "request_", "number"),
+    [
+        ({"CPU": 4.0}, Request(), 4),
+        ({"CPU": 0.0, "memory": 1e9}, Request(), 0),
+        ({}, Request(), 0),
+        ({"CPU": 8.0, "GPU": 2.0}, Request(1, 1), 2),
+        ({"CPU": 1.0, "GPU": 2.0}, Request(1, 1), 1),
+        ({"CPU": 8.0, "GPU": 2.0}, Request(0, 1 / 3), 6),
+        ({"CPU": 8.0}, Request(0, 1 / 3), 0),
+    ],
+)
+def test_a_machine_has_room_for_what_its_resources_allow(resources, request_, number):
+    assert request_.fitting(resources) == number
+
+
+@pytest.mark.parametrize(
+    ("devices", "place", "message"),
+    [
+        ("cuda", "--executor ray", "the cluster has no GPU for a run"),
+        ("cuda:0", "--devices", "the cluster decides"),
+    ],
+)
+def test_what_the_cluster_has_not_is_said_at_once(ray_cluster, devices, place, message):
+    with pytest.raises(StudyError, match=message) as error:
+        ray_executor.create(scripted.train, devices, None, 1, (), None)
+    assert error.value.place == place
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto", "no-such-host.invalid:6379", "nonsense"])
+def test_an_address_where_no_cluster_answers_is_said(address, tmp_path):
+    code = (
+        "import sys\n"
+        "from ablate.executors import ray\n"
+        "try:\n    ray.create(print, 'auto', None, 1, (), sys.argv[1])\n"
+        "except Exception as error:\n    print(type(error).__name__, error)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code, address],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env=os.environ | {"RAY_TMPDIR": str(tmp_path)},
+    ).stdout
+    assert output.startswith(f"StudyError --address: no Ray cluster answers at {address}")
