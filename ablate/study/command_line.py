@@ -140,7 +140,7 @@ def _flags(words: Sequence[str], line: CommandLine) -> None:
             template = _template(name, values, line)
             line.arguments += [word, template] if template else [word, *map(_literal, values)]
         else:
-            key = line.add(_key(name), True)  # noqa: FBT003 — the value of a switch that is there
+            key = line.add(_key(name), True)
             line.arguments.append(f"{{{key}?{word}}}" if key else word)
 
 
@@ -189,13 +189,10 @@ def plain_value(word: str) -> Any:
     return word
 
 
-def numbers(tree: Mapping[str, Any], place: str = "") -> dict[str, float]:
-    """Return the numbers of a baseline that are no switches, dotted path → value, in the order of the command line."""
-    found: dict[str, float] = {}
+def settings(tree: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Return the values of a baseline, dotted path → value, in the order of the command line."""
+    values: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{place}.{name}" if place else name
-        if isinstance(value, Mapping):
-            found |= numbers(value, path)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[path] = value
-    return found
+        values |= settings(value, path) if isinstance(value, Mapping) else {path: value}
+    return values

@@ -88,20 +88,22 @@ def text_of_command(name: str, command: str, file: str | None = None, folder: st
         settings.append(f"python: {_flow(line.python)}")
     if line.env:
         settings.append(f"env: {_flow(line.env)}")
-    if not line.seeded:
+    if "seed" not in line.given:
         settings.append(
             "# No argument holds the seed: it is in the variable ABLATE_SEED, and {seed} puts it into the command."
         )
-    numbers = command_line.numbers(line.baseline)
-    rate = next((path for path in numbers if path.rpartition(".")[2] in _RATES), next(iter(numbers), None))
-    factors = f"  {rate}: {_flow(_levels(numbers[rate]))}" if rate else "  # lr: [0.05, 0.2]"
+    if "run_dir" not in line.given:
+        settings.append(
+            "# Runs go side by side: what the command writes should go to {run_dir}, each run's own."
+        )
+    path, levels = _example_factor(line, name)
     content = f"{HEADER}\n" + _COMMAND.format(
         name=name,
         file=file or f"{name}.yaml",
         command=_flow(line.arguments),
         settings="\n".join(settings),
         baseline=_flow(line.baseline),
-        factors=factors,
+        factors=f"  {path}: {_flow(levels)}",
     ).replace("\n\nmetrics", "\nmetrics")
     try:
         spec.parse(content)
@@ -119,10 +121,32 @@ def _flow(value: Any) -> str:
 _RATES = ("lr", "learning_rate", "lr0", "max_lr")
 
 
-def _levels(value: float) -> list[float]:
-    """Return levels around a value, as an example."""
+def _example_factor(line: command_line.CommandLine, name: str) -> tuple[str, list[Any]]:
+    """Return a setting of a command and levels for it: a learning rate where there is one, else its first number, else a switch.
+
+    Raises StudyError where it has none.
+    """
+    settings = command_line.settings(line.baseline)
+    numbers = {
+        path: v for path, v in settings.items() if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    path = next((path for path in numbers if path.rpartition(".")[2] in _RATES), next(iter(numbers), None))
+    if path is not None:
+        return path, _around(numbers[path])
+    switch = next((path for path, value in settings.items() if value is True), None)
+    if switch is None:
+        raise StudyError(
+            "the command has no setting that a study could change",
+            place=f"init {cut(name)}",
+            hint="add what you would change, with the value that it has now: `--lr 0.1`",
+        )
+    return switch, [False]
+
+
+def _around(value: float) -> list[float]:
+    """Return a smaller and a larger value."""
     if isinstance(value, int):
-        return [max(1, value // 2), value * 2] if value > 1 else [value + 1]
+        return [value // 2, value * 2] if value > 1 else [value + 1]
     return [float(f"{value / 2:.6g}"), float(f"{value * 2:.6g}")] if value else [0.1]
 
 

@@ -49,7 +49,12 @@ def third_machine(ray_cluster, tmp_path):
     """The process group of a third machine with one processor, which a test may kill."""
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={ray_cluster}"),
-        *("--num-cpus=1", f"--object-store-memory={MEMORY}", "--disable-usage-stats", '--resources={"third": 1}'),
+        *(
+            "--num-cpus=1",
+            f"--object-store-memory={MEMORY}",
+            "--disable-usage-stats",
+            '--resources={"third": 1}',
+        ),
     ]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -139,14 +144,18 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_a_training_sees_the_settings_of_ablate_and_the_folder_of_the_command(ray_cluster, tmp_path, monkeypatch):
+def test_a_training_sees_the_settings_of_ablate_and_the_folder_of_the_command(
+    ray_cluster, tmp_path, monkeypatch
+):
     monkeypatch.setenv("ABLATE_TEST", "told")
     monkeypatch.setenv("OF_THIS_MACHINE", "alone")
     monkeypatch.chdir(tmp_path)
     with on_ray() as executor:
         [slot] = executor.slots
         names = ("ABLATE_TEST", "OF_THIS_MACHINE")
-        executor.submit(Bundle((task("a", ("environment", *names), "finish"), task("b", "state", "finish"))), slot)
+        executor.submit(
+            Bundle((task("a", ("environment", *names), "finish"), task("b", "state", "finish"))), slot
+        )
         begun = [event for event in drain(executor, {"a", "b"}) if isinstance(event, Started)]
     assert begun[0].facts == {"ABLATE_TEST": "told", "OF_THIS_MACHINE": None}
     assert begun[1].facts["cwd"] == str(tmp_path)
@@ -193,7 +202,9 @@ def test_what_the_cluster_has_not_is_said_at_once(ray_cluster, devices, place, m
     assert error.value.place == place
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto", "no-such-host.invalid:6379", "nonsense"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto", "no-such-host.invalid:6379", "nonsense"]
+)
 def test_an_address_where_no_cluster_answers_is_said(address, tmp_path):
     code = (
         "import sys\n"

@@ -44,3 +44,31 @@ def test_the_new_study_runs(workplace):
     )
     assert {run.data.tags["ablate.outcome"] for run in workplace.runs("mine")} == {"finished"}
     assert "already" in workplace.ablate("init", "mine", code=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "factor", "levels"),
+    [
+        ("python t.py --epochs 2 --lr 1.0 --seed 1", "lr", [0.5, 2.0]),
+        ("python t.py --epochs 2", "epochs", [1, 4]),
+        ("python t.py --amp", "amp", [False]),
+        ("./t optimizer.lr=1e-3 model.width=8 name='a: b' version=1.10", "optimizer.lr", [0.0005, 0.002]),
+    ],
+)
+def test_a_command_line_becomes_a_study_that_can_be_read(command, factor, levels, tmp_path):
+    path = template.create("mine", tmp_path / "studies", command)
+    study = spec.read(path)
+    assert [(f.name, [level[factor] for level in f.levels]) for f in study.factors] == [(factor, levels)]
+    assert study.command is not None
+    assert "--allow-command" in path.read_text()
+
+
+def test_a_real_number_is_given_to_the_command_as_one():
+    text = template.text_of_command("mine", "python t.py --lr 1.0 --steps 10")
+    assert "baseline: {lr: 1.0, steps: 10}" in text
+
+
+def test_a_command_without_settings_says_what_to_add(tmp_path):
+    with pytest.raises(StudyError, match="no setting that a study could change"):
+        template.create("mine", tmp_path, "python t.py")
+    assert list(tmp_path.iterdir()) == []
