@@ -17,6 +17,7 @@ from ablate.options import (
     FAILING,
     SOME_FAILED,
     AcceptCode,
+    Address,
     AllowCommand,
     AllowImport,
     Budget,
@@ -87,6 +88,7 @@ def run(
     workers: Workers = None,
     runs_per_device: PerDevice = 1,
     executor: Kind = "local",
+    address: Address = None,
     budget: Budget = None,
     timeout: Timeout = None,
     storage: Storage = None,
@@ -107,7 +109,7 @@ def run(
     parsed = spec.read(study, sets=sets or (), seeds=seeds)
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     store = current_store()
-    pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root)
+    pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root, address)
     if not dry_run:
         pool.warm_up()  # workers start while more is imported and the data are prepared
     from ablate import console
@@ -171,6 +173,7 @@ def top_up(
     workers: Workers = None,
     runs_per_device: PerDevice = 1,
     executor: Kind = "local",
+    address: Address = None,
     timeout: Timeout = None,
     storage: Storage = None,
     no_fuse: NoFuse = False,
@@ -198,7 +201,9 @@ def top_up(
         timeout=launch.seconds(timeout, "--timeout"),
         fuse=not no_fuse,
     )
-    pool = launch.executor(planned.study.baseline, executor, devices, workers, runs_per_device, store.root)
+    pool = launch.executor(
+        planned.study.baseline, executor, devices, workers, runs_per_device, store.root, address
+    )
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.top_up(stored, seeds, planned, store, pool, options, storage, observer)
     _conclude(outcome, f"ablate top-up {name}", json=json, quiet=quiet)
@@ -394,8 +399,15 @@ def init(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="With --from: the file to write.")
     ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help='A study of your command: "python train.py --lr 0.1"; its flags are the baseline.',
+        ),
+    ] = None,
 ) -> None:
-    """Write a commented study that runs as it stands; with --from, one that confirms the best candidates of a search.
+    """Write a commented study that runs as it stands, or one of your command; with --from, one that confirms the best of a search.
 
     The file goes into studies/ where that folder exists. An existing file is never overwritten.
     """
@@ -410,9 +422,14 @@ def init(
         raise StudyError("a study needs a name", place="init", hint="for example `ablate init width`")
     from ablate.study import template
 
-    path = template.create(name, folder)
+    path = template.create(name, folder, command)
     print(path)
-    launch.notify(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
+    if command is None:
+        launch.notify(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
+    else:
+        launch.notify(
+            f"say in {path} which line of its output holds the metric; then `ablate run {path} --try --allow-command`"
+        )
 
 
 @app.command("schema")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ablate.tracking.plans import StoredPlan
     from ablate.tracking.store import Store
 
-EXECUTORS = {"local": "a process per slot", "inline": "this process"}
+EXECUTORS = {"local": "a process per slot", "inline": "this process", "ray": "the machines of a Ray cluster"}
 """Where `--executor` lets runs train: modules of `ablate.executors`, each with a function `create`."""
 
 MOST_SENTENCES = 20
@@ -161,24 +161,38 @@ def data_config(
 
 
 def executor(
-    config: Config, kind: str, devices: str, workers: int | None, per_device: int, root: Path
+    config: Config,
+    kind: str,
+    devices: str,
+    workers: int | None,
+    per_device: int,
+    root: Path,
+    address: str | None = None,
 ) -> Executor:
     """Return the executor that trains configs like `config`. Raises StudyError for an unknown kind or device.
 
-    root: the folder of the store, under which training puts checkpoints and networks.
+    address: of a cluster. root: the folder of the store, under which training puts checkpoints and networks.
     """
     if kind not in EXECUTORS:
         hint = joined(EXECUTORS, "or")
         raise StudyError(f"{kind!r} is not an executor", place="--executor", hint=hint)
+    if address is not None and kind != "ray":
+        raise StudyError(
+            "is the address of a Ray cluster", place="--address", hint="`--executor ray` uses it"
+        )
     import importlib
 
+    from ablate.executors import Wanted
     from ablate.training import runs, trainer_of
     from ablate.training.payload import Folders
 
     train = functools.partial(runs.train, folders=Folders.under(root))
     module = importlib.import_module(f"ablate.executors.{kind}")
     created: Executor = module.create(
-        train, devices, lambda: slots(devices, workers, per_device), trainer_of(config).preload(config)
+        train,
+        Wanted(devices, workers, per_device, address),
+        lambda: slots(devices, workers, per_device),
+        trainer_of(config).preload(config),
     )
     return created
 

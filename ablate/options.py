@@ -48,6 +48,14 @@ Kind = Annotated[
         autocompletion=completion.one_of(*EXECUTORS),
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="With --executor ray: the cluster; `auto` for the one that this machine belongs to.",
+        show_default=False,
+    ),
+]
 Budget = Annotated[
     str | None, typer.Option(help="Time to spend: a seed that does not fit is not begun, e.g. 90s, 30m, 2h.")
 ]

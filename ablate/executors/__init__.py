@@ -37,6 +37,18 @@ class Slot:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a command asks of an executor. devices: `auto`, `cpu` or names. workers: slots at most; None: as many as there are.
+    per_device: slots of a GPU. address: of a cluster; None: this machine, or what the environment says.
+    """
+
+    devices: str = "auto"
+    workers: int | None = None
+    per_device: int = 1
+    address: str | None = None
+
+
 class Executor(Protocol):
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -10,17 +10,17 @@ from types import TracebackType
 from typing import Self
 
 from ablate.events import Bundle, Event, Failed, Training, is_last
-from ablate.executors import Slot, stream
+from ablate.executors import Slot, Wanted, stream
 
 
 def create(
     training: Training,
-    devices: str,
+    wanted: Wanted,
     slots: Callable[[], tuple[Slot, ...]],  # noqa: ARG001 — this process is the only slot
     preload: tuple[str, ...],  # noqa: ARG001 — there is no other process to load anything
 ) -> InlineExecutor:
-    """Return the executor of `--executor inline`. devices: `auto` is the CPU."""
-    return InlineExecutor(training, Slot("inline", "cpu" if devices == "auto" else devices))
+    """Return the executor of `--executor inline`. Where devices are `auto`, it trains on the CPU."""
+    return InlineExecutor(training, Slot("inline", "cpu" if wanted.devices == "auto" else wanted.devices))
 
 
 class InlineExecutor:

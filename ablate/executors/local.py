@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ablate.events import Bundle, Event, Failed, Finished, Training, in_one_line
-from ablate.executors import Slot, stream
+from ablate.executors import Slot, Wanted, stream
 
 
 class _Worker:
@@ -127,7 +127,7 @@ class _Worker:
 
 def create(
     training: Training,
-    devices: str,  # noqa: ARG001 — the slots name them
+    wanted: Wanted,  # noqa: ARG001 — the slots are made of it
     slots: Callable[[], tuple[Slot, ...]],
     preload: tuple[str, ...],
 ) -> LocalExecutor:

@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ablate.errors import StudyError
 from ablate.events import Bundle, Event, Failed, Training, is_last
-from ablate.executors import Slot
+from ablate.executors import Slot, Wanted
 from ablate.executors.local import LocalExecutor
 
 if TYPE_CHECKING:
-    import ray as ray_module
     from ray.actor import ActorHandle
 
 PATIENCE = 60
@@ -90,34 +89,32 @@ class _Seat:
 
 def create(
     training: Training,
-    devices: str,
-    workers: int | None,
-    per_device: int,
+    wanted: Wanted,
+    slots: Callable[[], tuple[Slot, ...]],  # noqa: ARG001 — the cluster has them
     preload: tuple[str, ...],
-    address: str | None,
 ) -> RayExecutor:
-    """Return the executor of `--executor ray`. workers: slots at most; None: all that the cluster has room for.
+    """Return the executor of `--executor ray`.
 
-    address: of a cluster; None: that of RAY_ADDRESS, or a cluster of this machine alone that ends with the command. Raises
+    Without an address it is the cluster that RAY_ADDRESS names, or one of this machine alone that ends with the command. Raises
     StudyError where Ray is not installed, the cluster does not answer, or it has not what a slot needs.
     """
     ray = _imported()
-    if devices not in ("auto", "cpu", "cuda"):
+    if wanted.devices not in ("auto", "cpu", "cuda"):
         raise StudyError(
-            f"{devices!r} names a device, and the cluster decides which one a run gets",
+            f"{wanted.devices!r} names a device, and the cluster decides which one a run gets",
             place="--devices",
             hint="auto, cpu or cuda; `--workers` limits how many",
         )
     started = not ray.is_initialized()
     if started:
-        _connect(ray, address)
+        _connect(ray, wanted.address)
     try:
-        request = _request(ray, devices, per_device)
+        request = _request(ray, wanted.devices, wanted.per_device)
     except StudyError:
         if started:
             ray.shutdown()
         raise
-    return RayExecutor(training, request, workers, preload, shut_down=started)
+    return RayExecutor(training, request, wanted.workers, preload, shut_down=started)
 
 
 def _imported() -> Any:
@@ -192,7 +189,7 @@ class RayExecutor:
         *,
         shut_down: bool = False,
     ) -> None:
-        self._ray: ray_module = _imported()  # type: ignore[valid-type]
+        self._ray = _imported()
         self._training = training
         self._request = request
         self._workers = workers

@@ -19,6 +19,7 @@ from scripted import task
 
 from ablate.errors import StudyError
 from ablate.events import Bundle, Failed, Finished, Started, is_last
+from ablate.executors import Wanted
 from ablate.executors import ray as ray_executor
 from ablate.executors.ray import Request
 
@@ -198,7 +199,7 @@ def test_a_machine_has_room_for_what_its_resources_allow(resources, request_, nu
 )
 def test_what_the_cluster_has_not_is_said_at_once(ray_cluster, devices, place, message):
     with pytest.raises(StudyError, match=message) as error:
-        ray_executor.create(scripted.train, devices, None, 1, (), None)
+        ray_executor.create(scripted.train, Wanted(devices), tuple, ())
     assert error.value.place == place
 
 
@@ -208,8 +209,8 @@ def test_what_the_cluster_has_not_is_said_at_once(ray_cluster, devices, place, m
 def test_an_address_where_no_cluster_answers_is_said(address, tmp_path):
     code = (
         "import sys\n"
-        "from ablate.executors import ray\n"
-        "try:\n    ray.create(print, 'auto', None, 1, (), sys.argv[1])\n"
+        "from ablate.executors import Wanted, ray\n"
+        "try:\n    ray.create(print, Wanted(address=sys.argv[1]), tuple, ())\n"
         "except Exception as error:\n    print(type(error).__name__, error)"
     )
     output = subprocess.run(
