@@ -106,7 +106,7 @@ def run(
     from ablate.study import spec
     from ablate.tracking.store import current_store
 
-    parsed = spec.read(study, sets=sets or (), seeds=seeds)
+    parsed = spec.read(study, sets=sets or ())
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root, address)
@@ -123,12 +123,12 @@ def run(
         fuse=not no_fuse,
     )
     if dry_run:
-        console.out.print(console.preview(launch.preview(parsed, store)))
+        console.out.print(console.preview(launch.preview(parsed, store, seeds)))
         return
     with console.preparing(quiet=quiet or json):
-        planned = design.plan(parsed, launch.data_lookup())
+        planned = design.plan(parsed, launch.data_lookup(), seeds)
     observer = console.observer(planned, json=json, quiet=quiet)
-    outcome = launch.run(planned, store, pool, options, storage, observer)
+    outcome = launch.run(planned, store, pool, options, storage, observer, seeds)
     _conclude(outcome, f"ablate run {study}", json=json, quiet=quiet)
 
 
@@ -151,9 +151,9 @@ def plan(
     from ablate.study import design, spec
     from ablate.tracking.store import current_store
 
-    parsed = spec.read(study, sets=sets or (), seeds=seeds)
+    parsed = spec.read(study, sets=sets or ())
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
-    planned = design.plan(parsed, launch.data_lookup())
+    planned = design.plan(parsed, launch.data_lookup(), seeds)
     pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
     expected = outlook.outlook(planned, current_store(), pool)
     if json:
@@ -182,7 +182,7 @@ def top_up(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add seeds to the undecided arms of a finished study: an undeclared look, with wider intervals."""
+    """Add seeds to the undecided arms of a study, and judge them again; beyond the most seeds, with wider intervals."""
     if (seeds is None) == (budget is None):
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
     from ablate import console

@@ -352,6 +352,7 @@ def _record(
     import json
 
     from ablate.data.facts import DataFacts
+    from ablate.study.looks import LookPlan
     from ablate.study.record import ArmRecord, JudgedRecord, PlanRecord
 
     rules = analysis.rules
@@ -362,7 +363,7 @@ def _record(
         "direction": rules.direction,
         "margin": rules.margin,
         "design": rules.design,
-        "seeds": list(rules.looks),
+        "seeds": [n for n in rules.looks if n <= rules.most],
         "noise_floor": False,
         "confirm": False,
         "deterministic": False,
@@ -379,6 +380,7 @@ def _record(
         reference=question.baseline,
         arms=tuple(ArmRecord(name, None, None, {}, None, {}, DataFacts(), "") for name in arms),
         runs=(),
+        looks=LookPlan(rules.most, rules.looks, analysis.look),
         judged=JudgedRecord(origin.source, options, origin.command, sizes),
     )
 
@@ -422,7 +424,7 @@ def _frozen(analyses: Sequence[Analysis]) -> Analysis:
         runs.append(max(read, runs[-1] + 1 if runs else 1))
     return replace(
         last,
-        rules=replace(last.rules, looks=(runs[0],), extra_looks=tuple(runs[1:]), earlier_looks=0),
+        rules=replace(last.rules, looks=tuple(runs), most=0, earlier_looks=0),
         look=len(analyses),
         declared=False,
         comparisons=tuple(comparisons),
@@ -906,11 +908,12 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
         number = len(set(seeds[:size]))
         if number > max(looks[-1] if looks else 0, *extra, 0):
             extra.append(number)
+    declared = tuple(looks) if looks is not None else (most,)
     rules = Rules(
         metric=question.metric,
         margin=question.margin,
-        looks=tuple(looks) if looks is not None else (most,),
-        extra_looks=tuple(extra),
+        looks=(*declared, *extra),
+        most=declared[-1] if declared else 0,
         seeds=tuple(dict.fromkeys(seeds)) if extra else (),
         arms=tuple(ArmRule(name) for name in question.arms),
         direction=question.direction,

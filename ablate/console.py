@@ -199,7 +199,7 @@ class Display(Observer):
         self._rules = rules(plan.record())
         self._scale = self._rules.scale()
         self._title = ""
-        self._pairs = plan.study.looks[0]
+        self._pairs = plan.looks.at[0]
         self._total = self._done = self._ended = 0
         self._began = time.monotonic()
         self._lock = threading.RLock()
@@ -220,10 +220,9 @@ class Display(Observer):
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         with self._lock:
-            looks = len(self._plan.study.looks)
-            of_looks = f" of {looks}" if 1 < looks >= look else ""
+            of_most = f" of at most {most}" if (most := self._plan.looks.most) > pairs else ""
             self._title = (
-                f"look {look}{of_looks} · {counted(pairs, 'seed')} per arm"
+                f"look {look} · {counted(pairs, 'seed')} per arm{of_most}"
                 if look
                 else f"confirmation · {counted(pairs, 'fresh seed')} per arm"
             )
@@ -463,11 +462,11 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     """Return a table of arms with their seeds at each look. done: finished runs by arm; None where they are not known."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
-    for look in range(1, len(plan.study.looks) + 1):
+    for look in range(1, len(plan.looks.at) + 1):
         table.add_column(f"look {look}", justify="right")
     if done is not None:
         table.add_column("done", justify="right")
-    first, *later = plan.study.looks
+    first, *later = plan.looks.at
     seeds = [counted(first, "seed"), *(f"to {pairs}" for pairs in later)]
     for name in plan.names:
         table.add_row(Text(name), *seeds, *([str(done.get(name, 0))] if done is not None else []))
@@ -511,7 +510,7 @@ def design(plan: Plan) -> list[Text]:
             f"then the best {study.search.candidates} are re-evaluated"
         )
         if study.nuisance:
-            fixed = counted(study.looks[0], "run")
+            fixed = counted(plan.looks.at[0], "run")
             lines.append(
                 f"{fixed} per arm with the values of the study file are compared with the tuned ones"
             )

@@ -286,8 +286,11 @@ class Preview:
     search_runs: int
 
 
-def preview(study: Study, store: Store) -> Preview:
-    """Plan a study without preparing data, and look up what the store has of it. Raises StudyError for mistakes in it."""
+def preview(study: Study, store: Store, seeds: int | None = None) -> Preview:
+    """Plan a study without preparing data, and look up what the store has of it. seeds: as for `design.plan`.
+
+    Raises StudyError for mistakes in the study.
+    """
     from ablate.data.facts import DataFacts
     from ablate.study import design
     from ablate.study.forecast import further, searching
@@ -302,10 +305,10 @@ def preview(study: Study, store: Store) -> Preview:
         # Two arms on two data sets that are both unknown are not the same run.
         return DataFacts(fingerprint=f"unknown: {config.get('data')!r}")
 
-    plan = design.plan(study, facts)
+    plan = design.plan(study, facts, seeds)
     done = None
     if all(not data.fingerprint.startswith("unknown") for data in plan.data.values()):
-        runs = list(plan.replicates(plan.names, range(study.looks[-1])))
+        runs = list(plan.replicates(plan.names, range(plan.looks.at[-1])))
         finished = finished_runs(store, [run.key for run in runs])
         done = {name: sum(run.key in finished for run in runs if run.arm == name) for name in plan.names}
     configurations = len(plan.names) + further(plan)
@@ -313,8 +316,8 @@ def preview(study: Study, store: Store) -> Preview:
         plan,
         done,
         configurations,
-        configurations * study.looks[0],
-        configurations * study.looks[-1],
+        configurations * plan.looks.at[0],
+        configurations * plan.looks.at[-1],
         searching(plan) * len(plan.arms),
     )
 
@@ -406,9 +409,11 @@ def run(
     options: Options,
     storage: str | None,
     observer: AbstractContextManager[Observer],
+    seeds: int | None = None,
 ) -> Outcome:
     """Train what a plan still lacks. storage: Optuna's, or None for the journal. observer: what shows the progress.
 
+    seeds: take one look, at so many seeds; None: take those of the study file.
     Raises StoreError where another process works on the study or the store cannot be written.
     """
     return _coordinate(
@@ -418,7 +423,7 @@ def run(
         options,
         storage,
         observer,
-        lambda coordinator, about: coordinator.run(about),
+        lambda coordinator, about: coordinator.run(about, seeds),
     )
 
 
@@ -432,7 +437,7 @@ def top_up(
     storage: str | None,
     observer: AbstractContextManager[Observer],
 ) -> Outcome:
-    """Add seeds to the undecided arms of a finished plan; see `run`. seeds: None adds as many as the budget allows."""
+    """Add seeds to the undecided arms of a plan that was judged; see `run`. seeds: None adds as many as the budget allows."""
     return _coordinate(
         plan,
         store,
@@ -461,6 +466,7 @@ def _coordinate(
     """
     from ablate.analysis import to_json
     from ablate.scheduling.coordinate import Coordinator
+    from ablate.scheduling.phases import under_recorded_id
     from ablate.scheduling.queue import Queue
     from ablate.tracking.client import without_password
     from ablate.tracking.plans import refuse_deleted
@@ -473,6 +479,8 @@ def _coordinate(
         stack.enter_context(store.lock(plan.study.name))
         refuse_deleted(store, plan.study.name)
         recover(store)
+        if stored is None:
+            plan = under_recorded_id(plan, store)
         entered = stack.enter_context(observer)
         stop = stack.enter_context(_interruptible())
         claims = stack.enter_context(contextlib.closing(Claims(store)))

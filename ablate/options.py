@@ -33,7 +33,10 @@ Sets = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int | None, typer.Option(min=1, max=REPLICATES, help="One look of that many seeds, on a new plan.")
+    int | None,
+    typer.Option(
+        min=1, max=REPLICATES, help="Look at so many seeds instead of those of the study file; the same plan."
+    ),
 ]
 Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0,cuda:1.")]
 Workers = Annotated[

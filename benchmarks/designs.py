@@ -183,7 +183,7 @@ def walk(factors, response, noise, studies, rng, family=None):
 
 
 def _judged(drawn, cells, k, studies):
-    looks = tuple((look.pairs, look.alpha) for look in schedule(LOOKS, EXTRA))
+    looks = tuple((look.pairs, look.alpha) for look in schedule((*LOOKS, *EXTRA), LOOKS[-1]))
     false = covers = 0
     sums = []
     for start in range(0, studies, CHUNK):

@@ -102,7 +102,7 @@ def differences(scenario, arms, pairs, effect, studies, rng):
 
 
 def looks(extra=EXTRA, declared=LOOKS):
-    return tuple((look.pairs, look.alpha) for look in schedule(declared, extra))
+    return tuple((look.pairs, look.alpha) for look in schedule((*declared, *extra), declared[-1]))
 
 
 # --- what is measured ---

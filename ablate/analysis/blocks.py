@@ -99,7 +99,7 @@ def over_blocks(within: Mapping[str, Analysis], *, k: int | None = None) -> Bloc
     rules = replace(
         first,
         looks=(len(blocks),),
-        extra_looks=(),
+        most=0,
         seeds=(),
         resolution=max(analysis.rules.resolution for analysis in within.values()),
         unit="block",

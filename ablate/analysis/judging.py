@@ -111,8 +111,7 @@ def judge(
     references = (baseline, *references[1:])
     typical = _typical(readings, rules)
     rules = replace(rules, typical=baseline.mean)
-    last_declared = next(look for look in looks if look.pairs == rules.looks[-1])
-    detectable_stds = detectable_by(rules, last_declared)
+    detectable_stds = detectable_by(rules, rules.last_look())
     analysis = Analysis(
         rules=rules,
         look=last,
@@ -193,7 +192,7 @@ def _arm_comparison(arm: ArmRule, reading: UnitReading, study: _Study) -> Compar
         reference_runs,
         curves=study.curves_of(arm.name, runs),
         reference_curves=study.curves_of(reference, reference_runs),
-        price=partial(_price, reading, rules, study.after),
+        price=partial(_price, reading, rules, study.last),
         new_images=_new_images(
             reading, rules, study.correct.get(arm.name), study.correct.get(reference), runs, reference_runs
         ),
@@ -315,7 +314,7 @@ def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
         real=real,
         ruled_out=ruled_out,
         noise=reading.noise,
-        more_seeds=_price(reading, study.rules, study.after, _total(*seconds)),
+        more_seeds=_price(reading, study.rules, study.last, _total(*seconds)),
         differences=tuple(zip(reading.sample.seeds, reading.sample.differences, strict=True)),
         look=0 if reading.provisional else reading.look.index,
         alpha=reading.look.alpha,
@@ -416,10 +415,11 @@ def _outside_the_family(
     return sample
 
 
-def _price(
-    reading: UnitReading, rules: Rules, after: Look, seconds_per_pair: float | None
-) -> MoreSeeds | None:
-    """Return what settling an inconclusive arm would cost, at the error of its next look."""
+def _price(reading: UnitReading, rules: Rules, last: int, seconds_per_pair: float | None) -> MoreSeeds | None:
+    """Return what settling an inconclusive arm would cost, at the error of the look at the most pairs, or of the next extra one.
+
+    last: index of the last closed look.
+    """
     if reading.verdict == "inconclusive" and reading.effect is not None and reading.sides is not None:
         arm, other = reading.sides
         return more_runs(
@@ -427,7 +427,7 @@ def _price(
             (arm.variance, other.variance),
             (arm.df, other.df),
             (arm.n, other.n),
-            alpha=after.alpha,
+            alpha=rules.settling_look(last).alpha,
             k=rules.k,
             margin=rules.margin,
             moderated=reading.moderated,
@@ -445,7 +445,7 @@ def _price(
         reading.variance,
         reading.df,
         reading.sample.n,
-        alpha=after.alpha,
+        alpha=rules.settling_look(last).alpha,
         k=rules.k,
         margin=rules.margin,
         moderated=reading.moderated,

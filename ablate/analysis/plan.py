@@ -8,7 +8,7 @@ from ablate.study.record import PlanRecord
 
 
 def rules(record: PlanRecord) -> Rules:
-    """Return the rules of a plan as it was recorded before its first run, and extended by top-ups since."""
+    """Return the rules of a plan as it was recorded before its first run, with the looks that were asked for since."""
     # An arm that others are compared with, and that is compared with none itself, gets no verdict.
     others = {record.reference, *(arm.reference for arm in record.arms)}
     arms = [arm for arm in record.arms if arm.name not in others or arm.reference]
@@ -19,8 +19,8 @@ def rules(record: PlanRecord) -> Rules:
         direction=record.direction,
         margin=record.margin,
         resolution=record.resolution,
-        looks=record.looks,
-        extra_looks=record.extra_looks,
+        looks=record.looks.at,
+        most=record.looks.most,
         arms=tuple(
             ArmRule(arm.name, arm.factor, arm.levels if cells else arm.level, arm.reference) for arm in arms
         ),
@@ -34,7 +34,7 @@ def rules(record: PlanRecord) -> Rules:
         edges=_edges(len(record.factors)) if record.design == "path" else 0,
         seeds=tuple(sorted({run.seed for run in record.runs if run.phase == "report"})),
         retunes=1 if record.nuisance else 0,
-        confirm_seeds=record.looks[-1] if record.confirm else 0,
+        confirm_seeds=record.looks.most if record.confirm else 0,
     )
 
 

@@ -23,8 +23,8 @@ from ablate.study.seeds import NOISE_FLOOR
 ALPHA = 0.05
 """Probability of any false claim in a study, over all arms and all looks."""
 
-DECLARED_ALPHA, UNDECLARED_ALPHA = 0.045, 0.005
-"""The parts of ALPHA that the declared looks, and the undeclared ones, share."""
+DECLARED_ALPHA, EXTRA_ALPHA = 0.045, 0.005
+"""The parts of ALPHA that looks within the most seeds, and extra ones beyond them, share."""
 
 DESIGNS: tuple[Design, ...] = get_args(Design)
 
@@ -51,7 +51,10 @@ def scale(metric: str, margin: float, value: float | None) -> Scale:
 
 @dataclass(frozen=True)
 class Look:
-    """One time at which verdicts are read. pairs: total pairs per arm. alpha: error spent here, over the family."""
+    """One time at which verdicts are read. pairs: total pairs per arm. alpha: error spent here, over the family.
+
+    declared: within the most pairs that were declared before anything was judged; otherwise it is an extra look.
+    """
 
     index: int  # 1, 2, … in the order of `pairs`
     pairs: int
@@ -66,8 +69,8 @@ class Rules:
     metric: the primary metric, e.g. `val/accuracy`. margin: δ > 0, the smallest difference worth having, in the metric's
     units. direction: whether more (`maximize`) or less (`minimize`) of the metric is better; None: what its name says
     (`ablate.metrics`), which must then be known. resolution: q ≥ 0, the metric's step (1/N_val for accuracies; 0:
-    continuous). looks: declared numbers of pairs, increasing. extra_looks: total pairs of the undeclared looks taken so
-    far, in the order they were taken. arms: the declared arms without reference and A/A, in the order of the report.
+    continuous). looks: total pairs at each look, increasing: those taken and those that were asked for. most: the most pairs, N,
+    which were declared before anything was judged; 0: those of the last look. Looks beyond it are extra ones. arms: the declared arms without reference and A/A, in the order of the report.
     seeds: the planned report seeds in order; empty: those of the frame, sorted. baseline_levels: {path: value} of the
     baseline for the factors. deterministic: the training is meant to ignore its seed. confirm_seeds: fresh seeds planned
     for the winner. retunes: how often the nuisance factors were tuned independently; 0: not at all.
@@ -76,9 +79,10 @@ class Rules:
     depends on the results that they are judged by. typical: a value of the metric, where one is known: it tells an
     accuracy of 0.8 from one of 80. unit: what `n` counts: seeds under which arms are paired, runs that are not paired, or
     blocks (tasks, data sets) within which they are. planned: whether arms, margin and numbers of runs were fixed before the
-    results were known; if not, there is one look, which spends ALPHA, and any metric may be read. family: its size where it
-    is larger than the arms say; 0: what they say. relative: differences, margin and resolution are shares of the baseline's mean. earlier_looks: at results that nobody planned, the looks before this one: the first spends
-    ALPHA, look i after it `extra_alpha(i)`.
+    results were known; if not, the first look spends ALPHA, every further one is an extra look, and any metric may be read.
+    family: its size where it is larger than the arms say; 0: what they say. relative: differences, margin and resolution are
+    shares of the baseline's mean. earlier_looks: at results that nobody planned, the looks before the first of these: the first
+    of all spends ALPHA, look i after it `extra_alpha(i)`.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -89,7 +93,7 @@ class Rules:
     arms: tuple[ArmRule, ...]
     direction: Direction | None = None
     resolution: float = 0.0
-    extra_looks: tuple[int, ...] = ()
+    most: int = 0
     reference: str = "baseline"
     design: str = "one-at-a-time"
     deterministic: bool = False
@@ -121,7 +125,6 @@ class Rules:
         fix("margin", _number(self.margin, "margin"))
         fix("resolution", _number(self.resolution, "resolution"))
         fix("looks", _counts(self.looks, "seeds"))
-        fix("extra_looks", _counts(self.extra_looks, "seeds"))
         fix("seeds", _counts(self.seeds, "seeds"))
         if not (math.isfinite(self.margin) and self.margin > 0):
             raise StudyError(f"the margin must be a positive number, not {self.margin!r}", place="margin")
@@ -139,15 +142,10 @@ class Rules:
                 place="seeds",
                 hint="write `seeds: {initial: 5, max: 10}`, a list such as [3, 5, 8], or one number",
             )
-        taken = sorted((*self.looks, *self.extra_looks))
-        if list(self.extra_looks) != sorted(self.extra_looks) or len(set(taken)) != len(taken):
-            raise StudyError(
-                f"every look needs more seeds than the one before it: declared {list(self.looks)}, "
-                f"undeclared {list(self.extra_looks)}",
-                place="seeds",
-            )
-        if not self.planned and len(self.looks) > 1:
-            raise StudyError("results that nobody planned are read at one look", place="seeds")
+        [most] = _counts(self.most, "seeds")
+        if most < 0:
+            raise StudyError(f"the most seeds must be 1 or more, not {most}", place="seeds")
+        fix("most", (most or self.looks[-1]) if self.planned else self.looks[0])
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise StudyError(
@@ -229,8 +227,8 @@ class Rules:
         return rule.reference or self.reference
 
     def schedule(self) -> tuple[Look, ...]:
-        """Return the declared looks and the undeclared ones taken, by number of pairs, each with the error it spends."""
-        looks = schedule(self.looks, self.extra_looks)
+        """Return the looks in order, each with the error it spends."""
+        looks = schedule(self.looks, self.most)
         if self.planned:
             return looks
         return tuple(replace(look, alpha=self.unplanned_alpha) if look.declared else look for look in looks)
@@ -245,13 +243,27 @@ class Rules:
         """The error that the look at results that nobody planned spends."""
         return extra_alpha(self.earlier_looks) if self.earlier_looks else ALPHA
 
+    def last_look(self) -> Look:
+        """Return the look at the most pairs; where none was asked for there, with what one after the others would spend."""
+        before = tuple(pairs for pairs in self.looks if pairs < self.most)
+        last = schedule((*before, self.most), self.most)[-1]
+        return last if self.planned else replace(last, alpha=self.unplanned_alpha)
+
     def look_after(self, index: int) -> Look:
-        """Return the look after the index-th (0: the first). After the last: the next undeclared one, with pairs = 0."""
+        """Return the look after the index-th (0: the first). After the last: one that nobody asked for yet, with pairs = 0."""
         looks = self.schedule()
-        if index < len(looks):
-            return looks[index]
-        taken = self.earlier_looks + len(self.extra_looks)
-        return Look(index + 1, 0, extra_alpha(taken + 1), declared=False)
+        return looks[index] if index < len(looks) else replace(self.settling_look(index), pairs=0)
+
+    def settling_look(self, index: int) -> Look:
+        """Return the look at whose error it is said what would settle an arm that is open after the index-th (0: before all).
+
+        The one at the most pairs, as long as it lies ahead; after that the next extra one, with pairs = 0.
+        """
+        taken = self.looks[:index]
+        if not taken or taken[-1] < self.most:
+            return self.last_look()
+        extra = self.earlier_looks + sum(pairs > self.most for pairs in taken) + 1
+        return Look(index + 1, 0, extra_alpha(extra), declared=False)
 
 
 def _arms(arms: object) -> tuple[ArmRule, ...]:
@@ -314,23 +326,26 @@ def _counts(values: object, place: str) -> tuple[int, ...]:
     return tuple(int(value) for value in whole)
 
 
-def declared_alphas(looks: tuple[int, ...]) -> tuple[float, ...]:
-    """Return the error spent by each declared look: in proportion to n_j² − n_{j−1}², DECLARED_ALPHA in all."""
-    last = looks[-1] ** 2
-    return tuple(
-        DECLARED_ALPHA * (now**2 - before**2) / last for before, now in zip((0, *looks), looks, strict=False)
-    )
+def declared_alpha(pairs: int, before: int, most: int) -> float:
+    """Return the error spent by a look after one at `before` pairs (0: none), wherever the two are within the most pairs.
+
+    The looks to `most` share DECLARED_ALPHA in proportion to the growth of n², so that the next one can be chosen freely.
+    """
+    return DECLARED_ALPHA * (pairs**2 - before**2) / most**2
 
 
 def extra_alpha(i: int) -> float:
-    """Return the error spent by the i-th undeclared look (i = 1, 2, …): halving, so that any number of them stays affordable."""
-    return UNDECLARED_ALPHA / 2.0**i
+    """Return the error spent by the i-th look beyond the most pairs (i = 1, 2, …): halving, so that any number stays affordable."""
+    return EXTRA_ALPHA / 2.0**i
 
 
-def schedule(looks: tuple[int, ...], extra_looks: tuple[int, ...] = ()) -> tuple[Look, ...]:
-    """Return every look in the order of its number of pairs, with the error it spends."""
-    declared = [(n, alpha, True) for n, alpha in zip(looks, declared_alphas(looks), strict=True)]
-    extra = [(n, extra_alpha(i), False) for i, n in enumerate(extra_looks, start=1)]
+def schedule(looks: tuple[int, ...], most: int = 0) -> tuple[Look, ...]:
+    """Return each look with the error it spends. looks: their pairs, increasing. most: the most pairs; 0: those of the last."""
+    most = most or looks[-1]
+    within = sum(pairs <= most for pairs in looks)
     return tuple(
-        Look(i, n, alpha, kind) for i, (n, alpha, kind) in enumerate(sorted(declared + extra), start=1)
+        Look(i, pairs, declared_alpha(pairs, before, most), declared=True)
+        if i <= within
+        else Look(i, pairs, extra_alpha(i - within), declared=False)
+        for i, (before, pairs) in enumerate(zip((0, *looks), looks, strict=False), start=1)
     )

@@ -244,9 +244,7 @@ def _fixed_and_tuned(
         arm for arm in record.tuned if not any(run.phase == FIXED and run.arm == arm for run in record.runs)
     }
     own = (replicates["phase"] == REPORT) & replicates["arm"].isin(stayed)
-    rules = replace(
-        analysis.rules, looks=analysis.rules.looks[:1], extra_looks=(), retunes=0, confirm_seeds=0
-    )
+    rules = replace(analysis.rules, looks=analysis.rules.looks[:1], most=0, retunes=0, confirm_seeds=0)
     frame = replicates[(replicates["phase"] == FIXED) | (own & (replicates["seed"] < rules.looks[0]))]
     if frame.empty:
         return ()

@@ -356,7 +356,7 @@ def _figure(item: Comparison | Effect, rules: Rules) -> str:
         and looks[item.look - 1].alpha == item.alpha
         and not looks[item.look - 1].declared
     ):
-        notes.append("an undeclared look")
+        notes.append("an extra look")
     positive = "; positive is better" if rules.direction == "minimize" else ""
     return f"{figure} ({lo} to {hi}, {', '.join(notes)}{positive})"
 

@@ -25,7 +25,7 @@ _RUN_NOISE = """
 
 
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
-    """Return (number, seeds, α, whether it was declared, state) of every look."""
+    """Return (number, seeds, α, whether it is within the most seeds, state) of every look."""
     if reading.rules.design == "search":
         return ()
     return tuple(
@@ -33,7 +33,7 @@ def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
             str(look.index),
             str(look.pairs),
             f"{look.alpha:.4g}",
-            ("declared" if reading.rules.planned else "the first") if look.declared else "undeclared",
+            ("declared" if reading.rules.planned else "the first") if look.declared else "extra",
             "closed" if look.index <= reading.analysis.look else "to come",
         )
         for look in reading.rules.schedule()
@@ -65,10 +65,11 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     noise = _NOISE
     if not reading.rules.paired:
         pairs, interval, noise = _not_paired(k, family)
-    looking = """
-        Results are read only at numbers of seeds fixed beforehand. Each look spends its part of the 5 %, in proportion to
-        the squares of its seeds; 0.5 % is kept for looks that were not planned. What is settled at a look keeps its verdict
-        and its interval; only what is open goes on, with its reference."""
+    looking = f"""
+        The most seeds, {reading.rules.most}, were fixed before anything was judged; looks within them may be anywhere. Each spends
+        its part of 4.5 %, in proportion to the growth of the square of the seeds since the one before; 0.5 % is kept for extra
+        looks beyond them, each half of the one before. What is settled at a look keeps its verdict and its interval; only what
+        is open goes on, with its reference."""
     if before := reading.record.read_before:
         looking += f"""
         Runs of this plan were judged by {counted(before, "other plan", "other plans")} of the study as well: each plan’s
@@ -364,7 +365,7 @@ def _limits(reading: Reading) -> Iterable[str]:
         )
     if analysis.detectable and math.isfinite(analysis.detectable):
         yield (
-            "At the noise seen, the last declared look finds an effect of about "
+            "At the noise seen, a look at the most seeds finds an effect of about "
             f"{wording.plain(reading.shown(analysis.detectable), reading.digits)}{unit} with a probability of 80 %."
         )
     if rules.resolution > 0:

@@ -108,12 +108,15 @@ class Coordinator:
             accept_code=options.accept_code,
         )
 
-    def run(self, environment: Mapping[str, str]) -> Outcome:
-        """Go through the looks, those of earlier top-ups included, then confirm the winner where the study asks for it."""
-        return self._complete(environment, whole_study)
+    def run(self, environment: Mapping[str, str], seeds: int | None = None) -> Outcome:
+        """Go through the looks, those of earlier commands included, then confirm the winner where the study asks for it.
+
+        seeds: take one look, at so many seeds; None: take those of the study file.
+        """
+        return self._complete(environment, lambda study: whole_study(study, seeds))
 
     def top_up(self, environment: Mapping[str, str], seeds: int | None) -> Outcome:
-        """Take one undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows."""
+        """Take one more look at the undecided arms: `seeds` more of each, or as many as the budget allows."""
         return self._complete(environment, lambda study: top_up(study, seeds))
 
     def _complete(self, environment: Mapping[str, str], phases: Callable[[OngoingStudy], Steps]) -> Outcome:

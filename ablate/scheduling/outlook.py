@@ -91,7 +91,7 @@ def run_cost_of_arms(
     device = measuring.slots[0].device.partition(":")[0]
     costs: dict[str, RunCost] = {}
     for arm in plan.arms:
-        keys = [plan.run(arm.name, i).key for i in range(plan.study.looks[-1])]
+        keys = [plan.run(arm.name, i).key for i in range(plan.looks.at[-1])]
         earlier = [
             run for run in run_costs(store, keys) if run.device == device and run.host == platform.node()
         ]

@@ -21,9 +21,11 @@ from ablate.scheduling.observer import Observer
 from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searches
 from ablate.study.design import Plan, Run
+from ablate.study.looks import LookPlan
 from ablate.study.record import PlanRecord
-from ablate.study.seeds import NOISE_FLOOR, REPLICATES, replicate_of
+from ablate.study.seeds import NOISE_FLOOR, REPLICATES
 from ablate.text import counted, format_duration, format_value
+from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Store
@@ -81,17 +83,50 @@ class OngoingStudy:
         self.record = replace(self.record, runs=(*self.record.runs, *added), **changes)
         self._tracker.plan(self.record, self._environment)
 
-    def add_earlier(self) -> None:
-        """Add what earlier commands recorded for this plan: steps of a path, tuned values, top-ups, a confirmation."""
+    def extend_where_new(self, runs: Iterable[Run]) -> None:
+        """Record the plan with further runs, where it has not all of these."""
+        planned = {run.key for run in self.record.runs}
+        if any(run.key not in planned for run in runs):
+            self.extend(runs)
+
+    def add_earlier(self, seeds: int | None) -> None:
+        """Add what earlier commands recorded for this plan: looks, steps of a path, tuned values, a confirmation.
+
+        seeds: where this command asks for a look; None: where the study file does.
+        """
         if self.plan.study.name in study_names(self.store):
             plans = (stored.record for stored in stored_plans(self.store, self.plan.study.name))
             same = [record for record in plans if record.id == self.plan.id]
             if same:
-                # The text may have changed in what makes no other plan: a comment, the question.
+                # The text may have changed in what makes no other plan: a comment, the question, the seeds.
                 text, declared = self.record.text, self.record.declared
-                self.record = replace(same[-1], declared=declared, text=text)
+                looks = self._looks(same[-1], seeds)
+                self.record = replace(same[-1], declared=declared, text=text, looks=looks)
         for step in self.record.path:
             self.plan = self.plan.onward(step)
+
+    def _looks(self, earlier: PlanRecord, seeds: int | None) -> LookPlan:
+        """Return the looks of an earlier command on this plan, with those that this one asks for; seeds as for `add_earlier`."""
+        looks = earlier.looks
+        replicates, _ = plan_frames(self.store, earlier)
+        if looks.taken < len(looks.at) and len(replicates) and not self.plan.study.space:
+            # A process that was killed may have left a look with all its runs, which reports then read. Records of
+            # earlier versions never say what was taken.
+            looks = looks.judged(judge(rules(earlier), replicates).look)
+        stops = self.plan.study.looks
+        if not looks.taken:
+            return self.record.looks
+        asked = looks.resumed(stops) if seeds is None else looks.until(seeds)
+        if seeds is not None and seeds <= looks.last_taken:
+            self.observer.note(
+                f"the study was judged at {counted(looks.last_taken, 'seed')}; a look at {seeds} adds nothing"
+            )
+        if looks.most < asked.at[-1] != looks.at[-1]:
+            self.observer.note(
+                f"the plan was judged with at most {counted(looks.most, 'seed')}: what goes beyond is an extra look, at a small "
+                "part of the error"
+            )
+        return asked
 
     def count_readings(self) -> None:
         """Count the other plans that have judged runs of this one: what this one claims is claimed on top of what they did."""
@@ -102,7 +137,7 @@ class OngoingStudy:
                 stored.record.id
                 for stored in stored_plans(self.store, self.plan.study.name)
                 if stored.record.id != self.plan.id
-                and stored.environment.get("ending") == "complete"
+                and (stored.record.looks.taken or stored.environment.get("ending") == "complete")
                 and judged & {run.key for run in stored.record.runs}
             }
             self.record = replace(self.record, read_before=len(others))
@@ -125,8 +160,12 @@ class OngoingStudy:
     def rules(self) -> Rules:
         return rules(self.record)
 
+    def replicates(self, arms: Iterable[str], look: Look) -> list[Run]:
+        """Return the runs that these arms have up to a look."""
+        return list(self.plan.replicates(arms, range(look.pairs)))
+
     def looks(self) -> tuple[Look, ...]:
-        """Return every look of the plan, those of top-ups included."""
+        """Return every look of the plan: those that were taken, and those that were asked for."""
         return tuple(self.rules().schedule())
 
     def judge(self, closed: int | None) -> Analysis:
@@ -162,12 +201,23 @@ class OngoingStudy:
         return self.train(runs, partial(self.observer.looking, number, pairs))
 
 
+def under_recorded_id(plan: Plan, store: Store) -> Plan:
+    """Return the plan under the id that it has in the store, where a version recorded it that told plans apart by their looks."""
+    if plan.earlier_id == plan.id or plan.study.name not in study_names(store):
+        return plan
+    ids = {stored.record.id for stored in stored_plans(store, plan.study.name)}
+    return replace(plan, recorded_id=plan.earlier_id) if plan.earlier_id in ids else plan
+
+
 # --- a study ------------------------------------------------------------------------------------------------------
 
 
-def whole_study(study: OngoingStudy) -> Steps:
-    """Go through all phases of a plan, what earlier commands added to it included."""
-    study.add_earlier()
+def whole_study(study: OngoingStudy, seeds: int | None = None) -> Steps:
+    """Go through all phases of a plan, what earlier commands added to it included.
+
+    seeds: take one look, at so many seeds; None: take those of the study file.
+    """
+    study.add_earlier(seeds)
     study.count_readings()
     study.extend()
     plan = study.plan
@@ -185,18 +235,24 @@ def whole_study(study: OngoingStudy) -> Steps:
         )
     if left := (yield from path(study, all_looks[0])):
         return left
-    arms = list(study.plan.names)
-    for look in all_looks:
-        runs = list(study.plan.replicates(arms, range(look.pairs)))
-        left, analysis = yield from take_look(study, look, runs)
-        if left or analysis.error:
-            return left
-        arms = study.undecided(analysis)
-        if not arms:
-            break
+    left, analysis = yield from take_looks(study, all_looks, list(study.plan.names))
+    if left or analysis.error:
+        return left
     if left := (yield from fixed_comparison(study)):
         return left
     return (yield from confirmation(study, analysis))
+
+
+def take_looks(study: OngoingStudy, looks: Sequence[Look], arms: list[str]) -> LookSteps:
+    """Take looks in order, until these arms are decided or something is left undone; see `take_look`."""
+    for look in looks:
+        runs = study.replicates(arms, look)
+        study.extend_where_new(runs)
+        left, analysis = yield from take_look(study, look, runs)
+        arms = study.undecided(analysis)
+        if left or analysis.error or not arms:
+            break
+    return left, analysis
 
 
 def take_look(study: OngoingStudy, look: Look, runs: Sequence[Run]) -> LookSteps:
@@ -205,8 +261,10 @@ def take_look(study: OngoingStudy, look: Look, runs: Sequence[Run]) -> LookSteps
         return left, study.judge(closed=None)
     analysis = study.judge(closed=look.index)
     verdicts = {c.verdict for c in analysis.comparisons} | {e.verdict for e in analysis.effects}
-    if look.pairs > study.record.final and verdicts & DECIDED:
-        study.extend(final=look.pairs)
+    looks = study.record.looks.judged(look.index)
+    final = max(study.record.final, look.pairs) if verdicts & DECIDED else study.record.final
+    if (looks, final) != (study.record.looks, study.record.final):
+        study.extend(looks=looks, final=final)
     study.observer.judged(analysis)
     study.record_arms(analysis, look.pairs)
     return 0, analysis
@@ -234,7 +292,7 @@ def path(study: OngoingStudy, look: Look) -> Steps:
         arms_before = len(study.plan.arms)
         study.plan = study.plan.onward(best)
         added = [arm.name for arm in study.plan.arms[arms_before:]]
-        runs = list(study.plan.replicates(added, range(study.record.looks[-1])))
+        runs = list(study.plan.replicates(added, range(study.record.looks.at[-1])))
         study.extend(runs, path=study.plan.path, arms=study.plan.arm_records())
         study.reuse(runs)
     return 0
@@ -314,26 +372,27 @@ def _compare_at_tuned_values(study: OngoingStudy) -> None:
     tuned = {arm: result.values for arm, result in study.record.tuned.items()}
     study.plan = replace(study.plan, tuned=tuned)
     runs = study.plan.replicates(study.plan.names, range(study.looks()[-1].pairs))
-    study.extend([*runs, *_fixed_runs(study.plan)])
+    study.extend([*runs, *_fixed_runs(study)])
     if not study.record.read_before:
         study.count_readings()
         study.extend()
 
 
-def _fixed_runs(plan: Plan) -> list[Run]:
+def _fixed_runs(study: OngoingStudy) -> list[Run]:
     """Return the arms at the values of the study file, as often as the first look takes.
 
     Where tuning left an arm at those, its own runs serve.
     """
+    plan = study.plan
     moved = [arm.name for arm in plan.arms if plan.tuned[arm.name] != plan.file_values(arm.name)]
-    return list(plan.replicates(moved, range(plan.study.looks[0]), "fixed"))
+    return list(plan.replicates(moved, range(study.record.looks.at[0]), "fixed"))
 
 
 def fixed_comparison(study: OngoingStudy) -> Steps:
     """Return the same comparison without tuning, to stand beside the tuned one."""
     if not study.plan.study.nuisance:
         return 0
-    runs = _fixed_runs(study.plan)
+    runs = _fixed_runs(study)
     study.reuse(runs)
     if study.known.missing(runs):
         study.observer.note("the same arms at the values of the study file, to stand beside the tuned ones")
@@ -342,12 +401,18 @@ def fixed_comparison(study: OngoingStudy) -> Steps:
 
 def confirmation(study: OngoingStudy, analysis: Analysis) -> Steps:
     """Train the winner again, on fresh seeds, where the study asks for it."""
+    pairs = study.record.looks.most
     best = study.record.confirmed or (winner(analysis) if study.plan.study.confirm else None)
+    if study.record.confirmed is None and undecided(analysis) and analysis.pairs < pairs:
+        if study.plan.study.confirm:
+            study.observer.note(
+                f"the winner is confirmed once every arm is decided, or judged at {pairs} seeds"
+            )
+        return 0
     if best is None:
         if study.plan.study.confirm:
             study.observer.note("no arm helps, so there is nothing to confirm")
         return 0
-    pairs = study.plan.study.looks[-1]
     reference = study.rules().reference_of(best)
     runs = list(study.plan.replicates([reference, best], range(pairs), "confirm"))
     if study.record.confirmed is None:
@@ -361,12 +426,16 @@ def confirmation(study: OngoingStudy, analysis: Analysis) -> Steps:
 
 
 def top_up(study: OngoingStudy, seeds: int | None) -> Steps:
-    """One undeclared look at the undecided arms: `seeds` more of each, or as many as the budget allows.
+    """Take a look at the undecided arms with `seeds` more of each than at the last one, or as many as the budget allows.
 
-    A top-up that was broken off is resumed: another look would cost more of the study's error.
+    Within the most seeds that is a look like any other; one that goes beyond passes the look at the most seeds on its way. A
+    look that was broken off was read by nobody, so the new one takes its place.
     """
     study.known.reuse_recorded(study.record)
     analysis = study.judge(closed=None)
+    looks = study.record.looks.judged(analysis.look)
+    if looks.taken > analysis.look:
+        analysis = study.judge(closed=looks.taken)
     arms = study.undecided(analysis)
     name = study.plan.study.name
     if analysis.error:
@@ -377,44 +446,40 @@ def top_up(study: OngoingStudy, seeds: int | None) -> Steps:
             place=name,
             hint="a new question wants a new study, or `confirm: true`",
         )
-    all_looks = study.looks()
-    if analysis.look < len(all_looks):
-        return (yield from _resumed_top_up(study, all_looks[analysis.look], arms))
-    pairs = all_looks[-1].pairs
-    most = pairs + seeds if seeds is not None else REPLICATES
-    if not pairs < most <= REPLICATES:
+    pairs = looks.last_taken
+    if not pairs:
+        raise StudyError(
+            "its first look is not complete yet",
+            place=name,
+            hint="`ablate run` with its file goes on with it; then a top-up can add to it",
+        )
+    if seeds is None:
+        return (yield from _top_up_by_budget(study, arms, looks))
+    total = pairs + seeds
+    if total > REPLICATES:
         raise StudyError(
             f"a study has {REPLICATES} seeds at most, and {pairs} of them are in use",
             place=name,
             hint=f"`--seeds {REPLICATES - pairs}` takes the rest" if pairs < REPLICATES else None,
         )
+    asked = looks.until(total)
+    if asked.at == study.record.looks.at:
+        study.observer.note(f"going on with the look at {total} seeds that was broken off")
+    runs = list(study.plan.replicates(arms, range(total)))
+    study.reuse(study.known.missing(runs))
+    study.extend(runs, looks=asked)
+    return (yield from take_looks(study, study.looks()[looks.taken :], arms))[0]
+
+
+def _top_up_by_budget(study: OngoingStudy, arms: list[str], looks: LookPlan) -> Steps:
+    """As many further seeds as the budget allows, in whole rounds, so that the arms stay even; not beyond the most seeds.
+
+    Where those are used up, it goes on to an extra look. looks: of the study, so far.
+    """
+    pairs = looks.last_taken
+    most = looks.most if pairs < looks.most else REPLICATES
     runs = list(study.plan.replicates(arms, range(pairs, most)))
     study.reuse(runs)
-    if seeds is not None:
-        study.extend(runs, extra_looks=(*study.record.extra_looks, most))
-        return (yield from take_look(study, study.looks()[-1], runs))[0]
-    return (yield from _top_up_by_budget(study, arms, runs, pairs))
-
-
-def _resumed_top_up(study: OngoingStudy, look: Look, arms: list[str]) -> Steps:
-    """Complete an undeclared look that was broken off."""
-    if look.declared:
-        raise StudyError(
-            "its declared looks are not complete yet",
-            place=study.plan.study.name,
-            hint="`ablate run` with its file goes on with them; then a top-up can add to them",
-        )
-    study.observer.note(f"going on with the top-up to {look.pairs} seeds that was broken off; none are added")
-    runs = list(study.plan.replicates(arms, range(look.pairs)))
-    study.reuse(study.known.missing(runs))
-    return (yield from take_look(study, look, runs))[0]
-
-
-def _top_up_by_budget(study: OngoingStudy, arms: list[str], runs: list[Run], pairs: int) -> Steps:
-    """As many further seeds as the budget allows, in whole rounds, so that the arms stay even.
-
-    runs: of all seeds that are left. pairs: how many each arm has had.
-    """
     study.observer.note(
         f"adding seeds to {counted(len(arms), 'arm')}, the reference included, until the budget is spent"
     )
@@ -428,8 +493,7 @@ def _top_up_by_budget(study: OngoingStudy, arms: list[str], runs: list[Run], pai
             hint="nothing was trained, and the study is as it was; `--seeds 1` adds one whatever it takes",
         )
     rounds = min(len(runs) // len(arms), max(1, int(limit / each))) if each else 1
-    number = len(study.looks()) + 1
-    study.observer.looking(number, pairs + rounds, rounds * len(arms), 0)
+    study.observer.looking(looks.taken + 1, pairs + rounds, rounds * len(arms), 0)
     yield Batch(study.known.missing(runs))
     done = [sum(run.arm == arm and run.key in study.known.rows for run in runs) for arm in arms]
     if not min(done):
@@ -443,8 +507,7 @@ def _top_up_by_budget(study: OngoingStudy, arms: list[str], runs: list[Run], pai
     study.observer.note(
         f"the budget allowed {counted(min(done), 'more seed', 'more seeds')} of each; what goes beyond waits for the next top-up"
     )
-    added = [run for run in runs if replicate_of(run.seed) < total]
-    study.extend(added, extra_looks=(*study.record.extra_looks, total))
+    study.extend(study.plan.replicates(arms, range(pairs, total)), looks=looks.until(total))
     study.known.keep_only({run.key for run in study.record.runs})
     return (yield from take_look(study, study.looks()[-1], []))[0]
 

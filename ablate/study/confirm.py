@@ -44,7 +44,7 @@ def study(record: PlanRecord, name: str, best: int | None = None) -> str:
         "baseline": {name: value for name, value in record.baseline.items() if name != "seed"},
         "factors": {"candidate": {"zip": columns}},
         "design": "one-at-a-time",
-        "seeds": record.looks[0] if len(record.looks) == 1 else list(record.looks),
+        "seeds": record.stops[0] if len(record.stops) == 1 else list(record.stops),
     }
     text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     head = (

@@ -20,6 +20,7 @@ from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.study import ranges
 from ablate.study.keys import Factor, Study
+from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
 from ablate.text import format_key, format_value
@@ -65,15 +66,18 @@ class Plan:
     data, codes: of each arm, by name. Keys of runs derive from them and the arm's config. path: the configurations that a
     greedy path has reached, in order; ahead: those that it may still reach.
     tuned: arm → the values of its nuisance settings at which the arms are compared; empty until the searches are over.
+    looks: when the arms are judged. recorded_id: what the plan was called when it was recorded; '': it was not yet.
     """
 
     study: Study
     arms: tuple[Arm, ...]
     data: Mapping[str, DataFacts]
     codes: Mapping[str, str]
+    looks: LookPlan
     path: tuple[str, ...] = ()
     ahead: tuple[Arm, ...] = ()
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recorded_id: str = field(default="", compare=False)
 
     @property
     def reference(self) -> str:
@@ -182,17 +186,25 @@ class Plan:
 
     @functools.cached_property
     def id(self) -> str:
-        """Names the plan: other levels, looks, margin, data or training code make another plan of the same study."""
+        """Names the plan: other levels, another margin, other data or training code make another plan of the same study."""
+        return self.recorded_id or self._named_by(self.study.naming())
+
+    @property
+    def earlier_id(self) -> str:
+        """What versions before 0.2 called the plan: they told plans apart by the looks of the study file too."""
+        return self._named_by(self.study.naming(stops=True))
+
+    def _named_by(self, declarations: Mapping[str, Any]) -> str:
         study = self.study
         # A path names its plan by the first steps that it may take: the others follow from those and from the results.
         declared = self.arms[: 1 + len(study.factors)] if study.design == "path" else self.arms
         runs = [[run.arm, run.key] for run in self.replicates((arm.name for arm in declared), [0], "fixed")]
-        return hashlib.sha256(json.dumps([study.naming(), runs]).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps([declarations, runs]).encode()).hexdigest()[:12]
 
     def record(self) -> PlanRecord:
         """Return the record of the plan, complete enough to judge, report, resume and extend the study without its file."""
         study = self.study
-        runs = self.replicates(self.names, range(study.looks[-1])) if self.settled else ()
+        runs = self.replicates(self.names, range(self.looks.at[-1])) if self.settled else ()
         return PlanRecord(
             id=self.id,
             declared=study.plain(),
@@ -202,6 +214,7 @@ class Plan:
             reference=self.reference,
             arms=self.arm_records(),
             runs=tuple(RunRecord(run.arm, run.seed, run.phase, run.key) for run in runs),
+            looks=self.looks,
             path=self.path,
             steps=len(study.factors) if study.design == "path" else 0,
         )
@@ -223,8 +236,8 @@ class Plan:
         )
 
 
-def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
-    """Return the plan of a study. data: config → what it trains on.
+def plan(study: Study, data: Callable[[Config], DataFacts], seeds: int | None = None) -> Plan:
+    """Return the plan of a study. data: config → what it trains on. seeds: where to look, instead of where the file says.
 
     Raises StudyError where two arms turn out to be the same run.
     """
@@ -235,6 +248,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
         arms[:first],
         {arm.name: data(arm.config) for arm in arms},
         {arm.name: arm.config.code() for arm in arms},
+        looks_of(study, seeds),
         ahead=arms[first:],
     )
     names = [arm.name for arm in arms]
@@ -255,6 +269,12 @@ def plan(study: Study, data: Callable[[Config], DataFacts]) -> Plan:
             )
         seen[run.key] = run.arm
     return planned
+
+
+def looks_of(study: Study, seeds: int | None) -> LookPlan:
+    """Return the looks of a study of which nothing was judged yet. seeds: as for `plan`."""
+    from_file = LookPlan(study.looks[-1], study.looks)
+    return from_file if seeds is None else from_file.until(seeds)
 
 
 def settings(study: Study) -> Iterator[Config]:
@@ -285,7 +305,7 @@ def from_record(record: PlanRecord) -> Plan:
     data = {arm.name: arm.data for arm in record.arms}
     codes = {arm.name: arm.code for arm in record.arms}
     tuned = {arm: search.values for arm, search in record.tuned.items()}
-    return Plan(study, arms, data, codes, record.path, tuned=tuned)
+    return Plan(study, arms, data, codes, record.looks, record.path, tuned=tuned, recorded_id=record.id)
 
 
 def name_of(overrides: Mapping[str, Any]) -> str:

@@ -58,7 +58,7 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
     mean arm does. A winner confirmed on fresh seeds adds one more round of two arms to `most`. starting: measured seconds
     until the workers were ready.
     """
-    looks = plan.study.looks
+    looks = plan.looks.at
     arms = []
     for name in plan.names:
         cost = costs[plan.reference if name == NOISE_FLOOR else name]
@@ -66,7 +66,7 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
         first, most = (0, 0) if plan.study.space else (looks[0], looks[-1])
         arms.append(ArmCost(name, cost.seconds, cost.parameters, cost.flops, first + before, most + before))
     unreached = further(plan)
-    confirming = looks[-1] * 2 if plan.study.confirm else 0
+    confirming = plan.looks.most * 2 if plan.study.confirm else 0
     known = all(arm.seconds is not None for arm in arms)
     slowest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
     mean = sum(arm.seconds or 0.0 for arm in arms) / len(arms)
@@ -97,7 +97,7 @@ def searching(plan: Plan) -> int:
     reevaluations = min(study.search.candidates, study.search.trials) * (
         1 if study.deterministic else REEVALUATIONS
     )
-    return study.search.trials + reevaluations + (study.looks[0] if study.nuisance else 0)
+    return study.search.trials + reevaluations + (plan.looks.at[0] if study.nuisance else 0)
 
 
 def further(plan: Plan) -> int:

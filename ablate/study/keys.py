@@ -402,10 +402,10 @@ class Study(Block):
         Looks,
         Field(
             alias="seeds",
-            description="Seeds of each arm: one number, a list of looks, or {initial, max}. Arms that are undecided at a look"
-            " continue to the next.",
+            description="The most seeds of each arm, which the plan declares: one number, {initial, max}, or a list that ends in it."
+            " Arms that are undecided at a look continue to the next.",
         ),
-        Key("seeds: {initial: 5, max: 10}"),
+        Key("seeds: {initial: 5, max: 10}", names_plan=False),
     ] = (5, 10)
     noise_floor: Annotated[
         bool,
@@ -579,8 +579,8 @@ class Study(Block):
         """Return what the study declares, key → plain value, for its record. `Study.parse` reads it, with a Config as `baseline`."""
         return self.model_dump(mode="json", by_alias=True, exclude={"text"})
 
-    def naming(self) -> dict[str, Any]:
-        """Return the plain values that name a plan of this study, besides its runs.
+    def naming(self, *, stops: bool = False) -> dict[str, Any]:
+        """Return the plain values that name a plan of this study, besides its runs. stops: its `seeds` among them.
 
         A key at its default is left out, so that a key that is added later leaves the plans of older studies their names.
         """
@@ -588,7 +588,8 @@ class Study(Block):
         return {
             field.alias or name: plain[field.alias or name]
             for name, field in Study.model_fields.items()
-            if key_of(name).names_plan and getattr(self, name) != field.default
+            if (key_of(name).names_plan or (stops and name == "looks"))
+            and getattr(self, name) != field.default
         }
 
 

@@ -15,11 +15,13 @@ from typing import Any, Literal, cast
 from ablate.data.facts import DataFacts
 from ablate.errors import StoreError
 from ablate.metrics import Direction
+from ablate.study.looks import LookPlan
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR, Phase
 
-VERSION = 1
-"""Of the JSON form. 0 is the form without a version, in which the study's keys stood among the plan's own."""
+VERSION = 2
+"""Of the JSON form. 1 had no `looks` but those of the study file, and beside them the totals of undeclared ones. 0 is the form
+without a version, in which the study's keys stood among the plan's own."""
 
 Design = Literal["one-at-a-time", "leave-one-out", "both", "factorial", "fractional", "path", "search"]
 
@@ -119,12 +121,13 @@ class PlanRecord:
     id: names the plan. declared: what the study declares, key → plain value (`Study.plain`); the properties below read it.
     text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every arm
     is compared with unless it names one of its own. runs: every run that was planned, in order. own_training: what the user's
-    code that trains is called; None: the built-in training. judged: of results that were there already, which have no runs here.
+    code that trains is called; None: the built-in training. looks: when the study is judged, `most` as it was when the first look
+    was taken. judged: of results that were there already, which have no runs here.
 
-    What is added while the study runs: path: the configurations that a greedy path has reached; steps: how many it will reach.
-    extra_looks: total pairs of each undeclared look. confirmed: the arm that is confirmed. final: pairs of the last look that
-    decided an arm (0: none), within which failures stay failures. read_before: how many other plans have judged runs of this
-    one. tuned: arm → what its search came to. importances: method → setting → share.
+    What is added while the study runs: looks; path: the configurations that a greedy path has reached; steps: how many it will
+    reach. confirmed: the arm that is confirmed. final: pairs of the last look that decided an arm (0: none), within which failures
+    stay failures. read_before: how many other plans have judged runs of this one. tuned: arm → what its search came to.
+    importances: method → setting → share.
     """
 
     id: str
@@ -134,10 +137,10 @@ class PlanRecord:
     reference: str
     arms: tuple[ArmRecord, ...]
     runs: tuple[RunRecord, ...]
+    looks: LookPlan
     own_training: str | None = None
     path: tuple[str, ...] = ()
     steps: int = 0
-    extra_looks: tuple[int, ...] = ()
     confirmed: str | None = None
     final: int = 0
     read_before: int = 0
@@ -174,8 +177,8 @@ class PlanRecord:
         return cast("Design", self.declared["design"])
 
     @property
-    def looks(self) -> tuple[int, ...]:
-        """Declared numbers of seeds at which the arms are judged, ascending."""
+    def stops(self) -> tuple[int, ...]:
+        """Numbers of seeds at which the study file asks for a look, ascending."""
         return tuple(self.declared["seeds"])
 
     @property
@@ -251,6 +254,7 @@ class PlanRecord:
             {name: value for name, value in vars(run).items() if name != "values" or value}
             for run in self.runs
         ]
+        plain["looks"] = vars(self.looks)
         plain["tuned"] = {
             arm: vars(tuned) | {"candidates": [vars(candidate) for candidate in tuned.candidates]}
             for arm, tuned in self.tuned.items()
@@ -268,13 +272,15 @@ class PlanRecord:
                 hint="upgrade ablate to read it",
             )
         values = _of_version_0(plain) if version == 0 else {k: v for k, v in plain.items() if k != "version"}
+        if version < 2:
+            values["looks"] = _looks_of_version_1(values)
         return cls(
             **values
             | {
                 "arms": tuple(_arm(arm) for arm in values["arms"]),
                 "runs": tuple(RunRecord(**run) for run in values["runs"]),
                 "path": tuple(values["path"]),
-                "extra_looks": tuple(values["extra_looks"]),
+                "looks": LookPlan(**values["looks"] | {"at": tuple(values["looks"]["at"])}),
                 "tuned": {arm: _tuned(search) for arm, search in values["tuned"].items()},
                 "judged": _judged(values.get("judged")),
             }
@@ -316,6 +322,15 @@ def _of_version_0(plain: Mapping[str, Any]) -> dict[str, Any]:
         "tuned": plain.get("tuned") or {},
         "importances": plain.get("importances") or {},
     }
+
+
+def _looks_of_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the looks of a record that had those of the study file and, beyond them, undeclared ones: they stay what they were.
+
+    Which of them were taken is not recorded, but can be told from the runs. Takes `extra_looks` out of the values.
+    """
+    declared = values["declared"]["seeds"]
+    return {"most": declared[-1], "at": [*declared, *values.pop("extra_looks")], "taken": 0}
 
 
 def _arm(plain: Mapping[str, Any]) -> ArmRecord:

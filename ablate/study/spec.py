@@ -71,8 +71,8 @@ DESIGN_RULES: Mapping[Design, DesignRules] = {
 }
 
 
-def read(path: Path, *, sets: Iterable[str] = (), seeds: int | None = None) -> Study:
-    """Read a study file. sets: `path=value` overrides of the baseline. seeds: one look of that many instead of the file's.
+def read(path: Path, *, sets: Iterable[str] = ()) -> Study:
+    """Read a study file. sets: `path=value` overrides of the baseline.
 
     Raises StudyError for every mistake in the file or the overrides.
     """
@@ -92,7 +92,7 @@ def read(path: Path, *, sets: Iterable[str] = (), seeds: int | None = None) -> S
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise StudyError(f"cannot be read as UTF-8 text ({error})", place=str(path)) from None
-    return parse(text, source=str(path), sets=sets, seeds=seeds)
+    return parse(text, source=str(path), sets=sets)
 
 
 def _other_file(path: Path) -> str:
@@ -106,7 +106,7 @@ def _other_file(path: Path) -> str:
     return "name the study's YAML file; `ablate init NAME` writes one"
 
 
-def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: int | None = None) -> Study:
+def parse(text: str, *, source: str = "study", sets: Iterable[str] = ()) -> Study:
     """Read the YAML text of a study. source: how messages name it. Otherwise as `read`."""
     file = document.load(text, source)
     with file.places():
@@ -114,8 +114,6 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = (), seeds: 
         baseline = _baseline(values, Path(source).parent)
     baseline = override(baseline, sets)
     with file.places():
-        if seeds is not None:
-            values["seeds"] = seeds
         values |= _dependent_keys(values, baseline)
         study = Study.parse(values | {"text": text})
         _check_metric(study)

@@ -115,7 +115,7 @@ def test_what_is_simulated_is_what_a_study_is_judged_by(benchmark):
     k, weights, cells = benchmark.units(plan)
     rng = np.random.default_rng(2)
     values = np.array([benchmark.SOME.of(on) for on in cells])[:, None] + rng.standard_normal((16, 5))
-    looks = tuple((look.pairs, look.alpha) for look in benchmark.schedule((5, 10), ()))[:1]
+    looks = tuple((look.pairs, look.alpha) for look in benchmark.schedule((5, 10)))[:1]
     simulated = benchmark.sequence((weights @ values)[None], looks, k=k, margin=1.0)
     table = pd.DataFrame(
         [row(arm.name, seed, values[i, seed]) for i, arm in enumerate(plan.arms) for seed in range(5)]

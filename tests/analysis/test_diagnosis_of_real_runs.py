@@ -14,6 +14,7 @@ from ablate.analysis.grids import grids
 from ablate.config import RunConfig
 from ablate.data.facts import DataFacts
 from ablate.events import Bundle, EpochEnd, Finished, Task
+from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, PlanRecord, RunRecord
 from ablate.tracking.frames import curve_frame, curve_rows, replicate_frame, replicate_row
 from ablate.training.payload import RunPayload
@@ -50,6 +51,7 @@ def trained(arm: str, overrides: tuple[tuple[str, object], ...], seeds: int) -> 
         reference=arm,
         arms=(ArmRecord(arm, None, None, {}, None, {}, facts, "code"),),
         runs=(),
+        looks=LookPlan(1, (1,)),
     )
     points: dict[str, list[tuple[int, float]]] = {}
     rows, curves = [], []

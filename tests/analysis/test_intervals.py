@@ -25,7 +25,7 @@ from ablate.analysis.intervals import (
     typical_noise,
     verdict_codes,
 )
-from ablate.analysis.rules import declared_alphas, extra_alpha
+from ablate.analysis.rules import extra_alpha, schedule
 
 
 def look(differences, *, alpha, k, margin=0.5, q=0.0, kept=None):
@@ -46,10 +46,13 @@ def six(*values):
 
 
 def test_v1_declared_looks_share_forty_five_thousandths_and_extra_ones_halve_the_rest():
-    assert declared_alphas((5, 10)) == six(0.01125, 0.03375)
-    assert declared_alphas((3, 5, 8)) == six(0.006328, 0.011250, 0.027422)
-    assert (extra_alpha(1), extra_alpha(2)) == (0.0025, 0.00125)
-    assert sum(declared_alphas((3, 5, 8))) == pytest.approx(0.045)
+    def alphas(*looks, most):
+        return tuple(look.alpha for look in schedule(looks, most))
+
+    assert alphas(5, 10, 11, 20, most=10) == six(0.01125, 0.03375, 0.0025, 0.00125)
+    assert alphas(3, 5, 8, most=8) == six(0.006328, 0.011250, 0.027422)
+    assert alphas(3, 4, 10, most=10) == six(0.00405, 0.00315, 0.0378)
+    assert sum(alphas(3, 5, 8, most=8)) == sum(alphas(*range(1, 9), most=8)) == pytest.approx(0.045)
     assert sum(extra_alpha(i) for i in range(1, 60)) == pytest.approx(0.005)
 
 

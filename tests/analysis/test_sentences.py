@@ -185,9 +185,9 @@ def test_provisional_failed_and_missing():
     assert sentence(closed, plan).endswith("3 seeds); 1 run failed; 1 run missing.")
 
 
-def test_an_undeclared_look_is_called_one():
-    said = read(accuracies([0.6, -0.3, 0.5, 0.1, 0.3] * 4), accuracy_rules(looks=(5,), extra_looks=(20,)))
-    assert "20 seeds, an undeclared look)" in said
+def test_an_extra_look_is_called_one():
+    said = read(accuracies([0.6, -0.3, 0.5, 0.1, 0.3] * 4), accuracy_rules(looks=(5, 20), most=5))
+    assert "20 seeds, an extra look)" in said
 
 
 def test_tuned_values_are_qualified_until_tuning_was_repeated():

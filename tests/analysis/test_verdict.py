@@ -180,8 +180,8 @@ def test_no_look_is_spent_once_all_is_decided():
     assert found.next_look.alpha == pytest.approx(0.03375)
 
 
-def test_an_undeclared_look_spends_its_own_small_error():
-    found = judge(rules("A", looks=(5,), extra_looks=(10,)), replicates({"A": WIDE * 2}))
+def test_a_look_beyond_the_most_seeds_spends_its_own_small_error():
+    found = judge(rules("A", looks=(5, 10), most=5), replicates({"A": WIDE * 2}))
     assert (found.look, found.declared, only(found).n, only(found).alpha) == (2, False, 10, 0.0025)
     assert found.next_look.alpha == 0.00125
 

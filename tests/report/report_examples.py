@@ -14,6 +14,7 @@ from ablate.data.facts import DataFacts
 from ablate.report.contents import Tracking
 from ablate.report.summary import Material
 from ablate.study import design, spec
+from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, CandidateRecord, PlanRecord, RunRecord, TunedArm
 from ablate.study.seeds import REEVALUATED_FROM
 
@@ -130,6 +131,7 @@ def record(
         runs=tuple(
             RunRecord(name, seed, "report", f"{name}-{seed}") for seed in range(looks[-1]) for name in arms
         ),
+        looks=LookPlan(looks[-1], tuple(looks)),
     )
 
 

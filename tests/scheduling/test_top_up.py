@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ablate.analysis import rules as rules_module
+from ablate.study import design
+from ablate.study.looks import LookPlan
 from ablate.study.record import PlanRecord
 from ablate.tracking.plans import stored_plans
 
@@ -50,7 +52,7 @@ def test_every_top_up_is_a_look_of_its_own_and_costs_half_of_the_one_before(work
     run(workplace, "top-up", "toy", "--seeds", "2")
     second = verdicts(workplace)
     assert (first["alpha"], second["alpha"]) == (pytest.approx(0.0025), pytest.approx(0.00125))
-    assert list(record(workplace).extra_looks) == [4, 6]
+    assert record(workplace).looks == LookPlan(3, (3, 4, 6), 3)
     assert arms(second)["spread=0.06"]["n"] == 6
     assert arms(second)["gain=0.2"] == arms(first)["gain=0.2"], "what is decided stays as it was"
     assert trained(workplace)["gain=0.2"] == [0, 1, 2]
@@ -61,7 +63,7 @@ def test_running_a_study_again_after_a_top_up_forgets_nothing_of_it(workplace):
     run(workplace, "top-up", "toy", "--seeds", "2")
     before, seeds = verdicts(workplace), trained(workplace)
     run(workplace, "run", study)
-    assert list(record(workplace).extra_looks) == [5]
+    assert record(workplace).looks == LookPlan(3, (3, 5), 2)
     assert verdicts(workplace) == before
     assert trained(workplace) == seeds
     run(workplace, "top-up", "toy", "--seeds", "1")
@@ -104,7 +106,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, mo
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     run(workplace, "run", study)
     with workplace.pace(0.15):
-        kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", "--workers", "1", after="[2/")
+        kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", "--workers", "1", after="[8/")
     assert verdicts(workplace)["look"] == 1, "an interrupted look is no look yet"
     for again in ("top-up", "run"):
         place = workplace.copy(again)
@@ -115,7 +117,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, mo
             run(place, "run", study)
         assert trained(place) == {arm: list(range(8)) for arm in ("baseline", "spread=0.06")}
         found = verdicts(place)
-        assert list(record(place).extra_looks) == [8]
+        assert record(place).looks == LookPlan(3, (3, 8), 2)
         assert (found["look"], found["alpha"], found["declared"]) == (2, pytest.approx(0.0025), False)
 
 
@@ -135,7 +137,7 @@ def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promis
     run(workplace, "run", workplace.study(factors="{spread: [0.06, 0.07]}", seeds="3"), "--set", "sleep=0.05")
     run(workplace, "top-up", "toy", "--budget", "2s")
     found, seeds = verdicts(workplace), trained(workplace)
-    [pairs] = record(workplace).extra_looks
+    [_, pairs] = record(workplace).looks.at
     assert pairs > 3
     assert {arm["n"] for arm in found["arms"]} == {pairs}
     assert {tuple(s) for s in seeds.values()} == {tuple(range(pairs))}
@@ -150,14 +152,14 @@ def test_a_top_up_whose_budget_buys_no_seed_says_what_one_takes_and_leaves_the_s
     assert (verdicts(workplace), workplace.ablate("status")) == (before, status)
     assert "complete" in status
     assert trained(workplace) == {"baseline": [0, 1, 2], "spread=0.06": [0, 1, 2]}
-    assert list(record(workplace).extra_looks) == []
+    assert record(workplace).looks == LookPlan(3, (3,), 1)
 
 
 def test_a_top_up_beyond_the_seeds_that_there_are_is_refused(workplace):
     run(workplace, "run", workplace.study(factors=UNDECIDED, seeds="11"), "--set", "epochs=1")
     said = run(workplace, "top-up", "toy", "--seeds", "990", code=2)
     assert "1000" in said
-    assert list(record(workplace).extra_looks) == []
+    assert record(workplace).looks == LookPlan(11, (11,), 1)
 
 
 def test_a_top_up_of_a_study_whose_baseline_diverged_says_so(workplace):
@@ -256,7 +258,7 @@ def test_three_declared_looks_each_take_up_what_the_one_before_left_open(workpla
     assert all(f"look {number}: {pairs} seeds per arm" in said for number, pairs in ((1, 3), (2, 5), (3, 8)))
     found = verdicts(workplace)
     assert trained(workplace) == {"baseline": [*range(8)], "gain=0.2": [0, 1, 2], "spread=0.05": [*range(8)]}
-    alphas = rules_module.declared_alphas((3, 5, 8))
+    alphas = [look.alpha for look in rules_module.schedule((3, 5, 8))]
     assert arms(found)["gain=0.2"]["alpha"] == pytest.approx(alphas[0])
     assert arms(found)["spread=0.05"]["alpha"] == pytest.approx(alphas[2])
 
@@ -286,3 +288,102 @@ def test_the_plan_s_text_and_runs_are_kept_through_a_top_up_and_a_second_run(wor
     assert last.runs[: len(first.runs)] == first.runs
     assert len({run.key for run in last.runs}) == len(last.runs) == 9 + 2
     assert len(stored_plans(workplace.store, "toy")) == 1
+
+
+# --- looks wherever they are asked for -------------------------------------------------------------------------------
+
+OPEN = "{spread: [0.06]}"
+
+
+def test_run_with_seeds_and_top_up_take_looks_of_one_plan_that_cost_their_share(workplace):
+    study = workplace.study(factors=OPEN, seeds="{initial: 5, max: 10}")
+    alphas = []
+    for command in (
+        ("run", study, "--seeds", "3"),
+        ("top-up", "toy", "--seeds", "1"),
+        ("run", study, "--seeds", "7"),
+        ("run", study),
+        ("top-up", "toy", "--seeds", "2"),
+    ):
+        run(workplace, *command)
+        alphas.append(verdicts(workplace)["alpha"])
+    assert record(workplace).looks == LookPlan(10, (3, 4, 7, 10, 12), 5)
+    shares = [0.045 * (now**2 - before**2) / 100 for before, now in ((0, 3), (3, 4), (4, 7), (7, 10))]
+    assert alphas == pytest.approx([*shares, 0.0025])
+    assert len(stored_plans(workplace.store, "toy")) == 1
+    found = verdicts(workplace)
+    assert (found["look"], found["declared"], arms(found)["spread=0.06"]["n"]) == (5, False, 12)
+
+
+def test_a_look_at_seeds_that_were_judged_already_adds_nothing_and_says_so(workplace):
+    study = workplace.study(factors=OPEN, seeds="{initial: 5, max: 10}")
+    run(workplace, "run", study, "--seeds", "4")
+    before, seeds = verdicts(workplace), trained(workplace)
+    for fewer in ("4", "3"):
+        assert f"judged at 4 seeds; a look at {fewer} adds nothing" in run(
+            workplace, "run", study, "--seeds", fewer
+        )
+        assert (verdicts(workplace), trained(workplace)) == (before, seeds)
+    assert record(workplace).looks == LookPlan(10, (4,), 1)
+
+
+def test_the_first_look_may_raise_the_most_seeds_and_a_later_one_is_extra(workplace):
+    study = workplace.study(factors=OPEN, seeds="{initial: 3, max: 4}")
+    run(workplace, "run", study, "--seeds", "6")
+    assert (record(workplace).looks, verdicts(workplace)["alpha"]) == (LookPlan(6, (6,), 1), 0.045)
+    said = run(workplace, "run", study, "--seeds", "8")
+    assert "judged with at most 6 seeds: what goes beyond is an extra look" in said
+    assert (record(workplace).looks, verdicts(workplace)["alpha"]) == (LookPlan(6, (6, 8), 2), 0.0025)
+
+
+def test_a_look_beyond_the_most_seeds_spends_what_is_declared_on_its_way(workplace):
+    study = workplace.study(factors=OPEN, seeds="{initial: 3, max: 5}")
+    run(workplace, "run", study, "--seeds", "3")
+    run(workplace, "top-up", "toy", "--seeds", "4")
+    assert record(workplace).looks == LookPlan(5, (3, 5, 7), 3)
+    assert verdicts(workplace)["alpha"] == 0.0025
+
+
+def test_a_look_that_was_broken_off_was_not_read_and_gives_way_to_another(workplace):
+    study = workplace.study(factors=OPEN, seeds="{initial: 3, max: 9}")
+    run(workplace, "run", study, "--seeds", "3")
+    with workplace.pace(0.15):
+        kill_in_the_middle(workplace, "run", study, "--workers", "1", after="[10/")
+    assert record(workplace).looks == LookPlan(9, (3, 9), 1)
+    run(workplace, "top-up", "toy", "--seeds", "1")
+    assert record(workplace).looks == LookPlan(9, (3, 4), 2)
+    assert verdicts(workplace)["alpha"] == pytest.approx(0.045 * (16 - 9) / 81)
+
+
+def test_the_most_seeds_of_an_edited_file_count_until_something_was_judged(workplace):
+    study = Path(workplace.study(factors=OPEN, seeds="{initial: 3, max: 5}"))
+    run(workplace, "run", str(study), "--seeds", "3")
+    study.write_text(study.read_text().replace("max: 5", "max: 8"))
+    said = run(workplace, "run", str(study))
+    assert "judged with at most 5 seeds: what goes beyond is an extra look" in said
+    assert record(workplace).looks == LookPlan(5, (3, 5, 8), 3)
+    assert record(workplace).stops == (3, 8)
+
+
+def test_a_winner_is_confirmed_once_no_declared_look_can_change_it(workplace):
+    study = workplace.study(
+        factors="{gain: [0.2], spread: [0.06]}", seeds="{initial: 3, max: 4}", more="confirm: true\n"
+    )
+    assert "the winner is confirmed once every arm is decided, or judged at 4 seeds" in run(
+        workplace, "run", study, "--seeds", "3"
+    )
+    assert record(workplace).confirmed is None
+    run(workplace, "run", study)
+    assert record(workplace).confirmed == "gain=0.2"
+
+
+def test_a_plan_that_an_earlier_version_recorded_goes_on_under_its_name(workplace, monkeypatch):
+    study = workplace.study(factors=OPEN, seeds="{initial: 3, max: 5}")
+    with monkeypatch.context() as version_1:
+        version_1.setattr(design.Plan, "id", property(lambda plan: plan.recorded_id or plan.earlier_id))
+        run(workplace, "run", study)
+    old = record(workplace)
+    run(workplace, "run", study, "--seeds", "5")
+    run(workplace, "top-up", "toy", "--seeds", "1")
+    assert [stored.record.id for stored in stored_plans(workplace.store, "toy")] == [old.id]
+    assert record(workplace).looks == LookPlan(5, (3, 5, 6), 3)

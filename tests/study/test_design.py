@@ -15,6 +15,7 @@ from ablate.config import RunConfig, key
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.study import design, spec
+from ablate.study.looks import LookPlan
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import replicate_of
 from ablate.text import format_value
@@ -410,8 +411,6 @@ ORIGINAL = "{model.width: [8, 32], optimizer.lr: [1e-2]}"
         ("{model.width: [8, 64], optimizer.lr: [1e-2]}", "seeds: 3"),
         ("{model.width: [8], optimizer.lr: [1e-2]}", "seeds: 3"),
         ("{optimizer.lr: [1e-2], model.width: [8, 32]}", "seeds: 3"),
-        (ORIGINAL, "seeds: 4"),
-        (ORIGINAL, "seeds: [2, 3]"),
         (ORIGINAL, "seeds: 3\nnoise_floor: true"),
         (ORIGINAL, "seeds: 3\nconfirm: true"),
         (ORIGINAL, "seeds: 3\nmetric: val/loss"),
@@ -430,9 +429,81 @@ def test_another_margin_baseline_name_or_override_is_another_plan():
         plan(ORIGINAL, base=BASE.replace("study: some", "study: other")).id,
         plan(ORIGINAL, base=BASE.replace("depth: 2", "depth: 3")).id,
         plan(ORIGINAL, sets=["training.epochs=3"]).id,
-        plan(ORIGINAL, seeds=7).id,
     }
-    assert len(ids) == 6
+    assert len(ids) == 5
+
+
+def test_other_seeds_are_the_same_plan_wherever_they_are_asked_for():
+    ids = {
+        plan(ORIGINAL, more).id for more in ("seeds: 4", "seeds: [2, 3]", "seeds: {initial: 5, max: 10}", "")
+    }
+    made = plan(ORIGINAL)
+    ids |= {design.plan(made.study, data_of, seeds).id for seeds in (None, 1, 3, 20)}
+    assert ids == {made.id}
+
+
+def test_a_look_that_is_asked_for_may_raise_the_most_seeds_of_a_plan_but_never_lowers_them():
+    study_of_ten = study(ORIGINAL, "seeds: {initial: 5, max: 10}")
+    looks = [design.plan(study_of_ten, data_of, seeds).looks for seeds in (None, 3, 10, 20)]
+    assert looks == [LookPlan(10, (5, 10)), LookPlan(10, (3,)), LookPlan(10, (10,)), LookPlan(20, (20,))]
+
+
+def test_a_plan_of_an_earlier_version_keeps_the_name_that_told_its_looks():
+    """Version 0.1.0 named a plan by all that `naming(stops=True)` returns; the default looks were left out."""
+    three, list_of_looks, default = (plan(ORIGINAL, more) for more in ("seeds: 3", "seeds: [3, 5, 8]", ""))
+    assert [made.study.naming(stops=True)["seeds"] for made in (three, list_of_looks)] == [[3], [3, 5, 8]]
+    assert len({three.earlier_id, list_of_looks.earlier_id, default.earlier_id}) == 3
+    assert default.earlier_id == default.id == three.id
+
+
+# --- looks ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    most=st.integers(1, 40),
+    commands=st.lists(st.tuples(st.booleans(), st.integers(1, 60)), min_size=1, max_size=8),
+)
+@quick
+def test_whatever_is_asked_for_looks_increase_and_pass_the_most_seeds_before_they_go_beyond(most, commands):
+    looks = LookPlan(most, (most,))
+    for finishes, seeds in commands:
+        before = looks
+        looks = looks.until(seeds)
+        assert looks.at[: looks.taken] == before.at[: before.taken], "what was taken stays"
+        assert list(looks.at) == sorted(set(looks.at))
+        assert seeds in looks.at or seeds <= looks.last_taken
+        if any(pairs > looks.most for pairs in looks.at):
+            assert looks.most in looks.at
+        if before.taken:
+            assert looks.most == before.most
+        if finishes and looks.at:
+            looks = looks.judged(len(looks.at))
+
+
+@pytest.mark.parametrize(
+    ("looks", "stops", "resumed"),
+    [
+        (LookPlan(10, (3,), 1), (5, 10), LookPlan(10, (3, 5, 10), 1)),
+        (LookPlan(10, (3,), 0), (5, 10), LookPlan(10, (5, 10), 0)),
+        (LookPlan(10, (5, 7), 2), (5, 10), LookPlan(10, (5, 7, 10), 2)),
+        (LookPlan(3, (3, 8), 1), (3,), LookPlan(3, (3, 8), 1)),
+        (LookPlan(10, (5, 10), 1), (5, 20), LookPlan(10, (5, 10, 20), 1)),
+        (LookPlan(10, (5,), 1), (5, 20), LookPlan(10, (5, 10, 20), 1)),
+        (LookPlan(10, (5, 10), 2), (3,), LookPlan(10, (5, 10), 2)),
+        (LookPlan(10, (20,), 0), (5, 10), LookPlan(10, (5, 10), 0)),
+    ],
+)
+def test_a_study_that_is_run_again_goes_on_with_its_looks_and_then_with_those_of_its_file(
+    looks, stops, resumed
+):
+    assert looks.resumed(stops) == resumed
+
+
+def test_the_record_of_version_1_keeps_the_looks_that_it_had():
+    plain = plan(ORIGINAL, "seeds: [3, 5]").record().to_json()
+    del plain["looks"]
+    old = {**plain, "version": 1, "extra_looks": [8, 9]}
+    assert PlanRecord.from_json(old).looks == LookPlan(5, (3, 5, 8, 9), 0)
 
 
 def test_other_data_or_other_code_is_another_plan():

@@ -151,10 +151,6 @@ def test_seeds_say_at_how_many_the_arms_are_judged(seeds, looks):
     assert parse(SHORT + f"seeds: {seeds}\n").looks == looks
 
 
-def test_a_number_of_seeds_from_outside_is_one_look_of_that_many():
-    assert parse(SHORT + "seeds: [3, 5, 8]\n", seeds=4).looks == (4,)
-
-
 def test_factors_are_levels_by_path():
     (factor,) = parse(SHORT).factors
     assert (factor.name, factor.paths) == ("model.width", ("model.width",))

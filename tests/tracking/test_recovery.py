@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ablate.data.facts import DataFacts
+from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, PlanRecord
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -37,7 +38,7 @@ from ablate.tracking.write import Delivery
 AT = 1_700_000_000.0
 ARM = ArmRecord("", None, None, {}, None, {}, DataFacts(), "code")
 DECLARED = {"study": "x", "metric": "val/loss", "margin": 1.0, "question": "why?"}
-PLAN = PlanRecord("p", DECLARED, "study: x", 0.0, "baseline", (), ())
+PLAN = PlanRecord("p", DECLARED, "study: x", 0.0, "baseline", (), (), LookPlan(2, (2,)))
 numbers = itertools.count()
 
 

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from ablate.events import EpochEnd, Finished, Started
 from ablate.fields import may_be_recorded
 from ablate.study.design import Run
+from ablate.study.looks import LookPlan
 from ablate.tracking import store as stores
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
@@ -188,9 +189,9 @@ def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
 
 def test_the_plan_is_read_as_it_was_recorded_and_an_older_one_by_its_id(workplace):
     study = workplace.trained()
-    workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
+    workplace.ablate("run", study, "--executor", "inline", "--seeds", "2", "--set", "epochs=1")
     older, newer = stored_plans(workplace.store, "toy")
-    assert (older.record.looks, newer.record.looks) == ((3,), (2,))
+    assert (older.record.looks, newer.record.looks) == (LookPlan(3, (3,), 1), LookPlan(3, (2,), 1))
     assert json.loads(workplace.ablate("report", "toy", "--format", "json"))["runs"]["planned"] == 6
     assert (
         json.loads(workplace.ablate("report", "toy", "--format", "json", "--plan", older.record.id))["runs"][
