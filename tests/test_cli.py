@@ -295,7 +295,7 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
         ),
         (
             "run a.yaml --seeds ten",
-            "error: --seeds: should be a whole number\n  it means: one look of that many",
+            "error: --seeds: should be a whole number\n  it means: look at so many seeds",
         ),
         ("run a.yaml --seeds 0", "error: --seeds: should be at least 1\n"),
         ("ui --port 70000", "error: --port: should be at most 65535\n"),
