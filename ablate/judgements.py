@@ -1,4 +1,4 @@
-"""Judgements that the store keeps as studies: results that have grown are an undeclared look, and the same ones change nothing.
+"""Judgements that the store keeps as studies: results that have grown are an extra look, and the same ones change nothing.
 
 A kept judgement has no runs of its own: its plan's record says how the results were judged, and beside it lies a file of
 the rows that were read. Whoever reports it judges these rows again.
@@ -44,7 +44,7 @@ def load(store: Store, stored: StoredPlan) -> Comparisons:
 def keep(store: Store, judged: Comparisons, environment: Mapping[str, str], notify: Notify) -> Comparisons:
     """Keep a judgement under the name of its study, and return it as it is kept.
 
-    Results that were judged before in the same way and have grown since are judged at an undeclared look: what was settled
+    Results that were judged before in the same way and have grown since are judged at an extra look: what was settled
     stays as it was. The same results change nothing. Any other are a judgement of their own under that name.
     notify: says which of these it is. Raises StudyError where a study of this name was run, StoreError where the store cannot
     be written, or another process writes it.

@@ -42,7 +42,7 @@ def verdicts(output: str) -> dict:
 
 
 @pytest.mark.parametrize("kind", HOW)
-def test_grown_results_are_an_undeclared_look_and_what_was_settled_stays(judge, kind):
+def test_grown_results_are_an_extra_look_and_what_was_settled_stays(judge, kind):
     rows = frame(kind)
     told = (
         "results.csv",
@@ -119,7 +119,7 @@ def test_a_table_of_means_grows_by_its_numbers_of_runs(judge):
     Path("means.csv").write_text("arm,acc,sd,n\na,80.1,.5,25\nb,81.2,.7,24\n")
     second = judge("means.csv", *told)
     assert "look 2 spends" in second
-    assert "24 runs against 25, an undeclared look" in second
+    assert "24 runs against 25, an extra look" in second
     assert "nothing changes" in judge("means.csv", *told)
 
 
