@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ablate.analysis import Analysis, ArmSummary
-    from ablate.analysis.compare import Outcome
     from ablate.analysis.contents import BlockedAnalysis, CautionCode
     from ablate.analysis.groups import Group
     from ablate.analysis.rules import Rules
+    from ablate.importing.columns import Outcome
     from ablate.study.record import PlanRecord
 
 Undefined = Literal["missing", "diverged", "undefined"]
@@ -189,11 +189,12 @@ def judge_frame(
     n: str | None,
     origin: Origin | None = None,
     outcomes: Sequence[Outcome] | None = None,
+    notes_on_rows: Sequence[str] = (),
 ) -> Comparisons:
     """Do what `compare` does.
 
     caller: whose words the errors use. origin: where the frame comes from, and how it has grown. outcomes: of each row's run,
-    where they are known.
+    where they are known. notes_on_rows: what to know of the rows before trusting a verdict.
     """
     import pandas as pd
 
@@ -290,7 +291,7 @@ def judge_frame(
     baseline_runs = (
         found.analysis.baseline.n if blocked is None else sum(a.baseline.n for _, a in blocked.within)
     )
-    notes = [*found.notes, *_cautions(found.analysis)]
+    notes = [*notes_on_rows, *found.notes, *_cautions(found.analysis)]
     gain = pairing.gain([found.analysis] if blocked is None else [a for _, a in blocked.within])
     if gain is not None:
         notes.insert(0, f"Paired by {pairs_by}: {words.gained(gain)}")
@@ -636,7 +637,7 @@ def _baseline(names: Sequence[str], baseline: object, columns: Sequence[str], ca
         raise StudyError(
             f"no row has the arm {reference!r}",
             place=caller.place("baseline"),
-            hint=nearest(reference, dict.fromkeys(names[:100_000]))
+            hint=cut(nearest(reference, dict.fromkeys(names[:100_000])), 400)
             + ("" if len(columns) == 1 else f"; write it as {names[0]!r}" if names else ""),
         )
     return reference

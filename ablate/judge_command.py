@@ -70,6 +70,12 @@ def judge(
         list[str] | None,
         typer.Option(metavar="TEXT", help="Take this out of the arms' names; repeatable."),
     ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COL=PATTERN", help="Take columns out of a column: 'run={arm}-{seed}'; repeatable."
+        ),
+    ] = None,
     direction: Annotated[
         str | None,
         typer.Option(
@@ -180,6 +186,7 @@ def judge(
         step=step,
         run=run,
         strip=tuple(strip or ()),
+        split=tuple(split or ()),
         k=k,
         nan=one_of(nan, UNDEFINED_MEANS, "--nan"),
         looks=results.looks_of(looks),

@@ -16,12 +16,21 @@ from ablate.comparing import Caller, Origin, Undefined, judge_frame, quoted
 from ablate.comparisons import Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
-from ablate.importing.columns import Column, candidates, is_seed, is_telling, survey
-from ablate.importing.judged_rows import Curve, judged_rows
+from ablate.importing.columns import Column, candidates, is_seed, is_telling, numbers_of, survey
+from ablate.importing.curves import HOW
+from ablate.importing.judged_rows import (
+    Curve,
+    judged_rows,
+    repeats,
+    seen_as_curves,
+    state_column,
+    unfinished_rows,
+)
+from ablate.importing.source import split
 from ablate.importing.values import Unit, unit_of_margin
 from ablate.importing.wide import lengthened, numbered
 from ablate.metrics import Direction
-from ablate.text import counted, joined
+from ablate.text import counted, cut, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,6 +83,7 @@ class Asked:
     run: str | None = None
     strip: tuple[str, ...] = ()
     looks: tuple[int, ...] | None = None
+    split: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -107,14 +117,20 @@ def judge(
             )
         rows, notes = lengthened(table.rows, asked.wide, asked.metric)
         table = replace(table, rows=rows, notes=(*table.notes, *notes))
+    table = replace(table, rows=_split(table.rows, asked.split))
     rows = _kept(table.rows, asked.where)
     if asked.is_nothing:
-        return describe(sources, table, rows, survey(rows, table.measured), asked)
+        return describe(sources, how, table, rows, asked)
     metric = asked.metric or asked.mean
     # What --where leaves of a file may be too little to guess from. A large file is not looked through in vain.
     columns = () if asked.arm and metric is not None and asked.is_told else survey(table.rows, table.measured)
     arm = list(asked.arm) or [_the(_free(columns, asked), "arm")]
     metric = _metric(asked, columns)
+    if asked.direction is None and metric in table.directions:
+        known = table.directions[metric]
+        asked, direction_option = replace(asked, direction=known), [f"--direction {known}"]
+    else:
+        direction_option = []
     told = (asked.block, asked.seed, asked.sd, asked.n, asked.step, asked.run)
     if shared := [name for name in (*arm, metric, *told) if name in table.repeated]:
         raise StudyError(
@@ -122,7 +138,7 @@ def judge(
             place=sources[0],
             hint="rename all but one of them",
         )
-    _require_told(sources, asked, arm, metric, columns)
+    _require_told(sources, how, asked, arm, metric, columns)
     assert asked.baseline is not None
     assert asked.margin is not None
     runs = judged_rows(
@@ -138,8 +154,10 @@ def judge(
         unit=asked.unit,
         resolution=asked.resolution,
         known_resolution=table.resolutions.get(metric),
+        settings=table.settings,
+        is_search=table.is_search,
     )
-    notes = [*table.notes, *runs.notes]
+    notes = [*runs.notes]
     if (note := unit_of_margin(runs.unit, asked.margin, relative=asked.relative)) is not None:
         notes.append(note)
     judged = judge_frame(
@@ -162,15 +180,16 @@ def judge(
         n=asked.n,
         origin=origin,
         outcomes=runs.outcomes,
+        notes_on_rows=notes,
     )
-    for note in notes:
+    for note in table.notes:
         notify(note)
     direction = judged.analysis.rules.direction
     guessed = [_COMMAND.setting(name, value) for name, value in table.options.items()]
     guessed += [] if asked.arm else [_COMMAND.setting("arm", arm[0])]
     guessed += [] if asked.metric or asked.mean else [_COMMAND.setting("metric", metric)]
     guessed += [_COMMAND.setting(name, value) for name, value in runs.options.items()]
-    guessed += [] if asked.direction else [f"--direction {direction}"]
+    guessed += direction_option if asked.direction else [f"--direction {direction}"]
     notify(f"read as: {' '.join(guessed)}")
     return judged
 
@@ -229,6 +248,36 @@ def text(judged: Comparisons, format: str) -> str:  # noqa: A002
 
 
 # --- what the file is -------------------------------------------------------------------------------------------------
+
+
+def _split(rows: pd.DataFrame, patterns: Sequence[str]) -> pd.DataFrame:
+    """The rows with the columns that `--split COLUMN=PATTERN` takes out of the cells of one."""
+    for text in patterns:
+        column, _, pattern = text.partition("=")
+        if column not in rows:
+            raise StudyError(
+                f"there is no column {column!r}", place="--split", hint=nearest(column, map(str, rows))
+            )
+        regex, names = split(pattern)
+        cells = rows[column].unique()
+        parts = {str(cell): regex.fullmatch(str(cell)) for cell in cells}
+        if other := [cell for cell, match in parts.items() if match is None]:
+            raise StudyError(
+                f"{cut(other[0])!r} in {column!r} is not written as {pattern!r}, nor are {len(other) - 1} more of "
+                f"{counted(len(cells), 'value')}",
+                place="--split",
+                hint="--where keeps the rows that are",
+            )
+        if taken := [name for name in names if name in rows and name != column]:
+            raise StudyError(
+                f"there is a column {taken[0]!r} already", place="--split", hint="use another name"
+            )
+        new = {
+            name: rows[column].map({cell: match[f"n{i}"] for cell, match in parts.items() if match})
+            for i, name in enumerate(names)
+        }
+        rows = rows.assign(**new)
+    return rows
 
 
 def _kept(rows: pd.DataFrame, where: Sequence[str]) -> pd.DataFrame:
@@ -297,7 +346,12 @@ def _metric(asked: Asked, columns: Sequence[Column]) -> str:
 
 
 def _require_told(
-    sources: Sequence[str], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
+    sources: Sequence[str],
+    how: HowToRead,
+    asked: Asked,
+    arm: Sequence[str],
+    metric: str,
+    columns: Sequence[Column],
 ) -> None:
     """Raise StudyError where the baseline, the margin or the pairing was not said, with the command to type."""
     if asked.seed is not None and asked.unpaired:
@@ -316,53 +370,86 @@ def _require_told(
         raise StudyError(
             f"say {joined(missing)} too: {'that is' if len(missing) == 1 else 'these are'} never guessed",
             place="judge",
-            hint=f"for example: {_command(sources, asked, arm, metric, columns)}",
+            hint=f"for example: {_command(sources, how, asked, arm, metric, columns)}",
         )
 
 
 # --- what can be asked ------------------------------------------------------------------------------------------------
 
 
-def describe(
-    sources: Sequence[str], table: Table, rows: pd.DataFrame, columns: Sequence[Column], asked: Asked
-) -> str:
-    """Return what is seen of a file: its columns, what they may be, whether a seed pairs, and the command to type next."""
-    how = " ".join(_COMMAND.setting(name, value) for name, value in table.options.items())
-    names = joined(sources)
-    lines = [f"{names}: {counted(len(rows), 'row')}, {counted(len(columns), 'column')} ({how})"]
+def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.DataFrame, asked: Asked) -> str:
+    """Return what is seen of results: their columns, what these may be, repeats, and the command to type next."""
+    columns = survey(rows, table.measured)
+    options = " ".join(_COMMAND.setting(name, value) for name, value in table.options.items())
+    lines = [
+        (
+            f"{joined(sources)}: {counted(len(rows), 'row')}, {counted(len(columns), 'column')}"
+            f"{f' ({options})' if options else ''}"
+        )
+    ]
     lines += [f"  {note}" for note in table.notes]
     width = min(30, max(len(column.name) for column in columns))
     lines += [f"  {column.name:<{width}}  {column.line()}" for column in columns]
     arms, measured = candidates(columns, "arm"), candidates(columns, "metric")
-    seeds = candidates(columns, "seed")
-    counters = candidates(columns, "counter")
-    if arms and measured and seeds:
-        lines += ["", _pairing(rows, arms[0], measured[0], seeds[0])]
-    elif counters and not seeds:
-        lines += ["", f"no column is called a seed; {counters[-1]} pairs nothing, so the runs are not paired"]
+    seeds, counters = candidates(columns, "seed"), candidates(columns, "counter")
+    remarks: list[str] = []
     stem, wide = numbered([str(name) for name in rows.columns])
+    over_steps = None
+    if arms and measured:
+        within = [arms[0], *seeds[:1]]
+        over_steps = seen_as_curves(rows, measured[0], within)
+        if over_steps is not None:
+            remarks.append(f"{over_steps}: --at {HOW} says which of them counts")
+            asked = replace(asked, at=asked.at or "last")
+        elif not wide or seeds:
+            remarks.append(repeats(rows, arms[0], seeds[0] if seeds else None))
+    state = state_column(rows, [*arms[:1], *measured[:1]])
+    if state is not None:
+        unfinished = unfinished_rows(rows, state)
+        remarks += (
+            [f"{counted(unfinished, 'row')} did not finish, by {state}, and will count as failed"]
+            if unfinished
+            else []
+        )
+    if arms and measured and seeds and over_steps is None:
+        remarks.append(_pairing(rows, arms[0], measured[0], seeds[0]))
+    elif counters and not seeds:
+        remarks.append(
+            f"no column is called a seed; {counters[-1]} pairs nothing, so the runs are not paired"
+        )
     if wide and not seeds and asked.wide is None:
         over = "seed" if is_seed(stem) or not stem else stem.split()[-1]
         asked = replace(asked, wide=over)
         arms = [name for name in arms if name not in wide]
         measured = ["METRIC"]
-        lines += [
-            "",
-            f"{wide[0]} to {wide[-1]} may be {counted(len(wide), 'run')} of each row: --wide makes a row of each",
-        ]
+        remarks.append(
+            f"{wide[0]} to {wide[-1]} may be {counted(len(wide), 'run')} of each row: --wide makes a row of each"
+        )
+    if table.is_search:
+        remarks.append(
+            "these are the trials of a search: they are judged only where the trials of an arm differ in nothing else"
+        )
     arm, metric = (arms or ["COLUMN"])[:1], (measured or ["COLUMN"])[0]
+    lines += ["", *remarks] if remarks else []
     lines += ["", "next, with a baseline and a margin of your choice:"]
-    lines.append(f"  {_command(sources, asked, arm, metric, columns)}")
+    lines.append(f"  {_command(sources, how, asked, arm, metric, columns)}")
     return "\n".join(lines) + "\n"
 
 
 def _command(
-    sources: Sequence[str], asked: Asked, arm: Sequence[str], metric: str, columns: Sequence[Column]
+    sources: Sequence[str],
+    how: HowToRead,
+    asked: Asked,
+    arm: Sequence[str],
+    metric: str,
+    columns: Sequence[Column],
 ) -> str:
     """The command with everything that was said, and with what is still to be said in capitals or as a proposal."""
     levels = [value for column in columns if [column.name] == list(arm) for value, _ in column.levels]
     baselines = [value for name in _BASELINES for value in levels if value.lower() == name]
     parts = ["ablate judge", *(quoted(path) for path in sources)]
+    parts += [_COMMAND.setting("line", pattern) for pattern in how.lines]
+    parts += [_COMMAND.setting("split", pattern) for pattern in asked.split]
     parts += [_COMMAND.setting("where", condition) for condition in asked.where]
     parts += [] if asked.wide is None else [_COMMAND.setting("wide", asked.wide)]
     parts += [_COMMAND.setting("arm", name) for name in arm]
@@ -371,6 +458,12 @@ def _command(
     parts += [
         _COMMAND.setting(name, value)
         for name, value in (("mean", asked.mean), ("sd", asked.sd), ("n", asked.n))
+        if value is not None
+    ]
+    parts += [_COMMAND.setting("strip", part) for part in asked.strip]
+    parts += [
+        _COMMAND.setting(name, value)
+        for name, value in (("at", asked.at), ("step", asked.step), ("run", asked.run), ("unit", asked.unit))
         if value is not None
     ]
     parts.append(_COMMAND.setting("baseline", asked.baseline or (baselines or ["ARM"])[0]))
@@ -397,7 +490,7 @@ def _pairing(rows: pd.DataFrame, arm: str, metric: str, seed: str) -> str:
     import numpy as np
     import pandas as pd
 
-    values = pd.to_numeric(rows[metric], errors="coerce")
+    values = numbers_of(rows[metric])
     frame = pd.DataFrame({"arm": rows[arm], "seed": rows[seed], "value": values}).dropna()
     if frame.duplicated(["arm", "seed"]).any():
         return f"{seed} repeats within {arm}: say what tells the rows apart, with --block, --where or a second --arm"

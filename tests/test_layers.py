@@ -122,8 +122,8 @@ ROOMS: dict[str, set[str]] = {
 
 # Packages that only these rooms or files may import; a name with a slash is one file.
 HOMES: dict[str, set[str]] = {
-    "mlflow": {"tracking"},
-    "optuna": {"scheduling/queue"},
+    "mlflow": {"tracking", "importing/mlflow"},
+    "optuna": {"scheduling/queue", "importing/optuna"},
     "ray": {"executors/ray"},
     "torch": {"data", "models", "training", "measuring", "launch"},
     "torchvision": {"data", "models"},

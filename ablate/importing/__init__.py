@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ablate.errors import StudyError, nearest
-from ablate.importing import csv, folders, json, runs, tensorboard
+from ablate.importing import csv, folders, json, mlflow, optuna, runs, tensorboard, wandb
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, merged, refuse_other_kinds
 
@@ -28,10 +28,13 @@ class Reader(Protocol):
 
 # The first that recognizes a source reads it; the last recognizes every text file.
 READERS: Mapping[str, Reader] = {
+    "mlflow": mlflow,
+    "optuna": optuna,
     "runs": runs,
     "folder": folders,
     "tensorboard": tensorboard,
     "json": json,
+    "wandb": wandb,
     "csv": csv,
 }
 
@@ -60,6 +63,6 @@ def _read(source: ResultSource, how: HowToRead) -> Table:
     # In files that a pattern or a folder names, a reader is that of each.
     several = source.is_pattern or source.is_folder
     name = how.reader if how.reader and not several else recognized(source)
-    if READERS[name] in (json, csv):
+    if READERS[name] in (json, wandb, csv):
         refuse_other_kinds(source.path, source.head)
     return READERS[name].read(source, how)

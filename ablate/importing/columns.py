@@ -6,8 +6,8 @@ Everything here is a proposal from names and contents. Nothing of it decides wha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ablate import metrics
@@ -16,7 +16,7 @@ from ablate.text import counted, cut
 if TYPE_CHECKING:
     import pandas as pd
 
-Role = Literal["arm", "metric", "seed", "counter", "step", "other"]
+Role = Literal["arm", "metric", "seed", "counter", "step", "state", "other"]
 
 UNDEFINED = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-", "--", "?", "missing"})
 """What stands, in any case, where a number is missing."""
@@ -29,6 +29,9 @@ _ARMS = (
     *("model", "optimizer", "treatment", "ablation", "group", "system", "name", "experiment"),
 )
 """Names of columns that hold arms, the most telling first."""
+
+_OF_RUNS = ("name", "experiment")
+"""Those that may name single runs too."""
 
 _COUNTERS = frozenset(
     {
@@ -50,6 +53,39 @@ _COUNTERS = frozenset(
         *("rep", "repeat", "repetition", "replicate", "attempt", "job", "try", "num", "counter", "#"),
     }
 )
+
+Outcome = Literal["finished", "diverged", "failed"]
+
+_STATES = {"state", "status", "outcome", "run state", "run_state", "run status", "run_status"}
+"""Names of columns that say what became of a run."""
+
+OUTCOMES: dict[str, Outcome] = {
+    **dict.fromkeys(
+        ("finished", "complete", "completed", "done", "success", "successful", "succeeded", "ok", "passed"),
+        "finished",
+    ),
+    **dict.fromkeys(("diverged", "nan"), "diverged"),
+    **dict.fromkeys(
+        (
+            *(
+                "failed",
+                "fail",
+                "failure",
+                "error",
+                "crashed",
+                "killed",
+                "aborted",
+                "interrupted",
+                "canceled",
+                "cancelled",
+            ),
+            *("timeout", "oom", "out_of_memory", "preempted", "preempting", "pruned", "stopped"),
+            *("running", "pending", "scheduled", "waiting", "queued", "starting"),
+        ),
+        "failed",
+    ),
+}
+"""What is said of a run, in lower case → what became of it. A run that still goes on has no result."""
 
 MOST_ARMS = 200
 """A column with more values than this is not proposed as the arms."""
@@ -80,10 +116,17 @@ class Column:
             return f"{counted(len(self.levels), 'value')}: counts or names runs, and pairs nothing"
         if self.role == "step":
             return f"{self.low:g} to {self.high:g}, {counted(len(self.levels), 'value')}: may count the steps of a run"
+        says = (
+            ": may be the arms"
+            if self.role == "arm"
+            else ": what became of the runs"
+            if self.role == "state"
+            else ""
+        )
         shown = ", ".join(f"{cut(value, 30) or '(empty)'} ({rows})" for value, rows in self.levels[:6])
         more = f" and {len(self.levels) - 6} more" if len(self.levels) > 6 else ""
         values = f"{counted(len(self.levels), 'value')}, {shown}{more}"
-        return f"{values}: may be the arms" if self.role == "arm" else values
+        return f"{values}{says}"
 
 
 def is_seed(name: str) -> bool:
@@ -124,6 +167,12 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", name)).strip().lower().rstrip("s")
 
 
+def is_state(name: str, levels: Iterable[object]) -> bool:
+    """Return whether a column says what became of the runs: it is called so, and has no other words. levels: its values."""
+    words = {str(level).lower() for level in levels} - {""} if name.lower() in _STATES else set()
+    return bool(words) and words <= OUTCOMES.keys()
+
+
 def survey(rows: pd.DataFrame, measured: Sequence[str] = ()) -> list[Column]:
     """Return what is seen of every column, in the order of the file.
 
@@ -144,6 +193,16 @@ def survey(rows: pd.DataFrame, measured: Sequence[str] = ()) -> list[Column]:
             role = "metric" if name in measured else "other" if role == "metric" else role
         low, high = (float(numbers.min()), float(numbers.max())) if numeric else (None, None)
         columns.append(Column(str(name), role, levels, low, high, undefined))
+    if any(column.role == "arm" and len(column.levels) < len(rows) for column in columns):
+        # Beside arms that have several rows, a name that no two rows share is that of a run.
+        columns = [
+            replace(column, role="counter")
+            if column.role == "arm"
+            and _last_word(column.name) in _OF_RUNS
+            and len(column.levels) == len(rows)
+            else column
+            for column in columns
+        ]
     return columns
 
 
@@ -182,10 +241,12 @@ def _last_word(name: str) -> str:
 def _role(name: str, levels: tuple[tuple[str, int], ...], numeric: bool, rows: int) -> Role:
     if is_seed(name):
         return "seed"
-    if numeric and step_rank(name) is not None:
+    if numeric and step_rank(name) is not None and len(levels) > 1:
         return "step"
     if is_counter(name):
         return "counter"
+    if is_state(name, [value for value, _ in levels]):
+        return "state"
     if name == FILE and all("/" in value for value, _ in levels):
         return "counter"  # a file for each run
     repeated = 2 <= len(levels) <= min(MOST_ARMS, max(2, rows // 2))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ablate.errors import DataError
 from ablate.importing.columns import FILE
 from ablate.importing.runs import overrides, read_files, settings
-from ablate.importing.source import MOST_FILES, ResultSource
+from ablate.importing.source import MOST_FILES, ResultSource, natural
 from ablate.importing.table import HowToRead, Table
 from ablate.text import counted, joined
 
@@ -60,7 +61,13 @@ def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) 
             place=str(root),
             hint=f"name the files, with what their folders are called in braces: '{root}/{{arm}}/{{seed}}/results.json'",
         )
-    return read_files(files, how)
+    table = read_files(files, how)
+    settings = {name for _, columns in files for name in columns} - {
+        RUN,
+        FILE,
+        *(name for _, c in folders for name in c),
+    }
+    return replace(table, settings=tuple(name for name in table.rows if name in settings))
 
 
 def settings_of(folder: Path, run: Path) -> dict[str, str]:
@@ -99,7 +106,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Folders under a folder, with their files and folders, all in the order of their names. Links are not followed."""
     number = 0
     for place, folders, names in os.walk(root):
-        folders.sort(key=lambda name: (len(name), name))
+        folders.sort(key=natural)
         folder = Path(place)
         if len(folder.relative_to(root).parts) >= _DEEPEST:
             folders.clear()

@@ -4,49 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ablate import metrics
 from ablate.errors import StudyError, nearest
-from ablate.importing.columns import is_seed
+from ablate.importing.columns import OUTCOMES, Outcome, is_counter, is_seed, is_state
 from ablate.importing.curves import BEST, HOW, CurveRows, curves, named_row, read_at
 from ablate.importing.values import Unit, measured
 from ablate.text import counted, cut, joined
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Outcome = Literal["finished", "diverged", "failed"]
-
-_STATES = {"state", "status", "outcome", "run state", "run_state", "run status", "run_status"}
-"""Names of columns that say what became of a run."""
-
-_OUTCOMES: dict[str, Outcome] = {
-    **dict.fromkeys(
-        ("finished", "complete", "completed", "done", "success", "successful", "succeeded", "ok", "passed"),
-        "finished",
-    ),
-    **dict.fromkeys(("diverged", "nan"), "diverged"),
-    **dict.fromkeys(
-        (
-            *(
-                "failed",
-                "fail",
-                "failure",
-                "error",
-                "crashed",
-                "killed",
-                "aborted",
-                "interrupted",
-                "canceled",
-                "cancelled",
-            ),
-            *("timeout", "oom", "out_of_memory", "preempted", "preempting", "pruned", "stopped"),
-            *("running", "pending", "scheduled", "waiting", "queued", "starting"),
-        ),
-        "failed",
-    ),
-}
 
 _METRICS = {
     "metric",
@@ -103,15 +71,17 @@ def judged_rows(
     unit: Unit | None = None,
     resolution: float | None = None,
     known_resolution: float | None = None,
+    settings: Sequence[str] = (),
+    is_search: bool = False,
 ) -> JudgedRows:
     """Return the rows that are judged. A column that is not there is left to be found missing.
 
     rows: cells as text. is_means: they are means of runs, and the resolution of a run is not to be seen. strip: texts that are
     taken out of the arms' names. unit, resolution: what was told; None: to be seen. known_resolution: what the source says of
-    the metric's step.
+    the metric's step. settings: columns with settings of the runs; is_search: a search chose them.
 
     Raises StudyError where rows are of several metrics, where they are curves and nobody said what to read of them, where nothing
-    says which run a row is of, and where some values are shares and others percentages.
+    says which run a row is of, where runs of an arm are trials of a search, and where some values are shares and others percentages.
     """
     names = [name for name in (*arm, metric, block, seed) if name is not None]
     if any(name not in rows for name in names) or not len(rows):
@@ -155,6 +125,7 @@ def judged_rows(
             place="--at",
             hint="--step COL names the column that counts the steps, where there is one",
         )
+    notes += _varying(rows, arm, [*within, *names], settings, is_search=is_search)
     outcomes = _outcomes(rows, names)
     if outcomes is not None:
         column, states = outcomes
@@ -204,6 +175,40 @@ def _stripped(rows: pd.DataFrame, arm: Sequence[str], strip: Sequence[str]) -> p
     return rows
 
 
+def _varying(
+    rows: pd.DataFrame, arm: Sequence[str], fixed: Sequence[str], settings: Sequence[str], *, is_search: bool
+) -> list[str]:
+    """A note of settings that differ between the runs of one arm. Raises StudyError where a search chose them."""
+    varying: list[str] = []
+    for name in settings:
+        if name in fixed or name not in rows or is_seed(name) or is_counter(name):
+            continue
+        levels = rows[name].unique()
+        # What differs in every run, such as a folder, tells runs apart and is no setting, unless a search chose it.
+        if len(levels) < 2 or (len(levels) > len(rows) // 2 and not is_search):
+            continue
+        pairs = rows[[*dict.fromkeys(arm), name]].drop_duplicates()
+        if bool(pairs.duplicated(list(arm)).any()):
+            varying.append(name)
+    if not varying:
+        return []
+    names = joined(varying[:_SHOWN])
+    shown = ", ".join(cut(str(level), 20) for level in rows[varying[0]].unique()[:_SHOWN])
+    if is_search:
+        raise StudyError(
+            f"these are the trials of a search: those of one arm differ in {names} ({shown}, …), which the search chose by what it "
+            "had seen. No verdict: they are no repeats",
+            place="--arm",
+            hint="run the baseline and the arms that matter again, under three seeds or more, with everything else fixed",
+        )
+    return [
+        (
+            f"runs of one arm differ in {names} ({shown}): they are no repeats of one setting; `--where {varying[0]}=…` keeps one, "
+            f"`--arm {varying[0]}` beside the other makes arms of them, `--block {varying[0]}` compares within each"
+        )
+    ]
+
+
 def _refuse_several_metrics(rows: pd.DataFrame, used: Sequence[str]) -> None:
     """Raise StudyError where a column says that the rows hold values of several metrics."""
     for column in map(str, rows.columns):
@@ -226,13 +231,35 @@ def _curves_seen(rows: pd.DataFrame, metric: str, found: CurveRows) -> str:
     return f"{counted(len(logged), 'row')} of {counted(number, 'run')}: each has several values of {metric}, over {found.step}"
 
 
+def seen_as_curves(rows: pd.DataFrame, metric: str, within: Sequence[str]) -> str | None:
+    """Return what is seen of curves, in a sentence; None where there is a row for each run, or nothing tells runs apart."""
+    try:
+        found = curves(rows, metric, within)
+    except StudyError as error:
+        return error.message
+    return None if found is None else _curves_seen(rows, metric, found)
+
+
+def repeats(rows: pd.DataFrame, arm: str, seed: str | None) -> str:
+    """Return how many rows the arms have, in a sentence."""
+    counts = rows[arm].value_counts()
+    least, most = int(counts.min()), int(counts.max())
+    per_arm = f"{least}" if least == most else f"{least} to {most}"
+    seeds = f", under {counted(len(rows[seed].unique()), 'seed')}" if seed is not None else ""
+    single = ": no repeats, and without them no verdicts" if most == 1 else ""
+    return f"{counted(len(counts), 'arm')} by {arm}, {per_arm} {'row' if most == 1 else 'rows'} each{seeds}{single}"
+
+
+def unfinished_rows(rows: pd.DataFrame, column: str) -> int:
+    """Return how many rows are of runs that did not finish, by the column that says so."""
+    return sum(OUTCOMES.get(str(cell).lower(), "finished") != "finished" for cell in rows[column])
+
+
 def state_column(rows: pd.DataFrame, used: Sequence[str]) -> str | None:
     """Return the column that says what became of each run; None without one. used: columns that are something else."""
     for column in map(str, rows.columns):
-        if column.lower() in _STATES and column not in used:
-            levels = {str(level).lower() for level in rows[column].unique()}
-            if levels - {""} and levels <= {*_OUTCOMES, ""}:
-                return column
+        if column not in used and is_state(column, rows[column].unique()):
+            return column
     return None
 
 
@@ -240,7 +267,7 @@ def _outcomes(rows: pd.DataFrame, used: Sequence[str]) -> tuple[str, list[Outcom
     column = state_column(rows, used)
     if column is None:
         return None
-    return column, [_OUTCOMES.get(str(cell).lower(), "finished") for cell in rows[column]]
+    return column, [OUTCOMES.get(str(cell).lower(), "finished") for cell in rows[column]]
 
 
 def _unfinished(

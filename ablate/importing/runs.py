@@ -62,13 +62,13 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
                     place=str(path),
                     hint=f"give {{{name}}} another name in the pattern",
                 )
-        parts.append(rows.assign(**columns, **({} if FILE in rows else {FILE: str(path)})))
+        parts.append(rows.assign(**({} if FILE in rows else {FILE: str(path)}) | dict(columns)))
         notes += [f"{path}: {note}" for note in table.notes]
         options = dict(table.options) if options in (None, table.options) else {}
         for name, step in table.resolutions.items():
             resolutions[name] = max(step, resolutions.get(name, 0.0))
     rows = pd.concat(parts, keys=[str(path) for path, _ in files]).fillna("")
-    names = [name for name in rows if name in files[0][1]]
+    names = [name for name in rows if name in files[0][1] and name != FILE]
     rows = rows[[*names, *(name for name in rows if name not in {*names, FILE}), FILE]]
     if silent and len(silent) == len(files):
         raise DataError(

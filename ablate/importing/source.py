@@ -66,6 +66,36 @@ def matching(pattern: str) -> list[tuple[Path, dict[str, str]]]:
 
     Raises StudyError for a pattern that could be read in several ways, DataError where no file or too many files match.
     """
+    regex, names, search = _parsed(pattern, "[^/]+")
+    found = []
+    for number, text in enumerate(glob.iglob(search, recursive=True)):  # noqa: PTH207 — the pattern may be absolute
+        if number >= MOST_FILES:
+            raise DataError(
+                f"matches more than {MOST_FILES:,} files", place=pattern, hint="judge them in parts"
+            )
+        match = regex.fullmatch(text.replace("\\", "/"))
+        if match is not None and Path(text).is_file():
+            found.append((Path(text), {name: match[f"n{i}"] for i, name in enumerate(names)}))
+    if not found:
+        raise DataError("no file is called so", place=pattern, hint=_how_far(pattern))
+    return sorted(found, key=lambda item: natural(str(item[0])))
+
+
+def split(pattern: str) -> tuple[re.Pattern[str], list[str]]:
+    """Return the expression of a text with names in braces, `{arm}-{seed}`, and the names: those of its groups `n0`, `n1`, …
+
+    Raises StudyError for a pattern without a name, or one that could be read in several ways.
+    """
+    regex, names, _ = _parsed(pattern, ".+")
+    if not names:
+        raise StudyError(
+            f"{pattern!r} has no name in braces", place="--split", hint="for example {arm}-{seed}"
+        )
+    return regex, names
+
+
+def _parsed(pattern: str, part_of_name: str) -> tuple[re.Pattern[str], list[str], str]:
+    """A pattern as an expression, its names, and as one of `glob`. part_of_name: what a name stands for, as an expression."""
     names: list[str] = []
     expression, search, end = "", "", 0
     for part in re.finditer(rf"{_NAME}|\*+", pattern):
@@ -81,26 +111,14 @@ def matching(pattern: str) -> list[tuple[Path, dict[str, str]]]:
         if part[1] and part[1] in names:
             expression += rf"(?P=n{names.index(part[1])})"
         elif part[1]:
-            expression += rf"(?P<n{len(names)}>[^/]+)"
+            expression += rf"(?P<n{len(names)}>{part_of_name})"
             names.append(part[1])
         else:
             expression += r"[^/]*" if part[0] == "*" else r".*"
         search += part[0] if part[0] == "**" else "*"
         end = part.end()
-    regex = re.compile(expression + re.escape(pattern[end:]))
-    search += glob.escape(pattern[end:])
-    found = []
-    for number, text in enumerate(glob.iglob(search, recursive=True)):  # noqa: PTH207 — the pattern may be absolute
-        if number >= MOST_FILES:
-            raise DataError(
-                f"matches more than {MOST_FILES:,} files", place=pattern, hint="judge them in parts"
-            )
-        match = regex.fullmatch(text.replace("\\", "/"))
-        if match is not None and Path(text).is_file():
-            found.append((Path(text), {name: match[f"n{i}"] for i, name in enumerate(names)}))
-    if not found:
-        raise DataError("no file is called so", place=pattern, hint=_how_far(pattern))
-    return sorted(found, key=lambda item: _natural(str(item[0])))
+    rest = pattern[end:]
+    return re.compile(expression + re.escape(rest)), names, search + glob.escape(rest)
 
 
 def _how_far(pattern: str) -> str:
@@ -118,7 +136,7 @@ def _how_far(pattern: str) -> str:
     return "a name in braces stands for text without a slash: 'runs/{arm}/{seed}/log.txt'"
 
 
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """A key that sorts `seed2` before `seed10`."""
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts `seed2` before `seed10`."""
     parts = re.split(r"([0-9]{1,18})", text)
     return [(bool(i % 2), int(part) if i % 2 else 0, part) for i, part in enumerate(parts)]

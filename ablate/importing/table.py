@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
 from ablate.importing.columns import FILE
+from ablate.metrics import Direction
 from ablate.text import counted, format_bytes
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ class Table:
     rows: a column of text for each column of the file, numbers as they are written, "" where there is nothing; the index
     counts the rows of each file from 1. options: how the file was read, as options of `ablate judge`.
     notes: what a reader of the results has to know, such as lines that were passed over. repeated: names that several
-    columns share. resolutions: column → the step of its values, where the file says it. searched: columns with settings that a
-    search chose, so that rows that differ in them are no repeats. measured: the columns that can be the metric, where the source
-    says it.
+    columns share. resolutions: column → the step of its values, where the file says it. settings: columns with settings of
+    the runs, where the source says which they are. is_search: a search chose them by what it had seen. measured: the columns that
+    can be the metric, and directions: which way they are better, where the source says it.
     """
 
     rows: pd.DataFrame
@@ -88,8 +89,10 @@ class Table:
     notes: tuple[str, ...] = ()
     repeated: frozenset[str] = field(default_factory=frozenset)
     resolutions: Mapping[str, float] = field(default_factory=dict)
-    searched: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    is_search: bool = False
     measured: tuple[str, ...] = ()
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
 
 def head_of(path: Path) -> bytes:
@@ -201,12 +204,17 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
         f"{name}: {note}" for name, table in zip(names, tables, strict=True) for note in table.notes
     )
     repeated = frozenset(name for table in tables for name in table.repeated)
-    resolutions = {column: step for table in tables for column, step in table.resolutions.items()}
-    searched = tuple(dict.fromkeys(column for table in tables for column in table.searched))
     # A source of several files has their names in its index already.
-    if not any(rows.index.nlevels > 1 for rows in named):
-        rows = pd.concat(named, keys=list(names)) if len(set(names)) == len(names) else pd.concat(named)
-    else:
-        rows = pd.concat(named)
-    measured = tuple(dict.fromkeys(column for table in tables for column in table.measured))
-    return Table(rows.fillna(""), options, notes, repeated, resolutions, searched, measured)
+    is_plain = not any(rows.index.nlevels > 1 for rows in named) and len(set(names)) == len(names)
+    rows = pd.concat(named, keys=list(names)) if is_plain else pd.concat(named)
+    return Table(
+        rows.fillna(""),
+        options,
+        notes,
+        repeated,
+        {column: step for table in tables for column, step in table.resolutions.items()},
+        tuple(dict.fromkeys(column for table in tables for column in table.settings)),
+        any(table.is_search for table in tables),
+        tuple(dict.fromkeys(column for table in tables for column in table.measured)),
+        {column: direction for table in tables for column, direction in table.directions.items()},
+    )

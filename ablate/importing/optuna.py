@@ -1,0 +1,164 @@
+"""Studies of Optuna, in a journal or a database. Their trials are a search: what it shows, it was led by."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ablate.errors import DataError, nearest
+from ablate.importing.source import ResultSource
+from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns
+from ablate.metrics import Direction
+from ablate.text import format_bytes
+
+_SCHEME = "sqlite:///"
+
+
+def recognizes(source: ResultSource) -> bool:
+    """Return whether this is `optuna:STORAGE#STUDY`."""
+    return source.after("optuna") is not None
+
+
+def read(source: ResultSource, how: HowToRead) -> Table:
+    """Return a row for each trial of a study: its number, state, value or values, parameters and user attributes.
+
+    With `how.history`, a row for each step that a trial reported. STORAGE is the file of a journal or of an sqlite database, or an
+    address of a database. Raises DataError where there is no such study, or the storage cannot be read.
+    """
+    import logging
+
+    import pandas as pd
+
+    storage, _, name = (source.after("optuna") or "").rpartition("#")
+    if not storage:
+        raise DataError(
+            "which storage, and which study?",
+            place=source.text,
+            hint="optuna:study.db#STUDY, or optuna:journal.log#STUDY",
+        )
+    import optuna
+
+    optuna.logging.set_verbosity(logging.CRITICAL)
+    opened = _storage(storage)
+    try:
+        studies = [study.study_name for study in opened.get_all_studies()]
+    except Exception as error:  # noqa: BLE001 — whatever a file can make Optuna raise
+        raise _unreadable(storage, error) from None
+    if name not in studies:
+        raise DataError(
+            f"there is no study {name!r}" if name else "which study?",
+            place=storage,
+            hint=nearest(name, studies) if studies else "there is none at all",
+        )
+    try:
+        identity = opened.get_study_id_from_name(name)
+        trials = opened.get_all_trials(identity, deepcopy=False)
+        directions = opened.get_study_directions(identity)
+        metric_names = opened.get_study_system_attrs(identity).get("study:metric_names")
+    except Exception as error:  # noqa: BLE001 — as above
+        raise _unreadable(storage, error) from None
+    if not trials:
+        raise DataError(f"the study {name!r} has no trial", place=storage)
+    values = ["value"] if len(directions) == 1 else [f"values.{i}" for i in range(len(directions))]
+    if isinstance(metric_names, list) and len(metric_names) == len(values):
+        values = [str(metric) for metric in metric_names]
+    records, params = [], dict[str, None]()
+    for trial in trials:
+        params |= dict.fromkeys(map(str, trial.params))
+        record = {"trial": str(trial.number), "state": trial.state.name}
+        record |= {str(param): _text(value) for param, value in trial.params.items()}
+        record |= {f"user.{key}": _text(value) for key, value in trial.user_attrs.items()}
+        if how.history and trial.intermediate_values:
+            steps = sorted(trial.intermediate_values.items())
+            records += [record | {"step": str(step), values[0]: _text(value)} for step, value in steps]
+        else:
+            records.append(record | dict(zip(values, map(_text, trial.values or []), strict=False)))
+    columns = list(dict.fromkeys(column for record in records for column in record))
+    columns += [column for column in values if column not in columns]
+    checked_columns(Path(storage), columns)
+    rows = pd.DataFrame(records, columns=columns, dtype=object, index=pd.RangeIndex(1, len(records) + 1))
+    better: dict[str, Direction] = {
+        column: "minimize" if direction.name == "MINIMIZE" else "maximize"
+        for column, direction in zip(values, directions, strict=True)
+        if direction.name != "NOT_SET"
+    }
+    return Table(
+        rows.fillna(""),
+        {},
+        measured=tuple(values),
+        settings=tuple(name for name in params if name in columns),
+        is_search=True,
+        directions=better,
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else repr(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _storage(storage: str) -> Any:
+    """The storage at an address. A file is opened for reading only. Raises DataError where it cannot be."""
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import BaseJournalBackend
+
+    class Journal(BaseJournalBackend):
+        """The lines of a journal's file."""
+
+        def __init__(self, path: Path) -> None:
+            self._path = path
+
+        def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+            with self._path.open("rb") as file:
+                for number, line in enumerate(file):
+                    # A process that is writing now has not ended the last line.
+                    if number >= log_number_from and line.endswith(b"\n"):
+                        yield json.loads(line)
+
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:  # noqa: ARG002 — of the protocol
+            raise PermissionError("the journal is read only")
+
+    address = storage
+    if "://" not in storage or storage.startswith(_SCHEME):
+        path = Path(storage.removeprefix(_SCHEME))
+        if not path.is_file():
+            raise DataError(
+                "there is no such file", place=str(path), hint="optuna:FILE#STUDY, or optuna:ADDRESS#STUDY"
+            )
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise DataError(
+                f"has {format_bytes(size)}, and at most {format_bytes(MOST_BYTES)} are read", place=str(path)
+            )
+        with path.open("rb") as file:
+            is_database = file.read(15) == b"SQLite format 3"
+        if not is_database:
+            try:
+                return JournalStorage(Journal(path))
+            except Exception as error:  # noqa: BLE001 — whatever a file can make Optuna raise
+                raise _unreadable(storage, error) from None
+        address = f"{_SCHEME}file:{quote(str(path.absolute()))}?mode=ro&uri=true"
+    try:
+        return RDBStorage(address, skip_table_creation=True)
+    except Exception as error:  # noqa: BLE001 — as above
+        raise _unreadable(storage, error) from None
+
+
+def _unreadable(storage: str, error: Exception) -> DataError:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if "no longer compatible" in str(error) or "optuna storage upgrade" in str(error):
+        return DataError(
+            "the database was made by another version of Optuna",
+            place=storage,
+            hint=f"`optuna storage upgrade --storage {storage if '://' in storage else _SCHEME + storage}` brings it up to date "
+            "(keep a copy)",
+        )
+    return DataError(f"is no storage of Optuna ({text[:200]})", place=storage)
