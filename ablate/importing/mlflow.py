@@ -40,7 +40,7 @@ _LARGEST = 1.79e308
 
 
 @dataclass
-class _Run:
+class _StoredRun:
     """One run of an experiment. metrics: the last value of each. history: step → value of the metric that was asked for."""
 
     identity: str
@@ -56,7 +56,7 @@ class _Backend(Protocol):
     def experiments(self) -> Mapping[str, str]:
         """Name → id of every experiment that is not deleted."""
 
-    def runs(self, experiment: str, metric: str | None) -> list[_Run]:
+    def runs(self, experiment: str, metric: str | None) -> list[_StoredRun]:
         """The runs of an experiment that are not deleted. metric: the one whose history is wanted; None: of none."""
 
 
@@ -115,7 +115,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
 
 
 def _records(
-    runs: list[_Run], metric: str | None
+    runs: list[_StoredRun], metric: str | None
 ) -> tuple[list[dict[str, str]], tuple[str, ...], tuple[str, ...]]:
     """The rows of runs, the columns that are metrics, and those that are parameters."""
     own = {"run_name", "run_id", "status", "step"}
@@ -192,9 +192,9 @@ class _Database:
         rows = self._rows("SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'")
         return {str(name): str(identity) for name, identity in rows}
 
-    def runs(self, experiment: str, metric: str | None) -> list[_Run]:
+    def runs(self, experiment: str, metric: str | None) -> list[_StoredRun]:
         runs = {
-            str(identity): _Run(str(identity), str(name or ""), str(status))
+            str(identity): _StoredRun(str(identity), str(name or ""), str(status))
             for identity, name, status in self._rows(
                 "SELECT run_uuid, name, status FROM runs WHERE experiment_id = ? AND lifecycle_stage = 'active' "
                 "ORDER BY start_time, run_uuid",
@@ -271,14 +271,14 @@ class _Folder:
             )
         return found
 
-    def runs(self, experiment: str, metric: str | None) -> list[_Run]:
+    def runs(self, experiment: str, metric: str | None) -> list[_StoredRun]:
         runs = []
         for folder in self._folders(self._path / experiment):
             about = _about(folder / "meta.yaml")
             if about.get("lifecycle_stage", "active") != "active" or "artifact_uri" not in about:
                 continue
             status = _STATES.get(about.get("status", ""), about.get("status", ""))
-            run = _Run(folder.name, about.get("run_name", ""), status)
+            run = _StoredRun(folder.name, about.get("run_name", ""), status)
             run.params = dict(_values(folder / "params"))
             run.tags = dict(_values(folder / "tags"))
             for name, text in _values(folder / "metrics"):
@@ -364,16 +364,16 @@ class _Server:
 
         return dict(self._asked(found))
 
-    def runs(self, experiment: str, metric: str | None) -> list[_Run]:
-        def found(client: Any) -> list[_Run]:
-            runs: list[_Run] = []
+    def runs(self, experiment: str, metric: str | None) -> list[_StoredRun]:
+        def found(client: Any) -> list[_StoredRun]:
+            runs: list[_StoredRun] = []
             token = None
             while True:
                 page = client.search_runs(
                     [experiment], max_results=1000, page_token=token, order_by=["attributes.start_time"]
                 )
                 for run in page:
-                    own = _Run(run.info.run_id, run.info.run_name or "", run.info.status)
+                    own = _StoredRun(run.info.run_id, run.info.run_name or "", run.info.status)
                     own.params, own.tags = dict(run.data.params), dict(run.data.tags)
                     own.metrics = {name: _number(float(value)) for name, value in run.data.metrics.items()}
                     if metric is not None and metric in own.metrics:
