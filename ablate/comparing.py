@@ -301,7 +301,8 @@ def judge_frame(
             f"Some of these runs were judged before, in {counted(origin.read_before, 'other judgement')} under this name: what "
             "each says holds for it alone",
         )
-    notes += _always(found.analysis.rules, question, planned=looks is not None)
+    if looks is None:
+        notes.append(_nobody_planned(found.analysis.rules))
     used = [*arm_columns, metric, *(name for name in (pairs_by or seed, block, sd, n) if name in frame)]
     options = {
         "metric": metric,
@@ -466,13 +467,15 @@ def _verdicts(analysis: Analysis) -> tuple[ArmVerdict, ...]:
     )
 
 
-def _cautions(analysis: Analysis, *, without: CautionCode | None = None) -> list[str]:
-    """The cautions of an analysis as sentences. without: the code of those that are left out."""
+def _cautions(analysis: Analysis, *, without: Sequence[CautionCode] = ()) -> list[str]:
+    """The cautions of an analysis as sentences. without: the codes of those that are left out."""
     from ablate.analysis import caution
     from ablate.analysis.words import subject
 
     rules = analysis.rules
-    return [caution(item, rules, subject(item, rules)) for item in analysis.warnings if item.code != without]
+    return [
+        caution(item, rules, subject(item, rules)) for item in analysis.warnings if item.code not in without
+    ]
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -771,7 +774,7 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
     notes = [
         f"In {name}: {note}"
         for name, one in found.items()
-        for note in (*one.notes, *_cautions(one.analysis, without="margin-out-of-reach"))
+        for note in (*one.notes, *_cautions(one.analysis, without=("margin-out-of-reach", "judged-on-test")))
     ]
     if len(notes) > _MOST_NOTES:
         notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more such notes on blocks"]
@@ -924,6 +927,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
         family=question.k or 0,
         relative=question.relative,
         earlier_looks=question.earlier_looks,
+        judged_on="test" if metrics.reads_test_set(question.metric) else "validation",
     )
     analysis = judge(rules, frame, closed=None if looks is not None else 1)
     if question.relative:  # what was recorded is shown as it was
@@ -1097,16 +1101,8 @@ def _refuse_single_runs(question: _Question, names: Sequence[str]) -> None:
     )
 
 
-def _always(rules: Rules, question: _Question, *, planned: bool) -> list[str]:
-    """What holds of every judgement of runs that were not planned as a study."""
-    notes = []
-    if metrics.reads_test_set(question.metric):
-        notes.append(
-            f"The metric {question.metric} reads the test set: an arm that is chosen by it looks better than it is on new data"
-        )
-    if not planned:
-        notes.append(
-            f"Nobody planned the arms, the number of runs or the margin: the error of {100 * rules.spent:.3g} % over "
-            f"{counted(rules.k, 'comparison')} holds only if none of them was chosen by looking at the results"
-        )
-    return notes
+def _nobody_planned(rules: Rules) -> str:
+    return (
+        f"Nobody planned the arms, the number of runs or the margin: the error of {100 * rules.spent:.3g} % over "
+        f"{counted(rules.k, 'comparison')} holds only if none of them was chosen by looking at the results"
+    )

@@ -247,7 +247,7 @@ class Display(Observer):
             progress = self._running.get(run.key)
             if isinstance(event, EpochEnd) and progress is not None:
                 progress.epoch, progress.at = event.epoch, time.monotonic()
-                progress.value = event.metrics.get(self._plan.study.metric)
+                progress.value = event.metrics.get(self._plan.study.metric, progress.value)
                 data = self._plan.data.get(run.arm)
                 self._images.append((progress.at, data.train if data else 0))
             elif isinstance(event, Finished) or (isinstance(event, Failed) and event.kind == "pruned"):

@@ -12,6 +12,12 @@ Direction = Literal["maximize", "minimize"]
 
 DIRECTIONS: tuple[Direction, Direction] = ("maximize", "minimize")
 
+OF_A_RUN = ("test/", "time/", "model/")
+"""Beginnings of the names of metrics that belong to a run as a whole."""
+
+JudgedOn = Literal["validation", "test"]
+"""The data by which arms are chosen."""
+
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "eval", "holdout", "test"})
 """Parts of a name that say which data were measured, not what was measured."""
 
@@ -93,6 +99,16 @@ def direction(metric: str) -> Direction | None:
         if less or ending & MAXIMIZED:
             return "minimize" if less != turned else "maximize"
     return None
+
+
+def is_by_epoch(name: str, metric: str | None) -> bool:
+    """Return whether a metric belongs to the epochs of a run, and not to the run as a whole. metric: the study's, which does."""
+    return name == metric or not name.startswith(OF_A_RUN)
+
+
+def is_loss(metric: str) -> bool:
+    """Return whether a metric is a loss by its name, so that training has diverged where it is no finite number."""
+    return metric.lower().endswith("loss")
 
 
 def reads_test_set(metric: str) -> bool:

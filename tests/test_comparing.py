@@ -297,7 +297,7 @@ def test_every_judgement_says_that_nobody_planned_it_and_a_declared_look_does_no
 def test_a_metric_of_the_test_set_is_judged_and_said():
     for name in ("test/accuracy", "test_acc"):
         judged = ablate.compare(FRAME.rename(columns={"score": name}), metric=name, margin=0.5)
-        assert any("reads the test set" in note for note in judged.notes)
+        assert any("chosen on the test set" in note for note in judged.notes)
 
 
 def test_pairing_says_what_it_gained():

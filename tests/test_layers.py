@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "measuring": {"errors", "events", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},
-    "tracking": {"errors", "events", "models", "config", "study", "text"},
+    "tracking": {"errors", "events", "metrics", "models", "config", "study", "text"},
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
     "importing": {"errors", "metrics", "text", "training.lines"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},

@@ -271,6 +271,8 @@ def _cautions(over: Analysis) -> Iterator[Caution]:
     """What to know about a comparison over blocks; what concerns one block stands with that block."""
     if over.error is not None:
         yield over.error
+    if over.rules.judged_on == "test":
+        yield Caution("judged-on-test")
     for c in over.comparisons:
         if c.withheld == "no noise":
             yield Caution("no-noise", c.arm)

@@ -51,6 +51,8 @@ def _cautions(
     rules = analysis.rules
     if analysis.error is not None:
         yield analysis.error
+    if rules.judged_on == "test":
+        yield Caution("judged-on-test")
     subjects: list[str | Terms] = [c.arm for c in analysis.comparisons]
     subjects += [e.terms for e in analysis.effects]
     judged = list(zip(subjects, readings, strict=True))
@@ -82,6 +84,7 @@ def _cautions(
         yield Caution(
             "margin-out-of-reach", figures={"detectable": analysis.detectable, "margin": rules.margin}
         )
+    yield from _read_before_the_end(replicates)
     yield from _mixtures(replicates)
     aliased = sum(bool(e.aliases) for e in analysis.effects)
     if aliased:
@@ -145,6 +148,19 @@ def skewness_test(values: Floats) -> tuple[float, float]:
     w_squared = math.sqrt(2 * (kurtosis - 1)) - 1
     z = math.asinh(y / math.sqrt(2 / (w_squared - 1))) / math.sqrt(math.log(w_squared) / 2)
     return skewness, 2.0 * float(special.ndtr(-abs(z)))
+
+
+def _read_before_the_end(replicates: pd.DataFrame) -> Iterator[Caution]:
+    """Yield how many runs were judged at an epoch before their last, because no later one has the metric."""
+    if "read_at" not in replicates.columns or "epochs" not in replicates.columns:
+        return
+    finished = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    early = finished[finished["read_at"] < finished["epochs"]]
+    if len(early):
+        lag = (early["epochs"] - early["read_at"]).max()
+        yield Caution(
+            "read-before-the-end", figures={"runs": len(early), "of": len(finished), "epochs": float(lag)}
+        )
 
 
 def _mixtures(replicates: pd.DataFrame) -> Iterator[Caution]:

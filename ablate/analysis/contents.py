@@ -171,7 +171,9 @@ class Runs:
 CautionCode = Literal[
     "reference-diverged",
     "reference-not-finite",
+    "judged-on-test",
     "coarse-metric",
+    "read-before-the-end",
     "aa-differs",
     "aa-repeats",
     "single-runs",

@@ -27,6 +27,7 @@ def rules(record: PlanRecord) -> Rules:
         reference=record.reference,
         design=record.design,
         deterministic=record.deterministic,
+        judged_on=record.judged_on,
         unit="run" if record.unpaired else "seed",
         baseline_levels=base.levels,
         path=record.path,

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from ablate import metrics
 from ablate.analysis.family import FACTORIAL, ArmRule, Contrast, arm_name, contrasts
 from ablate.errors import StudyError, nearest
-from ablate.metrics import Direction
+from ablate.metrics import Direction, JudgedOn
 from ablate.study.record import Design
 from ablate.study.seeds import NOISE_FLOOR
 
@@ -82,7 +82,7 @@ class Rules:
     results were known; if not, the first look spends ALPHA, every further one is an extra look, and any metric may be read.
     family: its size where it is larger than the arms say; 0: what they say. relative: differences, margin and resolution are
     shares of the baseline's mean. earlier_looks: at results that nobody planned, the looks before the first of these: the first
-    of all spends ALPHA, look i after it `extra_alpha(i)`.
+    of all spends ALPHA, look i after it `extra_alpha(i)`. judged_on: the data that the metric is measured on.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -110,6 +110,7 @@ class Rules:
     family: int = 0
     relative: bool = False
     earlier_looks: int = 0
+    judged_on: JudgedOn = "validation"
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:
@@ -121,7 +122,9 @@ class Rules:
             raise StudyError(
                 f"{self.design!r} is not a design", place="design", hint=nearest(str(self.design), DESIGNS)
             )
-        fix("direction", _direction(self.metric, self.direction, planned=self.planned))
+        if not self.planned and metrics.reads_test_set(str(self.metric)):
+            fix("judged_on", "test")
+        fix("direction", _direction(self.metric, self.direction, judged_on=self.judged_on))
         fix("margin", _number(self.margin, "margin"))
         fix("resolution", _number(self.resolution, "resolution"))
         fix("looks", _counts(self.looks, "seeds"))
@@ -276,15 +279,15 @@ def _arms(arms: object) -> tuple[ArmRule, ...]:
     return rules
 
 
-def _direction(metric: object, direction: object, *, planned: bool) -> Direction:
+def _direction(metric: object, direction: object, *, judged_on: JudgedOn) -> Direction:
     """Return the direction as given, or as the metric's name says it."""
     if not isinstance(metric, str) or not metric:
         raise StudyError(f"{metric!r} cannot name a metric", place="metric")
-    if planned and metric.startswith("test/"):
+    if judged_on != "test" and metrics.reads_test_set(metric):
         raise StudyError(
             f"{metric!r} would choose arms by the test set",
             place="metric",
-            hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
+            hint="choose on validation data, for example val/accuracy; without any, say judged_on='test'",
         )
     if direction is None:
         by_name = metrics.direction(metric)

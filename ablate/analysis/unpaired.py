@@ -273,6 +273,8 @@ def _cautions(analysis: Analysis, groups: list[Group]) -> Iterable[Caution]:
     rules = analysis.rules
     if analysis.error is not None:
         yield analysis.error
+    if rules.judged_on == "test":
+        yield Caution("judged-on-test")
     names = [rules.reference, *(arm.name for arm in rules.arms)]
     single = tuple(name for name, group in zip(names, groups, strict=True) if group.n == 1)
     if single:

@@ -26,6 +26,7 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         "study": study,
         "metric": rules.metric,
         "direction": rules.direction,
+        "judged_on": rules.judged_on,
         "margin": _plain(rules.margin),
         "alpha": _plain(analysis.alpha),
         "look": analysis.look,

@@ -157,6 +157,16 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
                 "nothing can be compared with it. Give the value, leave out the rows of these seeds if it is lost, or choose "
                 "another baseline"
             )
+        case "judged-on-test":
+            return (
+                f"Arms are chosen on the test set ({rules.metric}): the best of them looks better than it is on new data, and no "
+                "untouched data are left to show by how much."
+            )
+        case "read-before-the-end":
+            return (
+                f"In {int(figures['runs'])} of {counted(int(figures['of']), 'run')} {rules.metric} was read at an epoch before the "
+                f"last, up to {counted(int(figures['epochs']), 'epoch')} earlier: no later one has it."
+            )
         case "coarse-metric":
             return (
                 f"The margin ({figures['margin']:g}) is less than twice the metric's resolution ({figures['resolution']:g}): "

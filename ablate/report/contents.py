@@ -18,7 +18,7 @@ from ablate.analysis import ClassChange, McNemar
 class Notice:
     """Something to know before reading on."""
 
-    kind: Literal["error", "provisional", "warning"]
+    kind: Literal["error", "caveat", "provisional", "warning"]
     text: str
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -126,7 +126,8 @@ def notices(reading: Reading) -> Iterable[Notice]:
         # The error is shown first already, and the methods say which runs were stacked.
         if caution != analysis.error and caution.code != "stacked-and-single":
             called = reading.subject(caution.subject)
-            yield Notice("warning", _sentence(words.caution(caution, reading.rules, called)))
+            kind: Literal["caveat", "warning"] = "caveat" if caution.code == "judged-on-test" else "warning"
+            yield Notice(kind, _sentence(words.caution(caution, reading.rules, called)))
 
 
 def facts(reading: Reading) -> Iterable[tuple[str, str]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from ablate.analysis import pairing, words
+from ablate.analysis.contents import Caution
 from ablate.report import wording
 from ablate.report.reading import Reading
 from ablate.study.record import JudgedRecord
@@ -197,6 +198,8 @@ def _judged_limits(reading: Reading) -> Iterable[str]:
         yield "It holds for blocks such as these: which blocks there are was chosen by somebody."
     else:
         yield "It holds for the data that the metric was measured on: for new data of the same kind it would be wider."
+    if rules.judged_on == "test":
+        yield words.caution(Caution("judged-on-test"), rules)
     yield "Whether arms were tuned with equal care, and whether runs are missing because they went badly, is not known."
     if analysis.optimism:
         yield (
@@ -356,7 +359,9 @@ def _limits(reading: Reading) -> Iterable[str]:
         yield f"Tuned settings are at the values that {counted(rules.retunes, 'search', 'searches')} found; a search is noisy too."
     else:
         yield "Nothing was tuned per arm: an arm is compared at the baseline’s other settings."
-    if not reading.record.own_training:
+    if rules.judged_on == "test":
+        yield words.caution(Caution("judged-on-test"), rules)
+    elif not reading.record.own_training:
         yield "Arms are chosen on validation data. The test set is scored once per finished run, is reported beside the verdicts, and decides nothing."
     if analysis.optimism:
         yield (

@@ -94,7 +94,7 @@ class Known:
         done = isinstance(events[-1], Finished)
         row = replicate_row(record, recorded(run), tags, points, "", has_result=done)
         self.rows[run.key] = row
-        self.curves[run.key] = curve_rows(recorded(run), points)
+        self.curves[run.key] = curve_rows(recorded(run), points, record.metric)
         self._observer.settled(run, row["outcome"], row["value"])
         self._undelivered.append((self._tracker.put, run.key))
 
@@ -174,7 +174,7 @@ class Known:
         points = run_curves(self._store, [row["run_id"] for row in pruned.values()])
         for key, row in pruned.items():
             self.rows[key] = _row(row)
-            self.curves[key] = curve_rows(undone[key], points[row["run_id"]])
+            self.curves[key] = curve_rows(undone[key], points[row["run_id"]], record.metric)
 
     def keep_failures(self, record: PlanRecord) -> int:
         """Let what failed within a look that decided something stay failed. Returns how many runs that are.
@@ -204,7 +204,7 @@ class Known:
             planned, its_points = recorded(self.planned[key]), points[run.run_id]
             row = replicate_row(record, planned, run.tags, its_points, run.run_id, has_result=True)
             self.rows[key] = row
-            self.curves[key] = curve_rows(planned, its_points)
+            self.curves[key] = curve_rows(planned, its_points, record.metric)
             self._time(row)
             self._observer.settled(self.planned[key], row["outcome"], row["value"])
 

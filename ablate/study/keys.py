@@ -21,7 +21,7 @@ from ablate import metrics
 from ablate.config import Config
 from ablate.errors import StudyError, nearest
 from ablate.fields import Block
-from ablate.metrics import Direction
+from ablate.metrics import Direction, JudgedOn
 from ablate.study import ranges, search
 from ablate.study.fraction import Fraction
 from ablate.study.ranges import Range
@@ -91,15 +91,9 @@ def read_name(value: Any) -> str:
 
 
 def read_metric(value: Any) -> Any:
-    """Return the name of a metric. Raises StudyError for one of the test set, and for what MLflow cannot record."""
+    """Return the name of a metric. Raises StudyError for what MLflow cannot record."""
     if not isinstance(value, str):
         return value
-    if value.startswith("test/"):
-        raise StudyError(
-            f"{cut(value)!r} would choose arms by the test set",
-            place="metric",
-            hint="choose on validation data, for example val/accuracy; the test set is scored once and reported beside it",
-        )
     if not re.fullmatch(r"[\w\-. :/]+", value):
         raise StudyError(
             f"{cut(value)!r} cannot name a metric", place="metric", hint="use letters, digits and - . : / _"
@@ -110,6 +104,16 @@ def read_metric(value: Any) -> Any:
 def read_direction(value: Any) -> Any:
     """Return a direction. Raises StudyError."""
     return _one_of("direction", value, metrics.DIRECTIONS)
+
+
+def read_judged_on(value: Any) -> Any:
+    """Return the data that arms are chosen by. Raises StudyError."""
+    names = get_args(JudgedOn)
+    if value not in names:
+        raise StudyError(
+            f"{cut(str(value))!r} are no data to choose arms by", place="judged_on", hint=" or ".join(names)
+        )
+    return value
 
 
 def read_design(value: Any) -> Any:
@@ -321,12 +325,21 @@ class Study(Block):
     metric: Annotated[
         str,
         BeforeValidator(read_metric),
-        Field(description="The metric by which arms are compared; never one of the test set."),
-        WithJsonSchema(
-            {"anyOf": [{"enum": list(METRICS)}, {"type": "string", "not": {"pattern": "^test/"}}]}
+        Field(
+            description="The metric by which arms are compared; one of the test set only with `judged_on: test`."
         ),
+        WithJsonSchema({"anyOf": [{"enum": list(METRICS)}, {"type": "string"}]}),
         Key("metric: val/accuracy"),
     ] = "val/accuracy"
+    judged_on: Annotated[
+        JudgedOn,
+        BeforeValidator(read_judged_on),
+        Field(
+            description="The data that the metric is measured on. `test` is for your own training without a validation split: arms"
+            " are then chosen by the test set, and the report says so."
+        ),
+        Key("train: my_package.fit:train\nmetric: test/accuracy\njudged_on: test"),
+    ] = "validation"
     direction: Annotated[
         Direction,
         BeforeValidator(read_direction),

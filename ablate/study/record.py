@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from ablate.data.facts import DataFacts
 from ablate.errors import StoreError
-from ablate.metrics import Direction
+from ablate.metrics import Direction, JudgedOn
 from ablate.study.looks import LookPlan
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR, Phase
@@ -192,6 +192,11 @@ class PlanRecord:
     @property
     def deterministic(self) -> bool:
         return bool(self.declared["deterministic"])
+
+    @property
+    def judged_on(self) -> JudgedOn:
+        """The data by which arms are chosen."""
+        return cast("JudgedOn", self.declared.get("judged_on", "validation"))
 
     @property
     def unpaired(self) -> bool:

@@ -35,6 +35,10 @@ _RANGE: dict[str, Any] = {
     "maxProperties": 1,
     "additionalProperties": False,
 }
+_ON_VALIDATION_DATA: dict[str, Any] = {
+    "if": {"not": {"properties": {"judged_on": {"const": "test"}}, "required": ["judged_on"]}},
+    "then": {"properties": {"metric": {"not": {"pattern": "^test/"}}}},
+}
 _TUNED: dict[str, Any] = {
     "anyOf": [
         {
@@ -100,6 +104,7 @@ def schema() -> dict[str, Any]:
         "if": {"anyOf": [{"required": [trainer.keys[0]]} for trainer in TRAINERS if trainer.keys]},
         "then": {"properties": {"baseline": {"type": "object"}}},
         "else": {"properties": {"baseline": configured}},
+        "allOf": [_ON_VALIDATION_DATA],
         "$defs": {**defs, "Range": _RANGE, "Tuned": _TUNED},
     }
 

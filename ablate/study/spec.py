@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ablate import metrics
 from ablate.config import Config
 from ablate.errors import StudyError, nearest
 from ablate.study import document, fraction, keys, ranges, search
@@ -244,6 +245,19 @@ def _check_metric(study: Study) -> None:
     """Check that the training has the metric, and that it is known whether more of it is better."""
     trainer = trainer_of(study.baseline)
     yielded = trainer.yields(study.baseline)
+    if study.judged_on == "test" and trainer.metrics:
+        raise StudyError(
+            "the built-in training keeps validation data, so no arm need be chosen by the test set",
+            place="judged_on",
+            hint="leave it out; the test set is scored once for every run and reported beside the verdicts",
+        )
+    if metrics.reads_test_set(study.metric) and study.judged_on != "test":
+        raise StudyError(
+            f"{cut(study.metric)!r} would choose arms by the test set",
+            place="metric",
+            hint="choose on validation data, for example val/accuracy; a project that has none says `judged_on: test`, and the "
+            "report says so",
+        )
     if yielded and study.metric not in yielded:
         raise StudyError(
             f"{cut(study.metric)!r} is not a metric of this training",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ablate.metrics import is_by_epoch
 from ablate.study.record import PlanRecord, RunRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.runs import Curves, counted_runs, last_value, recorded_outcome
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from ablate.tracking.columns import Columns
 
-FINAL_METRICS = ("test/", "time/", "model/")
 REPLICATE_COLUMNS = (
     "arm",
     "seed",
@@ -31,6 +31,7 @@ REPLICATE_COLUMNS = (
     "flops",
     "parameters",
     "epochs",
+    "read_at",
     "run_id",
     "key",
     "attempt",
@@ -57,7 +58,7 @@ def plan_frames(
     planned = plan.runs_by_key()
     points = _columns(store, list(runs.values()), plan.study)
     metric, counted = plan.metric, np.array([run.epoch for run in runs.values()], dtype=np.int64)
-    curve_rows = points.among(_is_curve)
+    curve_rows = points.among(lambda name: is_by_epoch(name, metric))
     epochs = np.zeros(len(runs), dtype=np.int64)
     np.maximum.at(epochs, points.run[curve_rows], points.step[curve_rows])
     measured = (points.at(metric, counted), *map(points.at, _final_metrics(metric)), epochs)
@@ -125,15 +126,13 @@ def replicate_row(
 ) -> dict[str, Any]:
     """Return one row of the replicates frame, from what was recorded of a run."""
     metric, epoch = plan.metric, int(tags.get("ablate.epoch", 0))
-    epochs = max((step for name in filter(_is_curve, curves) for step, _ in curves[name]), default=0)
+    epochs = max(
+        (step for name, points in curves.items() if is_by_epoch(name, metric) for step, _ in points),
+        default=0,
+    )
     value = dict(curves.get(metric, [])).get(epoch, math.nan)
     measured = [value, *(last_value(curves, name) for name in _final_metrics(metric)), epochs]
     return _row(plan, run, tags, measured, run_id, has_result=has_result, images=_images(plan))
-
-
-def _is_curve(metric: str) -> bool:
-    """Return whether a metric is logged epoch by epoch."""
-    return not metric.startswith(FINAL_METRICS)
 
 
 def _final_metrics(metric: str) -> tuple[str, ...]:
@@ -161,7 +160,8 @@ def _row(
         "phase": run.phase,
         "outcome": outcome,
         "value": value if outcome == "finished" else math.nan,
-        "test": test if outcome == "finished" else math.nan,
+        # A metric of the test set is no twin of itself.
+        "test": test if outcome == "finished" and not plan.metric.startswith("test/") else math.nan,
         "weights": tags.get("ablate.weights"),
         "trace": tags.get("ablate.trace"),
         "seconds": seconds,
@@ -169,6 +169,8 @@ def _row(
         "flops": 3 * forward * trained_images * epochs if trained_images else math.nan,
         "parameters": parameters,
         "epochs": epochs,
+        # The built-in training may choose an epoch; of any other the last that has the metric counts.
+        "read_at": float(tags.get("ablate.epoch", math.nan)) if plan.own_training else math.nan,
         "run_id": run_id,
         "key": run.key,
         "attempt": int(tags.get("ablate.attempt", 1)),
@@ -185,19 +187,20 @@ def _images(plan: PlanRecord) -> dict[str, int]:
     return {arm.name: arm.data.train for arm in plan.arms}
 
 
-def curve_rows(run: RunRecord, curves: Curves) -> list[dict[str, Any]]:
-    """Return the rows of the curves frame for one run: the metrics that are logged epoch by epoch."""
+def curve_rows(run: RunRecord, curves: Curves, metric: str) -> list[dict[str, Any]]:
+    """Return the rows of the curves frame for one run: the metrics that are logged epoch by epoch. metric: the study's."""
     return [
         {
             "arm": run.arm,
             "seed": run.seed,
             "phase": run.phase,
             "epoch": step,
-            "metric": metric,
+            "metric": name,
             "value": value,
         }
-        for metric in filter(_is_curve, curves)
-        for step, value in curves[metric]
+        for name, points in curves.items()
+        if is_by_epoch(name, metric)
+        for step, value in points
     ]
 
 

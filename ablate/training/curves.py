@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ablate.metrics import is_by_epoch, is_loss
 from ablate.training.channels.reading import Found, StepBegins
 from ablate.training.outcome import Epoch, Trace
-
-FINAL = ("test/", "time/", "model/")
-"""Beginnings of the names of metrics that belong to the run and not to one of its epochs."""
 
 _DIGITS_THAT_SEEDS_SHARE = 2
 _DIGITS_OF_A_COPY = 12
@@ -73,7 +71,7 @@ class CurveBuilder:
 
     def _value(self, found: Found) -> Iterator[Epoch]:
         self._note(found)
-        if found.metric.startswith(FINAL) and found.metric != self._metric:
+        if not is_by_epoch(found.metric, self._metric):
             self.final[found.metric] = found.value
         else:
             target = self._values if self._held is None or found.step is None else self._held.values
@@ -129,10 +127,6 @@ class CurveBuilder:
         if is_loss(found.metric) and math.isfinite(found.value):
             self._trace.add(found.value)
             self._digits += max(0, _significant_digits(found) - _DIGITS_THAT_SEEDS_SHARE)
-
-
-def is_loss(name: str) -> bool:
-    return name.lower().endswith("loss")
 
 
 def _significant_digits(found: Found) -> int:

@@ -107,7 +107,7 @@ class FunctionTrainer(OwnTrainer):
         return TORCH if training_code(self.code_name(config)).imports_torch else ()
 
     def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:  # noqa: ARG002 — the function saves what it wants saved
-        return messages(partial(self._epochs, task.payload))
+        return messages(partial(self._epochs, task.payload), task.payload.metric)
 
     def _epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:
         """Start the function, with as many threads as its slot has."""

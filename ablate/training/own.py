@@ -18,6 +18,7 @@ from ablate.data.facts import DataFacts
 from ablate.errors import TrainingError
 from ablate.events import Task
 from ablate.fields import may_be_recorded
+from ablate.metrics import is_by_epoch, is_loss
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,
@@ -47,34 +48,45 @@ def checked(values: Any) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def messages(start: Callable[[], Iterator[Mapping[str, float]]]) -> Iterator[Message]:
-    """Yield the messages of one run. start: begins its training, which yields the metrics of every epoch.
+def messages(
+    start: Callable[[], Iterator[Mapping[str, float]]], metric: str | None = None
+) -> Iterator[Message]:
+    """Yield the messages of one run. start: begins its training, which yields the metrics of every epoch. metric: the study's.
 
-    A metric that is not finite ends the run as diverged; metrics of the test set, times and sizes do not count for that.
+    The study's metric, or a loss, that is not finite ends the run as diverged. The epoch that counts is the last one that has the
+    study's metric: a metric that an epoch lacks was not measured there.
     """
     began = time.perf_counter()
     trace = Trace()
     last: dict[str, float] = {}
-    epoch = 0
+    epoch = counts = 0
     yield Start(machine("cpu"))
     for values in start():
         epoch += 1
         last = checked(values)
-        curve = {
-            name: value for name, value in last.items() if not name.startswith(("test/", "time/", "model/"))
-        }
+        curve = {name: value for name, value in last.items() if is_by_epoch(name, metric)}
+        if metric in curve:
+            counts = epoch
         # Only where a loss is among them: two seeds may well have the same accuracies of a few hundred images by chance.
-        if any(name.endswith("loss") for name in curve):
+        if any(is_loss(name) for name in curve):
             trace.add(*(value for name, value in sorted(curve.items()) if name != "lr"))
         yield Epoch(epoch, curve)
-        if not_finite := [name for name, value in curve.items() if not math.isfinite(value)]:
+        if not_finite := [
+            name
+            for name, value in curve.items()
+            if not math.isfinite(value) and (name == metric or is_loss(name))
+        ]:
             facts = trace.facts() | {"reason": f"{', '.join(not_finite)} not finite in epoch {epoch}"}
             yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, facts)
             return
     if epoch == 0:
         raise TrainingError("training yielded no metrics")
-    final = {name: value for name, value in last.items() if name.startswith(("test/", "model/"))}
-    yield Result(False, epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts())
+    final = {
+        name: value for name, value in last.items() if name.startswith(("test/", "model/")) and name != metric
+    }
+    yield Result(
+        False, counts or epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts()
+    )
 
 
 class OwnTrainer(ABC):

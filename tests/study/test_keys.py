@@ -69,6 +69,7 @@ DIFFERENT: dict[str, tuple[dict, dict]] = {
     "data": (COMMAND, {"data": ["train.csv"]}),
     "metrics": (COMMAND, {"metrics": {"accuracy": {"line": "Accuracy: (.*)"}}}),
     "deterministic": ({}, {"deterministic": True}),
+    "judged_on": ({"train": "own:fit", "metric": "score", "direction": "maximize"}, {"judged_on": "test"}),
     "unpaired": ({}, {"unpaired": True}),
 }
 SEARCH = {"factors": {"optimizer.lr": {"log": [1e-4, 1]}}, "design": "search"}

@@ -54,6 +54,23 @@ def nan_before_the_metric(config, seed):
     yield {"train/loss": float("nan")}
     yield {"train/loss": 0.5, "val/accuracy": 0.5}
 
+def nan_of_another(config, seed):
+    yield {"val/accuracy": 0.5, "val/f1": float("nan"), "lr": float("inf")}
+    yield {"val/accuracy": 0.6, "val/f1": 0.5, "val/Loss": 0.5}
+
+def now_and_then(config, seed):
+    for epoch in range(1, 9):
+        yield {"train/loss": 1 / epoch} | ({"val/accuracy": epoch / 10} if epoch % 3 == 0 else {})
+
+def never(config, seed):
+    yield {"train/loss": 0.5}
+    yield {"train/loss": 0.4}
+
+def nan_then_absent(config, seed):
+    yield {"train/loss": 0.5, "val/accuracy": 0.5}
+    yield {"train/loss": 0.5, "val/f1": 0.1}
+    yield {"train/loss": 0.5, "val/accuracy": float("nan")}
+
 def several(config, seed):
     yield {"train/loss": 0.5, "val/loss": 0.5, "lr": 0.1}
     yield {"train/loss": float("nan"), "val/loss": float("-inf"), "lr": 0.1}
@@ -129,7 +146,15 @@ def trainings(tmp_path, monkeypatch):
 
 def task(name: str, config: dict | None = None, seed: int = 0, module: str = "trainings_of_ones_own") -> Task:
     return Task(
-        "run", 1, RunPayload(config or {}, seed, kind="function", source={"train": f"{module}:{name}"})
+        "run",
+        1,
+        RunPayload(
+            config or {},
+            seed,
+            kind="function",
+            source={"train": f"{module}:{name}"},
+            metric="val/accuracy",
+        ),
     )
 
 
@@ -182,6 +207,7 @@ DIVERGED = {
     "nan_of_the_metric": (1, "val/accuracy not finite in epoch 1"),
     "nan_before_the_metric": (1, "train/loss not finite in epoch 1"),
     "several": (2, "train/loss, val/loss not finite in epoch 2"),
+    "nan_then_absent": (3, "val/accuracy not finite in epoch 3"),
 }
 
 
@@ -194,6 +220,15 @@ def test_a_metric_that_is_not_finite_is_divergence_and_is_named(name):
     last = found[-1]
     assert (last.outcome, last.epoch, last.facts["reason"]) == ("diverged", epoch, reason)
     assert set(last.metrics) == {"time/train_seconds"}, "there is no other value"
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "counts"), [("nan_of_another", 2, 2), ("now_and_then", 8, 6), ("never", 2, 2)]
+)
+def test_a_metric_that_is_absent_or_is_not_what_runs_are_judged_by_condemns_none(name, epochs, counts):
+    found = events(name)
+    assert [type(event) for event in found] == [Started, *[EpochEnd] * epochs, Finished]
+    assert (found[-1].outcome, found[-1].epoch) == ("finished", counts)
 
 
 @pytest.mark.parametrize(
