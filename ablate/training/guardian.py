@@ -1,12 +1,13 @@
-"""Starts one command and ends it, with all that it started, when it is told to or when the process that asked for it has died.
+"""Starts commands, one after another, and ends each with all that it started, when it is told to or when its owner has died.
 
-A program of its own, started by `ablate.training.process`, with nothing imported but Python's own library:
+A program of its own, which `ablate.training.process` starts and keeps, with nothing imported but Python's own library:
 
-    python -I -S guardian.py CONTROL STATUS TERMINAL PROGRAM ARGUMENT…
+    python -I -S guardian.py CHANNEL
 
-CONTROL: a pipe that it reads; `T` asks the command to end (SIGTERM), `K` or the end of the pipe kills it. STATUS: a pipe that it writes
-lines to: `started PID`, `failed ERRNO`, `ended STATUS` (as waitpid has it), the last once nothing of the command is left. TERMINAL: 1
-where standard input is a terminal that the command shall have. The command has the guardian's folder, environment and standard files.
+CHANNEL: a Unix socket to the owner. The owner sends `S` with the descriptors of the command's stdin and stdout, a length, and an order
+(`read_order`); then `T` to ask the command to end (SIGTERM) or `K` to kill it. The end of the channel kills the command, and ends the
+guardian. The guardian answers in lines: `started PID`, `failed ERRNO`, and once nothing of the command is left `ended STATUS` (as waitpid
+has it), or `left STATUS` where something of it cannot be killed and the guardian gives up.
 
 On Linux, processes whose parents have died become children of the guardian, whatever session they are in, so that none is missed.
 Elsewhere it ends the command's process group.
@@ -18,6 +19,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import time
 
@@ -32,53 +34,127 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    control, status = int(sys.argv[1]), int(sys.argv[2])
-    for pipe in (control, status):
-        os.set_inheritable(pipe, False)
-    parent = os.getppid()
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.set_inheritable(False)
     ended, wake = os.pipe()
     for pipe in (ended, wake):
         os.set_blocking(pipe, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     call_kernel(PR_SET_CHILD_SUBREAPER, 1)
-    command = start(sys.argv[4:], terminal=sys.argv[3] == "1", status=status)
+    owner = Owner(channel, ended)
+    while owner.lives:
+        if owner.wait(1) == b"S":
+            watch(owner)
+
+
+def watch(owner: Owner) -> None:
+    """Start the command of an order that has begun to arrive, and see to its end."""
+    command = owner.start()
     if command is None:
         return
-    # Whoever reads the command's output waits until nobody can write to it.
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(nowhere, standard)
     family = Family(command)
-    news = News(control, ended, parent)
-    while news.wanted and not family.command_has_ended():
-        if news.wait(1.0):
+    wanted = True
+    while wanted and not family.command_has_ended():
+        request = owner.wait(1)
+        if request == b"T":
             family.end_group()
-    if news.wanted:
-        family.leave(news)
-    family.kill()
-    tell(status, b"ended %d\n" % family.status)
+        wanted = owner.lives and request != b"K"
+    if wanted:
+        family.leave(owner)
+    is_gone = family.kill()
+    owner.tell(b"%s %d\n" % (b"ended" if is_gone else b"left", family.status))
+    if not is_gone:
+        sys.exit()
 
 
-class News:
-    """What the guardian waits for. wanted: whether the command is wanted still, and who asked for it alive."""
+class Owner:
+    """The process that orders commands. lives: whether it did when it was last looked for."""
 
-    def __init__(self, control: int, ended: int, parent: int) -> None:
-        self._control, self._ended, self._parent = control, ended, parent
+    def __init__(self, channel: socket.socket, ended: int) -> None:
+        """channel: to the owner. ended: a pipe that can be read when a process has ended."""
+        self._channel, self._ended, self._parent = channel, ended, os.getppid()
+        self._descriptors: list[int] = []
         self._poll = select.poll()
-        for pipe in (control, ended):
-            self._poll.register(pipe, select.POLLIN)
-        self.wanted = True
+        self._poll.register(channel, select.POLLIN)
+        self._poll.register(ended, select.POLLIN)
+        self.lives = True
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until something has happened. Returns whether the command is asked to end."""
-        ready = [pipe for pipe, _ in self._poll.poll(seconds * 1000)]
+    def wait(self, seconds: float) -> bytes:
+        """Wait until something has happened. Returns a request of the owner, or nothing."""
+        # The channel may be held open by a process that was forked from the owner.
+        ready = [descriptor for descriptor, _ in self._poll.poll(seconds * 1000)]
         if self._ended in ready:
             os.read(self._ended, 4096)
-        request = os.read(self._control, 1) if self._control in ready else None
-        # The pipe may be held open by a process that was forked from the one that asked.
-        self.wanted = request not in (b"", b"K") and os.getppid() == self._parent
-        return request == b"T"
+        request = b""
+        if self._channel.fileno() in ready:
+            request, self._descriptors, _, _ = socket.recv_fds(self._channel, 1, 2)
+            self.lives = bool(request)
+        self.lives = self.lives and os.getppid() == self._parent
+        return request
+
+    def start(self) -> int | None:
+        """Read an order, start its command as the leader of a session, and tell the owner. Returns its process id; None: it failed."""
+        stdin, stdout = self._descriptors
+        for descriptor in (stdin, stdout):
+            os.set_inheritable(descriptor, False)
+        order = read_order(self._channel)
+        failure, told = os.pipe()
+        guardian = os.getpid()
+        command = os.fork()
+        if command == 0:
+            become(order, stdin, stdout, told, guardian)
+        for descriptor in (stdin, stdout, told):
+            os.close(descriptor)
+        reason = os.read(failure, 16)
+        os.close(failure)
+        if reason:
+            os.waitpid(command, 0)
+            self.tell(b"failed %s\n" % reason)
+            return None
+        self.tell(b"started %d\n" % command)
+        return command
+
+    def tell(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):  # nobody may be there to read it
+            self._channel.sendall(line)
+
+
+class Order:
+    """What is to be started. terminal: whether stdin is a terminal that the command shall have."""
+
+    def __init__(
+        self, folder: str, terminal: bool, arguments: list[str], environment: dict[str, str]
+    ) -> None:
+        self.folder = folder
+        self.terminal = terminal
+        self.arguments = arguments
+        self.environment = environment
+
+    def written(self) -> bytes:
+        """Return what `read_order` reads: the length, and texts that end with zero bytes."""
+        texts = [
+            self.folder,
+            "terminal" if self.terminal else "",
+            str(len(self.arguments)),
+            *self.arguments,
+            *(f"{name}={value}" for name, value in self.environment.items()),
+        ]
+        content = b"".join(os.fsencode(text) + b"\0" for text in texts)
+        return b"%20d" % len(content) + content
+
+
+def read_order(channel: socket.socket) -> Order:
+    length = int(channel.recv(20, socket.MSG_WAITALL))
+    content = b""
+    while len(content) < length:
+        piece = channel.recv(length - len(content))
+        if not piece:
+            sys.exit()  # the owner died while it wrote
+        content += piece
+    folder, terminal, number, *texts = (os.fsdecode(text) for text in content.split(b"\0")[:-1])
+    variables = (text.partition("=") for text in texts[int(number) :])
+    return Order(folder, bool(terminal), texts[: int(number)], {name: value for name, _, value in variables})
 
 
 class Family:
@@ -110,26 +186,26 @@ class Family:
         with contextlib.suppress(OSError):
             os.killpg(self._command, signal.SIGTERM)
 
-    def leave(self, news: News) -> None:
+    def leave(self, owner: Owner) -> None:
         """Wait a little for what the command has left running; ask it to end, and wait again. Returns early where it is to be killed."""
         for is_asked in (False, True):
             if is_asked:
                 self._signal(signal.SIGTERM)
             deadline = time.monotonic() + PARTING
             while (seconds := deadline - time.monotonic()) > 0:
-                if not self._reap() or not news.wanted:
+                if not self._reap() or owner.wait(seconds) == b"K" or not owner.lives:
                     return
-                news.wait(seconds)
 
-    def kill(self) -> None:
-        """Kill all that is left."""
+    def kill(self) -> bool:
+        """Kill all that is left. Returns whether nothing is."""
         deadline = time.monotonic() + LAST_RESORT
         while time.monotonic() < deadline:
             # A process that was about to start another is found out in the next round.
             self._signal(signal.SIGKILL)
             if not self._reap():
-                break
+                return True
             time.sleep(0.002)
+        return False
 
     def _signal(self, number: int) -> None:
         processes = descendants(os.getpid())
@@ -140,43 +216,31 @@ class Family:
                 os.kill(process, number)
 
 
-def start(arguments: list[str], terminal: bool, status: int) -> int | None:
-    """Start the command as the leader of a session and return its process id; None where it cannot be, which STATUS tells."""
-    guardian = os.getpid()
-    failure, told = os.pipe()
-    command = os.fork()
-    if command == 0:
-        try:
-            os.setsid()
-            if terminal:
-                import fcntl
-                import termios
+def become(order: Order, stdin: int, stdout: int, told: int, guardian: int) -> None:
+    """Become the command, in a new process. Where that fails, write its errno to `told` and end."""
+    try:
+        os.setsid()
+        for standard, descriptor in ((0, stdin), (1, stdout), (2, stdout)):
+            os.dup2(descriptor, standard)
+        if order.terminal:
+            import fcntl
+            import termios
 
-                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            # Whatever the worker ignores: a command has the signals that it would have in a shell.
-            signal.set_wakeup_fd(-1)
-            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            # Should the guardian be killed, at least the command itself ends with it.
-            call_kernel(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != guardian:
-                os._exit(1)
-            os.execvpe(arguments[0], arguments, os.environ)  # noqa: S606 — without a shell, as it should be
-        except OSError as error:
-            os.write(told, b"%d" % (error.errno or 0))
-        finally:
-            os._exit(127)
-    os.close(told)
-    reason = os.read(failure, 16)
-    os.close(failure)
-    tell(status, b"failed %s\n" % reason if reason else b"started %d\n" % command)
-    return None if reason else command
-
-
-def tell(status: int, line: bytes) -> None:
-    with contextlib.suppress(OSError):  # nobody may be there to read it
-        os.write(status, line)
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        os.chdir(order.folder)
+        # Whatever the owner ignores: a command has the signals that it would have in a shell.
+        signal.set_wakeup_fd(-1)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # Should the guardian be killed, at least the command itself ends with it.
+        call_kernel(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == guardian:
+            os.execvpe(order.arguments[0], order.arguments, order.environment)  # noqa: S606 — no shell, as it should be
+    except OSError as error:
+        os.write(told, b"%d" % (error.errno or 0))
+    finally:
+        os._exit(127)
 
 
 def descendants(ancestor: int) -> list[int] | None:

@@ -11,6 +11,7 @@ to end, and when this process dies, however that comes about.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import math
@@ -18,6 +19,7 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,10 +27,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from ablate.errors import TrainingError
 from ablate.text import cut, format_duration
+from ablate.training.guardian import Order
 from ablate.training.lines import LineSplitter
 from ablate.training.output import KeptOutput
 
@@ -130,6 +133,106 @@ def check_startable(arguments: Sequence[str], folder: Path, environment: Mapping
         )
 
 
+class Guardian:
+    """A guardian of this process, which runs one command after another. lives: whether it can run another.
+
+    Starting one takes about 25 ms of a processor, most of it Python's own start, so it is kept for the next command.
+    """
+
+    _idle: ClassVar[list[Guardian]] = []
+
+    def __init__(self) -> None:
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_GUARDIAN), str(theirs.fileno())],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._news = b""
+        self.lives = True
+
+    @classmethod
+    def with_order(cls, order: Order, stdin: int, stdout: int) -> Guardian:
+        """Return a guardian that has begun to start a command. Raises OSError."""
+        while cls._idle:
+            guardian = cls._idle.pop()
+            # An idle one says nothing: where there is something to read, it is the end of the channel.
+            if not guardian.wait(0):
+                with contextlib.suppress(OSError):
+                    guardian.order(order, stdin, stdout)
+                    return guardian
+            guardian.end()
+        guardian = cls()
+        guardian.order(order, stdin, stdout)
+        return guardian
+
+    def order(self, order: Order, stdin: int, stdout: int) -> None:
+        """Let it start a command. Raises OSError."""
+        socket.send_fds(self.channel, [b"S"], [stdin, stdout])
+        self.channel.sendall(order.written())
+
+    def fileno(self) -> int:
+        return self.channel.fileno()
+
+    def tell(self, request: bytes) -> None:
+        with contextlib.suppress(OSError):  # it may be gone
+            self.channel.sendall(request)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is something to read. Returns whether there is."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.channel, selectors.EVENT_READ)
+            return bool(selector.select(max(0.0, seconds)))
+
+    def read(self) -> Iterator[tuple[str, int]]:
+        """Yield what it tells, each a word and a number."""
+        try:
+            news = self.channel.recv(4096)
+        except OSError:
+            news = b""
+        self.lives = self.lives and bool(news)
+        *lines, self._news = (self._news + news).split(b"\n")
+        for line in lines:
+            word, number = line.decode().split()
+            self.lives = self.lives and word != "left"
+            yield word, int(number)
+
+    def release(self) -> None:
+        """Keep it for the next command, or end it where it can run none."""
+        if self.lives:
+            self._idle.append(self)
+        else:
+            self.end()
+
+    def end(self) -> None:
+        self.channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_LONGEST_END)
+
+    @classmethod
+    def end_idle(cls) -> None:
+        """End those that run no command."""
+        while cls._idle:
+            cls._idle.pop().end()
+
+    @classmethod
+    def forget_idle(cls) -> None:
+        """Leave those that run no command to the process that this one was forked from."""
+        for guardian in cls._idle:
+            guardian.channel.close()
+            guardian.process.returncode = 0  # so that nobody waits for it
+        cls._idle.clear()
+
+
+atexit.register(Guardian.end_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Guardian.forget_idle)
+
+
 class Process:
     """One command, from its start to the end of all that it started.
 
@@ -157,59 +260,39 @@ class Process:
         self._splitter = LineSplitter()
         self._silence = silence
         self._cause: Literal["itself", "silence", "stopped"] = "itself"
+        self._is_closed = False
         self._kill_at = math.inf
         self._session: int | None = None
-        self._news = b""
-        self._start(folder, environment, terminal)
+        self._failed: TrainingError | None = None
+        self._descriptors = contextlib.ExitStack()
+        with contextlib.ExitStack() as started:
+            started.callback(self._descriptors.close)
+            self._start(Order(str(folder), terminal, list(arguments), dict(environment)))
+            started.pop_all()
         self._last_output = time.monotonic()
+
+    def _start(self, order: Order) -> None:
+        with contextlib.ExitStack() as theirs:
+            try:
+                if order.terminal:
+                    self._printed, stdout = _terminal()
+                    stdin = stdout
+                    order.environment.setdefault("TERM", "xterm")
+                else:
+                    self._printed, stdout = os.pipe()
+                    stdin = os.open(os.devnull, os.O_RDONLY)
+                    theirs.callback(os.close, stdin)
+                self._descriptors.callback(os.close, self._printed)
+                theirs.callback(os.close, stdout)
+                os.set_blocking(self._printed, False)
+                self._guardian = Guardian.with_order(order, stdin, stdout)
+            except OSError as error:
+                raise self._not_started(error.errno) from error
         # Not poll, which on macOS knows no terminals.
         self._selector = selectors.DefaultSelector()
         self._descriptors.callback(self._selector.close)
-        for pipe in (self._printed, self._status):
-            self._selector.register(pipe, selectors.EVENT_READ)
-
-    def _start(self, folder: Path, environment: Mapping[str, str], terminal: bool) -> None:
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-
-            def keep(descriptor: int, stack: contextlib.ExitStack) -> int:
-                stack.callback(os.close, descriptor)
-                return descriptor
-
-            try:
-                printed, stdout = _terminal() if terminal else os.pipe()
-                keep(printed, ours)
-                keep(stdout, theirs)
-                stdin = stdout if terminal else keep(os.open(os.devnull, os.O_RDONLY), theirs)
-                told, control = os.pipe()
-                keep(told, theirs)
-                keep(control, ours)
-                status, tells = os.pipe()
-                keep(status, ours)
-                keep(tells, theirs)
-                guardian = [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(_GUARDIAN),
-                    str(told),
-                    str(tells),
-                    str(int(terminal)),
-                ]
-                self._guardian = subprocess.Popen(
-                    [*guardian, *self._arguments],
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=stdout,
-                    cwd=folder,
-                    env={"TERM": "xterm", **environment} if terminal else environment,
-                    pass_fds=(told, tells),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise self._not_started(error.errno) from error
-            os.set_blocking(printed, False)
-            self._printed, self._control, self._status = printed, control, status
-            self._descriptors = ours.pop_all()
+        for source in (self._printed, self._guardian):
+            self._selector.register(source, selectors.EVENT_READ)
 
     def _not_started(self, number: int | None) -> TrainingError:
         name = cut(self._arguments[0])
@@ -231,7 +314,7 @@ class Process:
     @property
     def guardian(self) -> int:
         """Return the process id of its guardian."""
-        return self._guardian.pid
+        return self._guardian.process.pid
 
     def lines(self, tick: float = 1.0) -> Iterator[list[str]]:
         """Yield the lines that the command has printed since the last time, until all of it has ended.
@@ -247,17 +330,28 @@ class Process:
         if self._cause == "itself":
             self._cause = "stopped"
         self._kill_at = min(self._kill_at, time.monotonic() + grace)
-        self._tell(b"T")
+        if not self._is_over:
+            self._guardian.tell(b"T")
 
-    def _tell(self, request: bytes) -> None:
-        with contextlib.suppress(OSError):  # the guardian may be gone
-            os.write(self._control, request)
+    @property
+    def _is_over(self) -> bool:
+        return self.ended is not None or self._failed is not None
 
     def close(self) -> None:
         """Kill what is left of the command, and wait for its end."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if not self._is_over:
+            self._guardian.tell(b"K")
+        deadline = time.monotonic() + _LONGEST_END
+        while not self._is_over and self._guardian.wait(deadline - time.monotonic()):
+            self._listen()
         self._descriptors.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._guardian.wait(_LONGEST_END)
+        if self._is_over:
+            self._guardian.release()
+        else:
+            self._guardian.end()
 
     def __enter__(self) -> Self:
         return self
@@ -272,10 +366,12 @@ class Process:
         now = time.monotonic()
         silent_at = math.inf if self._silence is None else self._last_output + self._silence
         until = min(now + tick, self._kill_at, silent_at if self._cause == "itself" else math.inf)
-        ready = [key.fd for key, _ in self._selector.select(max(0.0, until - now))]
+        ready = [key.fileobj for key, _ in self._selector.select(max(0.0, until - now))]
         data = self._read() if self._printed in ready else b""
-        if self._status in ready:
+        if self._guardian in ready:
             data += self._listen()
+        if self._failed is not None:
+            raise self._failed
         now = time.monotonic()
         if data:
             self._last_output = now
@@ -285,7 +381,7 @@ class Process:
             self.stop()
         if now >= self._kill_at:
             self._kill_at = math.inf
-            self._tell(b"K")
+            self._guardian.tell(b"K")
         return data
 
     def _read(self) -> bytes:
@@ -302,16 +398,14 @@ class Process:
 
     def _listen(self) -> bytes:
         """Read what the guardian tells. Returns the last that the command printed, where it has ended."""
-        news = os.read(self._status, 4096)
-        *told, self._news = (self._news + news).split(b"\n")
-        for word, number in (line.split() for line in told):
-            if word == b"started":
-                self._session = int(number)
-            elif word == b"failed":
-                raise self._not_started(int(number))
+        for word, number in self._guardian.read():
+            if word == "started":
+                self._session = number
+            elif word == "failed":
+                self._failed = self._not_started(number)
             else:
-                return self._end(os.waitstatus_to_exitcode(int(number)))
-        if news:
+                return self._end(os.waitstatus_to_exitcode(number))
+        if self._guardian.lives:
             return b""
         # Something has killed the guardian: the command goes with it, what it has started may not.
         if self._session is not None:

@@ -15,7 +15,7 @@ import pytest
 
 from ablate.errors import TrainingError
 from ablate.training import process as process_module
-from ablate.training.process import Ended, Process, check_startable
+from ablate.training.process import Ended, Guardian, Process, check_startable
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -319,8 +319,47 @@ def test_a_command_ends_with_its_guardian():
     assert process.ended == Ended(-9)
 
 
+def test_one_guardian_runs_one_command_after_another_and_is_replaced_where_it_has_died():
+    def guardian(script: str) -> int:
+        with Process(["sh", "-c", script], Path("/"), ENVIRONMENT) as process:
+            assert [line for some in process.lines() for line in some] == ["done"]
+        return process.guardian
+
+    first = guardian("sleep 1000 & echo done")
+    assert guardian("echo done; kill -9 $$") == first
+    with pytest.raises(TrainingError):
+        run("/")
+    with pytest.raises(TrainingError):
+        run("true", "x" * 10_000_000)
+    with Process(["sleep", "1000"], Path("/"), ENVIRONMENT) as early:
+        assert guardian("echo done") != early.guardian
+    assert guardian("echo done") == first
+    os.kill(first, signal.SIGKILL)
+    assert ends(first)
+    assert guardian("echo done") != first
+
+
+def test_a_process_that_is_forked_has_guardians_of_its_own():
+    code = (
+        "import os\nfrom pathlib import Path\nfrom ablate.training.process import Process\n"
+        "def guardian():\n"
+        "    with Process(['echo', 'done'], Path('/'), dict(os.environ)) as process:\n"
+        "        assert ['done'] in list(process.lines())\n"
+        "    return process.guardian\n"
+        "first = guardian()\n"
+        "child = os.fork()\n"
+        "second = guardian()\n"
+        "assert (second == first) == (child > 0)\n"
+        "if child:\n"
+        "    assert os.waitpid(child, 0)[1] == 0\n"
+        "    assert guardian() == first\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
 def test_where_there_is_no_proc_and_no_prctl_the_group_of_the_command_ends(tmp_path, monkeypatch):
     """As on macOS."""
+    Guardian.end_idle()
     other = tmp_path / "guardian.py"
     other.write_text(
         "import os, runpy, sys\n"
@@ -339,14 +378,17 @@ def test_where_there_is_no_proc_and_no_prctl_the_group_of_the_command_ends(tmp_p
             if len(pids) == 2:
                 break
     assert all(ends(int(pid)) for pid in pids)
+    Guardian.end_idle()
 
 
 def test_nothing_is_open_afterwards():
+    Guardian.end_idle()
     before = set(Path("/proc/self/fd").iterdir())
     run("true")
     run("true", terminal=True)
     with pytest.raises(TrainingError):
         run("sh", "x" * 10_000_000)
+    Guardian.end_idle()
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
