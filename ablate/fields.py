@@ -108,7 +108,9 @@ def _real_path(
             continue
         annotation = annotation.model_fields[str(part)].annotation
         members = [m for m in get_args(annotation) if isinstance(m, type) and issubclass(m, BaseModel)]
-        if members and position < len(loc):
+        if len(members) == 1:
+            annotation = members[0]
+        elif members and position < len(loc):
             tag = loc[position]
             annotation = next((m for m in members if m.model_fields["name"].default == tag), members[0])
             position += 1

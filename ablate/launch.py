@@ -188,11 +188,13 @@ def executor(
 
     train = functools.partial(runs.train, folders=Folders.under(root))
     module = importlib.import_module(f"ablate.executors.{kind}")
+    trainer = trainer_of(config)
+    each = trainer.devices(config)
     created: Executor = module.create(
         train,
         Wanted(devices, workers, per_device, address),
-        lambda: slots(devices, workers, per_device),
-        trainer_of(config).preload(config),
+        lambda: slots(devices, workers, per_device, each),
+        trainer.preload(config),
     )
     return created
 
@@ -210,12 +212,23 @@ def local_executor(
     return LocalExecutor(function, slots(devices, workers, per_device), TORCH)
 
 
-def slots(devices: str, workers: int | None, per_device: int) -> tuple[Slot, ...]:
-    """Return the slots of this machine: one per CPU core, or `per_device` per GPU, and no more than `workers`."""
+def slots(devices: str, workers: int | None, per_device: int, each: int = 1) -> tuple[Slot, ...]:
+    """Return the slots of this machine: one per CPU core, or `per_device` per GPU, and no more than `workers`.
+
+    each: devices that a slot has. Raises StudyError where there are fewer.
+    """
     from ablate.executors import local
 
     numbers = _cuda_devices(devices)
-    all_slots = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(workers)
+    cores = workers if each == 1 else None
+    single = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(cores)
+    all_slots = local.together(single, each)
+    if not all_slots:
+        raise StudyError(
+            f"a run takes {each} devices, and there {'is' if len(numbers) == 1 else 'are'} {len(numbers)}",
+            place="devices",
+            hint="take fewer, or `--devices cpu`",
+        )
     return all_slots[:workers] if workers else all_slots
 
 

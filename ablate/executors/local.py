@@ -246,6 +246,26 @@ def cuda_slots(devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...
     )
 
 
+def together(slots: tuple[Slot, ...], number: int) -> tuple[Slot, ...]:
+    """Return slots that each have the devices of `number` of the given ones; those that are left over are left out.
+
+    Empty where there are not so many devices, except that a machine with fewer cores makes one slot of all of them.
+    """
+    if number == 1:
+        return slots
+    if all(not slot.environment for slot in slots) and len(slots) < number:
+        number = len(slots)
+    merged = []
+    for start in range(0, len(slots) - number + 1, number):
+        group = slots[start : start + number]
+        names = group[0].environment.keys()
+        environment = {name: ",".join(slot.environment[name] for slot in group) for name in names}
+        if all(len({slot.environment[name] for slot in group}) == number for name in names):
+            rest = [slot.name.partition("-")[2] for slot in group[1:]]
+            merged.append(Slot("+".join([group[0].name, *rest]), group[0].device, environment))
+    return tuple(merged)
+
+
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
     """Hide the parent's main module, which a child would otherwise import again, command line and all."""

@@ -170,8 +170,21 @@ class OngoingStudy:
 
     def judge(self, closed: int | None) -> Analysis:
         """Judge what is known. closed: the last look that is complete; None: none that was not complete before."""
+        self._learn_resolution()
         replicates, curves = self.known.frames()
         return judge(self.rules(), replicates, curves, closed=closed)
+
+    def _learn_resolution(self) -> None:
+        """Record the resolution of the metric as the runs printed it, where neither the study nor its training knows it."""
+        if self.plan.resolution:
+            return
+        printed = [
+            row["resolution"]
+            for row in self.known.rows.values()
+            if row["outcome"] == "finished" and row["resolution"] > 0
+        ]
+        if printed and min(printed) != self.record.resolution:
+            self.extend(resolution=min(printed))
 
     def undecided(self, analysis: Analysis) -> list[str]:
         """Undecided arms with those that they are compared with, in plan order; empty where all are decided.

@@ -27,6 +27,7 @@ REPLICATE_COLUMNS = (
     "test",
     "weights",
     "trace",
+    "resolution",
     "seconds",
     "flops",
     "parameters",
@@ -164,6 +165,7 @@ def _row(
         "test": test if outcome == "finished" and not plan.metric.startswith("test/") else math.nan,
         "weights": tags.get("ablate.weights"),
         "trace": tags.get("ablate.trace"),
+        "resolution": float(tags.get("ablate.resolution", math.nan)),
         "seconds": seconds,
         # A backward pass costs about two forward ones.
         "flops": 3 * forward * trained_images * epochs if trained_images else math.nan,

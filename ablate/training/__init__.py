@@ -89,6 +89,10 @@ class Trainer(Protocol):
         """Return the modules that worker processes should have from their first moment."""
         ...
 
+    def devices(self, config: Config) -> int:
+        """Return how many devices a run takes."""
+        ...
+
     def same_cost(self, config: Config) -> str | None:
         """Return what runs have in common that cost the same, where `measuring` can tell it by training a little.
 

@@ -98,6 +98,9 @@ class BuiltinTrainer:
     def preload(self, config: Config) -> tuple[str, ...]:
         return (*TORCH, "ablate.training.builtin.bundle", *cast("RunConfig", config).model.preload)
 
+    def devices(self, config: Config) -> int:  # noqa: ARG002 — whatever the config
+        return 1
+
     def same_cost(self, config: Config) -> str:
         """Return all but rates and schedules, which cost nothing."""
         run = cast("RunConfig", config)

@@ -56,6 +56,9 @@ COPY = "folder"
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
 
+COPY = "folder"
+"""Where in the folder of a run the copy of its command's folder is, which `isolate: true` makes."""
+
 TICK = 0.5
 """Seconds after which files are looked at while the command prints nothing."""
 
@@ -124,6 +127,11 @@ class CommandConfig(FreeConfig):
     @property
     def metrics(self) -> Mapping[str, Mapping[str, Any]]:
         return cast("Mapping[str, Mapping[str, Any]]", self._source["metrics"])
+
+    @property
+    def devices(self) -> int:
+        """How many devices of a machine it takes."""
+        return int(self._source.get("devices") or 1)
 
     @property
     def silence(self) -> float | None:
@@ -265,6 +273,9 @@ class CommandTrainer(OwnTrainer):
     def code_folder(self, config: Config) -> Path | None:
         return _own(config).folder
 
+    def devices(self, config: Config) -> int:
+        return _own(config).devices
+
     def preload(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — a program has its own process
         return ()
 
@@ -278,11 +289,8 @@ class CommandTrainer(OwnTrainer):
         with folders.run(task.run, keep=keep) as folder, contextlib.ExitStack() as stack:
             place, copy = config.folder, None
             if config.source.get("isolate"):
-                without = [folders.runs.parent.absolute()] if folders.runs else []
-                data = [Path(path) for path in config.source.get("data") or ()]
-                copy = stack.enter_context(
-                    FolderCopy(config.folder, folder / COPY, data=data, without=without)
-                )
+                stores = () if folders.runs is None else (folders.runs.parent.absolute(),)
+                copy = stack.enter_context(_private_copy(config, folder / COPY, stores))
                 place = copy.folder
             for message in _Attempt(config, task, folder, place).messages(cancelled):
                 if copy is not None and isinstance(message, Result):
@@ -304,6 +312,20 @@ def _prepare(config: Config) -> DataFacts:
     return DataFacts(data_fingerprint(own.folder, own.source.get("data") or ()))
 
 
+def _private_copy(config: CommandConfig, place: Path, without: tuple[Path, ...]) -> FolderCopy:
+    """Return a copy of the command's folder, with what an earlier attempt that is resumed has written there."""
+    before = place.with_name(f"{place.name}.before")
+    if place.exists():
+        place.rename(before)
+    copy = FolderCopy(
+        config.folder, place, data=[Path(path) for path in config.source.get("data") or ()], without=without
+    )
+    if before.exists():
+        shutil.copytree(before, place, symlinks=True, dirs_exist_ok=True)
+        shutil.rmtree(before)
+    return copy
+
+
 class _Attempt:
     """One attempt of a run. folder: of its own. place: the folder that the command runs in."""
 
@@ -323,24 +345,23 @@ class _Attempt:
             "ABLATE_RUN_DIR": str(folder),
             "ABLATE_DEVICE": payload.device,
             "ABLATE_ATTEMPT": str(task.attempt),
-            "OMP_NUM_THREADS": str(payload.threads),
+            "OMP_NUM_THREADS": str(payload.threads * (config.devices if payload.device == "cpu" else 1)),
             **mlflow.environment(scratch),
         }
-        if not payload.device.startswith("cuda"):
+        if payload.device == "cpu":  # the worker's own environment names the GPUs of its slot
             own["CUDA_VISIBLE_DEVICES"] = ""
         metric = payload.metric or next(iter(config.metrics))
         self._run = task.run
         self._config = config
         self._payload = payload
         self._arguments = arguments
-        self._environment = config.environment(variables, own)
         self._ends = config.source.get("epoch") or metric
         self._curves = CurveBuilder(metric, self._ends)
         self._channels = open_channels(config.metrics, Places(folder, place, scratch))
         self._process = Process(
             arguments,
             place,
-            self._environment,
+            config.environment(variables, own),
             terminal=bool(config.source.get("tty")),
             silence=config.silence,
         )

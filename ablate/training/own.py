@@ -117,6 +117,9 @@ class OwnTrainer(ABC):
     def is_prepared(self, config: Config) -> bool:  # noqa: ARG002 — it brings its own data
         return True
 
+    def devices(self, config: Config) -> int:  # noqa: ARG002 — whatever the config
+        return 1
+
     def same_cost(self, config: Config) -> None:  # noqa: ARG002 — it cannot be trained a little
         return None
 

@@ -241,7 +241,7 @@ def _data_digest(path: Path, named: str) -> str:
         )
     try:
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        listing = digest_of([[str(file.absolute()), *_times(file)] for file in files])
+        listing = digest_of([str(path.absolute()), [[str(file.absolute()), *_times(file)] for file in files]])
         known = _known_digest(listing)
         if known is None:
             root = path.parent if path.is_file() else path

@@ -18,7 +18,7 @@ from ablate.errors import StudyError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, in_one_line, is_last
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
-from ablate.executors.local import LocalExecutor, cpu_slots, cuda_slots
+from ablate.executors.local import LocalExecutor, cpu_slots, cuda_slots, together
 
 PATIENCE = 20
 HERE = str(Path(scripted.__file__).parent)
@@ -632,6 +632,19 @@ def test_several_slots_of_a_gpu_have_names_of_their_own_and_gpus_take_turns(monk
     slots = cuda_slots((0, 1), per_device=2)
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1", "0", "1"]
     assert len({slot.name for slot in slots}) == 4
+
+
+def test_slots_of_several_devices_share_none_of_them(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert together(cuda_slots((0, 1)), 1) == cuda_slots((0, 1))
+    pairs = together(cuda_slots((0, 1, 2, 3, 4)), 2)
+    assert [(slot.name, slot.environment["CUDA_VISIBLE_DEVICES"]) for slot in pairs] == [
+        ("cuda-0+1", "0,1"),
+        ("cuda-2+3", "2,3"),
+    ]
+    assert together(cuda_slots((0, 1), per_device=2), 3) == ()
+    assert [slot.name for slot in together(cpu_slots(5), 2)] == ["cpu-0+1", "cpu-2+3"]
+    assert [slot.name for slot in together(cpu_slots(2), 3)] == ["cpu-0+1"], "a small machine still runs it"
 
 
 def test_there_is_a_slot_for_every_core_that_may_be_used_unless_told_otherwise():

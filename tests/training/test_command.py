@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -9,19 +13,22 @@ from typing import Any
 import pytest
 import yaml
 
-from ablate.errors import StudyError
-from ablate.events import EpochEnd, Event, Failed, Finished, Task
+from ablate.errors import AblateError, StudyError
+from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
 from ablate.study import spec
 from ablate.study.keys import Study
-from ablate.training import trainer_of
+from ablate.training import runs, trainer_of
 from ablate.training.payload import Folders, RunPayload
-from ablate.training.runs import events_of
 
+# --- the shapes of four projects, and what their studies say ---------------------------------------------------------
+
+# argparse with a seed; the metric is a share.
 MNIST = """
     import argparse, random
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--lr", type=float, default=1.0)
+    parser.add_argument("--no-accel", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     random.seed(args.seed)
@@ -31,14 +38,123 @@ MNIST = """
         correct = int(90 + 3 * args.lr + random.gauss(0, 1))
         print(f"\\nTest set: Average loss: 0.0500, Accuracy: {correct}/100 ({correct}%)\\n")
 """
-MNIST_STUDY = {
+MNIST_STUDY: dict[str, Any] = {
     "study": "mnist",
-    "command": ["python", "main.py", "--epochs", "{epochs}", "--lr", "{lr}", "--seed", "{seed}"],
-    "baseline": {"epochs": 2, "lr": 1.0},
-    "factors": {"lr": [0.3]},
+    "command": [
+        "python",
+        "main.py",
+        "{accel?--no-accel}",
+        "--epochs",
+        "{epochs}",
+        "--lr",
+        "{lr}",
+        "--seed",
+        "{seed}",
+    ],
+    "baseline": {"epochs": 2, "lr": 1.0, "accel": True},
+    "factors": {"lr": [0.3], "accel": [False]},
     "metric": "accuracy",
     "metrics": {"accuracy": {"line": r"Accuracy: (\d+)/(\d+)"}, "train/loss": {"line": r"Loss: ([\d.]+)"}},
     "margin": 0.005,
+    "seeds": 3,
+}
+
+# A step counter on another line than the metric; no seed among the arguments but in the environment.
+MAKEMORE = """
+    import os, random, sys
+    steps, width = int(sys.argv[sys.argv.index("--max-steps") + 1]), int(os.environ["WIDTH"])
+    random.seed(os.environ["ABLATE_SEED"])
+    for step in range(0, steps, 10):
+        print(f"step {step} | loss {3 / (step + width) + random.random():.4f} | step time 1.00ms")
+        if step % 20 == 0:
+            print(f"train loss: {2 + random.random():.6f} test loss: {1 + random.random():.6f}", file=sys.stderr)
+"""
+MAKEMORE_STUDY: dict[str, Any] = {
+    "study": "makemore",
+    "command": ["python", "makemore.py", "--max-steps", "{steps}"],
+    "env": {"WIDTH": "{n.embd}"},
+    "baseline": {"steps": 60, "n": {"embd": 16}},
+    "factors": {"n.embd": [32]},
+    "metric": "val/loss",
+    "metrics": {
+        "val/loss": {"line": r"test loss: ([\d.]+)"},
+        "train/loss": {"line": r"step (?P<step>\d+) \\| loss ([\d.]+)".replace("\\\\", "\\")},
+    },
+    "margin": 0.05,
+    "seeds": 3,
+}
+
+# Dotted overrides of a configuration, values read as Python's literals, quotes included.
+MINGPT = """
+    import ast, json, random, sys
+    from pathlib import Path
+    config = {"system": {"seed": 3407, "work_dir": "./out"}, "model": {"layers": [48]}, "trainer": {"learning_rate": 5e-4}}
+    for argument in sys.argv[1:]:
+        key, value = argument.split("=", maxsplit=1)
+        assert key.startswith("--"), argument
+        try:
+            value = ast.literal_eval(value)
+        except ValueError:
+            pass
+        block, name = key[2:].split(".")
+        assert name in config[block], name
+        config[block][name] = value
+    folder = Path(config["system"]["work_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    random.seed(config["system"]["seed"])
+    for score in range(1, 4):
+        print(f"iter_dt 0.00ms; iter {500 * score}: train loss {random.random():.5f}")
+        right = int(500 - 20 * random.random() - len(config["model"]["layers"]))
+        print(f"train final score: {right}/500 = {right / 5:.2f}% correct")
+"""
+MINGPT_STUDY: dict[str, Any] = {
+    "study": "adder",
+    "command": [
+        *("python", "projects/adder.py", "--system.work_dir='{run_dir}'", "--system.seed={seed}"),
+        *("--model.layers={model.layers}", "--trainer.learning_rate={trainer.learning_rate}"),
+    ],
+    "baseline": {"model": {"layers": [48, 48]}, "trainer": {"learning_rate": 5e-4}},
+    "factors": {"model.layers": [[48, 48, 48]], "trainer.learning_rate": [1e-3]},
+    "metric": "accuracy",
+    "metrics": {
+        "accuracy": {"line": r"final score: (\d+)/(\d+)"},
+        "train/loss": {"line": r"train loss ([\d.]+)"},
+    },
+    "margin": 0.01,
+    "seeds": 3,
+}
+
+# The network is chosen by a comment; no seed at all; a progress bar that needs a terminal; results beside itself.
+CIFAR = """
+    import os, random, sys
+    net, width = "ResNet18", 64
+    # net, width = "VGG", 32
+    _, columns = os.popen("stty size", "r").read().split()
+    bar = int(columns) // 40
+    os.makedirs("checkpoint", exist_ok=True)
+    for epoch in range(2):
+        print(f"\\nEpoch: {epoch}")
+        right = 0
+        for batch in range(1, 5):
+            right += 20 + int(5 * random.random())
+            sys.stdout.write(f" [{'=' * bar}] Loss: {random.random():.3f} | Acc: {right / batch / 25:.3%} ({right}/{25 * batch})")
+            sys.stdout.write(" 4/4 \\n" if batch == 4 else f" {batch}/4 \\r")
+            sys.stdout.flush()
+    with open("checkpoint/ckpt.pth", "a") as file:
+        file.write(f"{right}\\n")
+    print(len(open("checkpoint/ckpt.pth").readlines()), "checkpoint")
+"""
+CIFAR_STUDY: dict[str, Any] = {
+    "study": "cifar",
+    "command": ["python", "main.py", "--lr", "{lr}"],
+    "tty": True,
+    "isolate": True,
+    "baseline": {"lr": 0.1},
+    "factors": {"lr": [0.01]},
+    "metric": "accuracy",
+    "metrics": {"accuracy": {"line": r"\((\d+)/(100)\)"}, "epochs": {"line": r"^Epoch: (?P<step>\d+)"}},
+    "margin": 0.01,
     "seeds": 3,
 }
 
@@ -49,59 +165,730 @@ def write_project(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(dedent(text))
 
 
-def read_study(folder: Path, plain: dict[str, Any], **changes: Any) -> Study:
-    """A study file in a folder, read."""
-    file = folder / "study.yaml"
+def read_study(place: Path, plain: dict[str, Any], **changes: Any) -> Study:
+    """A study file in a folder, read. A key that is None is left out."""
+    file = place / "study.yaml"
     file.write_text(yaml.safe_dump({k: v for k, v in (plain | changes).items() if v is not None}))
     return spec.read(file)
 
 
-def events_of_study(
-    study: Study, folder: Path, *, seed: int = 0, attempt: int = 1, device: str = "cpu"
+def events_of(
+    study: Study,
+    store: Path,
+    *,
+    seed: int = 0,
+    attempt: int = 1,
+    device: str = "cpu",
+    change: dict[str, Any] | None = None,
 ) -> list[Event]:
-    """All events of one run of a study's baseline."""
-    config = study.baseline.with_seed(seed)
+    """All events of one run of a study's baseline. change: overrides."""
+    config = study.baseline.override(change or {}).with_seed(seed)
     trainer_of(config).preparer()(config)
     payload = RunPayload(
         config.tree(), seed, kind="command", device=device, source=config.source, metric=study.metric
     )
-    return list(events_of(Task(f"run-{seed}", attempt, payload), Folders.under(folder / "mlruns")))
+    task = Task(f"run-{seed}", attempt, payload)
+    return list(runs.train(Bundle((task,)), Folders.under(store / "mlruns")))
 
 
-def test_a_script_that_takes_arguments_runs_as_it_is(tmp_path):
+def epochs(events: list[Event]) -> list[tuple[int, dict[str, float]]]:
+    return [(event.epoch, dict(event.metrics)) for event in events if isinstance(event, EpochEnd)]
+
+
+def finished(events: list[Event]) -> Finished:
+    end = events[-1]
+    assert isinstance(end, Finished), end
+    return end
+
+
+def failed(events: list[Event]) -> Failed:
+    end = events[-1]
+    assert isinstance(end, Failed), end
+    return end
+
+
+def output(events: list[Event]) -> str:
+    end = events[-1]
+    assert isinstance(end, Finished | Failed)
+    return end.files["output.txt"].decode()
+
+
+def prints(folder: Path, *lines: str) -> Study:
+    """A study of a command that prints these lines, in which `accuracy` is a word and a number."""
+    write_project(folder, {"main.py": "\n".join(f"print({line!r}, flush=True)" for line in lines)})
+    return read_study(folder, SIMPLE_STUDY)
+
+
+SIMPLE_STUDY: dict[str, Any] = {
+    "study": "simple",
+    "command": ["python", "main.py", "{lr}"],
+    "baseline": {"lr": 0.1},
+    "factors": {"lr": [0.2]},
+    "metric": "accuracy",
+    "metrics": {"accuracy": {"line": r"accuracy (\S+)"}},
+    "margin": 0.01,
+    "seeds": 3,
+}
+
+
+def script(place: Path, text: str, **changes: Any) -> Study:
+    """A study of a script."""
+    write_project(place, {"main.py": text})
+    return read_study(place, SIMPLE_STUDY, **changes)
+
+
+# --- four projects, untouched ---------------------------------------------------------------------------------------------
+
+
+def test_argparse_with_a_seed(tmp_path):
     write_project(tmp_path, {"main.py": MNIST})
     study = read_study(tmp_path, MNIST_STUDY)
-    _started, first, second, end = events_of_study(study, tmp_path)
-    assert isinstance(first, EpochEnd)
-    assert isinstance(end, Finished)
-    assert (first.epoch, second.epoch, end.epoch, end.outcome) == (1, 2, 2, "finished")
-    assert set(first.metrics) == {"accuracy", "train/loss"}
-    assert b"Train Epoch: 2 [200/300 (0%)]" in end.files["output.txt"]
-    again = events_of_study(study, tmp_path)
-    assert [event.metrics for event in again[1:3]] == [first.metrics, second.metrics]
-    other = events_of_study(study, tmp_path, seed=1)
-    assert other[1].metrics != first.metrics
+    events = events_of(study, tmp_path)
+    end = finished(events)
+    assert [number for number, _ in epochs(events)] == [1, 2]
+    assert all(set(metrics) == {"accuracy", "train/loss"} for _, metrics in epochs(events))
+    assert (end.epoch, end.outcome, end.facts["resolution"]) == (2, "finished", 0.01)
+    assert "Train Epoch: 2 [200/300 (0%)]" in output(events)
+    assert epochs(events_of(study, tmp_path)) == epochs(events)
+    assert epochs(events_of(study, tmp_path, seed=1)) != epochs(events)
+    # Of several values in an epoch the last counts.
+    losses = [line.rpartition(" ")[2] for line in output(events).splitlines() if "Loss" in line]
+    assert [metrics["train/loss"] for _, metrics in epochs(events)] == [float(losses[2]), float(losses[5])]
 
 
-def test_a_command_that_fails_shows_its_last_lines(tmp_path):
-    write_project(tmp_path, {"main.py": "print('before'); raise ValueError('no data here')"})
-    end = events_of_study(read_study(tmp_path, MNIST_STUDY), tmp_path)[-1]
-    assert isinstance(end, Failed)
-    assert "exited with 1" in end.reason
-    assert "no data here" in end.reason
-    assert "before" in end.detail
+def test_a_step_counter_on_another_line_than_the_metric(tmp_path):
+    write_project(tmp_path, {"makemore.py": MAKEMORE})
+    study = read_study(tmp_path, MAKEMORE_STUDY)
+    events = events_of(study, tmp_path)
+    assert [number for number, _ in epochs(events)] == [1, 21, 41], (
+        "steps that begin with 0 are counted from 1"
+    )
+    assert finished(events).epoch == 41
+    assert epochs(events_of(study, tmp_path, seed=1)) != epochs(events)
 
 
-def test_a_metric_that_was_never_found_fails_the_run_and_shows_the_last_lines(tmp_path):
-    write_project(tmp_path, {"main.py": "print('acc is 0.7')"})
-    end = events_of_study(read_study(tmp_path, MNIST_STUDY), tmp_path)[-1]
-    assert isinstance(end, Failed)
-    assert "'accuracy' was never found" in end.reason
-    assert "acc is 0.7" in end.reason
+def test_dotted_overrides_and_quotes_that_are_passed_on_as_they_are(tmp_path):
+    write_project(tmp_path, {"projects/adder.py": MINGPT})
+    study = read_study(tmp_path, MINGPT_STUDY)
+    events = events_of(study, tmp_path, change={"model.layers": [48, 48, 48]})
+    assert [number for number, _ in epochs(events)] == [1, 2, 3]
+    config = yaml.safe_load((tmp_path / "mlruns/runs/run-0/config.json").read_text())
+    assert config["system"] == {"seed": 0, "work_dir": str(tmp_path / "mlruns/runs/run-0")}
+    assert config["model"] == {"layers": [48, 48, 48]}
 
 
-def test_a_factor_that_reaches_neither_command_nor_environment_is_refused(tmp_path):
-    with pytest.raises(StudyError, match="reaches neither the command nor its environment"):
-        read_study(
-            tmp_path, MNIST_STUDY, baseline={"epochs": 2, "lr": 1.0, "width": 3}, factors={"width": [4]}
-        )
+def test_a_terminal_and_a_copy_of_the_folder_for_a_script_that_asks_for_its_size_and_writes_beside_itself(
+    tmp_path,
+):
+    write_project(tmp_path, {"main.py": CIFAR})
+    study = read_study(tmp_path, CIFAR_STUDY)
+    for seed in (0, 1):
+        events = events_of(study, tmp_path, seed=seed)
+        assert [number for number, _ in epochs(events)] == [1, 2]
+        assert "1 checkpoint" in output(events)
+    assert not (tmp_path / "checkpoint").exists()
+    assert (tmp_path / "mlruns/runs/run-1/folder/checkpoint/ckpt.pth").exists()
+    code = study.baseline.code()
+    write_project(tmp_path, {"main.py": (tmp_path / "main.py").read_text().replace("# net", "net")})
+    assert read_study(tmp_path, CIFAR_STUDY).baseline.code() != code, "another network is another run"
+
+
+def test_a_whole_study_of_a_command_ends_in_a_verdict(workplace):
+    write_project(workplace.root, {"main.py": MNIST})
+    read_study(workplace.root, MNIST_STUDY, factors={"lr": [0.0]}, margin=0.02)
+    refusal = workplace.ablate("run", "study.yaml", "--executor", "inline", code=2)
+    assert "would run the command" in refusal
+    assert "commands = true" in refusal
+    assert not (workplace.root / "mlruns" / "runs").exists(), "nothing was run"
+    workplace.ablate("run", "study.yaml", "--executor", "inline", "--allow-command", "-q")
+    report = workplace.ablate("report", "mnist", "--format", "json")
+    assert '"verdict"' in report
+    project = workplace.root / "pyproject.toml"
+    project.write_text("[tool.ablate]\ncommands = true\n")
+    again = workplace.ablate("run", "study.yaml", "--executor", "inline")
+    assert "0 of 6" not in again
+
+
+# --- arguments and environment --------------------------------------------------------------------------------------------
+
+SHOWS = """
+    import json, os, sys
+    print("accuracy 1")
+    print(json.dumps({"argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd(), "python": sys.executable}))
+"""
+
+
+def shown(events: list[Event]) -> dict[str, Any]:
+    return dict(json.loads(output(events).splitlines()[1]))
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("{lr}", ["0.1"]),
+        ("--lr={lr}", ["--lr=0.1"]),
+        ("{small}", ["1e-05"]),
+        ("{model.width}", ["64"]),
+        ("--width={ model.width }", ["--width=64"]),
+        ("{model.sizes}", ["1", "2"]),
+        ("--sizes={model.sizes}", ["--sizes=[1, 2]"]),
+        ("{empty}", []),
+        ("{model}", ['{"sizes": [1, 2], "width": 64}']),
+        ("{amp?--amp}", ["--amp"]),
+        ("{off?--off}", []),
+        ("{nothing?--off}", []),
+        ("x{amp?y}{off?z}", ["xy"]),
+        ("{amp}", ["true"]),
+        ("{nothing}", ["null"]),
+        ("{name}", ["a b 'c' \"d\" $HOME `ls` {x} *"]),
+        ("'{name}'", ["'a b 'c' \"d\" $HOME `ls` {x} *'"]),
+        ("{{lr}} {{{lr}}}", ["{lr} {0.1}"]),
+        ("{seed}:{device}:{attempt}", ["0:cpu:1"]),
+        ("", [""]),
+        ("$HOME; ls | cat > x", ["$HOME; ls | cat > x"]),
+        (3, ["3"]),
+        (0.5, ["0.5"]),
+        ("é–🙂", ["é–🙂"]),
+    ],
+)
+def test_what_the_arguments_are_that_a_template_makes(tmp_path, argument, expected):
+    baseline = {
+        "lr": 0.1,
+        "small": 1e-5,
+        "model": {"width": 64, "sizes": [1, 2]},
+        "empty": [],
+        "amp": True,
+        "off": False,
+        "nothing": None,
+        "name": "a b 'c' \"d\" $HOME `ls` {x} *",
+    }
+    study = script(tmp_path, SHOWS, baseline=baseline, command=["python", "main.py", argument, "{lr}"])
+    assert shown(events_of(study, tmp_path))["argv"] == [*expected, "0.1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": ["python", "{l}"]}, "{l} is no setting of the baseline"),
+        ({"command": ["python", "{lr"]}, "a brace without its other half"),
+        ({"command": ["python", "{lr}", '{"a": 1}']}, "is no setting"),
+        ({"command": ["python", "{}"]}, "a placeholder without a name"),
+        ({"command": ["python", "{lr?--lr}"]}, "needs true or false"),
+        ({"command": "python main.py --lr 'a b'"}, 'command: ["python", "main.py", "--lr", "a b"]'),
+        ({"command": ["python", ["a"]]}, "an argument should be text or a number"),
+        ({"command": ["python", {"lr": None}]}, "a placeholder needs quotes"),
+        ({"command": ["python"]}, "`lr` reaches neither the command nor its environment"),
+        ({"command": ["{e}"], "baseline": {"lr": 1, "e": []}, "factors": {"e": [["a"]]}}, "names no program"),
+        ({"baseline": {"lr": 1, "run_dir": "x"}}, "`{run_dir}` is what ablate fills in"),
+        ({"env": {"A": "{x}"}}, "{x} is no setting"),
+        ({"env": {"A-B": "x"}}, "cannot name a variable"),
+        ({"env": ["A=1"]}, "should be names of variables"),
+        ({"metrics": None}, "`metrics:` is missing"),
+        ({"metrics": {"accuracy": {"lines": "x"}}}, "did you mean 'line'"),
+        ({"metrics": {"accuracy": {"line": "x"}}}, "no group for the value"),
+        ({"metrics": {"accuracy": {"line": "(x"}}}, "not a regular expression"),
+        ({"metrics": {"accuracy": {"line": "(x)", "json": "x"}}}, "more than one place"),
+        ({"metrics": {"accuracy": "(x)"}}, "should say where the metric is found"),
+        ({"metrics": {"accuracy": {"json": 3}}}, "should be text"),
+        ({"metrics": {"accuracy": {"file": "{lr}.csv"}}}, "only {run_dir}"),
+        ({"metrics": {"loss": {"line": "(x)"}}}, "'accuracy' is not a metric of this training"),
+        ({"epoch": "loss"}, "'loss' is not one of the metrics"),
+        ({"until": {"epoch": 0}}, "at least 1"),
+        ({"silence": "soon"}, "is not a time"),
+        ({"devices": 0}, "at least 1"),
+        ({"data": "x.csv"}, "a list of paths"),
+        ({"train": "a:b"}, "a study has one"),
+        ({"folder": 3}, "should be text"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_runs(tmp_path, changes, message):
+    with pytest.raises(StudyError) as caught:
+        script(tmp_path, SHOWS, **changes)
+    assert message in str(caught.value)
+    assert "study.yaml" in str(caught.value)
+
+
+def test_a_key_of_a_command_belongs_to_a_study_with_one(tmp_path):
+    with pytest.raises(StudyError, match="belongs to studies with `command:`"):
+        read_study(tmp_path, SIMPLE_STUDY, command=None, metrics=None, train="a:b", tty=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": ["no-such-program", "{lr}"]}, "there is no program 'no-such-program'"),
+        ({"command": ["./main.py", "{lr}"]}, "may not be executed"),
+        ({"folder": "nowhere"}, "does not exist"),
+        ({"python": ".venv/bin/python"}, "there is no program"),
+        ({"data": ["train.csv"]}, "there is no"),
+    ],
+)
+def test_what_cannot_be_started_is_named_before_anything_runs(tmp_path, changes, message):
+    study = script(tmp_path, SHOWS, **changes)
+    with pytest.raises(AblateError) as caught:
+        events_of(study, tmp_path)
+    assert message in str(caught.value)
+    assert caught.value.place in ("command", "folder", "python", "data")
+
+
+def test_the_environment_of_a_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ours")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "ours")
+    monkeypatch.setenv("OF_THE_USER", "kept")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    study = script(tmp_path, SHOWS, env={"RATE": "{lr}", "OMP_NUM_THREADS": 4})
+    about = shown(events_of(study, tmp_path, seed=7, attempt=2))
+    run = tmp_path / "mlruns" / "runs" / "run-7"
+    expected = {
+        "ABLATE_SEED": "7",
+        "ABLATE_RUN_DIR": str(run),
+        "ABLATE_DEVICE": "cpu",
+        "ABLATE_ATTEMPT": "2",
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": "4",
+        "RATE": "0.1",
+        "OF_THE_USER": "kept",
+        "CUDA_VISIBLE_DEVICES": "",
+        "MLFLOW_TRACKING_URI": (run / "mlflow").as_uri(),
+    }
+    assert {name: about["env"].get(name) for name in expected} == expected
+    assert "MLFLOW_RUN_ID" not in about["env"]
+    assert (about["cwd"], about["python"]) == (str(tmp_path), sys.executable)
+    on_gpu = shown(events_of(study, tmp_path, device="cuda:0"))
+    assert (on_gpu["env"]["CUDA_VISIBLE_DEVICES"], on_gpu["env"]["ABLATE_DEVICE"]) == ("3", "cuda:0")
+
+
+def test_the_folder_is_relative_to_the_study_and_python_to_the_folder(tmp_path):
+    project = tmp_path / "project"
+    write_project(project, {"main.py": SHOWS, "sub/helper": ""})
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (project / ".venv" / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).parent}\n")
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    study = read_study(studies, SIMPLE_STUDY, folder="../project", python=".venv/bin/python")
+    events = events_of(study, tmp_path)
+    about = shown(events)
+    assert about["cwd"] == str(project)
+    assert about["python"] == str(project / ".venv" / "bin" / "python")
+    assert about["env"]["PATH"].startswith(str(project / ".venv" / "bin") + os.pathsep)
+    assert isinstance(events[0], Started)
+    assert events[0].facts["interpreter"] == about["python"]
+
+
+# --- the curve -------------------------------------------------------------------------------------------------------------
+
+
+def test_rounded_losses_are_no_copies_and_printed_decimals_are_a_resolution(tmp_path):
+    text = "print('accuracy 0.91'); print('train loss 0.5')"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "train/loss": {"line": r"loss (\S+)"}}
+    end = finished(events_of(script(tmp_path, text, metrics=metrics), tmp_path))
+    assert end.facts["resolution"] == 0.01
+    assert "trace" not in end.facts
+
+
+def test_losses_with_all_their_digits_tell_copies(tmp_path):
+    text = "print('train loss', 2 / 3); print('accuracy 0.91')"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "train/loss": {"line": r"loss (\S+)"}}
+    study = script(tmp_path, text, metrics=metrics)
+    assert (
+        finished(events_of(study, tmp_path)).facts["trace"]
+        == finished(events_of(study, tmp_path, seed=1)).facts["trace"]
+    )
+
+
+def test_many_rounded_losses_tell_copies_too(tmp_path):
+    text = "for i in range(8): print(f'train loss {2 / (i + 3):.4f}')\nprint('accuracy 0.91')"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "train/loss": {"line": r"loss (\S+)"}}
+    assert "trace" in finished(events_of(script(tmp_path, text, metrics=metrics), tmp_path)).facts
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "NaN"])
+def test_a_metric_or_a_loss_that_is_not_finite_is_diverged(tmp_path, value):
+    text = f"import time\nprint('accuracy 0.5')\nprint('accuracy', {value!r}, flush=True)\ntime.sleep(1000)"
+    end = finished(events_of(script(tmp_path, text), tmp_path))
+    assert (end.outcome, end.epoch) == ("diverged", 2)
+    assert "accuracy not finite in epoch 2" in end.facts["reason"]
+
+
+def test_another_metric_that_is_not_finite_is_no_divergence(tmp_path):
+    text = "print('grad nan'); print('accuracy 0.5')"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "grad": {"line": r"grad (\S+)"}}
+    assert finished(events_of(script(tmp_path, text, metrics=metrics), tmp_path)).outcome == "finished"
+
+
+def test_a_command_that_breaks_off_because_its_loss_is_nan_is_diverged(tmp_path):
+    text = "print('accuracy 0.5'); print('loss nan'); raise SystemExit(3)"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "train/loss": {"line": r"loss (\S+)"}}
+    assert finished(events_of(script(tmp_path, text, metrics=metrics), tmp_path)).outcome == "diverged"
+
+
+def test_another_metric_may_end_an_epoch(tmp_path):
+    text = "for i in (1, 2):\n    print('accuracy', i / 4)\n    print('loss', i)\nprint('test 0.7')"
+    metrics = {
+        "accuracy": {"line": r"accuracy (\S+)"},
+        "loss": {"line": r"loss (\S+)"},
+        "test/accuracy": {"line": r"test (\S+)"},
+    }
+    events = events_of(script(tmp_path, text, metrics=metrics, epoch="loss"), tmp_path)
+    assert epochs(events) == [(1, {"accuracy": 0.25, "loss": 1.0}), (2, {"accuracy": 0.5, "loss": 2.0})]
+    assert finished(events).metrics["test/accuracy"] == 0.7
+
+
+def test_the_epoch_that_counts_is_the_last_with_the_metric_of_the_study(tmp_path):
+    text = "for i in range(1, 6):\n    if i % 2 == 0: print('accuracy', i / 10)\n    print('loss', i)"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "loss": {"line": r"loss (\S+)"}}
+    end = finished(events_of(script(tmp_path, text, metrics=metrics, epoch="loss"), tmp_path))
+    assert end.epoch == 4
+
+
+def test_a_progress_bar_that_shows_the_metric_again_and_again_is_one_epoch_where_its_step_says_so(tmp_path):
+    text = """
+        import sys
+        for epoch in (1, 2):
+            for part in (0.1, 0.2, 0.3):
+                sys.stdout.write(f"\\repoch {epoch} accuracy {epoch / 10 + part:.1f}")
+        print()
+    """
+    metrics = {"accuracy": {"line": r"epoch (?P<step>\d+) accuracy (\S+)"}}
+    assert epochs(events_of(script(tmp_path, text, metrics=metrics), tmp_path)) == [
+        (1, {"accuracy": 0.4}),
+        (2, {"accuracy": 0.5}),
+    ]
+
+
+# --- how it ends -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        ("print('accuracy 0.5'); raise ValueError('no data here')", "error", "exited with 1"),
+        ("import os; os.kill(os.getpid(), 11)", "crash", "SIGSEGV"),
+        ("print('acc is 0.7')", "error", "'accuracy' was never found: no line matched"),
+        ("print('accuracy high')", "error", "which is no number"),
+        ("pass", "error", "it printed nothing"),
+        ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", "memory", "exited with 1"),
+    ],
+)
+def test_how_a_run_fails(tmp_path, text, kind, reason):
+    end = failed(events_of(script(tmp_path, text), tmp_path))
+    assert (end.kind, reason in end.reason) == (kind, True), end.reason
+    assert "$ " in end.detail
+
+
+def test_the_last_lines_of_a_command_that_fails_are_shown(tmp_path):
+    text = "for i in range(100): print('line', i)\nraise ValueError('the reason')"
+    events = events_of(script(tmp_path, text), tmp_path)
+    assert "the reason" in failed(events).reason
+    assert "line 99" in failed(events).detail
+    assert "line 1\n" in output(events)
+
+
+def test_silence_ends_a_run(tmp_path):
+    text = "import time\nprint('accuracy 0.5', flush=True)\ntime.sleep(1000)"
+    end = failed(events_of(script(tmp_path, text, silence="0.3s"), tmp_path))
+    assert end.kind == "timeout"
+    assert "printed nothing for" in end.reason
+
+
+def test_a_command_that_never_ends_is_stopped_after_an_epoch_and_counts_as_finished(tmp_path):
+    text = """
+        import itertools, time
+        for epoch in itertools.count(1):
+            print(f"accuracy {epoch / 100}", flush=True)
+            if epoch > 2:
+                time.sleep(1000)
+    """
+    events = events_of(script(tmp_path, text, until={"epoch": 2}), tmp_path)
+    assert [number for number, _ in epochs(events)] == [1, 2]
+    assert (finished(events).outcome, finished(events).epoch) == ("finished", 2)
+
+
+def test_a_run_that_is_cancelled_ends_although_it_prints_nothing(tmp_path):
+    study = script(tmp_path, "import time\nprint('accuracy 0.5', flush=True)\ntime.sleep(1000)")
+    config = study.baseline
+    payload = RunPayload(config.tree(), 0, kind="command", source=config.source, metric="accuracy")
+    cancelled: set[str] = set()
+    got = []
+    for event in runs.train(Bundle((Task("run", 1, payload),), cancelled=lambda: cancelled)):
+        got.append(event)
+        if isinstance(event, EpochEnd):
+            cancelled.add("run")
+    assert isinstance(got[-1], Failed)
+    assert got[-1].kind == "cancelled"
+    assert is_last(got[-1])
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_attempt_finds_what_the_first_has_left_only_where_it_resumes(tmp_path, resume, isolate):
+    text = """
+        import os
+        from pathlib import Path
+        places = [Path(os.environ["ABLATE_RUN_DIR"]), *([Path()] if %r else [])]
+        before = sum((place / "state").exists() for place in places)
+        for place in places:
+            (place / "state").write_text("saved")
+        print("accuracy", before)
+    """
+    study = script(tmp_path, text % isolate, resume=resume, isolate=isolate)
+    expected = (1 + isolate) * resume
+    assert epochs(events_of(study, tmp_path)) == [(1, {"accuracy": 0.0})]
+    assert epochs(events_of(study, tmp_path, attempt=2)) == [(1, {"accuracy": float(expected)})]
+    assert epochs(events_of(study, tmp_path, attempt=1)) == [(1, {"accuracy": 0.0})], "begun anew"
+
+
+# --- channels --------------------------------------------------------------------------------------------------------------
+
+
+def test_json_lines(tmp_path):
+    text = """
+        import json
+        print("starting {not json}")
+        for epoch in (1, 2):
+            print(json.dumps({"epoch": epoch, "val/accuracy": 0.25 * epoch, "loss": {"train": 2 / 3}, "flag": True, "none": None}))
+        print(json.dumps({"test/accuracy": 0.5}))
+    """
+    metrics = {
+        "accuracy": {"json": "val/accuracy"},
+        "train/loss": {"json": "loss.train"},
+        "test/accuracy": {"json": "test/accuracy"},
+    }
+    events = events_of(script(tmp_path, text, metrics=metrics), tmp_path)
+    assert epochs(events) == [
+        (1, {"accuracy": 0.25, "train/loss": 2 / 3}),
+        (2, {"accuracy": 0.5, "train/loss": 2 / 3}),
+    ]
+    assert finished(events).metrics["test/accuracy"] == 0.5
+    assert finished(events).facts["resolution"] == 0.01
+    missing = failed(events_of(script(tmp_path, text, metrics=metrics | {"f1": {"json": "flag"}}), tmp_path))
+    assert "no line of JSON had a number under 'flag'" in missing.reason
+
+
+@pytest.mark.parametrize("where", ["{run_dir}/log.csv", "log.csv", "out/log.tsv", "log.jsonl"])
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_a_file_that_grows(tmp_path, where, rewritten):
+    text = """
+        import json, os, sys
+        from pathlib import Path
+        path = Path(sys.argv[2])
+        path.parent.mkdir(exist_ok=True)
+        joint = "\\t" if path.suffix == ".tsv" else ", "
+        rows = []
+        for epoch in range(1, 4):
+            rows.append({"epoch": epoch, "loss": 1 / epoch, "val_acc": ""})
+            rows.append({"epoch": epoch, "loss": "", "val_acc": epoch / 4})
+            if path.suffix == ".jsonl":
+                lines = [json.dumps({name: value for name, value in row.items() if value != ""}) for row in rows]
+            else:
+                lines = [joint.join(rows[0])] + [joint.join(str(value) for value in row.values()) for row in rows]
+            done = 0 if %r or epoch == 1 else 2 * epoch - 2 + (path.suffix != ".jsonl")
+            with path.open("a" if done else "w") as file:
+                file.write("\\n".join(lines[done:]) + "\\n")
+    """
+    metrics = {"accuracy": {"file": where, "column": "val_acc"}, "loss": {"file": where}}
+    study = script(tmp_path, text % rewritten, metrics=metrics, command=["python", "main.py", "{lr}", where])
+    expected = [(epoch, {"accuracy": epoch / 4, "loss": 1 / epoch}) for epoch in (1, 2, 3)]
+    assert epochs(events_of(study, tmp_path)) == expected
+    # What is there from an earlier run is not this one's.
+    assert epochs(events_of(study, tmp_path)) == expected
+
+
+def test_a_file_without_the_column_and_a_file_that_is_not_there(tmp_path):
+    text = "open('log.csv', 'w').write('a,b\\n1,2\\n')"
+    study = script(tmp_path, text, metrics={"accuracy": {"file": "log.csv", "column": "c"}})
+    assert "no number in a column 'c'; it has a, b" in failed(events_of(study, tmp_path)).reason
+    (tmp_path / "log.csv").unlink()
+    study = script(tmp_path, "pass", metrics={"accuracy": {"file": "log.csv", "column": "c"}})
+    assert "nothing was written to 'log.csv'" in failed(events_of(study, tmp_path)).reason
+
+
+def test_mlflow_of_the_command_writes_into_a_store_of_its_own_and_is_read_from_there(tmp_path, monkeypatch):
+    ours = tmp_path / "ours"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ours}.db")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
+    text = """
+        import mlflow
+        with mlflow.start_run():
+            for epoch in (1, 2):
+                mlflow.log_metric("train/loss", 1 / epoch, step=epoch)
+                mlflow.log_metric("val_acc", epoch / 4, step=epoch)
+    """
+    metrics = {"accuracy": {"mlflow": "val_acc"}, "train/loss": {"mlflow": "train/loss"}}
+    events = events_of(script(tmp_path, text, metrics=metrics), tmp_path)
+    assert epochs(events) == [
+        (1, {"accuracy": 0.25, "train/loss": 1.0}),
+        (2, {"accuracy": 0.5, "train/loss": 0.5}),
+    ]
+    assert not Path(f"{ours}.db").exists()
+
+
+def test_the_store_of_mlflow_is_read_as_it_grows_with_steps_or_without(tmp_path):
+    text = """
+        import os, time
+        from pathlib import Path
+        folder = Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("file://")) / "0" / "run" / "metrics" / "val"
+        folder.mkdir(parents=True)
+        with (folder / "acc").open("a") as file:
+            for epoch in range(3):
+                file.write(f"{1000 + epoch} {epoch / 4} 0\\n")
+    """
+    study = script(tmp_path, text, metrics={"accuracy": {"mlflow": "val/acc"}})
+    assert epochs(events_of(study, tmp_path)) == [
+        (1, {"accuracy": 0.0}),
+        (2, {"accuracy": 0.25}),
+        (3, {"accuracy": 0.5}),
+    ]
+    study = script(tmp_path, text, metrics={"accuracy": {"mlflow": "acc"}})
+    assert "it logged val/acc" in failed(events_of(study, tmp_path)).reason
+
+
+def test_scalars_of_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: `make install` does")
+    text = """
+        import os, sys
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        writer = EventFileWriter(os.environ["ABLATE_RUN_DIR"] + "/tb")
+        for epoch in (1, 2):
+            for tag, value in (("val/acc", epoch / 4), ("train/loss", 1 / epoch)):
+                writer.add_event(Event(step=epoch, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
+        writer.close()
+    """
+    metrics = {"accuracy": {"tensorboard": "val/acc"}, "train/loss": {"tensorboard": "train/loss"}}
+    events = events_of(script(tmp_path, text, metrics=metrics), tmp_path)
+    assert epochs(events) == [
+        (1, {"accuracy": 0.25, "train/loss": 1.0}),
+        (2, {"accuracy": 0.5, "train/loss": 0.5}),
+    ]
+    study = script(tmp_path, text, metrics={"accuracy": {"tensorboard": "acc"}})
+    assert "there is val/acc, train/loss" in failed(events_of(study, tmp_path)).reason
+
+
+def test_what_is_in_a_file_before_a_line_ends_the_epoch_belongs_to_it(tmp_path):
+    text = "open('log.csv', 'w').write('loss\\n0.5\\n0.4\\n')\nprint('accuracy 0.7')"
+    metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "loss": {"file": "log.csv"}}
+    events = events_of(script(tmp_path, text, metrics=metrics), tmp_path)
+    assert epochs(events) == [(1, {"accuracy": 0.7, "loss": 0.4})]
+
+
+# --- the key ---------------------------------------------------------------------------------------------------------------
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def code(folder: Path, **changes: Any) -> str:
+    return read_study(folder, SIMPLE_STUDY, **changes).baseline.code()
+
+
+EDITS = [
+    # What is written where, whether it is committed, and whether it makes other runs: in a repository, and in a folder.
+    ({"main.py": "print(2)"}, True, True),
+    ({"main.py": "print(1)  # why"}, False, False),
+    ({"package/other.py": "x = 1"}, True, True),
+    ({"train.sh": "echo"}, True, True),
+    ({"README.md": "words"}, False, False),
+    ({"other.yaml": "study: other\nmargin: 1\n"}, False, False),
+    ({"results.json": "{}"}, False, False),
+    ({"mlruns/runs/x/folder/main.py": "print(3)"}, False, False),
+    ({".venv/pyvenv.cfg": "home = /\n", ".venv/lib/module.py": "x = 1"}, False, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("files", "in_git", "in_folder"), EDITS, ids=[next(iter(files)) for files, *_ in EDITS]
+)
+@pytest.mark.parametrize("repository", [True, False])
+def test_which_edits_make_other_runs(tmp_path, files, in_git, in_folder, repository):
+    write_project(tmp_path, {"main.py": "print(1)", ".gitignore": ".venv\nmlruns\n"})
+    if repository:
+        git(tmp_path, "init", "-q")
+        git(tmp_path, "add", "main.py")
+    before = code(tmp_path)
+    write_project(tmp_path, files)
+    assert (code(tmp_path) != before) == (in_git if repository else in_folder)
+    if repository:
+        after = code(tmp_path)
+        git(tmp_path, "add", "main.py")
+        git(tmp_path, "commit", "-qm", "as it is")
+        assert code(tmp_path) == after, "a commit by itself changes nothing"
+
+
+def test_files_that_the_command_names_count_wherever_they_are(tmp_path):
+    write_project(tmp_path, {"main.py": "print(1)", "conf/a.yaml": "x: 1", "conf/b.yaml": "x: 1"})
+    command = ["python", "main.py", "--config=conf/{name}.yaml", "{lr}"]
+    baseline = {"lr": 0.1, "name": "a"}
+    before = code(tmp_path, command=command, baseline=baseline)
+    write_project(tmp_path, {"conf/b.yaml": "x: 2"})
+    assert code(tmp_path, command=command, baseline=baseline) == before, "another arm's"
+    write_project(tmp_path, {"conf/a.yaml": "x: 2"})
+    assert code(tmp_path, command=command, baseline=baseline) != before
+
+
+def test_a_repository_runs_nothing_when_it_is_read_and_counts_wherever_it_lies(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_project(here, {"main.py": "print(1)", "data.txt": "1", ".gitattributes": "*.txt filter=evil\n"})
+    git(here, "init", "-q")
+    git(here, "add", ".")
+    git(here, "commit", "-qm", "first")
+    mark = tmp_path / "mark"
+    evil = tmp_path / "evil"
+    evil.write_text(f"#!/bin/sh\ntouch {mark}\ncat\n")
+    evil.chmod(0o755)
+    for name in ("core.fsmonitor", "filter.evil.clean", "filter.evil.smudge", "diff.external", "core.pager"):
+        git(here, "config", name, str(evil))
+    (here / ".git" / "hooks").mkdir(exist_ok=True)
+    for hook in ("post-index-change", "fsmonitor-watchman"):
+        (here / ".git" / "hooks" / hook).symlink_to(evil)
+    write_project(here, {"data.txt": "2"})
+    first = code(here)
+    assert not mark.exists()
+    git(here, "config", "--unset", "core.fsmonitor")
+    subprocess.run(["cp", "-r", str(here), str(there)], check=True)
+    assert code(there) == first
+
+
+def test_what_is_part_of_the_key_of_a_run(tmp_path):
+    from ablate.config import key
+
+    write_project(tmp_path, {"main.py": SHOWS, "train.csv": "1"})
+
+    def key_with(**changes: Any) -> str:
+        config = read_study(tmp_path, SIMPLE_STUDY, **changes).baseline
+        return key(config, trainer_of(config).preparer()(config).fingerprint, config.code())
+
+    plain = key_with()
+    assert key_with(folder=".", silence="10m", resume=True, tty=True, isolate=True) == plain
+    different = [
+        key_with(command=["python", "main.py", "{lr}", "x"]),
+        key_with(env={"A": "1"}),
+        key_with(baseline={"lr": 0.3}),
+        key_with(python=sys.executable),
+        key_with(until={"epoch": 3}),
+        key_with(devices=2),
+        key_with(metrics={"accuracy": {"line": r"accuracy ([\d.]+)"}}),
+        key_with(data=["train.csv"]),
+    ]
+    assert len({plain, *different}) == 1 + len(different)
+    write_project(tmp_path, {"train.csv": "2"})
+    assert key_with(data=["train.csv"]) not in different
+
+
+def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path):
+    from ablate.training.source_files import data_fingerprint
+
+    write_project(
+        tmp_path, {"a/x/1.txt": "1", "a/2.txt": "2", "b/x/1.txt": "1", "b/2.txt": "2", "c/2.txt": "2"}
+    )
+    assert (
+        data_fingerprint(tmp_path, ["a"])
+        == data_fingerprint(tmp_path, ["b"])
+        != data_fingerprint(tmp_path, ["c"])
+    )
+    assert data_fingerprint(tmp_path, ["a/2.txt"]) == data_fingerprint(tmp_path, ["c/2.txt"])
+    assert data_fingerprint(tmp_path, []) == ""
