@@ -59,14 +59,11 @@ class MlflowChannel:
         for metric, spec in self._specs.items():
             for file in sorted(self._scratch.glob("*/*/metrics")):
                 points += self._new_points(metric, file / spec["mlflow"])
-        groups: list[Findings] = []
-        last = None
-        for time, found in sorted(points, key=lambda point: point[0]):
-            if time != last:
-                groups.append([])
-            groups[-1].append(found)
-            last = time
-        return groups
+        # Of one millisecond, what has the same step was logged together.
+        by_time: dict[tuple[int, int], Findings] = {}
+        for time, found in points:
+            by_time.setdefault((time, found.step or 0), []).append(found)
+        return [by_time[when] for when in sorted(by_time)]
 
     def _new_points(self, metric: str, file: Path) -> list[tuple[int, Found]]:
         """Return the points that were added to a file, each with its time in milliseconds."""
