@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ablate.comparing import compare
+    from ablate.comparisons import ArmVerdict, Comparisons
+    from ablate.errors import AblateError
+    from ablate.from_python import load, run
 
-__all__ = ["compare"]
+__all__ = ["AblateError", "ArmVerdict", "Comparisons", "compare", "load", "run"]
+
+_HOMES = {
+    "AblateError": "errors",
+    "ArmVerdict": "comparisons",
+    "Comparisons": "comparisons",
+    "compare": "comparing",
+    "load": "from_python",
+    "run": "from_python",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: `import ablate` alone loads nothing."""
-    if name in __all__:
-        from ablate import comparing
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return getattr(comparing, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ablate.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -57,6 +57,48 @@ class Comparisons(Sequence[ArmVerdict]):
     blocks: tuple[tuple[str, tuple[ArmVerdict, ...]], ...] = ()
     results: pd.DataFrame | None = None
 
+    @classmethod
+    def of(cls, material: Material) -> Comparisons:
+        """Return the verdicts of a study that was run: on its arms, or on its effects where those get the verdicts."""
+        from ablate.analysis import caution, pairing
+        from ablate.analysis.words import effect_code, sentence, subject
+
+        analysis = material.analysis
+        rules = analysis.rules
+
+        def ends(lo: float | None, hi: float | None) -> tuple[float, float] | None:
+            return None if lo is None or hi is None else (lo, hi)
+
+        arms = [
+            ArmVerdict(c.arm, c.verdict, c.effect, ends(c.lo, c.hi), c.p_adjusted, c.n, sentence(c, rules))
+            for c in analysis.comparisons
+        ]
+        effects = [
+            ArmVerdict(
+                effect_code(e.terms),
+                e.verdict,
+                e.estimate,
+                ends(e.lo, e.hi),
+                e.p_adjusted,
+                e.n,
+                sentence(e, rules),
+            )
+            for e in analysis.effects
+        ]
+        gain = pairing.gain([analysis])
+        runs = analysis.runs
+        counts = ((runs.failed, "failed"), (runs.missing, "missing"))
+        notes = [f"{counted(number, 'run')} {what}" for number, what in counts if number]
+        notes += [caution(item, rules, subject(item, rules)) for item in analysis.warnings]
+        return cls(
+            (*arms, *effects),
+            material,
+            rules.paired,
+            analysis.baseline.n,
+            None if gain is None else gain.correlation,
+            tuple(notes),
+        )
+
     @property
     def analysis(self) -> Analysis:
         return self.material.analysis
@@ -115,7 +157,7 @@ class Comparisons(Sequence[ArmVerdict]):
         from ablate.report import summarise
         from ablate.report.export import paper_in_markdown
 
-        runs = "Blocks" if self.blocks else "Seeds" if self.paired else "Runs"
+        runs = f"{self.analysis.rules.unit.capitalize()}s"
         lines = [self.headline, "", f"| Arm | Verdict | Effect | Interval | Adj. p | {runs} |"]
         lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
         for arm, verdict, effect, interval, p, n in self._cells():
@@ -185,47 +227,47 @@ class Comparisons(Sequence[ArmVerdict]):
         return rows
 
     def _repr_html_(self) -> str:
-        """Return a table with interval bars, for notebooks."""
+        """Return a table with interval bars, for notebooks, on a light or on a dark ground."""
+        from ablate.report.palette import SHADES, mark
+
         margin = self.analysis.rules.margin
         ends = [abs(end) for c in self for end in (*(c.ci or ()), c.effect or 0.0)]
-        most = max([*ends, margin]) * 1.1
+        # One arm that is far off must not flatten the others; its bar runs off the picture.
+        typical = sorted([*ends, margin])[len(ends) // 2]
+        most = max(margin, min(max([*ends, margin]), 5.0 * typical)) * 1.1
 
         def at(value: float) -> float:
-            return float(100.0 + 100.0 * value / most)
+            return float(min(200.0, max(0.0, 100.0 + 100.0 * value / most)))
 
+        band = (
+            f'<rect x="{at(-margin):.1f}" width="{at(margin) - at(-margin):.1f}" y="0" height="18" fill="currentColor" '
+            'opacity="0.1"/><line x1="100" x2="100" y1="0" y2="18" stroke="currentColor" opacity="0.5"/>'
+        )
         rows = []
         for c, (arm, verdict, effect, interval, p, n) in zip(self, self._cells(), strict=True):
-            marks = "".join(
-                f'<line x1="{at(x):.1f}" x2="{at(x):.1f}" y1="0" y2="16" stroke="#bbb"{dash}/>'
-                for x, dash in (
-                    (0.0, ""),
-                    (margin, ' stroke-dasharray="2"'),
-                    (-margin, ' stroke-dasharray="2"'),
-                )
-            )
+            sign = mark(c.verdict)
+            # The shade that stands out from white and from black.
+            colour = SHADES[sign.colour][-1]
+            dash = ' stroke-dasharray="4 3"' if c.verdict == "inconclusive" else ""
+            line = f'stroke="{colour}" stroke-width="2.5"{dash}'
+            drawn = band
             if c.ci is not None:
-                marks += f'<line x1="{at(c.ci[0]):.1f}" x2="{at(c.ci[1]):.1f}" y1="8" y2="8" stroke="#333" stroke-width="3"/>'
-            if c.effect is not None:
-                marks += f'<circle cx="{at(c.effect):.1f}" cy="8" r="4" fill="#333"/>'
+                drawn += f'<line x1="{at(c.ci[0]):.1f}" x2="{at(c.ci[1]):.1f}" y1="9" y2="9" {line}/>'
+            if c.effect is not None and abs(c.effect) <= most:
+                drawn += f'<circle cx="{at(c.effect):.1f}" cy="9" r="4" fill="{colour}"/>'
             bar = (
-                f'<svg width="200" height="16" role="img" aria-label="{html.escape(interval)}">{marks}</svg>'
+                f'<svg width="200" height="18" role="img" aria-label="{html.escape(interval)}">{drawn}</svg>'
             )
-            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (verdict, effect, interval, p, n))
-            rows.append(f"<tr><th>{html.escape(arm)}</th><td>{bar}</td>{cells}</tr>")
-        head = "".join(
-            f"<th>{name}</th>"
-            for name in (
-                "arm",
-                "",
-                "verdict",
-                "effect",
-                "interval",
-                "adj. p",
-                "seeds" if self.paired else "runs",
+            said = f'<td style="text-align:left;color:{colour}">{html.escape(f"{sign.sign} {verdict}")}</td>'
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in (effect, interval, p, n))
+            rows.append(
+                f'<tr><th style="text-align:left">{html.escape(arm)}</th><td>{bar}</td>{said}{cells}</tr>'
             )
-        )
+        names = ("arm", "", "verdict", "effect", "interval", "adj. p", f"{self.analysis.rules.unit}s")
+        left = ' style="text-align:left"'
+        head = "".join(f"<th{left if name in ('arm', 'verdict') else ''}>{name}</th>" for name in names)
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
         return (
-            f"<p>{html.escape(self.headline)}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"<p><b>{html.escape(self.headline)}</b></p><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
             f"<p>{html.escape(self.about)}</p><ul>{notes}</ul>"
         )

@@ -13,6 +13,7 @@ from ablate.text import counted
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ablate.comparisons import Comparisons
     from ablate.report import Material, Tracking
     from ablate.study.record import PlanRecord
     from ablate.tracking.store import Store
@@ -72,6 +73,19 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
         _test_images(record),
         _server(store, name),
     )
+
+
+def comparisons(store: Store, name: str, plan_id: str | None = None) -> Comparisons:
+    """Return the verdicts of a study, or of results that were judged under its name. plan_id, errors: as in `material`."""
+    from ablate.comparisons import Comparisons
+    from ablate.tracking.plans import stored_plan
+
+    stored = stored_plan(store, name, plan_id)
+    if stored.record.judged is not None:
+        from ablate.judgements import load
+
+        return load(store, stored)
+    return Comparisons.of(material(store, name, plan_id))
 
 
 def _server(store: Store, name: str) -> Tracking | None:

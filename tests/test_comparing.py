@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -499,42 +497,3 @@ def test_no_interval_is_no_number_in_any_form():
     assert judged.frame()["lo"].isna().tolist() == [False, True]
     assert "| single | inconclusive |" in judged.markdown()
     assert "nan" not in judged._repr_html_()
-
-
-# --- what is public, and what it loads --------------------------------------------------------------------------------
-
-
-def test_the_public_names_are_these():
-    assert ablate.__all__ == ["compare"]
-    assert "compare" in dir(ablate)
-    with pytest.raises(AttributeError, match="no attribute 'compair'"):
-        _ = ablate.compair
-
-
-def loaded_by(statement: str) -> set[str]:
-    code = f"{statement}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_importing_ablate_loads_nothing_and_comparing_loads_no_framework():
-    heavy = {
-        "torch",
-        "mlflow",
-        "optuna",
-        "pandas",
-        "numpy",
-        "scipy",
-        "plotly",
-        "pydantic",
-        "yaml",
-        "typer",
-        "rich",
-    }
-    assert loaded_by("import ablate") & heavy == set()
-    program = (
-        "import ablate, pandas as pd\n"
-        "frame = pd.DataFrame({'arm': ['baseline'] * 3 + ['b'] * 3, 'loss': [1, 2, 3, 4, 5, 7]})\n"
-        "ablate.compare(frame, metric='loss', margin=1, paired=False)._repr_html_()"
-    )
-    assert loaded_by(program) & {"torch", "mlflow", "optuna", "plotly", "jinja2", "pydantic"} == set()
