@@ -60,9 +60,9 @@ def run(
 
     changes = [f"{path}={format_value(value)}" for path, value in (sets or {}).items()]
     if isinstance(study, Mapping):
-        parsed = spec.parse(_yaml(study), source="study", sets=changes, seeds=seeds)
+        parsed = spec.parse(_yaml(study), source="study", sets=changes)
     elif isinstance(study, str | Path):
-        parsed = spec.read(Path(study), sets=changes, seeds=seeds)
+        parsed = spec.read(Path(study), sets=changes)
     else:
         raise StudyError(
             f"a {type(study).__name__} is no study",
@@ -80,8 +80,8 @@ def run(
         fuse=fuse,
     )
     with console.preparing(quiet=quiet):
-        plan = design.plan(parsed, launch.data_lookup())
-    launch.run(plan, store, pool, options, storage, console.observer(plan, json=False, quiet=quiet))
+        plan = design.plan(parsed, launch.data_lookup(), seeds)
+    launch.run(plan, store, pool, options, storage, console.observer(plan, json=False, quiet=quiet), seeds)
     return reporting.comparisons(store, parsed.name, None)
 
 

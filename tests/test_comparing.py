@@ -488,7 +488,7 @@ def test_a_judgement_is_a_sequence_with_a_frame_a_table_and_a_picture():
     assert "&lt;b&gt;\\|x" in judged.markdown()
     page = judged._repr_html_()
     assert page.count("<svg") == 6
-    assert "<b>" not in page
+    assert "<b>|x" not in page
     assert str(judged).startswith(judged.headline)
 
 

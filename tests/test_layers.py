@@ -97,6 +97,8 @@ ROOMS: dict[str, set[str]] = {
         "judgements",
         "comparisons",
     },
+    "ui": {"errors", "tracking"},
+    "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
     "from_python": {
         "errors",
         "text",
@@ -108,8 +110,6 @@ ROOMS: dict[str, set[str]] = {
         "launch",
         "reporting",
     },
-    "ui": {"errors", "tracking"},
-    "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
     "doctor": {"errors", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
