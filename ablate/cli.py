@@ -36,6 +36,7 @@ from ablate.options import (
     Workers,
     print_result,
 )
+from ablate.slurm_command import slurm
 from ablate.text import counted
 from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
 from ablate.usage import Commands
@@ -277,6 +278,7 @@ def report(
 
 
 app.command()(judge)
+app.command()(slurm)
 
 
 @app.command()
