@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 
-PARTING = 0.5
+PARTING = 0.2
 """Seconds that what a command left running has to end by itself (a tracker of shared memory cleans up then), and again after SIGTERM."""
 
 LAST_RESORT = 10.0
@@ -54,14 +54,15 @@ def watch(owner: Owner) -> None:
     if command is None:
         return
     family = Family(command)
-    wanted = True
+    wanted, is_asked = True, False
     while wanted and not family.command_has_ended():
         request = owner.wait(1)
         if request == b"T":
+            is_asked = True
             family.end_group()
         wanted = owner.lives and request != b"K"
     if wanted:
-        family.leave(owner)
+        family.leave(owner, is_asked)
     is_gone = family.kill()
     owner.tell(b"%s %d\n" % (b"ended" if is_gone else b"left", family.status))
     if not is_gone:
@@ -186,10 +187,13 @@ class Family:
         with contextlib.suppress(OSError):
             os.killpg(self._command, signal.SIGTERM)
 
-    def leave(self, owner: Owner) -> None:
-        """Wait a little for what the command has left running; ask it to end, and wait again. Returns early where it is to be killed."""
-        for is_asked in (False, True):
-            if is_asked:
+    def leave(self, owner: Owner, is_asked: bool) -> None:
+        """Wait a little for what the command has left running; ask it to end, and wait again. Returns early where it is to be killed.
+
+        is_asked: whether the command was asked to end, so that what it has left may be asked at once.
+        """
+        for asks in (True,) if is_asked else (False, True):
+            if asks:
                 self._signal(signal.SIGTERM)
             deadline = time.monotonic() + PARTING
             while (seconds := deadline - time.monotonic()) > 0:

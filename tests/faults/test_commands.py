@@ -279,3 +279,13 @@ def test_nothing_outlives_a_worker_or_the_coordinator(workplace):
     workplace.ablate("status")
     statuses = {kind: {run.info.status for run in runs} for kind, runs in by_kind(workplace).items()}
     assert statuses == {"baseline": {"FINISHED"}, "waits": {"FAILED", "KILLED"}}
+
+
+@pytest.mark.slow
+def test_a_command_that_takes_too_long_is_broken_off_and_what_it_printed_is_kept(workplace):
+    study = write(workplace.root, "waits")
+    workplace.ablate("run", study, "--allow-command", "--workers", "1", "--timeout", "6s", code=1)
+    [run] = by_kind(workplace)["waits"]
+    assert run.data.tags["ablate.reason"] == "took longer than 6 s"
+    assert printed(workplace, run).startswith(b"still here\nstill here\n")
+    assert all(ends(pid) for pid in escaped(workplace.root))
