@@ -6,15 +6,19 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ablate.errors import TrainingError
 from ablate.training import process as process_module
+from ablate.training.guardian import Order, read_order
 from ablate.training.process import Ended, Guardian, Process, check_startable
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
@@ -337,6 +341,21 @@ def test_one_guardian_runs_one_command_after_another_and_is_replaced_where_it_ha
     os.kill(first, signal.SIGKILL)
     assert ends(first)
     assert guardian("echo done") != first
+
+
+TEXT = (st.text().map(str.encode) | st.binary()).filter(lambda text: b"\0" not in text).map(os.fsdecode)
+VARIABLES = st.dictionaries(TEXT.filter(lambda name: "=" not in name), TEXT)
+
+
+@settings(max_examples=30)
+@given(TEXT, st.booleans(), st.lists(TEXT, min_size=1), VARIABLES)
+def test_an_order_arrives_as_it_was_given_whatever_its_bytes_are(folder, terminal, arguments, environment):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        order = Order(folder, terminal, arguments, environment)
+        ours.sendall(order.written() + b"T")
+        assert vars(read_order(theirs)) == vars(order)
+        assert theirs.recv(10) == b"T"
 
 
 def test_a_process_that_is_forked_has_guardians_of_its_own():
