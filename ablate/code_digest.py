@@ -498,6 +498,12 @@ def _parsed_in_archive(origin: str, loader: Any, _changed: int, _size: int) -> P
     return parse(loader.get_data(origin))
 
 
+def is_users(file: str) -> bool:
+    """Return whether a file is the user's: neither installed nor a part of Python or of ablate."""
+    return not file.startswith("<") and not _is_under(file, _installed_folders())
+
+
+@functools.cache
 def _installed_folders() -> tuple[str, ...]:
     """Return the folders of Python's library, of installed packages, and of ablate."""
     folders = {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}

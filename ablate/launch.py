@@ -440,6 +440,32 @@ def run(
     )
 
 
+def check_code(plan: Plan, executor: Executor, options: Options) -> None:
+    """Import the user's code that trains, where runs are trained, and see whether it can be. Raises TrainingError."""
+    from ablate.scheduling.dispatch import Job, run_jobs
+    from ablate.training import trainer_of
+    from ablate.training.payload import RunPayload
+
+    config = plan.study.baseline
+    trainer = trainer_of(config)
+    if not trainer.imports_code:
+        return
+
+    def payload(slot: Slot) -> RunPayload:
+        return RunPayload(
+            config.tree(),
+            config.seed,
+            kind=trainer.kind,
+            device=slot.device,
+            threads=options.threads,
+            source=config.source,
+            code=plan.codes[plan.reference],
+            check=True,
+        )
+
+    run_jobs(executor, [Job("check", payload)])
+
+
 def top_up(
     stored: StoredPlan,
     seeds: int | None,
@@ -499,6 +525,7 @@ def _coordinate(
         claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(Tracker(store, plan.study.name))
         stack.enter_context(executor)
+        check_code(plan, executor, options)
         coordinator = Coordinator(
             plan,
             executor=executor,

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ablate.analysis import Analysis
 from ablate.config import Config
-from ablate.errors import StudyError
+from ablate.errors import AblateError, StudyError, TrainingError
 from ablate.events import LONGEST_REASON, EpochEnd, Event, Failed, Finished, Task, is_last
 from ablate.executors import Executor, Slot
 from ablate.scheduling.budget import Budget
@@ -27,7 +27,7 @@ from ablate.scheduling.phases import Batch, OngoingStudy, Steps, top_up, whole_s
 from ablate.scheduling.queue import Queue
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord
-from ablate.text import cut
+from ablate.text import counted, cut
 from ablate.tracking.frames import replicate_row
 from ablate.tracking.runs import duplicates
 from ablate.tracking.spool import Tracker
@@ -38,6 +38,9 @@ from ablate.training.payload import RunPayload
 
 FLUSH = 10.0
 """Seconds that a study waits at its end until the store has all its runs, to see which of them another machine has trained."""
+
+FEWEST = 3
+"""Runs of a search that have to fail at the same place before it is given up."""
 
 Ending = Literal["complete", "budget", "interrupted"]
 
@@ -180,6 +183,9 @@ class _Training(Client[Run]):
         self._options = options
         # Arms a run of which finished without what it is judged by → what was missing, and what there was instead.
         self._useless: dict[str, StudyError] = {}
+        # Runs whose attempts have failed, and arms of which none has finished → where, or else why.
+        self._failures: dict[str, dict[str, str]] = {}
+        self._stop: AblateError | None = None
 
     # --- what is begun ---
 
@@ -197,6 +203,7 @@ class _Training(Client[Run]):
             fuse=fuse,
             metric=plan.study.metric,
             checkpoint_every=self._options.checkpoint_every,
+            code=plan.code(work),
         )
         return Task(work.key, attempt, payload)
 
@@ -290,10 +297,34 @@ class _Training(Client[Run]):
                 values = dict(metric_points(flight.events).get(metric, []))
                 ledger.tell(event, values.get(event.epoch, math.nan))
             case Failed():
+                self._stop = self._stop or self._hopeless(run, event)
                 if event.kind == "pruned":  # it is never resumed
                     checkpoint.remove(self._known.checkpoints, run.key)
                 ledger.tell(event, math.nan)
         return False
+
+    def _hopeless(self, run: Run, event: Failed) -> AblateError | None:
+        """Return why no other run needs to be tried after this failure; None where one may do better.
+
+        The code is not what was planned; or each arm has failed at the same place of the user's code, and nothing has ever finished. Of
+        a search, whose arm is tried at other values each time, three runs have.
+        """
+        if event.kind == "code":
+            return TrainingError(event.reason, place=event.place)
+        if event.kind != "error" or not event.place:
+            return None
+        self._failures.setdefault(run.arm, {})[run.key] = event.place
+        places = {place for runs in self._failures.values() for place in runs.values()}
+        arms = {arm.name for arm in self._study.plan.arms}
+        tried = sum(map(len, self._failures.values()))
+        if len(places) > 1 or not arms <= self._failures.keys() or (run.phase == "tune" and tried < FEWEST):
+            return None
+        if any(row["outcome"] == "finished" for row in self._known.rows.values()):
+            return None
+        others = f"the first runs of all {counted(len(arms), 'arm')}" if len(arms) > 1 else "every run so far"
+        return TrainingError(
+            f"{event.reason}: {others} failed there", hint="the traceback is with each run in MLflow"
+        )
 
     def outcome(self, flight: Flight[Run], event: Finished | Failed) -> None:  # noqa: ARG002
         self._known.add(flight.work, flight.events, self._study.record)
@@ -317,5 +348,7 @@ class _Training(Client[Run]):
         ):
             # Once every arm has shown it, further seeds would be trained for nothing.
             raise next(iter(self._useless.values()))
+        if self._stop is not None:
+            raise self._stop
         if self._options.stop():
             raise KeyboardInterrupt

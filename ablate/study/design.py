@@ -120,6 +120,10 @@ class Plan:
         """Return the fingerprint of the data that a run trains on."""
         return self.data[self._trained_arm(run.arm)].fingerprint
 
+    def code(self, run: Run) -> str:
+        """Return the digest of the code that a run is to be trained by."""
+        return self.codes[self._trained_arm(run.arm)]
+
     def _trained_arm(self, arm: str) -> str:
         """Return the arm that runs of this name train: of A/A the reference, under other seeds."""
         return self.reference if arm == NOISE_FLOOR else arm

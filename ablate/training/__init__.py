@@ -26,12 +26,14 @@ class Trainer(Protocol):
 
     kind: its name in payloads. keys: the keys of a study that belong to it, the first of which asks for it; empty: the kind of
     studies that ask for no other. metrics: every metric that all of its configs yield and arms may be compared by; empty where that
-    is the user's to say.
+    is the user's to say. imports_code: whether
+    workers import code of the user's, which is tried before anything is trained (`RunPayload.check`).
     """
 
     kind: str
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
+    imports_code: bool
 
     def owns(self, config: Config) -> bool:
         """Return whether a config is of this kind."""

@@ -37,6 +37,7 @@ class BuiltinTrainer:
     """The kind of training that studies have which name no other."""
 
     kind = "builtin"
+    imports_code = False
     keys: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
 

@@ -1,58 +1,205 @@
-"""The user's own training: a generator function, named by import path, that yields a dict of metrics an epoch.
+"""The user's own training: a function, named by import path, that yields a dict of metrics an epoch.
 
-    def fit(config: dict, seed: int):
+    def train(config: dict, seed: int):
         for epoch in range(config["epochs"]):
             ...
             yield {"train/loss": 0.7, "val/accuracy": 0.81}
 
-The last yield may add `test/…` metrics; they are kept apart from those that arms are chosen by.
+The last dict may add `test/…` metrics, which are kept apart from those that arms are chosen by; a dict that is returned adds to the last
+epoch. A function that only returns a dict has one epoch. Beside `config` and `seed` it may have the parameters `device` (text, such as
+`cuda:0`) and `run` (`OwnRun`).
+
+Runs are kept apart: each begins with seeded generators of random numbers, in the working folder, with the environment and the settings
+that there were before the first. A process whose run has left anything else behind trains nothing else (`state`).
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib
 import inspect
+import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+import textwrap
+import traceback
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from ablate.code_digest import look_in_working_folder, training_code, training_folder
+from ablate.code_digest import is_users, look_in_working_folder, training_code, training_folder
 from ablate.config import Config, FreeConfig
-from ablate.errors import StudyError, TrainingError, nearest
+from ablate.errors import AblateError, StudyError, TrainingError, nearest
 from ablate.events import Task
 from ablate.text import cut
-from ablate.training.outcome import Message
+from ablate.training.outcome import CANCELLED, Failure, Message, Result, Steps, failure, is_end
 from ablate.training.own import OwnTrainer, messages
+from ablate.training.own_run import OwnRun
 from ablate.training.payload import TORCH, Folders, RunPayload
 from ablate.training.permission import Permission, to_import
+from ablate.training.state import ProcessState, seed_everything
+from ablate.training.surroundings import Surroundings, scratch_mlflow
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """What `train:` looks like: `package.module:function`."""
 
-Fit = Callable[[Mapping[str, Any], int], Iterator[Mapping[str, float]]]
+OUTPUT = "output.txt"
+"""Artifact of a run with what it printed."""
+
+GIVEN = ("config", "seed", "device", "run")
+"""Parameters that a function may have, by name; others take the configuration and the seed in this order."""
+
+LONGEST_LEFT = 300
+"""Characters of the names of what a run left behind, in its record."""
+
+Fit = Callable[..., Any]
+
+
+# --- the function -----------------------------------------------------------------------------------------------------
 
 
 def load(path: str) -> Fit:
-    """Import the function that `package.module:function` names, from the working folder too. Raises TrainingError."""
-    module_name, _, function = path.partition(":")
+    """Import the function that `package.module:function` names, from the working folder too, and check that it can be a training.
+
+    Raises TrainingError.
+    """
+    module_name, _, name = path.partition(":")
     look_in_working_folder()
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise TrainingError(f"cannot import {module_name!r}: {error}", place=path) from error
-    fit = getattr(module, function, None)
-    if not inspect.isgeneratorfunction(fit):
-        functions = [name for name, value in vars(module).items() if inspect.isgeneratorfunction(value)]
+    except (Exception, SystemExit) as error:  # importing runs code of the user's, which may raise anything
+        where = place_of(error)
         raise TrainingError(
-            f"{function!r} is not a generator function of {module_name}",
+            f"cannot import {module_name!r}: {_in_words(error)}" + (f" ({where})" if where else ""),
             place=path,
-            hint=nearest(function, functions),
+        ) from error
+    fit = getattr(module, name, None)
+    if fit is None:
+        functions = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+        raise TrainingError(f"{module_name} has no {name!r}", place=path, hint=nearest(name, functions))
+    if complaint := _complaint(fit, name):
+        raise TrainingError(
+            complaint,
+            place=path,
+            hint=f"write `def {name}(config, seed):` that yields a dict of metrics an epoch",
         )
-    return fit
+    return cast("Fit", fit)
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, ImportError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg}"
+    return f"{type(error).__name__}: {cut(str(error))}" if str(error) else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and line of the user's code in which an error was raised, `fit.py:12`; '' where none of it is the user's."""
+    if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
+        return f"{_short(error.filename)}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    return f"{_short(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+
+
+def _short(file: str) -> str:
+    """Return the path of a file, relative to the working folder where it is in it."""
+    with contextlib.suppress(ValueError, OSError):
+        return str(Path(file).resolve().relative_to(Path.cwd().resolve()))
+    return file
+
+
+def _complaint(fit: Any, name: str) -> str | None:
+    """Return why something cannot be a training; None where it can."""
+    if inspect.isclass(fit):
+        return f"{name!r} is a class, not a function"
+    if not callable(fit):
+        return f"{name!r} is {cut(repr(fit))}, not a function"
+    if getattr(fit, "__name__", "") == "<lambda>":
+        return f"{name!r} is a lambda, not a function that yields"
+    if inspect.iscoroutinefunction(fit) or inspect.isasyncgenfunction(fit):
+        return f"{name!r} is `async`, and nobody would await it"
+    try:
+        _arguments(fit, dict.fromkeys(GIVEN))
+    except TrainingError as error:
+        return error.message
+    if inspect.isfunction(fit) and not hasattr(fit, "__wrapped__") and _returns_nothing(fit):
+        return f"{name!r} neither yields metrics nor returns any"
+    return None
+
+
+def _arguments(fit: Fit, given: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments that a function is called with, by position and by name. given: by the names `GIVEN`.
+
+    Raises TrainingError where it takes other arguments.
+    """
+    try:
+        parameters = list(inspect.signature(fit).parameters.values())
+    except (TypeError, ValueError):  # a compiled function tells nothing
+        return [given["config"], given["seed"]], {}
+    kinds = inspect.Parameter
+    left = [name for name in ("config", "seed") if not any(p.name == name for p in parameters)]
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind == kinds.VAR_POSITIONAL:
+            positional += [given[name] for name in left]
+            left = []
+        elif parameter.kind == kinds.VAR_KEYWORD:
+            named |= {name: given[name] for name in left}
+            left = []
+        elif parameter.name in given:
+            if parameter.kind == kinds.POSITIONAL_ONLY:
+                positional.append(given[parameter.name])
+            else:
+                named[parameter.name] = given[parameter.name]
+        elif left and parameter.kind != kinds.KEYWORD_ONLY:
+            if named and parameter.kind == kinds.POSITIONAL_OR_KEYWORD:
+                named[parameter.name] = given[left.pop(0)]
+            else:
+                positional.append(given[left.pop(0)])
+        elif parameter.default is kinds.empty:
+            raise TrainingError(
+                f"nothing is known for its parameter {parameter.name!r}: {', '.join(GIVEN)} are given"
+            )
+    if left:
+        raise TrainingError(f"it has no parameter {left[0]!r}")
+    return positional, named
+
+
+def _returns_nothing(fit: Fit) -> bool:
+    """Return whether a function has no `yield`, and no `return` with a value. False where its text cannot be read."""
+    if inspect.isgeneratorfunction(fit):
+        return False
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(fit))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return False
+    waiting: list[ast.AST] = list(ast.iter_child_nodes(tree))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Return) and node.value is not None:
+            return False
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return True
+
+
+def _epochs(outcome: Any) -> Generator[Any, None, Any]:
+    """Yield the dicts of metrics that calling a function gave, and return the last of them where it returns one."""
+    if isinstance(outcome, Mapping):
+        yield outcome
+        return None
+    if isinstance(outcome, Iterator) or (
+        isinstance(outcome, Iterable) and not isinstance(outcome, str | bytes)
+    ):
+        return (yield from outcome)
+    raise TrainingError(
+        f"training returned {cut(repr(outcome))}: `yield` a dict of metrics an epoch, or `return` one"
+    )
 
 
 # --- the trainer ------------------------------------------------------------------------------------------------------
@@ -74,6 +221,7 @@ class FunctionTrainer(OwnTrainer):
     """Training by a function of the user's, which a study names under `train:`."""
 
     kind = "function"
+    imports_code = True
     keys: tuple[str, ...] = ("train",)
 
     def owns(self, config: Config) -> bool:
@@ -106,14 +254,145 @@ class FunctionTrainer(OwnTrainer):
         """
         return TORCH if training_code(self.code_name(config)).imports_torch else ()
 
-    def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:  # noqa: ARG002 — the function saves what it wants saved
-        return messages(partial(self._epochs, task.payload), task.payload.metric)
+    def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
+        for _, message in self.steps([task], folders, cancelled):
+            yield message
 
-    def _epochs(self, payload: RunPayload) -> Iterator[Mapping[str, float]]:
-        """Start the function, with as many threads as its slot has."""
+    def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
+        """Train the runs of a bundle one after another."""
+        for task in tasks:
+            if task.run in cancelled:
+                yield task.run, CANCELLED
+                continue
+            with folders.run(task.run, keep=True) as folder:
+                attempt = _FunctionAttempt(task, folder, cancelled)
+                with contextlib.closing(attempt.messages()) as its_messages:
+                    for message in its_messages:
+                        yield task.run, message
+
+
+_states: dict[str, tuple[Fit, ProcessState]] = {}
+"""The trainings that this process has imported, with what there was before their first runs."""
+
+
+class _FunctionAttempt:
+    """One attempt of a run. folder: of the run."""
+
+    def __init__(self, task: Task, folder: Path, cancelled: Collection[str]) -> None:
+        self._payload: RunPayload = task.payload
+        self._train = str(self._payload.source["train"])
+        self._is_cancelled: Callable[[], bool] = lambda: task.run in cancelled
+        self._run = OwnRun(folder, task.attempt, self._is_cancelled)
+
+    def messages(self) -> Generator[Message, None, None]:
+        """Train, and yield what comes of it. The end comes last, once what the run has left behind is seen to."""
+        surroundings = Surroundings(scratch_mlflow(self._run.folder))
+        steps: Generator[Any, None, Any] = _epochs({})
+        end: Message = CANCELLED
+        try:
+            fit = self._loaded(surroundings)
+            if self._payload.check:
+                yield Result(False, 0, {}, {}, {})
+                return
+            steps = self._begun(fit, surroundings)
+            for message in messages(lambda: steps, self._payload.metric, self._payload.device):
+                if is_end(message):
+                    end = CANCELLED if self._run.was_broken_off() else message
+                    break
+                yield message
+                if self._is_cancelled():
+                    break
+        except BaseException as error:
+            # Ctrl-C in a process that is no worker means ablate.
+            if isinstance(error, GeneratorExit) or (
+                isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None
+            ):
+                raise
+            end = self._failure(error)
+        finally:
+            # A training may fail while it cleans up; that changes no result.
+            with contextlib.suppress(Exception):
+                steps.close()
+            printed = surroundings.end()
+            self._run.tidy(done=isinstance(end, Result))
+        yield self._concluded(end, printed)
+
+    def _loaded(self, surroundings: Surroundings) -> Fit:
+        """Return the function. Where it is imported for the first time, what importing sets remains set."""
+        loaded = set(sys.modules)
         if "torch" not in sys.modules:
-            os.environ["OMP_NUM_THREADS"] = str(payload.threads)  # read where torch is imported
-        fit = load(payload.source["train"])
+            os.environ["OMP_NUM_THREADS"] = str(self._payload.threads)  # read where torch is imported
+        with surroundings():
+            fit = load(self._train)
+        if _states.get(self._train, (None, None))[0] is not fit:
+            surroundings.adopt()
+            self._check_code()
+            new = (name for name in set(sys.modules) - loaded if _is_users_module(name))
+            _states[self._train] = fit, ProcessState({*training_code(self._train).modules, *new})
+        _states[self._train][1].begin()
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(payload.threads)
-        return fit(payload.config, payload.seed)
+            sys.modules["torch"].set_num_threads(self._payload.threads)
+        return fit
+
+    def _check_code(self) -> None:
+        """Raise where the code is not what the run was planned with: its result would stand under the key of other code."""
+        if self._payload.code is not None and training_code(self._train).digest != self._payload.code:
+            raise _CodeChangedError(
+                "its code has changed since the plan was made",
+                place=self._train,
+                hint="run the study again: it makes a plan with the code as it is",
+            )
+
+    def _begun(self, fit: Fit, surroundings: Surroundings) -> Generator[Any, None, Any]:
+        """Yield what the function yields, each step in its surroundings, and return what it returns."""
+        payload = self._payload
+        given = {"config": payload.config, "seed": payload.seed, "device": payload.device, "run": self._run}
+        positional, named = _arguments(fit, given)
+        with surroundings():
+            seed_everything(payload.seed)
+            steps = _epochs(fit(*positional, **named))
+        try:
+            while True:
+                with surroundings():
+                    try:
+                        values = next(steps)
+                    except StopIteration as end:
+                        return end.value
+                yield values
+        finally:
+            with surroundings():
+                steps.close()
+
+    def _failure(self, error: BaseException) -> Failure:
+        if isinstance(error, _CodeChangedError):
+            return Failure("code", f"{error.message}; {error.hint}", place=self._train)
+        end = failure(error, place=place_of(error))
+        if isinstance(error, AblateError) and error.hint:
+            return replace(end, reason=f"{end.reason}; {error.hint}")
+        return end
+
+    def _concluded(self, end: Message, printed: bytes) -> Message:
+        """Return the end of the attempt with its artifacts, and with whether its process may train anything else."""
+        assert isinstance(end, Result | Failure)
+        files = {**end.files, **self._run.files(), **({OUTPUT: printed} if printed else {})}
+        left = _states[self._train][1].left_behind(_is_users_module) if self._train in _states else []
+        if isinstance(end, Result) and any(name.startswith("the module") for name in left):
+            # What was imported in the middle of the run may have been edited since the plan was made.
+            try:
+                self._check_code()
+            except _CodeChangedError as error:
+                end = self._failure(error)
+        spent = bool(left) or isinstance(end, Failure)
+        if isinstance(end, Failure):
+            return replace(end, files=files, spent=spent)
+        facts = {**end.facts, **({"left_behind": cut(", ".join(left), LONGEST_LEFT)} if left else {})}
+        return replace(end, files=files, spent=spent, facts=facts)
+
+
+class _CodeChangedError(TrainingError):
+    """The code of a training is not what it was when its runs were planned."""
+
+
+def _is_users_module(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file is not None and is_users(file)

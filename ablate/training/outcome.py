@@ -76,10 +76,12 @@ def is_end(message: Message) -> bool:
     return isinstance(message, Result | Failure)
 
 
-def failure(error: BaseException, advice: Callable[[], str] = lambda: "out of memory") -> Failure:
+def failure(
+    error: BaseException, advice: Callable[[], str] = lambda: "out of memory", place: str = ""
+) -> Failure:
     """Return the end of an attempt in which `error` was raised. Called where the error is handled.
 
-    advice: makes the reason where memory ran out. It is called once the tensors of the attempt are free.
+    advice: makes the reason where memory ran out. It is called once the tensors of the attempt are free. place: as in `Failed`.
     """
     if isinstance(error, AblateError):
         where = f"{error.place}: " if error.place else ""
@@ -88,8 +90,8 @@ def failure(error: BaseException, advice: Callable[[], str] = lambda: "out of me
     if is_out_of_memory(error):
         # The traceback holds every tensor of the step.
         error.__traceback__ = None
-        return Failure("memory", advice(), detail)
-    return Failure("error", reason, detail)
+        return Failure("memory", advice(), detail, place)
+    return Failure("error", f"{reason} ({place})" if place else reason, detail, place)
 
 
 _NO_MEMORY = (
@@ -136,9 +138,8 @@ def machine(device: torch.device | str) -> dict[str, Any]:
     """Return what a run is trained on, for the record: device, versions, host and process."""
     kind, name = str(device).partition(":")[0], platform.processor() or platform.machine()
     if kind == "cuda":
-        import torch
-
-        name = torch.cuda.get_device_name(device)
+        torch = sys.modules.get("torch")  # code that has not loaded it has no use for it
+        name = torch.cuda.get_device_name(device) if torch else str(device)
     loaded = sys.modules.get("torch")
     version: str = loaded.__version__ if loaded else importlib.metadata.version("torch")
     return {

@@ -10,6 +10,7 @@ import numbers
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal
 
 from ablate import metrics as known_metrics
@@ -19,6 +20,7 @@ from ablate.errors import TrainingError
 from ablate.events import Task
 from ablate.fields import may_be_recorded
 from ablate.metrics import is_by_epoch, is_loss
+from ablate.text import cut
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,
@@ -37,21 +39,61 @@ from ablate.training.payload import Folders
 def checked(values: Any) -> dict[str, float]:
     """Return metrics as plain floats. Raises TrainingError where they are not a dict of numbers."""
     if not isinstance(values, Mapping) or not values:
-        raise TrainingError(f"training yielded {values!r} where a dict of metrics belongs")
+        raise TrainingError(f"training yielded {cut(repr(values))} where a dict of metrics belongs")
+    numbers_by_name = {}
     for name, value in values.items():
-        if not isinstance(name, str) or not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise TrainingError(f"the metric {name!r} is {value!r}, not a number")
+        number = _number(value)
+        if not isinstance(name, str) or number is None:
+            raise TrainingError(f"the metric {name!r} is {cut(repr(value))}, not a number")
+        numbers_by_name[name] = number
         if not may_be_recorded(name):
             raise TrainingError(
                 f"the metric {name!r} cannot be recorded: letters, digits, spaces and . _ - : / make a name"
             )
-    return {name: float(value) for name, value in values.items()}
+    return numbers_by_name
+
+
+def _number(value: Any) -> float | None:
+    """Return a number of Python, NumPy, torch or the like as a float, also out of an array of one element; None for all else."""
+    if not isinstance(value, numbers.Real | Decimal) and callable(getattr(value, "item", None)):
+        try:
+            value = value.item()
+        except (TypeError, ValueError, RuntimeError):  # more than one element
+            return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | Decimal):
+        return None
+    try:
+        return float(value)
+    except (OverflowError, ValueError):
+        return None
+
+
+def _epochs(steps: Iterator[Any]) -> Iterator[tuple[dict[str, float], bool]]:
+    """Yield the metrics of each epoch, and True; then those that a training returned for its last epoch, if any, and False.
+
+    What it returned is an epoch of its own where it has other values of metrics that the last epoch has, and where there was none.
+    """
+    last: dict[str, float] = {}
+    while True:
+        try:
+            last = checked(next(steps))
+        except StopIteration as end:
+            if isinstance(end.value, Mapping) and end.value:
+                returned = checked(end.value)
+                at_end = bool(last) and all(
+                    last.get(name, value) == value for name, value in returned.items()
+                )
+                new = {name: value for name, value in returned.items() if name not in last}
+                yield (new, False) if at_end else (returned, True)
+            return
+        yield last, True
 
 
 def messages(
-    start: Callable[[], Iterator[Mapping[str, float]]], metric: str | None = None
+    start: Callable[[], Iterator[Mapping[str, float]]], metric: str | None = None, device: str = "cpu"
 ) -> Iterator[Message]:
     """Yield the messages of one run. start: begins its training, which yields the metrics of every epoch. metric: the study's.
+    device: that it trains on.
 
     The study's metric, or a loss, that is not finite ends the run as diverged. The epoch that counts is the last one that has the
     study's metric: a metric that an epoch lacks was not measured there.
@@ -60,10 +102,15 @@ def messages(
     trace = Trace()
     last: dict[str, float] = {}
     epoch = counts = 0
-    yield Start(machine("cpu"))
-    for values in start():
+    returned: dict[str, float] = {}
+    yield Start(machine(device))
+    for values, is_epoch in _epochs(start()):
+        if not is_epoch:
+            returned = values
+            counts = epoch if metric in returned else counts
+            break
         epoch += 1
-        last = checked(values)
+        last = values
         curve = {name: value for name, value in last.items() if is_by_epoch(name, metric)}
         if metric in curve:
             counts = epoch
@@ -84,6 +131,7 @@ def messages(
     final = {
         name: value for name, value in last.items() if name.startswith(("test/", "model/")) and name != metric
     }
+    final |= returned
     yield Result(
         False, counts or epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts()
     )
@@ -93,6 +141,7 @@ class OwnTrainer(ABC):
     """The part of `ablate.training.Trainer` that is the same for every training by the user's own code."""
 
     metrics: tuple[str, ...] = ()
+    imports_code = False
 
     @abstractmethod
     def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:

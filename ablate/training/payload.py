@@ -21,7 +21,8 @@ class RunPayload:
     config: the tree of the run's config. kind: of training, as in `ablate.training.TRAINERS`. source: of the config, what the
     study says of the code that trains. data: the fingerprint that the data should have; None where that does not matter. fuse:
     whether the run may share what it can with the other runs of its bundle. metric: the study's. checkpoint_every: seconds;
-    None: the default.
+    None: the default. code: the digest of the code that the run was planned with; None where that does not matter. check: only see
+    whether the run could be trained.
     """
 
     config: Mapping[str, Any]
@@ -34,6 +35,8 @@ class RunPayload:
     fuse: bool = False
     metric: str | None = None
     checkpoint_every: float | None = None
+    code: str | None = None
+    check: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,19 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task
+from ablate.text import cut
 from ablate.training import function, outcome, runs
 from ablate.training.payload import RunPayload
 
 MODULE = '''
 """Trainings as users write them, good and bad."""
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -37,7 +40,45 @@ def echo(config, seed):
     yield {"seed": seed, **config}
 
 def numbers(config, seed):
-    yield {"a": 1, "b": 0.5, "c": np.float64(2), "d": np.int64(3), "e": Fraction(1, 4)}
+    yield {"a": 1, "b": 0.5, "c": np.float64(2), "d": np.int64(3), "e": Fraction(1, 4), "f": Decimal("0.75"),
+           "g": np.array(5), "h": np.array([[6.5]]), "i": np.float16(7)}
+
+def tensors(config, seed):
+    import torch
+
+    yield {"a": torch.tensor(1), "b": torch.tensor([0.5], requires_grad=True), "c": torch.tensor([[2.0]], dtype=torch.bfloat16)}
+
+def two_values(config, seed):
+    yield {"val/accuracy": np.array([0.5, 0.6])}
+
+def numpy_true(config, seed):
+    yield {"val/accuracy": np.bool_(True)}
+
+def huge(config, seed):
+    yield {"val/accuracy": 10**400}
+
+def returns_a_test_metric(config, seed):
+    yield {"val/accuracy": 0.4}
+    yield {"val/accuracy": 0.5}
+    return {"test/accuracy": 0.6, "val/accuracy": 0.5, "val/f1": 0.7}
+
+def returns_the_best(config, seed):
+    yield {"val/accuracy": 0.5}
+    yield {"val/accuracy": 0.4}
+    return {"val/accuracy": 0.5, "test/accuracy": 0.6}
+
+def returns_something_else(config, seed):
+    yield {"val/accuracy": 0.5}
+    return "the model"
+
+def returns_a_generator(config, seed):
+    return echo({"a": 1}, seed)
+
+def returns_a_list(config, seed):
+    return [{"val/accuracy": 0.4}, {"val/accuracy": 0.5}]
+
+def returns_a_number(config, seed):
+    return 0.5
 
 def nan(config, seed):
     yield {"val/loss": 0.5}
@@ -92,9 +133,6 @@ def text(config, seed):
 def true(config, seed):
     yield {"val/accuracy": True}
 
-def an_array(config, seed):
-    yield {"val/accuracy": np.array([0.5])}
-
 def no_name(config, seed):
     yield {3: 0.5}
 
@@ -129,6 +167,14 @@ def cleans_up(config, seed):
 def plain(config, seed):
     return {"val/accuracy": 0.5}
 '''
+
+
+LINES = {
+    name: next(
+        number + 2 for number, line in enumerate(MODULE.splitlines(), 1) if line.startswith(f"def {name}(")
+    )
+    for name in ("raises", "exits")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -197,8 +243,35 @@ def test_accuracies_alone_leave_no_trace_because_honest_runs_tie():
 
 def test_numbers_of_any_kind_become_floats():
     found = events("numbers")[1].metrics
-    assert found == {"a": 1.0, "b": 0.5, "c": 2.0, "d": 3.0, "e": 0.25}
+    assert found == {"a": 1, "b": 0.5, "c": 2, "d": 3, "e": 0.25, "f": 0.75, "g": 5, "h": 6.5, "i": 7}
     assert {type(value) for value in found.values()} == {float}
+    assert events("tensors")[1].metrics == {"a": 1.0, "b": 0.5, "c": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "final"),
+    [
+        (
+            "returns_a_test_metric",
+            [{"val/accuracy": 0.4}, {"val/accuracy": 0.5}],
+            {"test/accuracy": 0.6, "val/f1": 0.7},
+        ),
+        (
+            "returns_the_best",
+            [{"val/accuracy": 0.5}, {"val/accuracy": 0.4}, {"val/accuracy": 0.5}],
+            {"test/accuracy": 0.6},
+        ),
+        ("returns_something_else", [{"val/accuracy": 0.5}], {}),
+        ("returns_a_generator", [{"a": 1.0, "seed": 0.0}], {}),
+        ("returns_a_list", [{"val/accuracy": 0.4}, {"val/accuracy": 0.5}], {}),
+        ("plain", [{"val/accuracy": 0.5}], {}),
+    ],
+)
+def test_what_a_function_returns_belongs_to_its_last_epoch_or_is_an_epoch(name, epochs, final):
+    *_, last = found = events(name)
+    assert [event.metrics for event in found if isinstance(event, EpochEnd)] == epochs
+    assert last.epoch == len(epochs)
+    assert {name: value for name, value in last.metrics.items() if name != "time/train_seconds"} == final
 
 
 DIVERGED = {
@@ -239,25 +312,18 @@ def test_a_metric_that_is_absent_or_is_not_what_runs_are_judged_by_condemns_none
         ("a_list", 0, "training yielded [0.5] where a dict of metrics belongs"),
         ("text", 1, "the metric 'val/accuracy' is 'high', not a number"),
         ("true", 0, "the metric 'val/accuracy' is True, not a number"),
-        ("an_array", 0, "the metric 'val/accuracy' is array([0.5]), not a number"),
+        ("two_values", 0, "the metric 'val/accuracy' is array([0.5, 0.6]), not a number"),
+        ("numpy_true", 0, f"the metric 'val/accuracy' is {np.bool_(True)!r}, not a number"),
+        ("huge", 0, f"the metric 'val/accuracy' is {cut(repr(10**400))}, not a number"),
+        ("returns_a_number", 0, "training returned 0.5: `yield` a dict of metrics an epoch, or `return` one"),
         ("no_name", 0, "the metric 3 is 0.5, not a number"),
         (
             "odd_name",
             0,
             "the metric 'val/top@5' cannot be recorded: letters, digits, spaces and . _ - : / make a name",
         ),
-        ("raises", 1, "KeyError: 'learning\\nrate'"),
-        ("exits", 1, "SystemExit: enough"),
-        (
-            "plain",
-            0,
-            "trainings_of_ones_own:plain: 'plain' is not a generator function of trainings_of_ones_own",
-        ),
-        (
-            "forets",
-            0,
-            "trainings_of_ones_own:forets: 'forets' is not a generator function of trainings_of_ones_own",
-        ),
+        ("raises", 1, f"KeyError: 'learning\\nrate' (trainings_of_ones_own.py:{LINES['raises']})"),
+        ("exits", 1, f"SystemExit: enough (trainings_of_ones_own.py:{LINES['exits']})"),
     ],
 )
 def test_a_training_that_yields_anything_else_has_failed(function, epochs, reason):
@@ -276,14 +342,24 @@ def test_a_training_that_raises_says_where():
     ("module", "reason"),
     [
         ("nowhere_to_be_found", "cannot import 'nowhere_to_be_found': No module named 'nowhere_to_be_found'"),
-        ("lacking_training", "cannot import 'lacking_training': No module named 'nowhere_to_be_found'"),
-        ("broken_training", "SyntaxError: invalid syntax (broken_training.py, line 1)"),
-        ("raising_training", "ZeroDivisionError: division by zero"),
+        (
+            "lacking_training",
+            "cannot import 'lacking_training': No module named 'nowhere_to_be_found' (lacking_training.py:1)",
+        ),
+        (
+            "broken_training",
+            "cannot import 'broken_training': SyntaxError: invalid syntax (broken_training.py:1)",
+        ),
+        (
+            "raising_training",
+            "cannot import 'raising_training': ZeroDivisionError: division by zero (raising_training.py:1)",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_imported_fails_the_run(module, reason):
     last = events("fit", module=module)[-1]
     assert isinstance(last, Failed)
+    assert last.spent
     assert last.reason.removeprefix(f"{module}:fit: ") == reason
 
 
