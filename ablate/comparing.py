@@ -139,7 +139,8 @@ def compare(
     several columns `a=1,b=2`. block: the column of tasks, data sets or folds: arms are compared within each, and over them
     with the block as the unit. seed: the column of seeds that runs are paired by. paired: None pairs where that column is
     there; False says that no two runs share anything. looks: the numbers of seeds at which the study was to be judged, where
-    they were fixed before it began (`[8]`); None: one look at α = .05. direction: None takes what the metric's name says.
+    they were fixed before it began: `[8]`, `[5, 10]`. The last is the most that was declared; to judge fewer is a look that spends
+    its part of the error, so that looks before it are named too. None: one look at α = .05. direction: None takes what the metric's name says.
     relative: margin and effects are shares of the baseline's mean (of its block), so that blocks have one scale.
     resolution: the metric's step, such as 1/1000 for an accuracy over 1,000 images. k: number of arms tried, where the frame
     holds only some. nan: what a cell without a number is, `missing` or `diverged`. sd, n: columns of a table of means, a row
@@ -252,6 +253,18 @@ def judge_frame(
         raise StudyError(
             "looks are declared for one study in the metric's own units", place=caller.place("looks")
         )
+    if looks is not None:
+        numbers_only = all(
+            isinstance(look, numbers.Integral) and not isinstance(look, bool) for look in looks
+        )
+        if not (looks and numbers_only and looks[0] >= 1 and list(looks) == sorted(set(looks))):
+            raise StudyError(
+                f"looks are increasing numbers of seeds, not {list(looks)}",
+                place=caller.place("looks"),
+                hint="--looks 5,10"
+                if caller.is_command
+                else "looks=[8] is one look at eight seeds, looks=[5, 10] are two",
+            )
     means: tuple[str, str] | None = None
     if sd is not None or n is not None:
         if sd is None or n is None:
@@ -866,8 +879,7 @@ def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object]
 def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, sizes: Sequence[int]) -> _Found:
     """The analysis of runs that are paired by seed.
 
-    looks: the declared ones. sizes: rows that each look at a declared study has read; beyond the last declared one it was an
-    extra look.
+    looks: the declared ones. sizes: the rows up to each look that was taken; empty: all of them, at one look.
     """
     import pandas as pd
 
@@ -907,18 +919,16 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
     divisor = baseline_scale(float(own.mean())) if question.relative else 1.0
     replicates = frame.drop(columns="trace")
     frame["value"] /= divisor
-    extra: list[int] = []
-    for size in sizes if looks is not None else ():
-        number = len(set(seeds[:size]))
-        if number > max(looks[-1] if looks else 0, *extra, 0):
-            extra.append(number)
-    declared = tuple(looks) if looks is not None else (most,)
+    at: tuple[int, ...] = (most,)
+    order: tuple[int, ...] = ()
+    if looks is not None:
+        at, order = _declared_looks(seeds, looks, sizes or (len(seeds),))
     rules = Rules(
         metric=question.metric,
         margin=question.margin,
-        looks=(*declared, *extra),
-        most=declared[-1] if declared else 0,
-        seeds=tuple(dict.fromkeys(seeds)) if extra else (),
+        looks=at,
+        most=looks[-1] if looks is not None else 0,
+        seeds=order,
         arms=tuple(ArmRule(name) for name in question.arms),
         direction=question.direction,
         resolution=question.resolution / divisor,
@@ -929,7 +939,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
         earlier_looks=question.earlier_looks,
         judged_on="test" if metrics.reads_test_set(question.metric) else "validation",
     )
-    analysis = judge(rules, frame, closed=None if looks is not None else 1)
+    analysis = judge(rules, frame, closed=len(rules.looks))
     if question.relative:  # what was recorded is shown as it was
         analysis = replace(
             analysis,
@@ -937,6 +947,21 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
             comparisons=tuple(replace(c, summary=_times(c.summary, divisor)) for c in analysis.comparisons),
         )
     return _Found(analysis, tuple(notes), replicates)
+
+
+def _declared_looks(
+    seeds: Sequence[int], declared: Sequence[int], sizes: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The numbers of seeds that were looked at, and the seeds in the order in which they came.
+
+    Those that were declared, as far as the results reach, and where the results ended each time that they were judged.
+    """
+    order: dict[int, None] = {}
+    taken = []
+    for start, stop in zip((0, *sizes), sizes, strict=False):
+        order |= dict.fromkeys(sorted(seeds[start:stop]))
+        taken.append(len(order))
+    return tuple(sorted({*taken, *(look for look in declared if look <= taken[-1])})), tuple(order)
 
 
 def _times(summary: ArmSummary, factor: float) -> ArmSummary:

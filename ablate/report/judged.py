@@ -135,8 +135,8 @@ def _facts(reading: Reading, judged: JudgedRecord, runs: pd.DataFrame) -> Iterab
         f"{rules.metric}, {orientation}; a difference counts from {reading.margin_words}",
     )
     if rules.planned:
-        declared = joined(str(pairs) for pairs in rules.looks)
-        yield "Planned", f"{'look' if len(rules.looks) == 1 else 'looks'} at {declared} seeds"
+        declared = joined(str(pairs) for pairs in judged.options["looks"])
+        yield "Planned", f"{'one look' if len(judged.options['looks']) == 1 else 'looks'} at {declared} seeds"
     else:
         family = f"; {rules.k} were tried" if rules.k > len(rules.arms) else ""
         yield "Planned", f"arms, margin and number of runs by nobody{family}"
