@@ -33,6 +33,7 @@ from ablate.options import (
     StudyFile,
     StudyName,
     Timeout,
+    Try,
     Workers,
     print_result,
 )
@@ -100,6 +101,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show arms, seeds and finished runs; train nothing.")
     ] = False,
+    try_: Try = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -109,6 +111,10 @@ def run(
 
     parsed = spec.read(study, sets=sets or ())
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
+    if try_:
+        for line in launch.try_baseline(parsed, devices):
+            print_result(line)
+        return
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root, address)
     if not dry_run:

@@ -412,6 +412,32 @@ def confirmation(
     return path, text
 
 
+def try_baseline(study: Study, devices: str) -> Iterator[str]:
+    """Train a study's baseline once, in this process, and yield lines that show what came of it. Nothing is recorded.
+
+    Raises TrainingError where it failed, and StudyError and DataError where it cannot be trained.
+    """
+    from ablate.errors import TrainingError
+    from ablate.events import Task
+    from ablate.training import trainer_of
+    from ablate.training.payload import RunPayload
+
+    config = study.baseline.with_seed(0)
+    trainer = trainer_of(config)
+    data_lookup()(config)
+    slot = slots(devices, None, 1, trainer.devices(config))[0]
+    os.environ.update(slot.environment)
+    payload = RunPayload(
+        config.tree(), 0, kind=trainer.kind, device=slot.device, source=config.source, metric=study.metric
+    )
+    last = ""
+    for line in trainer.trial(Task("trial", 1, payload)):
+        yield line
+        last = line if line.startswith("failed: ") else last
+    if last:
+        raise TrainingError("the baseline failed", place=study.name, hint="what it printed is above")
+
+
 # --- running ----------------------------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,13 @@ AllowImport = Annotated[
     typer.Option(metavar="PACKAGE", help="Allow a study to import this package; repeatable."),
 ]
 AllowCommand = Annotated[bool, typer.Option("--allow-command", help="Allow a study to run its `command:`.")]
+Try = Annotated[
+    bool,
+    typer.Option(
+        "--try",
+        help="Run the baseline once, record nothing, and show which metrics were found; --set shortens it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print events as JSON lines on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and verdicts only.")]
 

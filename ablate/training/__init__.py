@@ -6,7 +6,7 @@ A kind of training is one file and one line in `TRAINERS`. Nobody outside asks w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -104,6 +104,13 @@ class Trainer(Protocol):
 
     def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
         """Train the runs of a bundle. cancelled: keys of the runs to break off; it grows meanwhile."""
+        ...
+
+    def trial(self, task: Task) -> Iterator[str]:
+        """Train a run and yield lines that show what came of it, as it comes. Nothing is recorded.
+
+        The last lines say whether it failed; what it raises is for the caller.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ Importing this file loads no torch: `steps` imports the loop where runs are trai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, cast
 
@@ -14,8 +14,8 @@ from ablate.data import datasets
 from ablate.data.facts import DataFacts
 from ablate.events import Task
 from ablate.training.builtin.randomness import split_seed
-from ablate.training.outcome import Steps
-from ablate.training.payload import TORCH, Folders
+from ablate.training.outcome import Steps, shown
+from ablate.training.payload import NO_FOLDERS, TORCH, Folders
 from ablate.training.permission import Permission, to_import
 
 
@@ -111,3 +111,7 @@ class BuiltinTrainer:
         from ablate.training.builtin import bundle
 
         return bundle.steps(tasks, folders, cancelled)
+
+    def trial(self, task: Task) -> Iterator[str]:
+        for _, message in self.steps((task,), NO_FOLDERS, ()):
+            yield from shown(message)

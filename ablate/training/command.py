@@ -25,10 +25,10 @@ from ablate.config import Config, FreeConfig
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
-from ablate.text import cut, parse_duration
+from ablate.text import counted, cut, format_value, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import mlflow, open_channels
-from ablate.training.channels.reading import Found, Places
+from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy
 from ablate.training.outcome import (
@@ -40,9 +40,10 @@ from ablate.training.outcome import (
     Start,
     machine,
     says_out_of_memory,
+    shown,
 )
 from ablate.training.own import OwnTrainer
-from ablate.training.payload import Folders, RunPayload
+from ablate.training.payload import NO_FOLDERS, Folders, RunPayload
 from ablate.training.permission import Permission
 from ablate.training.process import Process, check_startable
 from ablate.training.source_files import data_fingerprint, folder_digest, named_files
@@ -50,11 +51,17 @@ from ablate.training.source_files import data_fingerprint, folder_digest, named_
 OUTPUT = "output.txt"
 """Artifact of a run with what it printed."""
 
+SHOWN_MATCHES = 3
+"""Lines in which a metric was found that a trial shows."""
+
 COPY = "folder"
 """Where in the folder of its own a run has its copy of the folder that the command runs in."""
 
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
+
+SHOWN_MATCHES = 3
+"""Lines in which a metric was found that a trial shows."""
 
 COPY = "folder"
 """Where in the folder of a run the copy of its command's folder is, which `isolate: true` makes."""
@@ -283,6 +290,15 @@ class CommandTrainer(OwnTrainer):
         return _prepare
 
     def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
+        return self._run(task, folders, cancelled, lambda _findings, _line: None)
+
+    def _run(
+        self,
+        task: Task,
+        folders: Folders,
+        cancelled: Collection[str],
+        told: Callable[[Findings, str], None],
+    ) -> Iterator[Message]:
         payload: RunPayload = task.payload
         config = CommandConfig(payload.source, payload.config, payload.seed)
         keep = task.attempt > 1 and bool(config.source.get("resume"))
@@ -292,10 +308,41 @@ class CommandTrainer(OwnTrainer):
                 stores = () if folders.runs is None else (folders.runs.parent.absolute(),)
                 copy = stack.enter_context(_private_copy(config, folder / COPY, stores))
                 place = copy.folder
-            for message in _Attempt(config, task, folder, place).messages(cancelled):
+            for message in _Attempt(config, task, folder, place, told).messages(cancelled):
                 if copy is not None and isinstance(message, Result):
                     copy.check()
                 yield message
+
+    def trial(self, task: Task) -> Iterator[str]:
+        """Show the lines in which metrics were found, the first of each metric, and where none was found the last of the output."""
+        payload: RunPayload = task.payload
+        config = CommandConfig(payload.source, payload.config, payload.seed)
+        counts = dict.fromkeys(config.metrics, 0)
+        lines: list[str] = []
+
+        def told(findings: Findings, line: str) -> None:
+            for each in findings:
+                if isinstance(each, Found):
+                    counts[each.metric] += 1
+                    if line and counts[each.metric] <= SHOWN_MATCHES:
+                        lines.append(
+                            f"  {each.metric} = {format_value(each.value)}  ←  {cut(line.strip(), 200)}"
+                        )
+
+        given = {
+            "seed": payload.seed,
+            "run_dir": "RUN_DIR",
+            "device": payload.device,
+            "attempt": task.attempt,
+        }
+        yield f"$ {shlex.join(config.filled(given)[0])}  (in {config.folder})"
+        for message in self._run(task, NO_FOLDERS, (), told):
+            yield from lines
+            lines.clear()
+            yield from shown(message)
+            if isinstance(message, Failure):
+                yield from message.detail.splitlines()[1:]
+        yield from (f"{name}: found {counted(number, 'time')}" for name, number in counts.items())
 
 
 def _own(config: Config) -> CommandConfig:
@@ -327,9 +374,19 @@ def _private_copy(config: CommandConfig, place: Path, without: tuple[Path, ...])
 
 
 class _Attempt:
-    """One attempt of a run. folder: of its own. place: the folder that the command runs in."""
+    """One attempt of a run. folder: of its own. place: the folder that the command runs in.
 
-    def __init__(self, config: CommandConfig, task: Task, folder: Path, place: Path) -> None:
+    told: called with everything that is found, and the line in which it was, '' for none.
+    """
+
+    def __init__(
+        self,
+        config: CommandConfig,
+        task: Task,
+        folder: Path,
+        place: Path,
+        told: Callable[[Findings, str], None] = lambda _findings, _line: None,
+    ) -> None:
         payload: RunPayload = task.payload
         given = {
             "seed": payload.seed,
@@ -352,6 +409,7 @@ class _Attempt:
             own["CUDA_VISIBLE_DEVICES"] = ""
         metric = payload.metric or next(iter(config.metrics))
         self._run = task.run
+        self._told = told
         self._config = config
         self._payload = payload
         self._arguments = arguments
@@ -371,20 +429,20 @@ class _Attempt:
         """Run the command to its end, and yield its epochs and its result."""
         with self._process:
             yield Start(self._facts())
-            for lines in self._process.lines(TICK):
-                for epoch in self._epochs(lines):
-                    yield epoch
-                    diverged = bool(self._curves.not_finite())
-                    if diverged or self._is_enough(epoch):
+            for epoch in self._epochs():
+                if epoch is None:
+                    if self._run in cancelled:
                         self._stop()
-                        yield self._result(diverged=diverged)
+                        yield replace(CANCELLED, files=self._files())
                         return
-                if self._run in cancelled:
+                    continue
+                yield epoch
+                diverged = bool(self._curves.not_finite())
+                if diverged or self._is_enough(epoch):
                     self._stop()
-                    yield replace(CANCELLED, files=self._files())
+                    yield self._result(diverged=diverged)
                     return
-        yield from self._curves.end()
-        yield self._end()
+            yield self._end()
 
     def _is_enough(self, epoch: Epoch) -> bool:
         return self._config.last_epoch is not None and epoch.number >= self._config.last_epoch
@@ -395,19 +453,30 @@ class _Attempt:
         for _ in self._process.lines(TICK):
             pass
 
-    def _epochs(self, lines: list[str]) -> Iterator[Epoch]:
-        """Yield the epochs that have ended by what was printed and written since the last time."""
-        for line in lines:
-            for channel in self._channels:
-                findings = channel.line(line)
-                if any(isinstance(finding, Found) and finding.metric == self._ends for finding in findings):
-                    yield from self._looked_up()  # what was written before the epoch ended belongs to it
-                yield from self._curves.add(findings)
-        yield from self._looked_up()
+    def _epochs(self) -> Iterator[Epoch | None]:
+        """Yield the epochs as they end, and None now and then, until the command has ended."""
+        looked = time.monotonic()
+        for lines in self._process.lines(TICK):
+            for line in lines:
+                for channel in self._channels:
+                    findings = channel.line(line)
+                    if any(isinstance(each, Found) and each.metric == self._ends for each in findings):
+                        yield from self._look()  # what was written before the epoch ended belongs to it
+                    if findings:
+                        self._told(findings, line)
+                        yield from self._curves.add(findings)
+            if time.monotonic() - looked >= TICK:
+                yield from self._look()
+                looked = time.monotonic()
+            yield None
+        yield from self._look()
+        yield from self._curves.end()
 
-    def _looked_up(self) -> Iterator[Epoch]:
+    def _look(self) -> Iterator[Epoch]:
+        """Yield the epochs that have ended by what was written elsewhere than in the output."""
         for channel in self._channels:
             for findings in channel.look():
+                self._told(findings, "")
                 yield from self._curves.add(findings)
 
     def _facts(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.errors import AblateError
 from ablate.events import in_one_line
+from ablate.text import format_short_duration, format_value
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,23 @@ CANCELLED = Failure("cancelled", "cancelled")
 def is_end(message: Message) -> bool:
     """Return whether no message of the same run follows."""
     return isinstance(message, Result | Failure)
+
+
+def shown(message: Message) -> Iterator[str]:
+    """Yield the lines that show a message to people who try a training out."""
+    match message:
+        case Epoch():
+            values = ", ".join(f"{name} {format_value(value)}" for name, value in message.metrics.items())
+            yield f"epoch {message.number}: {values}"
+        case Result():
+            seconds = message.metrics.get("time/train_seconds")
+            how = f"diverged: {message.facts.get('reason', '')}" if message.diverged else "finished"
+            yield how + ("" if seconds is None else f" after {format_short_duration(seconds)}")
+            for name, value in message.metrics.items():
+                if not name.startswith(("time/", "model/")):
+                    yield f"{name}: {format_value(value)}"
+        case Failure():
+            yield f"failed: {message.reason}"
 
 
 def failure(

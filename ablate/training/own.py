@@ -32,8 +32,9 @@ from ablate.training.outcome import (
     failure,
     is_end,
     machine,
+    shown,
 )
-from ablate.training.payload import Folders
+from ablate.training.payload import NO_FOLDERS, Folders
 
 
 def checked(values: Any) -> dict[str, float]:
@@ -188,6 +189,10 @@ class OwnTrainer(ABC):
             else:
                 continue
             yield task.run, end
+
+    def trial(self, task: Task) -> Iterator[str]:
+        for _, message in self.steps((task,), NO_FOLDERS, ()):
+            yield from shown(message)
 
     def _cancellable(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
         if task.run in cancelled:

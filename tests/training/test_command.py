@@ -309,6 +309,24 @@ def test_a_whole_study_of_a_command_ends_in_a_verdict(workplace):
     assert "0 of 6" not in again
 
 
+def test_a_baseline_is_tried_out_before_anything_is_recorded(workplace):
+    write_project(workplace.root, {"main.py": MNIST})
+    read_study(workplace.root, MNIST_STUDY)
+    assert "would run the command" in workplace.ablate("run", "study.yaml", "--try", code=2)
+    shown = workplace.ablate("run", "study.yaml", "--try", "--allow-command", "--set", "epochs=1")
+    assert "$ python main.py --no-accel --epochs 1 --lr 1.0 --seed 0" in shown
+    assert "accuracy = 0.9" in shown
+    assert "Test set: Average loss: 0.0500, Accuracy: 9" in shown, "the line in which it was found"
+    assert "train/loss: found 3 times" in shown
+    assert "epoch 1: " in shown
+    assert "epoch 2: " not in shown
+    read_study(workplace.root, MNIST_STUDY, metrics={"accuracy": {"line": r"Acuracy: (\d+)"}})
+    shown = workplace.ablate("run", "study.yaml", "--try", "--allow-command", code=2)
+    assert "no line matched 'Acuracy: (\\d+)'" in shown
+    assert "Train Epoch: 2 [200/300 (0%)]" in shown
+    assert not workplace.client.get_experiment_by_name("mnist")
+
+
 # --- arguments and environment --------------------------------------------------------------------------------------------
 
 SHOWS = """

@@ -44,8 +44,8 @@ class LineChannel:
     def missing(self) -> Mapping[str, str]:
         unreadable = self._reader.unreadable
         return {
-            name: f"{cut(self._patterns[name])!r} found {cut(unreadable[name])!r}, which is no number"
+            name: f"'{cut(self._patterns[name])}' found {cut(unreadable[name])!r}, which is no number"
             if name in unreadable
-            else f"no line matched {cut(self._patterns[name])!r}"
+            else f"no line matched '{cut(self._patterns[name])}'"
             for name in self._reader.missing
         }
