@@ -2,11 +2,14 @@
 
     python benchmarks/overhead.py                        stores with 100, 1,000 and 10,000 earlier runs; about 15 minutes
     python benchmarks/overhead.py --stores 100 --repeat 1
+    python benchmarks/overhead.py --only-commands
 
 - **Commands**: `ablate --help` and `ablate status` against a typer app that does nothing, in turns, each a new process.
 - **A run**: a study of short runs on digits with one worker, once with few seeds and once with many; what the many take longer, per run,
   less the seconds that these runs trained and evaluated in between. Artifacts, checks and verdicts are all in it. The studies lie in
   the experiment that already holds the earlier runs.
+- **A command's run**: as *a run*, for a command that prints three epochs in a fifth of a second; and of that, what its worker takes from
+  asking for the command to having its result. From both is subtracted what the same command takes by itself, started in turns with them.
 - **A worker**: from asking for one to its first event, of a training that does nothing: the first, which brings the forkserver
   up, and the ones after.
 - **Memory**: of two workers that train `small_cnn` on as many 32×32 colour images as CIFAR-10 has: what is theirs alone, and what
@@ -52,6 +55,23 @@ baseline:
   optimizer: {{name: sgd, lr: {lr}, momentum: 0.9, weight_decay: 5.0e-4}}
   training: {{epochs: {epochs}, batch_size: 128}}
 factors: {{model.dropout: [0.1]}}
+seeds: {seeds}
+"""
+
+PROGRAM = """\
+import time
+for epoch in range(3):
+    time.sleep(0.05)
+    print(f"loss {1 / (epoch + 1)} accuracy 0.5", flush=True)
+"""
+COMMAND_STUDY = """
+study: command-{seeds}-{lr}
+command: [python, program.py, "{{lr}}", "{{seed}}"]
+metric: accuracy
+metrics: {{accuracy: {{line: 'accuracy (\\S+)'}}, train/loss: {{line: 'loss (\\S+)'}}}}
+margin: 0.02
+baseline: {{lr: {lr}}}
+factors: {{lr: [9]}}
 seeds: {seeds}
 """
 
@@ -122,6 +142,50 @@ def per_run(root: Path, runs: int, repeat: int) -> Iterator[dict[str, Any]]:
         "found": f"{1000 * statistics.median(beyond):.0f} ms",
         "milliseconds": [1000 * one for one in beyond],
     }
+
+
+def of_commands(repeat: int) -> Iterator[dict[str, Any]]:
+    from ablate.events import Bundle, Task
+    from ablate.study import spec
+    from ablate.training import runs
+    from ablate.training.payload import Folders, RunPayload
+
+    scheduled: list[float] = []
+    in_worker: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "program.py").write_text(PROGRAM)
+        alone: list[float] = []
+
+        def by_itself() -> float:
+            alone.append(spent([sys.executable, "-u", "program.py", "1", "0"], root)[0])
+            return alone[-1]
+
+        for number in range(repeat):
+            takes = []
+            for seeds in (FEW, MANY):
+                path = root / f"{number}-{seeds}.yaml"
+                path.write_text(COMMAND_STUDY.format(lr=number + 1 + 0.1 * (seeds == MANY), seeds=seeds))
+                takes.append(
+                    spent([*ABLATE, "run", path.name, "-q", "--workers", "1", "--allow-command"], root)[0]
+                )
+            own = statistics.median(by_itself() for _ in range(10))
+            scheduled.append((takes[1] - takes[0]) / (2 * (MANY - FEW)) - own)
+        config = spec.read(path).baseline
+        payload = RunPayload(config.tree(), 0, kind="command", source=config.source, metric="accuracy")
+        folders = Folders.under(root / "mlruns")
+        for number in range(1, 10 * repeat + 1):
+            own = by_itself()
+            began = time.perf_counter()
+            ends = list(runs.train(Bundle((Task("run", number, payload),)), folders))
+            in_worker.append(time.perf_counter() - began - own)
+            assert len(ends) == 5, ends
+    for what, takes in (("in its worker", in_worker), ("scheduling and tracking included", scheduled)):
+        yield {
+            "what": f"a command's run beyond its own {statistics.median(alone):.2f} s, {what}",
+            "found": f"{1000 * statistics.median(takes):.0f} ms",
+            "milliseconds": [1000 * one for one in takes],
+        }
 
 
 def training_seconds(root: Path, lr: float) -> list[float]:
@@ -237,6 +301,9 @@ def main() -> None:
     )
     parser.add_argument("--stores", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument(
+        "--only-commands", action="store_true", help="Measure the runs of commands and nothing else."
+    )
     parser.add_argument("--images", type=int, default=50_000, help="Of the data for the memory's figures.")
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -249,6 +316,9 @@ def main() -> None:
             ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
             print(f"| {row['what']} | {row['found']} | {ratio} | {row['load']} |", flush=True)
 
+    tell(of_commands(given.repeat))
+    if given.only_commands:
+        return
     tell(workers(given.repeat))
     for runs in given.stores:
         root = Path(tempfile.mkdtemp())
