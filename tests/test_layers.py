@@ -114,6 +114,8 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"errors", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
     "options": {"errors", "text", "study", "completion", "launch"},
+    "slurm": {"errors"},
+    "slurm_command": {"errors", "study", "launch", "options", "reporting", "slurm"},
     "catalogue_command": {
         "errors",
         "data",
@@ -153,7 +155,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},
-    "typer": {"catalogue_command", "cli", "judge_command", "options", "usage"},
+    "typer": {"catalogue_command", "cli", "judge_command", "options", "slurm_command", "usage"},
     "rich": {"console"},
 }
 
