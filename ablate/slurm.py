@@ -74,7 +74,7 @@ exit "$code"
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """What a job asks of SLURM. time: as sbatch takes it, `4:00:00` or minutes. notice: seconds before its end in which it stops.
 
     options: of sbatch, as `--partition=gpu`. before: lines of bash that prepare a node, as `module load cuda`.
@@ -127,7 +127,7 @@ def seconds(time: str) -> int:
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + rest_seconds
 
 
-def script(study: Path, name: str, job: Job, arguments: Sequence[str], file: Path) -> str:
+def script(study: Path, name: str, job: BatchJob, arguments: Sequence[str], file: Path) -> str:
     """Return the batch script of a study.
 
     study: its file, which is found from the working folder; name: its name; arguments: of `ablate run`; file: what messages in the

@@ -50,7 +50,7 @@ def slurm(
     for each in option or ():
         if not each.startswith("-"):
             raise StudyError(f"{each!r} is no option of sbatch", place="--option", hint=f"--option=--{each}")
-    job = batch.Job(
+    job = batch.BatchJob(
         nodes, gpus_per_node, cpus_per_node, time, notice, tuple(option or ()), tuple(before or ())
     )
     file = output or Path(f"{name}.sbatch")

@@ -64,14 +64,14 @@ def test_what_is_no_time_is_refused(time_):
 
 def test_a_time_that_leaves_none_for_training_is_refused(tmp_path):
     with pytest.raises(StudyError, match="leaves no time"):
-        batch.script(Path("s.yaml"), "s", batch.Job(time="3"), (), Path("s.sbatch"))
+        batch.script(Path("s.yaml"), "s", batch.BatchJob(time="3"), (), Path("s.sbatch"))
 
 
 @pytest.mark.parametrize("folder", ["plain", "with space", "quo'te", "dollar$HOME", "semi;colon"])
 def test_the_script_is_bash_whatever_the_folder_and_the_options_are_called(folder, tmp_path, monkeypatch):
     (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / folder)
-    job = batch.Job(2, 4, time="4:00:00", options=["--partition=gpu"], before=["module load cuda"])
+    job = batch.BatchJob(2, 4, time="4:00:00", options=["--partition=gpu"], before=["module load cuda"])
     text = batch.script(Path("s t.yaml"), "s", job, ["--set", "data.root=a b;c"], Path("s.sbatch"))
     (tmp_path / "script").write_text(text)
     assert subprocess.run(["bash", "-n", str(tmp_path / "script")], check=False).returncode == 0
@@ -89,7 +89,11 @@ def test_the_script_is_bash_whatever_the_folder_and_the_options_are_called(folde
 
 def test_the_script_asks_slurm_for_what_was_asked():
     text = batch.script(
-        Path("s.yaml"), "s", batch.Job(2, 4, time="4:00:00", notice=90, options=["--qos=long"]), (), Path("x")
+        Path("s.yaml"),
+        "s",
+        batch.BatchJob(2, 4, time="4:00:00", notice=90, options=["--qos=long"]),
+        (),
+        Path("x"),
     )
     directives = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
     expected = [
