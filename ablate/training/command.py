@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -46,7 +47,7 @@ from ablate.training.own import OwnTrainer
 from ablate.training.payload import NO_FOLDERS, Folders, RunPayload
 from ablate.training.permission import Permission
 from ablate.training.process import Process, check_startable
-from ablate.training.source_files import data_fingerprint, folder_digest, named_files
+from ablate.training.source_files import data_fingerprint, folder_code, folder_code_again, named_files
 
 OUTPUT = "output.txt"
 """Artifact of a run with what it printed."""
@@ -157,10 +158,15 @@ class CommandConfig(FreeConfig):
         return _FolderCode(self.folder)
 
     def code(self) -> str:
+        return self._code(self._folder_code.digest)
+
+    def code_again(self) -> str:
+        """Return what `code` of a new config would, in a hurry."""
+        return self._code(folder_code_again(self.folder).digest)
+
+    def _code(self, of_folder: str) -> str:
         arguments, variables = self.filled(dict.fromkeys(GIVEN, ""))
-        return digest_of(
-            [self._folder_code.digest, named_files(self.folder, [*arguments, *variables.values()])]
-        )[:16]
+        return digest_of([of_folder, named_files(self.folder, [*arguments, *variables.values()])])[:16]
 
     def filled(self, given: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         """Return the arguments and the variables of a run. given: values of `GIVEN`. Raises StudyError."""
@@ -231,7 +237,7 @@ class _FolderCode:
 
     @cached_property
     def digest(self) -> str:
-        return folder_digest(self._folder)
+        return folder_code(self._folder).digest
 
 
 def _overlap(path: str, other: str) -> bool:
@@ -301,6 +307,14 @@ class CommandTrainer(OwnTrainer):
     ) -> Iterator[Message]:
         payload: RunPayload = task.payload
         config = CommandConfig(payload.source, payload.config, payload.seed)
+        if payload.code is not None and config.code_again() != payload.code:
+            reason = f"the code in {config.folder} is not what it was when this study was planned"
+            yield Failure(
+                "code",
+                f"{reason}; run the study again: it plans its runs with the code as it is now",
+                place="command",
+            )
+            return
         keep = task.attempt > 1 and bool(config.source.get("resume"))
         with folders.run(task.run, keep=keep) as folder, contextlib.ExitStack() as stack:
             place, copy = config.folder, None
@@ -514,16 +528,25 @@ class _Attempt:
         if not ended.well:
             silent = ended.cause == "silence"
             kind = "timeout" if silent else "crash" if ended.code < 0 else "error"
-            return self._failure(f"the command {ended.words}", kind)
+            return self._failure(f"the command {ended.words}", kind, self._place_of_error())
         for channel in self._channels:
             for name, why in channel.missing().items():
-                return self._failure(f"the metric {name!r} was never found: {why}", "error")
+                return self._failure(
+                    f"the metric {name!r} was never found: {why}", "error", f"metrics.{name}"
+                )
         return self._result(diverged=False)
 
-    def _failure(self, reason: str, kind: Any) -> Failure:
+    def _place_of_error(self) -> str:
+        """Return file and line of the last Python traceback of the output, else the command's name for itself."""
+        frames = re.findall(
+            r'File "([^"<>]+)", line (\d+)', "\n".join(self._process.output.last_lines(SHOWN_LINES))
+        )
+        return ":".join(frames[-1]) if frames else "command"
+
+    def _failure(self, reason: str, kind: Any, place: str) -> Failure:
         lines = self._process.output.last_lines(SHOWN_LINES)
         if kind != "memory" and says_out_of_memory("\n".join(lines)):
             kind = "memory"
         told = f"; its last line: {lines[-1]}" if lines else "; it printed nothing"
         detail = "\n".join([reason, f"$ {shlex.join(self._arguments)}", *lines])
-        return Failure(kind, cut(reason + told, LONGEST_REASON), detail, files=self._files())
+        return Failure(kind, cut(reason + told, LONGEST_REASON), detail, place, self._files())

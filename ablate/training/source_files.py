@@ -16,6 +16,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.code_digest import GIT_TIMEOUT, digest_of, parse
@@ -81,16 +82,48 @@ _STUDY = re.compile(rb"^study\s*:", re.MULTILINE)
 _SUBMODULE = b"160000"
 
 
-def folder_digest(folder: Path) -> str:
-    """Return the digest of the code in a folder, of all of its repository where it is in one. Raises StudyError.
+@dataclass(frozen=True)
+class FolderCode:
+    """The code in a folder, as it was read. signature: path, time of change and size of every file of it."""
+
+    digest: str
+    signature: tuple[tuple[str, int, int], ...]
+
+    def is_unchanged(self) -> bool:
+        """Return whether its files look as they did; files that came since are not looked for."""
+        try:
+            return all(_signature(Path(path)) == (path, *rest) for path, *rest in self.signature)
+        except OSError:
+            return False
+
+
+def folder_code(folder: Path) -> FolderCode:
+    """Return the code in a folder, of all of its repository where it is in one. Raises StudyError.
 
     folder: absolute. The digest is the same wherever the folder or the repository lies.
     """
     top = _repository(folder)
-    if top is None:
-        files = _source_files(folder)
-        return digest_of(["folder", _contents(folder, files)])
-    return digest_of(["repository", os.path.relpath(folder, top), _contents(top, _repository_files(top))])
+    root = top or folder
+    contents = _contents(root, _repository_files(root) if top else _source_files(folder))
+    kind = ["repository", os.path.relpath(folder, top)] if top else ["folder"]
+    signature = tuple(_signature(root / name) for name in contents)
+    return FolderCode(digest_of([*kind, contents]), signature)
+
+
+_read: dict[Path, FolderCode] = {}
+
+
+def folder_code_again(folder: Path) -> FolderCode:
+    """Return `folder_code`, without asking git where this process has read it before and its files look as they did then."""
+    known = _read.get(folder)
+    if known is None or not known.is_unchanged():
+        known = _read[folder] = folder_code(folder)
+    return known
+
+
+def _signature(file: Path) -> tuple[str, int, int]:
+    about = file.lstat()
+    return str(file), about.st_mtime_ns, about.st_size
 
 
 def named_files(folder: Path, arguments: Iterable[str]) -> dict[str, str]:

@@ -837,6 +837,37 @@ def test_which_edits_make_other_runs(tmp_path, files, in_git, in_folder, reposit
         assert code(tmp_path) == after, "a commit by itself changes nothing"
 
 
+def test_code_that_was_changed_since_the_plan_fails_the_run_and_the_study_says_so(tmp_path):
+    study = script(tmp_path, "print('accuracy 0.5')")
+    config = study.baseline
+    planned = RunPayload(
+        config.tree(), 0, kind="command", source=config.source, metric="accuracy", code=config.code()
+    )
+
+    def run(number: int) -> Event:
+        return list(runs.train(Bundle((Task("run", number, planned),))))[-1]
+
+    assert isinstance(run(1), Finished)
+    write_project(tmp_path, {"main.py": "print('accuracy 0.5')  # the same"})
+    assert isinstance(run(2), Finished)
+    write_project(tmp_path, {"main.py": "print('accuracy 0.6')"})
+    end = run(3)
+    assert isinstance(end, Failed)
+    assert end.kind == "code"
+    assert "is not what it was when this study was planned" in end.reason
+
+
+def test_a_study_whose_metric_is_never_found_ends_once_every_arm_has_shown_it(workplace):
+    write_project(workplace.root, {"main.py": "print('acc 0.5')"})
+    read_study(workplace.root, SIMPLE_STUDY)
+    shown = workplace.ablate("run", "study.yaml", "--executor", "inline", "--allow-command", code=2)
+    assert "'accuracy' was never found: no line matched" in shown
+    assert "acc 0.5" in shown
+    assert len(workplace.runs("simple")) == 3, (
+        "the first arm was tried twice, and the second had no better luck"
+    )
+
+
 def test_files_that_the_command_names_count_wherever_they_are(tmp_path):
     write_project(tmp_path, {"main.py": "print(1)", "conf/a.yaml": "x: 1", "conf/b.yaml": "x: 1"})
     command = ["python", "main.py", "--config=conf/{name}.yaml", "{lr}"]
