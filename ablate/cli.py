@@ -161,8 +161,10 @@ def plan(
     parsed = spec.read(study, sets=sets or ())
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     planned = design.plan(parsed, launch.data_lookup(), seeds)
+    store = current_store()
+    seed = launch.check_seed(planned, store, devices, workers, runs_per_device)
     pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
-    expected = outlook.outlook(planned, current_store(), pool)
+    expected = outlook.outlook(planned, store, pool, seed)
     if json:
         print_result(outlook.to_json(expected))
     else:

@@ -567,6 +567,7 @@ def outlook(outlook: Outlook) -> RenderableType:
         runs = f"{cost.runs_first:,}–{counted(cost.runs_most, 'run')}"
     arms, slots = counted(len(cost.arms), "arm"), counted(outlook.slots, "slot")
     lines.append(Text(f"{arms}, {runs} on {slots}: about {_span(cost.first, cost.most)}"))
+    lines += _seed_matters(outlook)
     if study.space:
         return Group(*lines)
     sd = outlook.noise.sd
@@ -602,6 +603,29 @@ def outlook(outlook: Outlook) -> RenderableType:
         step = f"{plan.resolution * scale.factor:.2g}"
         lines.append(Text(f"the margin is less than two steps of the metric ({step} each)", style="yellow"))
     return Group(*lines)
+
+
+def _seed_matters(outlook: Outlook) -> list[Text]:
+    """Say what the seed does to the user's own training, where that was checked."""
+    check, unpaired = outlook.seed, outlook.plan.study.unpaired
+    if check is None:
+        return []
+    match check.verdict:
+        case "fixed" if unpaired:
+            advice = (
+                "without `unpaired: true` runs of one seed are compared with each other, which is sharper"
+            )
+            return [Text(f"a seed fixes a run of the baseline: {advice}", style="yellow")]
+        case "fixed":
+            return [Text("a seed fixes a run of the baseline, and another seed changes it")]
+        case "never repeatable" if unpaired:
+            return [Text("two runs of the baseline under one seed differ, so that no two runs are a pair")]
+        case "never repeatable":
+            advice = (
+                "seed all that is random, or say `unpaired: true`, and arms are compared as groups of runs"
+            )
+            return [Text(f"two runs of the baseline under one seed differ: {advice}", style="yellow")]
+    return [Text(f"whether the seed matters is not known: {check.reason}", style="yellow")]
 
 
 def _span(first: float | None, most: float | None) -> str:

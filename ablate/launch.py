@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ablate.executors.local import LocalExecutor
     from ablate.scheduling.coordinate import Coordinator, Options, Outcome
     from ablate.scheduling.observer import Observer
+    from ablate.scheduling.seed_check import SeedCheck
     from ablate.study.design import Plan
     from ablate.study.keys import Study
     from ablate.study.record import PlanRecord
@@ -204,12 +205,30 @@ def local_executor(
     devices: str,
     workers: int | None,
     per_device: int = 1,
+    preload: tuple[str, ...] | None = None,
 ) -> LocalExecutor:
-    """Return worker processes that run `function`, a generator of events that needs torch, on the slots of the options."""
+    """Return worker processes that run `function`, a generator of events, on the slots of the options. preload: modules that they
+    begin with; None: torch.
+    """
     from ablate.executors.local import LocalExecutor
     from ablate.training.payload import TORCH
 
-    return LocalExecutor(function, slots(devices, workers, per_device), TORCH)
+    return LocalExecutor(function, slots(devices, workers, per_device), TORCH if preload is None else preload)
+
+
+def check_seed(
+    plan: Plan, store: Store, devices: str, workers: int | None, per_device: int
+) -> SeedCheck | None:
+    """Return what the seed does to the training of a plan, where the user's own code trains. Raises StudyError where nothing."""
+    from ablate.measuring import first_epochs
+    from ablate.scheduling import seed_check
+    from ablate.training import trainer_of
+
+    def executor() -> Executor:
+        preload = trainer_of(plan.study.baseline).preload(plan.study.baseline)
+        return local_executor(first_epochs.train, devices, workers, per_device, preload)
+
+    return seed_check.check(plan, store, executor, notify)
 
 
 def slots(devices: str, workers: int | None, per_device: int, each: int = 1) -> tuple[Slot, ...]:

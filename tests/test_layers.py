@@ -38,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
         "text",
     },
     "study": {"errors", "data", "fields", "config", "metrics", "text", "training"},
-    "measuring": {"errors", "events", "data", "config", "text", "training"},
+    "measuring": {"errors", "events", "metrics", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},
     "tracking": {"errors", "events", "metrics", "models", "config", "study", "text"},
@@ -67,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
         "config",
         "study",
         "training",
+        "measuring",
         "executors",
         "tracking",
         "analysis",

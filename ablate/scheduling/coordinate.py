@@ -25,6 +25,7 @@ from ablate.scheduling.known import Known, metric_points, outcome_tags, recorded
 from ablate.scheduling.observer import Observer
 from ablate.scheduling.phases import Batch, OngoingStudy, Steps, top_up, whole_study
 from ablate.scheduling.queue import Queue
+from ablate.scheduling.seed_check import ignored
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord
 from ablate.text import counted, cut
@@ -186,6 +187,8 @@ class _Training(Client[Run]):
         # Runs whose attempts have failed, and arms of which none has finished → where, or else why.
         self._failures: dict[str, dict[str, str]] = {}
         self._stop: AblateError | None = None
+        # Trace of a finished run of the reference → its seed.
+        self._traces: dict[str, int] = {}
 
     # --- what is begun ---
 
@@ -328,6 +331,19 @@ class _Training(Client[Run]):
 
     def outcome(self, flight: Flight[Run], event: Finished | Failed) -> None:  # noqa: ARG002
         self._known.add(flight.work, flight.events, self._study.record)
+        self._compare_seeds(flight.work)
+
+    def _compare_seeds(self, run: Run) -> None:
+        """Note where the reference has come out the same under two seeds, to the last digit of its losses."""
+        plan = self._study.plan
+        if run.arm != plan.reference or run.phase != "report" or plan.study.deterministic:
+            return
+        trace = self._known.rows[run.key]["trace"]
+        if trace is None:
+            return
+        seed = self._traces.setdefault(trace, run.seed)
+        if seed != run.seed and trainer_of(plan.config(run)).seed_advice() is not None:
+            self._stop = ignored(plan.config(run), (seed, run.seed))
 
     def interrupted(self, flight: Flight[Run], event: Failed) -> None:
         self._record(flight.work, event)
@@ -338,7 +354,7 @@ class _Training(Client[Run]):
         self._tracker.event(event, run, plan.config(run), plan.id)
 
     def poll(self) -> None:
-        """End the study where someone asked for it, where nothing can be recorded, or where no run can be judged."""
+        """End the study where someone asked for it, where nothing can be recorded, or where no run can be judged or is a repeat."""
         self._known.release_delivered()
         if self._tracker.broken is not None:
             raise self._tracker.broken

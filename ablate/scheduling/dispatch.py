@@ -401,14 +401,18 @@ class Job:
 
 
 def run_jobs(
-    executor: Executor, jobs: Iterable[Job], told: Callable[[Event], None] = lambda _: None
+    executor: Executor,
+    jobs: Iterable[Job],
+    told: Callable[[Event], None] = lambda _: None,
+    *,
+    timeout: float | None = None,
 ) -> Mapping[str, Finished]:
-    """Run each job once → its result, by key. told: called with every event as it comes.
+    """Run each job once → its result, by key. told: called with every event as it comes. timeout: seconds that a job may take.
 
     Raises TrainingError as soon as one fails.
     """
     client = _Jobs(told)
-    Dispatcher(executor, client, retries=0).run(jobs)
+    Dispatcher(executor, client, retries=0, timeout=timeout).run(jobs)
     return client.results
 
 

@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ablate.analysis import judge, power
@@ -20,6 +20,7 @@ from ablate.events import Event
 from ablate.executors import Executor, Slot
 from ablate.measuring.probe import ProbePayload
 from ablate.scheduling.dispatch import Job, run_jobs
+from ablate.scheduling.seed_check import SeedCheck
 from ablate.study.design import Plan
 from ablate.study.forecast import Forecast, RunCost, forecast
 from ablate.study.seeds import REPLICATES
@@ -50,7 +51,7 @@ class Outlook:
     """reaches: what each declared look can detect; without an interval, or where the noise is unknown, its effect is NaN.
 
     in_sds: the detectable effect of each look in standard deviations of a paired difference, infinite below 3 pairs. family: how many
-    intervals share the error.
+    intervals share the error. seed: what it does to the user's own training; None where that is known, or does not matter.
     """
 
     plan: Plan
@@ -60,9 +61,10 @@ class Outlook:
     reaches: tuple[Reach, ...]
     in_sds: tuple[float, ...]
     family: int
+    seed: SeedCheck | None = None
 
 
-def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
+def outlook(plan: Plan, store: Store, measuring: Executor, seed: SeedCheck | None = None) -> Outlook:
     """Return the outlook of a plan. measuring: an executor that runs `ablate.measuring.probe.measure`, on the slots that the
     study will have.
     """
@@ -77,7 +79,7 @@ def outlook(plan: Plan, store: Store, measuring: Executor) -> Outlook:
         for look, in_sd in zip(looks, in_sds, strict=True)
     )
     slots = len(measuring.slots)
-    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k)
+    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k, seed)
 
 
 def run_cost_of_arms(
@@ -211,6 +213,7 @@ def to_json(outlook: Outlook) -> dict[str, Any]:
         ],
         "runs": {"first": cost.runs_first, "most": cost.runs_most},
         "seconds": {"first": cost.first, "most": cost.most},
+        "seed": None if outlook.seed is None else asdict(outlook.seed),
         "noise": {
             "sd": outlook.noise.sd,
             "from": outlook.noise.known_from or None,

@@ -72,6 +72,10 @@ class Trainer(Protocol):
         """Return what reports call the user's code that trains; None where all of the code is ablate's."""
         ...
 
+    def seed_advice(self) -> str | None:
+        """Return how the user's code comes by its seed, as advice where it ignores it; None where all of the code is ablate's."""
+        ...
+
     def code_folder(self, config: Config) -> Path | None:
         """Return the folder of the user's code that trains, whose commit is recorded; None where there is none."""
         ...

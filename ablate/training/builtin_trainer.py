@@ -75,6 +75,9 @@ class BuiltinTrainer:
     def code_name(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
         return None
 
+    def seed_advice(self) -> None:
+        return None
+
     def code_folder(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
         return None
 

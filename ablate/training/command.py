@@ -283,6 +283,9 @@ class CommandTrainer(OwnTrainer):
     def code_name(self, config: Config) -> str:
         return cut(shlex.join(config.source["command"]), 200)
 
+    def seed_advice(self) -> str:
+        return "write {seed} in `command:`, or let the program read the variable ABLATE_SEED"
+
     def code_folder(self, config: Config) -> Path | None:
         return _own(config).folder
 

@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 
 from ablate.metrics import is_by_epoch, is_loss
 from ablate.training.channels.reading import Found, StepBegins
-from ablate.training.outcome import Epoch, Trace
+from ablate.training.outcome import DIGITS_OF_A_COPY, Epoch, Trace, digits_that_seeds_do_not_share
 
-_DIGITS_THAT_SEEDS_SHARE = 2
-_DIGITS_OF_A_COPY = 12
-"""Digits of losses, beyond the first two of each, that no two seeds share by chance. A loss of four digits counts for two."""
 _FULL_PRECISION = 7
 
 
@@ -52,7 +49,7 @@ class CurveBuilder:
 
     def facts(self) -> dict[str, str]:
         """Return the trace, where the losses were printed with so many digits that only a copy has the same ones."""
-        return self._trace.facts() if self._digits >= _DIGITS_OF_A_COPY else {}
+        return self._trace.facts() if self._digits >= DIGITS_OF_A_COPY else {}
 
     def add(self, findings: list[Found | StepBegins]) -> Iterator[Epoch]:
         """Yield the epochs that have ended. findings: of one line, or of one look."""
@@ -126,7 +123,7 @@ class CurveBuilder:
             self._resolutions.append(found.resolution)
         if is_loss(found.metric) and math.isfinite(found.value):
             self._trace.add(found.value)
-            self._digits += max(0, _significant_digits(found) - _DIGITS_THAT_SEEDS_SHARE)
+            self._digits += digits_that_seeds_do_not_share(found.value, _significant_digits(found))
 
 
 def _significant_digits(found: Found) -> int:

@@ -245,6 +245,9 @@ class FunctionTrainer(OwnTrainer):
     def code_name(self, config: Config) -> str:
         return cast("FunctionConfig", config).train
 
+    def seed_advice(self) -> str:
+        return "seed all that is random (random, numpy, torch) with the argument `seed`"
+
     def code_folder(self, config: Config) -> Path | None:
         return training_folder(self.code_name(config))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import os
 import platform
 import struct
@@ -150,6 +151,22 @@ class Trace:
 
     def facts(self) -> dict[str, str]:
         return {"trace": self.link.hex()[:16]} if self.link else {}
+
+
+DIGITS_OF_A_COPY = 12
+"""Digits of losses, beyond those that seeds share, that two runs have in common only where one is a copy of the other."""
+
+_DIGITS_THAT_SEEDS_SHARE = 2
+"""First digits of a loss that are often the same under two seeds. A loss of four digits counts for two."""
+
+
+def digits_that_seeds_do_not_share(loss: float, digits: int | None = None) -> int:
+    """Return how many digits of a loss no two seeds share by chance. digits: it was written with; None: all that the number has."""
+    if not math.isfinite(loss):
+        return 0
+    if digits is None:
+        digits = len(repr(abs(loss)).partition("e")[0].replace(".", "").strip("0"))
+    return max(0, digits - _DIGITS_THAT_SEEDS_SHARE)
 
 
 def machine(device: torch.device | str) -> dict[str, Any]:

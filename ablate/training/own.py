@@ -23,12 +23,14 @@ from ablate.metrics import is_by_epoch, is_loss
 from ablate.text import cut
 from ablate.training.outcome import (
     CANCELLED,
+    DIGITS_OF_A_COPY,
     Epoch,
     Message,
     Result,
     Start,
     Steps,
     Trace,
+    digits_that_seeds_do_not_share,
     failure,
     is_end,
     machine,
@@ -102,9 +104,14 @@ def messages(
     began = time.perf_counter()
     trace = Trace()
     last: dict[str, float] = {}
-    epoch = counts = 0
+    epoch = counts = digits = 0
     returned: dict[str, float] = {}
     yield Start(machine(device))
+
+    def identity() -> dict[str, str]:
+        # Losses that were rounded may be the same under two seeds by chance too.
+        return trace.facts() if digits >= DIGITS_OF_A_COPY else {}
+
     for values, is_epoch in _epochs(start()):
         if not is_epoch:
             returned = values
@@ -116,7 +123,8 @@ def messages(
         if metric in curve:
             counts = epoch
         # Only where a loss is among them: two seeds may well have the same accuracies of a few hundred images by chance.
-        if any(is_loss(name) for name in curve):
+        if losses := [value for name, value in curve.items() if is_loss(name)]:
+            digits += sum(map(digits_that_seeds_do_not_share, losses))
             trace.add(*(value for name, value in sorted(curve.items()) if name != "lr"))
         yield Epoch(epoch, curve)
         if not_finite := [
@@ -124,7 +132,7 @@ def messages(
             for name, value in curve.items()
             if not math.isfinite(value) and (name == metric or is_loss(name))
         ]:
-            facts = trace.facts() | {"reason": f"{', '.join(not_finite)} not finite in epoch {epoch}"}
+            facts = identity() | {"reason": f"{', '.join(not_finite)} not finite in epoch {epoch}"}
             yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, facts)
             return
     if epoch == 0:
@@ -134,7 +142,7 @@ def messages(
     }
     final |= returned
     yield Result(
-        False, counts or epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, trace.facts()
+        False, counts or epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, identity()
     )
 
 
@@ -154,6 +162,9 @@ class OwnTrainer(ABC):
 
     def yields(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — only the user's code knows
         return ()
+
+    @abstractmethod
+    def seed_advice(self) -> str: ...
 
     def resolution(self, metric: str, data: DataFacts) -> float:  # noqa: ARG002 — only the study can say
         return 0.0

@@ -231,9 +231,10 @@ def test_the_same_seed_leaves_the_same_trace_and_another_seed_another():
     assert traces[0] == traces[1] != traces[2]
 
 
-def test_accuracies_alone_leave_no_trace_because_honest_runs_tie():
+def test_accuracies_and_rounded_losses_leave_no_trace_because_honest_runs_tie():
     assert "trace" not in events("echo", {"val/accuracy": 0.5}, 0)[-1].facts
-    with_loss = {"val/accuracy": 0.5, "val/loss": 0.25}
+    assert "trace" not in events("echo", {"val/accuracy": 0.5, "val/loss": 0.2531}, 0)[-1].facts
+    with_loss = {"val/accuracy": 0.5, "val/loss": 1 / 3}
     one, again, other = (
         events("echo", values, 0)[-1].facts["trace"]
         for values in (with_loss, with_loss, with_loss | {"val/accuracy": 0.75})
