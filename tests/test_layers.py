@@ -392,6 +392,10 @@ def test_importing_the_command_line_loads_nothing_heavy():
         ("import ablate.executors.inline, ablate.executors.local", {"torch", "mlflow", "optuna", "pydantic"}),
         ("import ablate.analysis", {"torch", "mlflow", "optuna"}),
         (
+            "import ablate.training.lines, ablate.training.isolation, ablate.training.process",
+            {"torch", "mlflow", "optuna", "pandas"},
+        ),
+        (
             "import ablate.measuring.probe, ablate.measuring.range_test, ablate.training.runs, ablate.training.function",
             {"torch", "mlflow", "optuna"},
         ),

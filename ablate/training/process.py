@@ -267,7 +267,7 @@ class Process:
         self._descriptors = contextlib.ExitStack()
         with contextlib.ExitStack() as started:
             started.callback(self._descriptors.close)
-            self._start(Order(str(folder), terminal, list(arguments), dict(environment)))
+            self._start(Order(str(folder.absolute()), terminal, list(arguments), dict(environment)))
             started.pop_all()
         self._last_output = time.monotonic()
 

@@ -123,6 +123,12 @@ def test_arguments_and_environment_arrive_as_they_are(tmp_path, terminal):
     assert lines[2] == str(tmp_path)
 
 
+def test_a_relative_folder_is_one_of_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run("pwd", folder=Path("sub")) == ([str(tmp_path / "sub")], Ended(0))
+
+
 def test_a_command_has_no_open_files_but_its_three_and_no_ignored_signals():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
