@@ -6,7 +6,6 @@ refused, with the rows that show it.
 
 from __future__ import annotations
 
-import itertools
 import math
 import numbers
 from collections import Counter
@@ -539,10 +538,11 @@ class _Question:
         }
         undefined = meant.get(self.nan, "missing")
         finished: Outcome = "finished"
-        known = self.known_outcomes or itertools.repeat(finished, len(values))
+        if not self.known_outcomes:
+            return [finished if math.isfinite(value) else undefined for value in values]
         return [
             outcome if outcome != finished else finished if math.isfinite(value) else undefined
-            for value, outcome in zip(values, known, strict=True)
+            for value, outcome in zip(values, self.known_outcomes, strict=True)
         ]
 
     def row(self, position: int, *columns: str) -> str:
@@ -600,6 +600,13 @@ def _as_text(value: Any) -> str:
 
 def _texts(cells: pd.Series[Any]) -> list[str]:
     """The cells of a column as text, each different value written once."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(cells.dtype, pd.StringDtype):  # a million cells one by one take seconds
+        codes, levels = pd.factorize(cells, use_na_sentinel=False)
+        written = np.array([_as_text(level) for level in levels], dtype=object)
+        return list(written[codes]) if len(written) else []
     known: dict[tuple[type, Any], str] = {}
     texts = []
     for value in cells.to_numpy(dtype=object).tolist():
@@ -624,7 +631,11 @@ def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[s
             ",".join(f"{column}={cell}" for column, cell in zip(columns, row, strict=True))
             for row in zip(*cells, strict=True)
         ]
-    empty = [i for i, row in enumerate(zip(*cells, strict=True)) if not any(row)]
+    empty = (
+        [i for i, row in enumerate(zip(*cells, strict=True)) if not any(row)]
+        if all("" in own for own in cells)
+        else []
+    )
     if empty:
         shown = joined(named_row(frame.index[i]) for i in empty[:_SHOWN])
         raise StudyError(
@@ -668,7 +679,7 @@ def _numbers(question: _Question, column: str) -> list[float]:
     if pd.api.types.is_bool_dtype(cells):
         cells = cells.astype(float)
     if pd.api.types.is_numeric_dtype(cells):
-        return [float(value) for value in cells.to_numpy(dtype=float, na_value=np.nan)]
+        return list(cells.to_numpy(dtype=float, na_value=np.nan).tolist())
     values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     texts = cells.to_numpy(dtype=object)
     bad = [
@@ -685,16 +696,17 @@ def _numbers(question: _Question, column: str) -> list[float]:
             if percent
             else "choose another column, or write numbers as 0.91 or 9.1e-1",
         )
-    return [float(value) for value in values]
+    return list(values.tolist())
 
 
 def _defined(question: _Question, values: Sequence[float], *columns: str) -> list[str]:
     """Check that every run has a finite number, or that the user said what the others are. Returns a note of them."""
+    import numpy as np
+
     undefined = [
-        i
-        for i, value in enumerate(values)
-        if not math.isfinite(value)
-        and not (question.known_outcomes and question.known_outcomes[i] != "finished")
+        int(i)
+        for i in np.flatnonzero(~np.isfinite(values))
+        if not (question.known_outcomes and question.known_outcomes[i] != "finished")
     ]
     if not undefined:
         return []
@@ -800,9 +812,14 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
 
 def _seeds(question: _Question, column: str) -> list[int]:
     """The seed of every row. Raises StudyError where one is no whole number, or where all rows have the same."""
+    import numpy as np
+    import pandas as pd
+
     caller = question.caller
-    seeds: list[int] = []
-    for i, cell in enumerate(question.frame[column].to_numpy(dtype=object)):
+    # What is equal is one seed, whatever its type.
+    codes, levels = pd.factorize(question.frame[column].to_numpy(dtype=object), use_na_sentinel=False)
+    known: list[int] = []
+    for code, cell in enumerate(levels):
         value = _plain(cell)
         if isinstance(value, str):
             try:
@@ -815,12 +832,14 @@ def _seeds(question: _Question, column: str) -> list[int]:
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         whole = whole or (isinstance(value, float) and value.is_integer())
         if not whole:
+            first = int(np.argmax(codes == code))
             raise StudyError(
-                f"{_quote(cell)} is no seed: {question.row(i, column)}",
+                f"{_quote(cell)} is no seed: {question.row(first, column)}",
                 place=caller.place("seed"),
                 hint=f"seeds are whole numbers; {caller.unpaired()} compares runs that share none",
             )
-        seeds.append(int(value))
+        known.append(int(value))
+    seeds = list(np.array(known, dtype=object)[codes]) if known else []
     _refuse_constant(question, column, seeds)
     return seeds
 
@@ -837,6 +856,8 @@ def _refuse_constant(question: _Question, column: str, seeds: Sequence[object]) 
 
 def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object], *, paired: bool) -> None:
     """Raise StudyError where two rows have the same arm and seed, with what else tells them apart."""
+    if len(set(zip(question.names, seeds, strict=True))) == len(seeds):
+        return
     first: dict[tuple[str, object], int] = {}
     pairs: list[tuple[int, int]] = []
     for i, cell in enumerate(zip(question.names, seeds, strict=True)):
@@ -844,8 +865,6 @@ def _refuse_duplicates(question: _Question, column: str, seeds: Sequence[object]
             pairs.append((first[cell], i))
         else:
             first[cell] = i
-    if not pairs:
-        return
     one, other = pairs[0]
     caller = question.caller
     frame = question.frame
@@ -913,7 +932,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
         )
     copies = _copies(question, frame)
     # Runs whose results agree to the last digit have, as far as anyone can see, one trace.
-    frame["trace"] = ["one" if name in copies else f"{i}" for i, name in enumerate(frame["arm"])]
+    frame["trace"] = frame["arm"].map(dict.fromkeys(copies, "one")) if copies else ""
     most = max(1, len(set(frame["seed"])))
     own = frame["value"][(frame["arm"] == question.baseline) & (frame["outcome"] == "finished")]
     divisor = baseline_scale(float(own.mean())) if question.relative else 1.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -29,8 +31,7 @@ SHORTEST_SECONDS = 0.05
 """Times below this say nothing of what an arm costs."""
 
 
-@dataclass(frozen=True)
-class Replicate:
+class Replicate(NamedTuple):
     """One recorded training. value, test: raw; NaN unless finished. weights, trace: digests, None where unknown.
 
     not_finite: recorded as finished, but its metric is no finite number, which counts as a divergence.
@@ -119,6 +120,8 @@ def _no_seed(value: object, place: str) -> StoreError:
 
 def frame_seeds(frame: pd.DataFrame) -> list[int]:
     """Return the seed of every row of a frame of replicates. Raises StoreError where one is no whole number."""
+    if frame["seed"].dtype.kind in "iu":
+        return list(frame["seed"].tolist())
     return seed_numbers(frame["seed"].to_numpy(dtype=object).tolist(), "column 'seed'")
 
 
@@ -155,14 +158,17 @@ class Ledger:
             )
         refuse_repeated(replicates)
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
-        for arm, phase, replicate in _read(replicates):
-            record = self._by_arm.setdefault((phase, arm), {})
-            if replicate.seed in record:
-                raise StoreError(
-                    f"arm {arm!r} has two replicates under seed {replicate.seed}",
-                    hint="mark all but one of them as superseded in the store",
-                )
-            record[replicate.seed] = replicate
+        with _no_garbage_collection():
+            for arm, phase, replicate in _read(replicates):
+                record = self._by_arm.get((phase, arm))
+                if record is None:
+                    record = self._by_arm[phase, arm] = {}
+                if replicate.seed in record:
+                    raise StoreError(
+                        f"arm {arm!r} has two replicates under seed {replicate.seed}",
+                        hint="mark all but one of them as superseded in the store",
+                    )
+                record[replicate.seed] = replicate
 
     def record(self, arm: str, phase: str = REPORT) -> Record:
         """Return the replicates of an arm in a phase, by seed; empty where there are none."""
@@ -359,8 +365,13 @@ def same(one: Replicate, other: Replicate) -> bool:
 
 def mean_of(replicates: Iterable[Replicate], name: str) -> float | None:
     """Return the mean of a field over replicates; None where one of them lacks it, or there is none."""
-    values = [float(getattr(r, name)) for r in replicates]
-    return float(np.mean(values)) if values and all(math.isfinite(v) for v in values) else None
+    values = []
+    for replicate in replicates:
+        value = float(getattr(replicate, name))
+        if not math.isfinite(value):
+            return None
+        values.append(value)
+    return float(np.mean(values)) if values else None
 
 
 def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
@@ -368,8 +379,12 @@ def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
 
     None where one is unknown, or where the times are too short to be distinguished from overhead.
     """
-    values = [float(r.seconds) for r in replicates]
-    if not values or not all(math.isfinite(v) for v in values):
+    values = []
+    for replicate in replicates:
+        if not math.isfinite(replicate.seconds):
+            return None
+        values.append(replicate.seconds)
+    if not values:
         return None
     middle = float(np.median(values))
     return middle if middle >= SHORTEST_SECONDS else None
@@ -380,6 +395,18 @@ def ratio(arm: float | None, reference: float | None) -> float | None:
     return arm / reference if arm is not None and reference is not None and reference > 0 else None
 
 
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect no garbage for a while: a million new objects, none of them in a circle, set it off again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
     """(arm, phase, replicate) of every row, in their order."""
     rest: tuple[list[Any], ...] = (
@@ -387,9 +414,11 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
         *([text or None for text in texts(frame, name)] for name in ("weights", "trace")),
         *(numbers(frame, name) for name in ("seconds", "flops", "parameters", "epochs")),
     )
-    named = (arm_names(frame), *(texts(frame, name) for name in ("phase", "outcome")))
-    columns = zip(*named, frame_seeds(frame), numbers(frame, "value"), *rest, strict=True)
-    for arm, phase, outcome, seed, value, *figures in columns:
+    arms, phases, outcomes = arm_names(frame), texts(frame, "phase"), texts(frame, "outcome")
+    seeds, values = frame_seeds(frame), numbers(frame, "value")
+    for arm, phase, outcome, seed, value, figures in zip(
+        arms, phases, outcomes, seeds, values, zip(*rest, strict=True), strict=True
+    ):
         # What was tried is no replicate of an arm: its runs differ in more than their seeds.
         if phase == TUNE:
             continue
@@ -412,4 +441,4 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
             ended: Outcome = "failed" if outcome == "failed" else "diverged"
             not_finite = outcome == "finished"
             replicate = Replicate(seed, ended, math.nan, *figures)
-            yield arm, phase, replace(replicate, not_finite=True) if not_finite else replicate
+            yield arm, phase, replicate._replace(not_finite=True) if not_finite else replicate
