@@ -6,6 +6,7 @@ refused, with the rows that show it.
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections import Counter
@@ -43,6 +44,9 @@ _SHOWN = 3
 
 _IMPROBABLE, _SURELY_COPIES = 0.001, 10
 """Identical repeats of a metric in steps are copies where chance makes so many ties more seldom; where nothing varies, from so many on."""
+
+_MOST_STRIPS = 5
+"""Parts of arms' names that a message proposes to take out."""
 
 _MOST_NOTES = 6
 """Notes on single blocks that are shown."""
@@ -781,7 +785,8 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
             f"{len(lacking)} of {counted(len(positions), 'block')} have no run of {question.baseline!r}: {cut(name, 40)!r} has "
             f"{cut(joined(map(repr, arms)), 200)}",
             place=caller.place("block"),
-            hint="call an arm the same in every block, or leave out the blocks where the baseline is missing",
+            hint=_mended(question, positions)
+            or "call an arm the same in every block, or leave out the blocks where the baseline is missing",
         )
     number = max(question.k or 0, len(question.arms))
     found = {}
@@ -805,6 +810,54 @@ def _in_blocks(question: _Question, column: str, judged: Callable[[_Question], _
         notes = [*notes[:_MOST_NOTES], f"and {len(notes) - _MOST_NOTES} more such notes on blocks"]
     replicates = [one.replicates.assign(block=name) for name, one in found.items()]
     return _Found(blocked_by.over, tuple(notes), pd.concat(replicates), blocked_by)
+
+
+def _mended(question: _Question, positions: Mapping[str, Sequence[int]]) -> str | None:
+    """What to type where arms are called differently in some blocks, and the same without a part of their names.
+
+    None where no part of names does that: `c51_atari` in some blocks and `c51` in others.
+    """
+    import re
+
+    arms_in = {block: {question.names[i] for i in at} for block, at in positions.items()}
+    strips: list[str] = []
+    for names in arms_in.values():
+        now = {name: _without(name, strips) for name in names}
+        if question.baseline in now.values():
+            continue
+        parts = {
+            text
+            for name in now.values()
+            for start, end in itertools.combinations(
+                [0, *(m.start() for m in re.finditer(r"(?<=.)[\s_./:-]+|(?<=[\s_./:-]).|\Z", name))], 2
+            )
+            if (text := name[start:end]) and text != name
+        }
+        mending = [
+            text
+            for text in sorted(parts, key=lambda text: (len(text), text))
+            if question.baseline in (stripped := {_without(name, [text]) for name in now.values()})
+            and len(stripped) == len(names)
+        ]
+        if not mending:
+            return None
+        strips.append(mending[0])
+    if not strips or len(strips) > _MOST_STRIPS:
+        return None
+    for names in arms_in.values():
+        stripped = {_without(name, strips) for name in names}
+        if len(stripped) < len(names) or question.baseline not in stripped:
+            return None
+    if question.caller.is_command:
+        return f"{' '.join(question.caller.setting('strip', text) for text in strips)} takes that out of the arms' names"
+    column = question.arm_columns[0]
+    return "; ".join(f"frame[{column!r}] = frame[{column!r}].str.replace({text!r}, '')" for text in strips)
+
+
+def _without(name: str, texts: Sequence[str]) -> str:
+    for text in texts:
+        name = name.replace(text, "")
+    return name.strip()
 
 
 # --- paired by seed ---------------------------------------------------------------------------------------------------

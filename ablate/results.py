@@ -411,7 +411,14 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
             if unfinished
             else []
         )
-    if arms and measured and seeds and over_steps is None:
+    if len(arms) > 1 and measured and over_steps is None and asked.block is None:
+        asked = replace(asked, block=_block(rows, arms, seeds[0] if seeds else None))
+        if asked.block is not None:
+            remarks.append(
+                f"{asked.block} tells apart the rows of one arm{f' and {seeds[0]}' if seeds else ''}: it may be the block, in which "
+                "arms are compared"
+            )
+    if arms and measured and seeds and over_steps is None and asked.block is None:
         remarks.append(_pairing(rows, arms[0], measured[0], seeds[0]))
     elif counters and not seeds:
         remarks.append(
@@ -483,6 +490,13 @@ def _command(
         )
         parts.append("--unpaired" if asked.unpaired or seed is None else _COMMAND.setting("seed", seed))
     return " ".join(parts)
+
+
+def _block(rows: pd.DataFrame, arms: Sequence[str], seed: str | None) -> str | None:
+    """The column that tells apart what would be one arm's rows under one seed; None where there is none, or no need of one."""
+    if seed is None or not rows.duplicated([arms[0], seed]).any():
+        return None
+    return next((name for name in arms[1:] if not rows.duplicated([arms[0], seed, name]).any()), None)
 
 
 def _pairing(rows: pd.DataFrame, arm: str, metric: str, seed: str) -> str:

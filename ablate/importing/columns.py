@@ -24,6 +24,9 @@ UNDEFINED = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-
 FILE = "file"
 """The column that says which file a row is from, where there are several."""
 
+THOUSANDS = r"[-+−]?\d{1,3}(?:,\d{3})+(?:\.\d*)?"
+"""A number with commas between its thousands."""
+
 _ARMS = (
     *("arm", "method", "algorithm", "algo", "config", "configuration", "variant", "setting", "condition"),
     *("model", "optimizer", "treatment", "ablation", "group", "system", "name", "experiment"),
@@ -207,12 +210,16 @@ def survey(rows: pd.DataFrame, measured: Sequence[str] = ()) -> list[Column]:
 
 
 def numbers_of(cells: pd.Series[str]) -> pd.Series[float]:
-    """Return cells as numbers, `91.2 %` and `912/1000` too; NaN where a cell is none."""
+    """Return cells as numbers, `91.2 %`, `912/1000` and `1,234.5` too; NaN where a cell is none."""
     import pandas as pd
 
     numbers = pd.to_numeric(cells, errors="coerce")
+    if not numbers.isna().any():
+        return numbers
     others = cells[numbers.isna()]
     parts = others.str.extract(r"^\s*([-+]?[\d.]+)\s*(?:%|/\s*(\d+))\s*$")
+    thousands = others.where(others.str.fullmatch(THOUSANDS)).str.replace(",", "")
+    numbers = numbers.fillna(pd.to_numeric(thousands, errors="coerce"))
     above, below = (pd.to_numeric(parts[i], errors="coerce") for i in (0, 1))
     return numbers.fillna(above / below.fillna(1.0))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ablate.errors import StudyError
-from ablate.importing.columns import UNDEFINED
+from ablate.importing.columns import THOUSANDS, UNDEFINED
 from ablate.importing.curves import named_row
 from ablate.text import counted, cut
 
@@ -57,7 +57,6 @@ _BOUNDED = frozenset(
 
 _PERCENT = r"[-+−]?(?:\d+\.?\d*|\.\d+)\s*%"
 _COUNT = r"(\d+)\s*/\s*(\d+)"
-_THOUSANDS = r"[-+−]?\d{1,3}(?:,\d{3})+(?:\.\d*)?"
 _DECIMALS = r"[-+]?\d*(?:\.(\d*))?\Z"
 
 _MOST_DECIMALS = 8
@@ -91,7 +90,7 @@ def measured(
     numbers = text.copy()
     percent = text.str.fullmatch(_PERCENT)
     counts = text.str.fullmatch(_COUNT)
-    thousands = text.str.fullmatch(_THOUSANDS)
+    thousands = text.str.fullmatch(THOUSANDS)
     totals: list[int] = []
     if percent.any():
         plain = ~percent & ~text.str.lower().isin(UNDEFINED)
