@@ -202,7 +202,8 @@ def test_however_shares_are_written_the_unit_and_the_resolution_are_said_and_can
 
 def test_thousands_are_read_and_long_decimals_have_no_resolution(judge):
     scores(judge, "some.csv", lambda a, s, x: f'"{round(1e7 * x):,}"', "score")
-    told = ("some.csv", "--baseline", "sgd", "--margin", "1000", "--seed", "seed", "--direction", "maximize")
+    told = ("some.csv", "--metric", "score", "--baseline", "sgd", "--margin", "1000", "--seed", "seed")
+    told += ("--direction", "maximize")
     assert "--resolution 1" in judge(*told)
     scores(judge, "some.csv", lambda a, s, x: x + 1e-9 * s + 1e-12, "score")
     assert "--resolution" not in judge(*told)

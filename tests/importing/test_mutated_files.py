@@ -1,0 +1,190 @@
+"""Files of results, damaged at random: whatever they hold, the answer is a table, a verdict or a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from ablate.errors import AblateError
+from ablate.importing import HowToRead
+from ablate.results import Asked, judge
+
+ROWS = [
+    (arm, seed, 0.9 + 0.01 * seed + 0.02 * (arm == "adam")) for arm in ("sgd", "adam") for seed in range(4)
+]
+HEADER = "arm,seed,val_acc"
+PAIRED = Asked(baseline="sgd", margin=0.01, seed="seed", nan="missing")
+
+SEEDS: dict[str, tuple[str, bytes]] = {
+    "csv": ("r.csv", "\n".join([HEADER, *(f"{a},{s},{v:.4f}" for a, s, v in ROWS)]).encode()),
+    "prose, semicolons, decimal commas": (
+        "r.txt",
+        (
+            "Some prose: it is here, really.\n\n"
+            "arm;seed;val_acc\n" + "".join(f"{a};{s};{v:.4f}\n" for a, s, v in ROWS).replace(".", ",")
+        ).encode(),
+    ),
+    "utf-16": (
+        "u.csv",
+        "\n".join([HEADER, *(f"{a},{s},{100 * v:.1f}%" for a, s, v in ROWS)]).encode("utf-16"),
+    ),
+    "json": (
+        "r.json",
+        json.dumps({"runs": [{"arm": a, "config": {"seed": s}, "val_acc": v} for a, s, v in ROWS]}).encode(),
+    ),
+    "json lines": (
+        "r.jsonl",
+        "\n".join(json.dumps({"arm": a, "seed": s, "val_acc": v}) for a, s, v in ROWS).encode(),
+    ),
+    "frame of wandb": (
+        "w.csv",
+        b"summary,config,name\n"
+        + "".join(
+            f"\"{{'val_acc': {v}, 'x': nan}}\",\"{{'arm': '{a}', 'seed': {s}}}\",n{s}\n" for a, s, v in ROWS
+        ).encode(),
+    ),
+    "chart of wandb": (
+        "c.csv",
+        b"Step,sgd-0 - val_acc,sgd-0 - val_acc__MIN,sgd-0 - val_acc__MAX\n1,.5,.4,.6\n2,.6,.5,.7\n",
+    ),
+    "curves": (
+        "k.csv",
+        "\n".join(
+            [
+                "arm,seed,epoch,val_acc,state",
+                *(f"{a},{s},{e},{v},finished" for a, s, v in ROWS for e in (1, 2)),
+            ]
+        ).encode(),
+    ),
+    "log": ("log.txt", b"".join(b"epoch %d val_acc 0.9%d\n" % (i, i) for i in range(9))),
+    "events of tensorboard": (
+        "events.out.tfevents.1.host",
+        bytes.fromhex(
+            "180000000000000000000000" + "09" + "00" * 8 + "10072a0b0a090a0461636375150000803f"[:30]
+        )
+        + b"\0" * 12,
+    ),
+    "hparams": (
+        "lightning_logs/version_0/hparams.yaml",
+        b"opt: adam\nnet: {width: 3, tags: [a, b]}\nseed: 0\n",
+    ),
+}
+
+PIECES = (
+    *(b",", b";", b"\t", b"\n", b"\r", b'"', b"'", b"{", b"}", b"[", b"]", b"\0", b"\xff", b"%", b"/", b":", b"&a *a", b"!!python/name:os.system"),
+    *(b"nan", b"inf", b"-inf", b"1e999", b"-", b"\xe2\x88\x92", b"=1+1", b"__import__('os').system('touch executed')", b"\xef\xbb\xbf", b"\xff\xfe"),
+    *(b"9" * 400, b"(" * 300, b"{" * 300, b"[" * 5000, b"1/0", b"seed", b"arm", b"file", b"epoch", b" - ", b"__MIN", b"<script>", b"\\d", b"$(touch executed)"),
+)  # fmt: skip
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(6)
+        if kind == 0:
+            data = data[:at] + rng.choice(PIECES) + data[at:]
+        elif kind == 1:
+            data = data[:at] + data[at + rng.randint(1, 20) :]
+        elif kind == 2:
+            other = rng.randrange(len(data) + 1)
+            data = data[: min(at, other)] + data[min(at, other) : max(at, other)] * 2 + data[max(at, other) :]
+        elif kind == 3:
+            data = data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
+        elif kind == 4:
+            data = data[:at]
+        else:
+            lines = data.split(b"\n")
+            rng.shuffle(lines)
+            data = b"\n".join(lines)
+        if len(data) > 200_000:
+            data = data[:200_000]
+    return data
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def sandbox(tmp_path, monkeypatch):
+    """An empty folder; whatever writes a file, runs a program or imports a module of the file's choice is noted."""
+    monkeypatch.chdir(tmp_path)
+    forbidden: list[str] = []
+    watching = [True]
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if not watching[0]:
+            return
+        if event in {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}:
+            forbidden.append(f"{event} {arguments}")
+            return
+        writes = event == "open" and isinstance(arguments[1], str) and bool(set(arguments[1]) & set("wax+"))
+        if writes and str(tmp_path) in str(Path(str(arguments[0])).absolute()):
+            forbidden.append(f"{event} {arguments}")
+
+    sys.addaudithook(watch)
+    yield tmp_path, forbidden, watching
+    watching[0] = False
+
+
+def check(root: Path, forbidden: list[str], watching: list[bool], number: int, seed: int) -> set[str]:
+    rng = random.Random(seed)
+    outcomes = set()
+    for _ in range(number):
+        kind = rng.choice(list(SEEDS))
+        name, data = SEEDS[kind]
+        watching[0] = False
+        shutil.rmtree(root / "in", ignore_errors=True)
+        path = root / "in" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(mutated(data, rng))
+        if kind == "hparams":
+            (path.parent / "metrics.csv").write_text("step,val_acc\n1,0.5\n2,0.6\n")
+        before = tree(root)
+        source = "in/lightning_logs" if kind == "hparams" else f"in/{name}"
+        how = HowToRead(lines=(r"val_acc (\S+)", r"epoch (?P<step>\d+)")) if kind == "log" else HowToRead()
+        watching[0] = True
+        for asked in (
+            Asked(),
+            PAIRED,
+            Asked(arm=("arm",), metric="val_acc", baseline="sgd", margin=0.01, unpaired=True, at="last"),
+        ):
+            try:
+                judged = judge([source], how, asked, lambda _: None)
+            except AblateError as error:
+                assert str(error)
+                outcomes.add("refused")
+            except Exception as error:
+                kept = Path("/tmp") / f"mutated-{seed}-{name.replace('/', '-')}"
+                watching[0] = False
+                kept.write_bytes(path.read_bytes())
+                raise AssertionError(f"{kind}, {asked}: kept as {kept}") from error
+            else:
+                outcomes.add("described" if isinstance(judged, str) else "judged")
+        watching[0] = False
+        assert tree(root) == before, kind
+        assert forbidden == [], kind
+    return outcomes
+
+
+def test_damaged_files_are_described_judged_or_refused_and_nothing_else_happens(sandbox):
+    assert check(*sandbox, 60, 1) == {"described", "judged", "refused"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_two_thousand_damaged_files(sandbox, seed):
+    assert check(*sandbox, 200, seed) == {"described", "judged", "refused"}
+
+
+def test_the_check_sees_what_is_written_and_what_is_run(sandbox):
+    root, forbidden, _ = sandbox
+    (root / "x").write_text("")
+    os.system("true")
+    assert len(forbidden) == 2
