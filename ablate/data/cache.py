@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ablate.errors import DataError
+from ablate.text import format_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,9 @@ class Dataset:
     test_labels: NDArray[np.int64]  # (M,)
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of pixels, labels and class names; independent of the folder the data are in
+    validation: int = (
+        0  # how many of the training images, the last, are the validation split that the data bring; 0: none
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,13 +72,17 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """A decoded source: images (N, C, H, W) uint8 with any strides, labels (N,)."""
+    """A decoded source: images (N, C, H, W) uint8 with any strides, labels (N,).
+
+    validation: how many of the training images, the last, are the validation split that the data bring; 0: none.
+    """
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    validation: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,13 @@ class Source:
 
     key: what the content depends on, such as a name or a listing. read: decodes it; its first argument is a scratch folder
     that is removed once the entry is written. is_local: whether its files are on this machine; otherwise `read` downloads
-    them first.
+    them first. is_stable: whether the content is the same as long as the key is; otherwise it is read again each time.
     """
 
     key: Sequence[str]
     read: Callable[[Path, Progress], Content]
     is_local: Callable[[], bool] = lambda: True
+    is_stable: bool = True
 
     @property
     def digest(self) -> str:
@@ -104,6 +113,8 @@ def default_folder() -> Path:
 
 def find(source: Source, folder: Path) -> Dataset | None:
     """Return the entry of a source if the cache has it complete, else None."""
+    if not source.is_stable:
+        return None
     try:
         index = json.loads((folder / "sources" / f"{source.digest}.json").read_bytes())
         return _load(folder / index["fingerprint"])
@@ -149,8 +160,10 @@ def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
     scratch.mkdir()
     try:
         content = source.read(scratch, progress)
-        fingerprint = _write(content, scratch / "entry")
-        _publish(scratch / "entry", folder / fingerprint)
+        fingerprint = fingerprint_of(content)
+        if _load(folder / fingerprint) is None:
+            _write(content, scratch / "entry")
+            _publish(scratch / "entry", folder / fingerprint)
         index = folder / "sources" / f"{source.digest}.json"
         _write_json(scratch / "index", {"fingerprint": fingerprint})
         (scratch / "index").rename(index)
@@ -173,34 +186,58 @@ def _sweep(folder: Path, *, own: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write(content: Content, entry: Path) -> str:
-    """Write an entry and return its fingerprint. By plain writes: a full disk is then an error, not a SIGBUS."""
-    entry.mkdir()
+def check_space(folder: Path, needed: int) -> None:
+    """Raise DataError where a folder's disk has less space than `needed` bytes."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"the decoded images take {format_bytes(needed)}, and {folder} has {format_bytes(free)} left",
+            place="data",
+            hint="make the images smaller with data.resize, or set the environment variable ABLATE_CACHE to another disk",
+        )
+
+
+def fingerprint_of(content: Content) -> str:
+    """Return the digest of what a data set is, not of how it is laid out."""
     digest = hashlib.sha256()
+    for name in _ARRAYS:
+        array: NDArray[Any] = getattr(content, name)
+        digest.update(f"{name} {list(array.shape)}\n".encode())
+        for start in range(0, len(array), _CHUNK):
+            digest.update(np.ascontiguousarray(array[start : start + _CHUNK], dtype=_dtype(name)).data)
+    digest.update(json.dumps(content.classes).encode())
+    if content.validation:
+        digest.update(f"validation {content.validation}".encode())
+    return digest.hexdigest()
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype("u1" if name.endswith("images") else "<i8")
+
+
+def _write(content: Content, entry: Path) -> None:
+    """Write an entry. By plain writes: a full disk is then an error, not a SIGBUS."""
+    entry.mkdir()
+    check_space(entry, content.train_images.size + content.test_images.size)
     shapes: dict[str, list[int]] = {}
     sizes: dict[str, int] = {}
     for name in _ARRAYS:
         array: NDArray[Any] = getattr(content, name)
-        dtype = np.dtype("u1" if name.endswith("images") else "<i8")
+        dtype = _dtype(name)
         order = _ON_DISK if name.endswith("images") else (0,)
         shapes[name] = [array.shape[axis] for axis in order]
-        # Of the content, not of its layout: a change of the layout leaves the digest as it is.
-        digest.update(f"{name} {list(array.shape)}\n".encode())
         with (entry / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": dtype.str, "fortran_order": False, "shape": tuple(shapes[name])}
             )
             for start in range(0, len(array), _CHUNK):
                 chunk = np.ascontiguousarray(array[start : start + _CHUNK], dtype=dtype)
-                digest.update(chunk.data)
                 file.write(np.ascontiguousarray(chunk.transpose(order)).data)
             sizes[name] = file.tell()
             _flush(file)
-    digest.update(json.dumps(content.classes).encode())
     meta = {"format": FORMAT, "classes": content.classes, "shapes": shapes, "sizes": sizes}
-    _write_json(entry / "meta.json", meta)
+    _write_json(entry / "meta.json", meta | {"validation": content.validation})
     _sync(entry)
-    return digest.hexdigest()
 
 
 def _publish(entry: Path, place: Path) -> None:
@@ -228,7 +265,12 @@ def _load(entry: Path) -> Dataset | None:
                 return None
             if name.endswith("images"):
                 arrays[name] = arrays[name].transpose(np.argsort(_ON_DISK))
-        return Dataset(**arrays, classes=tuple(meta["classes"]), fingerprint=entry.name)
+        return Dataset(
+            **arrays,
+            classes=tuple(meta["classes"]),
+            fingerprint=entry.name,
+            validation=meta.get("validation", 0),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 import numpy as np
 from pydantic import Field
 
-from ablate.data import downloads, folders
+from ablate import targets
+from ablate.data import downloads, folders, own_data, tables
 from ablate.data.cache import Content, Dataset, Progress, Source, Stderr, default_folder, entry, find, obtain
 from ablate.data.options import DataOptions
 from ablate.data.split import normalization, split, stratified
 from ablate.errors import DataError
+from ablate.fields import Arguments, ArgumentsField
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,8 +36,11 @@ __all__ = [
     "Dataset",
     "Digits",
     "FashionMnist",
+    "HuggingFace",
     "ImageFolder",
+    "ImportedData",
     "Mnist",
+    "Parquet",
     "Presence",
     "Progress",
     "fingerprint",
@@ -139,7 +144,96 @@ class ImageFolder(DataOptions):
         return folders.source(self.root, self.resize)
 
 
-AnyDataset = Digits | Cifar10 | Cifar100 | Mnist | FashionMnist | ImageFolder
+_ImageColumn = Annotated[
+    str | None,
+    Field(min_length=1, description="Column of the images; null: the only one that holds some, or `image`."),
+]
+_LabelColumn = Annotated[
+    str | None,
+    Field(
+        min_length=1, description="Column of the labels; null: the only one that may hold them, or `label`."
+    ),
+]
+
+
+class Parquet(DataOptions):
+    """Parquet files with a column of encoded images and one of labels. Grey if every image is grey, else RGB."""
+
+    resizes_while_decoding: ClassVar[bool] = True
+
+    name: Annotated[Literal["parquet"], Field(description="Parquet files with images and labels.")] = (
+        "parquet"
+    )
+    root: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="A parquet file, or a folder of them: those whose names begin with train, validation and test are those"
+            " splits. Without test files a fifth of the training images becomes the test set.",
+        ),
+    ]
+    image: _ImageColumn = None
+    label: _LabelColumn = None
+
+    def source(self, cache: Path) -> Source:  # noqa: ARG002
+        return tables.parquet(self.root, self.image, self.label, self.resize)
+
+
+class HuggingFace(DataOptions):
+    """A data set of images that Hugging Face's `datasets` saved by `save_to_disk`. Grey if every image is grey, else RGB."""
+
+    resizes_while_decoding: ClassVar[bool] = True
+
+    name: Annotated[Literal["huggingface"], Field(description="A Hugging Face data set on disk.")] = (
+        "huggingface"
+    )
+    root: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="Folder that `save_to_disk` wrote, with the splits train, validation and test. Without a test split a"
+            " fifth of the training images becomes the test set.",
+        ),
+    ]
+    image: _ImageColumn = None
+    label: _LabelColumn = None
+
+    def source(self, cache: Path) -> Source:  # noqa: ARG002
+        return tables.huggingface(self.root, self.image, self.label, self.resize)
+
+
+class ImportedData(DataOptions):
+    """Images and labels that a function of your package returns."""
+
+    name: Annotated[Literal["import"], Field(description="What a function of yours returns.")] = "import"
+    target: Annotated[
+        targets.Target,
+        Field(
+            description="The function, as `package.module:name`. It returns {'train': (images, labels), 'test': …}: uint8 arrays"
+            " N×H×W, N×H×W×C or N×C×H×W, and N labels from 0; `validation` and `classes` may be there too.",
+            examples=["my_package.data:load", "my_package.data:load_clean"],
+        ),
+    ]
+    args: Annotated[
+        ArgumentsField,
+        Field(
+            default_factory=Arguments,
+            description="Arguments of `target` by name. Each is a setting of its own: `data.args.year: [2020]` is a factor.",
+            examples=[{"year": 2020}],
+        ),
+    ]
+
+    @property
+    def target_to_import(self) -> str:
+        return self.target
+
+    def source(self, cache: Path) -> Source:  # noqa: ARG002
+        return own_data.source(self.target, self.args)
+
+
+AnyDataset = (
+    Digits | Cifar10 | Cifar100 | Mnist | FashionMnist | ImageFolder | Parquet | HuggingFace | ImportedData
+)
 DataConfig = Annotated[AnyDataset, Field(discriminator="name")]
 
 DATASETS: Mapping[str, type[DataOptions]] = {d.model_fields["name"].default: d for d in get_args(AnyDataset)}
@@ -170,7 +264,7 @@ def prepare(
     if wanted and dataset.fingerprint != wanted:
         raise DataError(
             "the data have changed since this run was planned",
-            place=f"data.{'root' if getattr(config, 'root', None) else 'name'}",
+            place=f"data.{next((f for f in ('target', 'root') if getattr(config, f, None)), 'name')}",
             hint="run the study again: that makes a new plan with the data as they are now",
         )
     return dataset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ablate.data.cache import Content, Progress, Source
+from ablate.data.cache import Content, Progress, Source, check_space
+from ablate.data.decode import BrokenImageError, Decoded, decoded_file, refusal
 from ablate.data.split import stratified
 from ablate.errors import DataError
 from ablate.text import joined
@@ -188,17 +188,24 @@ def _decode(
     shared = os.path.commonpath([part.folder for part in parts])
     batches = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     grey, first, done = True, None, 0
+    broken: list[tuple[str, BrokenImageError]] = []
     with (scratch / "pixels").open("wb") as file:
-        for batch, decoded in zip(batches, _in_order(batches, resize, parts), strict=True):
-            for (folder, name), (pixels, size, is_grey) in zip(batch, decoded, strict=True):
+        for batch, images in zip(batches, _in_order(batches, resize, parts), strict=True):
+            for (folder, name), image in zip(batch, images, strict=True):
+                if isinstance(image, BrokenImageError):
+                    broken.append((str(folder / name), image))
+                    continue
                 if first is None:
-                    first = (folder / name, size)
-                if size != first[1]:
-                    raise _different_sizes(first, (folder / name, size), shared)
-                grey &= is_grey
-                file.write(pixels)
+                    first = (folder / name, image.size)
+                    check_space(scratch, 3 * image.size[0] * image.size[1] * len(paths))
+                if image.size != first[1]:
+                    raise _different_sizes(first, (folder / name, image.size), shared)
+                grey &= image.is_grey
+                file.write(image.pixels)
             done += len(batch)
             progress("reading images", done, len(paths))
+    if broken:
+        raise refusal(broken, len(paths), "data.root")
     assert first is not None
     width, height = first[1]
     shape = (len(paths), height, width, 3)
@@ -206,14 +213,14 @@ def _decode(
     return pixels_.transpose(0, 3, 1, 2), grey
 
 
-_Decoded = list[tuple[bytes, tuple[int, int], bool]]
+_Images = list[Decoded | BrokenImageError]
 
 
 def _in_order(
     batches: list[list[tuple[Path, str]]], resize: int | None, parts: list[_Tree]
-) -> Iterator[_Decoded]:
-    def work(batch: list[tuple[Path, str]]) -> _Decoded:
-        return [_decode_one(folder / name, resize) for folder, name in batch]
+) -> Iterator[_Images]:
+    def work(batch: list[tuple[Path, str]]) -> _Images:
+        return [decoded_file(folder / name, resize) for folder, name in batch]
 
     trees = {part.folder: part.size for part in parts}
     if sum(trees.values()) < _WORTH_THREADS * sum(len(batch) for batch in batches):
@@ -224,36 +231,6 @@ def _in_order(
             yield from pool.map(work, batches)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _decode_one(path: Path, resize: int | None) -> tuple[bytes, tuple[int, int], bool]:
-    """Return an image as RGB bytes (row by row), its (width, height), and whether it is stored as grey."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        # From memory: decoders read a file in pieces and reopen it, which takes twice as long.
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            mode = image.mode
-            # A conversion would clip their values to 0…255 without an error.
-            deep = mode.startswith(("I", "F"))
-            rgb = None if deep else image.convert("RGB")
-    except Exception as error:  # decoders raise all kinds of errors on damaged files
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is empty or its format is unknown" if unknown else str(error) or type(error).__name__
-        raise DataError(
-            f"{path} cannot be read as an image: {reason}",
-            place="data.root",
-            hint="repair the file or remove it",
-        ) from error
-    if rgb is None:
-        raise DataError(
-            f"{path} has more than 8 bits in each channel (mode {mode})",
-            place="data.root",
-            hint="convert it to 8 bits in each channel",
-        )
-    if resize is not None and rgb.size != (resize, resize):
-        rgb = rgb.resize((resize, resize), Image.Resampling.BILINEAR)
-    return rgb.tobytes(), rgb.size, mode in {"1", "L", "LA", "La"}
 
 
 def _different_sizes(

@@ -31,7 +31,8 @@ class DataOptions(Block):
         Field(
             gt=0,
             lt=1,
-            description="Share of the training images held out for validation, stratified by class.",
+            description="Share of the training images held out for validation, stratified by class. Data that bring a validation"
+            " split of their own are validated on that, whatever this says.",
             examples=[0.2, 0.3],
         ),
     ] = 0.1

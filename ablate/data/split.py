@@ -20,18 +20,24 @@ _CHUNK = 1024
 
 
 def split(
-    labels: NDArray[np.integer[Any]], config: DataOptions, generator_seed: int, *, classes: Sequence[str] = ()
+    labels: NDArray[np.integer[Any]],
+    config: DataOptions,
+    generator_seed: int,
+    *,
+    classes: Sequence[str] = (),
+    own_validation: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the indices of the training images and those of the validation images.
 
     labels: (N,) class indices of the training images → two sorted, disjoint arrays of indices into them, together
     `config.subset` (or N) long. The second is the share `config.validation` of that, rounded. Both have the classes in the
     proportions of `labels` (largest remainder), at least one image of each. The subset is drawn before the split; apart from
-    rounding, a larger subset under the same seed contains the smaller one. classes: names for the messages.
+    rounding, a larger subset under the same seed contains the smaller one. classes: names for the messages. own_validation: how
+    many of the images, the last, the data bring as their validation split: those are it then, whatever `config.validation`.
 
     Raises DataError if there are fewer images than `subset`, or too few to give both parts an image of each class.
     """
-    total = len(labels)
+    total = len(labels) - own_validation
     if config.subset is not None and config.subset > total:
         raise DataError(
             f"a subset of {config.subset:,} of {total:,} images is impossible",
@@ -42,9 +48,17 @@ def split(
     subset_generator, split_generator = (np.random.default_rng([generator_seed, part]) for part in (0, 1))
     chosen = np.arange(total, dtype=np.int64)
     if config.subset is not None and config.subset < total:
+        least = 1 if own_validation else 2
         chosen = stratified(
-            labels, config.subset, subset_generator, keep=(2, 0), classes=classes, place="data.subset"
+            labels[:total],
+            config.subset,
+            subset_generator,
+            keep=(least, 0),
+            classes=classes,
+            place="data.subset",
         )
+    if own_validation:
+        return chosen, np.arange(total, len(labels), dtype=np.int64)
     size = round(config.validation * len(chosen))
     positions = stratified(
         labels[chosen], size, split_generator, keep=(1, 1), classes=classes, place="data.validation"

@@ -25,6 +25,10 @@ _RUN_NOISE = """
     of freedom; a group noisier than that keeps its own. The adjusted p is below 0.05 exactly when the interval excludes 0."""
 
 
+OF_CLASSES = ("val/f1_macro", "val/precision_macro", "val/recall_macro", "val/balanced_accuracy")
+"""Metrics of the built-in training that are means over classes, not over images."""
+
+
 def looks(reading: Reading) -> tuple[tuple[str, ...], ...]:
     """Return (number, seeds, α, whether it is within the most seeds, state) of every look."""
     if reading.rules.design == "search":
@@ -353,6 +357,11 @@ def _limits(reading: Reading) -> Iterable[str]:
     unit = f" {reading.unit}" if reading.unit else ""
     if any(c.ci_new_images for c in analysis.comparisons):
         yield "It holds for these validation images; the wider interval beside it is for new ones."
+    elif not reading.record.own_training and rules.metric in OF_CLASSES:
+        yield (
+            f"It holds for these validation images. {rules.metric} is no mean over images, so there is none for new ones: it would"
+            " be wider."
+        )
     else:
         yield "It holds for this validation set: for new data of the same kind it would be wider."
     if rules.retunes:

@@ -109,6 +109,14 @@ class Known:
         by_recipe = {run.recipe: run for run in wanted.values() if run.key not in stored}
         older = self._of_older_code(by_recipe, record) if by_recipe else {}
         if older and self._accept_code:
+            points = run_curves(self._store, [run.run_id for run in older.values()])
+            lacking = [recipe for recipe, run in older.items() if record.metric not in points[run.run_id]]
+            for recipe in lacking:
+                del older[recipe]
+            if lacking:
+                self._observer.note(
+                    f"{counted(len(lacking), 'finished run')} of older training code did not record {record.metric}: trained again"
+                )
             for recipe, run in older.items():
                 copied[by_recipe[recipe].key] = run
                 labels[by_recipe[recipe].key] = {"ablate.accepted_code": run.tags["ablate.key"]}

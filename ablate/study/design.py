@@ -255,6 +255,8 @@ def plan(study: Study, data: Callable[[Config], DataFacts], seeds: int | None = 
         looks_of(study, seeds),
         ahead=arms[first:],
     )
+    for facts in planned.data.values():
+        trainer_of(study.baseline).resolution(study.metric, facts)
     names = [arm.name for arm in arms]
     if len(planned.data) < len(arms):
         name = next(name for name in names if names.count(name) > 1)

@@ -31,7 +31,11 @@ _STOPS = "at the end of every epoch, when early stopping is decided"
 # Where the fields of a block act, and fields that act elsewhere.
 _ACTS = {
     "data": _DIVIDED,
+    "data.args": _PREPARED,
     "data.channels": _PREPARED,
+    "data.image": _PREPARED,
+    "data.label": _PREPARED,
+    "data.target": _PREPARED,
     "data.root": _PREPARED,
     "data.resize": _PREPARED,
     "data.normalize": "on every batch: training, validation and test",
@@ -58,6 +62,9 @@ _ACTS = {
     "training.patience": _STOPS,
     "training.min_delta": f"{_STOPS}; with `training.patience` only",
 }
+
+_PLACES = ("data.root", "data.image", "data.label")
+"""Fields that say where the images are."""
 
 # What else the baseline of an example needs for the field to have an effect.
 NEEDED: dict[str, dict[str, Any]] = {
@@ -224,7 +231,7 @@ def _section(forms: list[FieldForm]) -> list[str]:
     lines += ["", f"- **Acts** {_ACTS.get(path) or _ACTS[block]}."]
     if path in CHANGES_NO_RESULT:
         lines.append("- **No factor:** runs that differ only in it are the same run. Set it in the baseline.")
-    elif path == "data.root":
+    elif path in _PLACES:
         lines.append(
             "- **No factor by itself:** it only says where the images are. A whole `data` block can be a factor."
         )

@@ -29,13 +29,17 @@ class ImageResults:
     each image was classified correctly, a frame (index: seeds, columns: position of the image among the training, or the test
     images). They hold only arms that were evaluated on the same images as their reference, under every seed: the test images are
     the same whatever the split and the subset; A/A has the seeds that it is compared with. validation is empty unless the metric is
-    val/accuracy. truth: (images,) classes of the test images.
+    val/accuracy, or val/top5_accuracy: an image then counts as correct where its class is among the five likeliest. truth: (images,) classes of the test images.
     """
 
     confusion: Mapping[str, npt.NDArray[Any]]
     validation: Mapping[str, pd.DataFrame]
     test: Mapping[str, pd.DataFrame]
     truth: npt.NDArray[Any]
+
+
+_VALIDATION = {"val/accuracy": "validation", "val/top5_accuracy": "validation_top"}
+"""Metrics that are means over the validation images → the predictions that they count."""
 
 
 def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun]) -> ImageResults:
@@ -57,8 +61,10 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
             total = confusion.get(arm)
             if total is None or total.shape == predicted.confusion.shape:
                 confusion[arm] = predicted.confusion.astype(np.int64) + (0 if total is None else total)
-        if predicted.validation.images and plan.metric == "val/accuracy" and replicate.phase == "report":
-            validation.setdefault(arm, {})[seed] = predicted.validation
+        of_metric = _VALIDATION.get(plan.metric)
+        counts = getattr(predicted, of_metric) if of_metric is not None else None
+        if counts is not None and counts.images and replicate.phase == "report":
+            validation.setdefault(arm, {})[seed] = counts
         if predicted.test.images:
             test.setdefault(arm, {})[seed] = predicted.test
     validation, test = _on_same_images(plan, validation), _on_same_images(plan, test)

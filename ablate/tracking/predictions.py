@@ -26,11 +26,14 @@ from ablate.tracking.columns import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYOUT = 2
+LAYOUT = 3
 """Part of the file's name: raise it when the arrays or their meaning change."""
 
 FILES = ("confusion_matrix.json", "predictions.npz")
 """Artifacts of a run that `read` reads."""
+
+PARTS = ("validation", "test", "validation_top")
+"""Fields of `RunPredictions` that hold a bit for every image, in their order."""
 
 NO_IMAGES = ""
 """The digest where it is not known on which images a run was evaluated."""
@@ -47,11 +50,15 @@ UNKNOWN = CorrectBits(NO_IMAGES, np.zeros(0, dtype=np.uint8))
 
 
 class RunPredictions(NamedTuple):
-    """confusion: (classes, classes) counts on the test images, rows the truth; (0, 0) where it is not known."""
+    """confusion: (classes, classes) counts on the test images, rows the truth; (0, 0) where it is not known.
+
+    validation_top: whether the class of each image is among the five likeliest; unknown where there are no more classes.
+    """
 
     confusion: npt.NDArray[np.int32]
     validation: CorrectBits
     test: CorrectBits
+    validation_top: CorrectBits
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def read(confusion_file: bytes | None, predictions_file: bytes | None, known: Kn
     known: images of other runs, which are not read again; those of this run are added.
     """
     confusion = np.zeros((0, 0), dtype=np.int32)
-    validation = test = UNKNOWN
+    validation = test = validation_top = UNKNOWN
     if confusion_file is not None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             confusion = np.asarray(json.loads(confusion_file)["counts"], dtype=np.int32)
@@ -140,7 +147,9 @@ def read(confusion_file: bytes | None, predictions_file: bytes | None, known: Kn
                 digest, images = _images(arrays, part, known)
                 parts.append(CorrectBits(digest, np.packbits(images.truth == arrays[f"{part}_predicted"])))
             validation, test = parts
-    return RunPredictions(confusion, validation, test)
+            if "val_in_top5" in arrays:
+                validation_top = CorrectBits(validation.images, np.packbits(arrays["val_in_top5"]))
+    return RunPredictions(confusion, validation, test, validation_top)
 
 
 def _images(arrays: np.lib.npyio.NpzFile, part: str, known: KnownImages) -> tuple[str, ImageSet]:
@@ -183,7 +192,7 @@ def load(path: Path) -> Predictions:
                     strict=True,
                 ),
             )
-            for part in ("validation", "test")
+            for part in PARTS
         )
         names = zip(arrays["ids"].tolist(), arrays["ends"].tolist(), strict=True)
         runs = itertools.starmap(RunPredictions, zip(matrices, *parts, strict=True))
@@ -205,7 +214,7 @@ def save(path: Path, predictions: Predictions) -> None:
         "place": np.concatenate([images.place for images in predictions.images.values()]),
         "truth": np.concatenate([images.truth for images in predictions.images.values()]),
     }
-    for part in ("validation", "test"):
+    for part in PARTS:
         results: list[CorrectBits] = [getattr(run, part) for run in runs]
         arrays[f"{part}_images"] = np.array([bits.images for bits in results])
         arrays[f"{part}_bytes"] = np.array([len(bits.bits) for bits in results])

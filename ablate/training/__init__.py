@@ -57,7 +57,10 @@ class Trainer(Protocol):
         ...
 
     def resolution(self, metric: str, data: DataFacts) -> float:
-        """Return the smallest step of a metric; 0 where it has none or it is not known."""
+        """Return the smallest step of a metric; 0 where it has none or it is not known.
+
+        Raises StudyError where nothing can be compared by it on such data.
+        """
         ...
 
     def changes_no_result(self, path: str) -> bool:

@@ -12,11 +12,15 @@ from typing import Any, Literal, cast
 from ablate.config import CHANGES_NO_RESULT, Config, RunConfig
 from ablate.data import datasets
 from ablate.data.facts import DataFacts
+from ablate.errors import StudyError
 from ablate.events import Task
 from ablate.training.builtin.randomness import split_seed
 from ablate.training.outcome import Steps, shown
 from ablate.training.payload import NO_FOLDERS, TORCH, Folders
 from ablate.training.permission import Permission, to_import
+
+MOST_IN_TOP = 5
+"""Classes of which all are among the likeliest of the top-5 accuracy."""
 
 
 def builtin_config(config: Config) -> RunConfig | None:
@@ -39,7 +43,17 @@ class BuiltinTrainer:
     kind = "builtin"
     imports_code = False
     keys: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ("val/accuracy", "val/loss", "train/accuracy", "train/loss")
+    metrics: tuple[str, ...] = (
+        "val/accuracy",
+        "val/loss",
+        "val/f1_macro",
+        "val/precision_macro",
+        "val/recall_macro",
+        "val/balanced_accuracy",
+        "val/top5_accuracy",
+        "train/accuracy",
+        "train/loss",
+    )
 
     def owns(self, config: Config) -> bool:
         return isinstance(config, RunConfig)
@@ -60,9 +74,18 @@ class BuiltinTrainer:
         return "minimize" if metric.endswith("/loss") else "maximize"
 
     def resolution(self, metric: str, data: DataFacts) -> float:
-        """Return the share of one image for accuracies."""
-        images = {"val/accuracy": data.validation, "train/accuracy": data.train}.get(metric, 0)
-        return 1 / images if images else 0.0
+        """Return the share of one image: the step of accuracies, and on average about that of the scores of classes.
+
+        Raises StudyError for the top-5 accuracy of five classes or fewer, which is always 1.
+        """
+        if metric == "val/top5_accuracy" and data.classes and len(data.classes) <= MOST_IN_TOP:
+            raise StudyError(
+                f"the data have {len(data.classes)} classes, so every image's is among the five likeliest",
+                place="metric",
+                hint="val/accuracy compares arms on few classes",
+            )
+        images = {"val": data.validation, "train": data.train}[metric.partition("/")[0]]
+        return 1 / images if images and not metric.endswith("/loss") else 0.0
 
     def changes_no_result(self, path: str) -> bool:
         return path in CHANGES_NO_RESULT
@@ -87,7 +110,12 @@ class BuiltinTrainer:
         def facts(config: Config) -> DataFacts:
             run = cast("RunConfig", config)
             dataset = prepare(run.data)
-            train, validation = datasets.split(dataset.train_labels, run.data, split_seed(0, "fixed"))
+            train, validation = datasets.split(
+                dataset.train_labels,
+                run.data,
+                split_seed(0, "fixed"),
+                own_validation=dataset.validation,
+            )
             run.model.check(dataset.shape)
             _try_out(run, dataset.shape, len(dataset.classes), len(train))
             sizes = (len(train), len(validation), len(dataset.test_labels))

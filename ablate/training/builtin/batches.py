@@ -98,7 +98,10 @@ class Splits:
 
     def __init__(self, config: RunConfig, data: Dataset, device: torch.device) -> None:
         train_index, self.val_index = datasets.split(
-            data.train_labels, config.data, split_seed(config.seed, config.data.split)
+            data.train_labels,
+            config.data,
+            split_seed(config.seed, config.data.split),
+            own_validation=data.validation,
         )
         mean, std = (
             datasets.normalization(data.train_images, train_index)

@@ -14,26 +14,27 @@ from ablate.training.builtin.evaluation import Evaluation
 
 
 class Best:
-    """The best epoch so far. metric: a study's; its counterpart on the validation split is what counts, `val/loss` (less is
-    better) for a loss and else `val/accuracy`. Of equal epochs the later counts. file: where the weights are to be written.
+    """The best epoch so far. metric: a study's; its counterpart on the validation split is what counts, of which more is better
+    unless it is `val/loss`. Of equal epochs the later counts. file: where the weights are to be written.
     """
 
     def __init__(self, metric: str, file: Path) -> None:
-        self.metric = "val/loss" if metric.endswith("/loss") else "val/accuracy"
+        self.metric = "val/" + metric.partition("/")[2]
         self._file = file
         self.epoch = 0
         self.loss, self.accuracy = float("inf"), -1.0
+        self.value = float("inf") if self.metric == "val/loss" else -1.0
         self._weights: Any = None
 
     def is_better(self, evaluation: Evaluation) -> bool:
         """Return whether an epoch's evaluation is at least as good as the best so far."""
-        if self.metric == "val/loss":
-            return evaluation.loss <= self.loss
-        return evaluation.accuracy >= self.accuracy
+        value = evaluation.metrics("val")[self.metric]
+        return value <= self.value if self.metric == "val/loss" else value >= self.value
 
     def take(self, epoch: int, evaluation: Evaluation, weights: Any) -> None:
         """Make an epoch the best. weights: a copy that nobody changes, as a `state_dict`."""
         self.epoch, self.loss, self.accuracy = epoch, evaluation.loss, evaluation.accuracy
+        self.value = evaluation.metrics("val")[self.metric]
         self._weights = weights
 
     def save(self) -> dict[str, Any]:
@@ -56,8 +57,7 @@ class Best:
         shape: (C, H, W) of an image. mean, std: (C,) in units of [0, 1], what training took off the pixels and divided them by. classes: names, in the order
         of the outputs. tested: the epoch whose weights met the test set.
         """
-        value = self.loss if self.metric == "val/loss" else self.accuracy
-        note = f"epoch {self.epoch}, {self.metric} {value:.4g}"
+        note = f"epoch {self.epoch}, {self.metric} {self.value:.4g}"
         note += "" if tested == self.epoch else f"; the test metrics are those of epoch {tested}"
         about = {"epoch": self.epoch, "val/loss": self.loss, "val/accuracy": self.accuracy, "tested": tested}
         content = {

@@ -24,7 +24,7 @@ EVERY = 60.0
 """Seconds between checkpoints; a run that takes less has none."""
 
 _MARK = ["ablate", "checkpoint"]
-_VERSION = "3"
+_VERSION = "4"
 _TOGETHER = "together-"
 
 

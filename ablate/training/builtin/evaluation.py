@@ -14,16 +14,41 @@ from torch.nn import functional as F
 from ablate.training.builtin import metrics
 from ablate.training.builtin.batches import Pixels
 
+TOP = 5
+"""Classes among which the true one counts as found in the top-5 accuracy."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """loss: mean cross-entropy. truth, predicted: (n,) class indices. confusion: (classes, classes) counts."""
+    """loss: mean cross-entropy. truth, predicted: (n,) class indices. confusion: (classes, classes) counts.
+
+    in_top: (n,) bool, whether the true class is among the TOP likeliest; None where there are no more classes than that.
+    """
 
     loss: float
     accuracy: float
     truth: np.ndarray[Any, Any]
     predicted: np.ndarray[Any, Any]
     confusion: np.ndarray[Any, Any]
+    in_top: np.ndarray[Any, Any] | None = None
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """Return every metric of the evaluation, named as of a split: `val/loss`, `val/accuracy`, `val/f1_macro`, ….
+
+        All of them are recorded whatever the study's metric is: another study may reuse the run and compare by another.
+        """
+        scores = metrics.scores(self.confusion)
+        values = {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "f1_macro": scores.f1_macro,
+            "precision_macro": scores.precision_macro,
+            "recall_macro": scores.recall_macro,
+            "balanced_accuracy": scores.balanced_accuracy,
+        }
+        if self.in_top is not None:
+            values["top5_accuracy"] = float(self.in_top.mean())
+        return {f"{split}/{name}": value for name, value in values.items()}
 
     def to_plain(self) -> dict[str, Any]:
         """Return the fields as tensors and plain values, for `from_plain`."""
@@ -51,6 +76,7 @@ class EvaluationSums:
         self._loss = torch.zeros((), device=device, dtype=torch.float64)
         self._truth: list[Tensor] = []
         self._predicted: list[Tensor] = []
+        self._in_top: list[Tensor] = []
         self._classes = 0
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
@@ -59,6 +85,8 @@ class EvaluationSums:
         self._loss += F.cross_entropy(logits, labels, reduction="sum")
         self._truth.append(labels)
         self._predicted.append(logits.argmax(1))
+        if logits.shape[1] > TOP:
+            self._in_top.append(in_top(logits, labels))
         self._classes = logits.shape[1]
 
     def evaluation(self) -> Evaluation:
@@ -68,4 +96,17 @@ class EvaluationSums:
         )
         confusion = metrics.confusion_matrix(truth, predicted, self._classes)
         correct = float(np.trace(confusion))
-        return Evaluation(float(self._loss) / len(truth), correct / len(truth), truth, predicted, confusion)
+        loss = float(self._loss) / len(truth)
+        top = torch.cat(self._in_top).cpu().numpy() if self._in_top else None
+        return Evaluation(loss, correct / len(truth), truth, predicted, confusion, top)
+
+
+def in_top(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return whether the true class is among the TOP likeliest: (b, classes), (b,) int64 → (b,) bool.
+
+    Of equally likely classes the first count first, on any device.
+    """
+    true = logits.gather(1, labels[:, None])
+    position = torch.arange(logits.shape[1], device=logits.device)
+    before = (logits > true) | ((logits == true) & (position < labels[:, None]))
+    return before.sum(1) < TOP

@@ -189,8 +189,7 @@ class Loop:
                 values = {
                     "train/loss": loss / len(self._splits.training),
                     "train/accuracy": correct / len(self._splits.training),
-                    "val/loss": evaluation.loss,
-                    "val/accuracy": evaluation.accuracy,
+                    **evaluation.metrics("val"),
                     "lr": last_rates[member.run],
                 }
                 member.trace.add(values["train/loss"], values["val/loss"])

@@ -118,13 +118,6 @@ class Member:
         counted = self.counted
         assert counted is not None
         scores = metrics.scores(tested.confusion)
-        final = {
-            "test/loss": tested.loss,
-            "test/accuracy": scores.accuracy,
-            "test/precision_macro": scores.precision_macro,
-            "test/recall_macro": scores.recall_macro,
-            "test/f1_macro": scores.f1_macro,
-        }
         files = {
             "config.json": json.dumps(self.config.tree(), indent=2).encode(),
             "layers.json": json.dumps([vars(row) for row in self.summary.rows]).encode(),
@@ -142,6 +135,7 @@ class Member:
                 val_predicted=counted.evaluation.predicted,
                 test_truth=tested.truth,
                 test_predicted=tested.predicted,
+                **_top(val=counted.evaluation, test=tested),
             ),
         }
         facts = self.trace.facts() | {"weights": weights}
@@ -152,7 +146,7 @@ class Member:
             model, facts["model"] = self.best.write(
                 splits.shape, splits.mean, splits.std, splits.classes, counted.number
             )
-        return Result(False, counted.number, final | self._costs(), files, facts, model)
+        return Result(False, counted.number, tested.metrics("test") | self._costs(), files, facts, model)
 
     def _costs(self) -> dict[str, float]:
         return {
@@ -160,6 +154,11 @@ class Member:
             "model/parameters": self.summary.parameters,
             "model/flops": self.summary.flops,
         }
+
+
+def _top(**evaluations: Evaluation) -> dict[str, np.ndarray[Any, Any]]:
+    """Return whether each image's true class is among the likeliest, by the name of the array; nothing for few classes."""
+    return {f"{split}_in_top5": e.in_top for split, e in evaluations.items() if e.in_top is not None}
 
 
 def _npz(**arrays: np.ndarray[Any, Any]) -> bytes:

@@ -23,12 +23,15 @@ def confusion_matrix(
 
 @dataclass(frozen=True)
 class Scores:
-    """All in [0, 1]. per_class: (classes,) recall of each class, which is its accuracy."""
+    """All in [0, 1]. per_class: (classes,) recall of each class, which is its accuracy. balanced_accuracy: its mean over the classes
+    that occur; `recall_macro` is that over all classes.
+    """
 
     accuracy: float
     precision_macro: float
     recall_macro: float
     f1_macro: float
+    balanced_accuracy: float
     per_class: tuple[float, ...]
 
 
@@ -37,12 +40,14 @@ def scores(confusion: npt.NDArray[np.int64]) -> Scores:
     correct = np.diag(confusion).astype(np.float64)
     precision = _ratio(correct, confusion.sum(axis=0))
     recall = _ratio(correct, confusion.sum(axis=1))
+    occurs = confusion.sum(axis=1) > 0
     f1 = _ratio(2 * precision * recall, precision + recall)
     return Scores(
         accuracy=float(correct.sum() / max(confusion.sum(), 1)),
         precision_macro=float(precision.mean()),
         recall_macro=float(recall.mean()),
         f1_macro=float(f1.mean()),
+        balanced_accuracy=float(recall[occurs].mean()) if occurs.any() else 0.0,
         per_class=tuple(recall.tolist()),
     )
 

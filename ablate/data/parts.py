@@ -1,0 +1,121 @@
+"""The parts of data that come divided, train, validation and test, put together as a data set is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablate.data.split import stratified
+from ablate.errors import DataError, nearest
+from ablate.text import counted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TEST_SHARE = 0.2
+"""Share of the training images that become the test set where the data have none."""
+
+MOST_CLASSES = 1 << 16
+
+NAMES: Mapping[str, str] = {
+    "train": "train",
+    "training": "train",
+    **dict.fromkeys(("validation", "val", "valid", "dev"), "validation"),
+    "test": "test",
+    "testing": "test",
+}
+"""Name of a split → which part it is."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Where each image of the parts goes. order: (N,) positions among the images of all parts, in the order train, validation,
+    test: first those of the training set, whose last `validation` are its validation split, then `test` of the test set.
+    """
+
+    order: NDArray[np.int64]
+    validation: int
+    test: int
+
+
+def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], place: str) -> Arrangement:
+    """Put parts together, and hold out a fifth of the training images where there is no test set.
+
+    labels: part → (n,) class indices. place: the field that messages name. Raises DataError.
+    """
+    train, validation, test = (labels.get(part, np.zeros(0, np.int64)) for part in PARTS)
+    if len(train) == 0:
+        raise DataError("there are no training images", place=place, hint="one split is called `train`")
+    if len(classes) < 2:
+        raise DataError(
+            f"there is only one class, {classes[0]!r}",
+            place=place,
+            hint="a classification needs at least two classes",
+        )
+    if len(classes) > MOST_CLASSES:
+        raise DataError(f"there are {len(classes):,} classes; at most {MOST_CLASSES:,}", place=place)
+    for index, count in enumerate(np.bincount(train, minlength=len(classes))):
+        if count == 0:
+            raise DataError(f"the class {classes[index]!r} has no training image", place=place)
+    every = np.arange(len(train) + len(validation) + len(test), dtype=np.int64)
+    own = every[: len(train)]
+    held_out = every[len(train) + len(validation) :]
+    if len(test) == 0:
+        held_out = stratified(
+            train,
+            max(round(TEST_SHARE * len(train)), len(classes)),
+            np.random.default_rng(0),
+            keep=(1, 1 if len(validation) else 2),
+            classes=classes,
+            place=place,
+        )
+        own = np.setdiff1d(own, held_out)
+    between = every[len(train) : len(train) + len(validation)]
+    return Arrangement(np.concatenate([own, between, held_out]), len(validation), len(held_out))
+
+
+PARTS = ("train", "validation", "test")
+
+
+def indices(
+    values: Mapping[str, Sequence[Any]], names: Sequence[str] | None, place: str
+) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
+    """Return part → class indices, and the classes' names.
+
+    values: part → the label of every image: whole numbers from 0, or texts, which are sorted. names: of the classes, where the data
+    tell; None: not told. Raises DataError.
+    """
+    kinds = {type(value) for part in values.values() for value in part}
+    if bool in kinds or not (kinds <= {int} or kinds <= {str}):
+        missing = type(None) in kinds
+        raise DataError(
+            "an image has no label" if missing else "labels are neither whole numbers nor texts",
+            place=place,
+            hint="every image has one label: a whole number from 0, or a text",
+        )
+    if kinds == {str}:
+        classes = tuple(names or sorted({value for part in values.values() for value in part}))
+        known = {name: index for index, name in enumerate(classes)}
+        unknown = next((value for part in values.values() for value in part if value not in known), None)
+        if unknown is not None:
+            raise DataError(f"{unknown!r} is no class", place=place, hint=nearest(unknown, classes))
+        numbers = {part: np.array([known[v] for v in each], np.int64) for part, each in values.items()}
+        return numbers, classes
+    numbers = {part: np.array(each, np.int64) for part, each in values.items()}
+    largest = max((int(each.max()) for each in numbers.values() if len(each)), default=-1)
+    smallest = min((int(each.min()) for each in numbers.values() if len(each)), default=0)
+    if smallest < 0 or largest >= MOST_CLASSES or (names is not None and largest >= len(names)):
+        limit = (
+            f"{counted(len(names), 'class', 'classes')} are named"
+            if names is not None
+            else f"at most {MOST_CLASSES:,}"
+        )
+        raise DataError(
+            f"labels go from {smallest} to {largest}; {limit}",
+            place=place,
+            hint="labels count the classes from 0; −1 is what some data sets write where there is none",
+        )
+    return numbers, tuple(names) if names is not None else tuple(map(str, range(largest + 1)))

@@ -1,0 +1,392 @@
+"""Tables with a column of encoded images and one of labels: parquet files, and data sets that Hugging Face's `datasets` saved.
+
+Both are read by pyarrow, a batch of rows at a time; `datasets` itself is not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ablate.data import parts
+from ablate.data.cache import Content, Progress, Source, check_space
+from ablate.data.decode import BrokenImageError, Decoded, decode, decoded_file, refusal
+from ablate.errors import DataError, nearest
+from ablate.text import format_bytes, joined
+
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+BATCH = 256
+"""Rows that are read at a time."""
+
+MOST_GROUP_BYTES = 1 << 33
+"""Bytes of a group of rows of a parquet file, which is decompressed as a whole."""
+
+MOST_JSON_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of rows. part: of the data, as in `parts.PARTS`. batches: reads columns, a batch of rows at a time."""
+
+    path: Path
+    part: str
+    schema: Schema
+    batches: Callable[[Sequence[str]], Iterator[RecordBatch]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that are read, and the classes' names where the data tell them."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...] | None
+
+
+def parquet(root: str, image: str | None, label: str | None, resize: int | None) -> Source:
+    """Return the source of parquet files. root: a file, or a folder of them. image, label: columns; None: found by their types.
+
+    Files are told apart by their names, or by those of their folders: what begins with `train`, `validation`, `val`, `valid`,
+    `dev` or `test` belongs to that part. Where none does, all are training images. Raises DataError.
+    """
+    top = _existing(root)
+    files = [top] if top.is_file() else sorted(top.rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{top} has no .parquet files", place="data.root")
+    by_file = {file: _part_of(file, top) for file in files}
+    if not any(by_file.values()):
+        by_file = dict.fromkeys(files, "train")
+    unknown = [file for file, part in by_file.items() if part is None]
+    if unknown:
+        raise DataError(
+            f"{unknown[0]} is of no part",
+            place="data.root",
+            hint="where one file is called after its part, all of them begin with train, validation or test",
+        )
+    known = {file: part for file, part in by_file.items() if part is not None}
+    return _source("parquet", top, known, _parquet_table, (image, label), resize)
+
+
+def huggingface(root: str, image: str | None, label: str | None, resize: int | None) -> Source:
+    """Return the source of a data set that `datasets` saved by `save_to_disk`; arguments as for `parquet`.
+
+    Splits called other than train, validation (val, valid, dev) and test are not used. Raises DataError.
+    """
+    top = _existing(root)
+    splits = (
+        _json(top / "dataset_dict.json").get("splits", []) if (top / "dataset_dict.json").is_file() else [""]
+    )
+    by_file: dict[Path, str] = {}
+    for split in splits:
+        part = "train" if split == "" else parts.NAMES.get(split)
+        if part is None:
+            continue
+        folder = top / split
+        state = _json(folder / "state.json")
+        if state.get("_indices_data_files"):
+            raise DataError(
+                f"{folder} was saved by an old version of datasets, with a list of indices",
+                place="data.root",
+                hint="load it and save it again with save_to_disk",
+            )
+        for entry in state.get("_data_files", []):
+            # Only files of this folder: their names come from a file that someone else may have written.
+            by_file[folder / Path(str(entry["filename"])).name] = part
+    if not by_file:
+        raise DataError(
+            f"{top} has no split that is called train, validation or test",
+            place="data.root",
+            hint=f"its splits: {joined(splits)}" if splits else None,
+        )
+    return _source("huggingface", top, by_file, _arrow_table, (image, label), resize)
+
+
+def _existing(root: str) -> Path:
+    top = Path(root).expanduser()
+    if not top.exists():
+        raise DataError(f"{top} does not exist", place="data.root")
+    return top
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise DataError(f"{path} is too large", place="data.root")
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(
+            f"{path.parent} was not saved by save_to_disk: it has no {path.name}",
+            place="data.root",
+            hint="`load_dataset(…).save_to_disk(FOLDER)` writes such a folder; parquet files are `name: parquet`",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", place="data.root") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not what datasets writes", place="data.root")
+    return content
+
+
+def _part_of(file: Path, top: Path) -> str | None:
+    """Return the part that a file belongs to by its name, or by those of its folders below `top`; None where none tells."""
+    for word in (
+        file.name,
+        *(folder.name for folder in file.parents if folder.is_relative_to(top) and folder != top),
+    ):
+        beginning = word.lower().replace("_", "-").partition(".")[0].partition("-")[0]
+        if beginning in parts.NAMES:
+            return parts.NAMES[beginning]
+    return None
+
+
+def _source(
+    kind: str,
+    top: Path,
+    by_file: Mapping[Path, str],
+    open_table: Callable[[Path, str], Table],
+    columns: tuple[str | None, str | None],
+    resize: int | None,
+) -> Source:
+    """Return the source of files of rows. Its key is a digest of their listing, as that of an image folder."""
+    digest = hashlib.sha256()
+    ordered = sorted(by_file, key=lambda file: (parts.PARTS.index(by_file[file]), file))
+    for file in ordered:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}", place="data.root") from error
+        name = os.path.relpath(file, top)
+        listed = (by_file[file], name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        digest.update(repr(listed).encode())
+
+    def read(scratch: Path, progress: Progress) -> Content:
+        return _read(
+            [open_table(file, by_file[file]) for file in ordered], columns, resize, scratch, progress
+        )
+
+    return Source((kind, repr(columns), str(resize), digest.hexdigest()), read)
+
+
+def _parquet_table(path: Path, part: str) -> Table:
+    from pyarrow import ArrowException
+    from pyarrow import parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        for number in range(file.metadata.num_row_groups):
+            size = file.metadata.row_group(number).total_byte_size
+            if size > MOST_GROUP_BYTES:
+                raise DataError(
+                    f"{path} has a group of rows of {format_bytes(size)}; at most {format_bytes(MOST_GROUP_BYTES)}",
+                    place="data.root",
+                    hint="write it with a smaller row_group_size",
+                )
+    except (ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
+    return Table(
+        path,
+        part,
+        file.schema_arrow,
+        lambda columns: file.iter_batches(batch_size=BATCH, columns=list(columns)),
+    )
+
+
+def _arrow_table(path: Path, part: str) -> Table:
+    import pyarrow as pa
+
+    def opened() -> Any:
+        try:
+            return pa.ipc.open_stream(pa.memory_map(str(path)))
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+
+    def batches(columns: Sequence[str]) -> Iterator[RecordBatch]:
+        for batch in opened():
+            yield batch.select(list(columns))
+
+    return Table(path, part, opened().schema, batches)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", place="data.root")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(
+    tables: Sequence[Table],
+    columns: tuple[str | None, str | None],
+    resize: int | None,
+    scratch: Path,
+    progress: Progress,
+) -> Content:
+    """Decode every row. The labels come first: they say where each image goes."""
+    from pyarrow import ArrowException
+
+    chosen = _columns(tables[0], *columns)
+    for table in tables:
+        lacking = {chosen.image, chosen.label} - set(table.schema.names)
+        if lacking:
+            raise DataError(
+                f"{table.path} has no column {lacking.pop()!r}",
+                place="data.root",
+                hint=f"its columns: {joined(table.schema.names)}",
+            )
+    values: dict[str, list[Any]] = {}
+    try:
+        for table in tables:
+            of_part = values.setdefault(table.part, [])
+            for batch in table.batches([chosen.label]):
+                of_part += batch.column(0).to_pylist()
+        labels, classes = parts.indices(values, chosen.classes, "data.label")
+        arranged = parts.arrange(labels, classes, "data.root")
+        return _decoded(tables, chosen, (labels, classes, arranged), resize, scratch, progress)
+    except (ArrowException, OSError) as error:
+        raise DataError(
+            f"the data cannot be read: {str(error).splitlines()[0]}", place="data.root"
+        ) from error
+
+
+def _decoded(
+    tables: Sequence[Table],
+    columns: Columns,
+    truth: tuple[Mapping[str, Any], tuple[str, ...], parts.Arrangement],
+    resize: int | None,
+    scratch: Path,
+    progress: Progress,
+) -> Content:
+    labels, classes, arranged = truth
+    total = len(arranged.order)
+    goes_to = np.empty(total, dtype=np.int64)
+    goes_to[arranged.order] = np.arange(total)
+    pixels: Any = None
+    first: tuple[str, tuple[int, int]] | None = None
+    broken: list[tuple[str, BrokenImageError]] = []
+    is_grey, row = True, 0
+    for table in tables:
+        own_row = 0
+        for batch in table.batches([columns.image]):
+            for cell in batch.column(0):
+                name = f"row {own_row} of {table.path}"
+                image = _image(cell.as_py(), table.path.parent, resize)
+                if isinstance(image, BrokenImageError):
+                    broken.append((name, image))
+                else:
+                    if first is None:
+                        first = (name, image.size)
+                        width, height = image.size
+                        check_space(scratch, 3 * width * height * total)
+                        shape = (total, height, width, 3)
+                        pixels = np.memmap(scratch / "pixels", dtype=np.uint8, mode="w+", shape=shape)
+                    if image.size != first[1]:
+                        raise _different_sizes(first, (name, image.size))
+                    is_grey &= image.is_grey
+                    pixels[goes_to[row]] = np.frombuffer(image.pixels, np.uint8).reshape(pixels.shape[1:])
+                own_row, row = own_row + 1, row + 1
+            progress("reading images", row, total)
+    if broken:
+        raise refusal(broken, total, "data.root")
+    images = pixels.transpose(0, 3, 1, 2)[:, : 1 if is_grey else 3]
+    every = np.concatenate([labels[part] for part in parts.PARTS if part in labels])[arranged.order]
+    cut_at = total - arranged.test
+    return Content(
+        images[:cut_at], every[:cut_at], images[cut_at:], every[cut_at:], classes, arranged.validation
+    )
+
+
+def _image(cell: Any, folder: Path, resize: int | None) -> Decoded | BrokenImageError:
+    """Return the image of a cell: its bytes, or a struct of `bytes` and `path`, as Hugging Face has them."""
+    content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    if content is None and path:
+        return decoded_file(folder / path, resize)
+    if not isinstance(content, bytes) or not content:
+        return BrokenImageError("has no image", "fill the cell or remove the row")
+    try:
+        return decode(content, resize)
+    except BrokenImageError as error:
+        return error
+
+
+def _columns(table: Table, image: str | None, label: str | None) -> Columns:
+    """Return the columns of images and labels: those that are named, or the only ones that can be. Raises DataError."""
+    import pyarrow as pa
+
+    schema = table.schema
+    features = _features(schema)
+    for name, key in ((image, "data.image"), (label, "data.label")):
+        if name is not None and name not in schema.names:
+            raise DataError(
+                f"{table.path.name} has no column {name!r}", place=key, hint=nearest(name, schema.names)
+            )
+
+    def holds_images(name: str) -> bool:
+        kind = schema.field(name).type
+        is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        return bool(is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    def holds_labels(name: str) -> bool:
+        kind = schema.field(name).type
+        return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+    image = image or _only([n for n in schema.names if holds_images(n)], ("image", "img"), "image", schema)
+    named = [n for n in schema.names if features.get(n, {}).get("_type") == "ClassLabel"]
+    label = label or _only(
+        named or [n for n in schema.names if holds_labels(n)], ("label", "labels"), "label", schema
+    )
+    if not holds_images(image):
+        raise DataError(
+            f"the column {image!r} holds {schema.field(image).type}",
+            place="data.image",
+            hint="encoded images are bytes, or a struct of bytes and path as Hugging Face has them",
+        )
+    if not holds_labels(label):
+        raise DataError(
+            f"the column {label!r} holds {schema.field(label).type}",
+            place="data.label",
+            hint="labels are whole numbers or texts",
+        )
+    names = features.get(label, {}).get("names")
+    is_named = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(names) > 0
+    return Columns(image, label, tuple(names) if is_named else None)
+
+
+def _only(candidates: Sequence[str], usual: Sequence[str], kind: str, schema: Schema) -> str:
+    """Return the one candidate, or the one with a usual name. Raises DataError."""
+    chosen = candidates if len(candidates) == 1 else [name for name in usual if name in candidates][:1]
+    if chosen:
+        return chosen[0]
+    problem = f"several columns may be the {kind}s" if candidates else f"no column can be the {kind}s"
+    raise DataError(
+        f"{problem}: {joined(candidates or schema.names)}",
+        place=f"data.{kind}",
+        hint=f"`data.{kind}` names the column",
+    )
+
+
+def _features(schema: Schema) -> dict[str, Any]:
+    """Return what Hugging Face's metadata tell of the columns; nothing where there are none."""
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    try:
+        features = json.loads(metadata)["info"]["features"] if metadata else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return features if isinstance(features, dict) else {}
+
+
+def _different_sizes(one: tuple[str, tuple[int, int]], other: tuple[str, tuple[int, int]]) -> DataError:
+    first, second = (f"{name} is {w}×{h}" for name, (w, h) in (one, other))
+    side = min(*one[1], *other[1])
+    return DataError(
+        f"the images have different sizes: {first}, {second}",
+        place="data.root",
+        hint=f"`--set data.resize={side}` makes every image {side}×{side}",
+    )
