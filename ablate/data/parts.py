@@ -31,7 +31,7 @@ NAMES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class PartOrder:
     """Where each image of the parts goes. order: (N,) positions among the images of all parts, in the order train, validation,
     test: first those of the training set, whose last `validation` are its validation split, then `test` of the test set.
     """
@@ -41,7 +41,7 @@ class Arrangement:
     test: int
 
 
-def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], place: str) -> Arrangement:
+def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], place: str) -> PartOrder:
     """Put parts together, and hold out a fifth of the training images where there is no test set.
 
     labels: part → (n,) class indices. place: the field that messages name. Raises DataError.
@@ -74,7 +74,7 @@ def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], pla
         )
         own = np.setdiff1d(own, held_out)
     between = every[len(train) : len(train) + len(validation)]
-    return Arrangement(np.concatenate([own, between, held_out]), len(validation), len(held_out))
+    return PartOrder(np.concatenate([own, between, held_out]), len(validation), len(held_out))
 
 
 PARTS = ("train", "validation", "test")

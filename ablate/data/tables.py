@@ -34,7 +34,7 @@ MOST_JSON_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Table:
+class RowFile:
     """A file of rows. part: of the data, as in `parts.PARTS`. batches: reads columns, a batch of rows at a time."""
 
     path: Path
@@ -44,7 +44,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Columns:
+class ImageColumns:
     """Names of the columns that are read, and the classes' names where the data tell them."""
 
     image: str
@@ -151,7 +151,7 @@ def _source(
     kind: str,
     top: Path,
     by_file: Mapping[Path, str],
-    open_table: Callable[[Path, str], Table],
+    open_table: Callable[[Path, str], RowFile],
     columns: tuple[str | None, str | None],
     resize: int | None,
 ) -> Source:
@@ -175,7 +175,7 @@ def _source(
     return Source((kind, repr(columns), str(resize), digest.hexdigest()), read)
 
 
-def _parquet_table(path: Path, part: str) -> Table:
+def _parquet_table(path: Path, part: str) -> RowFile:
     from pyarrow import ArrowException
     from pyarrow import parquet as pq
 
@@ -191,7 +191,7 @@ def _parquet_table(path: Path, part: str) -> Table:
                 )
     except (ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
-    return Table(
+    return RowFile(
         path,
         part,
         file.schema_arrow,
@@ -199,7 +199,7 @@ def _parquet_table(path: Path, part: str) -> Table:
     )
 
 
-def _arrow_table(path: Path, part: str) -> Table:
+def _arrow_table(path: Path, part: str) -> RowFile:
     import pyarrow as pa
 
     def opened() -> Any:
@@ -212,7 +212,7 @@ def _arrow_table(path: Path, part: str) -> Table:
         for batch in opened():
             yield batch.select(list(columns))
 
-    return Table(path, part, opened().schema, batches)
+    return RowFile(path, part, opened().schema, batches)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -223,7 +223,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _read(
-    tables: Sequence[Table],
+    tables: Sequence[RowFile],
     columns: tuple[str | None, str | None],
     resize: int | None,
     scratch: Path,
@@ -257,9 +257,9 @@ def _read(
 
 
 def _decoded(
-    tables: Sequence[Table],
-    columns: Columns,
-    truth: tuple[Mapping[str, Any], tuple[str, ...], parts.Arrangement],
+    tables: Sequence[RowFile],
+    columns: ImageColumns,
+    truth: tuple[Mapping[str, Any], tuple[str, ...], parts.PartOrder],
     resize: int | None,
     scratch: Path,
     progress: Progress,
@@ -316,7 +316,7 @@ def _image(cell: Any, folder: Path, resize: int | None) -> Decoded | BrokenImage
         return error
 
 
-def _columns(table: Table, image: str | None, label: str | None) -> Columns:
+def _columns(table: RowFile, image: str | None, label: str | None) -> ImageColumns:
     """Return the columns of images and labels: those that are named, or the only ones that can be. Raises DataError."""
     import pyarrow as pa
 
@@ -356,7 +356,7 @@ def _columns(table: Table, image: str | None, label: str | None) -> Columns:
         )
     names = features.get(label, {}).get("names")
     is_named = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(names) > 0
-    return Columns(image, label, tuple(names) if is_named else None)
+    return ImageColumns(image, label, tuple(names) if is_named else None)
 
 
 def _only(candidates: Sequence[str], usual: Sequence[str], kind: str, schema: Schema) -> str:
