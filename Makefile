@@ -29,6 +29,7 @@ bench: install
 	test -z "$$ABLATE_CIFAR10_DIR" || $(BIN)/python benchmarks/speed.py "$$ABLATE_CIFAR10_DIR"
 	$(BIN)/python benchmarks/overhead.py --repeat 3
 	$(BIN)/python benchmarks/report.py --json benchmarks/results/report.json
+	$(BIN)/python benchmarks/judge.py
 
 # What the verdicts are worth.
 bench-verdicts: install

@@ -10,6 +10,9 @@ from ablate import completion, launch, reporting
 from ablate.metrics import DIRECTIONS
 from ablate.options import FAILING, SOME_FAILED, one_of
 
+_PACKAGES = ("numpy", "pandas", "scipy")
+"""Packages that a judgement depends on."""
+
 
 def judge(
     sources: Annotated[
@@ -201,17 +204,18 @@ def judge(
     if isinstance(judged, str):
         print(judged, end="")
         return
-    about = launch.environment()
+    written_as = results.format_of(format, output)
     if name is None:
-        judged = judged.with_environment(about)
+        if written_as == "html":
+            judged = judged.with_environment(launch.environment(packages=_PACKAGES))
     else:
         from ablate import judgements
         from ablate.tracking.store import current_store
 
         store = current_store()
         launch.recover(store)
-        judged = judgements.keep(store, judged, about, launch.notify)
-    text = results.text(judged, results.format_of(format, output))
+        judged = judgements.keep(store, judged, launch.environment(packages=_PACKAGES), launch.notify)
+    text = results.text(judged, written_as)
     if output is None:
         print(text, end="")
     else:

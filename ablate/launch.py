@@ -668,7 +668,9 @@ def command_line() -> str:
     return "ablate " + shlex.join(sys.argv[1:])
 
 
-def environment(code: Path | None = None) -> dict[str, str]:
+def environment(
+    code: Path | None = None, packages: Sequence[str] = ("torch", "mlflow", "optuna")
+) -> dict[str, str]:
     """Return what a study runs with, for its record: command, host, versions, and the commit where there is one.
 
     code: the folder of the user's code that trains; its commit is recorded too where it is another project than the working folder.
@@ -684,7 +686,7 @@ def environment(code: Path | None = None) -> dict[str, str]:
         "python": platform.python_version(),
         "host": platform.node(),
     }
-    for package in ("torch", "mlflow", "optuna"):
+    for package in packages:
         about[package] = metadata.version(package)
     commit = project_state(Path.cwd())
     if commit is not None:

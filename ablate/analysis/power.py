@@ -61,6 +61,10 @@ def moderated_df(pairs: int, k: int) -> float:
     return nu + (min(BORROWED_DF, nu) if k >= ENOUGH_ARMS else 0.0)
 
 
+_BISECTIONS = 60
+"""Enough to find a noncentrality to its last digits."""
+
+
 def detectable(k: int, pairs: int, alpha: float, power: float = 0.8) -> float:
     """Return the effect that a look detects with this power, in stds of a paired difference; infinite below 3 pairs.
 
@@ -76,16 +80,19 @@ def detectable(k: int, pairs: int, alpha: float, power: float = 0.8) -> float:
 
 def _noncentrality(critical: float, df: float, power: float) -> float:
     """Return how many standard errors an effect must be for its t to exceed a critical value with some probability."""
-    from scipy import optimize, stats
+    # `scipy.stats.nct` computes the same, and takes half a second to import.
 
-    def lacking(noncentrality: float) -> float:
-        return float(stats.nct.sf(critical, df, noncentrality)) - power
+    def reached(noncentrality: float) -> float:
+        return 1.0 - float(special.nctdtr(df, noncentrality, critical))
 
     # The noncentral t's median lies near its noncentrality, so the answer is a few units above `critical`.
-    top = critical + 1.0
-    while lacking(top) < 0:
-        top *= 1.5
-    return float(optimize.brentq(lacking, 0.0, top, xtol=1e-12, rtol=1e-14))
+    low, top = 0.0, critical + 1.0
+    while reached(top) < power:
+        low, top = top, top * 1.5
+    for _ in range(_BISECTIONS):
+        middle = (low + top) / 2.0
+        low, top = (middle, top) if reached(middle) < power else (low, middle)
+    return (low + top) / 2.0
 
 
 def detectable_in_groups(

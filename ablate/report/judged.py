@@ -75,7 +75,9 @@ def summarise(material: Material) -> Summary:
         methods=methods.of_judged(reading, judged),
         looks=methods.looks(reading) if len(judged.sizes) > 1 or reading.rules.planned else (),
         environment=tuple(
-            (name, wording.fact(name, value)) for name, value in material.environment.items() if value
+            (name, wording.fact(name, value))
+            for name, value in material.environment.items()
+            if value and name not in {"command", "ending"}  # it is above, and it has ended
         ),
         reproduce=tuple(command for command in (judged.command,) if command),
         text="",

@@ -157,7 +157,7 @@ def of_judged(reading: Reading, judged: JudgedRecord) -> tuple[tuple[str, str], 
             none of these was chosen by looking at the results.""",
         {"seed": "Pairs", "run": "Runs", "block": "Blocks"}[unit]: what,
         "The interval": f"""
-            Over all {counted(rules.k, "comparison")} together, the probability that any interval misses its true effect is
+            {f"Over all {rules.k} comparisons together, the probability that any interval misses its true effect" if rules.k > 1 else "The probability that the interval misses the true effect"} is
             at most {100 * rules.spent:.3g} %. {interval}""",
         "Looks": _judged_looks(reading, judged) if len(judged.sizes) > 1 or rules.planned else "",
         "The margin": f"""

@@ -1,0 +1,75 @@
+"""How long `ablate judge` takes from the prompt to the page, as a markdown table.
+
+    python benchmarks/judge.py [--repeat 5]
+
+Each time is that of a new process that reads a CSV of so many arms, 5 seeds each, and writes the report's page; the first one is
+left out. Processor seconds are those of the process, which a busy machine does not change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
+SEEDS = 5
+FORMS = {
+    "page": ["--output", "page.html"],
+    "text": ["--output", "text.txt"],
+}
+
+
+def write(path: Path, arms: int) -> None:
+    """Write results of a loss: the baseline and arms that differ from it a little."""
+    draw = random.Random(1)
+    rows = [
+        f"{'baseline' if arm == 0 else f'arm-{arm}'},{seed},{0.6 + 0.001 * arm + draw.gauss(0, 0.01):.4f}"
+        for arm in range(arms)
+        for seed in range(SEEDS)
+    ]
+    path.write_text("\n".join(["arm,seed,val_loss", *rows]) + "\n")
+
+
+def seconds(folder: Path, options: list[str]) -> tuple[float, float]:
+    """Return wall and processor seconds of one command."""
+    command = [
+        *ABLATE,
+        "judge",
+        "results.csv",
+        "--baseline",
+        "baseline",
+        "--margin",
+        "0.005",
+        "--seed",
+        "seed",
+    ]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([*command, *options], cwd=folder, check=True, capture_output=True)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repeat", type=int, default=5)
+    repeat = parser.parse_args().repeat
+    print("| arms × seeds | written | seconds (median) | of the processor |")
+    print("| --- | --- | ---: | ---: |")
+    for arms in (10, 100):
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder) / "results.csv", arms)
+            for form, options in FORMS.items():
+                times = [seconds(Path(folder), options) for _ in range(repeat + 1)][1:]
+                wall, processor = (statistics.median(side) for side in zip(*times, strict=True))
+                print(f"| {arms} × {SEEDS} | {form} | {wall:.2f} | {processor:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
