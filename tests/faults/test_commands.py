@@ -189,7 +189,7 @@ def test_each_bad_script_ends_as_what_it_is(workplace):
             "epoch 1 | loss 1.009417 | acc 90.42%",
         ),
         "mute": (
-            "the metric 'val/accuracy' was never found: no line matched 'acc ([\\\\d.]+)%'",
+            r"the metric 'val/accuracy' was never found: no line matched 'acc ([\d.]+)%'",
             "Acc@1 91.3, as ever",
         ),
     }
