@@ -423,8 +423,8 @@ def confirmation(
     recover_to_read(store)
     search = study_name(store, source)
     new_name = name or f"{search}-confirm"
-    text = confirm.study(stored_plan(store, search).record, new_name, best)
     path = output or folder / f"{new_name}.yaml"
+    text = confirm.study(stored_plan(store, search).record, new_name, best, beside=path.parent)
     spec.parse(text, source=str(path))
     if path.exists():
         raise StudyError("exists already", place=str(path), hint="name another file with -o")

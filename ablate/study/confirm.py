@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ablate.errors import StudyError
-from ablate.study import design
+from ablate.study import design, keys
 from ablate.study.record import PlanRecord
 from ablate.training import trainer_of
 
@@ -15,8 +17,10 @@ _KEPT = ("metric", "direction", "margin", "resolution", "deterministic")
 """Keys that the study of the candidates has in common with their search, beside those of its training."""
 
 
-def study(record: PlanRecord, name: str, best: int | None = None) -> str:
+def study(record: PlanRecord, name: str, best: int | None = None, *, beside: Path = Path()) -> str:
     """Return the YAML text of a study that compares a search's candidates with its baseline. best: how many; None: all.
+
+    beside: the folder that its file will be in.
 
     Its seeds are the report seeds, of which the search has seen none. Raises StudyError where the search is not over, or has
     no candidate that could be confirmed.
@@ -35,7 +39,14 @@ def study(record: PlanRecord, name: str, best: int | None = None) -> str:
     # What no candidate changes is no part of the question.
     changed = [path for path in record.space if any(base.override({path: v[path]}) != base for v in usable)]
     same = (*_KEPT, *trainer_of(base).keys)
-    kept = {key: record.declared[key] for key in same if record.declared.get(key) not in (None, False)}
+    defaults = keys.read_some(trainer_of(base).keys, {})
+    kept = {
+        key: record.declared[key]
+        for key in same
+        if record.declared.get(key) not in (None, False) and record.declared[key] != defaults.get(key)
+    }
+    if kept.get("folder"):  # recorded relative to the working folder
+        kept["folder"] = os.path.relpath(Path(kept["folder"]).absolute(), beside.absolute())
     columns = {path: [values[path] for values in usable] for path in changed}
     tree = {
         "study": name,

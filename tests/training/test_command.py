@@ -159,6 +159,9 @@ CIFAR_STUDY: dict[str, Any] = {
 }
 
 
+ALLOWED = "[tool.ablate]\ncommands = true\n"
+
+
 def write_project(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -303,8 +306,7 @@ def test_a_whole_study_of_a_command_ends_in_a_verdict(workplace):
     workplace.ablate("run", "study.yaml", "--executor", "inline", "--allow-command", "-q")
     report = workplace.ablate("report", "mnist", "--format", "json")
     assert '"verdict"' in report
-    project = workplace.root / "pyproject.toml"
-    project.write_text("[tool.ablate]\ncommands = true\n")
+    write_project(workplace.root, {"pyproject.toml": ALLOWED})
     again = workplace.ablate("run", "study.yaml", "--executor", "inline")
     assert "0 of 6" not in again
 
@@ -325,6 +327,26 @@ def test_a_baseline_is_tried_out_before_anything_is_recorded(workplace):
     assert "no line matched 'Acuracy: (\\d+)'" in shown
     assert "Train Epoch: 2 [200/300 (0%)]" in shown
     assert not workplace.client.get_experiment_by_name("mnist")
+
+
+def test_a_search_of_a_command_is_confirmed_by_a_study_that_lies_elsewhere(workplace):
+    write_project(workplace.root, {"project/main.py": MNIST, "studies/keep": "", "pyproject.toml": ALLOWED})
+    search = {"trials": 2, "sampler": "random", "candidates": 2}
+    read_study(
+        workplace.root / "studies",
+        MNIST_STUDY,
+        folder="../project",
+        design="search",
+        factors={"lr": {"range": [0.1, 3.0]}},
+        search=search,
+        seeds=1,
+    )
+    workplace.ablate("run", "studies/study.yaml", "--executor", "inline", "-q")
+    workplace.ablate("init", "--from", "mnist", "-o", "best.yaml")
+    confirming = yaml.safe_load((workplace.root / "best.yaml").read_text())
+    assert confirming["folder"] == "project"
+    assert {"env", "devices", "data", "until"} & confirming.keys() == set(), "only what was declared"
+    assert spec.read(workplace.root / "best.yaml").baseline.code() != ""
 
 
 # --- arguments and environment --------------------------------------------------------------------------------------------
