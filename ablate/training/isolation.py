@@ -44,10 +44,11 @@ class FolderCopy:
         data: files and folders, absolute or relative to `original`, that are linked as they are, whatever their size. without: absolute
         paths that are left out, such as the store of the runs. Raises TrainingError.
         """
-        self._original = Path(os.path.abspath(original))  # noqa: PTH100 — links stay links
-        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100
-        self._data = {Path(os.path.normpath(self._original / path)) for path in data}
-        self._without = {*without, self.folder}
+        # Real paths: a store within the folder is left out by whatever path either is named.
+        self._original = original.resolve()
+        self.folder = folder.resolve()
+        self._data = {_real(self._original / path) for path in data}
+        self._without = {*(path.resolve() for path in without), self.folder}
         self._copied: dict[Path, _Signature] = {}
         self._links: list[Path] = []
         self._linked_files: dict[Path, _Signature] = {}
@@ -146,7 +147,7 @@ class FolderCopy:
 
     def _moved(self, link: Path) -> Path:
         """Return what a link in the copy points to: the same, or its copy where it is in the folder."""
-        target = Path(os.path.normpath(link.parent / link.readlink()))
+        target = _real(link.parent / link.readlink())
         if target.is_relative_to(self._original):
             return self.folder / target.relative_to(self._original)
         return target
@@ -165,6 +166,11 @@ class FolderCopy:
 def _is_linked_whole(folder: Path) -> bool:
     """Return whether a folder holds what no training writes: a repository, or an environment of installed packages."""
     return folder.name in LINKED_WHOLE or (folder / "pyvenv.cfg").is_file()
+
+
+def _real(path: Path) -> Path:
+    """Return a path without `..` and links, but for a last part that is a link itself."""
+    return Path(os.path.normpath(path.parent.resolve() / path.name))
 
 
 def _signature(about: os.stat_result) -> _Signature:

@@ -97,6 +97,21 @@ def test_code_is_copied_and_what_is_large_is_linked(project):
     assert not (project / "runs/log").exists()
 
 
+def test_a_store_in_the_folder_is_left_out_whatever_the_paths_are(project):
+    other = project.parent / "other"
+    other.symlink_to(project.name)
+    (project / "by_other_path").symlink_to(other / "train.py")
+    with FolderCopy(
+        other, project / "mlruns/copy", data=[Path("./data/../data/images")], without=[other / "mlruns"]
+    ) as copy:
+        assert not (copy.folder / "mlruns").exists()
+        assert (copy.folder / "data/images").is_symlink()
+        assert (copy.folder / "by_other_path").resolve() == copy.folder / "train.py"
+    with FolderCopy(project, other / "runs/copy") as copy:
+        assert contents(copy.folder)["runs"] == "folder"
+        assert not (copy.folder / "runs/copy").exists()
+
+
 def test_what_the_run_writes_remains_and_the_project_is_as_it_was(project):
     before = contents(project)
     with FolderCopy(project, project.parent / "copy", without=[project / "mlruns"]) as copy:
