@@ -280,6 +280,7 @@ class _Search:
     """The modules that a training imports, found without importing any."""
 
     def __init__(self, train: str, key: str = "train") -> None:
+        self._train = train
         module, _, self._function = train.partition(":")
         self._key = key
         self._top = module.partition(".")[0]
@@ -312,7 +313,8 @@ class _Search:
         run = {path: file for path, file in self._files.items() if path not in imported_files}
         parts += sorted([Path(path).name, file.digest] for path, file in run.items())
         return Code(
-            digest_of([self._function, parts])[:16],
+            # Of several modules the one with the function counts too: the others may have one of the same name.
+            digest_of([self._train if len(names) > 1 else self._function, parts])[:16],
             tuple(names),
             any(code.mentions_torch for code in (*self._modules.values(), *run.values())),
         )
@@ -330,9 +332,12 @@ class _Search:
     def check(self) -> None:
         """Raise StudyError unless the training's module can be found."""
         top = None if self._top == "__main__" else self.spec(self._top)
-        if top is not None and not _locations(top) and not top.has_location:
+        if top is not None and _is_of_python(top):
+            own = next((name for name in (f"{self._top}.py", self._top) if Path(name).exists()), None)
             raise StudyError(
-                f"{self._top!r} is a part of Python itself, not code of your own", place=self._key
+                f"{self._top!r} is a part of Python itself, not code of your own",
+                place=self._key,
+                hint=f"give your {own} another name: Python's own is found first" if own else None,
             )
         for name in (self._top, self._train_module):
             if top is None or self.spec(name) is None:
@@ -509,6 +514,18 @@ def _installed_folders() -> tuple[str, ...]:
     folders = {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parent)}
     return tuple(sorted({os.path.realpath(folder) for folder in folders}))
+
+
+def _is_of_python(spec: ModuleSpec) -> bool:
+    """Return whether a module is built in, or of Python's own library."""
+    places = _locations(spec) or ([spec.origin] if spec.has_location and spec.origin else [])
+    library = {os.path.realpath(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib")}
+    return not places or any(
+        os.path.realpath(place).startswith(f"{folder}{os.sep}")
+        and not {"site-packages", "dist-packages"} & set(Path(os.path.realpath(place)).parts)
+        for place in places
+        for folder in library
+    )
 
 
 def _is_under(place: str, folders: Sequence[str]) -> bool:

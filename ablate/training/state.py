@@ -69,7 +69,7 @@ class ProcessState:
     """The state of this process at the moment it is made. modules: names of the modules whose globals count, the user's."""
 
     def __init__(self, modules: Collection[str]) -> None:
-        self._loaded = set(sys.modules)
+        self._loaded = dict(sys.modules)
         self._modules = [name for name in sorted(modules) if name in sys.modules]
         self._globals = {name: _Globals(sys.modules[name]) for name in self._modules}
         self._functions = _Functions(self._modules)
@@ -87,11 +87,13 @@ class ProcessState:
         is_users: says of the name of a module whether it belongs to the user; such modules that were loaded meanwhile count, since what
         they were at first is not known.
         """
-        new_modules = set(sys.modules) - self._loaded
+        new_modules = sys.modules.keys() - self._loaded.keys()
+        replaced = [name for name, module in self._loaded.items() if sys.modules.get(name) is not module]
         names = {f"the module {name}" for name in new_modules if is_users(name)}
         # What these would have drawn before they were loaded was not seeded.
         names |= {f"the module {name}" for name in ("numpy", "torch") if name in new_modules}
-        self._loaded |= new_modules
+        names |= {f"the module {name}" for name in replaced}
+        self._loaded = dict(sys.modules)
         names |= self._restore()
         for name in self._modules:
             names |= {f"{name}.{inner}" for inner in self._globals[name].changed()}
@@ -661,7 +663,7 @@ class _Walk:
             if value.is_leaf:
                 yield value.grad
         elif torch is not None and isinstance(value, torch.Generator):
-            yield value.get_state()
+            hashed.update(value.get_state().numpy().tobytes())
         elif isinstance(value, _values_of(numpy, "generic", "dtype") + _values_of(torch, "device", "dtype")):
             hashed.update(repr(value).encode())
         else:
