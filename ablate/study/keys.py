@@ -546,12 +546,14 @@ class Study(Block):
         Key("tty: true", names_plan=False),
     ] = False
     isolate: Annotated[
-        bool | Literal["process"],
+        bool | Literal["process"] | None,
         Field(
-            description="true: each run of a command runs in a copy of its folder, where it may write beside itself."
+            description="Of a command, `true`: each run runs in a copy of its folder, where it may write beside itself. Of a function,"
+            " `process`: each run has a fresh process; `false`: none has. By default a run has one where the run before it has left"
+            " anything behind in its process, such as a changed global of a module."
         ),
-        Key("isolate: true", names_plan=False),
-    ] = False
+        Key("isolate: process", names_plan=False),
+    ] = None
     devices: Annotated[
         int,
         Field(

@@ -213,6 +213,10 @@ class FunctionConfig(FreeConfig):
         """The function, as `package.module:function`."""
         return str(self.source["train"])
 
+    @property
+    def keyed_source(self) -> Mapping[str, Any]:
+        return {"train": self.train}
+
     def code(self) -> str:
         return training_code(self.train).digest
 
@@ -222,7 +226,7 @@ class FunctionTrainer(OwnTrainer):
 
     kind = "function"
     imports_code = True
-    keys: tuple[str, ...] = ("train",)
+    keys: tuple[str, ...] = ("train", "isolate")
 
     def owns(self, config: Config) -> bool:
         return isinstance(config, FunctionConfig)
@@ -385,7 +389,8 @@ class _FunctionAttempt:
                 self._check_code()
             except _CodeChangedError as error:
                 end = self._failure(error)
-        spent = bool(left) or isinstance(end, Failure)
+        isolate = self._payload.source.get("isolate")
+        spent = bool(isolate) or (isolate is None and bool(left)) or isinstance(end, Failure)
         if isinstance(end, Failure):
             return replace(end, files=files, spent=spent)
         facts = {**end.facts, **({"left_behind": cut(", ".join(left), LONGEST_LEFT)} if left else {})}

@@ -13,7 +13,9 @@ class Digits(lightning.LightningModule):
     def __init__(self, width: int, lr: float) -> None:
         super().__init__()
         self.lr = lr
-        self.net = torch.nn.Sequential(torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, 10))
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(64, width), torch.nn.ReLU(), torch.nn.Linear(width, 10)
+        )
 
     def training_step(self, batch, _index):
         loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])

@@ -10,7 +10,10 @@ class Digits(Dataset):
     def __init__(self, held_out: bool) -> None:
         digits = load_digits()
         chosen = [i for i in range(len(digits.target)) if (i % 4 == 0) == held_out]
-        self.images, self.labels = torch.tensor(digits.data[chosen] / 16).float(), torch.tensor(digits.target[chosen])
+        self.images, self.labels = (
+            torch.tensor(digits.data[chosen] / 16).float(),
+            torch.tensor(digits.target[chosen]),
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
