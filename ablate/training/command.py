@@ -28,7 +28,7 @@ from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
 from ablate.text import counted, cut, format_value, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
-from ablate.training.channels import mlflow, open_channels
+from ablate.training.channels import open_channels
 from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy
@@ -43,14 +43,13 @@ from ablate.training.outcome import (
     says_out_of_memory,
     shown,
 )
+from ablate.training.output import OUTPUT
 from ablate.training.own import OwnTrainer
 from ablate.training.payload import NO_FOLDERS, Folders, RunPayload
 from ablate.training.permission import Permission
 from ablate.training.process import Process, check_startable
 from ablate.training.source_files import data_fingerprint, folder_code, folder_code_again, named_files
-
-OUTPUT = "output.txt"
-"""Artifact of a run with what it printed."""
+from ablate.training.surroundings import NOT_PASSED_ON, scratch_mlflow
 
 SHOWN_MATCHES = 3
 """Lines in which a metric was found that a trial shows."""
@@ -220,7 +219,7 @@ class CommandConfig(FreeConfig):
 
     def environment(self, variables: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a run. variables: the study's, which have the last word. own: ablate's."""
-        inherited = {name: value for name, value in os.environ.items() if name not in mlflow.POINTING}
+        inherited = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         path = [str(Path(self.python).parent), *inherited.get("PATH", os.defpath).split(os.pathsep)]
         return {
             **inherited,
@@ -420,7 +419,7 @@ class _Attempt:
             "ABLATE_DEVICE": payload.device,
             "ABLATE_ATTEMPT": str(task.attempt),
             "OMP_NUM_THREADS": str(payload.threads * (config.devices if payload.device == "cpu" else 1)),
-            **mlflow.environment(scratch),
+            **scratch_mlflow(folder),
         }
         if payload.device == "cpu":  # the worker's own environment names the GPUs of its slot
             own["CUDA_VISIBLE_DEVICES"] = ""

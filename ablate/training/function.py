@@ -36,6 +36,7 @@ from ablate.errors import AblateError, StudyError, TrainingError, nearest
 from ablate.events import Task
 from ablate.text import cut
 from ablate.training.outcome import CANCELLED, Failure, Message, Result, Steps, failure, is_end
+from ablate.training.output import OUTPUT
 from ablate.training.own import OwnTrainer, messages
 from ablate.training.own_run import OwnRun
 from ablate.training.payload import TORCH, Folders, RunPayload
@@ -45,9 +46,6 @@ from ablate.training.surroundings import Surroundings, scratch_mlflow
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """What `train:` looks like: `package.module:function`."""
-
-OUTPUT = "output.txt"
-"""Artifact of a run with what it printed."""
 
 GIVEN = ("config", "seed", "device", "run")
 """Parameters that a function may have, by name; others take the configuration and the seed in this order."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from ablate.text import cut, format_bytes
 from ablate.training.lines import plain_text
 
+OUTPUT = "output.txt"
+"""Artifact of a run with what it printed."""
+
 MOST_OUTPUT = 1_000_000
 """Bytes that are kept of what a run prints."""
 

@@ -30,7 +30,7 @@ def scratch_mlflow(folder: Path) -> dict[str, str]:
     }
 
 
-NOT_PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
+NOT_PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_REGISTRY_URI")
 """Variables that would make code of the user's log into a run or an experiment that is not its own."""
 
 

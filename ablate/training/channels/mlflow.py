@@ -15,25 +15,6 @@ from ablate.training.channels.json_lines import check_names
 from ablate.training.channels.reading import Findings, Found, Places
 
 
-def environment(scratch: Path) -> dict[str, str]:
-    """Return the variables that let MLflow write into a store of the command's own. scratch: its folder."""
-    return {
-        "MLFLOW_TRACKING_URI": scratch.as_uri(),
-        # Stores in files are what every version of MLflow can make in an instant; newer ones ask for a word.
-        "MLFLOW_ALLOW_FILE_STORE": "true",
-    }
-
-
-POINTING = (
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_RUN_ID",
-    "MLFLOW_EXPERIMENT_ID",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_REGISTRY_URI",
-)
-"""Variables by which MLflow would write elsewhere."""
-
-
 class MlflowChannel:
     """Metrics of all runs in the store of a command, by their names."""
 
