@@ -579,7 +579,9 @@ def outlook(outlook: Outlook) -> RenderableType:
     else:
         lines.append(Text(f"noise of {difference}: {sd * scale.factor:.2g}{unit} ({outlook.noise.source})"))
     for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True):
-        seeds = counted(reach.pairs, "seed")
+        seeds = (
+            f"{counted(reach.pairs, 'run')} of each arm" if study.unpaired else counted(reach.pairs, "seed")
+        )
         detect = "detects" if reach.pairs == 1 else "detect"
         if reach.pairs < ENOUGH_PAIRS:
             give = "gives" if reach.pairs == 1 else "give"

@@ -228,13 +228,18 @@ def for_paper(reading: Reading) -> str:
     n = f"n = {high}" if low == high else f"n = {low} to {high}"
     compared = {
         "seed": f"the mean difference from the reference under the same seed ({n} seeds)",
-        "run": f"the difference between the mean of an arm and that of the baseline ({n} runs of an arm, {analysis.baseline.n} of the baseline)",
+        "run": f"the weighted sum of the means of all arms that is the effect ({n} runs of each)"
+        if rules.factorial
+        else f"the difference between the mean of an arm and that of the baseline ({n} runs of an arm, {analysis.baseline.n} of the baseline)",
         "block": f"the mean over {n} blocks of the difference from the baseline within the block",
     }[rules.unit]
+    squares = "t²(1 − α/2k, ν₁)·s₁²/n₁ + t²(1 − α/2k, ν₀)·s₀²/n₀"
+    if rules.factorial:
+        squares = "Σ w²·t²(1 − α/2k, ν)·s²/n over all arms, w being the weight of each"
     borrowed = ", each variance being moderated by the typical one of all arms (Smyth 2004)"
     formula = {
         "seed": "mean ± t(1 − α/2k, ν)·s/√n with s the standard deviation of the paired differences",
-        "run": "with half-width √(t²(1 − α/2k, ν₁)·s₁²/n₁ + t²(1 − α/2k, ν₀)·s₀²/n₀) (Banerjee 1961)",
+        "run": f"the difference ± √({squares}) (Banerjee 1961)",
         "block": "mean ± t(1 − α/2k, n − 1)·s/√n with s the standard deviation over blocks",
     }[rules.unit] + (borrowed if rules.unit != "block" and len(rules.arms) >= 5 else "")
     taken = rules.schedule()[: max(analysis.look, 1)]
@@ -264,6 +269,8 @@ def _varies(reading: Reading) -> str:
         if judged.options.get("paired"):
             return f"Runs of an arm differ in their {judged.options.get('seed')}, and in whatever else was not fixed between them."
         return "Runs of an arm are repeats that share nothing; what varied between them was not recorded with the results."
+    if not reading.rules.paired:
+        return "Runs of an arm are repeats that share nothing: no seed was to make two of them alike."
     if own := reading.record.own_training:
         return f"Runs of an arm differ in the seed that {own} is handed, which is to fix every source of variation."
     base = reading.arms[reading.rules.reference].config
@@ -363,7 +370,7 @@ def _limits(reading: Reading) -> Iterable[str]:
             " be wider."
         )
     else:
-        yield "It holds for this validation set: for new data of the same kind it would be wider."
+        yield f"It holds for this {rules.judged_on} set: for new data of the same kind it would be wider."
     if rules.retunes:
         yield f"Tuned settings are at the values that {counted(rules.retunes, 'search', 'searches')} found; a search is noisy too."
     else:

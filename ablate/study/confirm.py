@@ -13,7 +13,7 @@ from ablate.study import design, keys
 from ablate.study.record import PlanRecord
 from ablate.training import trainer_of
 
-_KEPT = ("metric", "direction", "margin", "resolution", "deterministic")
+_KEPT = ("metric", "judged_on", "direction", "margin", "resolution", "deterministic", "unpaired")
 """Keys that the study of the candidates has in common with their search, beside those of its training."""
 
 
@@ -39,7 +39,7 @@ def study(record: PlanRecord, name: str, best: int | None = None, *, beside: Pat
     # What no candidate changes is no part of the question.
     changed = [path for path in record.space if any(base.override({path: v[path]}) != base for v in usable)]
     same = (*_KEPT, *trainer_of(base).keys)
-    defaults = keys.read_some(trainer_of(base).keys, {})
+    defaults = keys.read_some(("judged_on", *trainer_of(base).keys), {})
     kept = {
         key: record.declared[key]
         for key in same

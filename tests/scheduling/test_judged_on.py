@@ -85,3 +85,47 @@ def test_a_study_on_validation_data_says_that_of_itself(workplace):
     found = json.loads(workplace.ablate("report", "toy", "--format", "json"))
     assert found["judged_on"] == "validation"
     assert not any("test set" in warning for warning in found["warnings"])
+
+
+COMMAND = r"""
+study: own
+margin: 0.02
+command: [python, script.py, "{gain}", "{seed}"]
+metric: {metric}
+metrics:
+  accuracy: {line: 'Accuracy: ([\d.]+)'}
+  val/loss: {line: 'Loss: ([\d.]+)'}
+  quality: {line: 'Quality: ([\d.]+)'}
+epoch: val/loss
+baseline: {gain: 0.0}
+factors: {gain: [0.2]}
+seeds: 3
+"""
+SCRIPT = """
+import random, sys
+gain, seed = map(float, sys.argv[1:])
+rng = random.Random(f"{gain}/{seed}")
+for epoch in range(1, 6):
+    if epoch % 2 == 0:
+        print("Accuracy:", 0.5 + gain + rng.gauss(0, 0.001))
+        print("Quality:", rng.random())
+    print("Loss:", rng.random(), flush=True)
+"""
+
+
+def test_a_command_can_be_judged_on_a_metric_of_the_test_set_that_not_every_epoch_has(workplace):
+    (workplace.root / "script.py").write_text(SCRIPT)
+    (workplace.root / "own.yaml").write_text(COMMAND.replace("{metric}", "accuracy") + "judged_on: test\n")
+    workplace.ablate("run", "own.yaml", "--executor", "inline", "--allow-command")
+    found = json.loads(workplace.ablate("report", "own", "--format", "json"))
+    assert (found["judged_on"], found["arms"][0]["verdict"], found["arms"][0]["n"]) == ("test", "helps", 3)
+    assert found["warnings"][0].startswith("Arms are chosen on the test set (accuracy)")
+    assert any("6 of 6 runs accuracy was read at an epoch before the last" in w for w in found["warnings"])
+
+
+def test_a_command_s_metric_needs_a_direction_where_its_name_does_not_tell(workplace):
+    (workplace.root / "script.py").write_text(SCRIPT)
+    (workplace.root / "own.yaml").write_text(COMMAND.replace("{metric}", "quality"))
+    said = workplace.ablate("run", "own.yaml", "--dry-run", "--allow-command", code=2)
+    assert "'quality' does not say whether more of it is better" in said
+    assert "direction: maximize" in said

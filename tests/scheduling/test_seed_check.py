@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 
 import pytest
@@ -80,12 +81,14 @@ seeds: 3
 
 SCRIPT = """
 import os, random, sys, time
+with open("pids", "a") as file:
+    print(os.getpid(), file=file)
 rng = random.Random({seed})
 for epoch in range(3):
     for _ in range(4):
         print(f"Loss: {{rng.random():.6f}}", flush=True)
     print(f"Accuracy: {{rng.random():.2f}}", flush=True)
-time.sleep(float(os.environ.get("LONG", 0)))
+time.sleep(30)  # a program that is broken off never comes to its end
 """
 
 COMMAND = r"""
@@ -161,6 +164,9 @@ def test_a_function_that_ignores_its_seed_is_an_error_with_the_way_out(mine):
 def test_what_the_seed_does_to_a_command(workplace, seed, more, verdict):
     (workplace.root / "script.py").write_text(SCRIPT.format(seed=seed))
     assert checked(workplace, COMMAND.format(more=more)).verdict == verdict
+    for pid in (workplace.root / "pids").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 def test_a_command_that_ignores_its_seed_is_an_error_with_the_way_out(workplace):
