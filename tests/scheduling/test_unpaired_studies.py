@@ -34,6 +34,7 @@ def test_a_study_of_groups_from_its_plan_over_looks_and_a_top_up_to_its_report(w
     workplace.train(study, "--executor", "inline")
     planned = workplace.ablate("plan", study)
     assert "noise of a difference of two runs" in planned
+    assert "5 runs of each arm detect" in planned
     found = verdicts(workplace)
     helps, open_arm = found["arms"]
     assert (found["paired"], found["n_baseline"], found["look"]) == (False, 5, 2)
@@ -51,6 +52,7 @@ def test_a_study_of_groups_from_its_plan_over_looks_and_a_top_up_to_its_report(w
     page = (workplace.root / "reports" / "toy.html").read_text()
     assert "no two of its runs share anything" in page
     assert "The runs of each arm" in page
+    assert "no seed was to make two of them alike" in page
     assert "seed by seed" not in page
 
 
@@ -65,6 +67,7 @@ def test_every_design_compares_groups(workplace, design):
     assert all(item["ci"] is not None for item in judged)
     workplace.ablate("report", "toy")
     page = (workplace.root / "reports" / "toy.html").read_text()
+    assert ("Σ w²" in page) == (design == "factorial")
     anchors = {part.split('"')[0] for part in page.split('href="#')[1:]}
     assert {anchor for anchor in anchors if anchor and f'id="{anchor}"' not in page} == set()
 
