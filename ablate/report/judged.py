@@ -148,7 +148,7 @@ def _facts(reading: Reading, judged: JudgedRecord, runs: pd.DataFrame) -> Iterab
 
 def _counts(reading: Reading) -> tuple[tuple[str, int], ...]:
     runs = reading.analysis.runs
-    return (("finished", runs.finished), ("diverged", runs.diverged), ("missing", runs.missing))
+    return tuple((name, getattr(runs, name)) for name in ("finished", "diverged", "failed", "missing"))
 
 
 # --- the evidence -----------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def _sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
             (),
             _responses(reading, arms, None),
             (),
-            _block_pairs(reading, rows, [block for block, _ in blocked.within]),
+            _first_columns(_block_pairs(reading, rows, [block for block, _ in blocked.within])),
         )
         number = counted(blocked.over.pairs, "block")
         yield Section(
@@ -192,7 +192,7 @@ def _sections(reading: Reading, rows: Sequence[Row]) -> Iterable[Section]:
         (),
         _responses(reading, [reference, *arms], reference),
         (),
-        arm_pairs(reading, rows, arms, reference) if paired else nothing,
+        _first_columns(arm_pairs(reading, rows, arms, reference)) if paired else nothing,
         values=() if paired else tuple(arm_values(reading, rows)),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+import ablate
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
 from ablate.analysis.rates import range_test as found_of
@@ -482,3 +483,38 @@ def range_test(every=1):
     rates = np.geomspace(1e-5, 10, 60)[::every]
     losses = (2.3 - 1 / (1 + (0.01 / rates) ** 2) + (rates > 1)).tolist()
     return found_of(rates.tolist(), [losses, losses[: 50 // every]])
+
+
+def _results(blocks):
+    """Results of a loss that somebody else made, with names that try to be markup. blocks: (name, scale)."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for block, scale in blocks:
+        for seed in range(5):
+            shared = rng.normal(0, 0.02)
+            for arm, gain in (
+                ("base", 0.0),
+                ("better", -0.06),
+                ("worse", 0.05),
+                (ATTACK, 0.001),
+                ("x" * 90, 0.002),
+            ):
+                rows.append((block, arm, seed, scale * (0.6 + gain + shared + rng.normal(0, 0.004))))
+    return pd.DataFrame(rows, columns=["task", "arm", "seed", "val/loss"])
+
+
+def judged():
+    """The page of results that are not paired, some of which have no number."""
+    frame = _results([("one", 1.0)])
+    frame.loc[frame.index[7], "val/loss"] = math.nan
+    return ablate.compare(
+        frame, metric="val/loss", margin=0.01, baseline="base", paired=False, nan="diverged"
+    ).page()
+
+
+def judged_in_blocks():
+    """The page of results in blocks, on a common scale."""
+    frame = _results([(f"task {i}", 3.0**i) for i in range(6)] + [(ATTACK, 2.0), ("y" * 90, 5.0)])
+    return ablate.compare(
+        frame, metric="val/loss", margin=0.01, baseline="base", block="task", relative=True
+    ).page()

@@ -35,6 +35,8 @@ def folder(tmp_path_factory, page, hostile_page):
     large = render.html(summarise(report_examples.large()))
     (place / "search.html").write_text(render.html(summarise(report_examples.searched())), encoding="utf-8")
     (place / "large.html").write_text(large, encoding="utf-8")
+    (place / "judged.html").write_text(report_examples.judged(), encoding="utf-8")
+    (place / "blocks.html").write_text(report_examples.judged_in_blocks(), encoding="utf-8")
     (place / "range.html").write_text(range_page(report_examples.range_test(), ATTACK), encoding="utf-8")
     return place
 
@@ -92,7 +94,7 @@ def visit(browser, folder):
         each.context.close()
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "search", "range"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search", "range", "judged", "blocks"])
 def test_the_page_is_quiet_and_draws_every_figure(visit, name):
     seen = visit(name)
     seen.draw_all()
@@ -118,7 +120,7 @@ def test_figures_wait_until_they_are_near(visit):
     sync_api.expect(last).to_have_attribute("data-drawn", "", timeout=60_000)
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "search", "range"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search", "range", "judged", "blocks"])
 def test_the_page_never_scrolls_sideways(visit, name):
     seen = visit(name, width=390)
     seen.draw_all()

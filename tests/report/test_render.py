@@ -217,3 +217,16 @@ def test_commands_in_a_sentence_are_code_and_whatever_else_stays_text():
     assert render._tidy("run `ablate plan` at 80 % of <b>") == (
         "run <code>ablate plan</code> at 80\u00a0% of &lt;b&gt;"
     )
+
+
+@pytest.mark.parametrize("name", ["judged", "judged_in_blocks"])
+def test_the_page_of_results_shows_nothing_that_nobody_recorded(name):
+    page = getattr(report_examples, name)()
+    for unknown in ("MLflow run", ">Epochs<", ">Cost<", ">Parameters<", ">Device<", ">nan<", ">None<"):
+        assert unknown not in page
+    for section in ("verdicts", "effects", "factor-0", "runs", "methods", "for-paper"):
+        assert f'id="{section}"' in page
+    assert ATTACK not in page
+    assert ("Within blocks" in page) == (name == "judged_in_blocks")
+    for target in set(re.findall(r'href="#([^"]+)"', page)):
+        assert f'id="{target}"' in page, "every link on the page leads somewhere"
