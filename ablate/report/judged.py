@@ -32,6 +32,9 @@ from ablate.text import counted, joined
 MOST_RUNS = 20_000
 """Runs up to which the page lists every one."""
 
+MOST_COLUMNS = 200
+"""Seeds, or blocks, of which differences are listed."""
+
 MOST_DOTS = 200
 """Runs of an arm that are drawn; of more, as many at even steps in the order of their size."""
 
@@ -258,6 +261,19 @@ def _thinned(dots: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ..
         return dots
     ordered = sorted(dots, key=lambda dot: dot[1])
     return tuple(ordered[round(i * (len(ordered) - 1) / (MOST_DOTS - 1))] for i in range(MOST_DOTS))
+
+
+def _first_columns(pairs: Pairs) -> Pairs:
+    """The same with no more columns than a page can hold."""
+    if len(pairs.heads) <= MOST_COLUMNS:
+        return pairs
+    return replace(
+        pairs,
+        heads=pairs.heads[:MOST_COLUMNS],
+        values=pairs.values[:MOST_COLUMNS],
+        rows=tuple((row, cells[:MOST_COLUMNS]) for row, cells in pairs.rows),
+        caption=f"{pairs.caption}, for the first {MOST_COLUMNS} of {len(pairs.heads):,}",
+    )
 
 
 def _block_pairs(reading: Reading, rows: Sequence[Row], blocks: Sequence[str]) -> Pairs:

@@ -3,10 +3,13 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+import pandas as pd
 import pytest
 import report_examples
 from report_examples import ATTACK
 
+import ablate
 from ablate.report import render
 from ablate.report.contents import Axis, Interval, Tracking
 from ablate.report.summary import summarise
@@ -230,3 +233,14 @@ def test_the_page_of_results_shows_nothing_that_nobody_recorded(name):
     assert ("Within blocks" in page) == (name == "judged_in_blocks")
     for target in set(re.findall(r'href="#([^"]+)"', page)):
         assert f'id="{target}"' in page, "every link on the page leads somewhere"
+
+
+def test_results_of_very_many_runs_make_a_page_of_some_size():
+    draw = np.random.default_rng(0)
+    rows = [(arm, seed, draw.normal()) for arm in ("baseline", "b") for seed in range(11_000)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "loss"])
+    page = ablate.compare(frame, metric="loss", margin=0.1).page()
+    assert 'id="runs"' not in page
+    assert "for the first 200 of 11,000" in page
+    unpaired = ablate.compare(frame, metric="loss", margin=0.1, paired=False).page()
+    assert max(len(page), len(unpaired)) < 900_000
