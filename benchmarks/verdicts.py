@@ -33,7 +33,7 @@ from ablate.analysis.intervals import (
     sequence,
 )
 from ablate.analysis.power import detectable, more_seeds
-from ablate.analysis.rules import schedule
+from ablate.analysis.rules import declared_alpha, schedule
 
 CHUNK = 5_000
 """Studies held in memory at once."""
@@ -271,6 +271,128 @@ def one_look(d, pairs, alpha, k, kept=None):
     )
 
 
+# --- looks wherever they are taken ---
+
+MOST = LOOKS[-1]
+
+
+def fixed(*at):
+    """Look at these numbers of pairs."""
+
+    def following(n, p):
+        return np.full(p.shape, next((pairs for pairs in at if pairs > n), MOST + 1))
+
+    return following
+
+
+def by_p(first, threshold, near, far):
+    """Look at `first`, then `near` pairs later where the smallest p of the open arms is below the threshold, else `far` later."""
+
+    def following(n, p):
+        if n == 0:
+            return np.full(p.shape, first)
+        return np.minimum(n + np.where(p < threshold, near, far), MOST if n < MOST else MOST + 1)
+
+    return following
+
+
+STRATEGIES = {
+    "[5, 10]": fixed(5, 10),
+    "[3, 4, 10]": fixed(3, 4, 10),
+    "every n": fixed(*range(3, MOST + 1)),
+    "next seed while p < .1": by_p(3, 0.1, 1, MOST),
+    "next seed while p ≥ .1": by_p(3, 0.1, MOST, 1),
+}
+"""The last two are what an impatient reader does: chase a small p, or wait for one and then spend all that is left."""
+
+SEARCHED = [
+    (first, threshold, near, far)
+    for first in (3, 4, 5)
+    for threshold in (0.02, 0.05, 0.1, 0.2, 0.4)
+    for near in (1, 2, 3, MOST)
+    for far in (1, 2, 3, MOST)
+    if near != far
+]
+
+
+def adaptive(d, following, *, k, margin, resolution=0.0):
+    """Take looks at differences (studies, arms, MOST) where `following` says. Returns code, lo and hi: (studies, arms).
+
+    following: n and the smallest p of each study's open arms at that look (not adjusted) → the next n; beyond MOST: none.
+    """
+    studies, arms = d.shape[:2]
+    code = np.full((studies, arms), INCONCLUSIVE)
+    lo, hi, kept = (np.full((studies, arms), np.nan) for _ in range(3))
+    before, due = np.zeros(studies, int), following(0, np.ones(studies))
+    for n in range(1, MOST + 1):
+        p = np.ones(studies)
+        for last in np.unique(before[due == n]):
+            rows = np.flatnonzero((due == n) & (before == last))
+            seen = d[rows, :, :n]
+            found = intervals(
+                seen.mean(axis=-1),
+                paired_variance(seen, resolution),
+                np.full((rows.size, arms), n),
+                alpha=declared_alpha(n, int(last), MOST),
+                k=k,
+                margin=margin,
+                kept=kept[rows],
+            )
+            is_open = code[rows] == INCONCLUSIVE
+            lo[rows], hi[rows] = np.where(is_open, found.lo, lo[rows]), np.where(is_open, found.hi, hi[rows])
+            newly = is_open & (found.code != INCONCLUSIVE)
+            kept[rows] = np.where(newly, found.corrected, kept[rows])
+            code[rows] = np.where(newly, found.code, code[rows])
+            each = 2.0 * special.stdtr(found.df, -found.t)
+            p[rows] = np.where(code[rows] == INCONCLUSIVE, each, 1.0).min(axis=-1)
+        now = due == n
+        before[now] = n
+        due = np.where(now, following(n, p), due)
+    return code, lo, hi
+
+
+def adaptive_error(scenario, following, arms, margin, studies, rng):
+    """(share of studies with any false direction among null arms, share in which every interval covers)."""
+    wrong = covered = 0
+    for start in range(0, studies, CHUNK):
+        d = differences(scenario, arms, MOST, 0.0, min(CHUNK, studies - start), rng)
+        code, lo, hi = adaptive(d, following, k=arms, margin=margin, resolution=scenario.step)
+        wrong += int(((code == HELPS) | (code == HURTS)).any(axis=-1).sum())
+        covered += int(((lo <= 0) & (hi >= 0)).all(axis=-1).sum())
+    return Rate(wrong / studies, studies), Rate(covered / studies, studies)
+
+
+def looks_table(studies, rng, sizes=(1, 6, 20)):
+    print(
+        f"\n**Looks wherever they are taken, at most {MOST} seeds**: any false `helps` or `hurts` among null arms; {studies} studies for "
+        "each cell, the margin 0.2 SD of a typical difference.\n"
+    )
+    print("| noise | looks | " + " | ".join(f"k = {k}: error | covers" for k in sizes) + " |")
+    print("| --- | --- |" + " ---: | ---: |" * len(sizes))
+    for scenario in (SCENARIOS[0], SCENARIOS[1], SCENARIOS[6], SCENARIOS[9], SCENARIOS[11]):
+        for name, following in STRATEGIES.items():
+            cells = []
+            for k in sizes:
+                spread = math.hypot(scenario.baseline, float(np.median(np.resize(scenario.arms, k))))
+                error, cover = adaptive_error(scenario, following, k, 0.2 * spread, studies, rng)
+                cells.append(f"{error} | {cover}")
+            print(f"| {scenario.name} | {name} | " + " | ".join(cells) + " |", flush=True)
+    errors = [
+        adaptive_error(SCENARIOS[0], by_p(*each), 1, 0.2 * math.sqrt(2.0), max(studies // 5, CHUNK), rng)[
+            0
+        ].value
+        for each in SEARCHED
+    ]
+    worst = SEARCHED[int(np.argmax(errors))]
+    again = adaptive_error(SCENARIOS[0], by_p(*worst), 1, 0.2 * math.sqrt(2.0), 10 * studies, rng)[0]
+    first, threshold, near, far = worst
+    print(
+        f"\nOf {len(SEARCHED)} strategies that choose the next look by the last p (k = 1, equal normal noise), the worst looks at {first} "
+        f"seeds, then {near} later where p < {threshold:g}, else {far} later, and at {MOST}: {again} on {again.studies} fresh studies "
+        f"(standard error {again.error:.4f}). Standard error at .05 in the table: {Rate(0.05, studies).error:.4f}."
+    )
+
+
 # --- repeats that are not paired ---
 
 
@@ -499,6 +621,139 @@ def group_tables(studies, rng, sizes=(1, 6, 20)):
             print(f"| {k} | {effect} | " + " | ".join(cells) + " |", flush=True)
 
 
+# --- beside AdaStop ---
+
+ADASTOP_PERMUTATIONS = 500
+"""AdaStop's default is 10,000, twenty times the time. The 252 permutations of five against five runs are all there."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What a procedure did in simulated studies.
+
+    wrong: studies with any false direction. found: arms with an effect that were called better. runs: mean per study.
+    """
+
+    wrong: float
+    found: float
+    runs: float
+
+
+def ours_in_looks(values, margin):
+    """Judge runs (groups, MOST) as groups at two looks. Returns (code of each arm, runs used)."""
+    arms = values.shape[0] - 1
+    code, used = np.full(arms, INCONCLUSIVE), np.zeros(arms + 1, int)
+    for n, alpha in looks(()):
+        going_on = code == INCONCLUSIVE
+        if not going_on.any():
+            break
+        used[1:] = np.where(going_on, n, used[1:])
+        used[0] = n
+        # Decided arms stop; those that go on are compared with all that is there of the baseline.
+        mean = np.array([group[:m].mean() for group, m in zip(values, used, strict=True)])
+        variance = np.array([group[:m].var(ddof=1) for group, m in zip(values, used, strict=True)])
+        found = group_intervals(mean, variance, used, k=arms, margin=margin, alpha=alpha)
+        code = np.where(going_on, found.code, code)
+    return code, int(used.sum())
+
+
+def adastop_of(values, comparator):
+    """Judge runs (groups, MOST) by AdaStop, in as many blocks as our looks. Returns (signs of the arms, runs used)."""
+    names = [str(group) for group in range(values.shape[0])]
+    runs = {name: np.empty(0) for name in names}
+    block = MOST // comparator.K
+    for look in range(comparator.K):
+        open_groups = (
+            range(values.shape[0])
+            if look == 0
+            else sorted(set(comparator.current_comparisons.ravel().tolist()))
+        )
+        for group in open_groups:
+            runs[names[group]] = values[group, : (look + 1) * block]
+        comparator.partial_compare(runs, verbose=False)
+        if comparator.is_finished:
+            break
+    # A comparison is (baseline, arm): where the baseline is smaller, the arm is better.
+    sign = {"larger": HURTS, "smaller": HELPS}
+    decided = (comparator.decisions[str(pair)] for pair in comparator.comparisons)
+    return np.array([sign.get(d, INCONCLUSIVE) for d in decided]), sum(run.size for run in runs.values())
+
+
+def contest(scenario, arms, effect, studies, rng):
+    """Procedure → Contest, all on the same simulated runs. effect: of every second arm, in SDs of a run of the baseline."""
+    from adastop import MultipleAgentsComparator
+
+    sd = np.array([scenario.baseline, *np.resize(scenario.arms, arms)])[:, None]
+    true = np.where(np.arange(arms) % 2 == 0, effect, 0.0)
+    pairs = np.array([(0, arm) for arm in range(1, arms + 1)])
+    totals = {name: [0, 0, 0] for name in ("ours", "AdaStop", "Welch, Bonferroni", "Welch, Holm")}
+
+    def count(name, code, runs):
+        wrong = ((code == HURTS) & (true >= 0)) | ((code == HELPS) & (true <= 0))
+        totals[name][0] += int(wrong.any())
+        totals[name][1] += int(((code == HELPS) & (true > 0)).sum())
+        totals[name][2] += runs
+
+    for study in range(studies):
+        values = scenario.draw(rng, (arms + 1, MOST)) * sd
+        values[1:] += true[:, None]
+        count("ours", *ours_in_looks(values, margin=0.1))
+        adastop = MultipleAgentsComparator(
+            n=MOST // len(LOOKS),
+            K=len(LOOKS),
+            B=ADASTOP_PERMUTATIONS,
+            comparisons=pairs,
+            alpha=0.05,
+            seed=study,
+        )
+        count("AdaStop", *adastop_of(values, adastop))
+        mean, variance = values.mean(axis=-1)[None], values.var(axis=-1, ddof=1)[None]
+        p = welch(mean, variance, np.full(arms + 1, MOST))
+        way = np.where(mean[0, 1:] > mean[0, 0], HELPS, HURTS)
+        for name, rejected in (("Welch, Bonferroni", p <= 0.05 / arms), ("Welch, Holm", holm(p))):
+            count(name, np.where(rejected[0], way, INCONCLUSIVE), values.size)
+    with_effect = max(1, int((true > 0).sum())) * studies
+    return {
+        name: Contest(wrong / studies, found / with_effect, runs / studies)
+        for name, (wrong, found, runs) in totals.items()
+    }
+
+
+def contest_table(studies, rng):
+    """Print error, power and runs used of ours, AdaStop and Welch's test on the same runs; one line where AdaStop is missing."""
+    try:
+        import adastop
+    except ImportError:
+        print("\nAdaStop is not installed (`pip install adastop`), so there is no table beside it.")
+        return
+    scenarios = (
+        GROUP_SCENARIOS[0],
+        GROUP_SCENARIOS[3],
+        GROUP_SCENARIOS[6],
+    )
+    version = getattr(adastop, "__version__", "")
+    print(
+        f"\n**Beside AdaStop {version}**, runs that are not paired, at most {MOST} of each arm, judged at {LOOKS[0]} and {MOST} (AdaStop: "
+        f"{len(LOOKS)} blocks, {ADASTOP_PERMUTATIONS} permutations, α = .05; Welch: all {MOST} at once). Every second arm has the effect, in "
+        f"SDs of a run. Wrong: studies with any false direction; found: arms with an effect that were called better; {studies} studies "
+        f"for each row of one arm, {studies * 2 // 5} for each of six (AdaStop takes a tenth of a second for each).\n"
+    )
+    names = ("ours", "AdaStop", "Welch, Bonferroni", "Welch, Holm")
+    print("| noise | k | effect | " + " | ".join(f"{name}: wrong | found | runs" for name in names) + " |")
+    print("| --- | ---: | ---: |" + " ---: | ---: | ---: |" * len(names))
+    for scenario in scenarios:
+        for k, repeats in ((1, studies), (6, studies * 2 // 5)):
+            for effect in (0.0, 1.0, 2.0):
+                found = contest(scenario, k, effect, repeats, rng)
+                cells = [
+                    f"{c.wrong:.3f} | {f'{c.found:.2f}' if effect else '–'} | {c.runs:.1f}"
+                    for c in (found[name] for name in names)
+                ]
+                print(f"| {scenario.name} | {k} | {effect:g} | " + " | ".join(cells) + " |", flush=True)
+    errors = (Rate(0.05, repeats).error for repeats in (studies, studies * 2 // 5))
+    print(f"\nStandard error at .05: {' and '.join(f'{error:.3f}' for error in errors)}.")
+
+
 # --- real replicates ---
 
 
@@ -593,7 +848,7 @@ def main(arguments=None):
     parser.add_argument("--quick", action="store_true", help="a fiftieth of the studies")
     parser.add_argument(
         "--only",
-        choices=("errors", "power", "calibration", "unpaired", "unpaired-looks"),
+        choices=("errors", "power", "calibration", "unpaired", "unpaired-looks", "looks", "adastop"),
         help="one part of the simulation",
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -609,12 +864,16 @@ def main(arguments=None):
         return
     if given.only in {None, "errors"}:
         error_tables(100_000 // shrink, rng)
+    if given.only in {None, "looks"}:
+        looks_table(20_000 // shrink, rng)
     if given.only in {None, "power"}:
         power_table(20_000 // shrink, rng)
     if given.only in {None, "calibration"}:
         calibration_table(4_000 // shrink, rng)
     if given.only in {None, "unpaired"}:
         group_tables(20_000 // shrink, rng)
+    if given.only in {None, "unpaired", "adastop"}:
+        contest_table(500 // shrink, rng)
     if given.only in {None, "unpaired-looks"}:
         group_looks_table(20_000 // shrink, rng)
     print(f"\n{time.perf_counter() - began:.0f} s, seed {given.seed}.")
