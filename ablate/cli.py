@@ -498,7 +498,7 @@ def _conclude(outcome: "Outcome", command: str, *, json: bool, quiet: bool) -> N
     is_search = outcome.record.design == "search"
     if not json:
         console.out.print(
-            console.candidates(outcome.record) if is_search else console.verdicts(outcome.analysis)
+            console.candidates(outcome.record) if is_search else console.verdicts(outcome.analysis, name)
         )
     if is_search and outcome.record.tuned:
         launch.notify(

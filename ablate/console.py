@@ -653,10 +653,10 @@ class _Hanging:
             yield Text("    " if number else "  ").append_text(line)
 
 
-def verdicts(analysis: Analysis) -> RenderableType:
-    """Return the result of a study: its headline and a sentence per arm."""
+def verdicts(analysis: Analysis, study: str) -> RenderableType:
+    """Return the result of a study of that name: its headline, a sentence per arm, and what would settle the undecided ones."""
     from ablate.analysis import headline, sentence
-    from ablate.analysis.words import caution, subject
+    from ablate.analysis.words import beyond, caution, subject
 
     lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
@@ -671,6 +671,8 @@ def verdicts(analysis: Analysis) -> RenderableType:
         _Hanging(Text(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
         for c in analysis.warnings
     ]
+    if (price := beyond(analysis, study)) is not None:
+        lines.append(_Hanging(Text(price)))
     return Group(*lines)
 
 

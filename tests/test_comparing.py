@@ -67,7 +67,7 @@ def test_several_arms_at_the_first_and_at_the_second_look():
     a, _, c, d, e = first
     assert (*a.ci, a.p_adjusted) == six(0.397797, 1.602203, 0.001817)
     assert (*c.ci, *d.ci, *e.ci) == six(-0.425979, 0.825979, -3.178091, 0.778091, -0.395830, 0.595830)
-    assert "even chance of a verdict by 11 seeds, 80 % by 15, by about 16" in c.sentence
+    assert "49 % chance of a verdict by the most of 10 seeds" in c.sentence
     second = compare(paired(V4), looks=[5, 10])
     assert [c.verdict for c in second] == [
         "helps",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ablate.analysis.diagnosis import Diagnosis
-from ablate.analysis.family import Terms
+from ablate.analysis.family import ANEW, Terms
 from ablate.analysis.power import MoreSeeds
 from ablate.analysis.rules import Look, Rules
 from ablate.errors import StudyError, nearest
@@ -206,6 +206,27 @@ class Caution:
 
 
 @dataclass(frozen=True)
+class Beyond:
+    """What settles the undecided arms once the most seeds are used up, each with a probability of 80 %; None: more than there are.
+
+    undecided: how many there are. extra: further seeds of each, judged in an extra look with all those before. fresh: seeds
+    of each in a study of them alone, with its whole error and its smaller family. writable: whether there can be such a study.
+    """
+
+    undecided: int
+    extra: int | None
+    fresh: int | None
+    writable: bool
+
+    @property
+    def recommended(self) -> Literal["fresh", "extra"] | None:
+        """The cheaper of the two, in seeds of the same arms; None where neither is within reach."""
+        if self.fresh is None:
+            return None if self.extra is None else "extra"
+        return "fresh" if self.extra is None or self.fresh <= self.extra else "extra"
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Everything the report says about a study.
 
@@ -240,6 +261,24 @@ class Analysis:
     runs: Runs = field(default_factory=lambda: Runs(0, 0, 0, 0, 0))
     warnings: tuple[Caution, ...] = ()
     error: Caution | None = None
+
+    @property
+    def beyond(self) -> Beyond | None:
+        """The price of settling what is undecided once the most seeds are used up; None before, and where nothing is."""
+        every: tuple[Comparison | Effect, ...] = (*self.comparisons, *self.effects)
+        items = [item for item in every if item.verdict == "inconclusive"]
+        prices = [item.more_seeds for item in items if item.more_seeds is not None]
+        if not prices or self.provisional or any(price.most is not None for price in prices):
+            return None
+        totals, fresh = [price.n80 for price in prices], [price.fresh for price in prices]
+        known, fresh_known = [n for n in totals if n], [n for n in fresh if n]
+        least = min(item.n for item in items if item.more_seeds is not None)
+        return Beyond(
+            len(prices),
+            max(known) - least if len(known) == len(prices) else None,
+            max(fresh_known) if len(fresh_known) == len(prices) else None,
+            self.rules.design in ANEW and self.rules.unit != "block",
+        )
 
     def comparison(self, arm: str) -> Comparison:
         """Return the comparison of one arm. Raises StudyError for an arm that has none."""

@@ -26,6 +26,9 @@ from ablate.errors import StudyError
 FACTORIAL = ("factorial", "fractional")
 """Designs whose verdicts are about effects; their arms are cells, which get none."""
 
+ANEW = ("one-at-a-time", "leave-one-out")
+"""Designs of which some arms can be asked about again in a study of their own: all have one reference, and none needs the others."""
+
 
 @dataclass(frozen=True)
 class ArmRule:

@@ -34,7 +34,7 @@ from ablate.analysis.compare import (
 )
 from ablate.analysis.contents import Analysis, ArmSummary, Comparison, Effect, Runs
 from ablate.analysis.diagnosis import at_the_edge, curves_of, diagnose, too_slow
-from ablate.analysis.family import ArmRule, Contrast
+from ablate.analysis.family import ANEW, ArmRule, Contrast
 from ablate.analysis.grids import Grids, grids
 from ablate.analysis.looks import (
     VERDICTS,
@@ -47,9 +47,17 @@ from ablate.analysis.looks import (
     is_open,
 )
 from ablate.analysis.pairing import pairing
-from ablate.analysis.power import MoreSeeds, best_of, detectable_by, more_runs, more_seeds
+from ablate.analysis.power import (
+    MoreSeeds,
+    best_of,
+    detectable_by,
+    fresh_runs,
+    fresh_seeds,
+    more_runs,
+    more_seeds,
+)
 from ablate.analysis.prediction_changes import per_image, under
-from ablate.analysis.rules import ALPHA, Look, Rules
+from ablate.analysis.rules import ALPHA, DECLARED_ALPHA, Look, Rules
 from ablate.errors import StudyError
 from ablate.study.seeds import NOISE_FLOOR, replicate_of
 
@@ -99,7 +107,10 @@ def judge(
     arms = () if rules.factorial else rules.arms
     units = [*arm_units(rules, ledger, arms), *effect_units(rules, ledger, family)]
     readings, last = go_through(units, looks, over, rules, k=rules.k, seeds=seeds)
-    study = _Study(rules, ledger, grids(curves), correct or {}, seeds, last, rules.look_after(last))
+    undecided = sum(reading.verdict == "inconclusive" for reading in readings)
+    study = _Study(
+        rules, ledger, grids(curves), correct or {}, seeds, last, rules.look_after(last), undecided
+    )
 
     comparisons = tuple(_arm_comparison(arm, r, study) for arm, r in zip(arms, readings, strict=False))
     effects = tuple(_effect(c, r, study) for c, r in zip(family, readings[len(arms) :], strict=True))
@@ -141,7 +152,7 @@ def judge(
 
 @dataclass(frozen=True)
 class _Study:
-    """What every part of a report draws on. last: index of the last closed look; after: the next one."""
+    """What every part of a report draws on. last: index of the last closed look; after: the next one. undecided: how many units are."""
 
     rules: Rules
     ledger: Ledger
@@ -150,6 +161,7 @@ class _Study:
     seeds: Sequence[int]
     last: int
     after: Look
+    undecided: int
 
     @property
     def now(self) -> Look:
@@ -192,7 +204,7 @@ def _arm_comparison(arm: ArmRule, reading: UnitReading, study: _Study) -> Compar
         reference_runs,
         curves=study.curves_of(arm.name, runs),
         reference_curves=study.curves_of(reference, reference_runs),
-        price=partial(_price, reading, rules, study.last),
+        price=partial(_price, reading, rules, study.last, study.undecided),
         new_images=_new_images(
             reading, rules, study.correct.get(arm.name), study.correct.get(reference), runs, reference_runs
         ),
@@ -314,7 +326,7 @@ def _effect(contrast: Contrast, reading: UnitReading, study: _Study) -> Effect:
         real=real,
         ruled_out=ruled_out,
         noise=reading.noise,
-        more_seeds=_price(reading, study.rules, study.last, _total(*seconds)),
+        more_seeds=_price(reading, study.rules, study.last, study.undecided, _total(*seconds)),
         differences=tuple(zip(reading.sample.seeds, reading.sample.differences, strict=True)),
         look=0 if reading.provisional else reading.look.index,
         alpha=reading.look.alpha,
@@ -415,42 +427,52 @@ def _outside_the_family(
     return sample
 
 
-def _price(reading: UnitReading, rules: Rules, last: int, seconds_per_pair: float | None) -> MoreSeeds | None:
-    """Return what settling an inconclusive arm would cost, at the error of the look at the most pairs, or of the next extra one.
+def _price(
+    reading: UnitReading, rules: Rules, last: int, undecided: int, seconds_per_pair: float | None
+) -> MoreSeeds | None:
+    """Return what settling an inconclusive arm would cost: at the most pairs while they lie ahead, after that in two ways.
 
-    last: index of the last closed look.
+    In an extra look, at its error; and in a study of the undecided arms alone on fresh seeds, with the whole error of such a
+    study. last: index of the last closed look. undecided: how many arms are.
     """
-    if reading.verdict == "inconclusive" and reading.effect is not None and reading.sides is not None:
+    if reading.verdict != "inconclusive" or reading.effect is None:
+        return None
+    look = rules.settling_look(last)
+    most = look.pairs or None
+    alpha = DECLARED_ALPHA if rules.planned else ALPHA
+    can_be_fresh = most is None and rules.design in ANEW and not reading.provisional
+    if reading.sides is not None:
         arm, other = reading.sides
-        return more_runs(
+        groups = (arm.variance, other.variance), (arm.df, other.df), (arm.n, other.n)
+        price = more_runs(
             reading.effect,
-            (arm.variance, other.variance),
-            (arm.df, other.df),
-            (arm.n, other.n),
-            alpha=rules.settling_look(last).alpha,
+            *groups,
+            alpha=look.alpha,
             k=rules.k,
             margin=rules.margin,
             moderated=reading.moderated,
             seconds_each=seconds_per_pair,
+            most=most,
         )
-    if (
-        reading.verdict != "inconclusive"
-        or reading.effect is None
-        or not reading.variance
-        or reading.df is None
-    ):
+        if price is None or not can_be_fresh:
+            return price
+        runs = fresh_runs(reading.effect, *groups, alpha=alpha, k=undecided, margin=rules.margin)
+        return replace(price, fresh=runs)
+    if not reading.variance or reading.df is None:
         return None
-    return more_seeds(
-        reading.effect,
-        reading.variance,
-        reading.df,
-        reading.sample.n,
-        alpha=rules.settling_look(last).alpha,
+    paired = (reading.effect, reading.variance, reading.df, reading.sample.n)
+    price = more_seeds(
+        *paired,
+        alpha=look.alpha,
         k=rules.k,
         margin=rules.margin,
         moderated=reading.moderated,
         seconds_per_pair=seconds_per_pair,
+        most=most,
     )
+    if not can_be_fresh:
+        return price
+    return replace(price, fresh=fresh_seeds(*paired, alpha=alpha, k=undecided, margin=rules.margin))
 
 
 def _new_images(

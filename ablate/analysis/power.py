@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -29,6 +29,10 @@ class MoreSeeds:
     n50, n80: with probability .5 and .8. n_any: whatever the effect. probability50, probability80: those at these totals.
     seconds50, seconds80, seconds_any: device seconds of the pairs still to be run, the arm's and its reference's
     replicates together; None where unknown.
+
+    Within the most pairs: most: those; chance: the probability of a verdict there; seconds_most: until then. Beyond them:
+    fresh: pairs of a study of the undecided arms alone, on seeds that nothing was judged on, that settle this one with
+    probability .8; None: more than MOST_PAIRS, or such a study has no sense.
     """
 
     n50: int | None
@@ -39,6 +43,10 @@ class MoreSeeds:
     seconds50: float | None = None
     seconds80: float | None = None
     seconds_any: float | None = None
+    most: int | None = None
+    chance: float | None = None
+    seconds_most: float | None = None
+    fresh: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,11 +166,13 @@ def more_seeds(
     margin: float,
     moderated: bool,
     seconds_per_pair: float | None = None,
+    most: int | None = None,
 ) -> MoreSeeds:
     """Return how many pairs in all would settle an inconclusive arm at its next look.
 
     mean, variance (s̃² > 0), df, pairs: of the arm now. alpha: error of the next look. moderated: whether its df borrow.
-    The unknown noise and effect are averaged over a 15 × 15 grid of equally likely values given what was seen.
+    most: the most pairs, where they lie ahead. The unknown noise and effect are averaged over a 15 × 15 grid of equally likely
+    values given what was seen.
     """
     totals = np.arange(pairs + 1, MOST_PAIRS + 1, dtype=float)
     per_sigma = _quantiles(1.0 - alpha / (2.0 * k), moderated)[pairs + 1 :] / np.sqrt(totals)
@@ -178,7 +188,65 @@ def more_seeds(
         spread = sigma * np.sqrt(later - pairs) / later
         return settled(centre, spread, per_sigma[block, None, None] * sigma, margin)
 
-    return _price(totals, probability, n_any, pairs, seconds_per_pair)
+    return _price(totals, probability, n_any, pairs, seconds_per_pair, most)
+
+
+def fresh_seeds(
+    mean: float,
+    variance: float,
+    df: float,
+    pairs: int,
+    *,
+    alpha: float,
+    k: int,
+    margin: float,
+) -> int | None:
+    """Return how many pairs on fresh seeds, judged without the earlier ones, settle an arm with probability .8.
+
+    mean, variance, df, pairs: of the arm now, as for `more_seeds`. alpha, k: of the fresh study.
+    """
+    totals = np.arange(ENOUGH_PAIRS, MOST_PAIRS + 1, dtype=float)
+    moderated = k >= ENOUGH_ARMS
+    per_sigma = _quantiles(1.0 - alpha / (2.0 * k), moderated)[ENOUGH_PAIRS:] / np.sqrt(totals)
+    sigma = np.sqrt(df * variance / chi2_quantile(_GRID, df))[:, None]
+    theta = mean + sigma * special.ndtri(_GRID)[None, :] / math.sqrt(pairs)
+
+    def probability(block: slice) -> Floats:
+        spread = sigma / np.sqrt(totals[block, None, None])
+        return settled(theta, spread, per_sigma[block, None, None] * sigma, margin)
+
+    return _price(totals, probability, None, 0, None).n80
+
+
+def fresh_runs(
+    effect: float,
+    variances: tuple[float, float],
+    dfs: tuple[float, float],
+    runs: tuple[int, int],
+    *,
+    alpha: float,
+    k: int,
+    margin: float,
+) -> int | None:
+    """Return how many fresh runs of an arm and of its baseline, not paired, settle the arm with probability .8.
+
+    Judged without the earlier ones. effect, variances, dfs, runs: of arm and baseline now, as for `more_runs`. alpha, k: of
+    the fresh study.
+    """
+    totals = np.arange(ENOUGH_PAIRS, MOST_PAIRS + 1, dtype=float)
+    quantiles = _quantiles(1.0 - alpha / (2.0 * k), k + 1 >= ENOUGH_ARMS)[ENOUGH_PAIRS:]
+    arm, base = (
+        df * variance / chi2_quantile(_GRID, df) for variance, df in zip(variances, dfs, strict=True)
+    )
+    both = arm[:, None] + base[None, :]
+    known = arm[:, None] / runs[0] + base[None, :] / runs[1]
+
+    def probability(block: slice) -> Floats:
+        each = both / totals[block, None, None]
+        half = quantiles[block, None, None] * np.sqrt(each)
+        return settled(np.array(effect), np.sqrt(each + known), half, margin)
+
+    return _price(totals, probability, None, 0, None).n80
 
 
 def more_runs(
@@ -192,13 +260,14 @@ def more_runs(
     margin: float,
     moderated: bool,
     seconds_each: float | None = None,
+    most: int | None = None,
 ) -> MoreSeeds | None:
     """Return how many runs in each group would settle an inconclusive arm that is not paired with its baseline.
 
     variances (s̃²), dfs, runs: of the arm and of the baseline now; a group that has more runs than a total keeps them. alpha:
     error of the next look. The two unknown variances are averaged over a 15 × 15 grid of equally likely values given what
     was seen; given those, the difference that will be seen is normal, with the effect's uncertainty in it. seconds_each: device seconds of
-    a run of each. None where both groups have as many runs as are ever searched.
+    a run of each. most: the most runs of each, where they lie ahead. None where both groups have as many runs as are ever searched.
     """
     now, least = np.array(runs, float), min(runs)
     totals = np.arange(least + 1, MOST_PAIRS + 1, dtype=float)
@@ -223,7 +292,7 @@ def more_runs(
     def probability(block: slice) -> Floats:
         return settled(np.array(effect), over_grid(unseen[block]), over_grid(wide[block]), margin)
 
-    return _price(totals, probability, n_any, least, seconds_each)
+    return _price(totals, probability, n_any, least, seconds_each, most)
 
 
 @functools.lru_cache(maxsize=64)
@@ -245,8 +314,9 @@ def _price(
     n_any: int | None,
     now: int,
     seconds_each: float | None,
+    most: int | None = None,
 ) -> MoreSeeds:
-    """Return the first totals at which the probability of a verdict, averaged over a grid, reaches .5 and .8.
+    """Return the first totals at which the probability of a verdict, averaged over a grid, reaches .5 and .8, and that at `most`.
 
     probability_of: block of totals → probabilities (totals, grid, grid). now: the total so far.
     """
@@ -267,9 +337,14 @@ def _price(
     def seconds(total: int | None) -> float | None:
         return None if total is None or seconds_each is None else (total - now) * seconds_each
 
-    return MoreSeeds(
+    price = MoreSeeds(
         n50, n80, n_any, probability50, probability80, seconds(n50), seconds(n80), seconds(n_any)
     )
+    if most is None or most < totals[0]:
+        return price
+    place = int(most - totals[0])
+    chance = float(probability_of(slice(place, place + 1)).mean())
+    return replace(price, most=most, chance=chance, seconds_most=seconds(most))
 
 
 def settled(centre: Floats, spread: Floats, half: Floats, margin: float) -> Floats:

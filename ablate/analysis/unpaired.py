@@ -24,8 +24,8 @@ from ablate.analysis.groups import ENOUGH_RUNS, Group, GroupIntervals, group_int
 from ablate.analysis.intervals import HURTS, INCONCLUSIVE, Floats
 from ablate.analysis.judging import selection_bias
 from ablate.analysis.looks import VERDICTS, claims
-from ablate.analysis.power import MoreSeeds, more_runs
-from ablate.analysis.rules import Rules
+from ablate.analysis.power import MoreSeeds, fresh_runs, more_runs
+from ablate.analysis.rules import ALPHA, Rules
 from ablate.errors import StoreError, nearest
 from ablate.metrics import Direction
 
@@ -189,16 +189,27 @@ def _comparison(
         if group.diverged and found.code[i] != HURTS:
             verdict = "unstable"
         if verdict == VERDICTS[INCONCLUSIVE]:
-            price = more_runs(
-                float(found.effect[i]),
+            groups = (
                 (float(found.variance[i + 1]), float(found.variance[0])),
                 (float(found.df[i + 1]), float(found.df[0])),
                 (group.n, base.n),
+            )
+            price = more_runs(
+                float(found.effect[i]),
+                *groups,
+                # Who collects more runs because of this verdict and judges them with these has looked twice: an extra look,
+                # whoever planned what. At α = .05 for both, a user who goes on until something comes out would find it.
                 alpha=next_alpha,
                 k=rules.k,
                 margin=rules.margin,
                 moderated=bool(np.isfinite(found.typical)),
             )
+            if price is not None:
+                undecided = int((found.code == INCONCLUSIVE).sum())
+                fresh = fresh_runs(
+                    float(found.effect[i]), *groups, alpha=ALPHA, k=undecided, margin=rules.margin
+                )
+                price = replace(price, fresh=fresh)
     clearly, real, ruled_out = claims(verdict, lo, hi, rules.margin)
     return Comparison(
         arm=arm.name,

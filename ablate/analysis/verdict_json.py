@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from ablate.analysis import words
-from ablate.analysis.contents import Analysis, ArmSummary, BlockedAnalysis, Comparison, Effect, PairingGain
+from ablate.analysis.contents import (
+    Analysis,
+    ArmSummary,
+    Beyond,
+    BlockedAnalysis,
+    Comparison,
+    Effect,
+    PairingGain,
+)
 from ablate.analysis.pairing import gain
 from ablate.analysis.power import MoreSeeds
 
@@ -52,6 +60,8 @@ def to_json(analysis: Analysis, study: str = "") -> dict[str, Any]:
         "noise": _plain(analysis.noise),
         "detectable": _plain(analysis.detectable),
         "pairing": _gain_json(gain([analysis])),
+        "most": rules.most,
+        "beyond": _beyond_json(analysis.beyond),
     }
 
 
@@ -153,10 +163,17 @@ def _gain_json(found: PairingGain | None) -> dict[str, Any] | None:
     return None if found is None else {name: _plain(value) for name, value in vars(found).items()}
 
 
+def _beyond_json(price: Beyond | None) -> dict[str, Any] | None:
+    return None if price is None else {**vars(price), "recommended": price.recommended}
+
+
 def _more_seeds_json(price: MoreSeeds | None) -> dict[str, Any] | None:
     if price is None:
         return None
-    names = ("n50", "n80", "n_any", "seconds50", "seconds80", "seconds_any")
+    names = (
+        *("n50", "n80", "n_any", "seconds50", "seconds80", "seconds_any"),
+        *("most", "chance", "seconds_most", "fresh"),
+    )
     return {name: _plain(getattr(price, name)) for name in names}
 
 

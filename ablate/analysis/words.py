@@ -406,16 +406,71 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
 
 def _price(price: MoreSeeds, rules: Rules) -> str:
     unit = "runs of each" if rules.unit == "run" else f"{rules.unit}s"
+    where = "" if rules.unit == "block" else " in an extra look"
+    most = price.most
+    if most is not None and (price.n80 is None or price.n80 > most):
+        # What lies beyond the most seeds would be an extra look, at a small part of the error: another price.
+        even = f"even chance of a verdict by {price.n50} {unit}, " if (price.n50 or most + 1) < most else ""
+        chance = f"{100 * (price.chance or 0.0):.0f} %{'' if even else ' chance of a verdict'}"
+        return f"{even}{chance} by the most of {most}{'' if even else f' {unit}'}{_device_time(price.seconds_most)}"
     if price.n50 is None:
-        return f"no number of {unit} up to {MOST_PAIRS} gives it an even chance of a verdict"
+        return f"no number of {unit} up to {MOST_PAIRS} gives it an even chance of a verdict{where}"
     text = f"even chance of a verdict by {price.n50} {unit}"
     text += f", 80 % by {price.n80}" if price.n80 is not None else ""
-    dearest = price.seconds50 if price.n80 is None else price.seconds80
-    text += f" ({format_duration(dearest)} of device time)" if dearest is not None else ""
+    text += _device_time(price.seconds50 if price.n80 is None else price.seconds80)
+    if most is None:
+        return text + where
     # N_any takes the noise as it was measured, the probabilities do not: it may be smaller than they are, and then adds nothing.
-    if price.n_any is not None and price.n_any > (price.n80 or price.n50):
+    if price.n_any is not None and (price.n80 or price.n50) < price.n_any <= most:
         text += f", by about {price.n_any} whatever the effect"
     return text
+
+
+def _device_time(seconds: float | None) -> str:
+    return "" if seconds is None else f" ({format_duration(seconds)} of device time)"
+
+
+def beyond(analysis: Analysis, study: str = "NAME") -> str | None:
+    """Return what settles the undecided arms once the most seeds are used up, and which way is cheaper; None before.
+
+    study: what commands call the study.
+    """
+    price, rules = analysis.beyond, analysis.rules
+    if price is None:
+        return None
+    noun = "effect" if rules.factorial else "arm"
+    subject = (
+        f"the undecided {noun}"
+        if price.undecided == 1
+        else f"each of the {price.undecided} undecided {noun}s"
+    )
+    unit = f"{rules.unit}s"
+    extra = (
+        f"an extra look takes {counted(price.extra, f'more {rules.unit}', f'more {unit}')}{' of each' if rules.unit == 'run' else ''}"
+        if price.extra is not None
+        else f"an extra look takes more than {MOST_PAIRS} {unit}"
+    )
+    head = f"To settle {subject} with a probability of 80 %, {extra}"
+    top_up = f"`ablate top-up {study} --seeds {price.extra}`"
+    if not price.writable:
+        return f"{head}{f': {top_up}' if rules.planned and price.extra is not None else ''}."
+    alone = "it" if price.undecided == 1 else "them"
+    fresh = (
+        f"a study of {alone} alone on fresh {unit} takes {price.fresh}"
+        if price.fresh is not None
+        else f"a study of {alone} alone would take more than {MOST_PAIRS} too"
+    )
+    if price.recommended is None:
+        return f"{head}, and {fresh}: only less noise or a larger margin would."
+    if not rules.planned:
+        way = (
+            "the fresh ones, judged in a file of their own"
+            if price.recommended == "fresh"
+            else "the extra look"
+        )
+    else:
+        way = f"`ablate init {study}-again --from {study}`" if price.recommended == "fresh" else top_up
+    return f"{head}, and {fresh}; cheaper: {way}."
 
 
 _IMPLIED_DIAGNOSIS = {

@@ -71,7 +71,8 @@ def answer(reading: Reading) -> tuple[str, str]:
         every = f"Every other {noun} is" if void else every
         most = " at most" if unit != "block" else ""
         return first, f"{every} settled, with {counted(max(item.n for item in items), unit)} each{most}."
-    n80 = sorted(item.more_seeds.n80 for item in open_items if item.more_seeds and item.more_seeds.n80)
+    prices = [item.more_seeds for item in open_items if item.more_seeds]
+    n80 = sorted(price.n80 for price in prices if price.n80)
     open_count = f"{counted(len(open_items), noun)} {wording.verb(len(open_items), 'is', 'are')} still open"
     if not any(item.more_seeds for item in open_items):
         if any(item.n >= ENOUGH_PAIRS for item in open_items):  # no noise to judge by: a notice says so
@@ -84,14 +85,18 @@ def answer(reading: Reading) -> tuple[str, str]:
             first,
             f"{open_count}: with fewer than {enough} {unit}s there is no interval, and so no verdict.",
         )
-    if not n80:
+    if (beyond := words.beyond(analysis, reading.record.study)) is not None:
+        return first, f"{open_count}. {beyond}"
+    limit = reading.rules.most
+    if len(n80) < len(prices) or n80[-1] > limit:
+        chances = sorted(round(100 * (price.chance or 0.0)) for price in prices)
+        likely = f"{chances[0]} %" if chances[0] == chances[-1] else f"{chances[0]} to {chances[-1]} %"
         return (
             first,
-            f"{open_count}, and no number of {unit}s within reach would settle {wording.verb(len(open_items), 'it', 'them')}.",
+            f"{open_count}; a verdict by the most of {counted(limit, unit)} has a probability of {likely}.",
         )
-    of_each = " of each" if unit == "run" else ""
     number = str(n80[0]) if n80[0] == n80[-1] else f"{n80[0]} to {n80[-1]}"
-    reach = f"{number} {unit}s{of_each}"
+    reach = f"{number} {unit}s{' of each' if unit == 'run' else ''}"
     which = "" if len(n80) == len(open_items) else f" ({len(n80)} of them)"
     return (
         first,

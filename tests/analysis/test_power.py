@@ -115,3 +115,49 @@ def test_noise_assumed_from_one_arm_is_that_of_two_independent_ones():
     values = np.array([0.9, 0.92, np.nan, 0.94])
     assert assumed_noise(values) == pytest.approx(0.02 * math.sqrt(2))
     assert assumed_noise(np.array([0.9, np.nan])) is None
+
+
+# --- beyond the most seeds -------------------------------------------------------------------------------------------
+
+
+def test_seeds_of_a_fresh_study_settle_an_arm_as_often_as_they_promise():
+    """By drawing noise and effect from what was seen, then the fresh study: what `fresh_seeds` averages over its grid."""
+    rng = np.random.default_rng(0)
+    mean, variance, pairs, margin, k = 0.5, 1.0, 10, 0.2, 2
+    n = power.fresh_seeds(mean, variance, pairs - 1.0, pairs, alpha=0.045, k=k, margin=margin)
+    studies = 20_000
+    sigma = np.sqrt((pairs - 1) * variance / rng.chisquare(pairs - 1, studies))
+    d = (mean + sigma * rng.standard_normal(studies) / math.sqrt(pairs))[:, None] + sigma[
+        :, None
+    ] * rng.standard_normal((studies, n))
+    found = intervals(
+        d.mean(axis=-1)[:, None],
+        d.var(axis=-1, ddof=1)[:, None],
+        np.full((studies, 1), n),
+        alpha=0.045,
+        k=k,
+        margin=margin,
+    )
+    assert np.mean(found.code != INCONCLUSIVE) == pytest.approx(0.8, abs=0.04)
+
+
+def test_fresh_runs_without_pairs_cost_what_pairs_of_the_same_noise_do():
+    seeds = power.fresh_seeds(1.0, 2.0, 400.0, 400, alpha=0.05, k=1, margin=0.1)
+    runs = power.fresh_runs(1.0, (1.0, 1.0), (400.0, 400.0), (400, 400), alpha=0.05, k=1, margin=0.1)
+    assert abs(runs - seeds) <= 6, "Banerjee's interval adds the two sides as if each could be the noisy one"
+    assert power.fresh_seeds(0.0, 1e6, 4.0, 5, alpha=0.05, k=1, margin=1e-9) is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "fresh", "writable", "recommended"),
+    [
+        (None, None, True, None),
+        (30, None, True, "extra"),
+        (None, 30, True, "fresh"),
+        (30, 29, True, "fresh"),
+        (29, 30, True, "extra"),
+        (29, None, False, "extra"),
+    ],
+)
+def test_the_cheaper_way_beyond_the_most_seeds_is_recommended(extra, fresh, writable, recommended):
+    assert Beyond(2, extra, fresh, writable).recommended == recommended

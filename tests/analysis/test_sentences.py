@@ -75,7 +75,7 @@ def test_inconclusive_says_what_is_ruled_out_and_what_certainty_costs():
     assert re.fullmatch(
         r"Width 128 is inconclusive: \+0\.2 points \(−0\.4 to 0\.8, 5 seeds\); "
         r"a loss of 0\.5 points or more is ruled out; "
-        r"even chance of a verdict by \d+ seeds, 80 % by \d+ \(\d+ (s|min) of device time\)\.",
+        r"\d+ % chance of a verdict by the most of 10 seeds \(\d+ (s|min) of device time\)\.",
         said,
     )
 
@@ -88,14 +88,26 @@ def test_inconclusive_with_a_gain_ruled_out():
     ("price", "said"),
     [
         (MoreSeeds(None, None, None), "no number of seeds up to 999 gives it an even chance of a verdict"),
-        (MoreSeeds(40, None, None), "even chance of a verdict by 40 seeds."),
-        (MoreSeeds(40, 80, None), "even chance of a verdict by 40 seeds, 80 % by 80."),
+        (MoreSeeds(40, None, None), "even chance of a verdict by 40 seeds in an extra look."),
+        (MoreSeeds(40, 80, 527), "even chance of a verdict by 40 seeds, 80 % by 80 in an extra look."),
         (
-            MoreSeeds(40, 80, 120, seconds50=60.0, seconds80=7200.0, seconds_any=9000.0),
+            MoreSeeds(40, None, None, seconds50=60.0),
+            "by 40 seeds (60 s of device time) in an extra look.",
+        ),
+        (MoreSeeds(40, 80, 70, most=90, chance=0.9), "even chance of a verdict by 40 seeds, 80 % by 80."),
+        (
+            MoreSeeds(
+                40, 80, 120, seconds50=60.0, seconds80=7200.0, seconds_any=9000.0, most=200, chance=0.95
+            ),
             "80 % by 80 (2.0 h of device time), by about 120 whatever the effect.",
         ),
-        (MoreSeeds(40, None, None, seconds50=60.0), "by 40 seeds (60 s of device time)."),
-        (MoreSeeds(40, 80, 70), "even chance of a verdict by 40 seeds, 80 % by 80."),
+        (MoreSeeds(40, 80, 527, most=200, chance=0.95), "even chance of a verdict by 40 seeds, 80 % by 80."),
+        (
+            MoreSeeds(40, 80, 527, most=60, chance=0.66, seconds_most=60.0),
+            "even chance of a verdict by 40 seeds, 66 % by the most of 60 (60 s of device time).",
+        ),
+        (MoreSeeds(80, None, None, most=60, chance=0.31), "31 % chance of a verdict by the most of 60 seeds."),
+        (MoreSeeds(None, None, None, most=60, chance=0.002), "0 % chance of a verdict by the most of 60"),
     ],
 )
 def test_the_price_of_certainty_in_words(price, said):
