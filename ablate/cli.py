@@ -391,20 +391,21 @@ def init(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Name of the study, and of its file; for a search SEARCH-confirm.", show_default=False
+            help="Name of the study, and of its file; with --from STUDY-again or SEARCH-confirm.",
+            show_default=False,
         ),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(
             "--from",
-            metavar="SEARCH",
-            help="A finished search: confirm its best candidates.",
+            metavar="STUDY",
+            help="A judged study: its undecided arms on fresh seeds; a finished search: its best candidates.",
             autocompletion=completion.studies,
         ),
     ] = None,
     best: Annotated[
-        int | None, typer.Option(min=1, help="With --from: how many candidates; by default all of them.")
+        int | None, typer.Option(min=1, help="With --from SEARCH: how many candidates; by default all.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="With --from: the file to write.")
@@ -417,16 +418,16 @@ def init(
         ),
     ] = None,
 ) -> None:
-    """Write a commented study that runs as it stands, or one of your command; with --from, one that confirms the best of a search.
+    """Write a commented study that runs as it stands, or one of your command; with --from, one that follows from another.
 
     The file goes into studies/ where that folder exists. An existing file is never overwritten.
     """
     folder = Path("studies") if Path("studies").is_dir() else Path()
     if source is not None:
-        path, text = launch.confirmation(source, name, best, output, folder)
+        path, text, does = launch.follow_up(source, name, best, output, folder)
         reporting.write(path, text)
         print(path)
-        launch.notify(f"`ablate run {path}` confirms the best candidates on fresh seeds")
+        launch.notify(f"`ablate run {path}` {does}")
         return
     if name is None:
         raise StudyError("a study needs a name", place="init", hint="for example `ablate init width`")

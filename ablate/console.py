@@ -347,7 +347,8 @@ class Display(Observer):
         """Return an arm's places in the grid: its seeds up to this look, and those that confirm it."""
         phase: Phase = "A/A" if arm == NOISE_FLOOR else "report"
         confirmation = sorted(cell for cell in self._marks if cell[:2] == (arm, "confirm"))
-        return [*((arm, phase, replicate) for replicate in range(self._pairs)), *confirmation]
+        first = self._plan.study.first_seed
+        return [*((arm, phase, first + i) for i in range(self._pairs)), *confirmation]
 
     def _cell_marks(self, arm: str, width: int) -> Text:
         # A decided arm waits for nothing more.

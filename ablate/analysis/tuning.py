@@ -245,7 +245,10 @@ def _fixed_and_tuned(
     }
     own = (replicates["phase"] == REPORT) & replicates["arm"].isin(stayed)
     rules = replace(analysis.rules, looks=analysis.rules.looks[:1], most=0, retunes=0, confirm_seeds=0)
-    frame = replicates[(replicates["phase"] == FIXED) | (own & (replicates["seed"] < rules.looks[0]))]
+    frame = replicates[
+        (replicates["phase"] == FIXED)
+        | (own & replicates["seed"].isin(analysis.rules.seeds[: rules.looks[0]]))
+    ]
     if frame.empty:
         return ()
     fixed = judge(rules, frame.assign(phase=REPORT), closed=1)

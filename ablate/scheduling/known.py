@@ -196,7 +196,7 @@ class Known:
             for row in plan_frames(self._store, record)[0].to_dict("records")
             if row["outcome"] == "failed"
             and is_reported(row["phase"])
-            and replicate_of(row["seed"]) < record.final
+            and replicate_of(row["seed"]) - record.first_seed < record.final
             and row["key"] not in self.rows
         }
         self.rows |= kept

@@ -168,7 +168,7 @@ def expected_noise(plan: Plan, store: Store) -> Noise:
     keys = (
         plan.run(plan.reference, i, phase).key
         for phase in ("report", "A/A", "confirm")
-        for i in range(REPLICATES)
+        for i in range(-plan.study.first_seed, REPLICATES - plan.study.first_seed)
     )
     values = metric_values(store, keys, plan.study.metric)
     sd = power.assumed_noise(np.asarray(values)) if len(values) >= ENOUGH_PAIRS else None

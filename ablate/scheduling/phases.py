@@ -468,12 +468,12 @@ def top_up(study: OngoingStudy, seeds: int | None) -> Steps:
         )
     if seeds is None:
         return (yield from _top_up_by_budget(study, arms, looks))
-    total = pairs + seeds
-    if total > REPLICATES:
+    total, there_are = pairs + seeds, REPLICATES - study.record.first_seed
+    if total > there_are:
         raise StudyError(
-            f"a study has {REPLICATES} seeds at most, and {pairs} of them are in use",
+            f"a study has {there_are} seeds at most, and {pairs} of them are in use",
             place=name,
-            hint=f"`--seeds {REPLICATES - pairs}` takes the rest" if pairs < REPLICATES else None,
+            hint=f"`--seeds {there_are - pairs}` takes the rest" if pairs < there_are else None,
         )
     asked = looks.until(total)
     if asked.at == study.record.looks.at:
@@ -490,7 +490,7 @@ def _top_up_by_budget(study: OngoingStudy, arms: list[str], looks: LookPlan) -> 
     Where those are used up, it goes on to an extra look. looks: of the study, so far.
     """
     pairs = looks.last_taken
-    most = looks.most if pairs < looks.most else REPLICATES
+    most = looks.most if pairs < looks.most else REPLICATES - study.record.first_seed
     runs = list(study.plan.replicates(arms, range(pairs, most)))
     study.reuse(runs)
     study.observer.note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,7 @@ def study(record: PlanRecord, name: str, best: int | None = None, *, beside: Pat
         for key in same
         if record.declared.get(key) not in (None, False) and record.declared[key] != defaults.get(key)
     }
-    if kept.get("folder"):  # recorded relative to the working folder
-        kept["folder"] = os.path.relpath(Path(kept["folder"]).absolute(), beside.absolute())
+    kept |= folder_beside(kept, beside)
     columns = {path: [values[path] for values in usable] for path in changed}
     tree = {
         "study": name,
@@ -57,11 +57,22 @@ def study(record: PlanRecord, name: str, best: int | None = None, *, beside: Pat
         "design": "one-at-a-time",
         "seeds": record.stops[0] if len(record.stops) == 1 else list(record.stops),
     }
-    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     head = (
         f"# The best of the search {record.study} (plan {record.id}) against its baseline, on fresh seeds.\n"
     )
-    return head + text
+    return head + dump(tree)
+
+
+def folder_beside(values: Mapping[str, Any], beside: Path) -> dict[str, str]:
+    """Return the key `folder` of a study whose file will be in another folder; it is recorded relative to the working folder."""
+    if not values.get("folder"):
+        return {}
+    return {"folder": os.path.relpath(Path(values["folder"]).absolute(), beside.absolute())}
+
+
+def dump(tree: dict[str, Any]) -> str:
+    """Return the YAML text of a study, from the values of its keys."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -22,7 +22,7 @@ from ablate.study import ranges
 from ablate.study.keys import Factor, Study
 from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
-from ablate.study.seeds import NOISE_FLOOR, Phase, seed_of
+from ablate.study.seeds import NOISE_FLOOR, REPLICATES, Phase, seed_of
 from ablate.text import format_key, format_value
 from ablate.training import parse_config, trainer_of
 
@@ -150,7 +150,8 @@ class Plan:
 
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
         """Return the run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
-        seed = seed_of(phase, replicate)
+        # Trials are none of the runs that are judged: where a study takes fresh seeds, they may be those of an earlier one.
+        seed = seed_of(phase, replicate if phase == "tune" else self.study.first_seed + replicate)
         trained = self._trained_arm(arm)
         config = (self.arm(trained).config if phase == "fixed" else self._tuned_config(trained)).with_seed(
             seed
@@ -278,7 +279,12 @@ def plan(study: Study, data: Callable[[Config], DataFacts], seeds: int | None = 
 
 
 def looks_of(study: Study, seeds: int | None) -> LookPlan:
-    """Return the looks of a study of which nothing was judged yet. seeds: as for `plan`."""
+    """Return the looks of a study of which nothing was judged yet. seeds: as for `plan`. Raises StudyError where there are fewer."""
+    if seeds is not None and study.first_seed + seeds > REPLICATES:
+        raise StudyError(
+            f"{seeds} seeds from {study.first_seed} on are more than there are: {REPLICATES:,}",
+            place="--seeds",
+        )
     from_file = LookPlan(study.looks[-1], study.looks)
     return from_file if seeds is None else from_file.until(seeds)
 

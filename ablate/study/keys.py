@@ -420,6 +420,16 @@ class Study(Block):
         ),
         Key("seeds: {initial: 5, max: 10}", names_plan=False),
     ] = (5, 10)
+    first_seed: Annotated[
+        int,
+        Field(
+            ge=0,
+            lt=REPLICATES,
+            description="The seed of the first run of each arm. Another than 0 takes fresh seeds, for arms that were judged on the"
+            " first ones already.",
+        ),
+        Key("first_seed: 10", names_plan=False),
+    ] = 0
     noise_floor: Annotated[
         bool,
         Field(

@@ -182,6 +182,11 @@ class PlanRecord:
         return tuple(self.declared["seeds"])
 
     @property
+    def first_seed(self) -> int:
+        """Seed of the first report replicate."""
+        return int(self.declared.get("first_seed", 0))
+
+    @property
     def noise_floor(self) -> bool:
         return bool(self.declared["noise_floor"])
 

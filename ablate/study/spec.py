@@ -25,6 +25,7 @@ from ablate.study.keys import KEYS, Factor, Study
 from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
+from ablate.study.seeds import REPLICATES
 from ablate.text import brief, cut, format_value
 from ablate.training import TRAINERS, Trainer, trainer_of, trainer_wanted
 
@@ -119,6 +120,7 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = ()) -> Stud
         study = Study.parse(values | {"text": text})
         _check_metric(study)
         _check_confirm(study)
+        _check_seeds(study)
         _check_unpaired(study)
     return study
 
@@ -285,6 +287,15 @@ def _check_unpaired(study: Study) -> None:
             "`deterministic: true` says that runs of one arm are all the same, `unpaired: true` that no two share anything",
             place="unpaired",
             hint="keep the one that is true of your training",
+        )
+
+
+def _check_seeds(study: Study) -> None:
+    if study.first_seed + study.looks[-1] > REPLICATES:
+        raise StudyError(
+            f"{study.looks[-1]} seeds from {study.first_seed} on are more than there are: {REPLICATES:,}",
+            place="first_seed",
+            hint="begin earlier, or take fewer seeds",
         )
 
 

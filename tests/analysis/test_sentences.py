@@ -106,7 +106,10 @@ def test_inconclusive_with_a_gain_ruled_out():
             MoreSeeds(40, 80, 527, most=60, chance=0.66, seconds_most=60.0),
             "even chance of a verdict by 40 seeds, 66 % by the most of 60 (60 s of device time).",
         ),
-        (MoreSeeds(80, None, None, most=60, chance=0.31), "31 % chance of a verdict by the most of 60 seeds."),
+        (
+            MoreSeeds(80, None, None, most=60, chance=0.31),
+            "31 % chance of a verdict by the most of 60 seeds.",
+        ),
         (MoreSeeds(None, None, None, most=60, chance=0.002), "0 % chance of a verdict by the most of 60"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ablate.analysis import rules as rules_module
-from ablate.study import design
+from ablate.study import design, spec
 from ablate.study.looks import LookPlan
 from ablate.study.record import PlanRecord
 from ablate.tracking.plans import stored_plans
@@ -387,3 +387,72 @@ def test_a_plan_that_an_earlier_version_recorded_goes_on_under_its_name(workplac
     run(workplace, "top-up", "toy", "--seeds", "1")
     assert [stored.record.id for stored in stored_plans(workplace.store, "toy")] == [old.id]
     assert record(workplace).looks == LookPlan(5, (3, 5, 6), 3)
+
+
+# --- beyond the most seeds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("design_name", ["one-at-a-time", "leave-one-out"])
+def test_the_undecided_arms_are_asked_about_again_on_fresh_seeds_alone(workplace, design_name):
+    study = workplace.study(
+        factors="{gain: [0.2], spread: [0.06], width: [9]}",
+        seeds="3",
+        more=f"design: {design_name}\nnoise_floor: true\n",
+    )
+    said = run(workplace, "run", study)
+    before = verdicts(workplace)
+    undecided = [arm for arm in before["arms"] if arm["verdict"] == "inconclusive"]
+    assert undecided
+    assert before["beyond"]["undecided"] == len(undecided)
+    assert "To settle" in said
+    assert "fresh" in said
+    assert workplace.ablate("init", "--from", "toy").startswith("toy-again.yaml")
+    again = spec.read(workplace.root / "toy-again.yaml")
+    assert (again.first_seed, again.noise_floor, again.margin) == (3, True, 0.02)
+    assert again.looks == (before["beyond"]["fresh"] or 3,)
+    run(workplace, "run", "toy-again.yaml", "--seeds", "3")
+    after = verdicts(workplace, "toy-again")
+    assert {(arm["factor"], arm["level"]) for arm in after["arms"]} == {
+        (arm["factor"], arm["level"]) for arm in undecided
+    }
+    assert after["k"] == len(undecided)
+    seeds = trained(workplace, "toy-again")
+    assert seeds.pop("A/A") == [1003, 1004, 1005]
+    assert {tuple(each) for each in seeds.values()} == {(3, 4, 5)}
+    assert not any("ablate.source_run" in each.data.tags for each in workplace.runs("toy-again")), (
+        "nothing that was judged is judged again"
+    )
+    assert arms(after)[undecided[0]["arm"] if design_name == "one-at-a-time" else after["arms"][0]["arm"]][
+        "alpha"
+    ] == pytest.approx(0.045 * 9 / again.looks[-1] ** 2)
+
+
+def test_a_study_of_fresh_seeds_goes_on_in_looks_and_top_ups_like_any_other(workplace):
+    study = workplace.study(
+        factors=OPEN, seeds="{initial: 3, max: 4}", more="first_seed: 20\nconfirm: true\n"
+    )
+    run(workplace, "run", study)
+    run(workplace, "top-up", "toy", "--seeds", "1")
+    run(workplace, "top-up", "toy", "--budget", "10s")
+    seeds = trained(workplace)
+    assert seeds["baseline"][:5] == [20, 21, 22, 23, 24]
+    assert seeds["baseline"] == seeds["spread=0.06"] == [*range(20, 20 + record(workplace).looks.at[-1])]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("design: factorial\n", "cannot be asked about alone"),
+        ("design: path\n", "cannot be asked about alone"),
+    ],
+)
+def test_arms_that_are_judged_together_are_not_asked_about_alone(workplace, more, message):
+    study = workplace.study(factors="{gain: [0.2], spread: [0.06]}", seeds="3", more=more)
+    run(workplace, "run", study)
+    assert message in workplace.ablate("init", "--from", "toy", code=2)
+
+
+def test_a_study_without_undecided_arms_has_nothing_to_ask_again(workplace):
+    workplace.trained(factors="{gain: [0.2]}")
+    assert "no arm is undecided" in workplace.ablate("init", "--from", "toy", code=2)
+    assert "only a search has candidates" in workplace.ablate("init", "--from", "toy", "--best", "1", code=2)
