@@ -75,7 +75,7 @@ def test_inconclusive_says_what_is_ruled_out_and_what_certainty_costs():
     assert re.fullmatch(
         r"Width 128 is inconclusive: \+0\.2 points \(−0\.4 to 0\.8, 5 seeds\); "
         r"a loss of 0\.5 points or more is ruled out; "
-        r"\d+ % chance of a verdict by the most of 10 seeds \(\d+ (s|min) of device time\)\.",
+        r"even chance of a verdict by \d seeds, \d+ % by the most of 10 \(\d+ (s|min) of device time\)\.",
         said,
     )
 

@@ -52,6 +52,7 @@ DIFFERENT: dict[str, tuple[dict, dict]] = {
         {"search": {"sampler": "random", "candidates": 2}},
     ),
     "seeds": ({}, {"seeds": [3, 6, 9]}),
+    "first_seed": ({}, {"first_seed": 10}),
     "noise_floor": ({}, {"noise_floor": True}),
     "confirm": ({}, {"confirm": True}),
     "train": ({"train": "own:fit"}, {"train": "own:other"}),
