@@ -1,6 +1,7 @@
 """`ablate judge`: verdicts from results that are there already. Its options are most of it, so it has a file of its own."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -200,7 +201,7 @@ def judge(
         study=name or results.study_of(sources), source=joined(sources), command=launch.command_line()
     )
     how = HowToRead(reader, encoding, delimiter, header, tuple(line or ()))
-    judged = results.judge(sources, how, asked, launch.notify, origin)
+    judged = results.judge(sources, how, asked, launch.notify, origin, _ask if _is_at_terminal() else None)
     if isinstance(judged, str):
         print(judged, end="")
         return
@@ -225,3 +226,12 @@ def judge(
     if failing:
         launch.notify(f"{fail_on}: {', '.join(failing)}")
         raise typer.Exit(SOME_FAILED)
+
+
+def _is_at_terminal() -> bool:
+    """Whether somebody is there to answer questions."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _ask(question: str, proposed: str | None) -> str:
+    return str(typer.prompt(question, default=proposed, err=True))

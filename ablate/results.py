@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ablate import importing, metrics
+from ablate.asking import Ask, choose, positive, yes
 from ablate.comparing import Caller, Origin, Undefined, judge_frame, quoted
 from ablate.comparisons import Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
 from ablate.importing.columns import Column, candidates, is_seed, is_telling, numbers_of, survey
-from ablate.importing.curves import HOW
+from ablate.importing.curves import BEST, HOW, LAST
 from ablate.importing.judged_rows import (
     Curve,
+    arm_of,
     judged_rows,
     repeats,
     seen_as_curves,
@@ -99,12 +101,17 @@ class Asked:
 
 
 def judge(
-    sources: Sequence[str], how: HowToRead, asked: Asked, notify: Notify, origin: Origin | None = None
+    sources: Sequence[str],
+    how: HowToRead,
+    asked: Asked,
+    notify: Notify,
+    origin: Origin | None = None,
+    ask: Ask | None = None,
 ) -> Comparisons | str:
     """Return the verdicts on results of others; where nothing is asked yet, a description and the command to type.
 
     sources: files, folders, patterns of files, addresses of stores. notify: takes what was guessed. origin: what a report says
-    of where the results come from. Raises DataError where one cannot be read, StudyError where it cannot be judged so.
+    of where the results come from. ask: asks for what was not told; None: nobody is there to answer. Raises DataError where one cannot be read, StudyError where it cannot be judged so.
     """
     how = replace(how, metric=asked.metric, history=asked.at is not None)
     table = importing.read(sources, how)
@@ -120,7 +127,16 @@ def judge(
     table = replace(table, rows=_split(table.rows, asked.split))
     rows = _kept(table.rows, asked.where)
     if asked.is_nothing:
-        return describe(sources, how, table, rows, asked)
+        described = describe(sources, how, table, rows, asked)
+        if ask is None or (asked.wide is None and numbered([str(name) for name in rows.columns])[1]):
+            return described
+        notify(described.partition("\nnext, with")[0])
+    if ask is not None and not asked.is_told:
+        asked = _completed(table, rows, asked, ask)
+        columns = survey(table.rows, table.measured)
+        notify(
+            f"without questions: {_command(sources, how, asked, asked.arm, _metric(asked, columns), columns)}"
+        )
     metric = asked.metric or asked.mean
     # What --where leaves of a file may be too little to guess from. A large file is not looked through in vain.
     columns = () if asked.arm and metric is not None and asked.is_told else survey(table.rows, table.measured)
@@ -192,6 +208,54 @@ def judge(
     guessed += direction_option if asked.direction else [f"--direction {direction}"]
     notify(f"read as: {' '.join(guessed)}")
     return judged
+
+
+def _completed(table: Table, rows: pd.DataFrame, asked: Asked, ask: Ask) -> Asked:
+    """What was told, with the answers to what was not."""
+    columns = survey(table.rows, table.measured)
+    names = [column.name for column in columns]
+    if not asked.arm:
+        arms = candidates(_free(columns, asked), "arm")
+        proposed = arms[0] if arms else None
+        asked = replace(
+            asked, arm=(choose("Which column names the arms?", arms or names, ask, proposed=proposed),)
+        )
+    if asked.metric is None and asked.mean is None:
+        measured = candidates(columns, "metric")
+        proposed = measured[0] if measured else None
+        asked = replace(
+            asked, metric=choose("Which column is judged?", measured or names, ask, proposed=proposed)
+        )
+    metric = _metric(asked, columns)
+    if asked.direction is None and metric not in table.directions and metrics.direction(metric) is None:
+        better = choose(f"Is {metric} to be maximized or minimized?", metrics.DIRECTIONS, ask)
+        asked = replace(asked, direction=next(known for known in metrics.DIRECTIONS if known == better))
+    if any(name not in rows for name in (*asked.arm, metric)):
+        return asked  # the message about it says more than a question
+    seeds = candidates(columns, "seed")
+    arms = [asked.arm[0], *(name for name in candidates(columns, "arm") if name not in asked.arm)]
+    if asked.block is None and asked.mean is None:
+        block = _block(rows, arms, seeds[0] if seeds else None)
+        if block is not None and yes(f"Are arms to be compared within each {block}, and over them?", ask):
+            asked = replace(asked, block=block)
+    within = [*asked.arm, *([asked.block] if asked.block else []), *seeds[:1]]
+    seen = seen_as_curves(rows, metric, within) if asked.at is None and asked.mean is None else None
+    if seen is not None:
+        steps = [LAST, BEST]
+        asked = replace(asked, at=choose(f"{seen}. Which value counts?", steps, ask))
+    if asked.baseline is None:
+        levels = [str(level) for level in arm_of(rows, asked.arm).unique()]
+        asked = replace(asked, baseline=choose("Which arm is the baseline?", levels, ask))
+    if asked.margin is None:
+        asked = replace(
+            asked, margin=positive(f"What is the smallest difference worth having, in {metric}?", ask)
+        )
+    if asked.seed is None and not asked.unpaired and asked.mean is None:
+        if seeds and yes(f"Are runs with one {seeds[0]} pairs: did it fix what varies between runs?", ask):
+            asked = replace(asked, seed=seeds[0])
+        else:
+            asked = replace(asked, unpaired=yes("Is it so that no two runs share anything?", ask))
+    return asked
 
 
 def looks_of(text: str | None) -> tuple[int, ...] | None:

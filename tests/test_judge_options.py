@@ -497,3 +497,59 @@ def test_tasks_whose_arms_are_called_otherwise_with_prose_above_the_header(judge
     assert "--strip _atari" in judge(*told, "--seed", "seed", code=2)
     content = judged(judge, *told, "--seed", "seed", "--strip", "_atari")
     assert ([a["verdict"] for a in content["arms"]], len(content["blocks"])) == (["helps"], 6)
+
+
+# --- what is asked at a terminal --------------------------------------------------------------------------------------
+
+
+def at_terminal(folder: Path, answers: list[str], *arguments: str) -> tuple[str, int]:
+    """Run `ablate judge` at a terminal of its own, where the answers are typed; what it shows, and its exit code."""
+    import os
+    import pty
+    import subprocess
+    import sys
+
+    ours, theirs = pty.openpty()
+    os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+    command = [sys.executable, "-m", "ablate", "judge", *arguments]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, close_fds=True
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            data = os.read(ours, 1 << 16)
+        except OSError:  # how Linux says that the other end is closed
+            break
+        if not data:
+            break
+        shown += data
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n"), process.wait(timeout=60)
+
+
+def test_at_a_terminal_it_asks_for_what_was_not_told_and_says_the_command(judge):
+    scores(judge, "some.csv", WRITTEN["shares"][0])
+    output, code = at_terminal(judge.root, ["", "1", "5", "sgd", "", "a lot", "0.01", "yes"], "some.csv")
+    assert code == 0, output
+    for question in (
+        "Which column names the arms? (1 arm) [arm]:",
+        "Which column is judged? (1 val_acc) [val_acc]:",
+        "Which arm is the baseline? (1 sgd, 2 adam or 3 lion):",
+        "'5' is none of them.",
+        "What is the smallest difference worth having, in val_acc?:",
+        "'a lot' is no positive number.",
+        "Are runs with one seed pairs",
+    ):
+        assert question in output
+    line = output.partition("without questions: ")[2].splitlines()[0]
+    assert line.endswith("--arm arm --metric val_acc --baseline sgd --margin 0.01 --seed seed")
+    headline = judge(*shlex.split(line)[2:]).splitlines()[0]
+    assert headline in output
+
+
+def test_without_a_terminal_nothing_is_asked(judge):
+    scores(judge, "some.csv", WRITTEN["shares"][0])
+    assert "Which" not in judge("some.csv")
+    assert "say --baseline" in judge("some.csv", "--margin", "0.01", "--seed", "seed", code=2)

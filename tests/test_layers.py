@@ -85,7 +85,8 @@ ROOMS: dict[str, set[str]] = {
         "report",
         "comparisons",
     },
-    "results": {"errors", "metrics", "text", "study", "importing", "report", "comparisons", "comparing"},
+    "asking": {"text"},
+    "results": {"asking", "errors", "metrics", "text", "study", "importing", "report", "comparisons", "comparing"},
     "judgements": {"errors", "text", "study", "tracking", "report", "comparisons", "comparing"},
     "reporting": {
         "errors",

@@ -193,7 +193,7 @@ def survey(rows: pd.DataFrame, measured: Sequence[str] = ()) -> list[Column]:
         undefined = int(counts[lacking.to_numpy()].sum())
         role = _role(str(name), levels, numeric, len(rows))
         if measured:
-            role = "metric" if name in measured else "other" if role == "metric" else role
+            role = "metric" if name in measured and numeric else "other" if role == "metric" else role
         low, high = (float(numbers.min()), float(numbers.max())) if numeric else (None, None)
         columns.append(Column(str(name), role, levels, low, high, undefined))
     if any(column.role == "arm" and len(column.levels) < len(rows) for column in columns):
