@@ -133,10 +133,9 @@ def judge(
         notify(described.partition("\nnext, with")[0])
     if ask is not None and not asked.is_told:
         asked = _completed(table, rows, asked, ask)
-        columns = survey(table.rows, table.measured)
-        notify(
-            f"without questions: {_command(sources, how, asked, asked.arm, _metric(asked, columns), columns)}"
-        )
+        surveyed = survey(table.rows, table.measured)
+        command = _command(sources, how, asked, asked.arm, _metric(asked, surveyed), surveyed)
+        notify(f"without questions: {command}")
     metric = asked.metric or asked.mean
     # What --where leaves of a file may be too little to guess from. A large file is not looked through in vain.
     columns = () if asked.arm and metric is not None and asked.is_told else survey(table.rows, table.measured)
