@@ -205,28 +205,28 @@ def local_executor(
     devices: str,
     workers: int | None,
     per_device: int = 1,
-    preload: tuple[str, ...] | None = None,
 ) -> LocalExecutor:
-    """Return worker processes that run `function`, a generator of events, on the slots of the options. preload: modules that they
-    begin with; None: torch.
-    """
+    """Return worker processes that run `function`, a generator of events that needs torch, on the slots of the options."""
     from ablate.executors.local import LocalExecutor
     from ablate.training.payload import TORCH
 
-    return LocalExecutor(function, slots(devices, workers, per_device), TORCH if preload is None else preload)
+    return LocalExecutor(function, slots(devices, workers, per_device), TORCH)
 
 
 def check_seed(
     plan: Plan, store: Store, devices: str, workers: int | None, per_device: int
 ) -> SeedCheck | None:
     """Return what the seed does to the training of a plan, where the user's own code trains. Raises StudyError where nothing."""
+    from ablate.executors.local import LocalExecutor
     from ablate.measuring import first_epochs
     from ablate.scheduling import seed_check
     from ablate.training import trainer_of
 
     def executor() -> Executor:
-        preload = trainer_of(plan.study.baseline).preload(plan.study.baseline)
-        return local_executor(first_epochs.train, devices, workers, per_device, preload)
+        config = plan.study.baseline
+        trainer = trainer_of(config)
+        on = slots(devices, workers, per_device, trainer.devices(config))
+        return LocalExecutor(first_epochs.train, on, trainer.preload(config))
 
     return seed_check.check(plan, store, executor, notify)
 

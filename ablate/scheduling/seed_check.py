@@ -95,6 +95,7 @@ def _measured(plan: Plan, runs: list[Run], executor: Executor) -> SeedCheck:
                 source=config.source,
                 data=plan.fingerprint(runs[number]),
                 metric=plan.study.metric,
+                code=plan.code(runs[number]),
             )
 
         return Job(f"seed-check-{number}", payload)

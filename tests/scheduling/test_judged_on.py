@@ -129,3 +129,14 @@ def test_a_command_s_metric_needs_a_direction_where_its_name_does_not_tell(workp
     said = workplace.ablate("run", "own.yaml", "--dry-run", "--allow-command", code=2)
     assert "'quality' does not say whether more of it is better" in said
     assert "direction: maximize" in said
+
+
+def test_the_study_that_confirms_a_search_is_judged_as_the_search_was(workplace, study):
+    path = study("judged_on: test\nunpaired: true\ndesign: search\nsearch: {trials: 3, candidates: 1}\n")
+    text = (workplace.root / path).read_text()
+    (workplace.root / path).write_text(text.replace("gain: [0.2]", "gain: {range: [0.1, 0.3]}"))
+    workplace.ablate("run", path, "--executor", "inline")
+    workplace.ablate("init", "confirmed", "--from", "own", "-o", "confirmed.yaml")
+    written = (workplace.root / "confirmed.yaml").read_text()
+    assert "judged_on: test" in written
+    assert "unpaired: true" in written
