@@ -86,7 +86,17 @@ ROOMS: dict[str, set[str]] = {
         "comparisons",
     },
     "asking": {"text"},
-    "results": {"asking", "errors", "metrics", "text", "study", "importing", "report", "comparisons", "comparing"},
+    "results": {
+        "asking",
+        "errors",
+        "metrics",
+        "text",
+        "study",
+        "importing",
+        "report",
+        "comparisons",
+        "comparing",
+    },
     "judgements": {"errors", "text", "study", "tracking", "report", "comparisons", "comparing"},
     "reporting": {
         "errors",

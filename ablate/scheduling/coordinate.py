@@ -341,6 +341,10 @@ class _Training(Client[Run]):
         trace = self._known.rows[run.key]["trace"]
         if trace is None:
             return
+        if not self._traces:  # what earlier commands have trained counts too
+            rows = self._known.rows.values()
+            mine = (row for row in rows if row["arm"] == run.arm and row["phase"] == run.phase)
+            self._traces = {row["trace"]: row["seed"] for row in mine if row["seed"] != run.seed}
         seed = self._traces.setdefault(trace, run.seed)
         if seed != run.seed and trainer_of(plan.config(run)).seed_advice() is not None:
             self._stop = ignored(plan.config(run), (seed, run.seed))

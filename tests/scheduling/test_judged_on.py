@@ -20,7 +20,7 @@ def fit(config, seed):
 STUDY = """
 study: own
 margin: 0.02
-train: mine:fit
+train: scored:fit
 metric: {metric}
 baseline: {{gain: 0.0}}
 factors: {{gain: [0.2]}}
@@ -31,8 +31,8 @@ SAID = "Arms are chosen on the test set (test/accuracy)"
 
 @pytest.fixture
 def study(workplace):
-    (workplace.root / "mine.py").write_text(OWN)
-    (workplace.root / "pyproject.toml").write_text('[tool.ablate]\nimports = ["mine"]\n')
+    (workplace.root / "scored.py").write_text(OWN)
+    (workplace.root / "pyproject.toml").write_text('[tool.ablate]\nimports = ["scored"]\n')
 
     def write(more: str = "", metric: str = "test/accuracy") -> str:
         (workplace.root / "own.yaml").write_text(STUDY.format(metric=metric) + more)

@@ -213,9 +213,10 @@ def test_a_plan_runs_nothing_that_is_not_allowed(mine):
 
 def test_a_run_stops_as_soon_as_two_seeds_gave_one_run(mine):
     path = written(mine, STUDY.format(name="ignores").replace("seeds: 3", "seeds: 20"))
-    output = mine.ablate("run", path, "--executor", "inline", "--allow-import", "mine", code=2)
-    assert "the seed does not reach the training: under seeds 0 and 1" in output
-    assert len(mine.runs("own")) <= 5
+    for trained in (3, 5):  # the second command knows the runs of the first
+        output = mine.ablate("run", path, "--executor", "inline", "--allow-import", "mine", code=2)
+        assert "the seed does not reach the training: under seeds" in output
+        assert len(mine.runs("own")) <= trained
     written(mine, STUDY.format(name="ignores") + "deterministic: true\n")
     mine.ablate("run", path, "--executor", "inline", "--allow-import", "mine")
 
