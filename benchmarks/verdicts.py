@@ -124,7 +124,7 @@ class Rate:
 
 
 def claims(scenario, arms, effect, margin, studies, rng):
-    """Through the declared looks and one undeclared: (any false claim, any false direction, all intervals cover).
+    """Through the declared looks and one extra: (any false claim, any false direction, all intervals cover).
 
     A false claim is `helps` or `hurts` at no effect, `no practical effect` at one of the margin or more, and the wrong
     direction anywhere.
@@ -153,9 +153,7 @@ def error_tables(studies, rng, sizes=(1, 6, 20)):
         ("False `helps` or `hurts` among null arms", False),
         ("False `no practical effect` (or `hurts`) at a true effect of exactly the margin", True),
     ):
-        print(
-            f"\n**{title}.** {studies} studies for each cell, looks 5 and 10 and an undeclared one at 15.\n"
-        )
+        print(f"\n**{title}.** {studies} studies for each cell, looks 5 and 10 and an extra one at 15.\n")
         print(header, rule, sep="\n")
         for scenario in SCENARIOS:
             cells = []

@@ -51,6 +51,8 @@ def _cautions(
     rules = analysis.rules
     if analysis.error is not None:
         yield analysis.error
+    if rules.read_before:
+        yield Caution("judged-before", figures={"plans": float(rules.read_before)})
     if rules.judged_on == "test":
         yield Caution("judged-on-test")
     subjects: list[str | Terms] = [c.arm for c in analysis.comparisons]

@@ -172,6 +172,7 @@ CautionCode = Literal[
     "reference-diverged",
     "reference-not-finite",
     "judged-on-test",
+    "judged-before",
     "coarse-metric",
     "read-before-the-end",
     "aa-differs",

@@ -21,6 +21,7 @@ def rules(record: PlanRecord) -> Rules:
         resolution=record.resolution,
         looks=record.looks.at,
         most=record.looks.most,
+        read_before=record.read_before,
         arms=tuple(
             ArmRule(arm.name, arm.factor, arm.levels if cells else arm.level, arm.reference) for arm in arms
         ),

@@ -82,7 +82,8 @@ class Rules:
     results were known; if not, the first look spends ALPHA, every further one is an extra look, and any metric may be read.
     family: its size where it is larger than the arms say; 0: what they say. relative: differences, margin and resolution are
     shares of the baseline's mean. earlier_looks: at results that nobody planned, the looks before the first of these: the first
-    of all spends ALPHA, look i after it `extra_alpha(i)`. judged_on: the data that the metric is measured on.
+    of all spends ALPHA, look i after it `extra_alpha(i)`. read_before: how many other
+    plans have judged runs of this one. judged_on: the data that the metric is measured on.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -110,6 +111,7 @@ class Rules:
     family: int = 0
     relative: bool = False
     earlier_looks: int = 0
+    read_before: int = 0
     judged_on: JudgedOn = "validation"
 
     def __post_init__(self) -> None:

@@ -167,6 +167,12 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
                 f"In {int(figures['runs'])} of {counted(int(figures['of']), 'run')} {rules.metric} was read at an epoch before the "
                 f"last, up to {counted(int(figures['epochs']), 'epoch')} earlier: no later one has it."
             )
+        case "judged-before":
+            plans = counted(int(figures["plans"]), "other plan")
+            return (
+                f"Runs of this plan were judged by {plans} of the study: each plan's 5 % holds for that plan alone, and "
+                "reading the same runs more than once is not corrected for."
+            )
         case "coarse-metric":
             return (
                 f"The margin ({figures['margin']:g}) is less than twice the metric's resolution ({figures['resolution']:g}): "

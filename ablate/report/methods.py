@@ -75,10 +75,6 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         its part of 4.5 %, in proportion to the growth of the square of the seeds since the one before; 0.5 % is kept for extra
         looks beyond them, each half of the one before. What is settled at a look keeps its verdict and its interval; only what
         is open goes on, with its reference."""
-    if before := reading.record.read_before:
-        looking += f"""
-        Runs of this plan were judged by {counted(before, "other plan", "other plans")} of the study as well: each plan’s
-        5 % holds for that plan alone, and reading the same runs more than once is not corrected for."""
     margin = f"""
         {reading.margin_words} is the smallest difference worth having, fixed in the study before the first run. An
         interval wholly within ± the margin means no practical effect; otherwise one above 0 means that the arm helps, one

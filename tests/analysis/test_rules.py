@@ -8,7 +8,7 @@ from ablate.analysis.rules import schedule
 from ablate.errors import StudyError
 
 
-def test_undeclared_looks_follow_in_the_order_of_their_pairs():
+def test_extra_looks_follow_in_the_order_of_their_pairs():
     looks = schedule((5, 10, 14, 20), most=10)
     assert [(look.index, look.pairs, look.alpha, look.declared) for look in looks] == [
         (1, 5, pytest.approx(0.01125), True),

@@ -122,3 +122,43 @@ def test_the_same_seed_gives_the_same_table_and_another_another(benchmark):
         benchmark.differences(benchmark.SCENARIOS[0], 2, 3, 0.0, 1, np.random.default_rng(s)) for s in (5, 6)
     ]
     assert not np.array_equal(*draws)
+
+
+# --- looks wherever they are taken, and AdaStop ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arms", [1, 6])
+def test_looks_that_are_chosen_on_the_way_are_read_like_those_that_are_fixed(benchmark, arms):
+    rng = np.random.default_rng(3)
+    d = benchmark.differences(benchmark.SCENARIOS[1], arms, 10, 0.8, 300, rng)
+    for at in ((5, 10), (3, 4, 10)):
+        looks = tuple((look.pairs, look.alpha) for look in benchmark.schedule(at))
+        fixed = benchmark.sequence(d, looks, k=arms, margin=0.3)
+        code, lo, hi = benchmark.adaptive(d, benchmark.fixed(*at), k=arms, margin=0.3)
+        np.testing.assert_array_equal(code, fixed.code)
+        np.testing.assert_allclose(lo, fixed.lo)
+        np.testing.assert_allclose(hi, fixed.hi)
+
+
+@pytest.mark.parametrize("name", ["every n", "next seed while p < .1", "next seed while p ≥ .1"])
+def test_whoever_chooses_the_next_look_by_the_last_p_makes_few_false_claims(benchmark, name):
+    rng = np.random.default_rng(4)
+    wrong, _ = benchmark.adaptive_error(
+        benchmark.SCENARIOS[0], benchmark.STRATEGIES[name], 6, 0.2 * 2**0.5, 2000, rng
+    )
+    assert within_three(wrong)
+
+
+def test_adastop_judges_the_same_runs(benchmark):
+    pytest.importorskip("adastop", reason="the comparison needs `pip install adastop`")
+    found = benchmark.contest(benchmark.GROUP_SCENARIOS[0], 1, 10.0, 3, np.random.default_rng(5))
+    assert {name: (each.wrong, each.found) for name, each in found.items()} == dict.fromkeys(
+        ("ours", "AdaStop", "Welch, Bonferroni", "Welch, Holm"), (0.0, 1.0)
+    )
+    assert (found["ours"].runs, found["AdaStop"].runs, found["Welch, Holm"].runs) == (10.0, 10.0, 20.0)
+
+
+def test_without_adastop_the_benchmark_says_so(benchmark, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "adastop", None)
+    benchmark.contest_table(1, np.random.default_rng(6))
+    assert "not installed" in capsys.readouterr().out

@@ -598,7 +598,9 @@ def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace):
     again = workplace.ablate("run", study, "--executor", "inline")
     assert "were judged by 1 other plan of this study" in again
     workplace.ablate("report", "toy")
-    assert "were judged by 1 other plan of the study as well" in Path("reports/toy.html").read_text()
+    assert "were judged by 1 other plan of the study: each plan" in Path("reports/toy.html").read_text()
+    warnings = json.loads(workplace.ablate("report", "toy", "--format", "json"))["warnings"]
+    assert warnings[0].startswith("Runs of this plan were judged by 1 other plan")
 
 
 def test_a_budget_that_does_not_allow_another_round_begins_none_also_when_it_goes_on(workplace):

@@ -98,6 +98,10 @@ def arguments(name: str) -> list[str]:
 def test_report_as_json_is_what_it_was(store: Path, name: str):
     expected = json.loads((store / "expected" / f"{name}.json").read_text(encoding="utf-8"))
     got = json.loads(ablate("report", *arguments(name), "--format", "json"))
+    # Version 0.1.0 said this on the page alone: of the second plan of the only study that has two.
+    told = [text for text in got["warnings"] if "were judged by 1 other plan" in text]
+    assert len(told) == (name == "both_ways")
+    got["warnings"] = [text for text in got["warnings"] if text not in told]
     assert differences(expected, got) == []
 
 
