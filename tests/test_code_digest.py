@@ -606,12 +606,76 @@ def test_a_training_that_is_installed_counts_itself(folder, monkeypatch):
     assert digest_of("installed.fit:fit") != before
 
 
-def test_two_functions_of_one_file_are_two_trainings(folder):
+TWO = "def small(config, seed):\n    yield {}\n\n\ndef large(config, seed):\n    yield {}\n"
+
+# Files → two trainings in them that are not the same.
+TWO_TRAININGS: dict[str, tuple[dict[str, str], str, str]] = {
+    "functions of one file": ({"train.py": TWO}, "train:small", "train:large"),
+    "files of one package": (
+        {"pkg/__init__.py": "", "pkg/small.py": FIT, "pkg/large.py": FIT},
+        "pkg.small:fit",
+        "pkg.large:fit",
+    ),
+    "files of a package that imports both": (
+        {
+            "pkg/__init__.py": "from pkg import large, small\n",
+            "pkg/small.py": f"helper = 1\n{FIT}",
+            "pkg/large.py": f"helper = 2\n{FIT}",
+        },
+        "pkg.small:fit",
+        "pkg.large:fit",
+    ),
+    "files that import each other": (
+        {"one.py": f"import two\nhelper = 1\n{FIT}", "two.py": f"import one\nhelper = 2\n{FIT}"},
+        "one:fit",
+        "two:fit",
+    ),
+    "a package and a module in it": (
+        {
+            "pkg/__init__.py": f"from pkg import fit as module\nhelper = 1\n{FIT}",
+            "pkg/fit.py": f"import pkg\n{FIT}",
+        },
+        "pkg:fit",
+        "pkg.fit:fit",
+    ),
+    "files in an archive": (
+        {
+            "code.zip/zipped/__init__.py": "from zipped import large, small\n",
+            "code.zip/zipped/small.py": FIT,
+            "code.zip/zipped/large.py": FIT,
+        },
+        "zipped.small:fit",
+        "zipped.large:fit",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", TWO_TRAININGS)
+def test_two_trainings_are_two_whatever_they_have_in_common(folder, monkeypatch, how):
+    files, one, other = TWO_TRAININGS[how]
+    monkeypatch.syspath_prepend(str(folder / "code.zip"))
+    write(folder, files)
+    assert digest_of(one) != digest_of(other)
+
+
+@pytest.mark.parametrize("name", ["code", "test", "colorsys"])
+def test_a_training_with_the_name_of_a_module_of_pythons_own_is_refused(folder, name):
+    write(folder, {f"{name}.py": FIT})
+    with pytest.raises(StudyError, match="part of Python itself") as caught:
+        digest_of(f"{name}:fit")
+    assert caught.value.hint == f"give your {name}.py another name: Python's own is found first"
+
+
+def test_links_that_lead_nowhere_are_no_modules(folder):
+    """An editor's lock is one: `.#fit.py`, which leads to a user, a host and a process."""
     write(
         folder,
-        {"train.py": "def small(config, seed):\n    yield {}\n\n\ndef large(config, seed):\n    yield {}\n"},
+        {"pkg/__init__.py": "", "pkg/fit.py": f"import importlib\nimportlib.import_module(name)\n{FIT}"},
     )
-    assert digest_of("train:small") != digest_of("train:large")
+    before = digest_of("pkg.fit:fit")
+    (folder / "pkg" / ".#fit.py").symlink_to("user@host.1234:1700000000")
+    (folder / "pkg" / "gone.py").symlink_to("nowhere.py")
+    assert digest_of("pkg.fit:fit") == before
 
 
 def test_a_module_that_appears_later_is_seen(folder):

@@ -254,10 +254,11 @@ class FunctionTrainer(OwnTrainer):
         return training_folder(self.code_name(config))
 
     def preload(self, config: Config) -> tuple[str, ...]:
-        """Return torch where the training mentions it anywhere: a worker that has it for nothing has lost a second or two, one that
-        lacks it as much for every run.
+        """Return what every fresh process would import again; torch where the training mentions it anywhere: a worker that has it for
+        nothing has lost a second or two, one that lacks it as much for every run.
         """
-        return TORCH if training_code(self.code_name(config)).imports_torch else ()
+        torch = TORCH if training_code(self.code_name(config)).imports_torch else ()
+        return ("ablate.training.runs", *torch)
 
     def messages(self, task: Task, folders: Folders, cancelled: Collection[str]) -> Iterator[Message]:
         for _, message in self.steps([task], folders, cancelled):

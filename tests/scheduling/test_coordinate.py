@@ -151,6 +151,44 @@ def test_results_of_another_function_of_the_same_module_are_never_taken(workplac
     assert "9 finished runs reused" in workplace.ablate("run", study, "--executor", "inline", "--accept-code")
 
 
+def test_an_error_that_every_arm_meets_at_the_same_line_ends_the_study_and_names_the_line(workplace):
+    code = Path("toy.py")
+    code.write_text("def fit(config, seed):\n    yield {'val/accuracy': 1 / 0 * config['gain']}\n")
+    sys.modules.pop("toy", None)
+    said = workplace.ablate("run", workplace.study(seeds="9"), "--executor", "inline", code=2)
+    assert "ZeroDivisionError: division by zero (toy.py:2): the first runs of all 3 arms failed there" in said
+    assert len(workplace.runs()) <= 6, "no seed but the first, twice"
+
+
+def test_an_error_of_some_arms_ends_no_study(workplace):
+    code = Path("toy.py")
+    code.write_text(code.read_text().replace("    noise = ", "    1 / (config['gain'] != 0.2)\n    noise = "))
+    sys.modules.pop("toy", None)
+    workplace.ablate("run", workplace.study(), "--executor", "inline", code=1)
+    assert [run.info.status for run in workplace.runs()].count("FINISHED") == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("fit = lambda config, seed: iter([{'val/accuracy': 1}])", "'fit' is a lambda"),
+        ("def fit(config, seed: yield", "cannot import 'toy': SyntaxError"),
+        (
+            "import nothing_of_that_name",
+            "cannot import 'toy': No module named 'nothing_of_that_name' (toy.py:1)",
+        ),
+        ("1 / 0", "cannot import 'toy': ZeroDivisionError: division by zero (toy.py:1)"),
+        ("import sys\nsys.exit(3)", "cannot import 'toy': SystemExit: 3 (toy.py:2)"),
+    ],
+)
+def test_a_function_that_cannot_train_is_an_error_before_anything_is_recorded(workplace, text, reason):
+    Path("toy.py").write_text(text)
+    sys.modules.pop("toy", None)
+    said = workplace.ablate("run", workplace.study(), "--executor", "inline", code=2)
+    assert reason in said
+    assert workplace.client.get_experiment_by_name("toy") is None
+
+
 def test_edited_training_code_is_trained_anew_and_the_message_says_so(workplace):
     study = workplace.trained()
     code = Path("toy.py")

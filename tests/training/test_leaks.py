@@ -224,7 +224,7 @@ def worker(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path, str(folder)])
         training = partial(runs.train, folders=Folders.under(folder / "mlruns"))
-        with LocalExecutor(training, cpu_slots(1), TORCH) as executor:
+        with LocalExecutor(training, cpu_slots(1), ("ablate.training.runs", *TORCH)) as executor:
             yield executor
 
 
