@@ -108,7 +108,7 @@ def _bounded(group: str, name: str, version: str, bounds: str) -> Check:
 
 
 def devices() -> list[Check]:
-    """Check the CPU and every CUDA device by computing a convolution."""
+    """Check the CPU and every accelerator that torch knows by computing a convolution."""
     from ablate.executors.devices import driver_devices
 
     try:
@@ -129,10 +129,14 @@ def devices() -> list[Check]:
             "" if device.bfloat16 >= 1 else ": `training.precision: float32` is faster here"
         )
         checks.append(Check("devices", f"{device.name} bfloat16", state, speedup))
-    if not any(check.name.startswith("cuda") for check in checks):
+    if all(check.name.startswith("cpu") for check in checks):
         driver = Path("/dev/nvidiactl").exists() or driver_devices() > 0
-        detail = "there is a driver, but torch finds no device" if driver else "none; studies run on the CPU"
-        checks.append(Check("devices", "CUDA", "broken" if driver else "note", detail))
+        detail = (
+            "there is a driver of CUDA, but torch finds no device"
+            if driver
+            else "none; studies run on the CPU"
+        )
+        checks.append(Check("devices", "accelerator", "broken" if driver else "note", detail))
     return checks
 
 

@@ -238,9 +238,9 @@ def slots(devices: str, workers: int | None, per_device: int, each: int = 1) -> 
     """
     from ablate.executors import local
 
-    numbers = _cuda_devices(devices)
+    kind, numbers = _accelerators(devices)
     cores = workers if each == 1 else None
-    single = local.cuda_slots(numbers, per_device) if numbers else local.cpu_slots(cores)
+    single = local.accelerator_slots(kind, numbers, per_device) if numbers else local.cpu_slots(cores)
     all_slots = local.together(single, each)
     if not all_slots:
         raise StudyError(
@@ -251,34 +251,34 @@ def slots(devices: str, workers: int | None, per_device: int, each: int = 1) -> 
     return all_slots[:workers] if workers else all_slots
 
 
-def _cuda_devices(devices: str) -> tuple[int, ...]:
-    """Return the numbers of the CUDA devices to use; an empty tuple means the CPU. Raises StudyError."""
-    from ablate.executors.devices import cuda_devices
+def _accelerators(devices: str) -> tuple[str, tuple[int, ...]]:
+    """Return the kind of the accelerators to use, as torch names it, and their numbers; no numbers mean the CPU. Raises StudyError."""
+    from ablate.executors.devices import may_have_accelerator
 
     if devices == "cpu":
-        return ()
-    named = None if devices == "auto" else [part.strip() for part in devices.split(",")]
-    if named is not None:
-        for part in named:
-            if not re.fullmatch(r"cuda:\d+", part):
-                raise StudyError(
-                    f"{part!r} is not a device", place="--devices", hint="auto, cpu, or cuda:0,cuda:1"
-                )
-    elif not cuda_devices():
-        return ()  # importing torch to ask it would take seconds
+        return "cpu", ()
+    named = [] if devices == "auto" else [part.strip() for part in devices.split(",")]
+    for part in named:
+        if part == "cpu" or not re.fullmatch(r"[a-z]+(:\d{1,4})?", part):
+            raise StudyError(
+                f"{part!r} is not a device",
+                place="--devices",
+                hint="auto, cpu, or accelerators as torch names them: cuda:0,cuda:1, xpu:0, mps",
+            )
+    if not named and not may_have_accelerator():
+        return "cpu", ()  # importing torch to ask it would take seconds
     import torch
 
-    count = torch.cuda.device_count()
-    if named is None:
-        return tuple(range(count))
-    numbers = tuple(int(part.partition(":")[2]) for part in named)
-    if any(number >= count for number in numbers):
-        raise StudyError(
-            f"this machine has {counted(count, 'CUDA device')}",
-            place="--devices",
-            hint="`--devices cpu` needs none",
-        )
-    return numbers
+    device = torch.accelerator.current_accelerator(check_available=True)
+    kind, count = ("cpu", 0) if device is None else (device.type, torch.accelerator.device_count())
+    if not named:
+        return kind, tuple(range(count))
+    asked = {part.partition(":")[0] for part in named}
+    numbers = [int(part.partition(":")[2] or 0) for part in named]
+    if asked != {kind} or max(numbers) >= count:
+        there = f"{counted(count, f'{kind} device')}" if count else "no accelerator that torch can use"
+        raise StudyError(f"this machine has {there}", place="--devices", hint="`--devices cpu` needs none")
+    return kind, tuple(dict.fromkeys(numbers))
 
 
 # --- data and plans ---------------------------------------------------------------------------------------------------

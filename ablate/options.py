@@ -38,7 +38,7 @@ Seeds = Annotated[
         min=1, max=REPLICATES, help="Look at so many seeds instead of those of the study file; the same plan."
     ),
 ]
-Devices = Annotated[str, typer.Option(help="auto, cpu, or devices such as cuda:0,cuda:1.")]
+Devices = Annotated[str, typer.Option(help="auto, cpu, or accelerators such as cuda:0,cuda:1, xpu:0, mps.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Slots in total; by default one per core, or one per GPU.")
 ]

@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from ablate.events import Bundle, Event, Failed, Finished, Training, in_one_line
 from ablate.executors import Slot, Wanted, stream
+from ablate.executors.devices import VISIBLE
 
 
 class _Worker:
@@ -231,16 +232,22 @@ def cpu_slots(number: int | None = None) -> tuple[Slot, ...]:
     return tuple(Slot(f"cpu-{i}") for i in range(count))
 
 
-def cuda_slots(devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...]:
-    """Return slots on CUDA devices, which are numbered as this process sees them. A worker sees its device as `cuda:0`."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+def accelerator_slots(kind: str, devices: tuple[int, ...], per_device: int = 1) -> tuple[Slot, ...]:
+    """Return slots on accelerators, which are numbered as this process sees them. kind: as torch names it, such as `cuda`.
+
+    Where a variable says which devices a process sees, a worker sees its own alone, as the first; else all of them.
+    """
+    variable = VISIBLE.get(kind)
+    visible = None if variable is None else os.environ.get(variable)
     real = None if visible is None else visible.split(",")
+
+    def slot(device: int, name: str) -> Slot:
+        if variable is None:
+            return Slot(name, f"{kind}:{device}")
+        return Slot(name, f"{kind}:0", {variable: real[device].strip() if real is not None else str(device)})
+
     return tuple(
-        Slot(
-            f"cuda-{device}" + (f".{i}" if per_device > 1 else ""),
-            "cuda:0",
-            {"CUDA_VISIBLE_DEVICES": real[device].strip() if real is not None else str(device)},
-        )
+        slot(device, f"{kind}-{device}" + (f".{i}" if per_device > 1 else ""))
         for i in range(per_device)
         for device in devices
     )
@@ -259,6 +266,8 @@ def together(slots: tuple[Slot, ...], number: int) -> tuple[Slot, ...]:
     for start in range(0, len(slots) - number + 1, number):
         group = slots[start : start + number]
         names = group[0].environment.keys()
+        if not names and group[0].device != "cpu":
+            continue  # which accelerators a run may use cannot be said
         environment = {name: ",".join(slot.environment[name] for slot in group) for name in names}
         if all(len({slot.environment[name] for slot in group}) == number for name in names):
             rest = [slot.name.partition("-")[2] for slot in group[1:]]

@@ -40,16 +40,25 @@ class Device:
 
 
 def devices() -> tuple[Device, ...]:
-    """Run a convolution on the CPU and on every CUDA device, time it, and compare its result with the CPU's."""
+    """Run a convolution on the CPU and on every accelerator, time it, and compare its result with the CPU's."""
     tried = [_try("cpu", "CPU", None)]
-    for number in range(torch.cuda.device_count()):
-        name = f"cuda:{number}"
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    for number in range(0 if accelerator is None else torch.accelerator.device_count()):
+        name = f"{accelerator.type}:{number}" if accelerator is not None else ""
         try:
-            about = torch.cuda.get_device_properties(number)
-            tried.append(_try(name, about.name, about.total_memory))
+            tried.append(_try(name, *_about(torch.device(name))))
         except Exception as error:  # noqa: BLE001 — drivers fail in any way
             tried.append(Device(name, "unknown", None, 0.0, _first_line(error)))
     return tuple(tried)
+
+
+def _about(device: torch.device) -> tuple[str, int | None]:
+    """Return the name of an accelerator and its memory in bytes; None where torch does not tell."""
+    properties = getattr(torch.get_device_module(device.type), "get_device_properties", None)
+    if properties is None:
+        return device.type, None
+    about = properties(device)
+    return str(about.name), int(about.total_memory)
 
 
 def _try(name: str, kind: str, memory: int | None) -> Device:
@@ -72,12 +81,12 @@ def _try(name: str, kind: str, memory: int | None) -> Device:
 
 
 def _seconds(x: torch.Tensor, w: torch.Tensor) -> float:
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)
     began = time.perf_counter()
     F.conv2d(x, w, padding=1)
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
+    if x.device.type != "cpu":
+        torch.accelerator.synchronize(x.device)
     return time.perf_counter() - began
 
 

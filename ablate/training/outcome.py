@@ -172,10 +172,12 @@ def digits_that_seeds_do_not_share(loss: float, digits: int | None = None) -> in
 def machine(device: torch.device | str) -> dict[str, Any]:
     """Return what a run is trained on, for the record: device, versions, host and process."""
     kind, name = str(device).partition(":")[0], platform.processor() or platform.machine()
-    if kind == "cuda":
-        torch = sys.modules.get("torch")  # code that has not loaded it has no use for it
-        name = torch.cuda.get_device_name(device) if torch else str(device)
     loaded = sys.modules.get("torch")
+    if kind != "cpu":
+        # Code that has not loaded torch has no use for it; Apple's device has no name of its own.
+        module = loaded.get_device_module(kind) if loaded else None
+        get_name = getattr(module, "get_device_name", None)
+        name = get_name(device) if get_name is not None else str(device)
     version: str = loaded.__version__ if loaded else importlib.metadata.version("torch")
     return {
         "device": f"{kind}: {name}",

@@ -18,7 +18,7 @@ from ablate.errors import StudyError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, in_one_line, is_last
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
-from ablate.executors.local import LocalExecutor, cpu_slots, cuda_slots, together
+from ablate.executors.local import LocalExecutor, accelerator_slots, cpu_slots, together
 
 PATIENCE = 20
 HERE = str(Path(scripted.__file__).parent)
@@ -622,27 +622,27 @@ def test_a_slot_of_a_gpu_is_mapped_through_the_devices_that_this_process_may_use
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if inherited is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", inherited)
-    slots = cuda_slots(devices)
+    slots = accelerator_slots("cuda", devices)
     assert [slot.environment for slot in slots] == [{"CUDA_VISIBLE_DEVICES": real} for real in expected]
     assert {slot.device for slot in slots} == {"cuda:0"}
 
 
 def test_several_slots_of_a_gpu_have_names_of_their_own_and_gpus_take_turns(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    slots = cuda_slots((0, 1), per_device=2)
+    slots = accelerator_slots("cuda", (0, 1), per_device=2)
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1", "0", "1"]
     assert len({slot.name for slot in slots}) == 4
 
 
 def test_slots_of_several_devices_share_none_of_them(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert together(cuda_slots((0, 1)), 1) == cuda_slots((0, 1))
-    pairs = together(cuda_slots((0, 1, 2, 3, 4)), 2)
+    assert together(accelerator_slots("cuda", (0, 1)), 1) == accelerator_slots("cuda", (0, 1))
+    pairs = together(accelerator_slots("cuda", (0, 1, 2, 3, 4)), 2)
     assert [(slot.name, slot.environment["CUDA_VISIBLE_DEVICES"]) for slot in pairs] == [
         ("cuda-0+1", "0,1"),
         ("cuda-2+3", "2,3"),
     ]
-    assert together(cuda_slots((0, 1), per_device=2), 3) == ()
+    assert together(accelerator_slots("cuda", (0, 1), per_device=2), 3) == ()
     assert [slot.name for slot in together(cpu_slots(5), 2)] == ["cpu-0+1", "cpu-2+3"]
     assert [slot.name for slot in together(cpu_slots(2), 3)] == ["cpu-0+1"], "a small machine still runs it"
 
@@ -678,3 +678,16 @@ def test_events_and_errors_survive_the_way_between_processes():
 def test_importing_executors_imports_no_torch():
     code = "import ablate.executors.local, ablate.executors.inline, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_accelerators_of_other_kinds_are_named_as_torch_names_them(monkeypatch):
+    monkeypatch.setenv("ZE_AFFINITY_MASK", "2,5")
+    intel = accelerator_slots("xpu", (0, 1))
+    assert [(slot.name, slot.device, slot.environment["ZE_AFFINITY_MASK"]) for slot in intel] == [
+        ("xpu-0", "xpu:0", "2"),
+        ("xpu-1", "xpu:0", "5"),
+    ]
+    [apple] = accelerator_slots("mps", (0,))
+    assert (apple.name, apple.device, apple.environment) == ("mps-0", "mps:0", {})
+    assert [slot.name for slot in together(intel, 2)] == ["xpu-0+1"]
+    assert together(accelerator_slots("other", (0, 1)), 2) == (), "which it may use cannot be said"

@@ -24,6 +24,7 @@ import torch
 from ablate.config import RunConfig, shared_in_a_stack
 from ablate.data import cache
 from ablate.models import table
+from ablate.training.builtin.evaluation import sum_dtype
 from ablate.training.builtin.learner import Learner, TorchLearner, initialised
 from ablate.training.builtin.stack import Network, NotStackableError, Stacked, structure
 from ablate.training.outcome import is_out_of_memory, machine
@@ -132,6 +133,8 @@ def pays(
 
     configs: of the same structure, rule and precision. shape: of an image. False where they cannot be stacked.
     """
+    if sum_dtype(device) != torch.float64:
+        return False  # stacked updates compute in it
     own_batches = len({config.seed for config in configs}) > 1
     model = initialised(configs[0], shape, classes)
     try:
@@ -221,13 +224,13 @@ def measure(
 
 
 def _seconds(do: Callable[[], None], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     # With one thread, the time of this process: other work on the machine makes no difference to it.
     own_time = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if own_time else time.perf_counter
     began = clock()
     do()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return clock() - began

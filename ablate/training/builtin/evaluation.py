@@ -69,11 +69,16 @@ def evaluate(logits_of: Callable[[Tensor], Tensor], pixels: Pixels) -> Evaluatio
     return sums.evaluation()
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the type in which losses are summed: float64, except on accelerators that may not have it."""
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+
+
 class EvaluationSums:
     """What an `Evaluation` is made of, collected batch by batch; on the device until the end."""
 
     def __init__(self, device: torch.device) -> None:
-        self._loss = torch.zeros((), device=device, dtype=torch.float64)
+        self._loss = torch.zeros((), device=device, dtype=sum_dtype(device))
         self._truth: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._in_top: list[Tensor] = []

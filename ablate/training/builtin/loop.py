@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ablate.training.builtin.batches import Pixels, Splits, augmented_batches
 from ablate.training.builtin.checkpoint import Keeper
-from ablate.training.builtin.evaluation import Evaluation, EvaluationSums
+from ablate.training.builtin.evaluation import Evaluation, EvaluationSums, sum_dtype
 from ablate.training.builtin.learner import Learner, TorchLearner
 from ablate.training.builtin.member import Member
 from ablate.training.builtin.randomness import batch_streams
@@ -86,7 +86,7 @@ def step_group(
     else:
         (learner,) = own
         networks = Single(learner)
-    sums = torch.zeros(len(members), dtype=torch.float64, device=device)
+    sums = torch.zeros(len(members), dtype=sum_dtype(device), device=device)
     return StepGroup(list(members), networks, sums, sums.clone())
 
 

@@ -15,8 +15,8 @@ def advice(config: RunConfig, data: Dataset, device: torch.device) -> str:
     """Return why a run ran out of memory, with the batch size that would fit; found by trying."""
     size = wanted = min(config.training.batch_size, len(data.train_labels))
     while size:
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        if device.type != "cpu":
+            torch.accelerator.empty_cache()
         try:
             learner = make_learner(config, data.shape, len(data.classes), device)
             images = torch.zeros((size, *data.shape), device=device)
