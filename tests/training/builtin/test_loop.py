@@ -364,6 +364,7 @@ def test_a_run_starts_ends_its_epochs_and_finishes(device):
     assert set(facts) >= {"device", "torch", "python", "host", "pid", "parameters", "flops"}
     assert set(last.metrics) == {
         *("test/loss", "test/accuracy", "test/precision_macro", "test/recall_macro", "test/f1_macro"),
+        *("test/balanced_accuracy", "test/top5_accuracy"),
         *("time/train_seconds", "model/parameters", "model/flops"),
     }
     assert (last.outcome, last.epoch) == ("finished", 2)
