@@ -13,11 +13,16 @@ from pathlib import Path
 
 
 class Server:
-    """A server that keeps everything under `root`. template: an empty database to begin with, so that it makes none."""
+    """A server that keeps everything under `root`. template: an empty database to begin with, so that it makes none.
 
-    def __init__(self, root: Path, template: Path) -> None:
+    database: URL of another database, which keeps all but artifacts.
+    """
+
+    def __init__(self, root: Path, template: Path | None = None, *, database: str | None = None) -> None:
         self.root = root
-        shutil.copy(template, root / "server.db")
+        self._database = database or f"sqlite:///{root}/server.db"
+        if template is not None:
+            shutil.copy(template, root / "server.db")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -27,7 +32,7 @@ class Server:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.root}/server.db"]
+        command += ["--workers", "1", "--backend-store-uri", self._database]
         command += ["--artifacts-destination", str(self.root / "artifacts")]
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.process = subprocess.Popen(
