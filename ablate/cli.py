@@ -38,7 +38,7 @@ from ablate.options import (
     print_result,
 )
 from ablate.slurm_command import slurm
-from ablate.text import counted
+from ablate.text import counted, without_password
 from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
 from ablate.usage import Commands
 
@@ -247,7 +247,6 @@ def report(
     ] = False,
 ) -> None:
     """Write what worked and what didn't, with intervals and curves."""
-    from ablate.tracking.client import without_password
     from ablate.tracking.plans import study_names
     from ablate.tracking.store import current_store
 

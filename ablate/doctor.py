@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ablate.errors import AblateError
-from ablate.text import counted, format_bytes
+from ablate.text import counted, format_bytes, without_password
 
 if TYPE_CHECKING:
     from ablate.tracking.store import Store
@@ -165,7 +165,6 @@ def store(storage: str | None = None) -> list[Check]:
 
 
 def _reached(place: Store) -> str:
-    from ablate.tracking.client import without_password
     from ablate.tracking.plans import study_names
 
     uri = without_password(place.uri)
@@ -194,7 +193,7 @@ def _optuna(root: Path, storage: str | None) -> str:
     from ablate.scheduling import queue
 
     if storage is not None:
-        return f"{storage} opens: {queue.try_storage(storage, root)}"
+        return f"{without_password(storage)} opens: {queue.try_storage(storage, root)}"
     journal = root / "optuna.journal"
     exists = _check_writable(journal)
     # Tried on the disk of the journal, because what can fail there is locking.

@@ -18,7 +18,7 @@ from ablate.comparing import OUTCOME, Caller, Origin, judge_frame, row_texts
 from ablate.comparisons import Comparisons
 from ablate.errors import StoreError, StudyError
 from ablate.study.record import PlanRecord
-from ablate.text import counted
+from ablate.text import counted, without_password
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +201,6 @@ def _plain(cell: Any) -> Any:
 
 def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) -> None:
     from ablate.report.export import verdicts
-    from ablate.tracking.client import without_password
     from ablate.tracking.spool import Tracker
 
     record, frame = judged.material.record, judged.results

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate.errors import StoreError, StudyError
-from ablate.text import counted, joined, parse_duration
+from ablate.text import counted, joined, parse_duration, without_password
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -608,7 +608,6 @@ def _coordinate(
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.phases import under_recorded_id
     from ablate.scheduling.queue import Queue
-    from ablate.tracking.client import without_password
     from ablate.tracking.plans import refuse_deleted
     from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
@@ -718,10 +717,10 @@ def recover(store: Store) -> None:
 
 
 def command_line() -> str:
-    """Return the command that runs, as a shell takes it."""
+    """Return the command that runs, as a shell takes it, without passwords: it is recorded."""
     import shlex
 
-    return "ablate " + shlex.join(sys.argv[1:])
+    return "ablate " + shlex.join(without_password(argument) for argument in sys.argv[1:])
 
 
 def environment(

@@ -20,6 +20,9 @@ _NOT_TEXT = rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z"
 # What separates values and keys where several are written in a row; text that begins like quoted text.
 _SEPARATOR = r"[,={}\[\]\\\x00-\x1f\x7f]|: |\A[\s\"']|\s\Z"
 
+# Up to the last @, because a password may have one, too.
+_CREDENTIALS = r"(\b[A-Za-z][\w+.-]*://)[^\s/'\"]*@"
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"(\d+(?:\.\d+)?)\s*([smhd]?)"
 
@@ -68,6 +71,11 @@ def brief(value: Any) -> str:
     """Write a value for a message: as `format_value`, but a whole float keeps its point, and a long value is cut."""
     text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else format_value(value)
     return cut(text)
+
+
+def without_password(text: str) -> str:
+    """Return a text in which the user and password of every address in it are masked: `postgresql://***@host/name`."""
+    return re.sub(_CREDENTIALS, r"\1***@", text) if "@" in text else text
 
 
 def cut(text: str, most: int = 60) -> str:

@@ -58,11 +58,15 @@ def serve(store: Store, port: int) -> int:
 
     Raises KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP, after the server and all that it started have ended.
     """
-    environment = os.environ | {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
+    environment = (
+        os.environ
+        | {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_BACKEND_STORE_URI": store.uri,  # not an argument: a list of processes shows a password in it to all users
+        }
+    )
+    command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return _run_until_interrupted(command, environment)
 

@@ -26,6 +26,7 @@ from ablate.study.design import Plan, Run, parameter
 from ablate.study.ranges import Range
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR
+from ablate.text import without_password
 from ablate.tracking.store import is_dead, owner
 
 OWNER = "owner"
@@ -494,8 +495,8 @@ def _opening(storage: str | None) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(
-            f"Optuna cannot open it ({reason})",
-            place=f"--storage {storage}",
+            f"Optuna cannot open it ({without_password(reason)})",
+            place=f"--storage {without_password(storage)}",
             hint="for example sqlite:///optuna.db",
         ) from None
 

@@ -9,9 +9,9 @@ import os
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from ablate.errors import StoreError
+from ablate.text import without_password
 from ablate.tracking.store import SCHEME, Store
 
 _LONGEST_MESSAGE = 300
@@ -71,7 +71,7 @@ def reading(store: Store) -> Iterator[Any]:
         # After these words follows the whole stack of the HTTP library, in one line.
         text = re.sub(r" failed with exception .*", " failed", first_line(error))
         raise StoreError(
-            f"the store does not answer ({without_password(text, store.uri)})",
+            f"the store does not answer ({without_password(text)})",
             place=without_password(store.uri),
             hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",
         ) from None
@@ -86,7 +86,7 @@ def writing(store: Store) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from writing
         raise StoreError(
-            f"cannot be written ({without_password(first_line(error), store.uri)})",
+            f"cannot be written ({without_password(first_line(error))})",
             place=without_password(store.uri),
         ) from None
 
@@ -99,7 +99,7 @@ def open_for_writing(store: Store) -> Any:
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
-        text, uri = without_password(first_line(error), store.uri), without_password(store.uri)
+        text, uri = without_password(first_line(error)), without_password(store.uri)
         if "database schema" in text:
             raise StoreError(
                 "the database was made by another version of MLflow",
@@ -115,9 +115,3 @@ def first_line(error: Exception) -> str:
     text = str(getattr(error, "orig", error))
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return line[:_LONGEST_MESSAGE]
-
-
-def without_password(text: str, uri: str | None = None) -> str:
-    """Return a text in which the user and password of an address are masked. uri: the address; the text itself by default."""
-    credentials = urlsplit(text if uri is None else uri).netloc.rpartition("@")[0]
-    return text.replace(f"{credentials}@", "***@") if credentials else text

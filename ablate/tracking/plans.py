@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.record import PlanRecord
-from ablate.tracking.client import without_password
+from ablate.text import without_password
 from ablate.tracking.queries import artifact, queries
 from ablate.tracking.store import Store
 

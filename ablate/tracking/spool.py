@@ -25,6 +25,7 @@ from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
 from ablate.study.record import PlanRecord
+from ablate.text import without_password
 from ablate.tracking import client
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -206,7 +207,7 @@ class Tracker:
                         delivery.deliver(operations, again=again)
                     break
                 except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
-                    self.problem = client.without_password(client.first_line(error), self._store.uri)
+                    self.problem = without_password(client.first_line(error))
                     if (
                         delivery is None
                         and isinstance(error, StoreError)

@@ -17,9 +17,9 @@ from mlflow.entities import Metric
 from mlflow_server import Server
 
 from ablate.errors import StoreError
+from ablate.text import without_password
 from ablate.tracking import queries as module
 from ablate.tracking import runs
-from ablate.tracking.client import without_password
 from ablate.tracking.queries import LocalQueries, Queries, ServerQueries, StoredRun, artifact, queries
 from ablate.tracking.runs import NewResults, run_curves
 from ablate.tracking.store import Store
@@ -341,4 +341,4 @@ def test_no_message_shows_the_password_of_a_store(tmp_path, monkeypatch, user):
 )
 def test_the_password_of_an_address_is_masked(uri, shown):
     assert without_password(uri) == shown
-    assert without_password(f"cannot reach {uri}: refused", uri) == f"cannot reach {shown}: refused"
+    assert without_password(f"cannot reach {uri}: refused") == f"cannot reach {shown}: refused"
