@@ -7,6 +7,7 @@ the rows that were read. Whoever reports it judges these rows again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections import Counter
@@ -31,6 +32,9 @@ RESULTS = "results.json"
 
 MOST_SENTENCES = 20
 """Arms in the description that MLflow shows: it takes 8,000 characters."""
+
+MOST_ARMS = 50
+"""Arms that get a run of their own in MLflow, which shows what is known of them; making one takes some 40 ms."""
 
 Notify = Callable[[str], None]
 """Takes a line for people."""
@@ -200,19 +204,22 @@ def _plain(cell: Any) -> Any:
 
 
 def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) -> None:
+    from ablate.analysis.arm_rows import arm_rows
     from ablate.report.export import verdicts
     from ablate.tracking.spool import Tracker
 
     record, frame = judged.material.record, judged.results
     assert frame is not None
-    rows = [[_plain(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
+    cells = [[_plain(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
     files = {
         "verdicts.json": json.dumps(verdicts(judged.material), indent=1).encode(),
-        RESULTS: json.dumps({"columns": list(frame), "rows": rows}).encode(),
+        RESULTS: json.dumps({"columns": list(frame), "rows": cells}).encode(),
     }
     note = "\n".join([judged.headline, "", *(f"- {item.sentence}" for item in judged.items[:MOST_SENTENCES])])
+    rows = dict(itertools.islice(arm_rows(judged.analysis).items(), MOST_ARMS))
     with Tracker(store, record.study) as tracker:
         tracker.plan(record, environment)
+        tracker.arms(rows, judged.analysis.pairs)
         tracker.end(record.id, "complete", files, note)
         tracker.settle()
         delivered = tracker.close()

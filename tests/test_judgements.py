@@ -22,7 +22,7 @@ def judge(workplace):
     def run(*arguments: str, code: int = 0) -> str:
         return workplace.ablate("judge", *arguments, code=code)
 
-    run.cli = workplace.ablate
+    run.cli, run.runs = workplace.ablate, workplace.runs
     return run
 
 
@@ -154,6 +154,15 @@ def test_a_kept_judgement_is_a_study_among_studies(judge):
         "results.csv", "--arm", "optimizer", "--metric", "val/loss", *TOLD, "--seed", "seed", "--name", "kept"
     )
     assert judge.cli("list").split() == ["kept"]
+    arms = {run.data.tags["ablate.arm"]: run for run in judge.runs("kept", "arm")}
+    assert {name: run.data.tags["ablate.verdict"] for name, run in arms.items()} == {
+        "sgd": "baseline",
+        "adam": "helps",
+        "adamw": "helps",
+        "lion": "no practical effect",
+    }
+    assert {run.info.status for run in arms.values()} == {"FINISHED"}
+    assert arms["adam"].data.metrics["effect"] == pytest.approx(0.02062)
     assert "kept: judged from results.csv" in judge.cli("status")
     judge.cli("report", "kept", "--output", "page.html")
     assert "<h1>val/loss against sgd</h1>" in Path("page.html").read_text()

@@ -97,7 +97,7 @@ ROOMS: dict[str, set[str]] = {
         "comparisons",
         "comparing",
     },
-    "judgements": {"errors", "text", "study", "tracking", "report", "comparisons", "comparing"},
+    "judgements": {"errors", "text", "study", "tracking", "analysis", "report", "comparisons", "comparing"},
     "reporting": {
         "errors",
         "text",

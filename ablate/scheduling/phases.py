@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any
 
 from ablate.analysis import Analysis, Look, Rules, judge, next_step, undecided, winner
+from ablate.analysis.arm_rows import arm_rows
 from ablate.analysis.plan import rules
-from ablate.analysis.words import caution, sentence
+from ablate.analysis.words import caution
 from ablate.errors import StudyError
 from ablate.scheduling.budget import Budget, runs_of_a_seed
 from ablate.scheduling.known import Known, earlier_trials, recorded
@@ -523,31 +524,3 @@ def _top_up_by_budget(study: OngoingStudy, arms: list[str], looks: LookPlan) -> 
     study.extend(study.plan.replicates(arms, range(pairs, total)), looks=looks.until(total))
     study.known.keep_only({run.key for run in study.record.runs})
     return (yield from take_look(study, study.looks()[-1], []))[0]
-
-
-# --- what MLflow shows of an arm ----------------------------------------------------------------------------------
-
-
-def arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
-    """Return what an arm's own run in MLflow carries: means, standard deviations, the verdict and its sentence."""
-    base = analysis.baseline
-    rows: dict[str, dict[str, Any]] = {}
-    if base.mean is not None:
-        tags = {"ablate.verdict": "baseline", "mlflow.note.content": "What every other arm is compared with."}
-        rows[base.arm] = {"metrics": _rounded({"mean": base.mean, "sd": base.sd, "n": base.n}), "tags": tags}
-    for cell in analysis.cells:
-        rows[cell.arm] = {
-            "metrics": _rounded({"mean": cell.mean, "sd": cell.sd, "n": cell.n}),
-            "tags": {"mlflow.note.content": "A cell: effects get the verdicts."},
-        }
-    for c in (*analysis.comparisons, *((analysis.aa,) if analysis.aa else ())):
-        numbers = {"mean": c.summary.mean, "sd": c.summary.sd, "n": c.n, "effect": c.effect}
-        numbers |= {"effect_low": c.lo, "effect_high": c.hi, "cost_ratio": c.cost_ratio}
-        tags = {"ablate.verdict": c.verdict, "mlflow.note.content": sentence(c, analysis.rules)}
-        rows[c.arm] = {"metrics": _rounded(numbers), "tags": tags}
-    return rows
-
-
-def _rounded(values: Mapping[str, float | None]) -> dict[str, float]:
-    # For the eye, in a narrow column: the report and its JSON have them in full.
-    return {name: float(f"{value:.5g}") for name, value in values.items() if value is not None}

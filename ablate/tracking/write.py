@@ -183,7 +183,9 @@ class Delivery:
                 "study.yaml": plan.text.encode(),
             }
             self._files(run, files)
-        for arm in plan.arms:
+        for arm in (
+            plan.arms if plan.judged is None else ()
+        ):  # what was judged trained on nothing that is known
             self._dataset(self._arm_run(experiment, arm.name), arm)
         present = self._client.get_experiment(experiment).tags
         for name, value in views.tags(plan.metric, operation.time).items():
