@@ -94,7 +94,9 @@ def keep(store: Store, judged: Comparisons, environment: Mapping[str, str], noti
             id = _digest(record, frame)  # noqa: A001
             shared = sum(_share_rows(before, frame) for _, before in earlier)
             kept = replace(record, id=id, read_before=shared)
-            again = _judge_again(kept, frame, environment)
+            # Judged already; but that others have read these runs is one more thing to say.
+            again = judged.with_environment(environment)
+            again = _judge_again(kept, frame, environment) if shared else again
             if stored:
                 notify(f"{record.study}: another judgement under this name; the report shows the latest")
         final = replace(again, material=replace(again.material, record=kept))
