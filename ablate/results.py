@@ -23,6 +23,7 @@ from ablate.importing.judged_rows import (
     Curve,
     arm_of,
     judged_rows,
+    means_of,
     repeats,
     seen_as_curves,
     state_column,
@@ -387,6 +388,14 @@ def _the(columns: Sequence[Column], role: Literal["arm", "metric"]) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
+        for column in columns if role == "metric" else ():
+            if any("±" in value or "+/-" in value for value, _ in column.levels):
+                raise StudyError(
+                    f"{column.name!r} holds means with their spread, as {cut(column.levels[0][0])!r}",
+                    place="--metric",
+                    hint="write mean, standard deviation of single runs and number of runs in columns of their own, and name them: "
+                    "--mean COL --sd COL --n COL",
+                )
         every = ", ".join(column.name for column in columns)
         raise StudyError(f"which column is the {role}?", place=f"--{role}", hint=f"the columns are {every}")
     raise StudyError(
@@ -487,6 +496,12 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
         remarks.append(
             f"no column is called a seed; {counters[-1]} pairs nothing, so the runs are not paired"
         )
+    spread, runs = means_of(rows, arms[0] if arms else None)
+    if spread is not None and runs is not None and measured and asked.mean is None:
+        asked = replace(asked, mean=measured[0], sd=spread, n=runs)
+        remarks = [
+            f"one row for each arm, with {spread} and {runs}: this may be a table of means, standard deviations and numbers of runs"
+        ]
     if wide and not seeds and asked.wide is None:
         over = "seed" if is_seed(stem) or not stem else stem.split()[-1]
         asked = replace(asked, wide=over)

@@ -447,6 +447,22 @@ def test_the_trials_of_a_search_are_refused_and_a_grid_over_seeds_is_judged(judg
     )
 
 
+def test_a_table_of_means_is_recognized_and_means_with_their_spread_in_one_cell_are_refused(judge):
+    table(
+        judge.root / "means.csv",
+        "method,acc,acc_std,runs",
+        [("ours", 81.2, 0.7, 4), ("baseline", 80.0, 0.5, 5)],
+    )
+    command = judge("means.csv").splitlines()[-1].strip().replace("X", "0.5")
+    assert command.endswith("--mean acc --sd acc_std --n runs --baseline baseline --margin 0.5")
+    assert "ours is inconclusive" in judge(*shlex.split(command)[2:])
+    table(judge.root / "both.csv", "method,acc", [("ours", "81.2 ± 0.7"), ("baseline", "80.0 ± 0.5")])
+    output = judge("both.csv", "--arm", "method", *UNPAIRED[2:], "--baseline", "baseline", code=2)
+    assert "'acc' holds means with their spread, as '81.2 ± 0.7'" in output
+    assert "did you mean 'means.csv'?" in judge("mean.csv", code=2)
+    assert "download it first" in judge("https://example.com/means.csv", code=2)
+
+
 # --- real files, and the same shapes made by hand ---------------------------------------------------------------------
 
 

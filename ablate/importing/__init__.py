@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import DataError, StudyError, nearest
 from ablate.importing import csv, folders, json, mlflow, optuna, runs, tensorboard, wandb
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, merged, refuse_other_kinds
@@ -58,6 +58,8 @@ def recognized(source: ResultSource) -> str:
 
 
 def _read(source: ResultSource, how: HowToRead) -> Table:
+    if source.text.startswith(("http://", "https://", "s3://", "gs://")):
+        raise DataError("is an address, and only files are read", place=source.text, hint="download it first")
     if how.lines and source.is_file:  # a log, whatever it is called
         return runs.read_files([(source.path, {})], how)
     # In files that a pattern or a folder names, a reader is that of each.

@@ -29,6 +29,12 @@ _METRICS = {
 }
 """Names of columns that say which metric a row has."""
 
+_SPREADS, _NUMBERS = (
+    {"std", "sd", "stdev", "stddev", "sigma"},
+    {"n", "runs", "seeds", "repeats", "count", "replicates"},
+)
+"""Words in the names of standard deviations, and of numbers of runs, in a table of means."""
+
 _SHOWN = 4
 
 
@@ -248,6 +254,18 @@ def repeats(rows: pd.DataFrame, arm: str, seed: str | None) -> str:
     seeds = f", under {counted(len(rows[seed].unique()), 'seed')}" if seed is not None else ""
     single = ": no repeats, and without them no verdicts" if most == 1 else ""
     return f"{counted(len(counts), 'arm')} by {arm}, {per_arm} {'row' if most == 1 else 'rows'} each{seeds}{single}"
+
+
+def means_of(rows: pd.DataFrame, arm: str | None) -> tuple[str | None, str | None]:
+    """Return the columns of standard deviations and of numbers of runs in a table with a row for each arm; None without one."""
+    if arm is None or len(rows) < 2 or rows.duplicated([arm]).any():
+        return None, None
+    words = {
+        str(name): set(str(name).lower().replace("-", "_").replace(" ", "_").split("_")) for name in rows
+    }
+    spread = next((name for name, own in words.items() if own & _SPREADS), None)
+    number = next((name for name, own in words.items() if own & _NUMBERS and name != spread), None)
+    return spread, number
 
 
 def unfinished_rows(rows: pd.DataFrame, column: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.errors import DataError
+from ablate.errors import DataError, nearest
 from ablate.importing.columns import FILE
 from ablate.metrics import Direction
 from ablate.text import counted, format_bytes
@@ -114,10 +114,20 @@ def head_of(path: Path) -> bytes:
             head = file.read(_HEAD)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"cannot be read ({reason})", place=str(path)) from None
+        raise DataError(f"cannot be read ({reason})", place=str(path), hint=_a_file_like(path)) from None
     if not head.strip():
         raise DataError("is empty", place=str(path))
     return head
+
+
+def _a_file_like(path: Path) -> str | None:
+    """A hint at a file beside a path whose name is much like that of the path."""
+    try:
+        names = [other.name for other, _ in zip(path.parent.iterdir(), range(1000), strict=False)]
+    except (OSError, ValueError):
+        return None
+    hint = nearest(path.name, names)
+    return hint if hint.startswith("did you mean") else None
 
 
 def refuse_other_kinds(path: Path, head: bytes) -> None:
