@@ -1,9 +1,9 @@
 """How long `ablate judge` takes from the prompt to the page, as a markdown table.
 
-    python benchmarks/judge.py [--repeat 5]
+    python benchmarks/judge.py [--repeat 5] [--seeds 5] [--arms 10 100] [--form page text]
 
 Each time is that of a new process that reads a CSV of so many arms, 5 seeds each, and writes the report's page; the first one is
-left out. Processor seconds are those of the process, which a busy machine does not change.
+left out, unless there is no other (`--repeat 0`). Processor seconds are those of the process, which a busy machine does not change.
 """
 
 from __future__ import annotations
@@ -19,20 +19,19 @@ import time
 from pathlib import Path
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
-SEEDS = 5
 FORMS = {
     "page": ["--output", "page.html"],
     "text": ["--output", "text.txt"],
 }
 
 
-def write(path: Path, arms: int) -> None:
+def write(path: Path, arms: int, seeds: int) -> None:
     """Write results of a loss: the baseline and arms that differ from it a little."""
     draw = random.Random(1)
     rows = [
         f"{'baseline' if arm == 0 else f'arm-{arm}'},{seed},{0.6 + 0.001 * arm + draw.gauss(0, 0.01):.4f}"
         for arm in range(arms)
-        for seed in range(SEEDS)
+        for seed in range(seeds)
     ]
     path.write_text("\n".join(["arm,seed,val_loss", *rows]) + "\n")
 
@@ -59,16 +58,20 @@ def seconds(folder: Path, options: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5)
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--form", choices=FORMS, nargs="+", default=[*FORMS])
+    asked = parser.parse_args()
     print("| arms × seeds | written | seconds (median) | of the processor |")
     print("| --- | --- | ---: | ---: |")
-    for arms in (10, 100):
+    for arms in asked.arms:
         with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder) / "results.csv", arms)
-            for form, options in FORMS.items():
-                times = [seconds(Path(folder), options) for _ in range(repeat + 1)][1:]
+            write(Path(folder) / "results.csv", arms, asked.seeds)
+            for form in asked.form:
+                times = [seconds(Path(folder), FORMS[form]) for _ in range(asked.repeat + 1)]
+                times = times[1:] or times
                 wall, processor = (statistics.median(side) for side in zip(*times, strict=True))
-                print(f"| {arms} × {SEEDS} | {form} | {wall:.2f} | {processor:.2f} |")
+                print(f"| {arms} × {asked.seeds} | {form} | {wall:.2f} | {processor:.2f} |")
 
 
 if __name__ == "__main__":
