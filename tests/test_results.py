@@ -67,7 +67,7 @@ def test_the_readme_shows_what_the_command_prints(judge):
 
 def test_every_option_that_the_page_names_exists(judge):
     known = set(re.findall(r"--[a-z-]+", judge("--help")))
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE)) <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"`python [^`]*`", "", PAGE))) <= known
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
