@@ -52,7 +52,7 @@ def test_the_grid_fills_with_what_is_done_failed_and_under_way(screen):
     shown.settled(second, "diverged", 0.1)
     shown.running(third, Slot("cpu-0", "cpu"), 2)
     lines = picture(shown, screen)
-    assert lines[0] == "toy  look 1 of 2 · 2 seeds per arm"
+    assert lines[0] == "toy  look 1 · 2 seeds per arm of at most 4"
     assert [line.split()[:2] for line in lines[3:6]] == [
         ["baseline", "■·"],
         ["model.width=2", "≈·"],
