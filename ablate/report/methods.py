@@ -60,7 +60,7 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         fixes = f"which {own} is handed; what it fixes is up to that code"
     pairs = f"""
         Replicate i of every arm trains under seed i, {fixes}. Arms are compared with their reference seed by seed; what counts is the mean of these differences,
-        oriented so that higher is better."""
+        oriented so that higher is better. {reading.record.isolation}"""
     if (gain := pairing.gain([reading.analysis])) is not None:
         pairs += f" {words.capitalized(words.gained(gain))}."
     interval = f"""

@@ -35,7 +35,8 @@ from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
 from ablate.training import trainer_of
 from ablate.training.builtin import checkpoint
-from ablate.training.payload import RunPayload
+from ablate.training.own_run import discard_checkpoint
+from ablate.training.payload import Folders, RunPayload
 
 FLUSH = 10.0
 """Seconds that a study waits at its end until the store has all its runs, to see which of them another machine has trained."""
@@ -303,6 +304,7 @@ class _Training(Client[Run]):
                 self._stop = self._stop or self._hopeless(run, event)
                 if event.kind == "pruned":  # it is never resumed
                     checkpoint.remove(self._known.checkpoints, run.key)
+                    discard_checkpoint(Folders.under(self._known.checkpoints.parent), run.key)
                 ledger.tell(event, math.nan)
         return False
 

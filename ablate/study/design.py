@@ -216,6 +216,7 @@ class Plan:
             text=study.text,
             resolution=self.resolution,
             own_training=trainer_of(study.baseline).code_name(study.baseline),
+            isolation=trainer_of(study.baseline).isolation(study.baseline),
             reference=self.reference,
             arms=self.arm_records(),
             runs=tuple(RunRecord(run.arm, run.seed, run.phase, run.key) for run in runs),

@@ -121,7 +121,7 @@ class PlanRecord:
     id: names the plan. declared: what the study declares, key → plain value (`Study.plain`); the properties below read it.
     text: the study file as it was read. resolution: smallest step of the metric (0: none). reference: the arm that every arm
     is compared with unless it names one of its own. runs: every run that was planned, in order. own_training: what the user's
-    code that trains is called; None: the built-in training. looks: when the study is judged, `most` as it was when the first look
+    code that trains is called; None: the built-in training. isolation: how its runs are kept apart, in sentences. looks: when the study is judged, `most` as it was when the first look
     was taken. judged: of results that were there already, which have no runs here.
 
     What is added while the study runs: looks; path: the configurations that a greedy path has reached; steps: how many it will
@@ -139,6 +139,7 @@ class PlanRecord:
     runs: tuple[RunRecord, ...]
     looks: LookPlan
     own_training: str | None = None
+    isolation: str = ""
     path: tuple[str, ...] = ()
     steps: int = 0
     confirmed: str | None = None

@@ -75,6 +75,10 @@ class Trainer(Protocol):
         """Return what reports call the user's code that trains; None where all of the code is ablate's."""
         ...
 
+    def isolation(self, config: Config) -> str:
+        """Return in sentences, for reports, how runs that share a process are kept apart; '' where there is nothing to say."""
+        ...
+
     def seed_advice(self) -> str | None:
         """Return how the user's code comes by its seed, as advice where it ignores it; None where all of the code is ablate's."""
         ...

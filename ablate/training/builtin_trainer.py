@@ -95,6 +95,9 @@ class BuiltinTrainer:
         targets = {"model.target": run.model.target_to_import, "data.target": run.data.target_to_import}
         return tuple(to_import(key, target) for key, target in targets.items() if target is not None)
 
+    def isolation(self, config: Config) -> str:  # noqa: ARG002 — nothing in it leaves anything behind
+        return ""
+
     def code_name(self, config: Config) -> None:  # noqa: ARG002 — all of its code is ablate's
         return None
 

@@ -250,6 +250,18 @@ class FunctionTrainer(OwnTrainer):
     def seed_advice(self) -> str:
         return "seed all that is random (random, numpy, torch) with the argument `seed`"
 
+    def isolation(self, config: Config) -> str:
+        isolate = config.source.get("isolate")
+        if isolate is False:
+            return (
+                "Runs shared processes, whatever those before them had left behind there (`isolate: false`)."
+            )
+        left = " where the run before it had left anything behind that could be seen and not be undone"
+        return (
+            "Every run began with generators of random numbers seeded with its seed, and with the environment and settings of the"
+            f" first; its process was fresh{'' if isolate else left}."
+        )
+
     def code_folder(self, config: Config) -> Path | None:
         return training_folder(self.code_name(config))
 

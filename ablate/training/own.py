@@ -160,6 +160,9 @@ class OwnTrainer(ABC):
     def direction(self, metric: str) -> Literal["maximize", "minimize"] | None:
         return known_metrics.direction(metric)
 
+    def isolation(self, config: Config) -> str:  # noqa: ARG002 — a process of its own needs no words
+        return ""
+
     def yields(self, config: Config) -> tuple[str, ...]:  # noqa: ARG002 — only the user's code knows
         return ()
 

@@ -9,11 +9,18 @@ from pathlib import Path
 
 from ablate.errors import TrainingError
 from ablate.text import format_bytes
+from ablate.training.payload import Folders
 
 MOST_ARTIFACTS = 100 << 20
 """Bytes of all artifacts of a run: they travel with its result. What is larger belongs in `run.folder`, which stays."""
 
 CHECKPOINT = "checkpoint"
+
+
+def discard_checkpoint(folders: Folders, run: str) -> None:
+    """Remove what a run would have resumed from. run: its key."""
+    if folders.runs is not None:
+        shutil.rmtree(folders.runs / run / CHECKPOINT, ignore_errors=True)
 
 
 class OwnRun:

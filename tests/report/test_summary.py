@@ -338,6 +338,14 @@ def test_methods_claim_nothing_of_a_training_of_ones_own_but_what_it_yields(mate
     assert "test set" not in own["What the interval does not cover"]
 
 
+def test_methods_say_how_runs_of_a_function_were_kept_apart(material):
+    record = dataclasses.replace(material.record, isolation="Runs shared processes.")
+    assert (
+        "Runs shared processes."
+        in dict(summarise(dataclasses.replace(material, record=record)).methods)["Pairs"]
+    )
+
+
 def test_methods_name_the_runs_that_were_trained_together():
     plan = record(["baseline", "model.width=16"], LEVELS)
     kinds = {0: "stacked 2", 1: "in turn 2", 2: None}

@@ -11,7 +11,7 @@ from ablate.code_digest import training_code
 from ablate.errors import TrainingError
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Task, is_last
 from ablate.executors.local import LocalExecutor, cpu_slots
-from ablate.training import function, runs
+from ablate.training import function, own_run, runs
 from ablate.training.payload import Folders, RunPayload
 
 MODULE = """
@@ -199,6 +199,17 @@ def test_a_function_hears_that_it_is_to_stop_and_is_broken_off_although_it_ends_
     assert len(epochs(events)) in (1, 2)
 
 
+def test_a_checkpoint_that_nobody_will_resume_from_is_discarded_and_nothing_else(tmp_path):
+    folders = Folders.under(tmp_path)
+    for name in ("checkpoint", "plots"):
+        (tmp_path / "runs" / "pruned" / name).mkdir(parents=True)
+        (tmp_path / "runs" / "other" / name).mkdir(parents=True)
+    own_run.discard_checkpoint(folders, "pruned")
+    own_run.discard_checkpoint(folders, "never begun")
+    left = sorted(str(path.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").glob("*/*"))
+    assert left == ["other/checkpoint", "other/plots", "pruned/plots"]
+
+
 def test_files_and_folders_are_kept_with_the_run(worker):
     assert dict(trained(worker, task("keeps"))[-1].files) == {
         "plot.txt": b"a plot",
@@ -270,6 +281,20 @@ def test_isolate_says_whether_runs_may_meet(folder, isolate, calls):
         assert seen == [[{"calls": n}] for n in calls]
         pids = {trained(executor, task("pid", source={"isolate": isolate}))[0].facts["pid"] for _ in range(3)}
     assert len(pids) == (3 if isolate else 1)
+
+
+@pytest.mark.parametrize(
+    ("isolate", "words"),
+    [
+        (None, "fresh where the run before it had left anything behind"),
+        ("process", "; its process was fresh."),
+        (True, "; its process was fresh."),
+        (False, "Runs shared processes"),
+    ],
+)
+def test_reports_say_how_runs_were_kept_apart(isolate, words):
+    config = function.FunctionConfig.parse({"train": "own_functions:usual", "isolate": isolate}, {})
+    assert words in function.FunctionTrainer().isolation(config)
 
 
 @pytest.mark.parametrize(
