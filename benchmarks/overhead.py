@@ -59,10 +59,11 @@ seeds: {seeds}
 """
 
 PROGRAM = """\
-import time
+import sys, time
+seed = int(sys.argv[2])
 for epoch in range(3):
     time.sleep(0.05)
-    print(f"loss {1 / (epoch + 1)} accuracy 0.5", flush=True)
+    print(f"loss {1 / (epoch + 1 + seed)} accuracy {0.5 + seed / 1000}", flush=True)
 """
 COMMAND_STUDY = """
 study: command-{seeds}-{lr}

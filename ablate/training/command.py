@@ -496,10 +496,7 @@ class _Attempt:
                 yield from self._curves.add(findings)
 
     def _facts(self) -> dict[str, Any]:
-        device = self._payload.device
-        about = machine("cpu") | (
-            {} if device == "cpu" else {"device": f"{device.partition(':')[0]}: {device}"}
-        )
+        about = machine(self._payload.device)
         # Which versions a program has only the program knows.
         facts = {name: value for name, value in about.items() if name not in ("torch", "python")}
         if self._config.interpreter is not None:

@@ -5,6 +5,7 @@ Needs no torch: training of the user's own waits only for what it imports itself
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import math
@@ -15,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.errors import AblateError
@@ -177,7 +179,8 @@ def machine(device: torch.device | str) -> dict[str, Any]:
         # Code that has not loaded torch has no use for it; Apple's device has no name of its own.
         module = loaded.get_device_module(kind) if loaded else None
         get_name = getattr(module, "get_device_name", None)
-        name = get_name(device) if get_name is not None else str(device)
+        model = _gpu_model() if kind == "cuda" else None
+        name = get_name(device) if get_name is not None else model or str(device)
     version: str = loaded.__version__ if loaded else importlib.metadata.version("torch")
     return {
         "device": f"{kind}: {name}",
@@ -186,3 +189,19 @@ def machine(device: torch.device | str) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
     }
+
+
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+def _gpu_model() -> str | None:
+    """Return the model of this machine's GPUs, as the driver has it on Linux; None where it tells none, or more than one."""
+    models = set()
+    for file in _DRIVER.glob("*/information"):
+        with contextlib.suppress(OSError):
+            models |= {
+                line.partition(":")[2].strip()
+                for line in file.read_text().splitlines()
+                if line.startswith("Model:")
+            }
+    return models.pop() if len(models) == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ablate.errors import AblateError, StudyError
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task, is_last
 from ablate.study import spec
 from ablate.study.keys import Study
-from ablate.training import runs, trainer_of
+from ablate.tracking.plans import stored_plan
+from ablate.training import arguments, outcome, runs, trainer_of
 from ablate.training.payload import Folders, RunPayload
 
 # --- the shapes of four projects, and what their studies say ---------------------------------------------------------
@@ -306,6 +310,7 @@ def test_a_whole_study_of_a_command_ends_in_a_verdict(workplace):
     workplace.ablate("run", "study.yaml", "--executor", "inline", "--allow-command", "-q")
     report = workplace.ablate("report", "mnist", "--format", "json")
     assert '"verdict"' in report
+    assert stored_plan(workplace.store, "mnist").record.resolution == 0.01, "as it was printed"
     write_project(workplace.root, {"pyproject.toml": ALLOWED})
     again = workplace.ablate("run", "study.yaml", "--executor", "inline")
     assert "0 of 6" not in again
@@ -329,6 +334,7 @@ def test_a_baseline_is_tried_out_before_anything_is_recorded(workplace):
     assert not workplace.client.get_experiment_by_name("mnist")
 
 
+@pytest.mark.slow
 def test_a_search_of_a_command_is_confirmed_by_a_study_that_lies_elsewhere(workplace):
     write_project(workplace.root, {"project/main.py": MNIST, "studies/keep": "", "pyproject.toml": ALLOWED})
     search = {"trials": 2, "sampler": "random", "candidates": 2}
@@ -404,6 +410,20 @@ def test_what_the_arguments_are_that_a_template_makes(tmp_path, argument, expect
     }
     study = script(tmp_path, SHOWS, baseline=baseline, command=["python", "main.py", argument, "{lr}"])
     assert shown(events_of(study, tmp_path))["argv"] == [*expected, "0.1"]
+
+
+@given(st.text(), st.text())
+def test_any_text_is_passed_on_as_it_is_and_only_doubled_braces_change(before, after):
+    escaped = [text.replace("{", "{{").replace("}", "}}") for text in (before, after)]
+    template = arguments.parse("{lr}".join(escaped), "command")
+    assert template.paths == ("lr",)
+    assert template.text(lambda _: 0.1) == f"{before}0.1{after}"
+
+
+@given(st.text(alphabet="{}?a. '", max_size=12))
+def test_any_template_is_one_or_a_mistake_that_is_named(text):
+    with contextlib.suppress(StudyError):
+        assert isinstance(arguments.parse(text, "command").text(lambda _: None), str)
 
 
 @pytest.mark.parametrize(
@@ -514,6 +534,15 @@ def test_the_folder_is_relative_to_the_study_and_python_to_the_folder(tmp_path):
     assert about["env"]["PATH"].startswith(str(project / ".venv" / "bin") + os.pathsep)
     assert isinstance(events[0], Started)
     assert events[0].facts["interpreter"] == about["python"]
+
+
+def test_the_model_of_a_gpu_is_recorded_as_the_driver_has_it(tmp_path, monkeypatch):
+    write_project(tmp_path, {f"gpus/{i}/information": "Model: \t\t NVIDIA H200\nIRQ: 1\n" for i in range(2)})
+    monkeypatch.setattr(outcome, "_DRIVER", tmp_path / "gpus")
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert outcome.machine("cuda:0")["device"] == "cuda: NVIDIA H200"
+    write_project(tmp_path, {"gpus/2/information": "Model: another\n"})
+    assert outcome.machine("cuda:0")["device"] == "cuda: cuda:0"
 
 
 # --- the curve -------------------------------------------------------------------------------------------------------------
@@ -744,6 +773,7 @@ def test_a_file_without_the_column_and_a_file_that_is_not_there(tmp_path):
     assert "nothing was written to 'log.csv'" in failed(events_of(study, tmp_path)).reason
 
 
+@pytest.mark.slow  # importing MLflow takes seconds
 def test_mlflow_of_the_command_writes_into_a_store_of_its_own_and_is_read_from_there(tmp_path, monkeypatch):
     ours = tmp_path / "ours"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ours}.db")
