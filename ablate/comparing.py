@@ -146,7 +146,7 @@ def compare(
     its part of the error, so that looks before it are named too. None: one look at α = .05. direction: None takes what the metric's name says.
     relative: margin and effects are shares of the baseline's mean (of its block), so that blocks have one scale.
     resolution: the metric's step, such as 1/1000 for an accuracy over 1,000 images. k: number of arms tried, where the frame
-    holds only some. nan: what a cell without a number is, `missing` or `diverged`. sd, n: columns of a table of means, a row
+    holds only some. nan: what a cell without a number is, `missing`, `diverged` or `undefined`. sd, n: columns of a table of means, a row
     for each arm: `metric` is then the mean, `sd` the standard deviation of single runs, `n` their number.
 
     Raises StudyError where the frame cannot be judged so; it says why and shows the rows.
