@@ -55,15 +55,17 @@ def watch(owner: Owner) -> None:
         return
     family = Family(command)
     wanted, is_asked = True, False
-    while wanted and not family.command_has_ended():
-        request = owner.wait(1)
-        if request == b"T":
-            is_asked = True
-            family.end_group()
-        wanted = owner.lives and request != b"K"
-    if wanted:
-        family.leave(owner, is_asked)
-    is_gone = family.kill()
+    try:
+        while wanted and not family.command_has_ended():
+            request = owner.wait(1)
+            if request == b"T":
+                is_asked = True
+                family.end_group()
+            wanted = owner.lives and request != b"K"
+        if wanted:
+            family.leave(owner, is_asked)
+    finally:
+        is_gone = family.kill()
     owner.tell(b"%s %d\n" % (b"ended" if is_gone else b"left", family.status))
     if not is_gone:
         sys.exit()
@@ -89,7 +91,9 @@ class Owner:
             os.read(self._ended, 4096)
         request = b""
         if self._channel.fileno() in ready:
-            request, self._descriptors, _, _ = socket.recv_fds(self._channel, 1, 2)
+            # An owner that died without having read all that it was told resets the channel.
+            with contextlib.suppress(OSError):
+                request, self._descriptors, _, _ = socket.recv_fds(self._channel, 1, 2)
             self.lives = bool(request)
         self.lives = self.lives and os.getppid() == self._parent
         return request
@@ -146,13 +150,8 @@ class Order:
 
 
 def read_order(channel: socket.socket) -> Order:
-    length = int(channel.recv(20, socket.MSG_WAITALL))
-    content = b""
-    while len(content) < length:
-        piece = channel.recv(length - len(content))
-        if not piece:
-            sys.exit()  # the owner died while it wrote
-        content += piece
+    length = int(_received(channel, 20))
+    content = _received(channel, length)
     folder, terminal, number, *texts = (os.fsdecode(text) for text in content.split(b"\0")[:-1])
     variables = (text.partition("=") for text in texts[int(number) :])
     return Order(folder, bool(terminal), texts[: int(number)], {name: value for name, _, value in variables})
@@ -218,6 +217,20 @@ class Family:
         for process in processes:
             with contextlib.suppress(OSError):
                 os.kill(process, number)
+
+
+def _received(channel: socket.socket, number: int) -> bytes:
+    """Return as many bytes. Ends the guardian where the owner has died before it wrote them."""
+    content = b""
+    while len(content) < number:
+        try:
+            piece = channel.recv(number - len(content))
+        except OSError:
+            piece = b""
+        if not piece:
+            sys.exit()
+        content += piece
+    return content
 
 
 def become(order: Order, stdin: int, stdout: int, told: int, guardian: int) -> None:

@@ -306,6 +306,25 @@ def test_all_ends_where_the_process_that_started_it_is_killed(terminated):
         assert all(ends(int(pid)) for pid in pids)
 
 
+def test_all_ends_where_the_process_that_started_it_dies_with_news_unread():
+    """Its end of the channel is reset then, not closed."""
+    code = (
+        "import os, select, sys, time\nfrom pathlib import Path\nfrom ablate.training.process import Process\n"
+        f"process = Process([sys.executable, '-S', '-c', {FORKS + 'time.sleep(1000)'!r}], Path('/'), dict(os.environ))\n"
+        "printed = b''\n"
+        "while printed.count(b'\\n') < 4:\n"
+        "    select.select([process._printed], [], [])\n"
+        "    printed += os.read(process._printed, 100)\n"
+        "print(*map(int, printed.split()), process.guardian, flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        pids = holder.stdout.readline().split()
+        holder.kill()
+        assert len(pids) == 5
+        assert all(ends(int(pid)) for pid in pids)
+
+
 def test_all_ends_even_where_another_process_holds_its_files():
     code = HOLDER.format(script=FORKS + "time.sleep(1000)", forked=True)
     with subprocess.Popen(
