@@ -109,12 +109,17 @@ def arguments(
     return arguments
 
 
-def call(function: Callable[..., Any], target: str, arguments: Mapping[str, Any], place: str) -> Any:
-    """Return what a target returns. Raises StudyError, in one line with the place in its file, where it raises."""
+def call(
+    function: Callable[..., Any], name: str, arguments: Mapping[str, Any], place: str, *positional: Any
+) -> Any:
+    """Return what the user's code returns. name: of it, for the message. positional, arguments: what it is called with.
+
+    Raises StudyError, in one line with the place in its file, where it raises.
+    """
     try:
-        return function(**arguments)
+        return function(*positional, **arguments)
     except Exception as error:
-        raise _failed(f"{target}", error, place) from error
+        raise _failed(name, error, place) from error
 
 
 def _failed(action: str, error: Exception, place: str) -> StudyError:

@@ -109,6 +109,16 @@ def tiny(classes, channels):
     )
 
 
+def deep(classes, channels):
+    """Too deep for small images."""
+    convolutions = [nn.Conv2d(channels, channels, 3) for _ in range(6)]
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(channels, classes))
+
+
+def lazy_and_deep(classes, channels):
+    return nn.Sequential(*deep(classes, channels)[:-1], nn.LazyLinear(classes))
+
+
 def two_rows(classes, channels):
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * 64, classes + 1))
 

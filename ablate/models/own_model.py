@@ -81,7 +81,13 @@ class ImportedModel(ModelOptions):
         if any(isinstance(parameter, nn.UninitializedParameter) for parameter in network.parameters()):
             # Lazy layers draw their weights at their first input.
             with torch.no_grad():
-                network.eval()(torch.zeros(1, *shape))
+                targets.call(
+                    network.eval(),
+                    f"the network of {self.target}, on an image of {'×'.join(map(str, shape))},",
+                    {},
+                    "model.target",
+                    torch.zeros(1, *shape),
+                )
             network.train()
         return network
 

@@ -68,6 +68,7 @@ def test_a_builder_is_called_with_its_arguments_and_with_what_its_signature_asks
         ("build", {"width": "wide"}, "model.target", "raised TypeError"),
         ("build", {"width": -1}, "model.target", "raised"),
         ("nothing", {}, "model", "no weights to train"),
+        ("lazy_and_deep", {}, "model.target", "on an image of 1×8×8, raised RuntimeError"),
         ("two_rows", {}, "model", "for 2 images of 1×8×8 the network returned 2×11, not 2×10 logits"),
         ("returns_dict", {}, "model", "in evaluation, the network returned dict, not logits"),
     ],
@@ -225,10 +226,10 @@ def test_a_last_batch_of_one_image_is_refused_where_batch_norm_sees_one_pixel():
 
 
 def test_a_network_of_ablates_own_is_tried_where_the_last_batch_has_one_image():
-    tiny = MODELS["inception_v2"](width=0.02)
-    trial.try_out(tiny, (1, 12, 12), 10, 2)
+    tiny = MODELS["cnn"](depth=1, width=2)
+    trial.try_out(tiny, (1, 1, 1), 10, 2)
     with pytest.raises(AblateError, match="one image"):
-        trial.try_out(tiny, (1, 12, 12), 10, 1)
+        trial.try_out(tiny, (1, 1, 1), 10, 1)
 
 
 def test_the_plan_of_a_study_tries_the_size_of_its_last_batch(shared_cache, monkeypatch):
@@ -242,7 +243,7 @@ def test_the_plan_of_a_study_tries_the_size_of_its_last_batch(shared_cache, monk
 
 def test_an_image_that_is_too_small_is_said():
     with pytest.raises(AblateError, match="1×8×8") as caught:
-        trial.try_out(MODELS["torchvision"](arch="vgg11_bn"), DIGITS, 10, 32)
+        trial.try_out(own("deep"), DIGITS, 10, 32)
     assert "data.resize" in caught.value.hint
 
 
