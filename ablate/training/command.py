@@ -51,12 +51,6 @@ from ablate.training.process import Process, check_startable
 from ablate.training.source_files import data_fingerprint, folder_code, folder_code_again, named_files
 from ablate.training.surroundings import NOT_PASSED_ON, scratch_mlflow
 
-SHOWN_MATCHES = 3
-"""Lines in which a metric was found that a trial shows."""
-
-COPY = "folder"
-"""Where in the folder of its own a run has its copy of the folder that the command runs in."""
-
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
 

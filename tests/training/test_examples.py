@@ -1,0 +1,41 @@
+"""The examples in docs/examples: programs of Lightning, Hydra and Transformers that know nothing of ablate, tried by `--try`."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.mark.parametrize(
+    ("example", "package", "settings"),
+    [
+        ("hydra", "hydra", ("epochs=2",)),
+        ("lightning", "lightning", ("epochs=2",)),
+        ("transformers", "transformers", ("epochs=2",)),
+    ],
+)
+def test_the_metrics_of_an_example_are_found(example, package, settings, tmp_path):
+    if not importlib.util.find_spec(package):
+        pytest.skip(f"{package} is not installed: pip install {package}")
+    shutil.copytree(EXAMPLES / example, tmp_path / example)
+    sets = [option for each in settings for option in ("--set", each)]
+    result = subprocess.run(
+        [sys.executable, "-m", "ablate", "run", f"{example}/study.yaml", "--try", "--allow-command", *sets],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    output = result.stdout + result.stderr
+    for metric in ("val/accuracy", "train/loss"):
+        assert f"{metric}: found 2 times" in output, output
+    # Nothing but the folder of the run was written to.
+    assert not [path for path in (tmp_path / example).rglob("*") if path.suffix in (".csv", ".log")]
