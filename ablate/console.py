@@ -548,13 +548,18 @@ def outlook(outlook: Outlook) -> RenderableType:
     unit = f" {scale.unit}" if scale.unit else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
-    for title in ("parameters", "MFLOP per image", "per run", "runs", "in all"):
+    # What nobody knows of training by the user's own code has no column.
+    sizes = {
+        "parameters": [f"{arm.parameters:,}" if arm.parameters else "" for arm in cost.arms],
+        "MFLOP per image": [f"{arm.flops / 1e6:,.2f}" if arm.flops else "" for arm in cost.arms],
+    }
+    sizes = {title: cells for title, cells in sizes.items() if any(cells)}
+    for title in (*sizes, "per run", "runs", "in all"):
         table.add_column(title, justify="right")
-    for arm in cost.arms:
+    for number, arm in enumerate(cost.arms):
         table.add_row(
             Text(arm.arm),
-            f"{arm.parameters:,}" if arm.parameters else "",
-            f"{arm.flops / 1e6:,.2f}" if arm.flops else "",
+            *(cells[number] for cells in sizes.values()),
             _span(arm.seconds, arm.seconds),
             str(arm.first) if arm.first == arm.most else f"{arm.first}–{arm.most}",
             _span(
@@ -567,7 +572,12 @@ def outlook(outlook: Outlook) -> RenderableType:
     if cost.runs_most > cost.runs_first:
         runs = f"{cost.runs_first:,}–{counted(cost.runs_most, 'run')}"
     arms, slots = counted(len(cost.arms), "arm"), counted(outlook.slots, "slot")
-    lines.append(Text(f"{arms}, {runs} on {slots}: about {_span(cost.first, cost.most)}"))
+    time = (
+        f": about {_span(cost.first, cost.most)}"
+        if cost.first is not None
+        else "; how long they take is known once a run of each arm has finished"
+    )
+    lines.append(Text(f"{arms}, {runs} on {slots}{time}"))
     lines += _seed_matters(outlook)
     if study.space:
         return Group(*lines)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
-PAGE = (Path(__file__).parent.parent / "docs" / "own.md").read_text()
+import yaml
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "own.md").read_text()
 
 
 def section(title: str) -> str:
@@ -17,6 +21,40 @@ def section(title: str) -> str:
 
 def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_command_of_the_page_trains_the_study_of_the_page(workplace):
+    """From the command line that `init` takes to the report, by the commands of the page."""
+    text = section("A command")
+    (code,), (study,), (commands,) = blocks(text, "python"), blocks(text, "yaml"), blocks(text, "bash")
+    Path("train.py").write_text(code)
+    told = []
+    for line in commands.splitlines():
+        program, *options = shlex.split(line, comments=True)
+        assert program == "ablate"
+        here = ["--executor", "inline"] if options[0] == "run" and "--try" not in options else []
+        told.append(workplace.ablate(*options, *here))
+    written = yaml.safe_load(Path("mine.yaml").read_text())
+    assert written == yaml.safe_load(study)
+    _, tried, planned, said, _ = told
+    assert "accuracy: found 2 times" in tried
+    assert "another seed changes it" in planned
+    assert "lr=0.2 · seed 4: finished" in said
+    assert "Learning rate 0.2 clearly helps" in said
+    assert len(workplace.runs("mine")) == 15
+    assert Path("reports/mine.html").exists()
+
+
+def test_what_the_page_links_to_is_there():
+    """Files, and headings of other pages."""
+    for target in re.findall(r"\]\(([^)#]+(?:#[^)]*)?)\)", PAGE):
+        file, _, heading = target.partition("#")
+        there = DOCS / file
+        assert there.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
+            names = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in names, target
 
 
 def test_the_function_of_the_page_trains_the_study_of_the_page(workplace):

@@ -30,6 +30,7 @@ _FLAG = re.compile(r"(--?)([A-Za-z][\w.-]*)(=(.*))?", re.DOTALL)
 _OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)  # Hydra's, and those of configurators
 _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 _PYTHONS_OWN = re.compile(r"-[bBdEiIOPqsSuvx]*([mcWX])?(?<!-)")
+_QUOTED = re.compile(r"(['\"]).*\1", re.DOTALL)
 _SHELL = re.compile(r"[|&;<>`]|\$\(|\$\{?\w")
 
 
@@ -159,7 +160,9 @@ def _template(name: str, values: Sequence[str], line: CommandLine) -> str | None
     for given, names in _GIVEN.items():
         if (path in names or path.rpartition(".")[2] in names) and len(values) == 1:
             line.given.add(given)
-            return f"{{{given}}}"
+            # Quotes that are not the shell's, as in `--work_dir="'out'"`, are for a program that reads its arguments as Python.
+            quote = quotes[1] if (quotes := _QUOTED.fullmatch(values[0])) else ""
+            return f"{quote}{{{given}}}{quote}"
     plain = [plain_value(value) for value in values]
     key = line.add(path, plain[0] if len(plain) == 1 else plain)
     return f"{{{key}}}" if key else None

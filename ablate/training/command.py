@@ -28,7 +28,7 @@ from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
 from ablate.text import counted, cut, format_value, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
-from ablate.training.channels import open_channels
+from ablate.training.channels import open_channels, tells_only_steps
 from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy
@@ -264,10 +264,16 @@ class CommandTrainer(OwnTrainer):
                 place="epoch",
                 hint=nearest(source["epoch"], source["metrics"]),
             )
+        if source["epoch"] is not None and tells_only_steps(source["metrics"][source["epoch"]]):
+            raise StudyError(
+                f"{cut(source['epoch'])!r} tells only a step, and no value that could end an epoch",
+                place="epoch",
+                hint="leave `epoch:` out: values have the last step that was told, and the next step ends their epoch",
+            )
         return CommandConfig.parse(source, tree, place=place)
 
     def yields(self, config: Config) -> tuple[str, ...]:
-        return tuple(_own(config).metrics)
+        return tuple(name for name, spec in _own(config).metrics.items() if not tells_only_steps(spec))
 
     def permissions(self, config: Config) -> tuple[Permission, ...]:
         action = f"run the command {self.code_name(config)!r}"
@@ -332,12 +338,14 @@ class CommandTrainer(OwnTrainer):
 
         def told(findings: Findings, line: str) -> None:
             for each in findings:
-                if isinstance(each, Found):
-                    counts[each.metric] += 1
-                    if line and counts[each.metric] <= SHOWN_MATCHES:
-                        lines.append(
-                            f"  {each.metric} = {format_value(each.value)}  ←  {cut(line.strip(), 200)}"
-                        )
+                if not each.metric:
+                    continue
+                counts[each.metric] += 1
+                if line and counts[each.metric] <= SHOWN_MATCHES:
+                    value = (
+                        f" = {format_value(each.value)}" if isinstance(each, Found) else f": step {each.step}"
+                    )
+                    lines.append(f"  {each.metric}{value}  ←  {cut(line.strip(), 200)}")
 
         given = {
             "seed": payload.seed,

@@ -58,6 +58,10 @@ class LinePattern:
     groups: tuple[int, ...]
 
     @property
+    def has_value(self) -> bool:
+        return bool(self.groups)
+
+    @property
     def has_step(self) -> bool:
         return "step" in self.regex.groupindex
 
@@ -146,7 +150,7 @@ def _takes_forever(text: str) -> bool:
 class LineReader:
     """Reads the lines of one run. patterns: metric → its pattern.
 
-    step: the last one that a line told; None before. found: metric → number of its readings. unreadable: metric → what its pattern
+    step: the last one that a line told; None before. counters: patterns for a step alone that matched the last line. found: metric → number of its readings. unreadable: metric → what its pattern
     found last that is no number. resolutions: metric → the finest resolution of its readings: a value printed as `0.5` among others
     like `0.4375` was not rounded to a tenth.
     """
@@ -154,6 +158,7 @@ class LineReader:
     def __init__(self, patterns: Mapping[str, LinePattern]) -> None:
         self._patterns = patterns
         self.step: int | None = None
+        self.counters: list[str] = []
         self.found: dict[str, int] = dict.fromkeys(patterns, 0)
         self.unreadable: dict[str, str] = {}
         self.resolutions: dict[str, float] = {}
@@ -165,6 +170,7 @@ class LineReader:
 
     def read(self, line: str) -> dict[str, PrintedValue]:
         """Return what a line tells. A value has the step of its own pattern, else the last step that any pattern found."""
+        self.counters = []
         if not line:
             return {}
         line = plain_text(line)
@@ -182,6 +188,7 @@ class LineReader:
             pattern = self._patterns[name]
             if not pattern.groups:
                 self.found[name] += 1
+                self.counters.append(name)
                 continue
             # Of `(\d+) correct|accuracy (\S+)` only one group takes part in a match.
             texts = [text for group in pattern.groups if (text := match[group]) is not None]

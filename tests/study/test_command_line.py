@@ -37,6 +37,16 @@ from ablate.study import command_line
             {"model": {"width": 64}, "optimizer": {"lr": 0.1}, "extra": "a"},
         ),
         (
+            """python gpt.py --system.work_dir="'./out'" --model.type="'nano'" """,
+            ["python", "gpt.py", "--system.work_dir='{run_dir}'", "--model.type={model.type}"],
+            {"model": {"type": "'nano'"}},
+        ),
+        (
+            """python t.py --seed '"3"' --lr 1""",
+            ["python", "t.py", "--seed", '"{seed}"', "--lr", "{lr}"],
+            {"lr": 1},
+        ),
+        (
             "python gpt.py --model.n_layer=3",
             ["python", "gpt.py", "--model.n_layer={model.n_layer}"],
             {"model": {"n_layer": 3}},

@@ -274,6 +274,16 @@ def test_a_step_counter_on_another_line_than_the_metric(tmp_path):
     assert epochs(events_of(study, tmp_path, seed=1)) != epochs(events)
 
 
+def test_a_trial_counts_the_steps_that_a_pattern_without_a_value_tells(tmp_path):
+    study = script(
+        tmp_path, "for n in 1, 2: print('Epoch', n), print('accuracy', n / 4)", metrics=WITH_A_COUNTER
+    )
+    payload = RunPayload(study.baseline.tree(), 0, kind="command", source=study.baseline.source)
+    shown = list(trainer_of(study.baseline).trial(Task("trial", 1, payload)))
+    assert "  n: step 2  ←  Epoch 2" in shown
+    assert shown[-2:] == ["accuracy: found 2 times", "n: found 2 times"]
+
+
 def test_dotted_overrides_and_quotes_that_are_passed_on_as_they_are(tmp_path):
     write_project(tmp_path, {"projects/adder.py": MINGPT})
     study = read_study(tmp_path, MINGPT_STUDY)
@@ -426,6 +436,9 @@ def test_any_template_is_one_or_a_mistake_that_is_named(text):
         assert isinstance(arguments.parse(text, "command").text(lambda _: None), str)
 
 
+WITH_A_COUNTER = {"accuracy": {"line": r"accuracy (\S+)"}, "n": {"line": r"Epoch (?P<step>\d+)"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -453,6 +466,8 @@ def test_any_template_is_one_or_a_mistake_that_is_named(text):
         ({"metrics": {"accuracy": {"file": "{lr}.csv"}}}, "only {run_dir}"),
         ({"metrics": {"loss": {"line": "(x)"}}}, "'accuracy' is not a metric of this training"),
         ({"epoch": "loss"}, "'loss' is not one of the metrics"),
+        ({"epoch": "n", "metrics": WITH_A_COUNTER}, "epoch: 'n' tells only a step, and no value"),
+        ({"metric": "n", "metrics": WITH_A_COUNTER}, "'n' is not a metric of this training"),
         ({"until": {"epoch": 0}}, "at least 1"),
         ({"silence": "soon"}, "is not a time"),
         ({"devices": 0}, "at least 1"),
@@ -842,6 +857,50 @@ def test_what_is_in_a_file_before_a_line_ends_the_epoch_belongs_to_it(tmp_path):
     metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "loss": {"file": "log.csv"}}
     events = events_of(script(tmp_path, text, metrics=metrics), tmp_path)
     assert epochs(events) == [(1, {"accuracy": 0.7, "loss": 0.4})]
+
+
+EVERY_CHANNEL = """
+    import json, os, random
+    from pathlib import Path
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    random.seed(os.environ["ABLATE_SEED"])
+    lr, folder = float(os.environ["LR"]), Path(os.environ["ABLATE_RUN_DIR"])
+    writer = EventFileWriter(str(folder / "tb"))
+    writer.add_event(Event(step=1, summary=Summary(value=[Summary.Value(tag="val/f1", simple_value=0.5)])))
+    writer.close()
+    logged = Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("file://")) / "0" / "run" / "metrics"
+    logged.mkdir(parents=True)
+    (logged / "recall").write_text("1000 0.25 1\\n")
+    (folder / "log.csv").write_text("epoch,loss\\n1,0.75\\n")
+    print(json.dumps({"epoch": 1, "grad": {"norm": 3.5}}))
+    print(f"epoch 1: accuracy {lr + random.random() / 100:.6f}")
+"""
+
+
+def test_a_study_whose_command_has_a_metric_in_every_channel(workplace):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: `make install` does")
+    metrics = {
+        "accuracy": {"line": r"epoch (?P<step>\d+): accuracy (\S+)"},
+        "grad/norm": {"json": "grad.norm"},
+        "train/loss": {"file": "{run_dir}/log.csv", "column": "loss"},
+        "val/f1": {"tensorboard": "val/f1"},
+        "val/recall": {"mlflow": "recall"},
+    }
+    command, env = ["python", "main.py"], {"LR": "{lr}"}
+    script(workplace.root, EVERY_CHANNEL, command=command, env=env, metrics=metrics, seeds=1)
+    said = workplace.ablate("run", "study.yaml", "--allow-command", "--executor", "inline")
+    assert "2 runs" in said
+    expected = {"grad/norm": 3.5, "train/loss": 0.75, "val/f1": 0.5, "val/recall": 0.25}
+    for run in workplace.runs("simple"):
+        assert expected.items() <= run.data.metrics.items()
+        [point] = workplace.client.get_metric_history(run.info.run_id, "val/f1")
+        assert point.step == 1
+    accuracies = {
+        run.data.tags["ablate.arm"]: run.data.metrics["accuracy"] for run in workplace.runs("simple")
+    }
+    assert accuracies["lr=0.2"] - accuracies["baseline"] == pytest.approx(0.1)
 
 
 # --- the key ---------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ablate.training.channels.line import LineChannel
 from ablate.training.channels.mlflow import MlflowChannel
 from ablate.training.channels.reading import Findings, Places
 from ablate.training.channels.tensorboard import TensorboardChannel
+from ablate.training.lines import parse_pattern
 
 Specs = Mapping[str, Mapping[str, Any]]
 """Metric → what the study says of where it is found."""
@@ -122,6 +123,12 @@ def read_metrics(value: Any) -> dict[str, dict[str, Any]]:
                 )
         channel.check(name, spec)
     return {name: dict(spec) for name, spec in value.items()}
+
+
+def tells_only_steps(spec: Mapping[str, Any]) -> bool:
+    """Return whether what stands under the name of a metric tells where the others are on their curves, and has no value itself."""
+    text = spec.get(LineChannel.key)
+    return text is not None and not parse_pattern(text, "metrics").has_value
 
 
 def open_channels(specs: Specs, places: Places) -> Sequence[Channel]:

@@ -33,9 +33,12 @@ class LineChannel:
             for name, reading in self._reader.read(text).items()
         ]
         step = self._reader.step
-        if step is not None and step != self._step:
+        if step is not None:
+            begins = [StepBegins(step, name) for name in self._reader.counters]
+            if step != self._step and not begins:
+                begins = [StepBegins(step)]
             self._step = step
-            findings.insert(0, StepBegins(step))
+            findings = [*begins, *findings]
         return findings
 
     def look(self) -> list[Findings]:

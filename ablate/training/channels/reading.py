@@ -33,9 +33,10 @@ class Found:
 
 @dataclass(frozen=True)
 class StepBegins:
-    """A step was named, with or without values."""
+    """A step was named, with or without values. metric: whose pattern tells only steps, and told this one; '': another's."""
 
     step: int
+    metric: str = ""
 
 
 Findings = list[Found | StepBegins]
