@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,6 +35,7 @@ from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
 from ablate.training import trainer_of
 from ablate.training.builtin import checkpoint
+from ablate.training.output import OUTPUT, left_output
 from ablate.training.own_run import discard_checkpoint
 from ablate.training.payload import Folders, RunPayload
 
@@ -240,6 +241,7 @@ class _Training(Client[Run]):
 
     def starting(self, work: Run, attempt: int, slot: Slot) -> None:
         self._known.begun(work, attempt)
+        left_output(self._output(work))  # of an attempt that another command has not seen the end of
         self._study.ledger.ask(work)
         self._study.observer.running(work, slot, attempt)
 
@@ -287,6 +289,7 @@ class _Training(Client[Run]):
 
     def event(self, flight: Flight[Run], event: Event) -> bool:
         run, ledger, metric = flight.work, self._study.ledger, self._study.plan.study.metric
+        event = self._with_output(run, event)
         self._record(run, event)
         self._study.observer.event(run, event)
         if is_last(event):
@@ -352,8 +355,20 @@ class _Training(Client[Run]):
             self._stop = ignored(plan.config(run), (seed, run.seed))
 
     def interrupted(self, flight: Flight[Run], event: Failed) -> None:
-        self._record(flight.work, event)
+        self._record(flight.work, self._with_output(flight.work, event))
         self._study.ledger.tell(event, math.nan)
+
+    def _with_output(self, run: Run, event: Event) -> Event:
+        """Return the event; a failure that tells nothing of what its run printed gets what its process left behind."""
+        if not isinstance(event, Failed) or OUTPUT in event.files:
+            return event
+        left = left_output(self._output(run))
+        return replace(event, files={**event.files, OUTPUT: left}) if left else event
+
+    def _output(self, run: Run) -> Path:
+        output = Folders.under(self._known.checkpoints.parent).output(run.key)
+        assert output is not None
+        return output
 
     def _record(self, run: Run, event: Event) -> None:
         plan = self._study.plan

@@ -32,6 +32,7 @@ from ablate.training.channels import open_channels, tells_only_steps
 from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy
+from ablate.training.lines import plain_text
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,
@@ -39,11 +40,12 @@ from ablate.training.outcome import (
     Message,
     Result,
     Start,
+    is_end,
     machine,
     says_out_of_memory,
     shown,
 )
-from ablate.training.output import OUTPUT
+from ablate.training.output import OUTPUT, KeptOutput
 from ablate.training.own import OwnTrainer
 from ablate.training.payload import NO_FOLDERS, Folders, RunPayload
 from ablate.training.permission import Permission
@@ -324,9 +326,12 @@ class CommandTrainer(OwnTrainer):
                 stores = () if folders.runs is None else (folders.runs.parent.absolute(),)
                 copy = stack.enter_context(_private_copy(config, folder / COPY, stores))
                 place = copy.folder
-            for message in _Attempt(config, task, folder, place, told).messages(cancelled):
+            output = KeptOutput(copy=folders.output(task.run))
+            for message in _Attempt(config, task, folder, place, output, told).messages(cancelled):
                 if copy is not None and isinstance(message, Result):
                     copy.check()
+                if is_end(message):
+                    output.discard_copy()
                 yield message
 
     def trial(self, task: Task) -> Iterator[str]:
@@ -345,7 +350,7 @@ class CommandTrainer(OwnTrainer):
                     value = (
                         f" = {format_value(each.value)}" if isinstance(each, Found) else f": step {each.step}"
                     )
-                    lines.append(f"  {each.metric}{value}  ←  {cut(line.strip(), 200)}")
+                    lines.append(f"  {each.metric}{value}  ←  {cut(plain_text(line).strip(), 200)}")
 
         given = {
             "seed": payload.seed,
@@ -392,7 +397,7 @@ def _private_copy(config: CommandConfig, place: Path, without: tuple[Path, ...])
 
 
 class _Attempt:
-    """One attempt of a run. folder: of its own. place: the folder that the command runs in.
+    """One attempt of a run. folder: of its own. place: the folder that the command runs in. output: keeps what it prints.
 
     told: called with everything that is found, and the line in which it was, '' for none.
     """
@@ -403,6 +408,7 @@ class _Attempt:
         task: Task,
         folder: Path,
         place: Path,
+        output: KeptOutput,
         told: Callable[[Findings, str], None] = lambda _findings, _line: None,
     ) -> None:
         payload: RunPayload = task.payload
@@ -440,6 +446,7 @@ class _Attempt:
             config.environment(variables, own),
             terminal=bool(config.source.get("tty")),
             silence=config.silence,
+            output=output,
         )
         self._began = time.perf_counter()
 

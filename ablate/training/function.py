@@ -283,7 +283,7 @@ class FunctionTrainer(OwnTrainer):
                 yield task.run, CANCELLED
                 continue
             with folders.run(task.run, keep=True) as folder:
-                attempt = _FunctionAttempt(task, folder, cancelled)
+                attempt = _FunctionAttempt(task, folder, folders.output(task.run), cancelled)
                 with contextlib.closing(attempt.messages()) as its_messages:
                     for message in its_messages:
                         yield task.run, message
@@ -294,17 +294,18 @@ _states: dict[str, tuple[Fit, ProcessState]] = {}
 
 
 class _FunctionAttempt:
-    """One attempt of a run. folder: of the run."""
+    """One attempt of a run. folder: of the run. output: a file for what it prints while it runs."""
 
-    def __init__(self, task: Task, folder: Path, cancelled: Collection[str]) -> None:
+    def __init__(self, task: Task, folder: Path, output: Path | None, cancelled: Collection[str]) -> None:
         self._payload: RunPayload = task.payload
         self._train = str(self._payload.source["train"])
         self._is_cancelled: Callable[[], bool] = lambda: task.run in cancelled
         self._run = OwnRun(folder, task.attempt, self._is_cancelled)
+        self._output = output
 
     def messages(self) -> Generator[Message, None, None]:
         """Train, and yield what comes of it. The end comes last, once what the run has left behind is seen to."""
-        surroundings = Surroundings(scratch_mlflow(self._run.folder))
+        surroundings = Surroundings(scratch_mlflow(self._run.folder), self._output)
         steps: Generator[Any, None, Any] = _epochs({})
         end: Message = CANCELLED
         try:

@@ -180,7 +180,11 @@ def machine(device: torch.device | str) -> dict[str, Any]:
         module = loaded.get_device_module(kind) if loaded else None
         get_name = getattr(module, "get_device_name", None)
         model = _gpu_model() if kind == "cuda" else None
-        name = get_name(device) if get_name is not None else model or str(device)
+        name = model or str(device)
+        if get_name is not None:
+            # A process that cannot open the device may still start a command that can.
+            with contextlib.suppress(RuntimeError, AssertionError):
+                name = get_name(device)
     version: str = loaded.__version__ if loaded else importlib.metadata.version("torch")
     return {
         "device": f"{kind}: {name}",

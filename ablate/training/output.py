@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
+
 from ablate.text import cut, format_bytes
 from ablate.training.lines import plain_text
 
@@ -22,10 +26,19 @@ _SHOWN_BYTES = 64 * 1024
 class KeptOutput:
     """The head and the tail of what a run prints, at most `most` bytes together, whatever the bytes are.
 
-    One thread at a time may use it. total: bytes written so far.
+    One thread at a time may use it. total: bytes written so far. copy: a file that has the same, for whoever finds that this process
+    was killed (`left_output`); `discard_copy` removes it.
     """
 
-    def __init__(self, most: int = MOST_OUTPUT) -> None:
+    def __init__(self, most: int = MOST_OUTPUT, copy: Path | None = None) -> None:
+        self._most = most
+        self._copy = copy
+        self._copy_file: int | None = None
+        self._copied = 0
+        if copy is not None:
+            with contextlib.suppress(OSError):  # a copy that cannot be made costs no run
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                self._copy_file = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self._half = (most - _ROOM_FOR_NOTE) // 2
         assert self._half > 0
         self._head = bytearray()
@@ -34,6 +47,7 @@ class KeptOutput:
 
     def write(self, data: bytes) -> None:
         self.total += len(data)
+        whole = data
         room = self._half - len(self._head)
         if room > 0:
             self._head += data[:room]
@@ -42,6 +56,32 @@ class KeptOutput:
         # Rarely, because it moves what is kept.
         if len(self._tail) > 2 * self._half:
             del self._tail[: -self._half]
+        if self._copy_file is not None:
+            self._write_copy(whole)
+
+    def _write_copy(self, data: bytes) -> None:
+        assert self._copy_file is not None
+        try:
+            if self._copied + len(data) > 2 * self._most:
+                data = self.content()
+                os.lseek(self._copy_file, 0, os.SEEK_SET)
+                os.write(self._copy_file, data)
+                os.ftruncate(self._copy_file, len(data))
+                self._copied = 0
+            else:
+                os.write(self._copy_file, data)
+            self._copied += len(data)
+        except OSError:  # the disk is full
+            self.discard_copy()
+
+    def discard_copy(self) -> None:
+        """Remove the file that has the same: what is kept is in good hands."""
+        if self._copy_file is None or self._copy is None:
+            return
+        os.close(self._copy_file)
+        self._copy_file = None
+        with contextlib.suppress(OSError):
+            self._copy.unlink()
 
     def content(self) -> bytes:
         """Return what is kept, as it was printed, with a line that says how much is missing between head and tail.
@@ -66,6 +106,18 @@ class KeptOutput:
             states = [text for part in line.split("\r") if (text := plain_text(part).rstrip())]
             lines += states[-1:]
         return [cut(line, LONGEST_SHOWN) for line in lines[-number:]]
+
+
+def left_output(copy: Path) -> bytes | None:
+    """Return what a process that was killed had kept in its copy, and remove that; None where there is none."""
+    try:
+        content = copy.read_bytes()
+        copy.unlink()
+    except OSError:
+        return None
+    output = KeptOutput()
+    output.write(content)
+    return output.content()
 
 
 def _until_line_end(data: bytes) -> bytes:

@@ -75,6 +75,10 @@ class Folders:
             ) from error
         yield folder
 
+    def output(self, key: str) -> Path | None:
+        """Return the file that has what a run prints while it runs; None where nothing is kept. key: of the run."""
+        return None if self.runs is None else self.runs.absolute() / f"{key}.output"
+
 
 NO_FOLDERS = Folders()
 """Runs leave nothing behind."""

@@ -247,14 +247,15 @@ class Process:
         *,
         terminal: bool = False,
         silence: float | None = None,
+        output: KeptOutput | None = None,
     ) -> None:
         """Start a command; no shell reads the arguments. environment: all of it.
 
         terminal: whether it gets a terminal, at which nobody types, instead of a pipe and an empty stdin. silence: seconds without
-        output after which it is ended. Raises TrainingError.
+        output after which it is ended. output: keeps what it prints. Raises TrainingError.
         """
         check_startable(arguments, folder, environment)
-        self.output = KeptOutput()
+        self.output = KeptOutput() if output is None else output
         self.ended: Ended | None = None
         self._arguments = tuple(arguments)
         self._splitter = LineSplitter()

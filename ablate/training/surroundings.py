@@ -35,19 +35,19 @@ NOT_PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAM
 
 
 class Surroundings:
-    """The surroundings of one run. variables: are set in its environment.
+    """The surroundings of one run. variables: are set in its environment. copy: of what it prints, as `KeptOutput` has it.
 
     What is printed (also by programs that the function starts, and by libraries) is kept; outside worker processes it is shown on
     stderr as well.
     """
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str], copy: Path | None = None) -> None:
         self._environment = {
             name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON
         } | dict(variables)
         self._first = dict(self._environment)
         self._folder: str | None = None
-        self._output = KeptOutput()
+        self._output = KeptOutput(copy=copy)
         read, self._end = os.pipe()
         is_worker = multiprocessing.parent_process() is not None
         shown = None if is_worker else os.dup(2)
@@ -115,7 +115,10 @@ class Surroundings:
         """Return what was printed; nothing more is kept."""
         os.close(self._end)
         self._reader.join(PATIENCE)
-        return self._output.content()
+        content = self._output.content()
+        if not self._reader.is_alive():
+            self._output.discard_copy()
+        return content
 
 
 def _working_folder() -> str | None:

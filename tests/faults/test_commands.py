@@ -279,6 +279,16 @@ def test_nothing_outlives_a_worker_or_the_coordinator(workplace):
     workplace.ablate("status")
     statuses = {kind: {run.info.status for run in runs} for kind, runs in by_kind(workplace).items()}
     assert statuses == {"baseline": {"FINISHED"}, "waits": {"FAILED", "KILLED"}}
+    # What it printed is kept, of the attempt whose worker was killed as of the one that Ctrl-C ended.
+    attempts = by_kind(workplace)["waits"]
+    kept = [
+        run
+        for run in attempts
+        if "output.txt" in {f.path for f in workplace.client.list_artifacts(run.info.run_id)}
+    ]
+    assert {run.info.status for run in kept} == {"FAILED", "KILLED"}
+    assert all(printed(workplace, run).startswith(b"still here\n") for run in kept)
+    assert not list(workplace.root.glob("mlruns/runs/*.output"))
 
 
 @pytest.mark.slow

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.training.output import MOST_OUTPUT, KeptOutput
+from ablate.training.output import MOST_OUTPUT, KeptOutput, left_output
 
 
 def kept(*pieces: bytes, most: int = MOST_OUTPUT) -> KeptOutput:
@@ -92,3 +94,22 @@ def test_the_last_lines_are_those_that_a_terminal_shows(printed, lines):
 def test_the_last_lines_are_the_last_whatever_is_left_out(most):
     output = kept(*(b"%d\n" % i for i in range(1000)), most=most)
     assert output.last_lines(3) == ["997", "998", "999"]
+
+
+@given(st.lists(st.binary(max_size=900), max_size=12))
+def test_a_copy_has_head_and_tail_of_what_was_printed_up_to_a_kill(pieces):
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "runs", "key.output")
+        output = KeptOutput(1000, copy)
+        for piece in pieces:
+            output.write(piece)
+        size, printed = copy.stat().st_size, b"".join(pieces)
+        left = left_output(copy)
+        output.discard_copy()
+        assert size <= 2000 + 1000
+        if len(printed) <= 900:
+            assert left == printed
+        assert left is not None
+        assert left[:400] == printed[:400] or b"\n" in printed or b"\r" in printed
+        assert left[-400:] == printed[-400:] or b"\n" in printed or b"\r" in printed
+        assert left_output(copy) is None
