@@ -1010,6 +1010,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
         relative=question.relative,
         earlier_looks=question.earlier_looks,
         judged_on="test" if metrics.reads_test_set(question.metric) else "validation",
+        has_study_file=False,
     )
     analysis = judge(rules, frame, closed=len(rules.looks))
     if question.relative:  # what was recorded is shown as it was

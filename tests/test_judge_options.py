@@ -259,6 +259,21 @@ def test_repeats_that_agree_to_the_last_digit_are_copies_unless_the_steps_of_the
     assert verdicts["lion"] == "not independent", "0.0001 is far below the noise of the others"
 
 
+def test_what_is_said_of_a_file_names_no_key_of_a_study_and_no_images(judge):
+    rows = [(arm, s, f"{5000 + 1000 * (arm == 'adam') + s}") for arm in ("sgd", "adam") for s in range(5)]
+    table(judge.root / "same.csv", "arm,seed,reward", rows)
+    for looks in ((), ("--looks", "5")):
+        output = judge("same.csv", *PAIRED, *looks)
+        assert (
+            "leaves no noise to judge by. State the metric's resolution." in output
+            or "resolution (1)" in output
+        )
+        assert [word for word in ("deterministic: true", "images") if word in output] == []
+        exact = judge("same.csv", *PAIRED, *looks, "--resolution", "0")
+        assert "State the metric's resolution.\n" in exact
+        assert "deterministic" not in exact
+
+
 # --- what became of the runs ------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "text": {"errors"},
     "fields": {"errors", "text"},
     "metrics": set(),
+    "lines": {"errors", "text"},
     "code_paths": set(),
     "code_digest": {"errors", "code_paths"},
     "targets": {"errors", "code_digest", "text"},
@@ -34,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
         "data",
         "models",
         "config",
+        "lines",
         "metrics",
         "text",
     },
@@ -43,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "executors": {"errors", "events"},
     "tracking": {"errors", "events", "metrics", "models", "config", "study", "text"},
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
-    "importing": {"errors", "metrics", "text", "training.lines"},
+    "importing": {"errors", "metrics", "text", "lines"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
@@ -403,7 +405,11 @@ def test_importing_the_command_line_loads_nothing_heavy():
         ("import ablate.executors.inline, ablate.executors.local", {"torch", "mlflow", "optuna", "pydantic"}),
         ("import ablate.analysis", {"torch", "mlflow", "optuna"}),
         (
-            "import ablate.training.lines, ablate.training.isolation, ablate.training.process",
+            "import ablate.importing, ablate.lines",
+            {"torch", "mlflow", "optuna", "pandas", "pydantic", "yaml"},
+        ),
+        (
+            "import ablate.training.isolation, ablate.training.process",
             {"torch", "mlflow", "optuna", "pandas"},
         ),
         (

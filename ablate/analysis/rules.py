@@ -83,7 +83,8 @@ class Rules:
     family: its size where it is larger than the arms say; 0: what they say. relative: differences, margin and resolution are
     shares of the baseline's mean. earlier_looks: at results that nobody planned, the looks before the first of these: the first
     of all spends ALPHA, look i after it `extra_alpha(i)`. read_before: how many other
-    plans have judged runs of this one. judged_on: the data that the metric is measured on.
+    plans have judged runs of this one. judged_on: the data that the metric is measured on. has_study_file: whether there is a
+    study whose keys can be changed; results of others have none.
 
     Numbers may be numpy's, and arms may be called by whole numbers. Raises StudyError where these contradict themselves.
     """
@@ -113,6 +114,7 @@ class Rules:
     earlier_looks: int = 0
     read_before: int = 0
     judged_on: JudgedOn = "validation"
+    has_study_file: bool = True
 
     def __post_init__(self) -> None:
         def fix(name: str, value: object) -> None:

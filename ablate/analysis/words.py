@@ -176,7 +176,7 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
         case "coarse-metric":
             return (
                 f"The margin ({figures['margin']:g}) is less than twice the metric's resolution ({figures['resolution']:g}): "
-                "two misclassified images are already worth having."
+                "a difference of two of its steps is already worth having."
             )
         case "aa-differs":
             return (
@@ -204,7 +204,7 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
         case "no-noise":
             return (
                 f"{about}the differences agree to the last digit {'under' if rules.unit == 'seed' else 'in'} every {rules.unit}, which leaves no noise to judge by. "
-                f"State the metric's resolution{', or `deterministic: true` if that is meant' if rules.planned else ''}."
+                f"State the metric's resolution{', or `deterministic: true` if that is meant' if rules.has_study_file else ''}."
             )
         case "noisy" if rules.unit == "run":
             return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."

@@ -94,7 +94,7 @@ def _content(path: Path, how: HowToRead) -> Table:
 
 def _patterns(how: HowToRead) -> Iterable[tuple[str, Any]]:
     """The patterns of `--line`, by the names of what they find."""
-    from ablate.training.lines import parse_pattern
+    from ablate.lines import parse_pattern
 
     found: dict[str, Any] = {}
     for text in how.lines:
@@ -130,7 +130,7 @@ def _log(path: Path, patterns: Mapping[str, Any]) -> Table:
     """A row for each line of a log that has a value; without any, one row without values."""
     import pandas as pd
 
-    from ablate.training.lines import LineReader, LineSplitter
+    from ablate.lines import LineReader, LineSplitter
 
     reader, splitter = LineReader(patterns), LineSplitter()
     records: list[dict[str, str]] = []

@@ -26,13 +26,13 @@ from ablate.config import Config, FreeConfig
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
+from ablate.lines import plain_text
 from ablate.text import counted, cut, format_value, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import open_channels, tells_only_steps
 from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy
-from ablate.training.lines import plain_text
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,

@@ -6,8 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from ablate.lines import plain_text
 from ablate.text import cut, format_bytes
-from ablate.training.lines import plain_text
 
 OUTPUT = "output.txt"
 """Artifact of a run with what it printed."""

@@ -30,9 +30,9 @@ from types import TracebackType
 from typing import ClassVar, Literal, Self
 
 from ablate.errors import TrainingError
+from ablate.lines import LineSplitter
 from ablate.text import cut, format_duration
 from ablate.training.guardian import Order
-from ablate.training.lines import LineSplitter
 from ablate.training.output import KeptOutput
 
 GRACE = 5.0

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ablate.errors import StudyError, nearest
 from ablate.fields import may_be_recorded
+from ablate.lines import parse_pattern
 from ablate.text import brief, cut, joined
 from ablate.training.channels.file import FileChannel
 from ablate.training.channels.json_lines import JsonChannel
@@ -17,7 +18,6 @@ from ablate.training.channels.line import LineChannel
 from ablate.training.channels.mlflow import MlflowChannel
 from ablate.training.channels.reading import Findings, Places
 from ablate.training.channels.tensorboard import TensorboardChannel
-from ablate.training.lines import parse_pattern
 
 Specs = Mapping[str, Mapping[str, Any]]
 """Metric → what the study says of where it is found."""

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from ablate.errors import StudyError
+from ablate.lines import parse_number, plain_text
 from ablate.text import brief, cut
 from ablate.training.channels.reading import Findings, Found, Places, whole_step
-from ablate.training.lines import parse_number, plain_text
 
 STEPS = ("epoch", "step", "global_step", "iteration")
 """Names of what tells a step, the first of them that is there, unless the study names another."""

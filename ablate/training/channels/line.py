@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ablate.lines import LineReader, parse_pattern
 from ablate.text import cut
 from ablate.training.channels.reading import Findings, Found, Places, StepBegins
-from ablate.training.lines import LineReader, parse_pattern
 
 
 class LineChannel:
-    """Regular expressions; `ablate.training.lines` says what they can be."""
+    """Regular expressions; `ablate.lines` says what they can be."""
 
     key = "line"
     others: tuple[str, ...] = ()

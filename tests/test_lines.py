@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.errors import StudyError
-from ablate.training.lines import (
+from ablate.lines import (
     LONGEST_LINE,
     LineReader,
     LineSplitter,
