@@ -817,13 +817,26 @@ def _mended(question: _Question, positions: Mapping[str, Sequence[int]]) -> str 
 
     None where no part of names does that: `c51_atari` in some blocks and `c51` in others.
     """
+    strips = naming_strips([{question.names[i] for i in at} for at in positions.values()], question.baseline)
+    if strips is None:
+        return None
+    if question.caller.is_command:
+        return f"{' '.join(question.caller.setting('strip', text) for text in strips)} takes that out of the arms' names"
+    column = question.arm_columns[0]
+    return "; ".join(f"frame[{column!r}] = frame[{column!r}].str.replace({text!r}, '')" for text in strips)
+
+
+def naming_strips(arms_in: Sequence[set[str]], baseline: str) -> list[str] | None:
+    """Return what to take out of the arms' names, so that every block has the baseline; None where nothing short does that.
+
+    arms_in: the names of the arms in each block.
+    """
     import re
 
-    arms_in = {block: {question.names[i] for i in at} for block, at in positions.items()}
     strips: list[str] = []
-    for names in arms_in.values():
+    for names in arms_in:
         now = {name: _without(name, strips) for name in names}
-        if question.baseline in now.values():
+        if baseline in now.values():
             continue
         parts = {
             text
@@ -836,7 +849,7 @@ def _mended(question: _Question, positions: Mapping[str, Sequence[int]]) -> str 
         mending = [
             text
             for text in sorted(parts, key=lambda text: (len(text), text))
-            if question.baseline in (stripped := {_without(name, [text]) for name in now.values()})
+            if baseline in (stripped := {_without(name, [text]) for name in now.values()})
             and len(stripped) == len(names)
         ]
         if not mending:
@@ -844,14 +857,11 @@ def _mended(question: _Question, positions: Mapping[str, Sequence[int]]) -> str 
         strips.append(mending[0])
     if not strips or len(strips) > _MOST_STRIPS:
         return None
-    for names in arms_in.values():
+    for names in arms_in:
         stripped = {_without(name, strips) for name in names}
-        if len(stripped) < len(names) or question.baseline not in stripped:
+        if len(stripped) < len(names) or baseline not in stripped:
             return None
-    if question.caller.is_command:
-        return f"{' '.join(question.caller.setting('strip', text) for text in strips)} takes that out of the arms' names"
-    column = question.arm_columns[0]
-    return "; ".join(f"frame[{column!r}] = frame[{column!r}].str.replace({text!r}, '')" for text in strips)
+    return strips
 
 
 def _without(name: str, texts: Sequence[str]) -> str:

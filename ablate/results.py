@@ -6,6 +6,7 @@ columns are is guessed, and printed as options that can be typed instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,20 @@ from typing import TYPE_CHECKING, Literal
 
 from ablate import importing, metrics
 from ablate.asking import Ask, choose, positive, yes
-from ablate.comparing import Caller, Origin, Undefined, judge_frame, quoted
+from ablate.comparing import Caller, Origin, Undefined, judge_frame, naming_strips, quoted
 from ablate.comparisons import Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
-from ablate.importing.columns import Column, candidates, is_seed, is_telling, numbers_of, survey
+from ablate.importing.columns import (
+    Column,
+    candidates,
+    is_seed,
+    is_task,
+    is_telling,
+    names_metrics,
+    numbers_of,
+    survey,
+)
 from ablate.importing.curves import BEST, HOW, LAST
 from ablate.importing.judged_rows import (
     Curve,
@@ -27,6 +37,7 @@ from ablate.importing.judged_rows import (
     repeats,
     seen_as_curves,
     state_column,
+    strips_of_tasks,
     unfinished_rows,
 )
 from ablate.importing.source import split
@@ -287,8 +298,6 @@ def format_of(given: str | None, output: Path | None) -> str:
 
 def study_of(sources: Sequence[str]) -> str:
     """Return what verdicts on some sources are called: the name of the first, without its folder and ending."""
-    import re
-
     name = re.split(r"[/\\#:]", sources[0].rstrip("/"))[-1]
     stem = name.rpartition(".")[0] if "." in name.strip(".") else name
     return stem or name
@@ -389,13 +398,8 @@ def _the(columns: Sequence[Column], role: Literal["arm", "metric"]) -> str:
         return names[0]
     if not names:
         for column in columns if role == "metric" else ():
-            if any("±" in value or "+/-" in value for value, _ in column.levels):
-                raise StudyError(
-                    f"{column.name!r} holds means with their spread, as {cut(column.levels[0][0])!r}",
-                    place="--metric",
-                    hint="write mean, standard deviation of single runs and number of runs in columns of their own, and name them: "
-                    "--mean COL --sd COL --n COL",
-                )
+            if _has_spread(column):
+                raise StudyError(_spread_in(column), place="--metric", hint=_SPREAD_ADVICE)
         every = ", ".join(column.name for column in columns)
         raise StudyError(f"which column is the {role}?", place=f"--{role}", hint=f"the columns are {every}")
     raise StudyError(
@@ -466,8 +470,58 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
     seeds, counters = candidates(columns, "seed"), candidates(columns, "counter")
     remarks: list[str] = []
     stem, wide = numbered([str(name) for name in rows.columns])
+    if not arms and measured and not asked.split and (found := _in_names(rows, counters)) is not None:
+        listed = describe(sources, how, table, _split(rows, [found]), replace(asked, split=(found,)))
+        column, _, pattern = found.partition("=")
+        return listed.replace("\n\n", f"\n\n{column} is written as {pattern}: --split takes it apart\n", 1)
+    if not measured:
+        several = next((c for c in columns if _has_spread(c)), None)
+        if several is not None:
+            return "\n".join([*lines, "", _spread_in(several), _SPREAD_ADVICE]) + "\n"
+        if not how.lines and (patterns := _log_lines(sources, rows)):
+            told = replace(how, lines=tuple(patterns))
+            command = _command(
+                sources, told, replace(asked, at="last"), arms[:1] or ["COLUMN"], "METRIC", columns
+            )
+            remark = (
+                "no column may be the metric, and lines have values in them, as a log has: --line reads them"
+            )
+            command = command.replace(" --metric METRIC", "")
+            return (
+                "\n".join(
+                    [
+                        *lines,
+                        "",
+                        remark,
+                        "",
+                        "next, with a baseline and a margin of your choice:",
+                        f"  {command}",
+                    ]
+                )
+                + "\n"
+            )
+    kinds = next(
+        (c for c in columns if len(c.levels) > 1 and names_metrics(c.name, [v for v, _ in c.levels])), None
+    )
+    if kinds is not None and not asked.where:
+        levels = [value for value, _ in kinds.levels]
+        one = next(value for value in levels if metrics.direction(value) is not None)
+        remarks.append(
+            f"{kinds.name} says which metric a row has, {cut(joined(levels[:4]), 100)}: --where keeps one"
+        )
+        asked = replace(
+            asked, where=(f"{kinds.name}={one}",), direction=asked.direction or metrics.direction(one)
+        )
+        rows = _kept(rows, asked.where)
+    others = [name for name in measured if metrics.direction(name) is None]
+    if not arms and len(others) > 1 and others == measured and not wide and asked.wide is None:
+        asked = replace(asked, wide="arm")
+        remarks.append(
+            f"no column names the arms; {joined(others[:6])} may be arms, a column each: --wide arm makes a row of each run"
+        )
+        arms, measured = ["arm"], []
     over_steps = None
-    if arms and measured:
+    if arms and measured and arms[0] in rows:
         within = [arms[0], *seeds[:1]]
         over_steps = seen_as_curves(rows, measured[0], within)
         if over_steps is not None:
@@ -490,15 +544,30 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
                 f"{asked.block} tells apart the rows of one arm{f' and {seeds[0]}' if seeds else ''}: it may be the block, in which "
                 "arms are compared"
             )
+    if asked.block is None and arms and (task := next((c.name for c in columns if is_task(c.name)), None)):
+        strips = strips_of_tasks(rows, arms[0], task) if task != arms[0] else None
+        if strips is not None:
+            asked = replace(asked, block=task, strip=tuple(strips))
+            remarks.append(
+                f"the names of the arms depend on {task}: --strip takes it out of them, and --block compares within each"
+            )
+    elif asked.block is not None and arms and not asked.strip:
+        asked = replace(asked, strip=_strips(rows, arms[0], asked.block))
+        if asked.strip:
+            remarks.append(
+                f"in some blocks arms are called otherwise: --strip takes {joined(asked.strip)} out of their names"
+            )
     if arms and measured and seeds and over_steps is None and asked.block is None:
         remarks.append(_pairing(rows, arms[0], measured[0], seeds[0]))
+        asked = replace(asked, unpaired=asked.unpaired or _shares_nothing(rows, arms[0], seeds[0]))
     elif counters and not seeds:
         remarks.append(
             f"no column is called a seed; {counters[-1]} pairs nothing, so the runs are not paired"
         )
-    spread, runs = means_of(rows, arms[0] if arms else None)
-    if spread is not None and runs is not None and measured and asked.mean is None:
-        asked = replace(asked, mean=measured[0], sd=spread, n=runs)
+    spread, runs = means_of(rows, arms[0] if arms and arms[0] in rows else None)
+    means = [name for name in measured if name not in (spread, runs)]
+    if spread is not None and runs is not None and means and asked.mean is None:
+        asked = replace(asked, mean=means[0], sd=spread, n=runs)
         remarks = [
             f"one row for each arm, with {spread} and {runs}: this may be a table of means, standard deviations and numbers of runs"
         ]
@@ -514,7 +583,7 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
         remarks.append(
             "these are the trials of a search: they are judged only where the trials of an arm differ in nothing else"
         )
-    arm, metric = (arms or ["COLUMN"])[:1], (measured or ["COLUMN"])[0]
+    arm, metric = (arms or ["COLUMN"])[:1], (measured or ["METRIC" if asked.wide == "arm" else "COLUMN"])[0]
     lines += ["", *remarks] if remarks else []
     lines += ["", "next, with a baseline and a margin of your choice:"]
     lines.append(f"  {_command(sources, how, asked, arm, metric, columns)}")
@@ -570,6 +639,61 @@ def _command(
     return " ".join(parts)
 
 
+_RUN_NAME = re.compile(r"(.+?)([\s_./:-]+(?:seed|s|run|r|rep|trial|v)?[\s_=.:-]*)(\d+)\Z", re.IGNORECASE)
+
+_SPREAD_ADVICE = "write mean, standard deviation of single runs and number of runs in columns of their own, and name them: --mean COL --sd COL --n COL"
+
+
+def _has_spread(column: Column) -> bool:
+    return any("±" in value or "+/-" in value for value, _ in column.levels)
+
+
+def _spread_in(column: Column) -> str:
+    return f"{column.name!r} holds means with their spread, as {cut(column.levels[0][0])!r}"
+
+
+def _in_names(rows: pd.DataFrame, counters: Sequence[str]) -> str | None:
+    """What `--split` is to be given where a column of runs' names has the arm and a number in each: `run={arm}-seed{seed}`."""
+    for column in counters:
+        names = [str(name) for name in rows[column].unique()]
+        matches = [_RUN_NAME.match(name) for name in names]
+        between = {match[2] for match in matches if match is not None}
+        arms = {match[1] for match in matches if match is not None}
+        if None in matches or len(between) != 1 or not 2 <= len(arms) < len(names):
+            continue
+        text = between.pop()
+        number = "seed" if re.fullmatch(r"s|seed", text.strip(" \t_./:=-").lower()) else "number"
+        if not {"arm", number} & set(map(str, rows.columns)):
+            return f"{column}={{arm}}{text}{{{number}}}"
+    return None
+
+
+def _log_lines(sources: Sequence[str], rows: pd.DataFrame) -> list[str]:
+    """Patterns for `--line` where the first of the files that were read is a log."""
+    from ablate.importing.columns import FILE
+    from ablate.importing.runs import proposed_lines
+
+    first = str(rows[FILE].iloc[0]) if FILE in rows and len(rows) else sources[0]
+    return proposed_lines(Path(first))
+
+
+def _strips(rows: pd.DataFrame, arm: str, block: str) -> tuple[str, ...]:
+    """What to take out of the arms' names, so that some arm is called the same in every block; empty where none is needed."""
+    pairs = rows[[block, arm]].drop_duplicates()
+    arms_in = {str(name): set(map(str, group[arm])) for name, group in pairs.groupby(block, sort=False)}
+    names = list(arms_in.values())
+    if set.intersection(*names):
+        return ()
+    found = [tuple(naming_strips(names, name) or ()) for name in sorted(set.union(*names))]
+    return min(filter(None, found), key=lambda texts: (len(texts), len("".join(texts))), default=())
+
+
+def _shares_nothing(rows: pd.DataFrame, arm: str, seed: str) -> bool:
+    """Whether several arms have no seed in common."""
+    pairs = rows[[arm, seed]].drop_duplicates()
+    return len(pairs[arm].unique()) > 1 and not bool(pairs.duplicated([seed]).any())
+
+
 def _block(rows: pd.DataFrame, arms: Sequence[str], seed: str | None) -> str | None:
     """The column that tells apart what would be one arm's rows under one seed; None where there is none, or no need of one."""
     if seed is None or not rows.duplicated([arms[0], seed]).any():
@@ -584,10 +708,14 @@ def _pairing(rows: pd.DataFrame, arm: str, metric: str, seed: str) -> str:
 
     values = numbers_of(rows[metric])
     frame = pd.DataFrame({"arm": rows[arm], "seed": rows[seed], "value": values}).dropna()
+    if len(frame) > 1 and len(set(frame["seed"])) == 1:
+        return f"{seed} is {frame['seed'].iloc[0]} in every row: no repeats, and no verdicts"
+    if len(set(frame["arm"])) == 1:
+        return "there is one arm alone: nothing to compare it with, and no verdicts"
+    if _shares_nothing(rows, arm, seed):
+        return f"no two arms share a {seed}: it pairs nothing, so the runs are not paired"
     if frame.duplicated(["arm", "seed"]).any():
         return f"{seed} repeats within {arm}: say what tells the rows apart, with --block, --where or a second --arm"
-    if len(set(frame["seed"])) == 1:
-        return f"{seed} is {frame['seed'].iloc[0]} in every row: no repeats, and no verdicts"
     table = frame.pivot_table(index="seed", columns="arm", values="value").iloc[:, :50]
     matrix = table.corr(min_periods=3).to_numpy(dtype=float)
     pairs = matrix[np.triu_indices(len(matrix), 1)]

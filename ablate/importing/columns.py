@@ -90,6 +90,28 @@ OUTCOMES: dict[str, Outcome] = {
 }
 """What is said of a run, in lower case → what became of it. A run that still goes on has no result."""
 
+METRIC_NAMES = frozenset(
+    {
+        *("metric", "metric_name", "metric name", "metrics", "measure", "measurement"),
+        *("key", "tag", "score_name"),
+    }
+)
+"""Names of columns that say which metric a row has."""
+
+_TASKS = frozenset(
+    {
+        *("task", "dataset", "data", "env", "environment", "fold", "game", "benchmark", "domain", "problem"),
+        *("corpus", "language", "split"),
+    }
+)
+"""Last words of names of columns that hold what arms are compared on."""
+
+_SETTINGS = re.compile(
+    r"(^|[^a-z])(lr|learning rate|weight decay|wd|dropout|drop rate|momentum|batch size|width|depth|hidden|layers?|units"
+    r"|warmup|beta ?\d?|gamma|alpha|eps|epsilon|temperature|l1|l2|clip|label smoothing)$"
+)
+"""Names of settings of a training that a search chooses."""
+
 MOST_ARMS = 200
 """A column with more values than this is not proposed as the arms."""
 
@@ -170,6 +192,22 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", re.sub(r"([a-z])([A-Z])", r"\1 \2", name)).strip().lower().rstrip("s")
 
 
+def is_task(name: str) -> bool:
+    """Return whether a column is called what arms are compared on: `task`, `env_id`."""
+    words = [word for word in re.split(r"[^a-z]+", plain_name(name)) if word and word not in ("id", "name")]
+    return bool(words) and words[-1] in _TASKS
+
+
+def is_setting(name: str) -> bool:
+    """Return whether a column is called what a search chooses: `lr`, `config.weight_decay`."""
+    return bool(_SETTINGS.search(plain_name(name)))
+
+
+def names_metrics(name: str, levels: Iterable[object]) -> bool:
+    """Return whether a column says which metric a row has: it is called so, and one of its values is a metric's name."""
+    return name.lower() in METRIC_NAMES and any(metrics.direction(str(level)) is not None for level in levels)
+
+
 def is_state(name: str, levels: Iterable[object]) -> bool:
     """Return whether a column says what became of the runs: it is called so, and has no other words. levels: its values."""
     words = {str(level).lower() for level in levels} - {""} if name.lower() in _STATES else set()
@@ -227,11 +265,15 @@ def numbers_of(cells: pd.Series[str]) -> pd.Series[float]:
 def candidates(columns: Sequence[Column], role: Role) -> list[str]:
     """Return the columns that may play a role, the most likely first."""
 
-    def order(column: Column) -> tuple[int, int]:
+    def order(column: Column) -> tuple[int, int, int]:
         if role == "arm":
             last = _last_word(column.name)
-            return _ARMS.index(last) if last in _ARMS else len(_ARMS), 0
-        return int(role == "metric" and metrics.direction(column.name) is None), -len(column.levels)
+            return int(len(column.levels) < 2), _ARMS.index(last) if last in _ARMS else len(_ARMS), 0
+        if role != "metric":
+            return 0, 0, -len(column.levels)
+        words = set(re.split(r"[^a-z]+", column.name.lower()))
+        where = 0 if words & {"val", "valid", "validation", "eval", "dev"} else 2 if "train" in words else 1
+        return int(metrics.direction(column.name) is None), where, -len(column.levels)
 
     return [column.name for column in sorted((c for c in columns if c.role == role), key=order)]
 
@@ -252,12 +294,14 @@ def _role(name: str, levels: tuple[tuple[str, int], ...], numeric: bool, rows: i
         return "step"
     if is_counter(name):
         return "counter"
+    if names_metrics(name, [value for value, _ in levels]):
+        return "other"
     if is_state(name, [value for value, _ in levels]):
         return "state"
     if name == FILE and all("/" in value for value, _ in levels):
         return "counter"  # a file for each run
     repeated = 2 <= len(levels) <= min(MOST_ARMS, max(2, rows // 2))
-    fractions = any("." in value or "e" in value.lower() for value, _ in levels)
+    fractions = any(re.search(r"[.e%/]", value.lower()) for value, _ in levels)
     named = metrics.direction(name) is not None
     if numeric and (named or (fractions and len(levels) > max(2, rows // 2))):
         return "metric"

@@ -11,11 +11,15 @@ import io
 import re
 from collections import Counter
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
 from ablate.text import counted, cut
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
@@ -85,6 +89,8 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     for name in names:
         rows[name] = rows[name].str.strip()
     rows.index = pd.RangeIndex(1, len(rows) + 1)
+    if delimiter == "|":
+        rows = _without_frame(rows)
     if delimiter != ",":
         _read_decimal_commas(rows)
     options = {
@@ -145,6 +151,20 @@ def _names(header: list[str]) -> list[str]:
             name = f"{cell}.{times}"
         names.append(name)
     return names
+
+
+def _without_frame(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table of Markdown without the bars at its sides and the line below its header; others as they are."""
+    sides = [
+        name
+        for name in {rows.columns[0], rows.columns[-1]}
+        if str(name).startswith("column ") and not rows[name].any()
+    ]
+    rows = rows.drop(columns=sides)
+    if not len(rows.columns) or not rows.iloc[0].str.fullmatch(":?-+:?").all():
+        return rows
+    rows = rows.iloc[1:]
+    return rows.set_axis(range(1, len(rows) + 1))
 
 
 def _read_decimal_commas(rows: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +61,7 @@ def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) 
             if not how.lines
             else "has no *.log and no *.txt",
             place=str(root),
-            hint=f"name the files, with what their folders are called in braces: '{root}/{{arm}}/{{seed}}/results.json'",
+            hint=f"name the files, with what their folders are called in braces: {shlex.quote(_pattern(root))}",
         )
     table = read_files(files, how)
     settings = {name for _, columns in files for name in columns} - {
@@ -68,6 +70,32 @@ def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) 
         *(name for _, c in folders for name in c),
     }
     return replace(table, settings=tuple(name for name in table.rows if name in settings))
+
+
+def _pattern(root: Path) -> str:
+    """A pattern of the files under a folder, made from the first that may hold results: `runs/{arm}/seed{seed}.json`."""
+    kinds = (".json", ".jsonl", ".csv", ".tsv", ".log", ".txt")
+    paths = [folder / name for folder, names, _ in _walk(root) for name in names]
+    found = next((path for kind in kinds for path in paths if path.suffix == kind), None)
+    if found is None:
+        return f"{root}/{{arm}}/{{seed}}/results.json"
+    parts = list(found.relative_to(root).parts)
+    parts[-1] = parts[-1].removesuffix(found.suffix)
+    numbered = next((i for i in reversed(range(len(parts))) if re.search(r"\d+\Z", parts[i])), None)
+    named = next((i for i in range(len(parts) - 1) if i != numbered), None)
+    for i, part in enumerate(parts):
+        if i == numbered:
+            before = re.sub(r"\d+\Z", "", part)
+            name = re.search(r"(?<![a-z])s(?:eed)?[\s_=.-]*\Z", before, re.IGNORECASE) or not before
+            ends = re.search(r"(?:[\s_=.-]+(?:seed|s|run|r)?[\s_=.-]*)\Z", before, re.IGNORECASE)
+            if named is None and ends is not None and ends.start() > 0:
+                before = "{arm}" + ends[0]
+            parts[i] = f"{before}{'{seed}' if name else '{run}'}"
+        elif i == named:
+            parts[i] = "{arm}"
+        elif i < len(parts) - 1:
+            parts[i] = "*"
+    return f"{root}/{'/'.join(parts)}{found.suffix}"
 
 
 def settings_of(folder: Path, run: Path) -> dict[str, str]:

@@ -122,12 +122,28 @@ def _records(content: Any, path: Path) -> tuple[list[Mapping[str, Any]], tuple[s
         if columns and all(isinstance(column, list) for column in columns):
             if len({len(column) for column in columns}) == 1:
                 return [dict(zip(content, cells, strict=True)) for cells in zip(*columns, strict=True)], ()
+        elif _is_table(columns):
+            name = "arm" if "arm" not in columns[0] else "name"
+            return (
+                [{name: key, **record} for key, record in content.items()],
+                (f"the records are the values of an object: {name} is what each is called there",),
+            )
         elif columns:
             return [content], ()  # a line of JSON lines, alone
     raise DataError(
         "holds no records",
         place=str(path),
         hint='write a list of objects, [{"arm": "baseline", "seed": 0, "loss": 0.31}, …], or one object a line',
+    )
+
+
+def _is_table(values: Sequence[Any]) -> bool:
+    """Whether values are objects with the same keys, two or more, and nothing nested in them."""
+    return (
+        len(values) > 1
+        and all(isinstance(value, Mapping) and len(value) > 1 for value in values)
+        and all(value.keys() == values[0].keys() for value in values)
+        and not any(isinstance(cell, Mapping | list) for value in values for cell in value.values())
     )
 
 

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ablate import metrics
 from ablate.errors import StudyError, nearest
-from ablate.importing.columns import OUTCOMES, Outcome, is_counter, is_seed, is_state
+from ablate.importing.columns import (
+    OUTCOMES,
+    Outcome,
+    is_counter,
+    is_seed,
+    is_setting,
+    is_state,
+    is_task,
+    names_metrics,
+)
 from ablate.importing.curves import BEST, HOW, CurveRows, curves, named_row, read_at
 from ablate.importing.values import Unit, measured
 from ablate.text import counted, cut, joined
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_METRICS = {
-    "metric",
-    "metric_name",
-    "metric name",
-    "metrics",
-    "measure",
-    "measurement",
-    "key",
-    "tag",
-    "score_name",
-}
-"""Names of columns that say which metric a row has."""
 
 _SPREADS, _NUMBERS = (
     {"std", "sd", "stdev", "stddev", "sigma"},
@@ -93,7 +91,9 @@ def judged_rows(
     if any(name not in rows for name in names) or not len(rows):
         return JudgedRows(rows, None, None, resolution or 0.0)
     rows = _stripped(rows, arm, strip)
-    _refuse_several_metrics(rows, names)
+    _refuse_several_metrics(rows, metric)
+    if block is None and len(arm) == 1:
+        _refuse_names_of_tasks(rows, arm[0], [metric, *names[2:]])
     notes: list[str] = []
     options: dict[str, str] = {}
     for name in (curve.step, curve.run):
@@ -132,6 +132,8 @@ def judged_rows(
             hint="--step COL names the column that counts the steps, where there is one",
         )
     notes += _varying(rows, arm, [*within, *names], settings, is_search=is_search)
+    if found is None and not seeds and not is_means:
+        _refuse_trials(rows, arm, names)
     outcomes = _outcomes(rows, names)
     if outcomes is not None:
         column, states = outcomes
@@ -215,13 +217,72 @@ def _varying(
     ]
 
 
-def _refuse_several_metrics(rows: pd.DataFrame, used: Sequence[str]) -> None:
+def _refuse_trials(rows: pd.DataFrame, arm: Sequence[str], used: Sequence[str]) -> None:
+    """Raise StudyError where nearly every run has settings of its own, by the names of columns: those of a search."""
+    own = [
+        name
+        for name in map(str, rows.columns)
+        if name not in used and is_setting(name) and len(rows[name].unique()) > len(rows) // 2
+    ]
+    if own and len(rows) > len(arm_of(rows, arm).unique()):
+        raise StudyError(
+            f"runs of one arm differ in {joined(own[:_SHOWN])}, nearly every run with its own: these look like the trials of a "
+            "search. No verdict: they are no repeats",
+            place="--arm",
+            hint="run the baseline and the arms that matter again, under three seeds or more, with everything else fixed. Where "
+            f"{'this is no setting' if len(own) == 1 else 'these are no settings'}, leave {'it' if len(own) == 1 else 'them'} out of "
+            "the file",
+        )
+
+
+def strips_of_tasks(rows: pd.DataFrame, arm: str, task: str) -> list[str] | None:
+    """Return what to take out of the names of arms that all say on which task they were run; None where they do not.
+
+    `adam_ant`, `sgd_ant`, `adam_cheetah`: `_ant`, `_cheetah`.
+    """
+    pairs = rows[[arm, task]].drop_duplicates()
+    levels = [str(level) for level in pairs[task].unique()]
+    if len(levels) < 2 or bool(pairs.duplicated([arm]).any()) or len(pairs) <= len(levels):
+        return None
+    strips = []
+    for level in levels:
+        names = [str(name) for name in pairs[arm][pairs[task] == level]]
+        text = re.escape(level)
+        matches = [
+            re.search(rf"[\s_./:@-]+{text}(?![^\W_])|(?<![^\W_]){text}[\s_./:@-]+", name) for name in names
+        ]
+        found = {match[0] for match in matches if match is not None}
+        if not level or len(found) != 1 or None in matches:
+            return None
+        strips.append(found.pop())
+    return strips
+
+
+def _refuse_names_of_tasks(rows: pd.DataFrame, arm: str, used: Sequence[str]) -> None:
+    """Raise StudyError where the names of the arms say on which task each was run, and nobody said that tasks are blocks."""
+    for column in map(str, rows.columns):
+        if column in (arm, *used) or not is_task(column):
+            continue
+        strips = strips_of_tasks(rows, arm, column)
+        if strips is None:
+            continue
+        typed = " ".join(f"--strip {shlex.quote(text)}" for text in strips[:_SHOWN])
+        more = " …" if len(strips) > _SHOWN else ""
+        raise StudyError(
+            f"the names of the arms depend on {column}: {cut(str(rows[arm].iloc[0]), 60)!r} has no run in another",
+            place="--arm",
+            hint=f"compare within each {column}, by names without it: --block {shlex.quote(column)} {typed}{more}; in one alone, "
+            f"--where {shlex.quote(f'{column}={rows[column].iloc[0]}')}",
+        )
+
+
+def _refuse_several_metrics(rows: pd.DataFrame, metric: str) -> None:
     """Raise StudyError where a column says that the rows hold values of several metrics."""
     for column in map(str, rows.columns):
-        if column.lower() not in _METRICS or column in used:
+        if column == metric:
             continue
-        levels = [str(level) for level in rows[column].unique()]
-        if len(levels) > 1 and any(metrics.direction(level) is not None for level in levels):
+        levels = [str(level) for level in rows[column].unique()[:1000]]
+        if len(levels) > 1 and names_metrics(column, levels):
             first = next(level for level in levels if metrics.direction(level) is not None)
             raise StudyError(
                 f"the rows hold {counted(len(levels), 'metric')}, by {column!r}: {cut(joined(levels[:_SHOWN]), 200)}",
@@ -260,9 +321,7 @@ def means_of(rows: pd.DataFrame, arm: str | None) -> tuple[str | None, str | Non
     """Return the columns of standard deviations and of numbers of runs in a table with a row for each arm; None without one."""
     if arm is None or len(rows) < 2 or rows.duplicated([arm]).any():
         return None, None
-    words = {
-        str(name): set(str(name).lower().replace("-", "_").replace(" ", "_").split("_")) for name in rows
-    }
+    words = {str(name): set(re.split(r"[^a-z]+", str(name).lower())) for name in rows}
     spread = next((name for name, own in words.items() if own & _SPREADS), None)
     number = next((name for name, own in words.items() if own & _NUMBERS and name != spread), None)
     return spread, number

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ablate import metrics
 from ablate.errors import DataError, StudyError
 from ablate.importing import csv, json, tensorboard
-from ablate.importing.columns import FILE
+from ablate.importing.columns import FILE, step_rank
 from ablate.importing.source import ResultSource, matching
 from ablate.importing.table import HowToRead, Table, checked_total, decoded
 from ablate.text import counted, cut, joined
@@ -19,6 +20,12 @@ READING = "reading"
 
 _SETTINGS_BYTES, _SETTINGS_DEPTH, _MOST_SETTINGS = 1 << 20, 20, 2_000
 """What a file of settings may hold."""
+
+_LONGEST_LINE = 1_000
+"""Characters of a line from which a pattern is made."""
+
+_PLAIN = r"([\d.]+)"
+_VALUE = r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)"
 
 
 def recognizes(source: ResultSource) -> bool:
@@ -113,6 +120,51 @@ def _patterns(how: HowToRead) -> Iterable[tuple[str, Any]]:
             )
         found[name] = pattern
     return found.items()
+
+
+def proposed_lines(path: Path) -> list[str]:
+    r"""Return patterns that may read a log, made from its last line with a metric; empty where no line has one.
+
+    Of `Epoch 3: val_loss 0.5`: one of the number after `val_loss`, and `Epoch (?P<step>\d+)`.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(1 << 16).decode(errors="replace")
+    except OSError:
+        return []
+    proposed: list[tuple[bool, str]] = []
+    step = None
+    for line in text.splitlines():
+        if len(line) > _LONGEST_LINE:
+            continue
+        values = re.findall(r"([A-Za-z][\w/-]*)(\s*[:=]\s*|\s+)([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", line)
+        known = [
+            (name, between, text) for name, between, text in values if metrics.direction(name) is not None
+        ]
+        if known:
+            proposed = [
+                (
+                    "val" in name.lower(),
+                    re.escape(name).replace("\\-", "-")
+                    + _spaces(between)
+                    + (_PLAIN if re.fullmatch(r"[\d.]+", text) else _VALUE),
+                )
+                for name, between, text in known
+            ]
+            step = next(
+                (
+                    re.escape(name) + _spaces(between) + r"(?P<step>\d+)"
+                    for name, between, _ in values
+                    if step_rank(name) is not None
+                ),
+                step,
+            )
+    proposed.sort(key=lambda item: not item[0])
+    return [*(pattern for _, pattern in proposed[:1]), *([step] if proposed and step else [])]
+
+
+def _spaces(text: str) -> str:
+    return re.sub(r"\s+", lambda m: " " if m[0] == " " else r"\s*", text)
 
 
 def _name(pattern: str) -> str:

@@ -167,6 +167,8 @@ def decoded(path: Path, encoding: str | None) -> tuple[str, str]:
     marks = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
     marked = next((name for mark, name in marks if data.startswith(mark)), None)
     if b"\x00" in data[:_HEAD] and encoding is None and marked is None:
+        marked = _utf16(data[:_HEAD])
+    if b"\x00" in data[:_HEAD] and encoding is None and marked is None:
         raise DataError(_NOT_TEXT, place=str(path), hint=_TEXTS)
     for name in [encoding] if encoding else [marked] if marked else ["utf-8", "cp1252"]:
         try:
@@ -182,6 +184,15 @@ def decoded(path: Path, encoding: str | None) -> tuple[str, str]:
                 raise DataError(_NOT_TEXT, place=str(path), hint=_TEXTS)
             return text.replace("\r\n", "\n").replace("\r", "\n"), name
     raise DataError(failed, place=str(path), hint="--encoding names another encoding, for example latin-1")
+
+
+def _utf16(head: bytes) -> str | None:
+    """UTF-16 without a byte order mark: every second byte of nearly all of Latin text is 0. None where it is something else."""
+    pairs = len(head) // 2
+    for name, zeros, others in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        if zeros.count(0) > 0.9 * pairs and others.count(0) == 0:
+            return name
+    return None
 
 
 def checked_columns(path: Path, names: Sequence[str]) -> None:

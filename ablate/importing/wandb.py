@@ -155,6 +155,11 @@ def _value(node: ast.expr, depth: int) -> Any:
         inner = _value(node.operand, depth + 1)
         if isinstance(inner, int | float):
             return -inner
+    if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
+        # `np.float64(0.91)` is how NumPy writes a number. Whatever the name, it stands for what is in its parentheses.
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if re.fullmatch(r"u?int\d*_?|float\d*_?|bool_?|str_|tensor", name):
+            return _value(node.args[0], depth + 1)
     if isinstance(node, ast.List | ast.Tuple):
         return [_value(item, depth + 1) for item in node.elts]
     if isinstance(node, ast.Dict):

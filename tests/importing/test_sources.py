@@ -154,7 +154,7 @@ METRICS = "epoch,step,train_loss,val_loss\n0,0,1.0,\n0,0,,1.0\n1,1,0.9,\n1,1,,0.
 
 def check_lightning(folder: Path, last: str) -> None:
     found = table("lightning_logs")
-    assert found.settings == ("net.width", "optimizer", "seed")
+    assert sorted(found.settings) == ["net.width", "optimizer", "seed"]
     row = found.rows[found.rows["run"] == "version_3"].iloc[-1]
     assert (row["optimizer"], row["seed"], row["net.width"], row["val_loss"]) == ("adam", "1", "64", last)
     assert rows_of("lightning_logs/version_{run}/metrics.csv")[0]["run"] == "0"

@@ -1,0 +1,247 @@
+"""Files of every shape, with nothing said of them: the command that `ablate judge` prints can be pasted, or it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import random
+import shlex
+
+import pytest
+
+from ablate.cli import main
+
+ARMS = ("sgd", "adam", "lion")
+RUNS = [
+    (arm, seed, f"{0.6 + 0.02 * i + random.Random(f'{arm}{seed}').gauss(0, 0.004):.4f}")
+    for i, arm in enumerate(ARMS)
+    for seed in range(5)
+]
+CLEAR = {"adam": "helps", "lion": "helps"}
+
+
+@pytest.fixture
+def judge(tmp_path, monkeypatch, capsys):
+    """The output of a command, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr("sys.argv", ["ablate", "judge", *arguments])
+        try:
+            main()
+            ended = 0
+        except SystemExit as stopped:
+            ended = stopped.code or 0
+        seen = capsys.readouterr()
+        assert ended == code, seen
+        return seen.out if code == 0 else seen.err
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to(name: str, content: str | bytes) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return to
+
+
+def pasted(judge, *source: str) -> tuple[str, dict[str, str]]:
+    """The command that a file alone is answered with, and the verdicts that it gives once its words in capitals are replaced."""
+    line = judge(*source).splitlines()[-1].strip()
+    assert line.startswith("ablate judge "), line
+    filled = line.replace("ARM", "sgd").replace(" X", " 0.001").replace("METRIC", "acc")
+    content = json.loads(
+        judge(*shlex.split(filled.replace("maximize|minimize", "maximize"))[2:], "--format", "json")
+    )
+    return line, {item["arm"]: item["verdict"] for item in content["arms"]}
+
+
+def lines(header: str, rows) -> str:
+    return "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+VALUES = {(arm, seed): value for arm, seed, value in RUNS}
+SHAPES = {
+    "a seed that no two arms share": (
+        "runs.csv",
+        lines("method,seed,acc", [(arm, i, value) for i, (arm, _, value) in enumerate(RUNS)]),
+        "--unpaired",
+    ),
+    "a column for each arm": (
+        "wide.csv",
+        lines("seed,sgd,adam,lion", [(s, *(VALUES[arm, s] for arm in ARMS)) for s in range(5)]),
+        "--wide arm --arm arm --metric METRIC",
+    ),
+    "lists called by their arms": (
+        "lists.json",
+        json.dumps({arm: [float(VALUES[arm, s]) for s in range(5)] for arm in ARMS}),
+        "--wide arm --arm arm --metric METRIC",
+    ),
+    "objects called by their arms": (
+        "nested.json",
+        json.dumps({arm: {str(s): float(VALUES[arm, s]) for s in range(5)} for arm in ARMS}),
+        "--wide seed --arm arm",
+    ),
+    "a table of Markdown": (
+        "table.md",
+        "| method | seed | acc |\n|:--|--:|---|\n" + "".join(f"| {a} | {s} | {v} |\n" for a, s, v in RUNS),
+        "--arm method --metric acc",
+    ),
+    "UTF-16 without its mark": (
+        "utf16.txt",
+        lines("method,seed,acc", RUNS).encode("utf-16-le"),
+        "--seed seed",
+    ),
+    "several metrics": (
+        "tidy.csv",
+        lines(
+            "method,seed,metric,value",
+            [
+                (a, s, m, v if m == "acc" else 1 - float(v))
+                for a, s, v in RUNS
+                for m in ("acc", "loss")
+            ],
+        ),
+        "--where metric=acc",
+    ),
+    "counts out of a total": (
+        "counts.csv",
+        lines("method,seed,correct", [(a, s, f"{float(v) * 10000:.0f}/10000") for a, s, v in RUNS]),
+        "--metric correct",
+    ),
+    "validation beside training": (
+        "both.csv",
+        lines("method,seed,train_acc,acc,val_acc", [(a, s, 0.9, 0.8 + s / 100, v) for a, s, v in RUNS]),
+        "--metric val_acc",
+    ),
+    "numbers as NumPy writes them": (
+        "api.csv",
+        "summary,config,name\n"
+        + "".join(f"\"{{'acc': np.float64({v})}}\",\"{{'opt': '{a}', 'seed': {s}}}\",x\n" for a, s, v in RUNS),
+        "--arm opt --metric acc",
+    ),
+    "runs called by arm and seed": (
+        "chart.csv",
+        "Step," + ",".join(f'"{a}-s{s} - val/acc"' for a, s, _ in RUNS)
+        + "".join(f"\n{step}," + ",".join(f"{float(v) + step / 10:.4f}" for *_, v in RUNS) for step in (1, 2))
+        + "\n",
+        "--split 'run={arm}-s{seed}'",
+    ),
+    "runs called by arm and number": (
+        "names.csv",
+        lines("run,acc", [(f"{a}_{s}", v) for a, s, v in RUNS]),
+        "--unpaired",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "part"), SHAPES.values(), ids=SHAPES)
+def test_the_command_that_a_file_is_answered_with_can_be_pasted(judge, write, name, content, part):
+    write(name, content)
+    command, verdicts = pasted(judge, name)
+    assert part in command
+    assert verdicts == CLEAR
+
+
+def test_a_log_is_answered_with_patterns_of_its_lines(judge, write):
+    for arm, seed, value in RUNS:
+        log = "".join(f"Epoch {e}: loss 2e-{e} | val_acc={float(value) - 1 / 10**e:.4f}\n" for e in (1, 2, 3))
+        write(f"logs/{arm}/{seed}/log.txt", f"start\n{log}")
+    assert "'logs/{arm}/{seed}/log.txt'" in judge("logs", code=2)
+    command, verdicts = pasted(judge, "logs/{arm}/{seed}/log.txt")
+    assert r"--line 'val_acc=([\d.]+)' --line 'Epoch (?P<step>\d+)'" in command
+    assert verdicts == CLEAR
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("{}/seed{}.json", "'r/{arm}/seed{seed}.json'"),
+        ("{}_s{}.json", "'r/{arm}_s{seed}.json'"),
+        ("{}/run-{}/out/result.json", "'r/{arm}/run-{run}/*/result.json'"),
+    ],
+)
+def test_a_folder_of_files_is_refused_with_a_pattern_of_them(judge, write, path, pattern):
+    for arm, seed, value in RUNS:
+        write("r/" + path.format(arm, seed), json.dumps({"acc": float(value)}))
+    assert pattern in judge("r", code=2)
+    assert "15 rows" in judge(*shlex.split(pattern))
+
+
+def test_arms_whose_names_say_their_task_are_not_compared_across_tasks(judge, write):
+    rows = [(f"{a}_{t}", t, s, v) for t in ("ant", "cheetah") for a, s, v in RUNS]
+    write("tasks.csv", lines("algo,task,seed,acc", rows))
+    told = ("--arm", "algo", "--metric", "acc", "--baseline", "sgd_ant", "--margin", "0.01")
+    for pairing in (["--seed", "seed"], ["--unpaired"]):
+        refused = judge("tasks.csv", *told, *pairing, code=2)
+        assert "the names of the arms depend on task: 'sgd_ant' has no run in another" in refused
+        assert "--block task --strip _ant --strip _cheetah" in refused
+    command, verdicts = pasted(judge, "tasks.csv")
+    assert "--strip _ant --strip _cheetah --baseline ARM --block task" in command
+    assert set(verdicts) == {"adam", "lion"}
+    judge("tasks.csv", *told, "--seed", "seed", "--where", "task=ant")
+    # What arms are made of may be in their names: these are compared with each other.
+    write(
+        "width.csv", lines("model,width,seed,acc", [(f"{a}_{t}", t, s, v) for a, t, s, v in rows_of_width()])
+    )
+    judge("width.csv", "--arm", "model", "--baseline", "sgd_32", "--margin", "0.01", "--seed", "seed")
+
+
+def rows_of_width():
+    return [(arm, width, seed, value) for width in (32, 64) for arm, seed, value in RUNS]
+
+
+def test_several_metrics_are_no_arms_and_no_blocks(judge, write):
+    write(
+        "tidy.csv", lines("method,seed,metric,acc", [(a, s, m, v) for a, s, v in RUNS for m in ("f1", "acc")])
+    )
+    for told in (
+        ["--block", "metric", "--arm", "method", "--baseline", "sgd"],
+        ["--arm", "metric", "--baseline", "f1"],
+    ):
+        assert "the rows hold 2 metrics" in judge(
+            "tidy.csv", *told, "--metric", "acc", "--margin", "1", "--seed", "seed", code=2
+        )
+
+
+def test_trials_with_settings_of_their_own_get_no_verdict(judge, write):
+    draw = random.Random(0)
+    trials = [
+        (i, f"{10 ** draw.uniform(-4, -1):.6f}", draw.choice([32, 64, 128]), f"{draw.uniform(0.5, 0.7):.4f}")
+        for i in range(106)
+    ]
+    write("trials.csv", lines("trial,lr,width,val_acc", trials))
+    refused = judge(
+        "trials.csv",
+        "--arm",
+        "width",
+        "--metric",
+        "val_acc",
+        "--baseline",
+        "32",
+        "--margin",
+        "0.01",
+        "--unpaired",
+        code=2,
+    )
+    assert "nearly every run with its own: these look like the trials of a search. No verdict" in refused
+
+
+@pytest.mark.parametrize(
+    ("content", "remark"),
+    [
+        (lines("arm,seed,acc", [("sgd", s, v) for _, s, v in RUNS[:5]]), "there is one arm alone: nothing to compare it with"),
+        (lines("arm,seed,acc", [(a, 0, v) for a, _, v in RUNS]), "seed is 0 in every row: no repeats, and no verdicts"),
+        ("arm,acc,runs\nsgd,80.0 ± 0.5,5\nadam,81.2 ± 0.7,4\n", "'acc' holds means with their spread, as '80.0 ± 0.5'"),
+        (
+            "Method;Accuracy (mean);Accuracy (std);Seeds\nsgd;80,0;0,5;5\nadam;81,2;0,7;4\n",
+            "--mean 'Accuracy (mean)' --sd 'Accuracy (std)' --n Seeds",
+        ),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_way_of_a_verdict_is_said_with_nothing_but_the_file(judge, write, content, remark):
+    write("file.csv", content)
+    assert remark in judge("file.csv")
