@@ -25,6 +25,9 @@ _GIVEN = {
 }
 """What ablate gives a run → what programs call it."""
 
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+"""What ablate sets for every run: a run that names its GPU itself would be on it beside all others."""
+
 _ENVIRONMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _FLAG = re.compile(r"(--?)([A-Za-z][\w.-]*)(=(.*))?", re.DOTALL)
 _OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)  # Hydra's, and those of configurators
@@ -37,7 +40,7 @@ _SHELL = re.compile(r"[|&;<>`]|\$\(|\$\{?\w")
 @dataclass
 class CommandLine:
     """A command line, taken apart. arguments: the template of the command. baseline: the values of its flags, as a tree. env: variables
-    that stood before the command. python: the interpreter that it named by a path; None: whichever runs ablate. given: what ablate
+    that stood before the command, but for the devices, which are ablate's. python: the interpreter that it named by a path; None: whichever runs ablate. given: what ablate
     gives each run (its seed, its folder, its device) and an argument asks for.
     """
 
@@ -81,9 +84,14 @@ def read(text: str) -> CommandLine:
             place="--command",
             hint="put what needs a shell into a script, and give its name",
         )
+    if line.env.pop(_DEVICES, None) is not None:
+        line.given.add("device")
     program = words.pop(0)
+    script: int | None = None
     if not _PYTHON.fullmatch(program):
         line.arguments.append(_literal(program))
+        # Of `torchrun --standalone train.py` the script is what the launcher starts, and no value of its switch.
+        script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
     else:
         line.arguments.append("python")
         line.python = program if "/" in program else None
@@ -92,7 +100,7 @@ def read(text: str) -> CommandLine:
             count = 1 if option[1] is None else 2
             line.arguments += [_literal(word) for word in words[:count]]
             del words[:count]
-    _flags(words, line)
+    _flags(words, line, script)
     return line
 
 
@@ -104,12 +112,20 @@ def _unquoted(text: str) -> list[str]:
     return [word for word in lexer if not re.search(r"['\"]", word)]
 
 
-def _flags(words: Sequence[str], line: CommandLine) -> None:
-    """Add the arguments after the program: `--lr 0.1`, `--lr=0.1`, `--amp`, `optimizer.lr=0.1`; what is none of them stays as it is."""
+def _flags(words: Sequence[str], line: CommandLine, script: int | None) -> None:
+    """Add the arguments after the program: `--lr 0.1`, `--lr=0.1`, `--amp`, `optimizer.lr=0.1`; what is none of them stays as it is.
+
+    script: position of a script that a launcher starts. Of a flag that stands more than once the last is the setting: programs take it.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    last = {name: i for i, word in enumerate(words[:end]) if (name := _name(word)) is not None}
     position = 0
     while position < len(words):
         word = words[position]
         position += 1
+        if position <= end and last.get(_name(word) or "", position - 1) != position - 1:
+            line.arguments.append(_literal(word))
+            continue
         if word == "--":
             line.arguments += [_literal(rest) for rest in words[position - 1 :]]
             return
@@ -132,6 +148,7 @@ def _flags(words: Sequence[str], line: CommandLine) -> None:
         # Several values only of numbers, as in `--layers 64 32`: after a word the next may be the script, as in `torchrun --standalone`.
         while (
             position < len(words)
+            and position != script
             and _is_value(words[position])
             and (not values or (_is_number(values[0]) and _is_number(words[position])))
         ):
@@ -143,6 +160,12 @@ def _flags(words: Sequence[str], line: CommandLine) -> None:
         else:
             key = line.add(_key(name), True)
             line.arguments.append(f"{{{key}?{word}}}" if key else word)
+
+
+def _name(word: str) -> str | None:
+    """Return which setting a word names; None where it is no flag and no override."""
+    match = _OVERRIDE.fullmatch(word) or _FLAG.fullmatch(word)
+    return match and _key(match[2])
 
 
 def _is_value(word: str) -> bool:

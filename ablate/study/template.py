@@ -121,8 +121,14 @@ def _flow(value: Any) -> str:
 _RATES = ("lr", "learning_rate", "lr0", "max_lr")
 
 
+_OPPOSITES = {"true": "false", "false": "true", "yes": "no", "no": "yes", "on": "off", "off": "on"}
+
+ANOTHER = "WRITE-ANOTHER-VALUE"
+"""A level of a setting whose other values only the program knows."""
+
+
 def _example_factor(line: command_line.CommandLine, name: str) -> tuple[str, list[Any]]:
-    """Return a setting of a command and levels for it: a learning rate where there is one, else its first number, else a switch.
+    """Return a setting of a command and levels for it: a learning rate where there is one, else its first number, a switch, or a text.
 
     Raises StudyError where it has none.
     """
@@ -134,13 +140,20 @@ def _example_factor(line: command_line.CommandLine, name: str) -> tuple[str, lis
     if path is not None:
         return path, _around(numbers[path])
     switch = next((path for path, value in settings.items() if value is True), None)
-    if switch is None:
+    if switch is not None:
+        return switch, [False]
+    texts = {path: value for path, value in settings.items() if isinstance(value, str)}
+    for path, value in texts.items():
+        if value.lower() in _OPPOSITES:
+            opposite = _OPPOSITES[value.lower()]
+            return path, [opposite.capitalize() if value[0].isupper() else opposite]
+    if not texts:
         raise StudyError(
             "the command has no setting that a study could change",
             place=f"init {cut(name)}",
             hint="add what you would change, with the value that it has now: `--lr 0.1`",
         )
-    return switch, [False]
+    return next(iter(texts)), [ANOTHER]
 
 
 def _around(value: float) -> list[float]:

@@ -63,7 +63,21 @@ from ablate.study import command_line
             {"nproc_per_node": 2, "lr": 0.1},
         ),
         ("bash run.sh data {x}", ["bash", "run.sh", "data", "{{x}}"], {}),
-        ("python t.py --lr 0.1 --lr 0.2", ["python", "t.py", "--lr", "{lr}", "--lr", "0.2"], {"lr": 0.1}),
+        ("python t.py --lr 0.1 --lr 0.2", ["python", "t.py", "--lr", "0.1", "--lr", "{lr}"], {"lr": 0.2}),
+        (
+            "python t.py --d a --d=b x=1 +x=2 --d c -- --d e",
+            ["python", "t.py", "--d", "a", "--d=b", "x=1", "+x={x}", "--d", "{d}", "--", "--d", "e"],
+            {"x": 2, "d": "c"},
+        ),
+        (
+            "torchrun --standalone --nproc_per_node=2 --no-python train.py --lr 0.1 --config other.py",
+            [
+                *("torchrun", "{standalone?--standalone}", "--nproc_per_node={nproc_per_node}"),
+                *("{no_python?--no-python}", "train.py", "--lr", "{lr}", "--config", "{config}"),
+            ],
+            {"standalone": True, "nproc_per_node": 2, "no_python": True, "lr": 0.1, "config": "other.py"},
+        ),
+        ("CUDA_VISIBLE_DEVICES=1 python t.py --lr 1", ["python", "t.py", "--lr", "{lr}"], {"lr": 1}),
         (
             "python t.py --name 'a b' -- --x 1",
             ["python", "t.py", "--name", "{name}", "--", "--x", "1"],

@@ -52,6 +52,8 @@ def test_the_new_study_runs(workplace):
         ("python t.py --epochs 2 --lr 1.0 --seed 1", "lr", [0.5, 2.0]),
         ("python t.py --epochs 2", "epochs", [1, 4]),
         ("python t.py --amp", "amp", [False]),
+        ("python t.py --optimizer adam --compile=False", "compile", ["True"]),
+        ("python t.py --optimizer adam", "optimizer", [template.ANOTHER]),
         ("./t optimizer.lr=1e-3 model.width=8 name='a: b' version=1.10", "optimizer.lr", [0.0005, 0.002]),
     ],
 )
