@@ -67,7 +67,8 @@ kill $(jobs -p) 2>/dev/null
 # 130, or 143 where it had not begun: stopped by the notice, with runs left to train.
 if [ -n "$stopping" ] && [ "$code" -ge 128 ]; then
   echo "the time is up; the job goes back into the queue, and on from there"
-  scontrol requeue "$SLURM_JOB_ID"
+  # SLURM ends this script then. If it went on to its own end first, the job would count as failed, and stay out of the queue.
+  scontrol requeue "$SLURM_JOB_ID" && sleep {ending}
 fi
 exit "$code"
 """
@@ -150,6 +151,7 @@ def script(study: Path, name: str, job: BatchJob, arguments: Sequence[str], file
         gpus=job.gpus_per_node,
         ray=shlex.quote(str(python.with_name("ray"))),
         patience=60,
+        ending=300,
         command=shlex.join(command),
     )
 

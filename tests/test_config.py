@@ -17,6 +17,7 @@ from ablate.config import RunConfig, key
 from ablate.data.augment import Augment
 from ablate.errors import StudyError
 from ablate.text import brief, format_value
+from ablate.training.command import CommandConfig
 from ablate.training.function import FunctionConfig
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
@@ -477,11 +478,16 @@ def test_where_the_data_lie_and_what_they_are_called_is_not_in_the_key():
 
 
 @pytest.mark.parametrize(
-    "other", [{"train": "else.where:fit"}, {"train": "some.where:fit", "metrics": "json"}, {}]
+    "other",
+    [
+        FunctionConfig({"train": "else.where:fit"}, FREE_TREE),
+        FunctionConfig({"train": "some.where:other"}, FREE_TREE),
+        CommandConfig({"command": ["some.where:fit"], "env": {}, "metrics": {}}, FREE_TREE),
+    ],
 )
 def test_runs_of_which_the_study_says_another_source_are_other_runs(other):
     """Whatever the digest of the code covers."""
-    assert key(FunctionConfig(other, FREE_TREE), "data", "code") != key(FREE, "data", "code")
+    assert key(other, "data", "code") != key(FREE, "data", "code")
 
 
 def test_keys_do_not_depend_on_the_process():

@@ -16,6 +16,7 @@ import pickle
 import re
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -129,20 +130,27 @@ def _imported() -> Any:
 
 def _connect(ray: Any, address: str | None) -> None:
     """Connect to a cluster, or begin one on this machine. Raises StudyError where it does not answer."""
-    wanted = address or os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {} if wanted else {"include_dashboard": False}
+    # Not the default of Ray, which would join whatever cluster it finds on this machine.
+    wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"include_dashboard": False} if wanted == "local" else {}
     try:
-        if wanted and (place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", wanted)):
+        if place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", _recorded() if wanted == "auto" else wanted):
             # Ray itself tries a wrong address for minutes, and then ends the process.
             socket.create_connection((place[1].strip("[]"), int(place[2])), ANSWERING).close()
         ray.init(address=wanted, logging_level="ERROR", log_to_driver=True, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise StudyError(
-            f"no Ray cluster answers at {wanted or 'this machine'} ({line})",
+            f"no Ray cluster answers at {wanted} ({line})",
             place="--address",
             hint="`ray status` shows whether it is up; `--address auto` is the cluster that this machine belongs to",
         ) from None
+
+
+def _recorded() -> str:
+    """Return the address that `ray start` left on this machine, '' where there is none. It may be of a cluster that is gone."""
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
 def _request(ray: Any, devices: str, per_device: int) -> Request:

@@ -64,7 +64,7 @@ def trained(arm: str, overrides: tuple[tuple[str, object], ...], seeds: int) -> 
             tags = {f"ablate.{name}": str(value) for name, value in event.facts.items()}
             tags |= {"ablate.outcome": event.outcome, "ablate.epoch": str(event.epoch)}
             rows.append(replicate_row(plan, run, tags, points, event.run, has_result=True))
-            curves += curve_rows(run, points)
+            curves += curve_rows(run, points, plan.metric)
             points = {}
     assert len(rows) == seeds
     return Trained(tuple(rows), tuple(curves))

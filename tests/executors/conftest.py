@@ -22,7 +22,8 @@ MEMORY = 100 << 20
 """Bytes of a test machine's object store."""
 
 
-@pytest.fixture(params=list(EXECUTORS))
+# An actor is a process, which takes Ray a second: test_ray.py has what is tested of it every time.
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "ray")) for name in EXECUTORS])
 def make(request):
     """A function that makes an executor of one slot, for a training."""
     if request.param == "inline":

@@ -17,8 +17,9 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
     ("example", "package", "settings"),
     [
         ("hydra", "hydra", ("epochs=2",)),
-        ("lightning", "lightning", ("epochs=2",)),
-        ("transformers", "transformers", ("epochs=2",)),
+        # Their imports take ten seconds.
+        pytest.param("lightning", "lightning", ("epochs=2",), marks=pytest.mark.slow),
+        pytest.param("transformers", "transformers", ("epochs=2",), marks=pytest.mark.slow),
     ],
 )
 def test_the_metrics_of_an_example_are_found(example, package, settings, tmp_path):
