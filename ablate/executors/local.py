@@ -36,7 +36,7 @@ class _Worker:
     def __init__(self, context: ForkServerContext, training: Training, slot: Slot) -> None:
         ours, theirs = context.Pipe()
         for is_last_try in (False, False, True):
-            with _no_main(), _keeping_memory():
+            with _no_main(), _set_at_start():
                 self.process: ForkServerProcess = context.Process(
                     target=_serve,
                     args=(theirs, training, dict(os.environ) | dict(slot.environment), list(sys.path)),
@@ -153,7 +153,7 @@ class LocalExecutor:
 
     def warm_up(self) -> None:
         """Let the forkserver begin to import what workers need."""
-        with _no_main(), _keeping_memory():
+        with _no_main(), _set_at_start():
             forkserver.ensure_running()
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
@@ -289,7 +289,9 @@ def _no_main() -> Iterator[None]:
         main.__dict__.update(saved)
 
 
-ALLOCATOR = {
+AT_START = {
+    # Sets of texts are in the same order in every worker, also in those of the command that continues this one.
+    "PYTHONHASHSEED": "0",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
     "MALLOC_TOP_PAD_": str(64 << 20),
@@ -297,14 +299,14 @@ ALLOCATOR = {
 
 
 @contextlib.contextmanager
-def _keeping_memory() -> Iterator[None]:
-    """Let the workers' allocator keep the memory that it frees: glibc reads these variables when the forkserver begins.
+def _set_at_start() -> Iterator[None]:
+    """Set what is read when the forkserver begins, where the user has not.
 
-    By default every large tensor is mapped from the kernel and returned to it, page by page, at every step; a third of the
-    time of a small convolutional network goes there (docs/log.md).
+    The workers' allocator, glibc's, keeps the memory that it frees. By default every large tensor is mapped from the kernel and
+    returned to it, page by page, at every step; a third of the time of a small convolutional network goes there (docs/log.md).
     """
-    added = [name for name in ALLOCATOR if name not in os.environ]
-    os.environ.update({name: ALLOCATOR[name] for name in added})
+    added = [name for name in AT_START if name not in os.environ]
+    os.environ.update({name: AT_START[name] for name in added})
     try:
         yield
     finally:

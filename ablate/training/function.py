@@ -248,7 +248,10 @@ class FunctionTrainer(OwnTrainer):
         return cast("FunctionConfig", config).train
 
     def seed_advice(self) -> str:
-        return "seed all that is random (random, numpy, torch) with the argument `seed`"
+        return (
+            "`random`, NumPy and torch are seeded before every run, so the function draws nothing from them, seeds them anew with a number"
+            " of its own, or draws from a generator of its own; seed that with the argument `seed`"
+        )
 
     def isolation(self, config: Config) -> str:
         isolate = config.source.get("isolate")

@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import contextvars
 import decimal
 import enum
 import functools
 import gc
 import hashlib
-import itertools
+import io
 import locale
 import logging
 import multiprocessing
 import os
+import pickle
+import queue
 import random
 import re
 import signal
@@ -33,15 +36,18 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import types
 import warnings
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, time, timedelta
+from datetime import date, timedelta
+from datetime import time as time_of_day
 from fractions import Fraction
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
@@ -50,6 +56,8 @@ MOST_OBJECTS = 200_000
 
 WHOLE = 64 << 20
 """Bytes of an array that are compared whole; of a larger one, evenly spread pieces are."""
+
+STDERR = 2
 
 PIECES = 1024
 PIECE = 4096
@@ -79,7 +87,7 @@ class ProcessState:
         """Take what is there when a run begins: outside worker processes ablate itself has settings and threads too."""
         self._settings = _read_settings()
         self._threads = set(threading.enumerate())
-        self._children = {child.pid for child in multiprocessing.active_children()}
+        self._children = _children()
 
     def left_behind(self, is_users: Callable[[str], bool] = lambda _: False) -> list[str]:
         """Undo what a run has changed, as far as that is possible, and return the names of the rest, sorted.
@@ -104,7 +112,7 @@ class ProcessState:
             # A progress bar's thread redraws the bar and does nothing else.
             if thread not in self._threads and thread.is_alive() and type(thread).__name__ != "TMonitor"
         }
-        if any(child.pid not in self._children for child in multiprocessing.active_children()):
+        if _children() - self._children:
             names.add("a child process")
         return sorted(names)
 
@@ -183,6 +191,21 @@ def _object(place: str) -> Any:
     return functools.reduce(getattr, names, _module(package))
 
 
+def _children() -> set[int]:
+    """Return the processes that this one has started and that still run; without /proc only those of `multiprocessing`."""
+    children = {child.pid for child in multiprocessing.active_children() if child.pid is not None}
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            children |= {int(pid) for pid in task.read_text().split() if _is_running(pid)}
+    return children
+
+
+def _is_running(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
 def _write_signals(handlers: Mapping[int, Any]) -> None:
     for number, handler in handlers.items():
         if handler is not None and signal.getsignal(number) is not handler:
@@ -221,6 +244,36 @@ def _write_context(context: tuple[Any, ...]) -> None:
 def _read_context() -> tuple[Any, ...]:
     now = decimal.getcontext()
     return now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp, dict(now.traps)
+
+
+def _read_limits() -> dict[int, tuple[int, int]]:
+    resource = _module("resource")
+    return {
+        value: resource.getrlimit(value)
+        for name, value in vars(resource).items()
+        if name.startswith("RLIMIT_")
+    }
+
+
+def _write_limits(limits: Mapping[int, tuple[int, int]]) -> None:
+    resource = _module("resource")
+    for limit, value in limits.items():
+        if resource.getrlimit(limit) != value:
+            resource.setrlimit(limit, value)
+
+
+def _generator_of_numpy() -> str:
+    return type(_module("numpy.random").mtrand._rand._bit_generator).__name__  # noqa: SLF001
+
+
+def _torch_modes() -> tuple[Any, ...]:
+    """Return how many modes are entered that change what the operations of torch do."""
+    core = _module("torch")._C  # noqa: SLF001
+    return (
+        core._len_torch_function_stack(),  # noqa: SLF001
+        core._len_torch_dispatch_stack(),  # noqa: SLF001
+        core._autograd._top_saved_tensors_default_hooks(True),  # noqa: SLF001
+    )
 
 
 def _flushes_denormal() -> bool:
@@ -289,7 +342,22 @@ SETTINGS: tuple[Setting, ...] = (
         lambda: multiprocessing.get_start_method(allow_none=True),
         lambda value: multiprocessing.set_start_method(value, force=True),
     ),
+    Setting(
+        "the blocked signals",
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        lambda value: signal.pthread_sigmask(signal.SIG_SETMASK, value),
+    ),
+    Setting("resource limits", _read_limits, _write_limits, package="resource"),
+    # The variable TZ has been set back by now; this is what was made of it.
+    Setting("the time zone", lambda: (time.tzname, time.timezone), lambda _: time.tzset()),
+    Setting("sys.get_int_max_str_digits", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    Setting(
+        "sys.meta_path", lambda: list(sys.meta_path), lambda v: sys.meta_path.__setitem__(slice(None), v)
+    ),
+    Setting("logging.getLoggerClass", logging.getLoggerClass, logging.setLoggerClass),
     Setting("builtins", lambda: {n: id(v) for n, v in vars(builtins).items() if n != "_"}),
+    Setting("the bit generator of numpy.random", _generator_of_numpy, package="numpy.random"),
+    Setting("numpy.geterrcall", _through("numpy", "geterrcall"), _through("numpy", "seterrcall"), "numpy"),
     Setting("numpy.geterr", _through("numpy", "geterr"), lambda v: _module("numpy").seterr(**v), "numpy"),
     Setting(
         "numpy.get_printoptions",
@@ -347,6 +415,25 @@ SETTINGS: tuple[Setting, ...] = (
         "torch",
     ),
     Setting(
+        "torch.get_autocast_dtype",
+        lambda: [_module("torch").get_autocast_dtype(kind) for kind in ("cpu", "cuda")],
+        lambda v: [
+            _module("torch").set_autocast_dtype(kind, each)
+            for kind, each in zip(("cpu", "cuda"), v, strict=True)
+        ],
+        "torch",
+    ),
+    Setting(
+        "torch.is_autocast_cache_enabled",
+        _through("torch", "is_autocast_cache_enabled"),
+        _through("torch", "set_autocast_cache_enabled"),
+        "torch",
+    ),
+    Setting(
+        "torch.is_inference_mode_enabled", _through("torch", "is_inference_mode_enabled"), package="torch"
+    ),
+    Setting("modes of torch", _torch_modes, package="torch"),
+    Setting(
         "torch.set_flush_denormal",
         _flushes_denormal,
         _through("torch", "set_flush_denormal"),
@@ -364,6 +451,24 @@ SETTINGS: tuple[Setting, ...] = (
     _attribute("torch.backends.cudnn.allow_tf32"),
     _attribute("torch.backends.cuda.matmul.allow_tf32"),
     _attribute("torch.backends.mkldnn.enabled"),
+    _attribute("torch.backends.opt_einsum.enabled"),
+    _attribute("torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction"),
+    _attribute("torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction"),
+    *(
+        Setting(
+            f"torch.backends.cuda.{kind}_sdp_enabled",
+            _through("torch", f"backends.cuda.{kind}_sdp_enabled"),
+            _through("torch", f"backends.cuda.enable_{kind}_sdp"),
+            "torch",
+        )
+        for kind in ("flash", "mem_efficient", "math", "cudnn")
+    ),
+    Setting(
+        "torch.distributions.Distribution.set_default_validate_args",
+        lambda: _module("torch.distributions").Distribution._validate_args,  # noqa: SLF001
+        _through("torch", "distributions.Distribution.set_default_validate_args"),
+        "torch.distributions",
+    ),
     _attribute("torch.utils.deterministic.fill_uninitialized_memory"),
     Setting("hooks of every torch module", _torch_hooks, package="torch.nn.modules.module"),
     Setting(
@@ -391,24 +496,51 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 # --- functions of other packages --------------------------------------------------------------------------------------
 
-_CODE = (types.FunctionType, types.BuiltinFunctionType, type)
+ALWAYS = (
+    "math",
+    "os",
+    "random",
+    "time",
+    "numpy",
+    "numpy.random",
+    "torch",
+    "torch.nn",
+    "torch.nn.functional",
+    "torch.nn.init",
+    "torch.optim",
+    "torch.utils.data",
+)
+"""Modules whose functions are looked at, whether or not the user's modules name them: they may be imported within a function."""
+
+_CONSTANTS = (bool, int, float, str)
 
 
 class _Functions:
-    """The functions, classes and methods of the packages that the user's modules name.
+    """The functions, classes, methods and constants of the packages that the user's modules name, and of `ALWAYS`.
 
-    A run may put its own in their place, as in `torch.nn.functional.relu = mine`. Two levels of each package are looked at.
+    A run may put its own in their place, as in `torch.nn.functional.relu = mine`. Two levels of each package are looked at, and the
+    modules of the classes and functions that the user's modules have imported.
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
         named = _modules_in([sys.modules[name] for name in modules], lambda name: name not in modules)
+        homes = {
+            value.__module__
+            for module in modules
+            for value in list(vars(sys.modules[module]).values())
+            if isinstance(value, type | types.FunctionType) and isinstance(value.__module__, str)
+        }
+        for name in (*ALWAYS, *homes.difference(modules)):
+            if isinstance(sys.modules.get(name), types.ModuleType):
+                named.setdefault(name, sys.modules[name])
         inner = _modules_in(named.values(), lambda name: name.rpartition(".")[0] in named)
         self._owners: list[tuple[str, Any, dict[str, Any]]] = []
         for name, module in (named | inner).items():
-            values = {key: value for key, value in list(vars(module).items()) if type(value) in _CODE}
+            contents = list(vars(module).items())
+            values = {key: value for key, value in contents if _is_code(value) or _is_constant(key, value)}
             self._owners.append((name, module, values))
             for key, value in values.items():
-                if type(value) is type and value.__module__.startswith(name):
+                if isinstance(value, type) and str(value.__module__).startswith(name):
                     methods = {m: v for m, v in list(vars(value).items()) if type(v) is types.FunctionType}
                     self._owners.append((f"{name}.{key}", value, methods))
 
@@ -417,8 +549,20 @@ class _Functions:
         places = set()
         for place, owner, values in self._owners:
             now = vars(owner)
-            places |= {f"{place}.{key}" for key, value in values.items() if now.get(key) is not value}
+            places |= {
+                f"{place}.{key}"
+                for key, value in values.items()
+                if now.get(key) is not value and not (_is_constant(key, value) and now.get(key) == value)
+            }
         return places
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) and not isinstance(value, types.ModuleType)
+
+
+def _is_constant(name: str, value: Any) -> bool:
+    return type(value) in _CONSTANTS and not name.startswith("_")
 
 
 def _modules_in(
@@ -447,6 +591,7 @@ _OF_CLASSES = frozenset(
         "__abstractmethods__",
         "_abc_impl",
         "__annotations__",
+        "__slotnames__",
     )
 )
 _OF_FUNCTIONS = frozenset(("__wrapped__",))
@@ -466,27 +611,14 @@ _SHOWN_BY_REPR = (
     decimal.Decimal,
     Fraction,
     date,
-    time,
+    time_of_day,
     timedelta,
     PurePath,
     re.Pattern,
     UUID,
     enum.Enum,
 )
-_ITERATORS: tuple[type, ...] = (
-    type(iter([])),
-    type(iter(())),
-    type(iter("")),
-    type(iter(range(0))),
-    type(iter({})),
-    enumerate,
-    zip,
-    map,
-    itertools.count,
-    itertools.cycle,
-    itertools.chain,
-    itertools.islice,
-)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
 class _TooManyError(Exception):
@@ -508,31 +640,41 @@ class _Globals:
 
     def _digests(self) -> dict[str, bytes]:
         digests: dict[str, bytes] = {}
-        walk = _Walk(self._module.__name__, self._kept)
+        walk = _Walk(
+            self._module.__name__,
+            self._kept,
+            {value for value in list(vars(self._module).values()) if self._is_own_class(value)},
+        )
         try:
             for name, value in list(vars(self._module).items()):
                 if name in _OF_MODULES:
                     continue
                 digests[name] = walk.digest(value)
-                if isinstance(value, type) and value.__module__ == self._module.__name__:
+                if self._is_own_class(value):
                     for inner, attribute in list(vars(value).items()):
                         if inner not in _OF_CLASSES:
                             digests[f"{name}.{inner}"] = walk.digest(attribute)
-        except (_TooManyError, RecursionError):
+        except Exception:  # noqa: BLE001 — too many objects, or code of theirs that looking at them runs
             # Unlike itself: whatever cannot be compared counts as changed.
             return {"*": os.urandom(16)}
         return digests
+
+    def _is_own_class(self, value: Any) -> bool:
+        return isinstance(value, type) and value.__module__ == self._module.__name__
 
 
 class _Walk:
     """Digests objects with all that they lead to. module: the user's; functions and classes of others count by their identity.
 
-    kept: objects that count by their identity, so that no other object takes their address.
+    kept: objects that count by their identity, so that no other object takes their address. named: classes whose attributes are
+    looked at by their names, and not here.
     """
 
-    def __init__(self, module: str, kept: list[Any]) -> None:
+    def __init__(self, module: str, kept: list[Any], named: Collection[type] = ()) -> None:
         self._package = module.partition(".")[0]
         self._kept = kept
+        self._named = named
+        self._made = 0  # how deep this is in what was made to be looked at, whose identity says nothing
         self._seen: set[int] = set()
         self._alive: list[Any] = []
         self._left = MOST_OBJECTS
@@ -546,8 +688,10 @@ class _Walk:
         kind = type(value)
         hashed.update(kind.__qualname__.encode())
         if isinstance(value, _SHOWN_BY_REPR):
-            hashed.update(repr(value).encode(errors="backslashreplace"))
-            return
+            is_bytes = isinstance(value, bytes | bytearray)
+            hashed.update(value if is_bytes else repr(value).encode(errors="backslashreplace"))
+            if not getattr(value, "__dict__", None):
+                return
         self._left -= 1
         if self._left < 0:
             raise _TooManyError
@@ -556,7 +700,8 @@ class _Walk:
             return
         self._seen.add(id(value))
         self._alive.append(value)
-        for part in self._parts(value, hashed):
+        is_shown = isinstance(value, _SHOWN_BY_REPR)
+        for part in self._attributes(value) if is_shown else self._parts(value, hashed):
             self._add(part, hashed)
 
     def _identity(self, value: Any, hashed: Any) -> None:
@@ -565,6 +710,7 @@ class _Walk:
 
     def _parts(self, value: Any, hashed: Any) -> Iterator[Any]:
         """Yield what an object leads to; what it is itself goes into the digest."""
+        kind = type(value)
         if isinstance(value, Mapping) and hasattr(value, "items"):
             for key, inner in list(value.items()):
                 yield key
@@ -575,11 +721,12 @@ class _Walk:
             yield from self._attributes(value)
         elif isinstance(value, set | frozenset):
             hashed.update(b"".join(sorted(self.digest(inner) for inner in value)))
+            yield from self._attributes(value)
         elif isinstance(value, types.FunctionType):
             yield from self._function(value, hashed)
         elif isinstance(value, functools.partial):
             yield from (value.func, value.args, value.keywords)
-        elif hasattr(value, "cache_info") and hasattr(value, "cache_clear"):
+        elif hasattr(kind, "cache_info") and hasattr(kind, "cache_clear"):
             hashed.update(repr(value.cache_info()[1:]).encode())
             yield getattr(value, "__wrapped__", None)
         elif isinstance(value, types.MethodType):
@@ -590,6 +737,8 @@ class _Walk:
             yield from (value.fget, value.fset, value.fdel)
         elif isinstance(value, type):
             self._identity(value, hashed)
+            if self._is_own(value) and value not in self._named:
+                yield {name: inner for name, inner in list(vars(value).items()) if name not in _OF_CLASSES}
         elif isinstance(value, random.Random):
             yield value.getstate()
         elif isinstance(value, types.GeneratorType):
@@ -597,20 +746,28 @@ class _Walk:
             if frame is not None:
                 yield frame.f_lasti
                 yield frame.f_locals
-        elif isinstance(value, _ITERATORS):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield value.__reduce__()[1:]
+        elif hasattr(kind, "to_numpy") and kind.__module__.partition(".")[0] == "pandas":
+            yield from _columns(value)
         elif isinstance(value, logging.Logger):
             yield from (value.level, value.disabled, value.propagate, [id(each) for each in value.handlers])
         elif not self._is_of_arrays(value):
             attributes = list(self._attributes(value))
-            if attributes and not isinstance(value, types.ModuleType | threading.Thread | logging.Handler):
+            if isinstance(value, types.ModuleType | threading.Thread | logging.Handler):
+                self._identity(value, hashed)
+            elif attributes and not isinstance(value, io.IOBase):
                 yield from attributes
             else:
-                self._identity(value, hashed)
+                yield from self._compiled(value, hashed)
         else:
             yield from self._arrays(value, hashed)
+
+    def _compiled(self, value: Any, hashed: Any) -> Iterator[Any]:
+        """Take in an object that has no attributes: by its identity, and by what it tells of its state, or would be pickled as."""
+        if not self._made:
+            self._identity(value, hashed)
+        self._made += 1
+        yield _state_of(value)
+        self._made -= 1
 
     def _attributes(self, value: Any) -> Iterator[Any]:
         """Yield names and values of the attributes of an instance."""
@@ -626,7 +783,7 @@ class _Walk:
 
     def _function(self, value: types.FunctionType, hashed: Any) -> Iterator[Any]:
         self._identity(value, hashed)
-        if value.__module__ is None or value.__module__.partition(".")[0] != self._package:
+        if not self._is_own(value):
             return
         self._identity(value.__code__, hashed)
         yield from (value.__defaults__, value.__kwdefaults__)
@@ -636,10 +793,14 @@ class _Walk:
             with contextlib.suppress(ValueError):  # an empty one
                 yield cell.cell_contents
 
+    def _is_own(self, value: Any) -> bool:
+        """Return whether a class or a function is of the user's package."""
+        module = value.__module__
+        return isinstance(module, str) and module.partition(".")[0] == self._package
+
     def _is_of_arrays(self, value: Any) -> bool:
-        return type(value).__module__.partition(".")[0] in ("numpy", "torch") and not hasattr(
-            value, "state_dict"
-        )
+        kind = type(value)
+        return kind.__module__.partition(".")[0] in ("numpy", "torch") and not hasattr(kind, "state_dict")
 
     def _arrays(self, value: Any, hashed: Any) -> Iterator[Any]:
         """Take in an array, a tensor or a generator of random numbers; other objects of NumPy and torch by their attributes."""
@@ -656,12 +817,16 @@ class _Walk:
             yield value.bit_generator.state
         elif torch is not None and isinstance(value, torch.Tensor):
             yield from (str(value.dtype), tuple(value.shape), str(value.device), value.requires_grad)
-            yield from (value.data_ptr() if value.layout is torch.strided else 0, value._version)  # noqa: SLF001
+            yield value.data_ptr() if value.layout is torch.strided else 0
+            yield 0 if value.is_inference() else value._version  # noqa: SLF001
             if value.device.type == "cpu" and value.layout is torch.strided and value.numel():
                 whole = value.detach().contiguous().view(-1).view(torch.uint8)
                 hashed.update(b"%d" % _checksum(whole.numpy()))
             if value.is_leaf:
                 yield value.grad
+        elif torch is not None and isinstance(value, torch.UntypedStorage):
+            if value.device.type == "cpu":
+                yield torch.empty(0, dtype=torch.uint8).set_(value)
         elif torch is not None and isinstance(value, torch.Generator):
             hashed.update(value.get_state().numpy().tobytes())
         elif isinstance(value, _values_of(numpy, "generic", "dtype") + _values_of(torch, "device", "dtype")):
@@ -670,7 +835,63 @@ class _Walk:
             attributes = list(self._attributes(value))
             yield from attributes
             if not attributes:
-                self._identity(value, hashed)
+                is_numpys = type(value).__module__.startswith("numpy")
+                yield from self._compiled(value, hashed) if is_numpys else ()
+                if not is_numpys:
+                    self._identity(value, hashed)
+
+
+def _columns(value: Any) -> Iterator[Any]:
+    """Yield the content of an object of pandas: what else it keeps changes as it is looked at."""
+    numpy = _module("numpy")
+    columns = getattr(value, "columns", None)
+    yield str(getattr(value, "dtypes", None))
+    for each in (columns, getattr(value, "index", None)):
+        if each is not None:
+            yield numpy.array(each.to_numpy())
+    for each in [value] if columns is None else (value.iloc[:, i] for i in range(len(columns))):
+        yield numpy.array(each.to_numpy())
+
+
+def _state_of(value: Any) -> Any:
+    """Return what a compiled object tells of its state; None where it tells nothing."""
+    if isinstance(value, io.IOBase):
+        return _position(value), getattr(value, "__dict__", None)
+    if isinstance(value, contextvars.ContextVar):
+        return value.get(None)
+    if isinstance(value, _LOCKS):
+        return repr(value)  # whether it is held, and by whom
+    if isinstance(value, queue.SimpleQueue):
+        return value.qsize()
+    if isinstance(value, weakref.ReferenceType):
+        return value()
+    if isinstance(value, memoryview | pickle.PickleBuffer):
+        with contextlib.suppress(ValueError, BufferError, TypeError):  # it is released, or has gaps
+            return _checksum_of_bytes(value)
+        return None
+    if "sqlite3" in sys.modules and isinstance(value, _module("sqlite3").Connection):
+        with contextlib.suppress(Exception):  # of another thread
+            return value.total_changes, value.in_transaction
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
+        return value.__reduce_ex__(5)
+    return None
+
+
+def _position(file: io.IOBase) -> Any:
+    """Return where an open file stands, and what is in it where that is in memory."""
+    if file.closed:
+        return "closed"
+    if isinstance(file, io.StringIO | io.BytesIO):
+        return file.tell(), file.getvalue()
+    with contextlib.suppress(Exception):
+        if file.fileno() <= STDERR:
+            return None  # whatever is printed
+    with contextlib.suppress(Exception):  # a pipe, or a text that is being iterated over
+        return file.tell()
+    with contextlib.suppress(Exception):
+        return file.buffer.tell()  # type: ignore[attr-defined]
+    return None
 
 
 def _values_of(module: Any, *names: str) -> tuple[type, ...]:
@@ -681,7 +902,11 @@ def _values_of(module: Any, *names: str) -> tuple[type, ...]:
 def _checksum(array: Any) -> int:
     """Return a checksum of the bytes of an array."""
     numpy = _module("numpy")
-    data = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)
+    return _checksum_of_bytes(numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8))
+
+
+def _checksum_of_bytes(content: Any) -> int:
+    data = memoryview(content).cast("B")
     if data.nbytes <= WHOLE:
         return zlib.crc32(data)
     checksum = 0

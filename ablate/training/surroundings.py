@@ -54,7 +54,9 @@ class Surroundings:
         self._reader = threading.Thread(target=self._read, args=(read, shown), daemon=True)
         self._reader.start()
         self._text = io.TextIOWrapper(
-            io.FileIO(self._end, "w", closefd=False),  # unbuffered: lines go out as they end
+            # Unbuffered: lines go out as they end. Not the pipe itself: what the code of the user's keeps when it is imported, such as
+            # the handler of a logger, writes to where each run after this one prints.
+            io.FileIO(1, "w", closefd=False),
             encoding="utf-8",
             errors="backslashreplace",
             line_buffering=True,
