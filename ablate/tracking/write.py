@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlparse
 from ablate.config import flatten_tree
 from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
+from ablate.text import cut
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -186,7 +187,7 @@ class Delivery:
         for arm in (
             plan.arms if plan.judged is None else ()
         ):  # what was judged trained on nothing that is known
-            self._dataset(self._arm_run(experiment, arm.name), arm)
+            self._dataset(self._arm_run(experiment, arm.name), arm, plan.declared.get("data"))
         present = self._client.get_experiment(experiment).tags
         for name, value in views.tags(plan.metric, operation.time).items():
             if name not in present:  # a view that someone has changed stays changed
@@ -400,18 +401,25 @@ class Delivery:
                 self._open_attempts.add(self._attempts[attempt])
         return self._attempts[attempt]
 
-    def _dataset(self, run: str, arm: ArmRecord) -> None:
-        """Record what an arm is trained on, where MLflow shows data sets; recorded twice, it stands there once."""
+    def _dataset(self, run: str, arm: ArmRecord, paths: Any) -> None:
+        """Record what an arm is trained on, where MLflow shows data sets; recorded twice, it stands there once.
+
+        paths: files that the study names as the data of its command; None where it has no command, or names none.
+        """
         data = arm.data
         if not data.fingerprint:
             return
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        config = arm.config["data"]
-        sizes = {"train": data.train, "validation": data.validation, "test": data.test}
-        profile = json.dumps(sizes | {"shape": data.shape, "classes": len(data.classes)})
-        source = json.dumps({name: value for name, value in config.items() if value is not None})
-        dataset = Dataset(config["name"], data.fingerprint[:16], "ablate", source, profile=profile)
+        if paths:
+            name, source, profile = ", ".join(map(str, paths)), json.dumps({"paths": paths}), "{}"
+        else:
+            config = arm.config["data"]
+            sizes = {"train": data.train, "validation": data.validation, "test": data.test}
+            profile = json.dumps(sizes | {"shape": data.shape, "classes": len(data.classes)})
+            source = json.dumps({name: value for name, value in config.items() if value is not None})
+            name = config["name"]
+        dataset = Dataset(cut(name, 100), data.fingerprint[:16], "ablate", source, profile=profile)
         self._client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _find(self, experiment: str, tags: Mapping[str, str], *, own: bool = False) -> Any:

@@ -889,7 +889,10 @@ def test_a_study_whose_command_has_a_metric_in_every_channel(workplace):
         "val/recall": {"mlflow": "recall"},
     }
     command, env = ["python", "main.py"], {"LR": "{lr}"}
-    script(workplace.root, EVERY_CHANNEL, command=command, env=env, metrics=metrics, seeds=1)
+    write_project(workplace.root, {"numbers/one.txt": "1"})
+    script(
+        workplace.root, EVERY_CHANNEL, command=command, env=env, metrics=metrics, seeds=1, data=["numbers"]
+    )
     said = workplace.ablate("run", "study.yaml", "--allow-command", "--executor", "inline")
     assert "2 runs" in said
     expected = {"grad/norm": 3.5, "train/loss": 0.75, "val/f1": 0.5, "val/recall": 0.25}
@@ -897,6 +900,10 @@ def test_a_study_whose_command_has_a_metric_in_every_channel(workplace):
         assert expected.items() <= run.data.metrics.items()
         [point] = workplace.client.get_metric_history(run.info.run_id, "val/f1")
         assert point.step == 1
+    [arm, _] = workplace.runs("simple", "arm")
+    assert [
+        each.dataset.name for each in workplace.client.get_run(arm.info.run_id).inputs.dataset_inputs
+    ] == ["numbers"]
     accuracies = {
         run.data.tags["ablate.arm"]: run.data.metrics["accuracy"] for run in workplace.runs("simple")
     }
