@@ -11,15 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import scripted
+from clusters import MEMORY, on_ray
 
-from ablate.executors import ray as ray_executor
 from ablate.executors.inline import InlineExecutor
 from ablate.executors.local import LocalExecutor, cpu_slots
 from ablate.launch import EXECUTORS
-
-MEMORY = 100 << 20
-"""Bytes of a test machine's object store."""
 
 
 # An actor is a process, which takes Ray a second: test_ray.py has what is tested of it every time.
@@ -33,10 +29,6 @@ def make(request):
     assert request.param == "ray", "an executor that no contract holds"
     request.getfixturevalue("ray_cluster")
     return on_ray
-
-
-def on_ray(training=scripted.train, workers=1) -> ray_executor.RayExecutor:
-    return ray_executor.RayExecutor(training, ray_executor.Request(), workers)
 
 
 @contextlib.contextmanager

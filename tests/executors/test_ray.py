@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import scripted
-from conftest import MEMORY, on_ray
+from clusters import MEMORY, on_ray
 from scripted import task
 
 from ablate.errors import StudyError
