@@ -584,6 +584,8 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
             "these are the trials of a search: they are judged only where the trials of an arm differ in nothing else"
         )
     arm, metric = (arms or ["COLUMN"])[:1], (measured or ["METRIC" if asked.wide == "arm" else "COLUMN"])[0]
+    if asked.direction is None and metric in table.directions:
+        asked = replace(asked, direction=table.directions[metric])
     lines += ["", *remarks] if remarks else []
     lines += ["", "next, with a baseline and a margin of your choice:"]
     lines.append(f"  {_command(sources, how, asked, arm, metric, columns)}")
@@ -627,7 +629,7 @@ def _command(
     if asked.direction is not None or (
         metric not in ("COLUMN", "METRIC") and metrics.direction(metric) is None
     ):
-        parts.append(f"--direction {asked.direction or 'maximize|minimize'}")
+        parts.append(_COMMAND.setting("direction", asked.direction or "maximize|minimize"))
     if asked.mean is None:
         wide_seed = asked.wide if asked.wide is not None and is_seed(asked.wide) else None
         seed = (

@@ -245,3 +245,12 @@ def test_trials_with_settings_of_their_own_get_no_verdict(judge, write):
 def test_what_stands_in_the_way_of_a_verdict_is_said_with_nothing_but_the_file(judge, write, content, remark):
     write("file.csv", content)
     assert remark in judge("file.csv")
+
+
+def test_a_store_is_refused_with_its_address(judge, write):
+    first = '{"op_code": 0, "worker_id": "a", "study_name": "grid", "directions": [1]}\n'
+    write("journal.log", first)
+    write("mlruns/7/meta.yaml", "name: sweep\n")
+    assert "'optuna:journal.log#STUDY'" in judge("journal.log", code=2)
+    assert "'optuna:journal.log#grid'" in judge("optuna:journal.log", code=2)
+    assert "'mlflow:mlruns#EXPERIMENT'" in judge("mlruns", code=2)

@@ -56,6 +56,12 @@ def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) 
             files += [(path, {**own, FILE: str(folder)}) for path in inside]
     if not files:
         root = folders[0][0]
+        if any(root.glob("*/meta.yaml")):
+            raise DataError(
+                "is a file store of MLflow",
+                place=str(root),
+                hint=f"judge an experiment in it: 'mlflow:{root}#EXPERIMENT'",
+            )
         raise DataError(
             "has no results that are recognized: no metrics.csv, no event file, no run of Hydra with a JSON file"
             if not how.lines

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from ablate.errors import DataError, nearest
 from ablate.importing.source import ResultSource
 from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns
 from ablate.metrics import Direction
-from ablate.text import format_bytes
+from ablate.text import format_bytes, joined
 
 _SCHEME = "sqlite:///"
 
@@ -33,7 +34,9 @@ def read(source: ResultSource, how: HowToRead) -> Table:
 
     import pandas as pd
 
-    storage, _, name = (source.after("optuna") or "").rpartition("#")
+    storage, hash_sign, name = (source.after("optuna") or "").rpartition("#")
+    if not hash_sign:
+        storage, name = name, ""
     if not storage:
         raise DataError(
             "which storage, and which study?",
@@ -52,7 +55,11 @@ def read(source: ResultSource, how: HowToRead) -> Table:
         raise DataError(
             f"there is no study {name!r}" if name else "which study?",
             place=storage,
-            hint=nearest(name, studies) if studies else "there is none at all",
+            hint="there is none at all"
+            if not studies
+            else nearest(name, studies)
+            if name
+            else _addresses("optuna", storage, studies),
         )
     try:
         identity = opened.get_study_id_from_name(name)
@@ -94,6 +101,12 @@ def read(source: ResultSource, how: HowToRead) -> Table:
         is_search=True,
         directions=better,
     )
+
+
+def _addresses(kind: str, storage: str, names: Sequence[str]) -> str:
+    """What to type for what a storage holds, a few of them."""
+    shown = [shlex.quote(f"{kind}:{storage}#{name}") for name in names[:8]]
+    return joined([*shown, f"{len(names) - 8} more"] if len(names) > 8 else shown, "or")
 
 
 def _text(value: Any) -> str:

@@ -139,6 +139,10 @@ def refuse_other_kinds(path: Path, head: bytes) -> None:
             ):
                 kind, advice = "is an Excel workbook", _SPREADSHEET  # noqa: PLW2901
             raise DataError(kind, place=str(path), hint=advice)
+    if b'"op_code"' in head[:200] and b'"worker_id"' in head[:400]:
+        raise DataError(
+            "is a journal of Optuna", place=str(path), hint=f"judge a study in it: 'optuna:{path}#STUDY'"
+        )
 
 
 def checked_total(paths: Sequence[Path]) -> None:
