@@ -254,3 +254,38 @@ def test_a_store_is_refused_with_its_address(judge, write):
     assert "'optuna:journal.log#STUDY'" in judge("journal.log", code=2)
     assert "'optuna:journal.log#grid'" in judge("optuna:journal.log", code=2)
     assert "'mlflow:mlruns#EXPERIMENT'" in judge("mlruns", code=2)
+
+
+TABLES = {
+    "prose with as many commas as the table": "Results, 3 May\nWe ran a, b, and c\nnotes: x, y, z\n\n" + lines("method,seed,acc", RUNS),
+    "prose and no empty line": "We ran a, b, and c\n" + lines("method,seed,acc", RUNS),
+    "decimal commas and percent signs": "method;seed;acc\n" + "".join(f"{a};{s};{float(v) * 100:.2f} %\n".replace(".", ",") for a, s, v in RUNS),
+    "columns between spaces": "method   seed     acc\n" + "".join(f"{a:8} {s:4} {v:>8}\n" for a, s, v in RUNS),
+    "a frame as pandas prints it": "    method  seed     acc\n" + "".join(f"{i:<3} {a:>6} {s:5} {v:>8}\n" for i, (a, s, v) in enumerate(RUNS)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_however_a_table_is_printed_its_command_can_be_pasted(judge, write, content):
+    write("table.txt", content)
+    command, verdicts = pasted(judge, "table.txt")
+    assert "--arm method --metric acc --baseline ARM --margin X --seed seed" in command
+    assert verdicts == CLEAR
+
+
+def test_rows_that_sum_up_others_are_no_runs(judge, write):
+    write("sums.csv", lines("method,seed,acc", [*RUNS, ("sgd", "mean", "0.6"), ("sgd", "std", "0.01")]))
+    told = ("--baseline", "sgd", "--margin", "0.01")
+    for pairing in (["--seed", "seed"], ["--unpaired"]):
+        assert "2 rows of 17 sum up others, and are no run: row 16 (seed mean)" in judge(
+            "sums.csv", *told, *pairing, code=2
+        )
+
+
+def test_a_score_is_the_metric_and_an_arm_keeps_its_capitals(judge, write):
+    write("norm.csv", lines("use_norm,seed,score", [(a != "sgd", s, v) for a, s, v in RUNS if a != "lion"]))
+    assert "--metric score" in judge("norm.csv")
+    output = judge(
+        "norm.csv", "--baseline", "False", "--margin", "0.001", "--seed", "seed", "--direction", "maximize"
+    )
+    assert "The only arm helps: True with" in output

@@ -275,7 +275,7 @@ def headline(analysis: Analysis) -> str:
     top = ""
     if best is not None:
         gain = _number(best.effect or 0.0, *_rounding(best, rules), sign=True)
-        top = f", the best being {_lowered(label(best.arm, rules))} with {gain}{_unit(best, rules)}{_way(rules)}"
+        top = f", the best being {_within(best.arm, rules)} with {gain}{_unit(best, rules)}{_way(rules)}"
     [(common, _)] = counts.most_common(1)
     if len(items) == 1:
         whole = f"The only {kind} {_COUNTED[common][0]}{top.replace(', the best being ', ': ')}"
@@ -596,8 +596,10 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _lowered(text: str) -> str:
-    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+def _within(arm: str, rules: Rules) -> str:
+    """What an arm is called within a sentence. A name that somebody gave keeps its capitals."""
+    text = label(arm, rules)
+    return text if text == arm or text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _times(ratio: float) -> str:

@@ -98,6 +98,14 @@ METRIC_NAMES = frozenset(
 )
 """Names of columns that say which metric a row has."""
 
+_SCORES = frozenset({"score", "result", "performance", "return"})
+"""Last words of names of metrics that do not say which way they are better."""
+
+SUMMARIES = frozenset(
+    {"mean", "avg", "average", "std", "sd", "stdev", "sem", "median", "min", "max", "total", "sum"}
+)
+"""What stands for a seed or a run in a line that sums up the others."""
+
 _TASKS = frozenset(
     {
         *("task", "dataset", "data", "env", "environment", "fold", "game", "benchmark", "domain", "problem"),
@@ -302,7 +310,7 @@ def _role(name: str, levels: tuple[tuple[str, int], ...], numeric: bool, rows: i
         return "counter"  # a file for each run
     repeated = 2 <= len(levels) <= min(MOST_ARMS, max(2, rows // 2))
     fractions = any(re.search(r"[.e%/]", value.lower()) for value, _ in levels)
-    named = metrics.direction(name) is not None
+    named = metrics.direction(name) is not None or (fractions and _last_word(name) in _SCORES)
     if numeric and (named or (fractions and len(levels) > max(2, rows // 2))):
         return "metric"
     # A learning rate has as many runs at each level; minutes, rounded, do not.

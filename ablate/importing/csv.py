@@ -27,7 +27,7 @@ _SAMPLE = 500
 """Lines that the guesses are made from."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
-_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?\Z")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?\s*%?\Z")
 
 
 def recognizes(source: ResultSource) -> bool:
@@ -46,6 +46,9 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     text, encoding = decoded(path, how.encoding)
     lines = list(islice(io.StringIO(text), (how.header or 0) + _SAMPLE))
     given = None if how.delimiter is None else how.delimiter.replace("\\t", "\t")
+    if given == " " or (given is None and _is_aligned(lines, how.header)):
+        text, given = _between_spaces(text, how.header), " "
+        lines = list(islice(io.StringIO(text), (how.header or 0) + _SAMPLE))
     if given is not None and (len(given) != 1 or given in '"\r\n'):
         raise DataError(f"{given!r} is not one character that can separate cells", place="--delimiter")
     try:
@@ -120,9 +123,11 @@ def _layout(lines: list[str], delimiter: str, header: int | None) -> tuple[int, 
     records: list[tuple[int, int]] = []  # (index of the first line, cells) of each record that is not blank
     reader = csv.reader(lines, delimiter=delimiter)
     start = 0
+    read: list[list[str]] = []
     for cells in reader:
         if any(cell.strip() for cell in cells):
             records.append((start, len(cells)))
+            read.append([cell.strip() for cell in cells])
         start = reader.line_num
     best = (0, 0, delimiter)
     i = 0
@@ -136,9 +141,64 @@ def _layout(lines: list[str], delimiter: str, header: int | None) -> tuple[int, 
             end += 1
         size = (end - i) * (width if width > 1 else 0) or (1 if end - i > 1 else 0)
         if size > best[0] and (end - i > 1):
-            best = (size, records[i][0], delimiter)
+            first = i + _prose(read[i:end], [start for start, _ in records[i:end]])
+            best = (size, records[first][0], delimiter)
         i = max(end, i + 1)
     return best
+
+
+def _prose(records: list[list[str]], starts: list[int]) -> int:
+    """How many records above the header have as many cells as the table by chance: `We ran a, b, and c`.
+
+    The columns that hold numbers tell: none of them has one in the prose nor in the header. starts: line of each record.
+    """
+    rest = records[len(records) // 2 :]
+    numeric = [
+        i
+        for i in range(len(records[0]))
+        if sum(len(cells) > i and bool(_is_number(cells[i])) for cells in rest) > 0.8 * len(rest)
+    ]
+    first = next(
+        (
+            k
+            for k, cells in enumerate(records)
+            if any(_is_number(cells[i]) for i in numeric if i < len(cells))
+        ),
+        0,
+    )
+    if first > 1 and all(re.fullmatch(":?-+:?|", cell) for cell in records[first - 1]):
+        first -= 1  # the line below a header of Markdown
+    after_blank = first > 1 and starts[first - 1] - starts[first - 2] > 1
+    return first - 1 if first > 1 and (len(numeric) > 1 or after_blank) else 0
+
+
+def _is_number(cell: str) -> bool:
+    return bool(_NUMBER.match(cell.rstrip("% ")) or _DECIMAL_COMMA.match(cell))
+
+
+def _is_aligned(lines: list[str], header: int | None) -> bool:
+    """Whether a table has spaces between its cells, as programs print one: no other delimiter, as many words in every line."""
+    rows = [line.split() for line in lines[(header or 1) - 1 :] if line.strip()]
+    if len(rows) < 3 or any(delimiter in line for line in lines for delimiter in DELIMITERS):
+        return False
+    widths = {len(cells) for cells in rows[1:]}
+    return (
+        len(widths) == 1
+        and max(widths) > 1
+        and max(widths) - len(rows[0]) in (0, 1)
+        and not any(_is_number(cell) for cell in rows[0])
+        and any(_is_number(cell) for cell in rows[1])
+    )
+
+
+def _between_spaces(text: str, header: int | None) -> str:
+    """A table with one space between its cells; the numbers of rows that pandas prints have a column of their own."""
+    lines = [" ".join(line.split()) for line in text.split("\n")]
+    start = next((i for i, line in enumerate(lines) if i >= (header or 1) - 1 and line), 0)
+    below = next((line for line in lines[start + 1 :] if line), "")
+    if lines and below.count(" ") == lines[start].count(" ") + 1:
+        lines[start] = f"index {lines[start]}"
+    return "\n".join(lines)
 
 
 def _names(header: list[str]) -> list[str]:
@@ -175,7 +235,7 @@ def _read_decimal_commas(rows: object) -> None:
     for name in rows.columns:
         cells = [cell for cell in rows[name].unique() if cell]
         if any(_DECIMAL_COMMA.match(cell) for cell in cells) and all(
-            _DECIMAL_COMMA.match(cell) or _NUMBER.match(cell) for cell in cells
+            _DECIMAL_COMMA.match(cell) or _NUMBER.match(cell.rstrip("% ")) for cell in cells
         ):
             rows[name] = rows[name].str.replace(",", ".", regex=False)
 

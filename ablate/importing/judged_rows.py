@@ -12,6 +12,7 @@ from ablate import metrics
 from ablate.errors import StudyError, nearest
 from ablate.importing.columns import (
     OUTCOMES,
+    SUMMARIES,
     Outcome,
     is_counter,
     is_seed,
@@ -94,6 +95,8 @@ def judged_rows(
     _refuse_several_metrics(rows, metric)
     if block is None and len(arm) == 1:
         _refuse_names_of_tasks(rows, arm[0], [metric, *names[2:]])
+    if not is_means:
+        _refuse_summaries(rows, arm)
     notes: list[str] = []
     options: dict[str, str] = {}
     for name in (curve.step, curve.run):
@@ -215,6 +218,21 @@ def _varying(
             f"`--arm {varying[0]}` beside the other makes arms of them, `--block {varying[0]}` compares within each"
         )
     ]
+
+
+def _refuse_summaries(rows: pd.DataFrame, arm: Sequence[str]) -> None:
+    """Raise StudyError where rows are means or other summaries of runs, by what stands where runs are counted or named."""
+    for column in map(str, rows.columns):
+        if column in arm or not (is_seed(column) or is_counter(column)):
+            continue
+        found = rows[column][rows[column].str.lower().isin(SUMMARIES)]
+        if len(found) and len(found) < len(rows):
+            raise StudyError(
+                f"{counted(len(found), 'row')} of {len(rows)} {'sums' if len(found) == 1 else 'sum'} up others, and "
+                f"{'is' if len(found) == 1 else 'are'} no run: row {named_row(found.index[0])} ({column} {found.iloc[0]})",
+                place="--metric",
+                hint="leave them out of the file",
+            )
 
 
 def _refuse_trials(rows: pd.DataFrame, arm: Sequence[str], used: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     import pandas as pd
 
     storage, hash_sign, name = (source.after("optuna") or "").rpartition("#")
-    if not hash_sign:
+    if not hash_sign and ("://" in name or Path(name).is_file()):
         storage, name = name, ""
     if not storage:
         raise DataError(
