@@ -112,8 +112,12 @@ def run(
     parsed = spec.read(study, sets=sets or ())
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     if try_:
-        for line in launch.try_baseline(parsed, devices):
-            print_result(line)
+        try:
+            for line in launch.try_baseline(parsed, devices):
+                print_result(line)
+        except KeyboardInterrupt:
+            launch.notify("interrupted: nothing is kept of a trial")
+            raise typer.Exit(INTERRUPTED) from None
         return
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root, address)

@@ -292,6 +292,21 @@ def test_nothing_outlives_a_worker_or_the_coordinator(workplace):
 
 
 @pytest.mark.slow
+def test_a_trial_that_is_interrupted_keeps_nothing_and_says_so(workplace):
+    study = write(workplace.root, "bar", more="silence: 30s\n")
+    command = [*ABLATE, "run", study, "--try", "--allow-command", "--set", "kind=waits"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("$ python bad.py waits 0")
+        process.send_signal(signal.SIGINT)
+        assert "interrupted: nothing is kept of a trial" in process.communicate()[0]
+    assert process.returncode == 130
+    assert not list(workplace.root.glob("mlruns/runs/*"))
+
+
+@pytest.mark.slow
 def test_a_command_that_takes_too_long_is_broken_off_and_what_it_printed_is_kept(workplace):
     study = write(workplace.root, "waits")
     workplace.ablate("run", study, "--allow-command", "--workers", "1", "--timeout", "6s", code=1)
