@@ -10,7 +10,7 @@ import itertools
 import math
 import numbers
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -257,17 +257,19 @@ def judge_frame(
             "looks are declared for one study in the metric's own units", place=caller.place("looks")
         )
     if looks is not None:
+        looks = list(looks) if isinstance(looks, Iterable) else [looks]
         numbers_only = all(
             isinstance(look, numbers.Integral) and not isinstance(look, bool) for look in looks
         )
-        if not (looks and numbers_only and looks[0] >= 1 and list(looks) == sorted(set(looks))):
+        if not (looks and numbers_only and looks[0] >= 1 and looks == sorted(set(looks))):
             raise StudyError(
-                f"looks are increasing numbers of seeds, not {list(looks)}",
+                f"looks are increasing numbers of seeds, not {looks}",
                 place=caller.place("looks"),
                 hint="--looks 5,10"
                 if caller.is_command
                 else "looks=[8] is one look at eight seeds, looks=[5, 10] are two",
             )
+        looks = [int(look) for look in looks]
     means: tuple[str, str] | None = None
     if sd is not None or n is not None:
         if sd is None or n is None:

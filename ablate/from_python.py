@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ def run(
     from ablate.text import format_value
     from ablate.tracking.store import current_store
 
+    if sets is not None and not isinstance(sets, Mapping):
+        raise StudyError(
+            f"a {type(sets).__name__} is no mapping of paths to values",
+            place="sets",
+            hint="sets={'training.epochs': 2}",
+        )
+    if seeds is not None:
+        seeds = _number_of_seeds(seeds)
     changes = [f"{path}={format_value(value)}" for path, value in (sets or {}).items()]
     if isinstance(study, Mapping):
         parsed = spec.parse(_yaml(study), source="study", sets=changes)
@@ -83,6 +92,13 @@ def run(
         plan = design.plan(parsed, launch.data_lookup(), seeds)
     launch.run(plan, store, pool, options, storage, console.observer(plan, json=False, quiet=quiet), seeds)
     return reporting.comparisons(store, parsed.name, None)
+
+
+def _number_of_seeds(seeds: Any) -> int:
+    """A look's number of seeds, as the command line takes it. Raises StudyError for what is none."""
+    if isinstance(seeds, bool) or not isinstance(seeds, numbers.Integral) or seeds < 1:
+        raise StudyError(f"{seeds!r} is no number of seeds", place="seeds", hint="for example seeds=5")
+    return int(seeds)
 
 
 def _yaml(study: Mapping[str, Any]) -> str:

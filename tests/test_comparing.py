@@ -153,6 +153,12 @@ def test_runs_that_are_not_paired():
     assert "seed" not in arm.sentence
 
 
+@pytest.mark.parametrize("looks", [(5,), 5, np.array([5]), np.int64(5), range(5, 6), iter([5])])
+def test_looks_may_be_any_numbers(looks):
+    frame = paired({"A": [0.8, 0.3, 0.6, 0.5, 0.9]})
+    assert [arm.ci for arm in compare(frame, looks=looks)] == [arm.ci for arm in compare(frame, looks=[5])]
+
+
 def test_without_declared_looks_there_is_one_at_five_percent():
     judged = compare(paired({"A": V3["A"]}))
     assert judged.analysis.alpha == 0.05
@@ -439,6 +445,10 @@ REFUSED = {
         "106 settings were run once each: these are the trials of a search",
     ),
     "looks of runs that are not paired": (U4, {"paired": False, "looks": [5]}, "these runs are not paired"),
+    "looks that fall": (FRAME, {"looks": [10, 5]}, "increasing numbers of seeds, not [10, 5]"),
+    "looks that are none": (FRAME, {"looks": []}, "increasing numbers of seeds, not []"),
+    "looks in text": (FRAME, {"looks": "5"}, "increasing numbers of seeds, not ['5']"),
+    "a look that is not whole": (FRAME, {"looks": 2.5}, "increasing numbers of seeds, not [2.5]"),
     "means without a spread": (means("80 1 5, 81 1 5"), {"n": "n"}, "needs the standard deviation"),
     "means of one arm twice": (
         pd.concat([means("80 1 5, 81 1 5")] * 2),

@@ -73,6 +73,17 @@ def test_a_study_that_is_none_is_refused_in_a_sentence(workplace, study, message
         ablate.run(study)
 
 
+@pytest.mark.parametrize("seeds", [0, -1, 3.5, "3", True, [3]])
+def test_a_number_of_seeds_that_is_none_is_refused_in_a_sentence(workplace, seeds):
+    with pytest.raises(ablate.AblateError, match="is no number of seeds"):
+        ablate.run("toy.yaml", seeds=seeds)
+
+
+def test_changes_that_are_no_mapping_are_refused_in_a_sentence(workplace):
+    with pytest.raises(ablate.AblateError, match="a list is no mapping of paths to values"):
+        ablate.run("toy.yaml", sets=["training.epochs=2"])
+
+
 def test_a_dict_may_hold_numbers_of_numpy_and_tuples(workplace):
     from ablate.from_python import _yaml
 

@@ -131,7 +131,9 @@ def notices(reading: Reading) -> Iterable[Notice]:
         # The error is shown first already, and the methods say which runs were stacked.
         if caution != analysis.error and caution.code != "stacked-and-single":
             called = reading.subject(caution.subject)
-            kind: Literal["caveat", "warning"] = "caveat" if caution.code == "judged-on-test" else "warning"
+            # A caveat bounds what the verdicts are worth, and stands in every form of the report.
+            bounds = caution.code in {"judged-on-test", "judged-before"}
+            kind: Literal["caveat", "warning"] = "caveat" if bounds else "warning"
             yield Notice(kind, _sentence(words.caution(caution, reading.rules, called)))
 
 

@@ -248,10 +248,16 @@ def for_paper(reading: Reading) -> str:
     }[rules.unit]
     over = {"seed": "seeds", "run": "runs", "block": "blocks"}[rules.unit]
     family = "comparison" if not rules.factorial else "effect"
+    before = ""
+    if rules.read_before:
+        plans = counted(rules.read_before, "other plan")
+        before = (
+            f" Some of these runs had been judged by {plans} of the study, for which no correction was made."
+        )
     return " ".join(
         f"""
         {_varies(reading)} Error bars of effects are simultaneous 95 % confidence intervals of {compared}, computed in closed
-        form as {formula}, corrected for k = {counted(rules.k, family)} by Bonferroni; {spent}. They assume that runs
+        form as {formula}, corrected for k = {counted(rules.k, family)} by Bonferroni; {spent}.{before} They assume that runs
         are independent and that {normal}. ± beside a mean is one standard deviation over {over} (n − 1 below the line), not
         a standard error. Effects are oriented so that positive is better; differences within {reading.margin_words} of 0 were
         taken to be of no practical importance. {_compute(reading)}

@@ -639,6 +639,10 @@ def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace):
     assert "were judged by 1 other plan of the study: each plan" in Path("reports/toy.html").read_text()
     warnings = json.loads(workplace.ablate("report", "toy", "--format", "json"))["warnings"]
     assert warnings[0].startswith("Runs of this plan were judged by 1 other plan")
+    short = workplace.ablate("report", "toy", "--format", "md")
+    assert "**Caveat.** Runs of this plan were judged by 1 other plan" in short.partition("| Arm |")[0]
+    table = workplace.ablate("report", "toy", "--format", "latex")
+    assert "had been judged by 1 other plan" in table.partition("ablatemethods{")[2]
 
 
 def test_a_budget_that_does_not_allow_another_round_begins_none_also_when_it_goes_on(workplace):
