@@ -697,8 +697,14 @@ def _shares_nothing(rows: pd.DataFrame, arm: str, seed: str) -> bool:
 
 
 def _block(rows: pd.DataFrame, arms: Sequence[str], seed: str | None) -> str | None:
-    """The column that tells apart what would be one arm's rows under one seed; None where there is none, or no need of one."""
-    if seed is None or not rows.duplicated([arms[0], seed]).any():
+    """The column that tells apart what would be one arm's rows under one seed; None where there is none, or no need of one.
+
+    Without seeds: a column of tasks in each of which two arms or more have rows.
+    """
+    if seed is None:
+        tasks = [name for name in arms[1:] if is_task(name)]
+        return next((name for name in tasks if rows.groupby(name)[arms[0]].nunique().min() > 1), None)
+    if not rows.duplicated([arms[0], seed]).any():
         return None
     return next((name for name in arms[1:] if not rows.duplicated([arms[0], seed, name]).any()), None)
 

@@ -289,3 +289,10 @@ def test_a_score_is_the_metric_and_an_arm_keeps_its_capitals(judge, write):
         "norm.csv", "--baseline", "False", "--margin", "0.001", "--seed", "seed", "--direction", "maximize"
     )
     assert "The only arm helps: True with" in output
+
+
+def test_runs_of_several_tasks_without_seeds_are_compared_within_each(judge, write):
+    write("folds.csv", lines("model,fold,acc", [(a, f, v) for a, f, v in RUNS]))
+    command, verdicts = pasted(judge, "folds.csv")
+    assert "--block fold --margin X --unpaired" in command
+    assert verdicts == CLEAR
