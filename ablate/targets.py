@@ -51,7 +51,7 @@ def load(target: str, place: str) -> Callable[..., Any]:
                 hint="install it, or run from the folder that holds it",
             ) from error
         raise _failed(f"importing {module_name!r}", error, place) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(f"importing {module_name!r}", error, place) from error
     found = getattr(module, name, None)
     if not callable(found):
@@ -64,6 +64,8 @@ def load(target: str, place: str) -> Callable[..., Any]:
             place=place,
             hint=nearest(name, functions) if functions else None,
         )
+    if inspect.iscoroutinefunction(found) or inspect.isasyncgenfunction(found):
+        raise StudyError(f"{target} is `async`, and nobody would await it", place=place)
     function: Callable[..., Any] = found
     return function
 
@@ -118,11 +120,11 @@ def call(
     """
     try:
         return function(*positional, **arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(name, error, place) from error
 
 
-def _failed(action: str, error: Exception, place: str) -> StudyError:
+def _failed(action: str, error: BaseException, place: str) -> StudyError:
     return StudyError(f"{action} raised {described(error)}", place=place)
 
 

@@ -12,6 +12,7 @@ import pytest
 NETS = '''
 import random
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,6 +31,10 @@ def build(classes, channels, width=4, dropout=0.0):
     )
 
 
+async def awaited(classes):
+    return nn.Linear(1, classes)
+
+
 class Net(nn.Module):
     """As people write them: `view`, dropout from the global generator, layers that are skipped at random, in-place input."""
 
@@ -43,7 +48,7 @@ class Net(nn.Module):
         x = F.max_pool2d(F.relu(self.conv(x)), 2)
         x = x.view(x.size(0), -1)
         x = F.dropout(x, 0.3, self.training)
-        if self.training and torch.rand(()) < 0.5:
+        if self.training and torch.rand(()) + random.random() + np.random.rand() < 1.5:
             x = x * 1.1
         return self.fc(x)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +35,29 @@ def source(target: str, args: Mapping[str, Any]) -> Source:
     def read(_scratch: Path, _progress: Progress) -> Content:
         function = targets.load(target, "data.target")
         arguments = targets.arguments(function, target, args, {}, "data.args")
-        return content(targets.call(function, target, arguments, "data.target"), target)
+        with _seeded():
+            returned = targets.call(function, target, arguments, "data.target")
+        return content(returned, target)
 
     return Source(("import", target, json.dumps(args, sort_keys=True)), read, is_stable=False)
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed the global generators for the time being: what the function draws from them is the same in every command."""
+    torch = sys.modules.get("torch")
+    before = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    if torch is not None:
+        torch.default_generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(before[2])
 
 
 def content(returned: Any, target: str) -> Content:
@@ -123,6 +146,8 @@ def _images(value: Any, name: str) -> NDArray[np.uint8]:
 
 def _labels(value: Any, count: int, name: str) -> Sequence[int]:
     array = _array(value)
+    if array is not None and array.dtype.hasobject and {type(each) for each in array.flat} in ({str}, {int}):
+        array = _array(array.tolist())  # a column of pandas
     if array is None or array.shape != (count,) or array.dtype.kind not in "iuU":
         raise DataError(
             f"the labels of `{name}` are {_described(value)}",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ablate.data.split import stratified
 from ablate.errors import DataError, nearest
-from ablate.text import counted
+from ablate.text import counted, cut
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,6 +88,11 @@ def indices(
     values: part → the label of every image: whole numbers from 0, or texts, which are sorted. names: of the classes, where the data
     tell; None: not told. Raises DataError.
     """
+    twice = next((name for i, name in enumerate(names or ()) if name in (names or ())[:i]), None)
+    if twice is not None:
+        raise DataError(
+            f"two classes are called {cut(twice)!r}", place=place, hint="every class has a name of its own"
+        )
     kinds = {type(value) for part in values.values() for value in part}
     if bool in kinds or not (kinds <= {int} or kinds <= {str}):
         missing = type(None) in kinds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,24 +40,47 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy_before)  # noqa: NPY002
 
 
+_States = tuple[list[torch.Tensor], tuple[Any, ...], Any]
+
+
 class GlobalDraws:
-    """What torch's global generators draw while one run steps: its own stream, whatever other runs of the process draw."""
+    """What the global generators of torch, NumPy and Python draw while one run steps: its own stream, whatever other runs draw."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
         with self._restoring():
             torch.manual_seed(seed)
-            self.states = self._now()
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            self._states = self._now()
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
         """Draw from the run's own stream for the time being."""
         with self._restoring():
-            self._set(self.states)
+            self._set(self._states)
             try:
                 yield
             finally:
-                self.states = self._now()
+                self._states = self._now()
+
+    def state(self) -> dict[str, Any]:
+        """Return where the stream stands, as tensors and plain values."""
+        states, (version, words, gauss), numpys = self._states
+        return {
+            "torch": states,
+            "python": [version, list(words), gauss],
+            "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in numpys],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        version, words, gauss = state["python"]
+        kind, key, *rest = state["numpy"]
+        self._states = (
+            [drawn.cpu() for drawn in state["torch"]],
+            (version, tuple(words), gauss),
+            (kind, np.array(key, dtype=np.uint32), *rest),
+        )
 
     @contextlib.contextmanager
     def _restoring(self) -> Iterator[None]:
@@ -67,17 +90,20 @@ class GlobalDraws:
         finally:
             self._set(before)
 
-    def _now(self) -> list[torch.Tensor]:
-        """Return the states: of the CPU, and of the device where that is another."""
+    def _now(self) -> _States:
+        """Return the states: torch's of the CPU, and of the device where that is another; Python's; NumPy's."""
         states = [torch.get_rng_state()]
         if self._device.type != "cpu":
             states.append(_of(self._device).get_rng_state(*_place(self._device)))
-        return states
+        return states, random.getstate(), np.random.get_state()  # noqa: NPY002 — what others draw from
 
-    def _set(self, states: list[torch.Tensor]) -> None:
+    def _set(self, all_states: _States) -> None:
+        states, pythons, numpys = all_states
         torch.set_rng_state(states[0].cpu())
         for state in states[1:]:
             _of(self._device).set_rng_state(state.cpu(), *_place(self._device))
+        random.setstate(pythons)
+        np.random.set_state(numpys)  # noqa: NPY002
 
 
 def _of(device: torch.device) -> Any:

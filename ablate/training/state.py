@@ -95,13 +95,16 @@ class ProcessState:
         is_users: says of the name of a module whether it belongs to the user; such modules that were loaded meanwhile count, since what
         they were at first is not known.
         """
-        new_modules = sys.modules.keys() - self._loaded.keys()
+        new_modules = set(sys.modules) - self._loaded.keys()
         replaced = [name for name, module in self._loaded.items() if sys.modules.get(name) is not module]
         names = {f"the module {name}" for name in new_modules if is_users(name)}
         # What these would have drawn before they were loaded was not seeded.
         names |= {f"the module {name}" for name in ("numpy", "torch") if name in new_modules}
         names |= {f"the module {name}" for name in replaced}
         self._loaded = dict(sys.modules)
+        for setting in SETTINGS:
+            if setting.at_import is not None and setting.package in new_modules:
+                self._settings.setdefault(setting.name, setting.at_import)
         names |= self._restore()
         for name in self._modules:
             names |= {f"{name}.{inner}" for inner in self._globals[name].changed()}
@@ -138,13 +141,15 @@ class ProcessState:
 class Setting:
     """Something global that a run may change. package: it belongs to; it is read only where that is loaded.
 
-    write: sets it back to what `read` returned; None: it cannot be set back.
+    write: sets it back to what `read` returned; None: it cannot be set back. at_import: what `read` returns once the package is
+    imported, for one that runs import themselves; None: not known.
     """
 
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], Any] | None = None
     package: str = "sys"
+    at_import: Any = None
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -290,6 +295,14 @@ def _read_mlflow() -> tuple[Any, ...]:
         getattr(service, "_tracking_uri", None),
         active and active.info.run_id,
     )
+
+
+def _write_mlflow(values: tuple[Any, ...]) -> None:
+    """Forget the run that was not ended: its store is not that of the next."""
+    fluent, service = _module("mlflow.tracking.fluent"), _module("mlflow.tracking._tracking_service.utils")
+    if values[2] is None:
+        fluent._active_run_stack.get().clear()  # noqa: SLF001
+    fluent._active_experiment_id, service._tracking_uri = values[:2]  # noqa: SLF001
 
 
 def _torch_hooks() -> list[int]:
@@ -488,7 +501,7 @@ SETTINGS: tuple[Setting, ...] = (
         lambda v: _module("sklearn").set_config(**v),
         "sklearn",
     ),
-    Setting("mlflow", _read_mlflow, package="mlflow"),
+    Setting("mlflow", _read_mlflow, _write_mlflow, "mlflow", at_import=(None, None, None)),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import own_package
@@ -39,6 +40,14 @@ def load(count=40, classes=4, layout="NHW", split="test", scale=1):
     if "validation" in split:
         parts["validation"] = part(12)
     return parts
+
+
+def drawn():
+    return {"train": (np.random.randint(0, 255, (40, 8, 8)).astype(np.uint8), np.arange(40) % 2)}
+
+
+def leaves():
+    raise SystemExit("gone")
 
 
 def raises():
@@ -132,6 +141,8 @@ def test_a_validation_split_of_their_own_is_the_one_that_is_used():
         ({"train": (np.zeros((4, 8, 8), np.uint8), [0, 2, 0, 2])}, "the class '1' has no training image"),
         ({"train": (np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]), "classes": ["a"]}, "1 class are named"),
         ({"train": (np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]), "classes": "ab"}, "a list of names"),
+        ({"train": (np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]), "classes": ["a", "a"]}, "are called 'a'"),
+        ({"train": (np.zeros((2, 8, 8), np.uint8), np.array(["a", 1.5], object))}, "the labels of `train`"),
         ({"train": (np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1]), "trian": 1}, "returned 'trian'"),
         (
             {
@@ -153,6 +164,7 @@ def test_what_a_function_returns_is_checked_before_anything_is_kept(returned, wo
     ("function", "args", "words"),
     [
         ("raises", {}, "data.target: my_package.data:raises raised OSError: the disk is gone (data.py:"),
+        ("leaves", {}, "data.target: my_package.data:leaves raised SystemExit: gone (data.py:"),
         ("laod", {}, "did you mean 'load'?"),
         ("load", {"cuont": 3}, "data.args.cuont: my_package.data:load takes no argument 'cuont'"),
     ],
@@ -168,8 +180,18 @@ def test_texts_are_classes_by_name():
     content = own_data.content({"train": (images, ["dog", "cat"] * 5)}, "t")
     assert content.classes == ("cat", "dog")
     assert content.train_labels.tolist()[:2] == [1, 0]
+    column = np.array(["dog", "cat"] * 5, dtype=object)  # of pandas
+    assert own_data.content({"train": (images, column)}, "t").classes == ("cat", "dog")
     named = own_data.content({"train": (images, [0, 1] * 5), "classes": ["x", "y"]}, "t")
     assert named.classes == ("x", "y")
+
+
+def test_data_that_are_drawn_at_random_are_the_same_in_every_command():
+    before = random.getstate()
+    first = datasets.prepare(own("drawn")).fingerprint
+    assert random.getstate() == before
+    np.random.seed(5)  # noqa: NPY002
+    assert datasets.prepare(own("drawn")).fingerprint == first
 
 
 def test_the_content_is_the_key_and_the_function_is_asked_each_time(package):

@@ -62,6 +62,7 @@ def test_a_builder_is_called_with_its_arguments_and_with_what_its_signature_asks
         ("build", {"widht": 3}, "model.args.widht", "takes no argument 'widht'\n  did you mean 'width'?"),
         ("long", {}, "model.args", "needs the argument 'x'\n  write `args: {x: VALUE}`"),
         ("buld", {}, "model.target", "my_package.nets has no 'buld'\n  did you mean 'build'?"),
+        ("awaited", {}, "model.target", "is `async`, and nobody would await it"),
         ("not_callable", {}, "model.target", "is no function or class"),
         ("text", {}, "model.target", "returned str, not a torch module"),
         ("breaks", {}, "model.target", "raised RuntimeError: it was told to (nets.py:"),
@@ -267,7 +268,7 @@ def test_seeding_leaves_every_global_stream_as_it_was():
         torch.rand(3), random.random(), np.random.rand(3)
     draws = foreign.GlobalDraws(7, torch.device("cpu"))
     with draws():
-        torch.rand(3)
+        torch.rand(3), random.random(), np.random.rand(3)
     assert torch.equal(streams[0], torch.get_rng_state())
     assert streams[1] == random.getstate()
     assert (streams[2] == np.random.get_state()[1]).all()
@@ -278,15 +279,18 @@ def test_a_runs_draws_go_on_where_they_stopped_whatever_others_draw():
         values = []
         for _ in range(3):
             with draws():
-                values.append(float(torch.rand(())))
+                values += [float(torch.rand(())), random.random(), np.random.rand()]
             between()
         return values
 
     device = torch.device("cpu")
     quiet = drawn(foreign.GlobalDraws(7, device), lambda: None)
-    assert drawn(foreign.GlobalDraws(7, device), lambda: torch.rand(100)) == quiet
+    assert (
+        drawn(foreign.GlobalDraws(7, device), lambda: (torch.rand(100), random.random(), np.random.rand()))
+        == quiet
+    )
     assert drawn(foreign.GlobalDraws(8, device), lambda: None) != quiet
-    assert len(set(quiet)) == 3
+    assert len(set(quiet)) == 9
 
 
 def test_torchs_dropout_becomes_ablates():

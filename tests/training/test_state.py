@@ -207,3 +207,18 @@ def test_a_program_that_runs_on_is_noticed_and_one_that_has_ended_is_not():
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
         assert state.left_behind() == ["a child process"]
     assert state.left_behind() == []
+
+
+def test_a_run_of_mlflow_that_was_not_ended_is_none_of_the_next_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    state = ProcessState([])
+    # As where the run itself imports it.
+    state._loaded.pop("mlflow", None)
+    state._settings.pop("mlflow", None)
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "scratch").as_uri())
+    mlflow.log_metric("mine", 1)
+    assert mlflow.active_run() is not None
+    assert "mlflow" not in state.left_behind()
+    assert mlflow.active_run() is None

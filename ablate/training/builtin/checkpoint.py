@@ -24,7 +24,7 @@ EVERY = 60.0
 """Seconds between checkpoints; a run that takes less has none."""
 
 _MARK = ["ablate", "checkpoint"]
-_VERSION = "4"
+_VERSION = "5"
 _TOGETHER = "together-"
 
 

@@ -151,7 +151,7 @@ class TorchLearner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "dropout": self.dropout.get_state(),
-            "draws": None if self._draws is None else self._draws.states,
+            "draws": None if self._draws is None else self._draws.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ class TorchLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.dropout.set_state(state["dropout"].cpu())
         if self._draws is not None:
-            self._draws.states = [drawn.cpu() for drawn in state["draws"]]
+            self._draws.load(state["draws"])
 
 
 def initialised(config: RunConfig, shape: tuple[int, int, int], classes: int) -> nn.Module:

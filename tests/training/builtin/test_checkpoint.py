@@ -113,7 +113,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_not_used(tmp_path, monkeypatch, 
     elif spoil == "empty":
         path.write_bytes(b"")
     elif spoil == "another version":
-        path.write_bytes(content.replace(b"checkpoint 4", b"checkpoint 3", 1))
+        path.write_bytes(content.replace(b"checkpoint 5", b"checkpoint 4", 1))
     threads = torch.get_num_threads()
     try:
         run_events = events(config, tmp_path, threads=2 if spoil == "other threads" else 1)
@@ -289,7 +289,7 @@ def test_runs_together_resume_with_the_same_runs_or_begin_again(tmp_path, monkey
         content = path.read_bytes()
         path.write_bytes(content[:-300] + bytes([content[-300] ^ 1]) + content[-299:])
     elif how == "another version":
-        path.write_bytes(path.read_bytes().replace(b"checkpoint 4", b"checkpoint 3", 1))
+        path.write_bytes(path.read_bytes().replace(b"checkpoint 5", b"checkpoint 4", 1))
         assert list(checkpoint.together(tmp_path)) == [path], "it is known, so that it can be removed"
     elif how == "another torch":
         monkeypatch.setattr(torch, "__version__", "2.0.0")

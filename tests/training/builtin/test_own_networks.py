@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import own_package
 import pytest
 import torch
 
 from ablate.config import RunConfig
+from ablate.data import datasets
 from ablate.events import Bundle, EpochEnd, Finished, Task
+from ablate.models import saved
 from ablate.models.own_model import ImportedModel
 from ablate.training import runs
 from ablate.training.builtin import choose
@@ -123,6 +126,18 @@ def test_a_network_that_is_broken_off_resumes_to_the_bit(tmp_path):
     torch.rand(7)
     resumed = trained({"a": config}, folders, checkpoint_every=0.0)
     assert weights(resumed) == weights(whole)
+
+
+def test_the_network_of_the_best_epoch_is_saved_and_is_the_one_that_was_trained(tmp_path):
+    config = base("build").override({"training.save_model": "best"})
+    finished = trained({"a": config}, Folders.under(tmp_path / "store"), metric="val/loss")["a"]
+    network, about = saved.read(finished.model, config.model)
+    data = datasets.prepare(config.data)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(np.array(data.test_images)))
+    accuracy = float((logits.argmax(1).numpy() == data.test_labels).mean())
+    assert about["epoch"] == 2, "the loss falls"
+    assert accuracy == pytest.approx(finished.metrics["test/accuracy"], abs=1e-12)
 
 
 def test_the_layer_table_of_a_run_is_kept():
