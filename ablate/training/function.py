@@ -397,7 +397,10 @@ class _FunctionAttempt:
         """Return the end of the attempt with its artifacts, and with whether its process may train anything else."""
         assert isinstance(end, Result | Failure)
         files = {**end.files, **self._run.files(), **({OUTPUT: printed} if printed else {})}
-        left = _states[self._train][1].left_behind(_is_users_module) if self._train in _states else []
+        # A process that is no worker has threads of its own, which set and import things meanwhile, and would be set back with them.
+        is_worker = multiprocessing.parent_process() is not None
+        is_seen_to = is_worker and self._train in _states
+        left = _states[self._train][1].left_behind(_is_users_module) if is_seen_to else []
         if isinstance(end, Result) and any(name.startswith("the module") for name in left):
             # What was imported in the middle of the run may have been edited since the plan was made.
             try:
