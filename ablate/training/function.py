@@ -345,6 +345,12 @@ class _FunctionAttempt:
         if "torch" not in sys.modules:
             os.environ["OMP_NUM_THREADS"] = str(self._payload.threads)  # read where torch is imported
         with surroundings():
+            if self._train not in _states:
+                # What its modules draw while they are imported, for weights say, is the same in every process. torch begins with
+                # another seed in each.
+                if training_code(self._train).imports_torch:
+                    importlib.import_module("torch")
+                seed_everything(0)
             fit = load(self._train)
         if _states.get(self._train, (None, None))[0] is not fit:
             surroundings.adopt()

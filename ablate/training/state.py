@@ -561,13 +561,26 @@ class _Functions:
         """Return the places of those that are not what they were."""
         places = set()
         for place, owner, values in self._owners:
+            if place == "torch.ops":  # torch fills it as its operations are used
+                continue
             now = vars(owner)
             places |= {
                 f"{place}.{key}"
                 for key, value in values.items()
-                if now.get(key) is not value and not (_is_constant(key, value) and now.get(key) == value)
+                if now.get(key) is not value
+                and not (_is_constant(key, value) and now.get(key) == value)
+                and not _is_set_up(value, now.get(key))
             }
         return places
+
+
+def _is_set_up(before: Any, now: Any) -> bool:
+    """Return whether a package has put a function of its own in the place of another of that name, as torch does once parts of it are
+    loaded that wait for their first use. A run that replaces a function has one of its own, or of another name.
+    """
+    names = [(getattr(each, "__name__", None), getattr(each, "__module__", None)) for each in (before, now)]
+    packages = {str(module).partition(".")[0] for _, module in names}
+    return now is not None and names[0][0] is not None and names[0][0] == names[1][0] and len(packages) == 1
 
 
 def _is_code(value: Any) -> bool:

