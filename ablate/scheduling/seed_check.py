@@ -133,7 +133,10 @@ def _distances(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str
     """Return by how much two runs differ in each metric; infinite where only one of them has it, or a number."""
     distances = {}
     for name in {*one, *other}:
-        a, b = one.get(name, math.inf), other.get(name, math.inf)
+        if name not in one or name not in other:
+            distances[name] = math.inf
+            continue
+        a, b = one[name], other[name]
         same = a == b or (math.isnan(a) and math.isnan(b))
         distances[name] = 0.0 if same else abs(a - b) if math.isfinite(a - b) else math.inf
     return distances

@@ -348,8 +348,9 @@ class _FunctionAttempt:
             if self._train not in _states:
                 # What its modules draw while they are imported, for weights say, is the same in every process. torch begins with
                 # another seed in each.
-                if training_code(self._train).imports_torch:
-                    importlib.import_module("torch")
+                with contextlib.suppress(StudyError, ImportError):  # `load` says what is wrong
+                    if training_code(self._train).imports_torch:
+                        importlib.import_module("torch")
                 seed_everything(0)
             fit = load(self._train)
         if _states.get(self._train, (None, None))[0] is not fit:

@@ -393,20 +393,20 @@ def test_a_training_that_is_broken_off_or_diverges_may_clean_up(tmp_path):
 
 
 def test_training_of_ones_own_needs_no_torch_and_has_the_threads_of_its_slot_where_it_has_some(tmp_path):
-    (tmp_path / "late.py").write_text(
-        "def plain(config, seed):\n"
+    (tmp_path / "plain.py").write_text(
+        "def fit(config, seed):\n"
         "    import sys\n"
-        "    yield {'torch': float('torch' in sys.modules)}\n"
-        "def threads(config, seed):\n"
-        "    import torch\n"
-        "    yield {'threads': torch.get_num_threads()}\n"
+        "    yield {'frameworks': float('tor' + 'ch' in sys.modules)}\n"
+    )
+    (tmp_path / "threads.py").write_text(
+        "def fit(config, seed):\n    import torch\n    yield {'threads': torch.get_num_threads()}\n"
     )
     (tmp_path / "here.py").write_text(
         "from ablate.events import Bundle, Task\n"
         "from ablate.training.payload import RunPayload\n"
         "from ablate.training.runs import train\n"
         "for name in ('plain', 'threads'):\n"
-        "    payload = RunPayload({}, 0, kind='function', source={'train': f'late:{name}'})\n"
+        "    payload = RunPayload({}, 0, kind='function', source={'train': f'{name}:fit'})\n"
         "    started, epoch, finished = train(Bundle((Task('run', 1, payload),)))\n"
         "    print(*epoch.metrics.values())\n"
     )
