@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.fields import Block
@@ -11,6 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import nn
+
+
+SmallInput = Annotated[
+    bool,
+    Field(
+        description="For images of about 32 pixels: the first convolution is 3×3 at most with stride 1, and the max-pooling"
+        " after it is left out.",
+        examples=[True],
+    ),
+]
+"""A field of the networks of other packages, whose first layers are made for photographs."""
 
 
 class ModelOptions(Block):

@@ -10,7 +10,7 @@ from pydantic import Field
 from ablate import targets
 from ablate.errors import StudyError, nearest
 from ablate.fields import Arguments, ArgumentsField
-from ablate.models.options import ModelOptions, refuse_arguments
+from ablate.models.options import ModelOptions, SmallInput, refuse_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,14 +32,7 @@ class TimmModel(ModelOptions):
             examples=["resnet18", "vit_tiny_patch16_224"],
         ),
     ]
-    small_input: Annotated[
-        bool,
-        Field(
-            description="For images of about 32 pixels: the first convolution is 3×3 at most with stride 1, and the max-pooling"
-            " after it is left out.",
-            examples=[True],
-        ),
-    ] = False
+    small_input: SmallInput = False
     args: Annotated[
         ArgumentsField,
         Field(

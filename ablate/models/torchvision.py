@@ -10,7 +10,7 @@ from pydantic import Field
 from ablate import targets
 from ablate.errors import StudyError, nearest
 from ablate.fields import Arguments, ArgumentsField
-from ablate.models.options import ModelOptions, refuse_arguments
+from ablate.models.options import ModelOptions, SmallInput, refuse_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,14 +38,7 @@ class TorchvisionModel(ModelOptions):
             examples=["resnet18", "mobilenet_v3_small"],
         ),
     ]
-    small_input: Annotated[
-        bool,
-        Field(
-            description="For images of about 32 pixels: the first convolution is 3×3 at most with stride 1, and the max-pooling"
-            " after it is left out.",
-            examples=[True],
-        ),
-    ] = False
+    small_input: SmallInput = False
     args: Annotated[
         ArgumentsField,
         Field(

@@ -561,8 +561,6 @@ class _Functions:
         """Return the places of those that are not what they were."""
         places = set()
         for place, owner, values in self._owners:
-            if place == "torch.ops":  # torch fills it as its operations are used
-                continue
             now = vars(owner)
             places |= {
                 f"{place}.{key}"
