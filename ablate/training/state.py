@@ -217,6 +217,15 @@ def _write_signals(handlers: Mapping[int, Any]) -> None:
             signal.signal(number, handler)
 
 
+def _finds_metadata(finder: Any) -> bool:
+    """Return whether a finder is that of importlib_metadata, which takes the place of Python's own: without it no package has a version."""
+    return type(finder).__module__.partition(".")[0] == "importlib_metadata"
+
+
+def _write_finders(finders: list[Any]) -> None:
+    sys.meta_path[:] = [*finders, *(each for each in sys.meta_path if _finds_metadata(each))]
+
+
 def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
@@ -365,7 +374,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("the time zone", lambda: (time.tzname, time.timezone), lambda _: time.tzset()),
     Setting("sys.get_int_max_str_digits", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
     Setting(
-        "sys.meta_path", lambda: list(sys.meta_path), lambda v: sys.meta_path.__setitem__(slice(None), v)
+        "sys.meta_path", lambda: [each for each in sys.meta_path if not _finds_metadata(each)], _write_finders
     ),
     Setting("logging.getLoggerClass", logging.getLoggerClass, logging.setLoggerClass),
     Setting("builtins", lambda: {n: id(v) for n, v in vars(builtins).items() if n != "_"}),

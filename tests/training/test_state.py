@@ -222,3 +222,10 @@ def test_a_run_of_mlflow_that_was_not_ended_is_none_of_the_next_runs(tmp_path, m
     assert mlflow.active_run() is not None
     assert "mlflow" not in state.left_behind()
     assert mlflow.active_run() is None
+
+
+def test_packages_keep_their_versions_where_importlib_metadata_came_with_a_run():
+    state = ProcessState(())
+    __import__("importlib_metadata")
+    state.left_behind()
+    assert importlib.import_module("importlib.metadata").version("torch")
