@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate import plain_files
 from ablate.errors import StoreError, StudyError
 from ablate.text import counted
 
@@ -117,9 +118,7 @@ def write(path: Path, text: str) -> None:
     """Write a file, replacing one that is there in a single step. Raises StudyError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        plain_files.write(path, text.encode())
     except OSError as error:
         raise StudyError(
             f"cannot be written ({error.strerror})", place=str(path), hint="--output names another place"

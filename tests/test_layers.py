@@ -17,6 +17,7 @@ ROOT = Path(ablate.__file__).parent
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "events": set(),
+    "plain_files": set(),
     "text": {"errors"},
     "fields": {"errors", "text"},
     "metrics": set(),
@@ -29,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "training": {
         "errors",
+        "plain_files",
         "code_digest",
         "events",
         "fields",
@@ -39,17 +41,18 @@ ROOMS: dict[str, set[str]] = {
         "metrics",
         "text",
     },
-    "study": {"errors", "data", "fields", "config", "metrics", "text", "training"},
+    "study": {"errors", "plain_files", "data", "fields", "config", "metrics", "text", "training"},
     "measuring": {"errors", "events", "metrics", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},
-    "tracking": {"errors", "events", "metrics", "models", "config", "study", "text"},
+    "tracking": {"errors", "plain_files", "events", "metrics", "models", "config", "study", "text"},
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
     "importing": {"errors", "metrics", "text", "lines"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
         "errors",
+        "plain_files",
         "events",
         "config",
         "study",
@@ -102,6 +105,7 @@ ROOMS: dict[str, set[str]] = {
     "judgements": {"errors", "text", "study", "tracking", "analysis", "report", "comparisons", "comparing"},
     "reporting": {
         "errors",
+        "plain_files",
         "text",
         "data",
         "study",

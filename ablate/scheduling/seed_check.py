@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ablate import plain_files
 from ablate.config import Config
 from ablate.errors import StudyError, TrainingError
 from ablate.events import Finished
@@ -144,7 +145,7 @@ def _distances(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str
 
 def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(plain_files.read(path))
         if isinstance(content, dict):
             return content
     return {}
@@ -153,6 +154,4 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(path: Path, checks: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError):  # a store that cannot be written only costs the check again
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(checks), encoding="utf-8")
-        unfinished.replace(path)
+        plain_files.write(path, json.dumps(checks).encode())

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, create_model
 
-from ablate import metrics
+from ablate import metrics, plain_files
 from ablate.config import Config
 from ablate.errors import StudyError, nearest
 from ablate.fields import Block
@@ -38,8 +38,6 @@ METRICS = tuple(metric for trainer in TRAINERS for metric in trainer.metrics)
 """Metrics by which arms can be compared, where a kind of training knows its own."""
 
 DESIGNS: tuple[Design, ...] = get_args(Design)
-
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def read_name(value: Any) -> str:
             place="study",
             hint="a number can be a name in quotes" if isinstance(value, int | float) else None,
         )
-    if not re.fullmatch(_NAME, value):
+    if not plain_files.can_name_files(value):
         raise StudyError(
             f"{cut(value)!r} cannot name a study",
             place="study",
@@ -311,7 +309,7 @@ class Study(Block):
         str,
         Field(
             alias="study",
-            pattern=f"^{_NAME}$",
+            pattern=f"^{plain_files.NAME}$",
             description="Name of the study, of its MLflow experiment, and of its report.",
         ),
         BeforeValidator(read_name),

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from ablate import plain_files
 from ablate.data.facts import DataFacts
 from ablate.errors import StoreError
 from ablate.metrics import Direction, JudgedOn
 from ablate.study.looks import LookPlan
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR, Phase
+from ablate.text import cut, format_value
 
 VERSION = 2
 """Of the JSON form. 1 had no `looks` but those of the study file, and beside them the totals of undeclared ones. 0 is the form
@@ -285,6 +287,7 @@ class PlanRecord:
         values = _of_version_0(plain) if version == 0 else {k: v for k, v in plain.items() if k != "version"}
         if version < 2:
             values["looks"] = _looks_of_version_1(values)
+        _check_names(values)
         return cls(
             **values
             | {
@@ -333,6 +336,18 @@ def _of_version_0(plain: Mapping[str, Any]) -> dict[str, Any]:
         "tuned": plain.get("tuned") or {},
         "importances": plain.get("importances") or {},
     }
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    """Refuse a record whose study or runs have names that no ablate gives: files are named after them. Raises StoreError."""
+    names = [values["declared"]["study"], *(run["key"] for run in values["runs"])]
+    names += [arm["data"]["fingerprint"] for arm in values["arms"] if arm["data"]["fingerprint"]]
+    for name in names:
+        if not plain_files.can_name_files(name):
+            raise StoreError(
+                f"the record of a plan holds a name that no ablate gives: {cut(format_value(name))}",
+                hint="it was made or changed by another program; nothing of it is used",
+            )
 
 
 def _looks_of_version_1(values: dict[str, Any]) -> dict[str, Any]:

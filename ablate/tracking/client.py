@@ -12,7 +12,7 @@ from typing import Any
 
 from ablate.errors import StoreError
 from ablate.text import without_password
-from ablate.tracking.store import SCHEME, Store
+from ablate.tracking.store import SCHEME, Store, open_lock
 
 _LONGEST_MESSAGE = 300
 
@@ -40,7 +40,7 @@ def create(store: Store) -> None:
     """Create a local database, in one process only: MLflow's own migration is not safe against a second process."""
     if store.database is None or store.database.exists():
         return
-    with (store.folder("locks") / "database.lock").open("a") as file:
+    with open_lock(store.folder("locks") / "database.lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if store.database.exists():
             return

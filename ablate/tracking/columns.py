@@ -17,6 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from ablate import plain_files
+
 LAYOUT = 1
 """Part of the file's name: raise it when the arrays or their meaning change."""
 
@@ -113,7 +115,7 @@ NOTHING = Cached({}, Columns.of(0, ()))
 def load(path: Path) -> Cached:
     """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with plain_files.open_plain(path) as file, np.load(file, allow_pickle=False) as arrays:
             ids, ends = arrays["ids"].tolist(), arrays["ends"].tolist()
             columns = Columns(
                 tuple(arrays["names"].tolist()),
@@ -146,7 +148,5 @@ def write_whole(path: Path, **arrays: Any) -> None:
     """Write a cache whole or not at all; without space or permission nothing is written."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".tmp")
-        with part.open("wb") as file:
+        with plain_files.written_aside(path, sync=False) as file:
             np.savez(file, **arrays)
-        part.replace(path)

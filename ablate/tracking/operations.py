@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from ablate import plain_files
 from ablate.errors import StoreError
 from ablate.study.record import PlanRecord
+from ablate.text import cut, format_value
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,10 @@ def to_json(operation: Operation) -> dict[str, Any]:
 
 
 def from_json(plain: Mapping[str, Any]) -> Operation:
-    """Return the operation in plain values, of this version or an older one. Raises StoreError where it is unknown."""
+    """Return the operation in plain values, of this version or an older one.
+
+    Raises StoreError where it is unknown, or holds a name that leads out of the store: a spool may be from somebody else.
+    """
     kind = _KINDS.get(plain["op"])
     if kind is None:
         raise StoreError(
@@ -202,4 +207,15 @@ def from_json(plain: Mapping[str, Any]) -> Operation:
         values["files"] = {name: base64.b64decode(text) for name, text in values["files"].items()}
     values.setdefault("note", None)
     values.setdefault("files", {})
+    _check_names(values)
     return kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)})
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    """Raise StoreError for a name after which no file in the store may be called."""
+    run = values.get("run")
+    names = [values["experiment"], values.get("key", "key"), run.key if run else "key"]
+    wrong = [name for name in names if not plain_files.is_inner(name) or "/" in name]
+    wrong += [name for name in values["files"] if not plain_files.is_inner(name)]
+    for name in wrong:
+        raise StoreError(f"the spool holds a name that leads out of the store: {cut(format_value(name))}")

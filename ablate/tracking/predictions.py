@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ablate import plain_files
 from ablate.tracking.columns import write_whole
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _images(arrays: np.lib.npyio.NpzFile, part: str, known: KnownImages) -> tupl
 def load(path: Path) -> Predictions:
     """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with plain_files.open_plain(path) as opened, np.load(opened, allow_pickle=False) as file:
             arrays: dict[str, Any] = dict(file)
         lengths = arrays["lengths"]
         sets = map(ImageSet, _split(arrays["place"], lengths), _split(arrays["truth"], lengths))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlparse
 
+from ablate import plain_files
 from ablate.errors import StoreError
 from ablate.tracking import client
 from ablate.tracking.store import Store
@@ -122,8 +123,10 @@ def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
     """Return the content of an artifact of a run, None where it has none of that name."""
     place = urlparse(run.artifacts)
     if place.scheme in ("", "file"):
-        path = Path(unquote(place.path)) / name
-        return path.read_bytes() if path.exists() else None
+        try:
+            return plain_files.read(Path(unquote(place.path)) / name)
+        except OSError:  # not there; or a link or a pipe, which no ablate has made
+            return None
     with client.reading(store) as mlflow, tempfile.TemporaryDirectory() as folder:
         if name not in {item.path for item in mlflow.list_artifacts(run.run_id)}:
             return None

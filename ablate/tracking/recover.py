@@ -7,6 +7,7 @@ import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablate import plain_files
 from ablate.tracking import client
 from ablate.tracking.operations import Operation
 from ablate.tracking.runs import orphans
@@ -33,9 +34,9 @@ def recover(store: Store) -> int:
     for path in sorted(spool.glob("*.jsonl")) if spool.is_dir() else []:
         with contextlib.ExitStack() as stack:
             try:
-                file = stack.enter_context(path.open("rb"))
-            except FileNotFoundError:
-                continue  # its owner has ended meanwhile
+                file = stack.enter_context(plain_files.open_plain(path))
+            except OSError:
+                continue  # its owner has ended meanwhile; or it is a link or a pipe, which no ablate has made
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

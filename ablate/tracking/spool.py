@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from ablate import plain_files
 from ablate.config import Config
 from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
@@ -265,7 +266,7 @@ def create_spool(path: Path) -> BinaryIO:
     That may happen between creating and locking, too; then the locked file is no longer the one at `path`, and another is made.
     """
     while True:
-        file = path.open("ab")
+        file = plain_files.open_in_place(path)
         fcntl.flock(file, fcntl.LOCK_EX)
         if is_same_file(file, path):
             return file
@@ -305,20 +306,18 @@ def _forever(waits: tuple[float, ...]) -> Iterator[float]:
 def mark_delivered(spool: Path, operations: int) -> None:
     """Note how many operations of a spool are delivered: in a file beside it, which is replaced whole."""
     with contextlib.suppress(OSError):
-        part = spool.with_suffix(".tmp")
-        part.write_text(str(operations))
-        part.replace(spool.with_suffix(".delivered"))
+        plain_files.write(spool.with_suffix(".delivered"), str(operations).encode(), sync=False)
 
 
 def delivered_operations(spool: Path) -> int:
     """Return how many operations of a spool are delivered, from the first on."""
     try:
-        return int(spool.with_suffix(".delivered").read_text())
+        return int(plain_files.read(spool.with_suffix(".delivered")))
     except (OSError, ValueError):
         return 0
 
 
 def discard(spool: Path) -> None:
     """Remove a spool that is delivered."""
-    for path in (spool, spool.with_suffix(".delivered"), spool.with_suffix(".tmp")):
+    for path in (spool, spool.with_suffix(".delivered")):
         path.unlink(missing_ok=True)

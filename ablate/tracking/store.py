@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
+from ablate import plain_files
 from ablate.errors import StoreError
 
 SCHEME = "sqlite:///"
@@ -50,20 +52,31 @@ class Store:
         """Hold a study's lock, which dies with this process. Raises StoreError where another process holds it."""
         # A folder of its own: the locks of the store itself stand beside it, and a study may have any of their names.
         path = self.folder("locks/studies") / f"{study}.lock"
-        with path.open("a+") as file:
+        with open_lock(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
+                owner_name = file.read(1000).decode(errors="replace").strip()
                 raise StoreError(
-                    f"another process runs this study ({file.read().strip() or 'unknown'})",
+                    f"another process runs this study ({owner_name or 'unknown'})",
                     place=study,
                     hint="wait for it, or stop it; `ablate status` shows how far it is",
                 ) from None
             file.truncate(0)
-            file.write(owner())
+            file.write(owner().encode())
             file.flush()
             yield
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """Open a file that is locked, and made where there is none. Raises StoreError where it cannot be, or leads elsewhere."""
+    try:
+        return plain_files.open_in_place(path)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be used as a lock ({error.strerror})", place=str(path), hint="remove it, then run again"
+        ) from None
 
 
 class Claims:
@@ -74,7 +87,7 @@ class Claims:
     """
 
     def __init__(self, store: Store) -> None:
-        self._file = (store.folder("locks") / "runs.lock").open("a+b")
+        self._file = open_lock(store.folder("locks") / "runs.lock")
 
     def take(self, run: str) -> bool:
         """Lock a run. Returns False where another process has it. run: its key."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from ablate import plain_files
 from ablate.config import flatten_tree
 from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
@@ -57,12 +58,10 @@ def attach_artifact(store: Store, plan: PlanRecord, name: str, content: bytes) -
     runs = queries(store).runs({"ablate.kind": "report", "ablate.plan": plan.id}, plan.study)
     if not runs:
         raise StoreError(f"there is no plan {plan.id}", place=plan.study)
-    place = urlparse(runs[0].artifacts)
+    folder = _local_folder(store, runs[0].artifacts, runs[0].run_id)
     with client.writing(store):
-        if place.scheme in ("", "file"):
-            folder = Path(unquote(place.path))
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+        if folder is not None:
+            plain_files.write(plain_files.inner(folder, name), content)
             return
         with tempfile.TemporaryDirectory() as temporary:
             (Path(temporary) / name).write_bytes(content)
@@ -238,10 +237,12 @@ class Delivery:
         """Store the network of a run as a model of MLflow's."""
         from ablate.tracking import model
 
-        run, file = self._attempt_run(experiment, operation, again=again), Path(operation.file)
+        run = self._attempt_run(experiment, operation, again=again)
         if run is None:
             return
-        if not file.exists():
+        # Only from the store's own folder, whatever folder is written down: a spool may be from somebody else.
+        file = self._store.root / "models" / f"{operation.key}-{operation.attempt}.pt"
+        if not file.exists() or file.is_symlink():
             if not self._client.list_artifacts(run, model.FOLDER):
                 self._tag(run, {"ablate.model": "not saved: its weights are gone"})
             return
@@ -503,18 +504,36 @@ class Delivery:
     def _files(self, run: str, files: Mapping[str, bytes]) -> None:
         if not files:
             return
-        place = urlparse(self._artifacts.get(run, ""))
-        if place.scheme == "file":
-            # As MLflow would do it, without asking its database for the place.
-            folder = Path(unquote(place.path))
-            folder.mkdir(parents=True, exist_ok=True)
+        if run not in self._artifacts:
+            self._artifacts[run] = self._client.get_run(run).info.artifact_uri
+        folder = _local_folder(self._store, self._artifacts[run], run)
+        if folder is not None:
+            # As MLflow would do it, but past no link that lies there.
             for name, content in files.items():
-                (folder / name).write_bytes(content)
+                plain_files.write(plain_files.inner(folder, name), content, sync=name == "plan.json")
             return
         with tempfile.TemporaryDirectory() as folder_name:
             for name, content in files.items():
-                (Path(folder_name) / name).write_bytes(content)
+                plain_files.inner(Path(folder_name), name).write_bytes(content)
             self._client.log_artifacts(run, folder_name)
+
+
+def _local_folder(store: Store, address: str, run: str) -> Path | None:
+    """Return the folder of a run's artifacts; None where they are not on this machine. address: of them, as MLflow has it.
+
+    Raises StoreError where a local database, which may be from somebody else, names a folder that no ablate makes.
+    """
+    place = urlparse(address)
+    if place.scheme not in ("", "file"):
+        return None
+    folder = Path(unquote(place.path))
+    if store.database is not None and (folder.name != "artifacts" or folder.parent.name != run):
+        raise StoreError(
+            f"the database names {cut(str(folder))!r} as the folder of a run, where no ablate puts files",
+            place=str(store.database),
+            hint="it was made or changed by another program",
+        )
+    return folder
 
 
 def _attempt(operation: AttemptOperation) -> tuple[str, str, int]:

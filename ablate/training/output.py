@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from ablate import plain_files
 from ablate.lines import plain_text
 from ablate.text import cut, format_bytes
 
@@ -38,7 +39,8 @@ class KeptOutput:
         if copy is not None:
             with contextlib.suppress(OSError):  # a copy that cannot be made costs no run
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                self._copy_file = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+                copy.unlink(missing_ok=True)  # it may be a link, which would lead elsewhere
+                self._copy_file = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         self._half = (most - _ROOM_FOR_NOTE) // 2
         assert self._half > 0
         self._head = bytearray()
@@ -111,7 +113,7 @@ class KeptOutput:
 def left_output(copy: Path) -> bytes | None:
     """Return what a process that was killed had kept in its copy, and remove that; None where there is none."""
     try:
-        content = copy.read_bytes()
+        content = plain_files.read(copy)
         copy.unlink()
     except OSError:
         return None

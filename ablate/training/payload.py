@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -65,7 +64,9 @@ class Folders:
             return
         folder = self.runs.absolute() / key
         try:
-            if not keep and os.path.lexists(folder):
+            if folder.is_symlink():  # whatever it leads to is not the run's
+                folder.unlink()
+            if not keep and folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablate import plain_files
 from ablate.code_digest import GIT_TIMEOUT, digest_of, parse
 from ablate.errors import DataError, StudyError
 from ablate.text import cut
@@ -306,7 +307,7 @@ def _index(listing: str) -> Path:
 
 def _known_digest(listing: str) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(_index(listing).read_bytes())["content"])
+        return str(json.loads(plain_files.read(_index(listing)))["content"])
     return None
 
 
@@ -315,6 +316,4 @@ def _remember(listing: str, content: str) -> None:
     with contextlib.suppress(OSError):
         file = _index(listing)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps({"content": content}))
-        part.replace(file)
+        plain_files.write(file, json.dumps({"content": content}).encode(), sync=False)
