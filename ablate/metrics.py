@@ -24,42 +24,74 @@ SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "e
 MINIMIZED = frozenset(
     {
         *("loss", "error", "err", "cost", "regret", "perplexity", "ppl", "logloss", "deviance"),
-        *("mse", "rmse", "mae", "mape", "smape", "msle", "rmsle", "wape", "nll", "nlpd", "rmsd", "nrmse"),
-        *("bce", "crossentropy", "bpc", "bpb", "bpd", "bits_per_character", "bits_per_byte", "bits_per_dim"),
         *(
-            "cross_entropy",
-            "hinge",
-            "brier",
-            "brier_score",
-            "ece",
-            "mce",
-            "cer",
-            "wer",
-            "ter",
-            "mer",
-            "eer",
-            "der",
+            "mse",
+            "rmse",
+            "mae",
+            "mape",
+            "smape",
+            "msle",
+            "rmsle",
+            "wape",
+            "nll",
+            "nlpd",
+            "rmsd",
+            "nrmse",
+            "mase",
+            "mpjpe",
+            "crps",
         ),
-        *("fid", "kid", "lpips", "kl", "hausdorff", "chamfer", "epe", "rmsce", "fpr", "fnr"),
+        *("bce", "xent", "crossentropy", "cross_entropy", "bpc", "bpb", "bpd"),
+        *("bits_per_character", "bits_per_char", "bits_per_byte", "bits_per_dim", "nats_per_token"),
+        *("hinge", "huber", "brier", "brier_score", "ece", "mce", "cer", "wer", "ter", "mer", "eer", "der"),
+        *(
+            "fid",
+            "kid",
+            "lpips",
+            "kl",
+            "kld",
+            "kl_div",
+            "kl_divergence",
+            "hausdorff",
+            "chamfer",
+            "epe",
+            "rmsce",
+            "fpr",
+            "fnr",
+        ),
+        *(
+            "false_positive_rate",
+            "false_negative_rate",
+            "miss_rate",
+            "misclassification",
+            "misclassification_rate",
+            "hausdorff_distance",
+            "chamfer_distance",
+        ),
         *("squared_error", "absolute_error", "error_rate", "edit_distance", "levenshtein", "latency"),
     }
 )
 
 MAXIMIZED = frozenset(
     {
+        *("accuracy", "acc", "precision", "recall", "sensitivity", "specificity", "tpr", "tnr"),
+        *("true_positive_rate", "true_negative_rate", "kappa", "mcc", "matthews_corrcoef"),
         *(
-            "accuracy",
-            "acc",
-            "precision",
-            "recall",
-            "sensitivity",
-            "specificity",
-            "tpr",
-            "tnr",
-            "kappa",
-            "mcc",
+            "f1",
+            "f2",
+            "fbeta",
+            "f_score",
+            "f1_score",
+            "auc",
+            "auroc",
+            "auprc",
+            "aucpr",
+            "aupr",
+            "roc_auc",
+            "auc_roc",
+            "auc_pr",
+            "pr_auc",
         ),
-        *("f1", "f2", "fbeta", "f_score", "f1_score", "auc", "auroc", "auprc", "aucpr", "roc_auc", "pr_auc"),
         *("ap", "map", "miou", "iou", "dice", "jaccard", "pq", "hit_rate", "hits", "ndcg", "mrr", "em"),
         *(
             "exact_match",
@@ -73,32 +105,180 @@ MAXIMIZED = frozenset(
             "bertscore",
             "spice",
         ),
-        *("psnr", "ssim", "inception_score", "r2", "spearman", "pearson", "explained_variance", "likelihood"),
-        *("reward", "return", "win_rate", "success_rate", "top", "ari", "nmi", "silhouette", "elbo"),
+        *(
+            "psnr",
+            "ssim",
+            "inception_score",
+            "r2",
+            "r_squared",
+            "spearman",
+            "spearmanr",
+            "pearson",
+            "pearsonr",
+        ),
+        *("explained_variance", "likelihood", "throughput", "fps"),
+        *("reward", "rew", "return", "win_rate", "success_rate", "top", "ari", "nmi", "silhouette", "elbo"),
     }
 )
+
+HEADS = frozenset({"loss", "error", "err", "error_rate", "miss_rate"})
+"""What stays to be minimized whatever it is a loss or an error of: `accuracy_loss`, `auc_error`."""
+
+TURNED = frozenset({"neg", "negative", "minus"})
+"""First words of a name that turn its meaning round."""
+
+TURNED_SCORES = frozenset({"likelihood", "reward", "rew", "return", "elbo"})
+"""Scores whose negative is minimized. That of any other may be its value for the negative class: `negative_recall`."""
+
+QUALIFIERS = frozenset(
+    {
+        *(
+            "macro",
+            "micro",
+            "weighted",
+            "binary",
+            "samples",
+            "ovr",
+            "ovo",
+            "mean",
+            "avg",
+            "average",
+            "median",
+            "sum",
+            "lsum",
+        ),
+        *(
+            "best",
+            "final",
+            "last",
+            "max",
+            "min",
+            "overall",
+            "total",
+            "all",
+            "clean",
+            "other",
+            "ema",
+            "raw",
+            "norm",
+        ),
+        *(
+            "normalized",
+            "score",
+            "rate",
+            "pct",
+            "percent",
+            "percentage",
+            "epoch",
+            "step",
+            "small",
+            "medium",
+            "large",
+        ),
+    }
+)
+"""Words behind what was measured that leave its direction as it is; single letters and numbers do too."""
+
+UNITS = frozenset({"ms", "us", "ns", "sec", "secs", "second", "seconds", "millis", "milliseconds", "p"})
+"""Units and percentiles of a latency."""
+
+OTHER_QUANTITIES = frozenset(
+    {
+        *("std", "stdev", "stddev", "sd", "var", "variance", "stderr", "sem", "ci", "uncertainty", "spread"),
+        *("gap", "decrease", "increase", "reduction", "improvement", "delta", "diff", "difference", "ratio"),
+        *("inverse", "inv", "reciprocal", "minus", "not", "non", "no", "without"),
+    }
+)
+"""Words before what was measured that make another quantity of it, which its direction does not hold for: `std_accuracy`."""
+
+LINKS = frozenset({"to", "until", "per", "in", "of", "vs", "over"})
+"""Words right before what was measured that do the same: `steps_to_accuracy`, unlike `speech_to_text_wer`."""
 
 
 def direction(metric: str) -> Direction | None:
     """Return whether more (`maximize`) or less (`minimize`) of a metric is better; None where its name does not say.
 
-    Case and separators do not matter (`val/loss`, `val_loss`, `valLoss`), nor do the split and trailing qualifiers
-    (`macro`, `top5`, `@10`). `neg_` turns the meaning round, as in scikit-learn's `neg_mean_squared_error`. A formula
-    (`1 - accuracy`) says nothing.
+    Case and separators do not matter (`val/loss`, `val_loss`, `valLoss`), nor do the split, what stands before the measure
+    (`robust_accuracy`) and known qualifiers behind it (`macro`, `top5`, `@10`). `neg_` turns the meaning round, as in
+    scikit-learn's `neg_mean_squared_error`. A formula (`1 - accuracy`) and another quantity (`accuracy_std`, `steps_to_accuracy`)
+    say nothing: a direction that is asked for costs a line, one that is guessed wrongly turns every verdict round.
     """
-    *_, last = metric.split("/")
-    words = [word for word in _words(last) if word not in SPLITS]
-    turned = bool(words) and words[0] in {"neg", "negative", "minus"}
-    if not turned and (words[:1] == ["one"] or re.match(r"\s*[\d.]*\s*[-−]\s*\w", last)):
+    if _FORMULA.search(metric):
         return None
-    # The last word is the noun: an `accuracy_loss` is a loss.
+    words = _measured(metric)
+    turned = words[:1] and words[0] in TURNED
+    if turned:
+        words = words[1:]
     for end in range(len(words), 0, -1):
-        parts = [words[start:end] for start in range(max(0, end - 3), end)]
-        ending = {joint.join(part) for part in parts for joint in ("_", "")}
-        less = bool(ending & MINIMIZED) or words[end - 1].endswith("loss")
-        if less or ending & MAXIMIZED:
-            return "minimize" if less != turned else "maximize"
+        phrase = _phrase(words, end)
+        if phrase is None:
+            continue
+        name, start = phrase
+        minimized = name not in MAXIMIZED
+        before, after = words[:start], words[end:]
+        units = UNITS if name == "latency" else frozenset()
+        if OTHER_QUANTITIES & set(before) or not all(_is_qualifier(word, units) for word in after):
+            return None
+        nearest_word = next((word for word in reversed(before) if not _is_qualifier(word, units)), "")
+        if nearest_word in LINKS:
+            return None
+        if _is_contradicted(name, before):
+            return None
+        if not turned:
+            return "minimize" if minimized else "maximize"
+        if minimized:
+            return "maximize"
+        return "minimize" if name in TURNED_SCORES else None
     return None
+
+
+def _is_contradicted(name: str, before: list[str]) -> bool:
+    """Return whether a word before what was measured names something that is better the other way: `loss_accuracy`."""
+    if name in MAXIMIZED:
+        return any(word in MINIMIZED or word.endswith("loss") for word in before)
+    # An error or a loss is one whatever it is of.
+    return not (name in HEADS or name.endswith("loss")) and any(
+        word in MAXIMIZED - {"top"} for word in before
+    )
+
+
+_FORMULA = re.compile(
+    r"(^|[\s(_/])\d[\d.]*\s*[-−–/]\s*[A-Za-z]"  # 1-f1, val/1-f1, 1/accuracy
+    r"|^\s*[-−–]|[*=<>]"  # -loss, 100*accuracy
+    r"|(^|[^A-Za-z])one[\s_-]+minus",
+    re.IGNORECASE,
+)
+
+
+def _measured(metric: str) -> list[str]:
+    """Return the words that say what was measured: of the last part between slashes that says more than on which data (`loss/val`)."""
+    for part in reversed(metric.split("/")):
+        words = [word for word in _words(part) if word not in SPLITS]
+        if any(not word.isdigit() for word in words):
+            return words
+    return []
+
+
+def _phrase(words: list[str], end: int) -> tuple[str, int] | None:
+    """Return the longest name of the tables that ends before `end`, of three words at most, and the place of its first word."""
+    for start in range(max(0, end - 3), end):
+        if name := _NAMES.get("".join(words[start:end])):
+            return name, start
+    return (words[end - 1], end - 1) if words[end - 1].endswith("loss") else None
+
+
+_NAMES = {name.replace("_", ""): name for name in MINIMIZED | MAXIMIZED}
+"""Names of the tables without separators, as they are looked up, → names."""
+
+
+def _is_qualifier(word: str, units: frozenset[str]) -> bool:
+    return (
+        word in QUALIFIERS
+        or word in units
+        or len(word) == 1
+        or word[0].isdigit()
+        or bool(units and re.fullmatch(r"p\d+", word))
+    )
 
 
 def is_by_epoch(name: str, metric: str | None) -> bool:
@@ -108,7 +288,7 @@ def is_by_epoch(name: str, metric: str | None) -> bool:
 
 def is_loss(metric: str) -> bool:
     """Return whether a metric is a loss by its name, so that training has diverged where it is no finite number."""
-    return metric.lower().endswith("loss")
+    return _measured(metric)[-1:] == ["loss"] or metric.lower().endswith("loss")
 
 
 def reads_test_set(metric: str) -> bool:
@@ -116,10 +296,19 @@ def reads_test_set(metric: str) -> bool:
     return "test" in _words(metric)
 
 
+_NUMBERED = re.compile(
+    r"(top|ap|map|acc|err|error|hits?|rouge|bleu|precision|recall|pass|fpr|hd|fid)(\d+)([a-z]*)"
+)
+
+
 def _words(name: str) -> list[str]:
     """Split a name at separators and at changes of case, in lower case; `top5` is `top` and `5`."""
     name = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
-    name = re.sub(
-        r"\b(top|ap|map|hits|rouge|bleu|precision|recall|pass)[-@]?\d+\b", r"\1", name, flags=re.IGNORECASE
-    )
-    return [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
+    words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
+    numbered = (_NUMBERED.fullmatch(word) for word in words)
+    return [
+        part
+        for word, match in zip(words, numbered, strict=True)
+        for part in ([word] if match is None else match.groups())
+        if part
+    ]

@@ -1,28 +1,42 @@
 """Whether more of a metric is better, by its name."""
 
+import itertools
+import random
+
 import pytest
 
-from ablate.metrics import direction
+from ablate.analysis.rules import ArmRule, Rules
+from ablate.errors import StudyError
+from ablate.metrics import MAXIMIZED, MINIMIZED, direction, is_loss
+from ablate.study.spec import parse
 
-MINIMIZED = """
+LESS = """
     loss val/loss val_loss valLoss VAL-LOSS val.loss val/focal_loss myloss dice_loss accuracy_loss error err top5_error error_rate
     word_error_rate MSE val/rmse mae mean_squared_error nll negative_log_likelihood neg_log_likelihood cross_entropy ppl perplexity
-    bpc bits_per_byte bits_per_character wer CER fid FID lpips ece brier_score
+    bpc bits_per_byte bits_per_character wer CER fid FID lpips ece brier_score Loss/val loss_val top1err val/top-5-error latency_ms
+    p99_latency_ms latency_p99 error(%) speech_to_text_wer zero_one_loss rmse/validation false_positive_rate fpr95 negative_reward
 """
-MAXIMIZED = """
-    accuracy val/accuracy valid_accuracy val-accuracy Accuracy acc@1 top5_accuracy val/top-5-accuracy test/f1_macro f1 F1Score
-    precision_macro recall@10 roc_auc AUC bleu val.bleu-4 rouge-1 iou mIoU mAP mAP@50 ap50 dice r2 log_likelihood
-    neg_mean_squared_error neg_loss reward
+MORE = """
+    accuracy val/accuracy valid_accuracy val-accuracy Accuracy acc@1 acc1 top5_accuracy val/top-5-accuracy test/f1_macro f1 F1Score
+    precision_macro recall@10 roc_auc AUC AUROC auc_roc bleu val.bleu-4 rouge-1 rougeLsum iou mIoU mAP mAP@50 mAP_50-95 ap50 dice r2
+    log_likelihood neg_mean_squared_error neg_loss reward ep_rew_mean mean_per_class_accuracy rank_1_accuracy Accuracy/train
 """
-UNKNOWN = "score val/score my_metric 1-accuracy 1−acc one_minus_accuracy x val/ glosses lossy"
+UNKNOWN = """
+    score val/score my_metric x val/ glosses lossy lossless inaccuracy
+    1-accuracy 1−acc one_minus_accuracy val/1-f1 val_1-f1 100-wer 1/accuracy 100*(1-acc) -loss
+    accuracy_std std_acc accuracy_gap acc_drop steps_to_accuracy steps_to_90_accuracy accuracy_time val_accuracy_ms inverse_rmse
+    error_reduction loss_weight error_free_rate acc_minus_err cost_per_accuracy acc_norm_stderr
+    loss_accuracy loss_iou regret_reward error_detection_f1
+    negative_recall neg_f1 accuracy_deficit
+"""
 
 
-@pytest.mark.parametrize("metric", MINIMIZED.split())
+@pytest.mark.parametrize("metric", LESS.split())
 def test_less_is_better_of_losses_errors_and_distances(metric):
     assert direction(metric) == "minimize"
 
 
-@pytest.mark.parametrize("metric", MAXIMIZED.split())
+@pytest.mark.parametrize("metric", MORE.split())
 def test_more_is_better_of_accuracies_scores_and_negated_losses(metric):
     assert direction(metric) == "maximize"
 
@@ -30,3 +44,78 @@ def test_more_is_better_of_accuracies_scores_and_negated_losses(metric):
 @pytest.mark.parametrize("metric", ["", *UNKNOWN.split()])
 def test_a_name_that_does_not_say_is_not_guessed(metric):
     assert direction(metric) is None
+
+
+KNOWN = [(name, "minimize") for name in sorted(MINIMIZED)] + [
+    (name, "maximize") for name in sorted(MAXIMIZED)
+]
+
+
+def test_case_separators_splits_and_qualifiers_do_not_change_a_direction():
+    draw = random.Random(0)
+    before = ["", "val/", "val_", "test-", "eval.", "train ", "dev:", "my_", "mean_", "ResNet/"]
+    after = ["", "/val", "_macro", "@10", "_mean", " (%)", "_1", "/validation", "_best"]
+    cases = [
+        str,
+        str.upper,
+        str.title,
+        lambda name: name.replace("_", "-"),
+        lambda name: name.replace("_", ""),
+    ]
+    for name, better in KNOWN:
+        for start, end, case in draw.sample(list(itertools.product(before, after, cases)), 40):
+            metric = f"{start}{case(name)}{end}"
+            assert direction(metric) == better, metric
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["1-{}", "val/1-{}", "one_minus_{}", "100 - {}", "1/{}", "{}*-1", "-{}", "{}_std", "std_{}", "{}_gap", "steps_to_{}", "{}_weight",
+     "inverse_{}", "{}_reduction", "time_per_{}", "{}_ratio", "{}_minus_baseline", "{}_wibble"],
+)  # fmt: skip
+def test_what_is_made_of_a_known_metric_has_no_direction_by_its_name(pattern):
+    for name, _ in KNOWN:
+        assert direction(pattern.format(name)) is None, pattern.format(name)
+
+
+def test_a_negated_metric_is_never_what_it_was():
+    for (name, better), sign in itertools.product(KNOWN, ("neg_", "val/neg_", "negative-", "eval_minus_")):
+        assert direction(sign + name) != better, sign + name
+
+
+OWN = "study: s\nmargin: 0.01\ntrain: own:train\nbaseline: {gain: 0}\nfactors: {gain: [1]}\nseeds: 3\n"
+
+
+@pytest.mark.parametrize("metric", [name for name in UNKNOWN.split() if not set(name) & set("−*()")])
+def test_a_study_must_say_the_direction_that_a_name_does_not(metric):
+    with pytest.raises(StudyError, match="does not say whether more of it is better"):
+        parse(f"{OWN}metric: '{metric}'\n")
+    assert parse(f"{OWN}metric: '{metric}'\ndirection: minimize\n").direction == "minimize"
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"), [("val/RMSE", "minimize"), ("Top5-Error", "minimize"), ("mAP-50", "maximize")]
+)
+def test_a_study_takes_the_direction_that_a_name_says(metric, better):
+    assert parse(f"{OWN}metric: {metric}\n").direction == better
+
+
+@pytest.mark.parametrize(
+    "metric", ["val/loss", "train_loss", "valLoss", "Loss/train", "loss_val", "focalloss"]
+)
+def test_a_loss_is_one_wherever_its_name_says_it(metric):
+    assert is_loss(metric)
+
+
+@pytest.mark.parametrize("metric", ["val/auc", "loss_weight", "lossless", "val/nll", "epoch"])
+def test_nothing_else_is_a_loss(metric):
+    assert not is_loss(metric)
+
+
+def test_a_direction_against_the_name_of_a_metric_is_noted():
+    def rules(metric: str, direction: str | None) -> Rules:
+        return Rules(metric=metric, margin=0.1, looks=(3,), arms=(ArmRule("b"),), direction=direction)
+
+    assert rules("val/rmse", "maximize").is_against_its_name
+    assert not rules("val/rmse", None).is_against_its_name
+    assert not rules("val/surprise", "minimize").is_against_its_name

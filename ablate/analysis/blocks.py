@@ -271,6 +271,8 @@ def _cautions(over: Analysis) -> Iterator[Caution]:
     """What to know about a comparison over blocks; what concerns one block stands with that block."""
     if over.error is not None:
         yield over.error
+    if over.rules.is_against_its_name:
+        yield Caution("direction-against-name")
     if over.rules.judged_on == "test":
         yield Caution("judged-on-test")
     for c in over.comparisons:

@@ -53,6 +53,8 @@ def _cautions(
         yield analysis.error
     if rules.read_before:
         yield Caution("judged-before", figures={"plans": float(rules.read_before)})
+    if rules.is_against_its_name:
+        yield Caution("direction-against-name")
     if rules.judged_on == "test":
         yield Caution("judged-on-test")
     subjects: list[str | Terms] = [c.arm for c in analysis.comparisons]

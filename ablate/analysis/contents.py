@@ -171,6 +171,7 @@ class Runs:
 CautionCode = Literal[
     "reference-diverged",
     "reference-not-finite",
+    "direction-against-name",
     "judged-on-test",
     "judged-before",
     "coarse-metric",

@@ -174,6 +174,11 @@ class Rules:
         return scale(self.metric, self.margin, self.typical if mean is None else mean)
 
     @property
+    def is_against_its_name(self) -> bool:
+        """Whether the direction is not the one that the metric's name says."""
+        return metrics.direction(self.metric) not in (None, self.direction)
+
+    @property
     def sign(self) -> float:
         """+1 or −1: what turns a raw difference into one where higher is better."""
         return 1.0 if self.direction == "maximize" else -1.0

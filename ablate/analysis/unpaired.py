@@ -284,6 +284,8 @@ def _cautions(analysis: Analysis, groups: list[Group]) -> Iterable[Caution]:
     rules = analysis.rules
     if analysis.error is not None:
         yield analysis.error
+    if rules.is_against_its_name:
+        yield Caution("direction-against-name")
     if rules.judged_on == "test":
         yield Caution("judged-on-test")
     names = [rules.reference, *(arm.name for arm in rules.arms)]

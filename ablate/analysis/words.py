@@ -157,6 +157,12 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
                 "nothing can be compared with it. Give the value, leave out the rows of these seeds if it is lost, or choose "
                 "another baseline"
             )
+        case "direction-against-name":
+            usual = "higher" if rules.direction == "minimize" else "lower"
+            return (
+                f"{rules.metric} is {rules.direction}d here, as the direction that was given says; of a metric of that name {usual} is "
+                "better as a rule. If the direction is wrong, so is every verdict."
+            )
         case "judged-on-test":
             return (
                 f"Arms are chosen on the test set ({rules.metric}): the best of them looks better than it is on new data, and no "

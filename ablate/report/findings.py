@@ -132,7 +132,7 @@ def notices(reading: Reading) -> Iterable[Notice]:
         if caution != analysis.error and caution.code != "stacked-and-single":
             called = reading.subject(caution.subject)
             # A caveat bounds what the verdicts are worth, and stands in every form of the report.
-            bounds = caution.code in {"judged-on-test", "judged-before"}
+            bounds = caution.code in {"direction-against-name", "judged-on-test", "judged-before"}
             kind: Literal["caveat", "warning"] = "caveat" if bounds else "warning"
             yield Notice(kind, _sentence(words.caution(caution, reading.rules, called)))
 

@@ -65,7 +65,7 @@ command: {command}
 metrics:                           # where the values are: a pattern for a line, with one group; two groups are a share, (\\d+)/(\\d+)
   accuracy: {{line: 'accuracy[^\\d]*([\\d.]+)'}}
 metric: accuracy                   # what arms are compared by, on validation data; where there are none: judged_on: test
-direction: maximize                # minimize for a loss or an error
+# direction: minimize              # or maximize: needed where the metric's name does not say it
 margin: 0.01                       # smallest difference worth having, in the metric's units
 
 baseline: {baseline}
