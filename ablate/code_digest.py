@@ -19,7 +19,6 @@ import importlib
 import json
 import os
 import site
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,12 +29,6 @@ from typing import Any
 
 from ablate.code_paths import CodePaths, code_paths
 from ablate.errors import StudyError
-
-GIT_TIMEOUT = 5.0
-"""Seconds that git may take to describe a folder."""
-
-LONGEST_COMMIT = 200
-"""Characters of the name of a commit; whatever is longer comes from something else that is called git."""
 
 Signature = tuple[tuple[str, int, int], ...]
 """Paths with their times of modification in nanoseconds and their sizes."""
@@ -533,29 +526,3 @@ def _is_under(place: str, folders: Sequence[str]) -> bool:
     if {"site-packages", "dist-packages"} & set(Path(path).parts):
         return True
     return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
-
-
-# --- the project ------------------------------------------------------------------------------------------------------
-
-
-def project_state(folder: Path) -> str | None:
-    """Return the commit that a folder is at, with `-dirty` where files have changed; None where git does not tell.
-
-    Runs no hook and no file-system monitor that the repository names.
-    """
-    command = ["git", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}"]
-    command += ["describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        git = subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=GIT_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    commit = git.stdout.decode(errors="replace").strip()
-    is_commit = git.returncode == 0 and 0 < len(commit) <= LONGEST_COMMIT and commit.isprintable()
-    return commit if is_commit else None

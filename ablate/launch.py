@@ -733,7 +733,7 @@ def environment(
     import platform
     from importlib import metadata
 
-    from ablate.code_digest import project_state
+    from ablate import repository
 
     about = {
         "command": command_line(),
@@ -743,11 +743,11 @@ def environment(
     }
     for package in packages:
         about[package] = metadata.version(package)
-    commit = project_state(Path.cwd())
+    commit = repository.state(Path.cwd())
     if commit is not None:
         about["commit"] = commit
     if code is not None:
-        training_commit = project_state(code)
+        training_commit = repository.state(code)
         if training_commit is not None and training_commit != commit:
             about["training_commit"] = training_commit
     return about

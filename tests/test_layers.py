@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "events": set(),
     "plain_files": set(),
+    "repository": {"plain_files"},
     "text": {"errors"},
     "fields": {"errors", "text"},
     "metrics": set(),
@@ -30,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "training": {
         "errors",
+        "repository",
         "plain_files",
         "code_digest",
         "events",
@@ -65,6 +67,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "launch": {
         "errors",
+        "repository",
         "code_digest",
         "events",
         "text",

@@ -14,13 +14,12 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablate import plain_files
-from ablate.code_digest import GIT_TIMEOUT, digest_of, parse
+from ablate import plain_files, repository
+from ablate.code_digest import digest_of, parse
 from ablate.errors import DataError, StudyError
 from ablate.text import cut
 
@@ -174,45 +173,15 @@ def _file_digest(file: Path, _changed: int, _size: int) -> str:
 # --- git --------------------------------------------------------------------------------------------------------------
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """Return what git says of a folder; None where there is no repository, or none that git trusts.
-
-    Runs no hook, no file-system monitor and no filter that the repository names, and writes nothing.
-    """
-    command = [
-        "git",
-        "-c",
-        "core.fsmonitor=false",
-        "-c",
-        f"core.hooksPath={os.devnull}",
-        "-c",
-        "core.untrackedCache=false",
-    ]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        git = subprocess.run(
-            [*command, *arguments],
-            cwd=folder,
-            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=GIT_TIMEOUT * 6,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return git.stdout if git.returncode == 0 else None
-
-
 def _repository(folder: Path) -> Path | None:
-    said = _git(folder, "rev-parse", "--show-toplevel")
+    said = repository.ask(folder, "rev-parse", "--show-toplevel")
     return Path(os.fsdecode(said.removesuffix(b"\n"))) if said and said.strip() else None
 
 
 def _repository_files(top: Path) -> Iterator[str]:
     """Yield the paths of the code of a repository, sorted, those of its submodules included."""
-    # `status` and `diff` would run the filters of a repository; a list of names runs nothing.
-    tracked = _git(top, "ls-files", "-z", "--stage") or b""
+    # `status` and `diff` would run the filters of a repository, which `ask` leaves on; a list of names runs nothing.
+    tracked = repository.ask(top, "ls-files", "-z", "--stage") or b""
     names = set()
     for entry in tracked.split(b"\0"):
         about, _, path = entry.partition(b"\t")
@@ -222,7 +191,7 @@ def _repository_files(top: Path) -> Iterator[str]:
                 names |= {f"{name}/{inner}" for inner in _repository_files(top / name)}
         elif name:
             names.add(name)
-    others = _git(top, "ls-files", "-z", "--others", "--exclude-standard") or b""
+    others = repository.ask(top, "ls-files", "-z", "--others", "--exclude-standard") or b""
     for path in others.split(b"\0"):
         name = os.fsdecode(path)
         if Path(name).suffix.lower() in LANGUAGES and not _WRITTEN & set(Path(name).parts):
