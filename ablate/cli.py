@@ -495,7 +495,10 @@ def ui(
 
 
 def _conclude(outcome: "Outcome", command: str, *, json: bool, quiet: bool) -> None:
-    """Print what a study came to and what to do next. command: the one that continues it. Exits with 1 where runs failed."""
+    """Print what a study came to and what to do next. command: the one that continues it.
+
+    Exits with 1 where runs failed, and where the store has not all of it.
+    """
     from ablate import console
 
     name = outcome.record.study
@@ -516,7 +519,7 @@ def _conclude(outcome: "Outcome", command: str, *, json: bool, quiet: bool) -> N
         launch.notify(f"{counted(outcome.failed, 'run')} failed; `ablate report {name}` shows why")
     if not (json or quiet):
         launch.notify(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
-    if outcome.failed or outcome.analysis.error:
+    if outcome.failed or outcome.analysis.error or not outcome.is_recorded:
         raise typer.Exit(SOME_FAILED)
 
 

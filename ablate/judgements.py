@@ -208,6 +208,7 @@ def _plain(cell: Any) -> Any:
 def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) -> None:
     from ablate.analysis.arm_rows import arm_rows
     from ablate.report.export import verdicts
+    from ablate.tracking.rejected import told
     from ablate.tracking.spool import Tracker
 
     record, frame = judged.material.record, judged.results
@@ -231,4 +232,8 @@ def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) ->
             raise StoreError(
                 f"not yet delivered to {without_password(store.uri)}: {tracker.problem}",
                 hint="the next command delivers it from mlruns/spool",
+            )
+        if tracker.rejected.records:
+            raise StoreError(
+                f"its record is incomplete: {told(tracker.rejected.records)}", place=record.study
             )

@@ -387,6 +387,7 @@ def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[
 
 def progress(store: Store, stored: StoredPlan) -> str:
     """Return in words how far a study is."""
+    from ablate.tracking.rejected import rejections
     from ablate.tracking.runs import outcome_counts
 
     judged = stored.record.judged
@@ -396,7 +397,11 @@ def progress(store: Store, stored: StoredPlan) -> str:
     counts = outcome_counts(store, stored.record)
     ended = [f"{counts[name]} {name}" for name in ("finished", "diverged", "failed") if name in counts]
     runs = counted(len(stored.record.runs), "run")
-    return f"{', '.join(ended) or 'nothing yet'} of at most {runs}; {state(stored)}"
+    rejected = len(rejections(store, stored.record.study))
+    incomplete = (
+        f"; {counted(rejected, 'record')} could not be stored (mlruns/spool/rejected)" if rejected else ""
+    )
+    return f"{', '.join(ended) or 'nothing yet'} of at most {runs}; {state(stored)}{incomplete}"
 
 
 def state(stored: StoredPlan) -> str:
@@ -609,6 +614,7 @@ def _coordinate(
     from ablate.scheduling.phases import under_recorded_id
     from ablate.scheduling.queue import Queue
     from ablate.tracking.plans import refuse_deleted
+    from ablate.tracking.rejected import told
     from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
     from ablate.training import trainer_of
@@ -663,7 +669,10 @@ def _coordinate(
             notify(
                 f"not yet delivered to {uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )
-        return outcome
+        rejected = tracker.rejected.records
+        if rejected:
+            notify(f"the record of {plan.study.name} is incomplete: {told(rejected)}")
+        return replace(outcome, is_recorded=delivered and not rejected)
 
 
 def _description(question: str, analysis: Analysis) -> str:
@@ -711,7 +720,7 @@ def recover(store: Store) -> None:
     if (spool.is_dir() and any(spool.glob("*.jsonl"))) or orphans(store):
         from ablate.tracking import recover as recovery
 
-        ended = recovery.recover(store)
+        ended = recovery.recover(store, notify)
         if ended:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
 

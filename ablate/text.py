@@ -78,6 +78,11 @@ def without_password(text: str) -> str:
     return re.sub(_CREDENTIALS, r"\1***@", text) if "@" in text else text
 
 
+def storable(text: str) -> str:
+    r"""Return a text that every database and file takes: what is no character (a byte of a file's name, NUL) as `\udcff`, `\x00`."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
+
+
 def cut(text: str, most: int = 60) -> str:
     """Shorten text to `most` characters: what a message quotes is for recognising, not for reading."""
     return text if len(text) <= most else text[: most - 1] + "…"

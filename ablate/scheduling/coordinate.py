@@ -69,13 +69,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study ended. left: planned runs of the current look that were not done."""
+    """How a study ended. left: planned runs of the current look that were not done.
+
+    is_recorded: whether the store has all of it; else some is not delivered yet, or was refused.
+    """
 
     record: PlanRecord
     analysis: Analysis
     ending: Ending
     failed: int
     left: int
+    is_recorded: bool = True
 
 
 class Coordinator:

@@ -277,13 +277,29 @@ class PlanRecord:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> PlanRecord:
-        """Return the record in plain values, of this version or an older one. Raises StoreError for one of a newer ablate."""
-        version = plain.get("version", 0)
-        if version > VERSION:
+        """Return the record in plain values, of this version or an older one.
+
+        Raises StoreError for one of a newer ablate, and where they are not what a record is written as.
+        """
+        version = plain.get("version", 0) if isinstance(plain, Mapping) else None
+        if isinstance(version, int) and version > VERSION:
             raise StoreError(
                 f"the plan was recorded by a newer ablate (version {version} of the record, known here: {VERSION})",
                 hint="upgrade ablate to read it",
             )
+        try:
+            record = cls._from_plain(plain, version)
+            record._check()  # noqa: SLF001 — of its own class
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            line = next(iter(str(error).splitlines()), "") or type(error).__name__
+            raise StoreError(
+                f"the record of its plan is damaged ({cut(line, 100)})",
+                hint="`ablate run` of its study file records it again",
+            ) from None
+        return record
+
+    @classmethod
+    def _from_plain(cls, plain: Mapping[str, Any], version: Any) -> PlanRecord:
         values = _of_version_0(plain) if version == 0 else {k: v for k, v in plain.items() if k != "version"}
         if version < 2:
             values["looks"] = _looks_of_version_1(values)
@@ -299,6 +315,38 @@ class PlanRecord:
                 "judged": _judged(values.get("judged")),
             }
         )
+
+    def _check(self) -> None:
+        """Raise one of Python's errors about values where a part is not of its kind, or refers to one that is not there."""
+        texts = (self.id, self.text, self.reference, self.study, self.question, self.metric, self.direction)
+        numbers = (
+            self.resolution,
+            self.margin,
+            *self.stops,
+            *self.looks.at,
+            self.looks.most,
+            self.first_seed,
+        )
+        for value, kind in [*((text, str) for text in texts), *((number, int | float) for number in numbers)]:
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{cut(repr(value))} is no {'text' if kind is str else 'number'}")
+        if self.direction not in ("minimize", "maximize"):
+            raise ValueError(f"the direction is {cut(self.direction)!r}")
+        if self.judged is None:
+            self.arm(self.reference)
+            names = {arm.name for arm in self.arms} | {NOISE_FLOOR, self.reference}
+            for run in self.runs:
+                if not (isinstance(run.key, str) and isinstance(run.seed, int) and run.arm in names):
+                    raise ValueError(f"a run of {cut(repr(run.arm))} is not one of its arms'")
+        for part in (self.declared, self.nuisance, self.space, self.tuned, self.importances, *self._trees()):
+            if not isinstance(part, Mapping):
+                raise TypeError(f"{cut(repr(part))} is no mapping")
+        _ = (self.design, self.factors, self.fraction, self.noise_floor, self.confirm, self.search)
+
+    def _trees(self) -> list[Any]:
+        return [tree for arm in self.arms for tree in (arm.levels, arm.config)] + [
+            run.values for run in self.runs
+        ]
 
 
 # Key in version 0 → key of the study.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from ablate import plain_files
 from ablate.errors import StoreError
 from ablate.study.record import PlanRecord
-from ablate.text import cut, format_value
+from ablate.text import cut, format_value, storable
 
 
 @dataclass(frozen=True)
@@ -184,38 +185,135 @@ def to_json(operation: Operation) -> dict[str, Any]:
     return {"op": operation.op, **plain}
 
 
+def storable_line(plain: Mapping[str, Any]) -> str | None:
+    """Return plain values as a line of a spool; None where they hold text that no database takes."""
+    line = json.dumps(plain, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return None
+    return None if r"\u0000" in line else line
+
+
+def storable_values(value: Any) -> Any:
+    """Return plain values with all their text as `text.storable` writes it."""
+    if isinstance(value, str):
+        return value if value.isascii() and "\0" not in value else storable(value)
+    if isinstance(value, Mapping):
+        return {storable_values(name): storable_values(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_values(inner) for inner in value]
+    return value
+
+
 def from_json(plain: Mapping[str, Any]) -> Operation:
     """Return the operation in plain values, of this version or an older one.
 
-    Raises StoreError where it is unknown, or holds a name that leads out of the store: a spool may be from somebody else.
+    Raises StoreError where it is unknown, or holds a name that leads out of the store: a spool may be from somebody else. Raises
+    ValueError where it is not what this version or an older one writes.
     """
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("op"), str):
+        raise ValueError("it is no record of ablate")  # noqa: TRY004 — it is read, not passed
     kind = _KINDS.get(plain["op"])
     if kind is None:
         raise StoreError(
-            f"the spool was written by a newer ablate: its operation {plain['op']!r} is not known here",
+            f"the spool was written by a newer ablate: its operation {cut(plain['op'])!r} is not known here",
             hint="upgrade ablate to deliver it",
         )
     values = dict(plain)
     if "run" in values:
-        values["run"] = RunFacts(**values["run"])
+        values["run"] = _facts(values["run"])
     if issubclass(kind, AttemptOperation):
         opened = "run" in values
-        values["opening"] = Opening(values["run"], values["plan"], values["config"]) if opened else None
+        values["opening"] = _opening(values) if opened else None
     if kind is StorePlan:
+        _check("plan", values.get("plan"), Mapping)
         values["plan"] = PlanRecord.from_json(values["plan"])
-    if "files" in values:
-        values["files"] = {name: base64.b64decode(text) for name, text in values["files"].items()}
     values.setdefault("note", None)
     values.setdefault("files", {})
+    names = [f.name for f in dataclasses.fields(kind)]
+    if missing := [name for name in names if name not in values]:
+        raise ValueError(f"its {missing[0]} is missing")
+    for name in names:
+        if name in _TYPES:
+            _check(name, values[name], *_TYPES[name])
+    if not 0 <= values["time"] < LATEST or not values["experiment"]:
+        raise ValueError("its time or its experiment is none")
+    if kind is FinishAttempt and values["outcome"] not in ("finished", "diverged"):
+        raise ValueError(f"its outcome is {cut(str(values['outcome']))!r}")
+    for name in ("attempt", "epoch", "step"):
+        if name in names and not 0 <= values[name] < MOST_STEPS:
+            raise ValueError(f"its {name} is {cut(str(values[name]))}")
+    if "arms" in names:
+        for summary in values["arms"].values():
+            _check("arms", summary, Mapping)
+            _check("metrics", summary.get("metrics"), Mapping)
+            _check("tags", summary.get("tags"), Mapping)
     _check_names(values)
-    return kind(**{f.name: values[f.name] for f in dataclasses.fields(kind)})
+    values["files"] = {name: base64.b64decode(text, validate=True) for name, text in values["files"].items()}
+    return kind(**{name: values[name] for name in names})
+
+
+LATEST = 1e11
+"""Seconds since the epoch; MLflow counts milliseconds in 64 bits."""
+
+MOST_STEPS = 2**31
+"""Epochs and steps are less than this."""
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "experiment": (str,),
+    "time": (int, float),
+    "key": (str,),
+    "attempt": (int,),
+    "epoch": (int,),
+    "step": (int,),
+    "metrics": (Mapping,),
+    "facts": (Mapping,),
+    "files": (Mapping,),
+    "environment": (Mapping,),
+    "tags": (Mapping,),
+    "arms": (Mapping,),
+    "outcome": (str,),
+    "kind": (str,),
+    "reason": (str,),
+    "detail": (str,),
+    "file": (str,),
+    "source": (str,),
+    "run_id": (str,),
+    "by": (str,),
+    "ending": (str,),
+    "note": (str, type(None)),
+}
+"""Field of an operation → what its value is."""
+
+
+def _check(name: str, value: Any, *types: type) -> None:
+    """Raise ValueError where a value is none of some types; a truth value is no number."""
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise ValueError(f"its {name} is {cut(format_value(value))!r}")  # noqa: TRY004 — it is read, not passed
+
+
+def _facts(plain: Any) -> RunFacts:
+    _check("run", plain, Mapping)
+    fields = {f.name for f in dataclasses.fields(RunFacts)}
+    if not fields - {"values"} <= plain.keys() <= fields:
+        raise ValueError("its run has not the fields that a run has")
+    for name in ("key", "recipe", "arm", "phase"):
+        _check(name, plain[name], str)
+    _check("seed", plain["seed"], int)
+    _check("values", plain.get("values", {}), Mapping)
+    return RunFacts(**plain)
+
+
+def _opening(values: Mapping[str, Any]) -> Opening:
+    _check("plan", values.get("plan"), str)
+    _check("config", values.get("config"), Mapping)
+    return Opening(values["run"], values["plan"], values["config"])
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Raise StoreError for a name after which no file in the store may be called."""
+    """Raise StoreError for a name after which no folder in the store may be called; files are checked when they are written."""
     run = values.get("run")
-    names = [values["experiment"], values.get("key", "key"), run.key if run else "key"]
-    wrong = [name for name in names if not plain_files.is_inner(name) or "/" in name]
-    wrong += [name for name in values["files"] if not plain_files.is_inner(name)]
-    for name in wrong:
-        raise StoreError(f"the spool holds a name that leads out of the store: {cut(format_value(name))}")
+    for name in (values["experiment"], values.get("key", "key"), run.key if run else "key"):
+        if not plain_files.is_inner(name) or "/" in name:
+            raise StoreError(f"the spool holds a name that leads out of the store: {cut(format_value(name))}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ablate import plain_files
 from ablate.tracking import client
 from ablate.tracking.operations import Operation
+from ablate.tracking.rejected import Rejected, Rejection, told
 from ablate.tracking.runs import orphans
 from ablate.tracking.spool import (
     MOST_AT_ONCE,
+    Unreadable,
     delivered_operations,
     discard,
     is_same_file,
@@ -23,10 +25,11 @@ from ablate.tracking.store import Store
 from ablate.tracking.write import Delivery
 
 
-def recover(store: Store) -> int:
+def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int:
     """Deliver what killed processes left in the spool, and end the runs that died with them.
 
-    What belongs to an experiment that was deleted in MLflow waits until it is restored: other studies go on.
+    What belongs to an experiment that was deleted in MLflow waits until it is restored: other studies go on. What cannot be
+    read, and what MLflow refuses, is set aside. notify: takes a line about it.
     Returns the number of runs that were ended. Raises StoreError where the store cannot be reached.
     """
     spool = store.root / "spool"
@@ -35,39 +38,59 @@ def recover(store: Store) -> int:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(plain_files.open_plain(path))
-            except OSError:
-                continue  # its owner has ended meanwhile; or it is a link or a pipe, which no ablate has made
+            except FileNotFoundError:
+                continue  # its owner has ended meanwhile
+            except OSError as error:
+                # Or it is a link or a pipe, which no ablate has made.
+                notify(f"{path}: cannot be read ({error.strerror}); what it holds is not delivered")
+                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue  # its owner lives
             if not is_same_file(file, path):
                 continue  # another process has just delivered it
-            owner, operations = read_spool(file)
+            owner, records = read_spool(file)
+            rejected = Rejected.of(path)
             with contextlib.suppress(client.DeletedExperimentError):
-                ended += _deliver(store, path, owner, operations)
+                ended += _deliver(store, path, owner, records, rejected)
                 discard(path)
+            if rejected.records:
+                notify(told(rejected.records))
     if abandoned := orphans(store):
         with client.writing(store):
-            delivery = Delivery(store)
+            delivery = Delivery(store, Rejected.of(spool / "runs.jsonl"))
             for run in abandoned:
                 delivery.end_killed(run)
     return ended + len(abandoned)
 
 
-def _deliver(store: Store, path: Path, owner: str, operations: Sequence[Operation]) -> int:
+def _deliver(
+    store: Store, path: Path, owner: str, records: Sequence[Operation | Unreadable], rejected: Rejected
+) -> int:
     """Deliver what is not yet delivered of one spool, and end the runs of its owner. Returns the number of those.
 
     Every spool has a delivery of its own, so that none closes what another has open.
     """
-    if not operations:
+    if not records:
         return 0
     with client.writing(store):
-        delivery = Delivery(store, recovering=owner)
+        delivery = Delivery(store, rejected, recovering=owner)
         delivered = delivered_operations(path)
-        delivery.resume(operations[:delivered])
-        while delivered < len(operations):
-            delivery.deliver(operations[delivered : delivered + MOST_AT_ONCE], again=True)
-            delivered = min(delivered + MOST_AT_ONCE, len(operations))
+        delivery.resume(_operations(records[:delivered]))
+        while delivered < len(records):
+            part = records[delivered : delivered + MOST_AT_ONCE]
+            for record in part:
+                if isinstance(record, Unreadable):
+                    rejected.add(
+                        Rejection(record.study, "", f"line {record.number} of {path.name}", record.reason),
+                        record.text,
+                    )
+            delivery.deliver(_operations(part), again=True)
+            delivered += len(part)
             mark_delivered(path, delivered)
-        return delivery.end_abandoned(operations)
+        return delivery.end_abandoned(_operations(records))
+
+
+def _operations(records: Sequence[Operation | Unreadable]) -> list[Operation]:
+    return [record for record in records if isinstance(record, Operation)]

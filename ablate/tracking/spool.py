@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -26,7 +27,7 @@ from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
 from ablate.study.record import PlanRecord
-from ablate.text import without_password
+from ablate.text import format_bytes, without_password
 from ablate.tracking import client
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -44,8 +45,11 @@ from ablate.tracking.operations import (
     SummariseArms,
     SupersedeRun,
     from_json,
+    storable_line,
+    storable_values,
     to_json,
 )
+from ablate.tracking.rejected import VALUE_ERRORS, Rejected, reason
 from ablate.tracking.store import Store
 from ablate.tracking.write import Delivery
 
@@ -58,12 +62,19 @@ RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
 MOST_AT_ONCE = 100
 """Operations that are delivered together, so that several on one run take one request."""
 
+LONGEST_LINE = 1 << 29
+"""Bytes of a line of a spool that is read; the files of a run stand in one."""
+
+MOST_SHOWN = 1 << 20
+"""Bytes that are kept of a line that cannot be read."""
+
 
 class Tracker:
     """Spools operations at once, and delivers them to MLflow in a thread.
 
     problem: what keeps it from delivering, for the display; None while it delivers. broken: why it never will, because the
     store cannot be opened; operations stay spooled. planned: whether a plan was recorded, or extended, by this tracker.
+    rejected: what MLflow has refused; everything else is delivered.
     """
 
     def __init__(self, store: Store, experiment: str) -> None:
@@ -73,7 +84,8 @@ class Tracker:
         self.broken: StoreError | None = None
         self._path = store.folder("spool") / f"{int(time.time() * 1000):013d}-{uuid.uuid4().hex[:8]}.jsonl"
         self._file = create_spool(self._path)
-        self._write({"owner": stores.owner()})
+        self.rejected = Rejected.of(self._path)
+        self._write(json.dumps({"owner": stores.owner()}))
         self._opened: set[tuple[str, int]] = set()
         self._inbox: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._delivered = 0
@@ -172,14 +184,19 @@ class Tracker:
         self.close()
 
     def _put(self, operation: Operation) -> None:
-        self._write(to_json(operation))
+        plain = to_json(operation)
+        line = storable_line(plain)
+        if line is None:  # it holds text that no database takes
+            operation = from_json(storable_values(plain))
+            line = json.dumps(to_json(operation))
+        self._write(line)
         with self._changed:
             self._spooled += 1
         self._inbox.put(operation)
 
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def _write(self, line: str) -> None:
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(line.encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise StoreError(
@@ -203,7 +220,7 @@ class Tracker:
             for wait in _forever(RETRY_AFTER):
                 try:
                     if operations and delivery is None:
-                        delivery = Delivery(self._store)
+                        delivery = Delivery(self._store, self.rejected)
                     if delivery is not None:
                         delivery.deliver(operations, again=again)
                     break
@@ -281,20 +298,51 @@ def is_same_file(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def read_spool(file: BinaryIO) -> tuple[str, list[Operation]]:
-    """Return the owner of a spool ('' where an older ablate wrote it) and its operations."""
+@dataclass(frozen=True)
+class Unreadable:
+    """A line of a spool that is no operation. number: of the line. text: as far as it can be shown. study: where that can be told."""
+
+    number: int
+    text: str
+    reason: str
+    study: str = ""
+
+
+def read_spool(file: BinaryIO) -> tuple[str, list[Operation | Unreadable]]:
+    """Return the owner of a spool ('' where an older ablate wrote it, or it cannot be read) and what its other lines hold.
+
+    Left out is a last line that its process died in writing.
+    """
     owner = ""
-    operations = []
-    for line in file.read().splitlines():
+    records: list[Operation | Unreadable] = []
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        is_whole = line.endswith(b"\n")
+        if not is_whole and len(line) == LONGEST_LINE:
+            why = f"it is longer than {format_bytes(LONGEST_LINE)}"
+            records.append(Unreadable(number, _shown(line), why))
+            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                pass
+            continue
+        plain: Any = None
         try:
             plain = json.loads(line)
-        except ValueError:  # the line that was being written when its process died
-            continue
-        if "op" in plain:
-            operations.append(from_json(plain))
-        else:
-            owner = plain["owner"]
-    return owner, operations
+            if isinstance(plain, dict) and "op" not in plain and isinstance(plain.get("owner"), str):
+                owner = plain["owner"]
+                continue
+            records.append(from_json(storable_values(plain)))
+        except (StoreError, *VALUE_ERRORS) as error:
+            if is_whole and line.strip():
+                study = plain.get("experiment") if isinstance(plain, dict) else None
+                text = str(study) if isinstance(study, str) else ""
+                why = error.message if isinstance(error, StoreError) else reason(error)
+                records.append(Unreadable(number, _shown(line), why, text))
+    return owner, records
+
+
+def _shown(line: bytes) -> str:
+    return line[:MOST_SHOWN].decode(errors="backslashreplace")
 
 
 def _forever(waits: tuple[float, ...]) -> Iterator[float]:
@@ -312,12 +360,13 @@ def mark_delivered(spool: Path, operations: int) -> None:
 def delivered_operations(spool: Path) -> int:
     """Return how many operations of a spool are delivered, from the first on."""
     try:
-        return int(plain_files.read(spool.with_suffix(".delivered")))
+        return max(0, int(plain_files.read(spool.with_suffix(".delivered"))))
     except (OSError, ValueError):
         return 0
 
 
 def discard(spool: Path) -> None:
     """Remove a spool that is delivered."""
-    for path in (spool, spool.with_suffix(".delivered")):
-        path.unlink(missing_ok=True)
+    spool.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        spool.with_suffix(".delivered").unlink(missing_ok=True)

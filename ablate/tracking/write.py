@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import math
 import tempfile
@@ -15,7 +17,7 @@ from ablate import plain_files
 from ablate.config import flatten_tree
 from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
-from ablate.text import cut
+from ablate.text import cut, storable
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -33,8 +35,10 @@ from ablate.tracking.operations import (
     StorePlan,
     SummariseArms,
     SupersedeRun,
+    to_json,
 )
 from ablate.tracking.queries import matching_runs, queries, run_filter
+from ablate.tracking.rejected import Rejected, Rejection, is_refusal, is_unclear, reason
 from ablate.tracking.store import Store
 
 LEASE = 600.0
@@ -71,14 +75,17 @@ def attach_artifact(store: Store, plan: PlanRecord, name: str, content: bytes) -
 class Delivery:
     """Does operations on an MLflow store. again: they may have been done already, wholly or in part.
 
+    rejected: takes what MLflow refuses, down to a single metric of a run; the rest of it is done.
     Without `recovering` the operations are this process's own. recovering: they were left by another process, named by
     `stores.owner()` ('' where its spool does not name it). Only runs of that process are then changed: what another process has
     worked on since stays as it is.
     """
 
-    def __init__(self, store: Store, recovering: str | None = None) -> None:
+    def __init__(self, store: Store, rejected: Rejected, recovering: str | None = None) -> None:
         self._client = client.open_for_writing(store)
         self._store = store
+        self._rejected = rejected
+        self._subject = ("", "")
         self._recovering = recovering is not None
         self._owner = stores.owner() if recovering is None else recovering
         self._experiments: dict[str, str] = {}
@@ -92,26 +99,85 @@ class Delivery:
         self._artifacts: dict[str, str] = {}
 
     def deliver(self, operations: Sequence[Operation], *, again: bool) -> None:
-        """Do the operations in their order; several on one attempt of a replicate are done at once."""
+        """Do the operations in their order; several on one attempt of a replicate are done at once.
+
+        Raises what keeps the store from taking anything. What it refuses is set aside.
+        """
         self.resume(operations)
         for group in _by_attempt(operations):
+            self._subject = (group[0].experiment, self._run_of(group[0]))
+            try:
+                self._try(group, again=again)
+            except Exception as error:
+                if not self._is_refused(error):
+                    raise
+                for operation in group:
+                    self._do_or_set_aside(operation, error, alone=len(group) == 1)
+
+    def _do_or_set_aside(self, operation: Operation, error: Exception, *, alone: bool) -> None:
+        """Do an operation of a group that was refused; set it aside where it is refused by itself. error: of the group."""
+        refused = error
+        if not alone:
+            try:
+                self._try([operation], again=True)
+            except Exception as its_own:
+                if not self._is_refused(its_own):
+                    raise
+                refused = its_own
+            else:
+                return
+        self._set_aside(f"its record {operation.op!r}", refused, to_json(operation))
+
+    def _try(self, group: Sequence[Operation], *, again: bool) -> None:
+        """Do a group; once more where it was the store that may have failed, and takes other records."""
+        try:
+            self._do(group, again=again)
+        except Exception as error:
+            if not is_unclear(error):
+                raise
             experiment = self._experiment(group[0].experiment)
-            match group[0]:
-                case SaveModel() as operation:
-                    self._save_model(experiment, operation, again=again)
-                case AttemptOperation():
-                    self._attempt_operations(experiment, group, again=again)
-                case StorePlan() as operation:
-                    self._store_plan(experiment, operation)
-                case CopyRun() as operation:
-                    self._copy_run(experiment, operation, again=again)
-                case SummariseArms() as operation:
-                    self._summarise_arms(experiment, operation)
-                case SupersedeRun() as operation:
-                    tags = {"ablate.outcome": "superseded", "ablate.superseded_by": operation.by}
-                    self._tag(operation.run_id, tags)
-                case EndPlan() as operation:
-                    self._end_plan(experiment, operation)
+            self._client.set_experiment_tag(experiment, "ablate.checked", f"{time.time():.0f}")
+            try:
+                self._do(group, again=True)
+            except Exception as second:
+                if is_unclear(second):
+                    raise RefusedError(reason(second)) from None
+                raise
+
+    def _is_refused(self, error: Exception) -> bool:
+        return isinstance(error, RefusedError) or is_refusal(error)
+
+    def _set_aside(self, what: str, error: BaseException, record: Any) -> None:
+        self._rejected.add(Rejection(*self._subject, what, reason(error)), record)
+
+    def _run_of(self, operation: Operation) -> str:
+        """Return what a run that an operation is about is called: arm and seed where they are known, else its key."""
+        if isinstance(operation, CopyRun):
+            return _run_name(operation.run)
+        if not isinstance(operation, AttemptOperation):
+            return ""
+        opening = self._openings.get(_attempt(operation))
+        return operation.key if opening is None else _run_name(opening.run)
+
+    def _do(self, group: Sequence[Operation], *, again: bool) -> None:
+        experiment = self._experiment(group[0].experiment)
+        match group[0]:
+            case SaveModel() as operation:
+                self._save_model(experiment, operation, again=again)
+            case AttemptOperation():
+                self._attempt_operations(experiment, group, again=again)
+            case StorePlan() as operation:
+                self._store_plan(experiment, operation)
+            case CopyRun() as operation:
+                self._copy_run(experiment, operation, again=again)
+            case SummariseArms() as operation:
+                self._summarise_arms(experiment, operation)
+            case SupersedeRun() as operation:
+                tags = {"ablate.outcome": "superseded", "ablate.superseded_by": operation.by}
+                self._client.get_run(operation.run_id)
+                self._tag(operation.run_id, tags)
+            case EndPlan() as operation:
+                self._end_plan(experiment, operation)
 
     def resume(self, operations: Sequence[Operation]) -> None:
         """Take from operations what later ones refer to, without doing them."""
@@ -146,15 +212,29 @@ class Delivery:
         runs = self._open_attempts | self._open_shared
         for (study, key, attempt), ended in ends.items():
             if not ended:
-                run = self._find(self._experiment(study), _identity(key, attempt), own=True)
-                runs |= {run.info.run_id} if run is not None else set()
+                with self._going_on():
+                    run = self._find(self._experiment(study), _identity(key, attempt), own=True)
+                    runs |= {run.info.run_id} if run is not None else set()
         plans = {(op.experiment, op.plan.id) for op in operations if isinstance(op, StorePlan)}
         for study, plan in plans:
-            runs |= set(self._shared_runs(study, plan, own=True))
-        running = [run_id for run_id in runs if self._client.get_run(run_id).info.status == "RUNNING"]
-        for run_id in running:
-            self.end_killed(run_id)
-        return len(running)
+            with self._going_on():
+                runs |= set(self._shared_runs(study, plan, own=True))
+        ended_runs = 0
+        for run_id in runs:
+            with self._going_on():
+                if self._client.get_run(run_id).info.status == "RUNNING":
+                    self.end_killed(run_id)
+                    ended_runs += 1
+        return ended_runs
+
+    @contextlib.contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Let a run be that cannot be found or ended: it is gone, or nothing of it was recorded."""
+        try:
+            yield
+        except Exception as error:
+            if not self._is_refused(error):
+                raise
 
     def end_killed(self, run: str) -> None:
         """End a run whose process is gone."""
@@ -280,10 +360,29 @@ class Delivery:
         ]
         self._log(run, points, {}, source.data.params)
         with tempfile.TemporaryDirectory() as folder:
-            for item in self._client.list_artifacts(operation.source):
-                self._client.download_artifacts(operation.source, item.path, folder)
+            for name in self._artifact_names(operation.source):
+                try:
+                    self._client.download_artifacts(operation.source, name, folder)
+                except Exception as error:
+                    if not (
+                        self._is_refused(error) or isinstance(error, FileNotFoundError | PermissionError)
+                    ):
+                        raise
+                    self._set_aside(
+                        f"file {cut(storable(name))!r} of {operation.source}", error, {"name": name}
+                    )
             self._client.log_artifacts(run, folder)
         self._close(run, "FINISHED", operation.time)
+
+    def _artifact_names(self, run: str) -> list[str]:
+        """Return the names of a run's artifacts; none, and that set aside, where they cannot be listed."""
+        try:
+            return [str(item.path) for item in self._client.list_artifacts(run)]
+        except Exception as error:
+            if not (self._is_refused(error) or isinstance(error, FileNotFoundError | PermissionError)):
+                raise
+            self._set_aside(f"the files of {run}", error, {"run": run})
+            return []
 
     def _summarise_arms(self, experiment: str, operation: SummariseArms) -> None:
         for name, summary in operation.arms.items():
@@ -488,34 +587,109 @@ class Delivery:
         tags: Mapping[str, str],
         params: Mapping[str, str] | None = None,
     ) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Param, RunTag
 
-        # The event's own time: the same point logged twice is one point.
-        metrics = [Metric(name, value, int(at * 1000), step) for name, value, at, step in points]
-        labels = [RunTag(name, value) for name, value in tags.items()]
+        metrics = self._metrics(points)
+        labels = [RunTag(name, cut(str(value), LONGEST_TAG)) for name, value in tags.items()]
         settings = [Param(name, value) for name, value in (params or {}).items()]
         while metrics or labels or settings:
-            self._client.log_batch(
-                run, metrics=metrics[:MOST_METRICS], params=settings[:MOST_PARAMS], tags=labels[:MOST_TAGS]
-            )
+            parts = {
+                "metrics": metrics[:MOST_METRICS],
+                "params": settings[:MOST_PARAMS],
+                "tags": labels[:MOST_TAGS],
+            }
+            try:
+                self._client.log_batch(run, **parts)
+            except Exception as error:
+                if not self._is_refused(error):
+                    raise
+                if self._client.get_run(run).info.lifecycle_stage != "active":
+                    raise  # it takes nothing any more, and that is said once
+                for kind, items in parts.items():
+                    for item in items:
+                        self._log_alone(run, kind, item)
             metrics, settings = metrics[MOST_METRICS:], settings[MOST_PARAMS:]
             labels = labels[MOST_TAGS:]
+
+    def _log_alone(self, run: str, kind: str, item: Any) -> None:
+        """Log a metric, a parameter or a tag by itself, or set it aside where it is refused. kind: as `log_batch` calls it."""
+        try:
+            self._client.log_batch(run, **{kind: [item]})
+        except Exception as error:
+            if not self._is_refused(error):
+                raise
+            names = {"metrics": "metric", "params": "parameter", "tags": "tag"}
+            self._set_aside(f"{names[kind]} {cut(storable(str(item.key)))!r}", error, dict(item))
+
+    def _metrics(self, points: Sequence[Point]) -> list[Any]:
+        """Return points as MLflow's objects; one whose value is no number is set aside."""
+        from mlflow.entities import Metric
+
+        metrics = []
+        for name, value, at, step in points:
+            try:
+                number = float(value) if isinstance(value, int | float) else math.nan
+            except OverflowError:
+                number = math.inf if value > 0 else -math.inf
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                # The event's own time: the same point logged twice is one point.
+                metrics.append(Metric(name, number, int(at * 1000), step))
+            else:
+                error = TypeError(f"its value is {cut(repr(value))}")
+                self._set_aside(f"metric {cut(storable(str(name)))!r}", error, [name, value, at, step])
+        return metrics
 
     def _files(self, run: str, files: Mapping[str, bytes]) -> None:
         if not files:
             return
         if run not in self._artifacts:
             self._artifacts[run] = self._client.get_run(run).info.artifact_uri
-        folder = _local_folder(self._store, self._artifacts[run], run)
+        try:
+            folder = _local_folder(self._store, self._artifacts[run], run)
+        except StoreError as error:  # this run's alone
+            for name, content in files.items():
+                self._set_file_aside(name, content, error)
+            return
         if folder is not None:
             # As MLflow would do it, but past no link that lies there.
             for name, content in files.items():
-                plain_files.write(plain_files.inner(folder, name), content, sync=name == "plan.json")
+                with self._file_alone(name, content):
+                    plain_files.write(plain_files.inner(folder, name), content, sync=name == "plan.json")
             return
         with tempfile.TemporaryDirectory() as folder_name:
+            written = Path(folder_name)
             for name, content in files.items():
-                plain_files.inner(Path(folder_name), name).write_bytes(content)
-            self._client.log_artifacts(run, folder_name)
+                with self._file_alone(name, content):
+                    plain_files.inner(written, name).write_bytes(content)
+            try:
+                self._client.log_artifacts(run, folder_name)
+            except Exception as error:
+                if not self._is_refused(error):
+                    raise
+                for name, content in files.items():
+                    if (written / name).is_file():
+                        with self._file_alone(name, content):
+                            self._client.log_artifact(
+                                run, str(written / name), str(Path(name).parent) if "/" in name else None
+                            )
+
+    @contextlib.contextmanager
+    def _file_alone(self, name: str, content: bytes) -> Iterator[None]:
+        """Set a file aside where it is refused."""
+        try:
+            yield
+        except Exception as error:
+            if not self._is_refused(error):
+                raise
+            self._set_file_aside(name, content, error)
+
+    def _set_file_aside(self, name: str, content: bytes, error: Exception) -> None:
+        record = {"name": name, "content": base64.b64encode(content).decode()}
+        self._set_aside(f"file {cut(storable(name))!r}", error, record)
+
+
+class RefusedError(Exception):
+    """MLflow failed twice on a record, and took another one in between."""
 
 
 def _local_folder(store: Store, address: str, run: str) -> Path | None:

@@ -32,12 +32,25 @@ from ablate.tracking.operations import (
     to_json,
 )
 from ablate.tracking.recover import recover
+from ablate.tracking.rejected import Rejected
 from ablate.tracking.store import Store
 from ablate.tracking.write import Delivery
 
 AT = 1_700_000_000.0
 ARM = ArmRecord("", None, None, {}, None, {}, DataFacts(), "code")
-DECLARED = {"study": "x", "metric": "val/loss", "margin": 1.0, "question": "why?"}
+DECLARED = {
+    "study": "x",
+    "metric": "val/loss",
+    "direction": "minimize",
+    "margin": 1.0,
+    "question": "why?",
+    "seeds": [2],
+    "design": "one-at-a-time",
+    "noise_floor": False,
+    "confirm": False,
+    "deterministic": False,
+    "factors": [],
+}
 PLAN = PlanRecord("p", DECLARED, "study: x", 0.0, "baseline", (), (), LookPlan(2, (2,)))
 numbers = itertools.count()
 
@@ -92,7 +105,7 @@ class Process:
 
     def deliver(self, store: Store, operations: Sequence[Operation], *, again: bool = False) -> Delivery:
         """Deliver as the process itself did while it lived."""
-        delivery = Delivery(store)
+        delivery = Delivery(store, Rejected.of(store.root / "spool" / "x.jsonl"))
         delivery._owner = self.owner
         delivery.deliver(operations, again=again)
         return delivery
@@ -179,7 +192,7 @@ def test_a_living_process_at_the_same_study_keeps_its_runs(store, put, delivered
     study = new_study()
     dead, living = Process(study), Process(study)
     dead.die(store, put, int(put * delivered), 0)
-    alive = Delivery(store)
+    alive = Delivery(store, Rejected.of(store.root / "spool" / "x.jsonl"))
     alive.deliver(living.operations[:4], again=False)
 
     def living_runs() -> list[Any]:
@@ -256,7 +269,7 @@ def test_delivery_that_breaks_off_at_any_call_leaves_the_same_when_it_is_repeate
     assert len(expected) == 4
     for last in itertools.count(1):
         process = Process(new_study())
-        delivery = Delivery(store)
+        delivery = Delivery(store, Rejected.of(store.root / "spool" / "x.jsonl"))
         delivery._owner = process.owner
         delivery._client = FallsSilent(delivery._client, last)
         try:
@@ -342,7 +355,7 @@ def test_an_arm_has_one_run_whatever_it_is_called_and_however_often_its_study_is
     study = new_study()
     plan = planned(AWKWARD, "p")
     for at in (AT, AT + 100):
-        delivery = Delivery(store)
+        delivery = Delivery(store, Rejected.of(store.root / "spool" / "x.jsonl"))
         delivery.deliver([StorePlan(study, at, plan, {})], again=False)
         arms = {name: {"metrics": {"mean": at}, "tags": {}} for name in AWKWARD}
         delivery.deliver([SummariseArms(study, at, arms, 1)], again=True)
