@@ -128,7 +128,7 @@ def told(records: list[Rejection], where: str = "mlruns/spool/rejected") -> str:
 
 def reason(error: BaseException) -> str:
     """Return in a few words why a record was refused."""
-    text = str(getattr(error, "message", error)) or type(error).__name__
+    text = str(getattr(error, "strerror", None) or getattr(error, "message", error)) or type(error).__name__
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, KeyError):
         line = f"it has no {line}"

@@ -100,12 +100,12 @@ def test_numpys_network_is_no_torch_module_and_says_so():
         RunConfig.parse(tree)
 
 
-def test_a_network_that_cannot_be_read_is_reported_and_delivery_continues(workplace, tmp_path):
+def test_a_network_that_cannot_be_read_is_reported_and_delivery_continues(workplace):
     from ablate.events import Finished, Started
     from ablate.study.design import Run
 
     config = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
-    torn = tmp_path / "torn.pt"
+    torn = workplace.store.folder("models") / f"{'k' * 16}-1.pt"
     torn.write_bytes(b"half of a file")
     tracker = Tracker(workplace.store, "kept")
     run = Run("k" * 16, "r" * 16, "baseline", 0, "report")
