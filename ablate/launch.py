@@ -187,13 +187,15 @@ def executor(
     from ablate.training import runs, trainer_of
     from ablate.training.payload import Folders
 
-    train = functools.partial(runs.train, folders=Folders.under(root))
+    train, apart = (
+        functools.partial(runs.train, folders=Folders.under(folder)) for folder in (root, Path(root.name))
+    )
     module = importlib.import_module(f"ablate.executors.{kind}")
     trainer = trainer_of(config)
     each = trainer.devices(config)
     created: Executor = module.create(
         train,
-        Wanted(devices, workers, per_device, address),
+        Wanted(devices, workers, per_device, address, each, root, apart),
         lambda: slots(devices, workers, per_device, each),
         trainer.preload(config),
     )

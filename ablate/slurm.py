@@ -78,7 +78,8 @@ exit "$code"
 class BatchJob:
     """What a job asks of SLURM. time: as sbatch takes it, `4:00:00` or minutes. notice: seconds before its end in which it stops.
 
-    options: of sbatch, as `--partition=gpu`. before: lines of bash that prepare a node, as `module load cuda`.
+    options: of sbatch, as `--partition=gpu`. before: lines of bash that prepare a node, as `module load cuda`. devices: that a run of the
+    study takes.
     """
 
     nodes: int = 1
@@ -88,10 +89,11 @@ class BatchJob:
     notice: int = NOTICE
     options: Sequence[str] = ()
     before: Sequence[str] = ()
+    devices: int = 1
 
     def directives(self, name: str) -> list[str]:
         """Return the options of sbatch."""
-        cpus = self.cpus_per_node or max(1, 4 * self.gpus_per_node)
+        cpus = self.cpus_per_node or (4 * self.gpus_per_node or self.devices)
         gpus = [f"--gpus-per-node={self.gpus_per_node}"] if self.gpus_per_node else []
         return [
             f"--job-name=ablate-{name}",
@@ -132,8 +134,14 @@ def script(study: Path, name: str, job: BatchJob, arguments: Sequence[str], file
     """Return the batch script of a study.
 
     study: its file, which is found from the working folder; name: its name; arguments: of `ablate run`; file: what messages in the
-    script call it. Raises StudyError where the job's time is shorter than what stopping takes.
+    script call it. Raises StudyError where the job's time is shorter than what stopping takes, and where no node has the devices of a run.
     """
+    if 0 < job.gpus_per_node < job.devices:
+        raise StudyError(
+            f"a run takes {job.devices} GPUs of one machine",
+            place="--gpus-per-node",
+            hint=f"ask for {job.devices} or more; 0 trains on processors",
+        )
     if seconds(job.time) <= job.notice + 60:
         raise StudyError(
             f"{job.time} leaves no time for training: the study stops {job.notice} s before its end, or up to a minute earlier",

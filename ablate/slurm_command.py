@@ -45,13 +45,15 @@ def slurm(
     from ablate import reporting
     from ablate import slurm as batch
     from ablate.study import spec
+    from ablate.training import trainer_of
 
-    name = spec.read(study).name
+    parsed = spec.read(study)
+    name, devices = parsed.name, trainer_of(parsed.baseline).devices(parsed.baseline)
     for each in option or ():
         if not each.startswith("-"):
             raise StudyError(f"{each!r} is no option of sbatch", place="--option", hint=f"--option=--{each}")
     job = batch.BatchJob(
-        nodes, gpus_per_node, cpus_per_node, time, notice, tuple(option or ()), tuple(before or ())
+        nodes, gpus_per_node, cpus_per_node, time, notice, tuple(option or ()), tuple(before or ()), devices
     )
     file = output or Path(f"{name}.sbatch")
     reporting.write(file, batch.script(study, name, job, arguments or (), file))

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from ablate.events import Bundle, Event
+from ablate.events import Bundle, Event, Training
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,19 @@ class Slot:
 @dataclass(frozen=True)
 class Wanted:
     """What a command asks of an executor. devices: `auto`, `cpu` or names. workers: slots at most; None: as many as there are.
-    per_device: slots of a GPU. address: of a cluster; None: this machine, or what the environment says.
+    per_device: slots of a GPU. address: of a cluster; None: this machine, or what the environment says. each: devices of a run.
+
+    store: the folder under which runs leave checkpoints and networks. apart: the training for a machine that does not share it, which
+    leaves them below the folder that it works in.
     """
 
     devices: str = "auto"
     workers: int | None = None
     per_device: int = 1
     address: str | None = None
+    each: int = 1
+    store: Path | None = None
+    apart: Training | None = None
 
 
 class Executor(Protocol):

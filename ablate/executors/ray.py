@@ -5,6 +5,9 @@ retries nothing, because its own retries splice two attempts into one stream of 
 one slot: workers, their environment, `kill` and whatever a training starts are treated the same on every machine.
 
 A slot that is lost with its machine is left out from then on; one whose resources come back, or are new, is added.
+
+Machines that share the folder of the command work in it. To the others Ray's runtime environment carries a copy; from them the
+networks that a study keeps travel back with the results.
 """
 
 from __future__ import annotations
@@ -19,14 +22,15 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ablate.errors import StudyError
-from ablate.events import Bundle, Event, Failed, Training, is_last
+from ablate.events import Bundle, Event, Failed, Finished, Training, is_last
 from ablate.executors import Slot, Wanted
 from ablate.executors.local import LocalExecutor
 
@@ -41,6 +45,12 @@ REFRESH = 2
 
 ANSWERING = 10
 """Seconds in which a cluster should take a connection."""
+
+UNITS = 10_000
+"""Parts of a CPU or GPU that Ray counts in."""
+
+LEFT_OUT = ("/mlruns", "/reports")
+"""What is not carried to machines that do not share the working folder, as .gitignore has it."""
 
 STOPPING = 5
 """Seconds that an actor has for ending what it runs, before it is killed."""
@@ -109,13 +119,19 @@ def create(
     started = not ray.is_initialized()
     if started:
         _connect(ray, wanted.address)
+    place = _Place.here(wanted.store)
     try:
-        request = _request(ray, wanted.devices, wanted.per_device)
-    except StudyError:
+        request = _request(_machines(ray), wanted)
+        if started and (apart := place.lacking(ray)):
+            _carry(ray, wanted.address, place, apart)
+    except BaseException:
+        place.leave()
         if started:
             ray.shutdown()
         raise
-    return RayExecutor(training, request, wanted.workers, preload, shut_down=started)
+    return RayExecutor(
+        training, request, wanted.workers, preload, shut_down=started, place=place, apart=wanted.apart
+    )
 
 
 def _imported() -> Any:
@@ -128,17 +144,36 @@ def _imported() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | None = None) -> None:
     """Connect to a cluster, or begin one on this machine. Raises StudyError where it does not answer."""
     # Not the default of Ray, which would join whatever cluster it finds on this machine.
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"include_dashboard": False} if wanted == "local" else {}
+    if runtime_env is not None:
+        options["runtime_env"] = dict(runtime_env)
+    joined = wanted
+    printed: list[str] = []
     try:
         if place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", _recorded() if wanted == "auto" else wanted):
             # Ray itself tries a wrong address for minutes, and then ends the process.
-            socket.create_connection((place[1].strip("[]"), int(place[2])), ANSWERING).close()
-        ray.init(address=wanted, logging_level="ERROR", log_to_driver=True, **options)
+            host, port = place[1].strip("[]"), int(place[2])
+            socket.create_connection((host, port), ANSWERING).close()
+            if wanted.startswith("ray://"):
+                raise StudyError(
+                    f"{wanted} is an address for Ray's client, which passes on no events of a training",
+                    place="--address",
+                    hint="HOST:6379, on a machine of the cluster; or `ray job submit -- ablate run …` (docs/cluster.md)",
+                )
+            # Ray takes the token of this machine's own cluster by itself only where it looks for its address by itself, too.
+            if os.environ.get("RAY_ADDRESS") in (None, wanted) and _is_recorded(host, port):
+                joined = "auto"
+        with _keeping_stderr(printed):
+            ray.init(address=joined, logging_level="ERROR", log_to_driver=True, **options)
+    except ray.exceptions.AuthenticationError:
+        raise _without_token(wanted) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if any("InvalidAuthToken" in text for text in printed):
+            raise _without_token(wanted) from None
         line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise StudyError(
             f"no Ray cluster answers at {wanted} ({line})",
@@ -147,26 +182,168 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from None
 
 
+def _without_token(address: str) -> StudyError:
+    return StudyError(
+        f"the Ray cluster at {address} takes nobody without its token",
+        place="--address",
+        hint="RAY_AUTH_MODE=token, with the token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token as on the cluster's first machine",
+    )
+
+
+@contextlib.contextmanager
+def _keeping_stderr(text: list[str]) -> Iterator[None]:
+    """Keep what is printed on stderr meanwhile, by Ray's own threads too, and add it to `text`."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+            kept.seek(0)
+            text.append(kept.read().decode(errors="replace"))
+
+
+def _is_recorded(host: str, port: int) -> bool:
+    """Return whether an address is that of the cluster that this machine belongs to."""
+    place = re.fullmatch(r"(.+):(\d+)", _recorded())
+    if place is None or int(place[2]) != port:
+        return False
+    with contextlib.suppress(OSError):
+        address = socket.gethostbyname(host)
+        return address.startswith("127.") or address == socket.gethostbyname(place[1])
+    return False
+
+
 def _recorded() -> str:
     """Return the address that `ray start` left on this machine, '' where there is none. It may be of a cluster that is gone."""
     file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
     return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
-def _request(ray: Any, devices: str, per_device: int) -> Request:
-    """Return what a slot asks for. Raises StudyError where the cluster has it nowhere."""
-    machines = _machines(ray)
-    gpus = sum(int(resources.get("GPU", 0)) for resources in machines.values())
-    if devices == "cuda" or (devices == "auto" and gpus):
-        request = Request(cpus=1 if per_device == 1 else 0, gpus=1 / per_device)
-        lacking = "GPU"
+@dataclass(frozen=True)
+class _Place:
+    """Where the command runs. folder: its working folder. mark: a file under the folder of the store, by which a machine that shares it is
+    known; None where only the working folder counts.
+    """
+
+    folder: str
+    mark: str | None = None
+
+    @classmethod
+    def here(cls, store: Path | None) -> Self:
+        """Return the place of this process, and make the mark. A store that cannot be written is somebody else's to complain about."""
+        mark = None if store is None else store / "locks" / f"shared-{uuid.uuid4().hex[:12]}"
+        if mark is not None:
+            try:
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+            except OSError:
+                mark = None
+        return cls(str(Path.cwd()), None if mark is None else str(mark))
+
+    def leave(self) -> None:
+        """Remove the mark."""
+        if self.mark is not None:
+            Path(self.mark).unlink(missing_ok=True)
+
+    def is_here(self) -> bool:
+        """Return whether the machine that asks shares it."""
+        return Path(self.folder).is_dir() and (self.mark is None or Path(self.mark).exists())
+
+    def lacking(self, ray: Any) -> list[str]:
+        """Return the names of the machines that do not share it. Raises StudyError where one has no ablate."""
+        context = ray.get_runtime_context()
+        if "working_dir" in context.runtime_env:
+            return []  # `ray job submit --working-dir` has carried it already
+        others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != context.get_node_id()]
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        asked = [
+            ray.remote(num_cpus=0, max_retries=0)(_is_here)
+            .options(scheduling_strategy=strategy(node["NodeID"], soft=False))
+            .remote(self)
+            for node in others
+        ]
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE) if asked else ([], [])
+        names = []
+        for node, answer in zip(others, asked, strict=True):
+            if answer not in ready:
+                continue  # its actors will tell
+            try:
+                if not ray.get(answer):
+                    names.append(node["NodeManagerHostname"])
+            except ray.exceptions.TaskUnschedulableError:
+                continue  # the machine has gone
+            except ray.exceptions.RayError as error:
+                raise _cannot_begin(error) from None
+        return names
+
+
+def _is_here(place: _Place) -> bool:
+    return place.is_here()
+
+
+def _cannot_begin(error: BaseException) -> StudyError:
+    return StudyError(
+        f"a worker could not begin ({_last_line(error)})",
+        place="--executor ray",
+        hint="every machine of the cluster needs the same Python, ablate and packages (docs/cluster.md)",
+    )
+
+
+def _carry(ray: Any, address: str | None, place: _Place, machines: list[str]) -> None:
+    """Connect again, so that Ray carries a copy of the working folder to machines that do not share it, and say what that means.
+
+    Raises StudyError where the folder is too large.
+    """
+    named = ", ".join(sorted(set(machines)))
+    ray.shutdown()
+    try:
+        _connect(ray, address, {"working_dir": place.folder, "excludes": list(LEFT_OUT)})
+    except StudyError as error:
+        raise StudyError(
+            f"{named} of the cluster has no folder {place.folder}, and it cannot be carried there: {error.message}",
+            place="--executor ray",
+            hint="work in a folder that all machines share, or name what runs do not need in .rayignore (docs/cluster.md)",
+        ) from None
+    print(
+        f"{named} of the cluster: no folder {place.folder} is shared, so Ray carries a copy there. Results and"
+        " saved models come back; checkpoints and folders of runs stay there, and a run whose machine is lost begins again",
+        file=sys.stderr,
+    )
+
+
+def _request(machines: Mapping[str, Mapping[str, float]], wanted: Wanted) -> Request:
+    """Return what a slot asks for. Raises StudyError where no machine has it.
+
+    A run that takes several CPUs takes those of a machine that has fewer, as it does without a cluster.
+    """
+    each, per_device = wanted.each, wanted.per_device
+    has_gpus = any(resources.get("GPU", 0) >= 1 for resources in machines.values())
+    if wanted.devices == "cuda" or (wanted.devices == "auto" and has_gpus):
+        if each > 1 and per_device > 1:
+            raise StudyError(
+                f"a run takes {each} GPUs, and Ray shares a GPU only among runs that take one",
+                place="--runs-per-device",
+                hint="leave it out",
+            )
+        # Ray counts in ten-thousandths, rounded: seven of its sevenths are more than a GPU.
+        gpus = each if per_device == 1 else math.floor(UNITS / per_device) / UNITS
+        request = Request(cpus=1 if per_device == 1 else 0, gpus=gpus)
+        lacking = "GPU" if each == 1 else f"machine with {each} GPUs"
+        if request.cpus and any(resources.get("GPU", 0) >= each for resources in machines.values()):
+            lacking += " and CPU" if each == 1 else " and a CPU"
     else:
-        request, lacking = Request(), "CPU"
+        most = max((int(resources.get("CPU", 0)) for resources in machines.values()), default=0)
+        request, lacking = Request(cpus=max(1, min(each, most))), "CPU"
     if not any(request.fitting(resources) for resources in machines.values()):
         raise StudyError(
             f"the cluster has no {lacking} for a run ({_inventory(machines)})",
             place="--executor ray",
-            hint="`--devices cpu` needs no GPU" if lacking == "GPU" else "`ray status` shows what it has",
+            hint="`--devices cpu` needs no GPU" if request.gpus else "`ray status` shows what it has",
         )
     return request
 
@@ -185,7 +362,8 @@ class RayExecutor:
     """training: an importable generator function, or a `functools.partial` of one; nodes import it by its name.
 
     request: what a slot asks of the cluster. workers: slots at most; None: all that it has room for. shut_down: whether to
-    disconnect from the cluster at the end, which ends one that was begun here.
+    disconnect from the cluster at the end, which ends one that was begun here. place: where the command runs. apart: the training for
+    machines that do not share it.
     """
 
     def __init__(
@@ -196,9 +374,13 @@ class RayExecutor:
         preload: tuple[str, ...] = (),
         *,
         shut_down: bool = False,
+        place: _Place | None = None,
+        apart: Training | None = None,
     ) -> None:
         self._ray = _imported()
         self._training = training
+        self._place = place or _Place.here(None)
+        self._apart = apart or training
         self._request = request
         self._workers = workers
         self._preload = preload
@@ -206,6 +388,8 @@ class RayExecutor:
         self._seats: dict[str, _Seat] = {}
         self._made = 0
         self._refreshed = -math.inf
+        # Machines without the folder that came once others had begun.
+        self._left_out: set[str] = set()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -255,7 +439,7 @@ class RayExecutor:
     def _received(self, seat: _Seat) -> list[Event]:
         """Return what has arrived from a slot; where its actor is gone, the last events of its open runs."""
         try:
-            events: list[Event] = self._ray.get(next(seat.stream))
+            events, networks = self._ray.get(next(seat.stream))
         except StopIteration:
             seat.stream = None
             # The actor ends its stream after the last event of every run, so nothing should be open.
@@ -269,7 +453,7 @@ class RayExecutor:
                 seat.next_seq[event.run] = event.seq + 1
         if not seat.next_seq:
             seat.stream = None
-        return events
+        return [_brought(event, networks) for event in events]
 
     def _lost(self, seat: _Seat, error: BaseException) -> list[Event]:
         """Give up a slot whose actor is gone, and return the failures of its open runs."""
@@ -293,7 +477,11 @@ class RayExecutor:
         """Ask for actors where the cluster has room for more, and hear which of them are ready."""
         if time.monotonic() - self._refreshed > REFRESH:
             self._refreshed = time.monotonic()
-            room = sum(self._request.fitting(resources) for resources in _machines(self._ray).values())
+            room = sum(
+                self._request.fitting(resources)
+                for machine, resources in _machines(self._ray).items()
+                if machine not in self._left_out
+            )
             for _ in range(min(room, self._workers or room) - len(self._seats)):
                 self._add()
         for seat in [seat for seat in self._seats.values() if not seat.ready]:
@@ -302,26 +490,32 @@ class RayExecutor:
                 self._hear(seat)
 
     def _hear(self, seat: _Seat) -> None:
-        """Take the answer of an actor that has begun. Raises StudyError where its machine lacks the folder of the study."""
+        """Take the answer of an actor that has begun. Raises StudyError where the first machine of all lacks the folder of the study."""
         try:
             missing = self._ray.get(seat.answer)
         except self._ray.exceptions.RayError as error:
             del self._seats[seat.slot.name]
             # Either its machine went before it was ready, or it could not begin, and the next one will not either.
             if "creation task" in str(error):
-                raise StudyError(
-                    f"a worker could not begin ({_last_line(error)})",
-                    place="--executor ray",
-                    hint="every machine of the cluster needs the same Python, ablate and packages (docs/cluster.md)",
-                ) from None
+                raise _cannot_begin(error) from None
             return
-        if missing:
+        if missing is None:
+            seat.answer = None
+            return
+        del self._seats[seat.slot.name]
+        with contextlib.suppress(Exception):
+            self._ray.kill(seat.actor, no_restart=True)
+        machine, name = missing
+        lacks = f"{name} of the cluster has no folder {self._place.folder}"
+        if not any(other.ready for other in self._seats.values()):
             raise StudyError(
-                f"{missing} of the cluster has no folder {Path.cwd()}",
+                lacks,
                 place="--executor ray",
                 hint="work in a folder that all machines share, or let `ray job submit --working-dir .` carry it (docs/cluster.md)",
             )
-        seat.answer = None
+        if machine not in self._left_out:
+            self._left_out.add(machine)
+            print(f"{lacks}: nothing is trained there", file=sys.stderr)
 
     def _add(self) -> None:
         """Ask the cluster for one more actor."""
@@ -330,7 +524,7 @@ class RayExecutor:
         slot = Slot(name, self._request.device)
         # Variables and folders of sites differ from machine to machine; ablate's own settings do not.
         settings = {key: value for key, value in os.environ.items() if key.startswith("ABLATE_")}
-        path = [entry or str(Path.cwd()) for entry in sys.path]
+        path = [entry or self._place.folder for entry in sys.path]
         remote = self._ray.remote(
             num_cpus=self._request.cpus,
             num_gpus=self._request.gpus,
@@ -339,9 +533,8 @@ class RayExecutor:
             scheduling_strategy="SPREAD",
             concurrency_groups={"control": 1},
         )(Agent)
-        actor = remote.remote(
-            pickle.dumps(self._training), slot, self._preload, str(Path.cwd()), path, settings
-        )
+        trainings = pickle.dumps(self._training), pickle.dumps(self._apart)
+        actor = remote.remote(trainings, slot, self._preload, self._place, path, settings)
         self._seats[name] = _Seat(slot, actor, _control(actor.missing_folder).remote())
 
     def __enter__(self) -> Self:
@@ -368,6 +561,7 @@ class RayExecutor:
             with contextlib.suppress(Exception):
                 ray.kill(seat.actor, no_restart=True)
         self._seats.clear()
+        self._place.leave()
         if self._shut_down:
             ray.shutdown()
 
@@ -390,45 +584,69 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def _brought(event: Event, networks: Mapping[str, bytes]) -> Event:
+    """Return the event, with the network of its run in a file of this machine where it came from one that does not share the store."""
+    if not isinstance(event, Finished) or event.model is None or event.model not in networks:
+        return event
+    file = Path(event.model).absolute()
+    # Where it cannot be written, the result counts all the same, and its record will say that the network is gone.
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(networks[event.model])
+    return replace(event, model=str(file))
+
+
 # --- on the machine of a slot -------------------------------------------------------------------------------------
 
 
 class Agent:
     """The actor of a slot.
 
-    training: a pickle, which can be read only once modules are looked for where the study's command looks for them: in `path`.
-    folder: where the command runs. settings: variables of ablate.
+    trainings: pickles, which can be read only once modules are looked for where the study's command looks for them: in `path`. The
+    first is for machines that share the place of the command, the second for others, which work in the copy that Ray has brought.
+    settings: variables of ablate.
     """
 
     def __init__(
         self,
-        training: bytes,
+        trainings: tuple[bytes, bytes],
         slot: Slot,
         preload: tuple[str, ...],
-        folder: str,
+        place: _Place,
         path: list[str],
         settings: Mapping[str, str],
     ) -> None:
+        import ray
+
         self._slot = slot
         self._lock = threading.Lock()
         # Numbers of bundles: the last that has begun, and the last to be killed; runs cancelled before their bundle has begun.
         self._begun = self._killed = 0
         self._cancelled: dict[int, list[str]] = {}
-        self._has_folder = Path(folder).is_dir()
+        context = ray.get_runtime_context()
+        self._machine = context.get_node_id()
+        self._shares = place.is_here()
+        self._has_folder = self._shares or "working_dir" in context.runtime_env
         if not self._has_folder:
             return
-        os.chdir(folder)
+        if self._shares:
+            os.chdir(place.folder)
+        else:
+            path = [_moved(entry, place.folder, str(Path.cwd())) for entry in path]
         sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
         os.environ.update(settings)
-        self._executor = LocalExecutor(pickle.loads(training), (slot,), preload)
+        self._executor = LocalExecutor(pickle.loads(trainings[not self._shares]), (slot,), preload)
         self._executor.warm_up()
 
-    def missing_folder(self) -> str | None:
-        """Return the name of this machine where it lacks the folder; None where all is well."""
-        return None if self._has_folder else os.uname().nodename
+    def missing_folder(self) -> tuple[str, str] | None:
+        """Return this machine, Ray's id and its name, where it lacks the folder; None where all is well."""
+        return None if self._has_folder else (self._machine, os.uname().nodename)
 
-    def events(self, number: int, bundle: Bundle) -> Iterator[list[Event]]:
-        """Train a bundle, and yield its events as they come. number: of the bundle, 1, 2, … over the actor's life."""
+    def events(self, number: int, bundle: Bundle) -> Iterator[tuple[list[Event], dict[str, bytes]]]:
+        """Train a bundle, and yield its events as they come, with the networks that have to travel: file → content.
+
+        number: of the bundle, 1, 2, … over the actor's life.
+        """
         with self._lock:
             killed = self._killed >= number
             if not killed:
@@ -437,16 +655,17 @@ class Agent:
                 for run in self._cancelled.pop(number, ()):
                     self._executor.cancel(run)
         if killed:
-            yield [
-                Failed(task.run, task.attempt, 0, time.time(), "crash", "killed before it began")
-                for task in bundle.tasks
-            ]
+            reason = "killed before it began"
+            yield (
+                [Failed(task.run, task.attempt, 0, time.time(), "crash", reason) for task in bundle.tasks],
+                {},
+            )
             return
         open_runs = set(bundle.runs)
         while open_runs:
             events = self._executor.wait()
             open_runs -= {event.run for event in events if is_last(event)}
-            yield events
+            yield events, {} if self._shares else _taken(events)
 
     # What follows may overtake the bundle that it is about: it is answered by a thread of its own.
 
@@ -469,3 +688,21 @@ class Agent:
         """End the worker."""
         with self._lock:
             self._executor.__exit__(None, None, None)
+
+
+def _moved(entry: str, here: str, there: str) -> str:
+    """Return an entry of `sys.path` with one folder, where it lies in it, in place of the other."""
+    path = Path(entry)
+    return str(Path(there) / path.relative_to(here)) if path.is_relative_to(here) else entry
+
+
+def _taken(events: list[Event]) -> dict[str, bytes]:
+    """Take the networks that runs have left in files of this machine: file → content."""
+    networks = {}
+    for event in events:
+        if isinstance(event, Finished) and event.model is not None:
+            file = Path(event.model)
+            with contextlib.suppress(OSError):
+                networks[event.model] = file.read_bytes()
+                file.unlink()
+    return networks

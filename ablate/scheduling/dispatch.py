@@ -32,6 +32,11 @@ GRACE = 10.0
 GRACE_SHARE = 0.1
 """The same as a share of the timeout: what may take a minute is not given ten seconds more."""
 
+STARTING = 600.0
+"""Seconds more than its timeout that an attempt has until its first event: a machine may have to load packages and prepare data before
+the first run that it trains, which is not that run's time. What hangs there is ended all the same.
+"""
+
 PRUNED = "broken off: others were better by then"
 
 
@@ -52,8 +57,8 @@ class Flight(Generic[W]):
     failures: attempts that failed and count against the retries. alone: it ran out of memory, so nothing else may run beside
     it. resumed: it crashed in a bundle, and the bundle was resumed from its checkpoint; that is done once.
 
-    Of the attempt under way: its number, its slot, when it began (monotonic seconds), members: how many runs share the slot,
-    itself included, the events so far, and whether it was broken off (expired: by the timeout; killed: it did not end by itself
+    Of the attempt under way: its number, its slot, when it was handed to it and when the slot sent its first event (monotonic seconds;
+    None: not yet), members: how many runs share the slot, itself included, the events so far, and whether it was broken off (expired: by the timeout; killed: it did not end by itself
     then; pruned: by the client).
     """
 
@@ -64,6 +69,7 @@ class Flight(Generic[W]):
     attempt: int = 0
     slot: Slot | None = None
     began: float = 0.0
+    started: float | None = None
     members: int = 1
     events: list[Event] = field(default_factory=list)
     expired: bool = False
@@ -79,10 +85,16 @@ class Flight(Generic[W]):
         """Seconds of the attempt so far, its share of them where it shares its slot."""
         return (time.monotonic() - self.began) / self.members
 
+    @property
+    def training_seconds(self) -> float:
+        """The same without what came before the slot's first event; until then negative, up to what that may take."""
+        since = self.began + STARTING if self.started is None else self.started
+        return (time.monotonic() - since) / self.members
+
     def begin(self, attempt: int, slot: Slot, members: int) -> None:
         """Begin an attempt: what was known of the one before is forgotten."""
         self.attempt, self.slot, self.members = attempt, slot, members
-        self.began, self.events = time.monotonic(), []
+        self.began, self.started, self.events = time.monotonic(), None, []
         self.expired = self.killed = self.pruned = False
 
 
@@ -321,6 +333,10 @@ class Dispatcher(Generic[W]):
 
     def _receive(self, event: Event) -> None:
         flight = self._training[event.run]
+        if flight.started is None:
+            for each in self._training.values():
+                if each.slot == flight.slot:
+                    each.started = time.monotonic()
         if isinstance(event, Failed):
             event = self._with_cause(flight, event)
         verified = self._client.verified(flight, event)
@@ -373,13 +389,13 @@ class Dispatcher(Generic[W]):
     def _expire(self) -> None:
         """Break off runs that take longer than they may, and kill the slots of those that do not end then.
 
-        A bundle may take as long as its runs one after another.
+        Their time counts from the first event, wherever they are trained. A bundle may take as long as its runs one after another.
         """
         if self._timeout is None:
             return
         grace = min(GRACE, GRACE_SHARE * self._timeout)
         for flight in self._training.values():
-            over = flight.seconds - self._timeout
+            over = flight.training_seconds - self._timeout
             if over > 0 and not flight.expired:
                 flight.expired = True
                 self._executor.cancel(flight.key)

@@ -15,7 +15,7 @@ import pytest
 from ablate import slurm as batch
 from ablate.errors import StudyError
 
-PATIENCE = 240
+PATIENCE = 600
 
 TRAINING = """
 import random, time
@@ -107,6 +107,27 @@ def test_the_script_asks_slurm_for_what_was_asked():
     assert "--num-gpus=4" in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "cpus"),
+    [
+        ({}, 1),
+        ({"devices": 3}, 3),
+        ({"gpus_per_node": 2}, 8),
+        ({"gpus_per_node": 2, "devices": 2}, 8),
+        ({"cpus_per_node": 2, "devices": 3}, 2),
+    ],
+)
+def test_a_node_has_processors_for_a_run(asked, cpus):
+    assert f"--cpus-per-task={cpus}" in batch.BatchJob(**asked).directives("s")
+
+
+def test_a_run_that_takes_more_gpus_than_a_node_has_is_refused():
+    job = batch.BatchJob(nodes=4, gpus_per_node=2, devices=4)
+    with pytest.raises(StudyError, match="takes 4 GPUs of one machine") as error:
+        batch.script(Path("s.yaml"), "s", job, (), Path("s.sbatch"))
+    assert error.value.place == "--gpus-per-node"
+
+
 def test_without_sbatch_submitting_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StudyError, match="no sbatch on this machine"):
@@ -190,7 +211,7 @@ def finish(cluster: Cluster, job: str) -> int:
         if state == "PD":
             cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
         time.sleep(0.5)
-    assert state == "CD", cluster.log(job)
+    assert state == "CD", (state, cluster.run("scontrol", "show", "job", job), cluster.log(job))
     return restarts(cluster, job)
 
 
@@ -211,8 +232,9 @@ def test_a_study_stops_on_notice_and_goes_on_in_the_next_allocation(cluster):
 
 @pytest.mark.slow
 def test_a_study_that_needs_three_allocations_of_a_minute_ends_with_every_run_once(cluster):
-    (cluster.folder / "slept.yaml").write_text(STUDY.format(sleep=2.5, seeds=9))
+    # SLURM counts in minutes: 1:45 is two of them, less the notice. The runs take two slots for three minutes.
+    (cluster.folder / "slept.yaml").write_text(STUDY.format(sleep=2.5, seeds=18))
     job = submitted(cluster, "--time", "1:45", "--notice", "30")
     assert finish(cluster, job) >= 2
     runs = json.loads(cluster.ablate("report", "slept", "--format", "json"))["runs"]
-    assert runs == {"planned": 18, "finished": 18, "failed": 0, "diverged": 0, "missing": 0}
+    assert runs == {"planned": 36, "finished": 36, "failed": 0, "diverged": 0, "missing": 0}

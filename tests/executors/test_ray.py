@@ -21,7 +21,7 @@ from ablate.errors import StudyError
 from ablate.events import Bundle, Failed, Finished, Started, is_last
 from ablate.executors import Wanted
 from ablate.executors import ray as ray_executor
-from ablate.executors.ray import Request
+from ablate.executors.ray import RayExecutor, Request
 
 PATIENCE = 60
 
@@ -47,11 +47,12 @@ def ready(executor, number: int):
 
 @pytest.fixture
 def third_machine(ray_cluster, tmp_path):
-    """The process group of a third machine with one processor, which a test may kill."""
+    """The process group of a third machine with one processor and two GPUs, which a test may kill."""
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={ray_cluster}"),
         *(
             "--num-cpus=1",
+            "--num-gpus=2",  # made up: Ray believes it, and says which of them a run may see
             f"--object-store-memory={MEMORY}",
             "--disable-usage-stats",
             '--resources={"third": 1}',
@@ -120,11 +121,16 @@ def test_a_lost_machine_fails_its_runs_and_leaves_its_slot_out_and_the_others_al
         assert isinstance(drain(executor, {end.run})[-1], Finished)
 
 
-def test_a_machine_that_comes_later_is_used(ray_cluster, request):
+def test_a_machine_that_comes_later_is_used_and_a_run_sees_its_gpus_alone(ray_cluster, request):
     with on_ray(workers=None) as executor:
         ready(executor, 2)
         request.getfixturevalue("third_machine")
         ready(executor, 3)
+    with RayExecutor(scripted.train, Request(0, 2)) as executor:
+        [slot] = ready(executor, 1)
+        executor.submit(Bundle((task("a", ("environment", "CUDA_VISIBLE_DEVICES"), "finish"),)), slot)
+        begun = drain(executor, {"a"})[0]
+    assert (slot.device, begun.facts) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "0,1"})
 
 
 def test_leaving_ends_what_the_trainings_started(ray_cluster, tmp_path):
@@ -172,6 +178,53 @@ def test_a_machine_without_the_folder_says_so(ray_cluster, tmp_path, monkeypatch
     with pytest.raises(StudyError, match=r"has no folder .*gone") as error, on_ray():
         pass
     assert "share" in error.value.hint
+
+
+TWO = {"a": {"CPU": 4.0, "GPU": 2.0}, "b": {"CPU": 8.0}}
+
+
+@pytest.mark.parametrize(
+    ("machines", "wanted", "request_", "slots"),
+    [
+        (TWO, Wanted(), Request(1, 1), 2),
+        (TWO, Wanted("cpu"), Request(1, 0), 12),
+        (TWO, Wanted("cuda", per_device=2), Request(0, 0.5), 4),
+        (TWO, Wanted(each=2), Request(1, 2), 1),
+        (TWO, Wanted("cpu", each=4), Request(4, 0), 3),
+        # A run takes the processors of a machine that has fewer, as without a cluster.
+        (TWO, Wanted("cpu", each=99), Request(8, 0), 1),
+        ({"a": {"CPU": 0.0}, "b": {"CPU": 2.0}}, Wanted(), Request(1, 0), 2),
+    ],
+)
+def test_a_slot_asks_for_the_devices_of_a_run(machines, wanted, request_, slots):
+    asked = ray_executor._request(machines, wanted)
+    assert asked == request_
+    assert sum(asked.fitting(resources) for resources in machines.values()) == slots
+
+
+@pytest.mark.parametrize("per_device", range(1, 40))
+def test_as_many_runs_share_a_gpu_as_were_asked_for(per_device):
+    asked = ray_executor._request({"a": {"CPU": 1.0, "GPU": 1.0}}, Wanted(per_device=per_device))
+    # Ray rounds to ten-thousandths, and places no actor beyond a whole.
+    assert round(asked.gpus * 10_000) * per_device <= 10_000
+    assert asked.fitting({"CPU": 1.0, "GPU": 1.0}) >= per_device
+
+
+@pytest.mark.parametrize(
+    ("machines", "wanted", "place", "words"),
+    [
+        (TWO, Wanted(each=3), "--executor ray", "no machine with 3 GPUs for a run"),
+        (TWO, Wanted("cuda", each=2, per_device=2), "--runs-per-device", "a run takes 2 GPUs"),
+        ({"b": {"CPU": 8.0}}, Wanted("cuda"), "--executor ray", "no GPU for a run"),
+        ({"b": {"CPU": 0.0}}, Wanted(), "--executor ray", "no CPU for a run"),
+        ({}, Wanted(each=2), "--executor ray", "no CPU for a run"),
+        ({"a": {"CPU": 0.0, "GPU": 1.0}}, Wanted(), "--executor ray", "no GPU and CPU for a run"),
+    ],
+)
+def test_what_no_machine_has_is_said(machines, wanted, place, words):
+    with pytest.raises(StudyError, match=words) as error:
+        ray_executor._request(machines, wanted)
+    assert error.value.place == place
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ablate.executors import Slot
 
 class StagedExecutor:
     """Steps of a script: `start`, `fused` (a start in a shared batch), `epoch`, `finish`, `diverge`, `linger` (no event until the
-    run is cancelled), `hang` (until the slot is killed), or the kind of a failure. All events of a step are one batch.
+    run is cancelled), `hang` (until the slot is killed), `load` (nothing, for 0.05 s), or the kind of a failure. All events of a step are one batch.
     """
 
     def __init__(self, slots: int = 1) -> None:
@@ -45,6 +45,9 @@ class StagedExecutor:
     def _step(self, run: str) -> Event | None:
         slot, attempt, script, seq = self._open[run]
         stamp = (run, attempt, seq, time.time())
+        while script[0] == "load":
+            time.sleep(0.05)
+            script.pop(0)
         if slot.name in self._killed:
             event: Event = Failed(*stamp, "crash", "killed")
         elif script[0] == "hang":

@@ -204,6 +204,20 @@ def test_a_run_that_takes_too_long_is_asked_to_end_then_killed_and_of_a_bundle_e
     ]
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_what_a_machine_takes_until_a_run_begins_is_not_the_runs_time(members):
+    work = [item(f"a{i}", ("load", "load", "start", "epoch", "finish")) for i in range(members)]
+    client, executor = dispatched(work, timeout=0.04, company=Pairs())
+    assert client.outcomes == {each.key: "finished" for each in work}
+    assert len(executor.submitted) == 1
+
+
+def test_a_run_that_hangs_before_it_begins_is_ended_all_the_same(monkeypatch):
+    monkeypatch.setattr(dispatch, "STARTING", 0.02)
+    client, _ = dispatched([item("a", ("hang",)), item("b")], timeout=0.02)
+    assert client.outcomes == {"a": "timeout", "b": "finished"}
+
+
 def test_a_result_of_no_use_fails_its_run_and_is_not_tried_again():
     class Strict(Recorder):
         def verified(self, flight, event):
