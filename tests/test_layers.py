@@ -136,7 +136,7 @@ ROOMS: dict[str, set[str]] = {
     "usage": {"errors", "text"},
     "options": {"errors", "text", "study", "completion", "launch"},
     "slurm": {"errors"},
-    "slurm_command": {"errors", "study", "launch", "options", "reporting", "slurm"},
+    "slurm_command": {"errors", "study", "training", "launch", "options", "reporting", "slurm"},
     "catalogue_command": {
         "errors",
         "data",

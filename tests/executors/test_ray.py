@@ -69,6 +69,10 @@ def third_machine(ray_cluster, tmp_path):
         time.sleep(0.1)
     yield process
     with_all(process, signal.SIGKILL)
+    begun = time.monotonic()
+    while "third" in ray.cluster_resources():
+        assert time.monotonic() - begun < PATIENCE, "the cluster does not notice that a machine is lost"
+        time.sleep(0.05)
 
 
 def with_all(process: subprocess.Popen, number: int) -> None:
