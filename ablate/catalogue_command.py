@@ -102,6 +102,12 @@ def data(
             if show is None
             else "the drawing is an SVG: give the file that suffix",
         )
+    if show is not None and json:
+        raise StudyError(
+            "--show draws an image, and prints no JSON",
+            place="--json",
+            hint="leave out one of the two: --json describes the data set, --show N draws a training image",
+        )
     if show is None:
         description = inputs.description(config)
         print_result(description.to_json() if json else describe.text(description))

@@ -95,6 +95,9 @@ class Lines(Observer):
     def note(self, text: str) -> None:
         self._print(text)
 
+    def caution(self, text: str) -> None:
+        err.print(Text(text))
+
     def _print(self, text: str) -> None:
         if not self._quiet:
             err.print(Text(text))
@@ -444,7 +447,11 @@ def _bar(share: float, width: int) -> Text:
 def preview(preview: Preview) -> RenderableType:
     """Return what a run would do: arms, seeds per look, finished runs, and what the design implies."""
     study = preview.plan.study
-    lines: list[RenderableType] = [plan_table(preview.plan, preview.done), *design(preview.plan)]
+    lines: list[RenderableType] = [
+        plan_table(preview.plan, preview.done),
+        *_data_notes(preview.plan),
+        *design(preview.plan),
+    ]
     if study.search is not None:
         lines.append(
             Text(f"at most {counted(preview.search_runs, 'run')} of searching and of the fixed comparison")
@@ -457,6 +464,10 @@ def preview(preview: Preview) -> RenderableType:
     if preview.done is None:
         lines.append(Text("The data are not prepared yet, so finished runs cannot be looked up."))
     return Group(*lines)
+
+
+def _data_notes(plan: Plan) -> list[Text]:
+    return [Text(f"data: {note}", style="yellow") for note in plan.data_notes]
 
 
 def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
@@ -567,7 +578,7 @@ def outlook(outlook: Outlook) -> RenderableType:
                 None if arm.seconds is None else arm.seconds * arm.most,
             ),
         )
-    lines: list[RenderableType] = [table, Text(""), *design(plan)]
+    lines: list[RenderableType] = [table, Text(""), *_data_notes(plan), *design(plan)]
     runs = counted(cost.runs_first, "run")
     if cost.runs_most > cost.runs_first:
         runs = f"{cost.runs_first:,}–{counted(cost.runs_most, 'run')}"

@@ -629,6 +629,8 @@ def _coordinate(
         if stored is None:
             plan = under_recorded_id(plan, store)
         entered = stack.enter_context(observer)
+        for note in plan.data_notes:
+            entered.caution(f"data: {note}")
         stop = stack.enter_context(_interruptible())
         claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(Tracker(store, plan.study.name))

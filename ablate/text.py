@@ -83,6 +83,27 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 
+def visible(text: str) -> str:
+    r"""Return a text in one line that says nothing to a terminal: what cannot be seen or turns a sentence round stands as its code.
+
+    `\x1b`, `\u202e`; bytes that are no UTF-8 in the name of a file as `\xff`. Letters of all scripts and signs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    """Return the code of a character that is not printable by Python; itself where it is a space, or joins letters or signs."""
+    import unicodedata
+
+    if unicodedata.category(character) == "Zs" or character in "\u200c\u200d":
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def cut(text: str, most: int = 60) -> str:
     """Shorten text to `most` characters: what a message quotes is for recognising, not for reading."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,13 +1,14 @@
 """Decoded data sets on disk: written once, read as memory maps, named by their content.
 
     <cache>/datasets/
-      <fingerprint>/          an entry: four .npy files and meta.json
-      sources/<key>.json      which entry a source (its name, its files, the resizing) was decoded to
+      <fingerprint>/          an entry: four .npy files, and meta.json with the digest of each
+      sources/<key>.json      which entry a source (its name, its files, the resizing) was decoded to, and what was noted of it
       building-<key>/         what a process is writing; left behind only if it was killed
       <key>.lock              locked by the process that decodes that source
 
 An entry appears by one rename, complete and synced to disk, so a reader needs no lock. A lock belongs to an open file and
-ends with its process, in whatever way that ends.
+ends with its process, in whatever way that ends. Every JSON file holds a digest of itself. An entry's arrays are read through
+where their size or times are not those with which they were written; else they are taken as they are.
 """
 
 from __future__ import annotations
@@ -17,28 +18,32 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ablate.errors import DataError
-from ablate.text import format_bytes
+from ablate.text import counted, format_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Part of every source's key: raise it when the layout or the reading of any source changes.
-FORMAT = 2
+FORMAT = 3
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _ON_DISK = (0, 2, 3, 1)  # the axes (N, C, H, W) of images, as they are written
 _CHUNK = 1024
+_MOST_JSON_BYTES = 1 << 26
+_FINGERPRINT = re.compile("[0-9a-f]{64}").fullmatch
 
 Progress = Callable[[str, int, int | None], None]
 """Called with the name of the step, how much of it is done, and the total (None: unknown)."""
@@ -62,6 +67,7 @@ class Dataset:
     validation: int = (
         0  # how many of the training images, the last, are the validation split that the data bring; 0: none
     )
+    notes: tuple[str, ...] = ()  # sentences: what of the source is not used, or not as it is
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,7 +80,8 @@ class Dataset:
 class Content:
     """A decoded source: images (N, C, H, W) uint8 with any strides, labels (N,).
 
-    validation: how many of the training images, the last, are the validation split that the data bring; 0: none.
+    validation: how many of the training images, the last, are the validation split that the data bring; 0: none. notes: sentences,
+    what of the source is not used, or not as it is.
     """
 
     train_images: NDArray[np.uint8]
@@ -83,6 +90,7 @@ class Content:
     test_labels: NDArray[np.int64]
     classes: tuple[str, ...]
     validation: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,14 @@ class Source:
     key: what the content depends on, such as a name or a listing. read: decodes it; its first argument is a scratch folder
     that is removed once the entry is written. is_local: whether its files are on this machine; otherwise `read` downloads
     them first. is_stable: whether the content is the same as long as the key is; otherwise it is read again each time.
+    notes: what is known of the source before it is decoded, beside what decoding adds.
     """
 
     key: Sequence[str]
     read: Callable[[Path, Progress], Content]
     is_local: Callable[[], bool] = lambda: True
     is_stable: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -105,10 +115,16 @@ class Source:
 
 
 def default_folder() -> Path:
-    """$ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate."""
-    if chosen := os.environ.get("ABLATE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablate"
+    """$ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate. Raises DataError where there is no home folder."""
+    try:
+        if chosen := os.environ.get("ABLATE_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablate"
+    except RuntimeError as error:
+        raise DataError(
+            "there is no home folder for the cache of decoded data",
+            hint="set the environment variable ABLATE_CACHE to a folder",
+        ) from error
 
 
 def find(source: Source, folder: Path) -> Dataset | None:
@@ -116,9 +132,11 @@ def find(source: Source, folder: Path) -> Dataset | None:
     if not source.is_stable:
         return None
     try:
-        index = json.loads((folder / "sources" / f"{source.digest}.json").read_bytes())
-        return _load(folder / index["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+        index = _read_json(folder / "sources" / f"{source.digest}.json")
+        if (dataset := _load(folder / index["fingerprint"])) is None:
+            return None
+        return replace(dataset, notes=(*source.notes, *index["notes"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -149,9 +167,21 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
 
     Raises BlockingIOError if another process has the lock and `wait` is false.
     """
-    with file.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    # Not as a pipe is opened, which waits for its other end.
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise DataError(
+                f"{file} cannot be locked: {error.strerror}",
+                hint="its file system has no locks; set the environment variable ABLATE_CACHE to a folder on a local disk",
+            ) from error
         yield
+    finally:
+        os.close(handle)
 
 
 def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
@@ -161,18 +191,49 @@ def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
     try:
         content = source.read(scratch, progress)
         fingerprint = fingerprint_of(content)
+        notes = (*content.notes, *_repeated(content))
         if _load(folder / fingerprint) is None:
             _write(content, scratch / "entry")
             _publish(scratch / "entry", folder / fingerprint)
         index = folder / "sources" / f"{source.digest}.json"
-        _write_json(scratch / "index", {"fingerprint": fingerprint})
+        _write_json(scratch / "index", {"fingerprint": fingerprint, "notes": notes})
         (scratch / "index").rename(index)
         _sync(index.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     dataset = _load(folder / fingerprint)
-    assert dataset is not None, f"{folder / fingerprint} is broken as soon as it is written"
-    return dataset
+    if dataset is None:
+        raise DataError(
+            f"{folder / fingerprint} is not what was just written there: the disk, or another program, changes it",
+            hint="set the environment variable ABLATE_CACHE to another folder",
+        )
+    return replace(dataset, notes=(*source.notes, *notes))
+
+
+def _repeated(content: Content) -> Iterator[str]:
+    """Yield how many images of a part have every pixel of an image of another one."""
+    cut_at = len(content.train_images) - content.validation
+    parts = {
+        "training": content.train_images[:cut_at],
+        "validation": content.train_images[cut_at:],
+        "test": content.test_images,
+    }
+    digests = {part: list(_digests(images)) for part, images in parts.items()}
+    for part, other in (("validation", "training"), ("test", "training"), ("test", "validation")):
+        there = set(digests[other])
+        if repeated := sum(digest in there for digest in digests[part]):
+            verb = (
+                "is the same, pixel for pixel, as one of"
+                if repeated == 1
+                else "are the same, pixel for pixel, as"
+            )
+            yield f"{repeated:,} of {counted(len(digests[part]), f'{part} image')} {verb} the {other} images"
+
+
+def _digests(images: NDArray[np.uint8]) -> Iterator[bytes]:
+    for start in range(0, len(images), _CHUNK):
+        for image in np.ascontiguousarray(images[start : start + _CHUNK]):
+            yield hashlib.sha256(image.data).digest()
 
 
 def _sweep(folder: Path, *, own: str) -> None:
@@ -220,22 +281,25 @@ def _write(content: Content, entry: Path) -> None:
     entry.mkdir()
     check_space(entry, content.train_images.size + content.test_images.size)
     shapes: dict[str, list[int]] = {}
-    sizes: dict[str, int] = {}
+    files: dict[str, dict[str, Any]] = {}
     for name in _ARRAYS:
         array: NDArray[Any] = getattr(content, name)
         dtype = _dtype(name)
         order = _ON_DISK if name.endswith("images") else (0,)
         shapes[name] = [array.shape[axis] for axis in order]
+        digest = hashlib.sha256()
         with (entry / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(
                 file, {"descr": dtype.str, "fortran_order": False, "shape": tuple(shapes[name])}
             )
             for start in range(0, len(array), _CHUNK):
                 chunk = np.ascontiguousarray(array[start : start + _CHUNK], dtype=dtype)
-                file.write(np.ascontiguousarray(chunk.transpose(order)).data)
-            sizes[name] = file.tell()
+                pixels = np.ascontiguousarray(chunk.transpose(order)).data
+                digest.update(pixels)
+                file.write(pixels)
             _flush(file)
-    meta = {"format": FORMAT, "classes": content.classes, "shapes": shapes, "sizes": sizes}
+            files[name] = {"digest": digest.hexdigest(), "stamp": _stamp(os.fstat(file.fileno()))}
+    meta = {"format": FORMAT, "classes": content.classes, "shapes": shapes, "files": files}
     _write_json(entry / "meta.json", meta | {"validation": content.validation})
     _sync(entry)
 
@@ -245,40 +309,86 @@ def _publish(entry: Path, place: Path) -> None:
     with contextlib.suppress(OSError):
         entry.rename(place)
     if _load(place) is None:
-        shutil.rmtree(place, ignore_errors=True)
+        if place.is_symlink() or not place.is_dir():
+            place.unlink()
+        else:
+            shutil.rmtree(place)
         entry.rename(place)
     _sync(place.parent)
 
 
+def _stamp(status: os.stat_result) -> list[int]:
+    """Return what changes whenever a file is written to, and also where it is copied."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def _load(entry: Path) -> Dataset | None:
-    """Return an entry, or None where shapes or sizes show that it is incomplete."""
+    """Return an entry, or None where it is incomplete or not what was written."""
     try:
-        meta = json.loads((entry / "meta.json").read_bytes())
+        if not _FINGERPRINT(entry.name):
+            return None
+        meta = _read_json(entry / "meta.json")
         arrays: dict[str, NDArray[Any]] = {}
+        changed = False
         for name in _ARRAYS:
             file = entry / f"{name}.npy"
-            if meta["format"] != FORMAT or file.stat().st_size != meta["sizes"][name]:
+            status, written = file.stat(), meta["files"][name]
+            if (
+                meta["format"] != FORMAT
+                or not stat.S_ISREG(status.st_mode)
+                or status.st_size != written["stamp"][0]
+            ):
                 return None
             # Copy-on-write, not read-only: torch warns about arrays that cannot be written to.
-            arrays[name] = np.load(file, mmap_mode="c" if name.endswith("images") else None)
-            if arrays[name].shape != tuple(meta["shapes"][name]):
+            arrays[name] = np.load(file, mmap_mode="c")
+            if arrays[name].shape != tuple(meta["shapes"][name]) or arrays[name].dtype != _dtype(name):
                 return None
+            if written["stamp"] != _stamp(status):
+                if hashlib.sha256(np.ascontiguousarray(arrays[name]).data).hexdigest() != written["digest"]:
+                    return None
+                written["stamp"] = _stamp(status)
+                changed = True
             if name.endswith("images"):
                 arrays[name] = arrays[name].transpose(np.argsort(_ON_DISK))
+            else:
+                arrays[name] = np.array(arrays[name])
+        if changed:  # copied from elsewhere: once is enough to read it through
+            with contextlib.suppress(OSError):
+                _write_json(entry / f"meta.{os.getpid()}", meta)
+                (entry / f"meta.{os.getpid()}").rename(entry / "meta.json")
         return Dataset(
-            **arrays,
+            train_images=arrays["train_images"],
+            train_labels=arrays["train_labels"],
+            test_images=arrays["test_images"],
+            test_labels=arrays["test_labels"],
             classes=tuple(meta["classes"]),
             fingerprint=entry.name,
-            validation=meta.get("validation", 0),
+            validation=meta["validation"],
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
         return None
 
 
-def _write_json(file: Path, value: object) -> None:
+def _write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file with a digest of what it says."""
     with file.open("wb") as handle:
-        handle.write(json.dumps(value).encode())
+        handle.write(json.dumps({**value, "digest": _digest_of(value)}).encode())
         _flush(handle)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return what `_write_json` wrote. Raises ValueError where it is anything else, OSError where it cannot be read."""
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_JSON_BYTES:
+        raise ValueError("no file of ours")
+    value = json.loads(file.read_bytes())
+    if not isinstance(value, dict) or value.pop("digest", None) != _digest_of(value):
+        raise ValueError("changed")
+    return value
+
+
+def _digest_of(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _flush(file: IO[bytes]) -> None:

@@ -18,7 +18,7 @@ class Description:
     """A data set and its split.
 
     counts: class → images in (train, validation, test). mean, std: one number for each channel, over the training split,
-    pixels scaled to [0, 1]; `normalize` subtracts and divides by them.
+    pixels scaled to [0, 1]; `normalize` subtracts and divides by them. notes: what of the data is not used, or not as it is.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Description:
     std: tuple[float, ...]
     normalize: bool
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     @property
     def imbalance(self) -> float:
@@ -67,6 +68,7 @@ def describe(config: DataOptions, dataset: Dataset, split_seed: int) -> Descript
         std=tuple(std.tolist()),
         normalize=bool(config.normalize),
         fingerprint=dataset.fingerprint,
+        notes=dataset.notes,
     )
 
 
@@ -94,6 +96,7 @@ def text(description: Description) -> str:
             else "images are not normalised (data.normalize)"
         ),
         f"content     {description.fingerprint[:16]}",
+        *(f"note        {note}" for note in description.notes),
         "",
         *(
             "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))])

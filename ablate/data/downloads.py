@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
+import math
 import shutil
+import struct
 import tarfile
 import urllib.error
 import urllib.request
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +21,7 @@ import numpy as np
 
 from ablate.data.cache import Content, Progress, Source, locked
 from ablate.errors import DataError
+from ablate.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +45,18 @@ class Archive:
     def is_local(self, root: Path) -> bool:
         """Return whether the files are under `root`, unpacked or not; whether they are complete shows when they are read."""
         return (root / self.folder).is_dir() or (root / self.file).is_file()
+
+    def damaged(self, kind: Any, root: Path) -> str | None:
+        """Return which unpacked file is not as it was published; None where none is. torchvision only says that one is.
+
+        Files that are missing are not damaged.
+        """
+        meta = kind.meta
+        for name, md5 in (*kind.train_list, *kind.test_list, (meta["filename"], meta["md5"])):
+            file = root / self.folder / name
+            if file.is_file() and _md5(file) != md5:
+                return f"{file} is not the published file (its MD5 differs)"
+        return None
 
     def fetch(self, name: str, kind: Any, root: Path, progress: Progress) -> None:
         """Download and unpack. kind: the class of torchvision, which checks the unpacked files one by one."""
@@ -74,6 +90,35 @@ class IdxFiles:
         unpacked = [root / self.folder / f"{file}-ubyte" for file in self.FILES]
         return all(file.is_file() or file.with_name(f"{file.name}.gz").is_file() for file in unpacked)
 
+    def damaged(self, kind: Any, root: Path) -> str | None:  # noqa: ARG002
+        """Return which unpacked file was cut off; None where none was. Files that are missing are not damaged.
+
+        Raises DataError where files are none of this format, or have other images than labels: those are no rest of a download.
+        """
+        cut_off = None
+        for images, labels in (self.FILES[:2], self.FILES[2:]):
+            counts = {}
+            for name, dimensions in ((images, 3), (labels, 1)):
+                file = root / self.folder / f"{name}-ubyte"
+                if not file.is_file():
+                    continue
+                shape = _idx_shape(file, dimensions)
+                size, expected = file.stat().st_size, 4 + 4 * dimensions + math.prod(shape or ())
+                if shape is None and size >= 4 + 4 * dimensions:
+                    raise _own_idx(f"{file} is no IDX file of bytes in {counted(dimensions, 'dimension')}")
+                if shape is None or size < expected:
+                    cut_off = cut_off or f"{file} was cut off at {counted(size, 'byte')}"
+                    continue
+                if size > expected:
+                    raise _own_idx(f"{file} has {size:,} bytes; its header says {expected:,}")
+                counts[name] = shape[0]
+            if len(counts) == 2 and counts[images] != counts[labels]:
+                raise _own_idx(
+                    f"{root / self.folder} has {counts[images]:,} images in {images}-ubyte and {counts[labels]:,} labels in"
+                    f" {labels}-ubyte"
+                )
+        return cut_off
+
     def fetch(self, name: str, kind: Any, root: Path, progress: Progress) -> None:
         """Download, each file from the first mirror that has it, and unpack. kind: the class of torchvision."""
         raw = root / self.folder
@@ -86,6 +131,24 @@ class IdxFiles:
             with gzip.open(packed) as inside, unpacking.open("wb") as outside:
                 shutil.copyfileobj(inside, outside)
             unpacking.rename(packed.with_suffix(""))
+
+
+def _idx_shape(file: Path, dimensions: int) -> tuple[int, ...] | None:
+    """Return the shape in the header of an IDX file of bytes (http://yann.lecun.com/exdb/mnist); None where it has no such header."""
+    with file.open("rb") as opened:
+        head = opened.read(4 + 4 * dimensions)
+    if len(head) < 4 + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
+        return None
+    return struct.unpack(f">{dimensions}I", head[4:])
+
+
+def _own_idx(message: str) -> DataError:
+    return DataError(
+        message,
+        place="data.root",
+        hint="remove the files there and run again: they are then downloaded anew; a data set of your own is read as image_folder,"
+        " parquet or import",
+    )
 
 
 def source(name: str, files: Archive | IdxFiles, root: str | None, cache: Path) -> Source:
@@ -111,14 +174,25 @@ def _read(name: str, files: Archive | IdxFiles, root: Path, progress: Progress) 
 
     kind = getattr(torchvision.datasets, files.torchvision_class)
     try:
-        try:
-            return _load(kind, root)
-        except RuntimeError:  # what torchvision raises where files are missing or incomplete
-            root.mkdir(parents=True, exist_ok=True)
+        damage = files.damaged(kind, root)
+        if damage is None:
+            with contextlib.suppress(RuntimeError):  # what torchvision raises where files are missing
+                return _load(kind, root)
+        root.mkdir(parents=True, exist_ok=True)
         # Processes with other settings may need the same archive at the same time.
         with locked(root / ".download.lock"):
-            files.fetch(name, kind, root, progress)
-            return _load(kind, root)
+            try:
+                files.fetch(name, kind, root, progress)
+            except DataError as error:
+                if damage is None:
+                    raise
+                raise DataError(f"{damage}; {error.message}", place="data.root", hint=error.hint) from error
+            content = _load(kind, root)
+        return (
+            content
+            if damage is None
+            else replace(content, notes=(f"{damage}, and was replaced by the published one",))
+        )
     except (OSError, RuntimeError, AssertionError, ValueError, EOFError, tarfile.TarError) as error:
         raise DataError(
             f"{name} cannot be read from {root}: {str(error) or 'a file is damaged'}",
@@ -136,7 +210,14 @@ def _load(kind: Any, root: Path) -> Content:
             part = kind(str(root), train=train, download=False)
             images = np.asarray(part.data)
             images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-            parts.append((images, np.asarray(part.targets, dtype=np.int64)))
+            labels = np.asarray(part.targets, dtype=np.int64)
+            known = len(part.classes)
+            if len(images) != len(labels) or not len(labels) or labels.min() < 0 or labels.max() >= known:
+                raise ValueError(
+                    f"its {'training' if train else 'test'} set has {len(images):,} images and {len(labels):,} labels"
+                    f" from {labels.min(initial=0)} to {labels.max(initial=-1)}, of {known} classes"
+                )
+            parts.append((images, labels))
     # The classes of MNIST are named "0 - zero"; an image folder of it would name them by the digit.
     classes = tuple(c.partition(" - ")[0] for c in part.classes)
     return Content(*parts[0], *parts[1], classes)

@@ -78,13 +78,13 @@ def content(returned: Any, target: str) -> Content:
     for name, pair in returned.items():
         if name == "classes" or pair is None:
             continue
-        if name not in parts.NAMES:
+        part = parts.part_of(str(name))
+        if part is None:
             raise DataError(
                 f"{target} returned {cut(str(name))!r}",
                 place="data.target",
                 hint="its parts are called train, validation and test, and the names of the classes `classes`",
             )
-        part = parts.NAMES[name]
         if not isinstance(pair, tuple | list) or len(pair) != 2 or part in images:
             raise DataError(f"`{name}` should be a pair of images and labels", place="data.target")
         images[part] = _images(pair[0], name)
@@ -108,7 +108,9 @@ def content(returned: Any, target: str) -> Content:
     truth = np.concatenate([numbers[part] for part in present])[arranged.order]
     cut_at = len(every) - arranged.test
     return Content(
-        every[:cut_at], truth[:cut_at], every[cut_at:], truth[cut_at:], classes, arranged.validation
+        *(every[:cut_at], truth[:cut_at], every[cut_at:], truth[cut_at:], classes),
+        validation=arranged.validation,
+        notes=arranged.notes,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ablate.data.split import stratified
 from ablate.errors import DataError, nearest
-from ablate.text import counted, cut
+from ablate.text import counted, cut, visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,18 +29,45 @@ NAMES: Mapping[str, str] = {
     "test": "test",
     "testing": "test",
 }
-"""Name of a split → which part it is."""
+"""Name of a split, in small letters → which part it is."""
+
+
+def part_of(name: str) -> str | None:
+    """Return the part that a split or a folder of this name is, whatever its case; None where it is none."""
+    return NAMES.get(name.strip().lower())
+
+
+def existing(root: str, hint: str | None = None) -> Path:
+    """Return the file or folder that `data.root` names; it may begin with `~`. Raises DataError where there is none."""
+    try:
+        top = Path(root).expanduser()
+        if top.exists():
+            return top
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"{cut(visible(root), 200)} cannot be read: {reason}", place="data.root", hint=hint
+        ) from error
+    what = "is a link that leads nowhere" if top.is_symlink() else "does not exist"
+    raise DataError(f"{visible(str(top))} {what}", place="data.root", hint=hint)
 
 
 @dataclass(frozen=True)
 class PartOrder:
     """Where each image of the parts goes. order: (N,) positions among the images of all parts, in the order train, validation,
     test: first those of the training set, whose last `validation` are its validation split, then `test` of the test set.
+    notes: what to know of it, in sentences.
     """
 
     order: NDArray[np.int64]
     validation: int
     test: int
+    notes: tuple[str, ...] = ()
+
+
+def class_name(name: str) -> str:
+    """Return the name of a class as it is kept: in one form of Unicode, with nothing in it that cannot be seen."""
+    return unicodedata.normalize("NFC", visible(name))
 
 
 def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], place: str) -> PartOrder:
@@ -63,6 +92,7 @@ def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], pla
     every = np.arange(len(train) + len(validation) + len(test), dtype=np.int64)
     own = every[: len(train)]
     held_out = every[len(train) + len(validation) :]
+    notes = []
     if len(test) == 0:
         held_out = stratified(
             train,
@@ -71,10 +101,15 @@ def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], pla
             keep=(1, 1 if len(validation) else 2),
             classes=classes,
             place=place,
+            among=("training", "test set") if len(validation) else ("training", "validation", "test set"),
+        )
+        notes.append(
+            f"the data have no test set: {len(held_out):,} of {len(train):,} training images are held out as one"
         )
         own = np.setdiff1d(own, held_out)
     between = every[len(train) : len(train) + len(validation)]
-    return PartOrder(np.concatenate([own, between, held_out]), len(validation), len(held_out))
+    order = np.concatenate([own, between, held_out])
+    return PartOrder(order, len(validation), len(held_out), tuple(notes))
 
 
 PARTS = ("train", "validation", "test")
@@ -88,6 +123,7 @@ def indices(
     values: part → the label of every image: whole numbers from 0, or texts, which are sorted. names: of the classes, where the data
     tell; None: not told. Raises DataError.
     """
+    names = None if names is None else [class_name(name) for name in names]
     twice = next((name for i, name in enumerate(names or ()) if name in (names or ())[:i]), None)
     if twice is not None:
         raise DataError(
@@ -102,6 +138,10 @@ def indices(
             hint="every image has one label: a whole number from 0, or a text",
         )
     if kinds == {str}:
+        spelled = {
+            value: class_name(value) for value in {value for part in values.values() for value in part}
+        }
+        values = {part: [spelled[value] for value in each] for part, each in values.items()}
         classes = tuple(names or sorted({value for part in values.values() for value in part}))
         known = {name: index for index, name in enumerate(classes)}
         unknown = next((value for part in values.values() for value in part if value not in known), None)

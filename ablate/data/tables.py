@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ import numpy as np
 
 from ablate.data import parts
 from ablate.data.cache import Content, Progress, Source, check_space
-from ablate.data.decode import BrokenImageError, Decoded, decode, decoded_file, refusal
+from ablate.data.decode import BrokenImageError, Decoded, Survey, decode, decoded_file, decoding, few
 from ablate.errors import DataError, nearest
-from ablate.text import format_bytes, joined
+from ablate.text import counted, cut, format_bytes, joined, visible
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Schema
@@ -58,37 +59,90 @@ def parquet(root: str, image: str | None, label: str | None, resize: int | None)
     Files are told apart by their names, or by those of their folders: what begins with `train`, `validation`, `val`, `valid`,
     `dev` or `test` belongs to that part. Where none does, all are training images. Raises DataError.
     """
-    top = _existing(root)
-    files = [top] if top.is_file() else sorted(top.rglob("*.parquet"))
+    top = parts.existing(root)
+    files, notes = ([top], []) if top.is_file() else _parquet_files(top)
     if not files:
-        raise DataError(f"{top} has no .parquet files", place="data.root")
+        raise DataError(
+            f"{visible(str(top))} has no .parquet files", place="data.root", hint="; ".join(notes) or None
+        )
     by_file = {file: _part_of(file, top) for file in files}
     if not any(by_file.values()):
         by_file = dict.fromkeys(files, "train")
     unknown = [file for file, part in by_file.items() if part is None]
     if unknown:
         raise DataError(
-            f"{unknown[0]} is of no part",
+            f"{visible(str(unknown[0]))} is of no part",
             place="data.root",
             hint="where one file is called after its part, all of them begin with train, validation or test",
         )
     known = {file: part for file, part in by_file.items() if part is not None}
-    return _source("parquet", top, known, _parquet_table, (image, label), resize)
+    notes += _missing_shards(files, top)
+    return _source("parquet", top, known, _parquet_table, (image, label), resize, notes)
+
+
+def _parquet_files(top: Path) -> tuple[list[Path], list[str]]:
+    """Return the parquet files in a folder and below it, and what to know of other files there."""
+    files: list[Path] = []
+    others: list[str] = []
+    for folder, folders, found in os.walk(top, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(found):
+            path = Path(folder) / name
+            if name.startswith("."):
+                continue
+            if not name.lower().endswith(".parquet"):
+                # Cards and descriptions lie beside most data sets.
+                if not name.lower().endswith(
+                    (".md", ".txt", ".json", ".yaml", ".yml", ".crc")
+                ) and not name.startswith("_"):
+                    others.append(os.path.relpath(path, top))
+            elif not path.exists():
+                raise DataError(f"{visible(str(path))} is a link that leads nowhere", place="data.root")
+            else:
+                files.append(path)
+    notes = []
+    if others:
+        verb = "is" if len(others) == 1 else "are"
+        notes.append(
+            f"{counted(len(others), 'file')} {verb} not used, not ending in .parquet: {few(others, len(others))}"
+        )
+    return files, notes
+
+
+def _raise(error: OSError) -> None:
+    raise DataError(
+        f"{visible(str(error.filename))} cannot be read: {error.strerror}", place="data.root"
+    ) from error
+
+
+def _missing_shards(files: Sequence[Path], top: Path) -> list[str]:
+    """Return which files are missing where names such as `train-00000-of-00004` tell how many there should be."""
+    there: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if match := re.fullmatch(r"(.*?)(\d+)-of-(\d+)(.*)", os.path.relpath(file, top)):
+            there.setdefault((match[1], match[3]), set()).add(int(match[2]))
+    return [
+        f"{counted(missing, 'file')} of {int(total):,} {'is' if missing == 1 else 'are'} missing of {visible(name)}…-of-{total}"
+        for (name, total), numbers in there.items()
+        if (missing := int(total) - len(numbers & set(range(int(total))))) > 0
+    ]
 
 
 def huggingface(root: str, image: str | None, label: str | None, resize: int | None) -> Source:
     """Return the source of a data set that `datasets` saved by `save_to_disk`; arguments as for `parquet`.
 
-    Splits called other than train, validation (val, valid, dev) and test are not used. Raises DataError.
+    Splits called other than train, validation (val, valid, dev) and test are not used, which is noted. Raises DataError.
     """
-    top = _existing(root)
-    splits = (
-        _json(top / "dataset_dict.json").get("splits", []) if (top / "dataset_dict.json").is_file() else [""]
-    )
+    top = parts.existing(root)
+    splits = [""]
+    if (top / "dataset_dict.json").is_file():
+        splits = _texts(_json(top / "dataset_dict.json").get("splits"), top / "dataset_dict.json")
     by_file: dict[Path, str] = {}
+    unused: list[str] = []
     for split in splits:
-        part = "train" if split == "" else parts.NAMES.get(split)
+        part = "train" if split == "" else parts.part_of(split)
         if part is None:
+            unused.append(split)
             continue
         folder = top / split
         state = _json(folder / "state.json")
@@ -98,23 +152,30 @@ def huggingface(root: str, image: str | None, label: str | None, resize: int | N
                 place="data.root",
                 hint="load it and save it again with save_to_disk",
             )
-        for entry in state.get("_data_files", []):
+        listed = state.get("_data_files")
+        files = (
+            [entry.get("filename") for entry in listed if isinstance(entry, dict)]
+            if isinstance(listed, list)
+            else None
+        )
+        for name in _texts(files, folder / "state.json"):
             # Only files of this folder: their names come from a file that someone else may have written.
-            by_file[folder / Path(str(entry["filename"])).name] = part
+            by_file[folder / Path(name).name] = part
     if not by_file:
         raise DataError(
             f"{top} has no split that is called train, validation or test",
             place="data.root",
             hint=f"its splits: {joined(splits)}" if splits else None,
         )
-    return _source("huggingface", top, by_file, _arrow_table, (image, label), resize)
-
-
-def _existing(root: str) -> Path:
-    top = Path(root).expanduser()
-    if not top.exists():
-        raise DataError(f"{top} does not exist", place="data.root")
-    return top
+    notes = []
+    if unused:
+        are = (
+            "split is not used, not being called"
+            if len(unused) == 1
+            else "splits are not used, not being called"
+        )
+        notes.append(f"{len(unused):,} {are} train, validation or test: {few(unused, len(unused))}")
+    return _source("huggingface", top, by_file, _arrow_table, (image, label), resize, notes)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -133,6 +194,12 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} is not what datasets writes", place="data.root")
     return content
+
+
+def _texts(value: Any, path: Path) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise DataError(f"{visible(str(path))} is not what datasets writes", place="data.root")
+    return value
 
 
 def _part_of(file: Path, top: Path) -> str | None:
@@ -154,6 +221,7 @@ def _source(
     open_table: Callable[[Path, str], RowFile],
     columns: tuple[str | None, str | None],
     resize: int | None,
+    notes: Sequence[str],
 ) -> Source:
     """Return the source of files of rows. Its key is a digest of their listing, as that of an image folder."""
     digest = hashlib.sha256()
@@ -172,7 +240,7 @@ def _source(
             [open_table(file, by_file[file]) for file in ordered], columns, resize, scratch, progress
         )
 
-    return Source((kind, repr(columns), str(resize), digest.hexdigest()), read)
+    return Source((kind, repr(columns), str(resize), digest.hexdigest()), read, notes=tuple(notes))
 
 
 def _parquet_table(path: Path, part: str) -> RowFile:
@@ -249,7 +317,8 @@ def _read(
                 of_part += batch.column(0).to_pylist()
         labels, classes = parts.indices(values, chosen.classes, "data.label")
         arranged = parts.arrange(labels, classes, "data.root")
-        return _decoded(tables, chosen, (labels, classes, arranged), resize, scratch, progress)
+        with decoding():
+            return _decoded(tables, chosen, (labels, classes, arranged), resize, scratch, progress)
     except (ArrowException, OSError) as error:
         raise DataError(
             f"the data cannot be read: {str(error).splitlines()[0]}", place="data.root"
@@ -269,37 +338,31 @@ def _decoded(
     goes_to = np.empty(total, dtype=np.int64)
     goes_to[arranged.order] = np.arange(total)
     pixels: Any = None
-    first: tuple[str, tuple[int, int]] | None = None
-    broken: list[tuple[str, BrokenImageError]] = []
-    is_grey, row = True, 0
+    survey = Survey(total, "data.root")
     for table in tables:
         own_row = 0
         for batch in table.batches([columns.image]):
             for cell in batch.column(0):
-                name = f"row {own_row} of {table.path}"
                 image = _image(cell.as_py(), table.path.parent, resize)
-                if isinstance(image, BrokenImageError):
-                    broken.append((name, image))
-                else:
-                    if first is None:
-                        first = (name, image.size)
+                row = survey.seen
+                if survey.takes(f"row {own_row} of {table.path}", image):
+                    assert isinstance(image, Decoded)
+                    if pixels is None:
                         width, height = image.size
                         check_space(scratch, 3 * width * height * total)
                         shape = (total, height, width, 3)
                         pixels = np.memmap(scratch / "pixels", dtype=np.uint8, mode="w+", shape=shape)
-                    if image.size != first[1]:
-                        raise _different_sizes(first, (name, image.size))
-                    is_grey &= image.is_grey
                     pixels[goes_to[row]] = np.frombuffer(image.pixels, np.uint8).reshape(pixels.shape[1:])
-                own_row, row = own_row + 1, row + 1
-            progress("reading images", row, total)
-    if broken:
-        raise refusal(broken, total, "data.root")
-    images = pixels.transpose(0, 3, 1, 2)[:, : 1 if is_grey else 3]
+                own_row += 1
+            progress("reading images", survey.seen, total)
+    survey.check()
+    images = pixels.transpose(0, 3, 1, 2)[:, : 1 if survey.is_grey else 3]
     every = np.concatenate([labels[part] for part in parts.PARTS if part in labels])[arranged.order]
     cut_at = total - arranged.test
     return Content(
-        images[:cut_at], every[:cut_at], images[cut_at:], every[cut_at:], classes, arranged.validation
+        *(images[:cut_at], every[:cut_at], images[cut_at:], every[cut_at:], classes),
+        validation=arranged.validation,
+        notes=(*arranged.notes, *survey.notes()),
     )
 
 
@@ -307,7 +370,12 @@ def _image(cell: Any, folder: Path, resize: int | None) -> Decoded | BrokenImage
     """Return the image of a cell: its bytes, or a struct of `bytes` and `path`, as Hugging Face has them."""
     content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if content is None and path:
-        return decoded_file(folder / path, resize)
+        if not (folder / str(path)).is_file():
+            return BrokenImageError(
+                f"names {cut(visible(str(path)))}, which does not exist",
+                "put the file there or remove the row",
+            )
+        return decoded_file(folder / str(path), resize)
     if not isinstance(content, bytes) or not content:
         return BrokenImageError("has no image", "fill the cell or remove the row")
     try:
@@ -380,13 +448,3 @@ def _features(schema: Schema) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
-
-
-def _different_sizes(one: tuple[str, tuple[int, int]], other: tuple[str, tuple[int, int]]) -> DataError:
-    first, second = (f"{name} is {w}×{h}" for name, (w, h) in (one, other))
-    side = min(*one[1], *other[1])
-    return DataError(
-        f"the images have different sizes: {first}, {second}",
-        place="data.root",
-        hint=f"`--set data.resize={side}` makes every image {side}×{side}",
-    )

@@ -20,6 +20,8 @@ def verdicts(material: Material) -> dict[str, Any]:
     record, analysis = material.record, material.analysis
     blocked = material.blocked
     content = to_json(analysis, record.study) if blocked is None else blocks_to_json(blocked, record.study)
+    if record.data_notes:
+        content["data_notes"] = list(record.data_notes)
     if record.judged is not None:
         gain = content["pairing"]
         baselines = (

@@ -127,6 +127,8 @@ def notices(reading: Reading) -> Iterable[Notice]:
             f"{counted(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
             f"the {wording.verb(runs.failed, 'reason is', 'reasons are')} under Runs.",
         )
+    for note in reading.record.data_notes:
+        yield Notice("warning", _sentence(f"Of the data, {note}"))
     for caution in analysis.warnings:
         # The error is shown first already, and the methods say which runs were stacked.
         if caution != analysis.error and caution.code != "stacked-and-single":

@@ -31,3 +31,7 @@ class Observer:
 
     def note(self, text: str) -> None:
         """Something that a person should know."""
+
+    def caution(self, text: str) -> None:
+        """What bounds the results: shown even where only failures and verdicts are. Unless it is overridden, a note."""
+        self.note(text)

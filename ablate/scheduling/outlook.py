@@ -198,6 +198,7 @@ def to_json(outlook: Outlook) -> dict[str, Any]:
         "metric": study.metric,
         "margin": study.margin,
         "resolution": outlook.plan.resolution,
+        "data_notes": list(outlook.plan.data_notes),
         "slots": outlook.slots,
         "family": outlook.family,
         "fraction": _fraction(outlook.plan),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ablate.config import Config, key
-from ablate.data.facts import DataFacts
+from ablate.data.facts import DataFacts, notes
 from ablate.errors import StudyError
 from ablate.study import ranges
 from ablate.study.keys import Factor, Study
@@ -175,6 +175,11 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         """Arms in the order in which they run, the noise floor last."""
         return tuple(arm.name for arm in self.arms) + ((NOISE_FLOOR,) if self.study.noise_floor else ())
+
+    @property
+    def data_notes(self) -> tuple[str, ...]:
+        """Return what to know of the data of the arms, in sentences."""
+        return notes(self.data)
 
     @property
     def settled(self) -> bool:

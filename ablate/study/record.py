@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ablate import plain_files
-from ablate.data.facts import DataFacts
+from ablate.data.facts import DataFacts, notes
 from ablate.errors import StoreError
 from ablate.metrics import Direction, JudgedOn
 from ablate.study.looks import LookPlan
@@ -150,6 +150,11 @@ class PlanRecord:
     tuned: Mapping[str, TunedArm] = field(default_factory=dict)
     importances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     judged: JudgedRecord | None = None
+
+    @property
+    def data_notes(self) -> tuple[str, ...]:
+        """Return what to know of the data of the arms, in sentences."""
+        return notes({arm.name: arm.data for arm in self.arms})
 
     # --- what the study declares ---
 
@@ -409,7 +414,8 @@ def _looks_of_version_1(values: dict[str, Any]) -> dict[str, Any]:
 
 def _arm(plain: Mapping[str, Any]) -> ArmRecord:
     data = plain["data"]
-    facts = DataFacts(**data | {"shape": tuple(data["shape"]), "classes": tuple(data["classes"])})
+    lists = {name: tuple(data.get(name, ())) for name in ("shape", "classes", "notes")}
+    facts = DataFacts(**data | lists)
     return ArmRecord(**{**plain, "data": facts})
 
 

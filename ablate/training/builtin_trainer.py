@@ -117,12 +117,19 @@ class BuiltinTrainer:
                 dataset.train_labels,
                 run.data,
                 split_seed(0, "fixed"),
+                classes=dataset.classes,
                 own_validation=dataset.validation,
             )
             run.model.check(dataset.shape)
             _try_out(run, dataset.shape, len(dataset.classes), len(train))
             sizes = (len(train), len(validation), len(dataset.test_labels))
-            return DataFacts(dataset.fingerprint, *sizes, tuple(dataset.shape), tuple(dataset.classes))
+            return DataFacts(
+                dataset.fingerprint,
+                *sizes,
+                tuple(dataset.shape),
+                tuple(dataset.classes),
+                tuple(dataset.notes),
+            )
 
         return facts
 

@@ -154,7 +154,7 @@ def test_an_image_that_claims_a_whole_memory_is_refused_before_it_is_decoded(tmp
         (None, "has no image"),
         (b"nothing that is an image", "its format is unknown"),
         (picture(1)[:60], "cannot be read as an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "its format is unknown"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "it is PostScript"),
     ],
 )
 def test_broken_images_are_counted_and_named(tmp_path, bad, words):
