@@ -28,12 +28,12 @@ def connect(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    from mlflow import MlflowClient
+    from ablate.tracking.server_client import ServerClient
 
     # MLflow announces its migrations as a server would, and logs every error that it raises; here one line reports it.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return MlflowClient(uri)
+    return ServerClient(uri)
 
 
 def create(store: Store) -> None:
@@ -92,9 +92,16 @@ def writing(store: Store) -> Iterator[None]:
 
 
 def open_for_writing(store: Store) -> Any:
-    """Return a client on a store that is made where it is a local file. Raises StoreError where it cannot be opened."""
+    """Return a client on a store that is made where it is a local file. Raises StoreError where it cannot be opened.
+
+    A local database of a known layout is written without MLflow (`LocalClient`).
+    """
+    from ablate.tracking.local_client import LocalClient, has_known_layout
+
     try:
         create(store)
+        if store.database is not None and has_known_layout(store.database):
+            return LocalClient(store.database)
         return connect(store.uri)
     except StoreError:
         raise

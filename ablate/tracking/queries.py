@@ -23,10 +23,8 @@ from urllib.parse import unquote, urlparse
 from ablate import plain_files
 from ablate.errors import StoreError
 from ablate.tracking import client
+from ablate.tracking.searches import PAGE, matching_runs, pages, run_filter
 from ablate.tracking.store import Store
-
-PAGE = 1000
-"""Experiments or runs per request to a server."""
 
 NOT_READ = frozenset({"ablate.config"})
 """Tags for people who open a run in MLflow: longer than all other tags together, and not read by ablate."""
@@ -333,41 +331,5 @@ def _experiment_names(mlflow: Any, experiment: str | None) -> dict[str, str]:
         named = mlflow.get_experiment_by_name(experiment)
         active = [named] if named is not None and named.lifecycle_stage == "active" else []
     else:
-        active = list(_pages(lambda token: mlflow.search_experiments(max_results=PAGE, page_token=token)))
+        active = list(pages(lambda token: mlflow.search_experiments(max_results=PAGE, page_token=token)))
     return {e.experiment_id: e.name for e in active}
-
-
-def matching_runs(mlflow: Any, experiment_ids: Sequence[str], condition: str) -> Iterator[Any]:
-    """Yield MLflow's own objects of the active runs of some experiments that meet a condition, page by page."""
-    return _pages(
-        lambda token: mlflow.search_runs(list(experiment_ids), condition, max_results=PAGE, page_token=token)
-    )
-
-
-def _pages(search: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def run_filter(tags: Mapping[str, str], status: str | None = None) -> str:
-    """Return a condition of MLflow's search grammar that every run with these tags and this status meets.
-
-    The grammar has no escapes, so a value with both kinds of quotes is left out. Other runs may then meet the condition too, and
-    the caller has to compare the tags.
-    """
-    parts = [f"tags.`{name}` = {quoted}" for name, value in tags.items() if (quoted := _quoted(value))]
-    parts += [f"attributes.status = '{status}'"] if status else []
-    return " and ".join(parts)
-
-
-def _quoted(value: str) -> str | None:
-    if (
-        "'" not in value and "\\" not in value
-    ):  # a backslash before the quote that ends it takes that for text
-        return f"'{value}'"
-    return f'"{value}"' if '"' not in value else None

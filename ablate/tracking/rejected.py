@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,9 @@ VALUE_ERRORS = (
     ValueError,
 )
 """Python's errors about values."""
+
+_REFUSED_ROWS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""Errors of a local database that lie in the values of a row."""
 
 _REFUSED_FILES = frozenset(
     {errno.EINVAL, errno.EILSEQ, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENXIO}
@@ -147,7 +151,7 @@ def is_refusal(error: BaseException) -> bool:
         if status is not None:
             return 400 <= status < 500 and status not in _NOT_THE_REQUEST
         return error.errno in _REFUSED_FILES
-    return isinstance(error, VALUE_ERRORS)
+    return isinstance(error, (*VALUE_ERRORS, *_REFUSED_ROWS))
 
 
 def is_unclear(error: BaseException) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlparse
 
 from ablate import plain_files
@@ -37,7 +38,7 @@ from ablate.tracking.operations import (
     SupersedeRun,
     to_json,
 )
-from ablate.tracking.queries import matching_runs, queries, run_filter
+from ablate.tracking.queries import queries
 from ablate.tracking.rejected import Rejected, Rejection, is_refusal, is_unclear, reason
 from ablate.tracking.store import Store
 
@@ -49,6 +50,9 @@ LONGEST_PARAM = 6000
 LONGEST_REASON = 4000
 # MLflow takes so many of each in one call, and 1000 in all.
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
+
+Kind = Literal["metrics", "params", "tags"]
+"""What a client logs."""
 
 Point = tuple[str, float, float, int]
 """Metric, value, seconds since the epoch, step."""
@@ -101,18 +105,32 @@ class Delivery:
     def deliver(self, operations: Sequence[Operation], *, again: bool) -> None:
         """Do the operations in their order; several on one attempt of a replicate are done at once.
 
-        Raises what keeps the store from taking anything. What it refuses is set aside.
+        On a local database they are one transaction, but for networks, which take seconds to store. Raises what keeps the store from
+        taking anything. What it refuses is set aside.
         """
         self.resume(operations)
-        for group in _by_attempt(operations):
-            self._subject = (group[0].experiment, self._run_of(group[0]))
+        groups = itertools.groupby(_by_attempt(operations), key=lambda group: isinstance(group[0], SaveModel))
+        for is_model, together in groups:
+            before = self._known_runs()
             try:
-                self._try(group, again=again)
-            except Exception as error:
-                if not self._is_refused(error):
-                    raise
-                for operation in group:
-                    self._do_or_set_aside(operation, error, alone=len(group) == 1)
+                with contextlib.nullcontext() if is_model else self._client.together():
+                    for group in together:
+                        self._do_or_set_aside_each(group, again=again)
+            except BaseException:
+                if self._client.undoes and not is_model:
+                    self._forget(before)
+                raise
+
+    def _do_or_set_aside_each(self, group: Sequence[Operation], *, again: bool) -> None:
+        """Do a group; where it is refused, each of its operations by itself, so that only what is refused is set aside."""
+        self._subject = (group[0].experiment, self._run_of(group[0]))
+        try:
+            self._try(group, again=again)
+        except Exception as error:
+            if not self._is_refused(error):
+                raise
+            for operation in group:
+                self._do_or_set_aside(operation, error, alone=len(group) == 1)
 
     def _do_or_set_aside(self, operation: Operation, error: Exception, *, alone: bool) -> None:
         """Do an operation of a group that was refused; set it aside where it is refused by itself. error: of the group."""
@@ -178,6 +196,31 @@ class Delivery:
                 self._tag(operation.run_id, tags)
             case EndPlan() as operation:
                 self._end_plan(experiment, operation)
+
+    def _known_runs(self) -> tuple[Any, ...]:
+        """Return a copy of what is known of the store's runs, for `_forget`."""
+        return tuple(
+            known.copy()
+            for known in (
+                self._experiments,
+                self._attempts,
+                self._shared,
+                self._open_attempts,
+                self._open_shared,
+                self._artifacts,
+            )
+        )
+
+    def _forget(self, before: tuple[Any, ...]) -> None:
+        """Forget what was learnt since `before`: the transaction was rolled back, and its runs with it."""
+        (
+            self._experiments,
+            self._attempts,
+            self._shared,
+            self._open_attempts,
+            self._open_shared,
+            self._artifacts,
+        ) = before
 
     def resume(self, operations: Sequence[Operation]) -> None:
         """Take from operations what later ones refer to, without doing them."""
@@ -509,8 +552,6 @@ class Delivery:
         data = arm.data
         if not data.fingerprint:
             return
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         if paths:
             name, source, profile = ", ".join(map(str, paths)), json.dumps({"paths": paths}), "{}"
         else:
@@ -519,13 +560,12 @@ class Delivery:
             profile = json.dumps(sizes | {"shape": data.shape, "classes": len(data.classes)})
             source = json.dumps({name: value for name, value in config.items() if value is not None})
             name = config["name"]
-        dataset = Dataset(cut(name, 100), data.fingerprint[:16], "ablate", source, profile=profile)
-        self._client.log_inputs(run, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self._client.log_dataset(run, cut(name, 100), data.fingerprint[:16], source, profile)
 
     def _find(self, experiment: str, tags: Mapping[str, str], *, own: bool = False) -> Any:
         """Return MLflow's object of a run that carries the tags, None where there is none. own: of the operations' owner."""
-        for run in matching_runs(self._client, [experiment], run_filter(tags)):
-            if tags.items() <= run.data.tags.items() and (not own or self._is_own(run.data.tags)):
+        for run in self._client.matching(experiment, tags):
+            if not own or self._is_own(run.data.tags):
                 return run
         return None
 
@@ -587,19 +627,17 @@ class Delivery:
         tags: Mapping[str, str],
         params: Mapping[str, str] | None = None,
     ) -> None:
-        from mlflow.entities import Param, RunTag
-
-        metrics = self._metrics(points)
-        labels = [RunTag(name, cut(str(value), LONGEST_TAG)) for name, value in tags.items()]
-        settings = [Param(name, value) for name, value in (params or {}).items()]
+        metrics = self._points(points)
+        labels = [(name, cut(str(value), LONGEST_TAG)) for name, value in tags.items()]
+        settings = list((params or {}).items())
         while metrics or labels or settings:
-            parts = {
+            parts: dict[Kind, list[Any]] = {
                 "metrics": metrics[:MOST_METRICS],
                 "params": settings[:MOST_PARAMS],
                 "tags": labels[:MOST_TAGS],
             }
             try:
-                self._client.log_batch(run, **parts)
+                self._client.log(run, **parts)
             except Exception as error:
                 if not self._is_refused(error):
                     raise
@@ -611,20 +649,21 @@ class Delivery:
             metrics, settings = metrics[MOST_METRICS:], settings[MOST_PARAMS:]
             labels = labels[MOST_TAGS:]
 
-    def _log_alone(self, run: str, kind: str, item: Any) -> None:
-        """Log a metric, a parameter or a tag by itself, or set it aside where it is refused. kind: as `log_batch` calls it."""
+    def _log_alone(self, run: str, kind: Kind, item: Sequence[Any]) -> None:
+        """Log a metric, a parameter or a tag by itself, or set it aside where it is refused."""
         try:
-            self._client.log_batch(run, **{kind: [item]})
+            self._client.log(run, **{kind: [item]})
         except Exception as error:
             if not self._is_refused(error):
                 raise
             names = {"metrics": "metric", "params": "parameter", "tags": "tag"}
-            self._set_aside(f"{names[kind]} {cut(storable(str(item.key)))!r}", error, dict(item))
+            fields = ("key", "value", "timestamp", "step")
+            self._set_aside(
+                f"{names[kind]} {cut(storable(str(item[0])))!r}", error, dict(zip(fields, item, strict=False))
+            )
 
-    def _metrics(self, points: Sequence[Point]) -> list[Any]:
-        """Return points as MLflow's objects; one whose value is no number is set aside."""
-        from mlflow.entities import Metric
-
+    def _points(self, points: Sequence[Point]) -> list[tuple[str, float, int, int]]:
+        """Return points as a client takes them; one whose value is no number is set aside."""
         metrics = []
         for name, value, at, step in points:
             try:
@@ -633,7 +672,7 @@ class Delivery:
                 number = math.inf if value > 0 else -math.inf
             if isinstance(value, int | float) and not isinstance(value, bool):
                 # The event's own time: the same point logged twice is one point.
-                metrics.append(Metric(name, number, int(at * 1000), step))
+                metrics.append((name, number, int(at * 1000), step))
             else:
                 error = TypeError(f"its value is {cut(repr(value))}")
                 self._set_aside(f"metric {cut(storable(str(name)))!r}", error, [name, value, at, step])
