@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate import completion, launch, reporting
+from ablate import completion, given_study, launch, reporting
 from ablate.catalogue_command import data, models
 from ablate.errors import AblateError, StudyError
 from ablate.judge_command import judge
@@ -204,8 +204,13 @@ def top_up(
     from ablate.tracking.store import current_store
 
     store = current_store()
-    name = launch.study_name(store, study)
-    stored = stored_plan(store, name)
+    given = given_study.find(store, study)
+    if not given.is_of_file:
+        raise StudyError(given.note, hint=f"`ablate top-up {given.name}` adds seeds to the latest plan")
+    if given.note:
+        launch.notify(given.note)
+    name = given.name
+    stored = stored_plan(store, name, given.plan)
     planned = launch.recorded_plan(
         stored.record, name, {"imports": allow_import, "commands": [allow_command]}
     )
@@ -251,7 +256,6 @@ def report(
     ] = False,
 ) -> None:
     """Write what worked and what didn't, with intervals and curves."""
-    from ablate.tracking.plans import study_names
     from ablate.tracking.store import current_store
 
     if format not in reporting.FORMATS:
@@ -264,8 +268,8 @@ def report(
         )
     store = current_store()
     launch.recover_to_read(store)
-    named = dict.fromkeys(launch.study_name(store, text) for text in studies or ())
-    names = list(named) or study_names(store)
+    plans = given_study.plans(store, studies or (), plan, launch.notify)
+    names = list(plans)
     if not names:
         raise StudyError(
             "the store holds no study yet",
@@ -281,8 +285,8 @@ def report(
     if watch and format != "html":
         raise StudyError("only pages can be watched", place="--watch", hint="leave --format out")
     if watch:
-        reporting.watch(store, names, plan, output, launch.notify, launch.recover_to_read)
-    failing = reporting.write_reports(store, names, format, plan, output, launch.notify, fail_on=fail_on)
+        reporting.watch(store, plans, output, launch.notify, launch.recover_to_read)
+    failing = reporting.write_reports(store, plans, format, output, launch.notify, fail_on=fail_on)
     if failing:
         launch.notify(f"{fail_on}: {', '.join(failing)}")
         raise typer.Exit(SOME_FAILED)
@@ -300,15 +304,15 @@ def status(
     ] = None,
 ) -> None:
     """Show how far studies are."""
-    from ablate.tracking.plans import stored_plan, study_names
+    from ablate.tracking.plans import stored_plan
     from ablate.tracking.store import current_store
 
     store = current_store()
     launch.recover_to_read(store)
-    names = [launch.study_name(store, study)] if study else study_names(store)
-    for name in names:
-        print(f"{name}: {launch.progress(store, stored_plan(store, name))}")
-    if not names:
+    plans = given_study.plans(store, [study] if study else (), None, launch.notify)
+    for name, plan in plans.items():
+        print(f"{name}: {launch.progress(store, stored_plan(store, name, plan))}")
+    if not plans:
         launch.notify(_NO_STUDY)
 
 

@@ -93,9 +93,15 @@ def key(config: Config, fingerprint: str, code: str) -> str:
     fingerprint: of the data's content, so that a moved or copied folder stays the same data. Two runs with the same key
     are the same run, in whatever study.
     """
+    return key_and_recipe(config, fingerprint, code)[0]
+
+
+def key_and_recipe(config: Config, fingerprint: str, code: str) -> tuple[str, str]:
+    """Return the name of a run, as `key`, and the part of it that does not depend on the code."""
     # The recipe leaves out what the study says of the code. It counts here, so that no kind of training can forget it in its digest.
     source = [dict(config.keyed_source)] if config.keyed_source else []
-    return code_digest.digest_of([config.recipe(fingerprint), code, *source])[:16]
+    recipe = config.recipe(fingerprint)
+    return code_digest.digest_of([recipe, code, *source])[:16], recipe
 
 
 # --- built-in training ------------------------------------------------------------------------------------------

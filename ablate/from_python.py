@@ -14,16 +14,18 @@ from ablate.errors import StudyError
 def load(study: str | Path, *, plan: str | None = None) -> Comparisons:
     """Return the verdicts of a study in the store of the working folder, or of the server that MLFLOW_TRACKING_URI names.
 
-    study: its name, or its file. plan: the beginning of an older plan's id; None: the latest. Results that were judged under
+    study: its name, or its file, of which the latest plan that came from it is meant, else the study's latest. plan: the beginning of an older plan's id; None: the latest. Results that were judged under
     a name are studies too. Raises StoreError where there is no such study, StudyError where it has no such plan.
     """
-    from ablate import launch, reporting
+    from ablate import given_study, launch, reporting
     from ablate.tracking.store import current_store
 
     store = current_store()
     launch.recover_to_read(store)
-    name = launch.study_name(store, str(study))
-    return reporting.comparisons(store, name, plan)
+    given = given_study.find(store, str(study))
+    if given.note and plan is None:
+        launch.notify(given.note)
+    return reporting.comparisons(store, given.name, plan or given.plan)
 
 
 def run(

@@ -11,12 +11,14 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate import given_study
 from ablate.errors import StoreError, StudyError
 from ablate.text import counted, joined, parse_duration, without_password
 
@@ -63,20 +65,6 @@ def notify(text: str) -> None:
 def seconds(text: str | None, option: str) -> float | None:
     """Return the seconds of an option such as `90s` or `2h`, or None where it was not given. Raises StudyError."""
     return None if text is None else parse_duration(text, option)
-
-
-def study_name(store: Store, text: str) -> str:
-    """Return the name of a study that is given by name or by file. Raises StudyError where the study in a file has not run."""
-    path = Path(text)
-    if path.suffix not in (".yaml", ".yml") and not path.is_file():
-        return text
-    from ablate.study import spec
-    from ablate.tracking.plans import study_names
-
-    name = spec.read(path).name
-    if name not in study_names(store):
-        raise StudyError("this study has not run yet", place=text, hint=f"`ablate run {text}` trains it")
-    return name
 
 
 def check_permission(study: Study, allowed: Mapping[str, Sequence[str | bool] | None]) -> None:
@@ -332,19 +320,21 @@ def preview(study: Study, store: Store, seeds: int | None = None) -> Preview:
     from ablate.training import trainer_of
 
     prepare = data_lookup()
+    prepared: dict[str, bool] = {}
 
     def facts(config: Config) -> DataFacts:
-        if trainer_of(config).is_prepared(config):
-            return prepare(config)
+        data = repr(config.tree().get("data"))
+        if data not in prepared:
+            prepared[data] = trainer_of(config).is_prepared(config)
         # Two arms on two data sets that are both unknown are not the same run.
-        return DataFacts(fingerprint=f"unknown: {config.get('data')!r}")
+        return prepare(config) if prepared[data] else DataFacts(fingerprint=f"unknown: {data}")
 
     plan = design.plan(study, facts, seeds)
     done = None
     if all(not data.fingerprint.startswith("unknown") for data in plan.data.values()):
         runs = list(plan.replicates(plan.names, range(plan.looks.at[-1])))
         finished = finished_runs(store, [run.key for run in runs])
-        done = {name: sum(run.key in finished for run in runs if run.arm == name) for name in plan.names}
+        done = Counter(run.arm for run in runs if run.key in finished)
     configurations = len(plan.names) + further(plan)
     return Preview(
         plan,
@@ -429,8 +419,11 @@ def follow_up(
 
     store = current_store()
     recover_to_read(store)
-    earlier = study_name(store, source)
-    record = stored_plan(store, earlier).record
+    given = given_study.find(store, source)
+    if given.note:
+        notify(given.note)
+    earlier = given.name
+    record = stored_plan(store, earlier, given.plan).record
     is_search = record.design == "search"
     if best is not None and not is_search:
         raise StudyError("only a search has candidates", place="--best", hint="leave it out")
@@ -628,6 +621,8 @@ def _coordinate(
         recover(store)
         if stored is None:
             plan = under_recorded_id(plan, store)
+            if note := given_study.other_files(store, plan, command_line()):
+                notify(note)
         entered = stack.enter_context(observer)
         for note in plan.data_notes:
             entered.caution(f"data: {note}")

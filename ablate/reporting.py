@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,9 +159,8 @@ def range_page_for(folder: Path, study: str) -> Path:
 
 def write_reports(
     store: Store,
-    names: Sequence[str],
+    plans: Mapping[str, str | None],
     format: str,  # noqa: A002
-    plan: str | None,
     output: Path | None,
     notify: Notify,
     *,
@@ -169,16 +168,18 @@ def write_reports(
 ) -> list[str]:
     """Write or print the reports of some studies. Returns `STUDY: ARM` for each arm or effect with the verdict `fail_on`.
 
+    plans: study → the beginning of its plan's id, None for the latest.
     output: a folder, or for one study a file; None: pages go to `reports/`, any other format is printed.
     """
     failing: list[str] = []
 
     def collected() -> Iterable[Material]:
-        for name in names:
+        for name, plan in plans.items():
             of_study = material(store, name, plan)
             failing.extend(_with_verdict(name, of_study, fail_on))
             yield of_study
 
+    names = list(plans)
     if format == "html":
         _write_pages(store, names, collected(), output, notify)
     else:
@@ -261,24 +262,26 @@ def _write_texts(
 
 def watch(
     store: Store,
-    names: Sequence[str],
-    plan: str | None,
+    studies: Mapping[str, str | None],
     output: Path | None,
     notify: Notify,
     recover: Callable[[Store], None],
 ) -> None:
     """Write the pages again whenever a run ends, as long as one of the studies runs. Ctrl-C ends it.
 
-    The pages reload themselves in a browser; the caller writes the last ones, which don't. recover: called before each
+    studies: study → the beginning of its plan's id, None for the latest. The pages reload themselves in a browser; the caller
+    writes the last ones, which don't. recover: called before each
     reading of the store.
     """
     import time
 
-    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.plans import stored_plan
     from ablate.tracking.runs import counted_runs
 
+    names = list(studies)
+
     def state() -> list[Any]:
-        plans = [stored_plans(store, name)[-1] for name in names]
+        plans = [stored_plan(store, name, plan) for name, plan in studies.items()]
         return [
             (
                 stored.record.id,
@@ -294,7 +297,7 @@ def watch(
     with contextlib.suppress(KeyboardInterrupt):
         while any(status == "RUNNING" for _, status, _ in current):
             if current != written:
-                materials = (material(store, name, plan) for name in names)
+                materials = (material(store, name, plan) for name, plan in studies.items())
                 _write_pages(store, names, materials, output, notify, reload=RELOAD_EVERY)
                 ended = sum(len(runs) for _, _, runs in current)
                 notify(f"{counted(ended, 'run')} ended; the page reloads itself (Ctrl-C stops watching)")

@@ -206,7 +206,7 @@ def training_seconds(root: Path, lr: float) -> list[float]:
             )
             if json.loads(config).get("optimizer", {}).get("lr") == lr
         ]
-    return [cost.seconds for cost in run_costs(store, keys)]
+    return [cost.seconds for cost in run_costs(store, keys).values()]
 
 
 def workers(repeat: int) -> Iterator[dict[str, Any]]:

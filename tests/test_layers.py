@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {
         "errors",
         "repository",
+        "given_study",
         "plain_files",
         "code_digest",
         "events",
@@ -65,9 +66,11 @@ ROOMS: dict[str, set[str]] = {
         "analysis",
         "text",
     },
+    "given_study": {"errors", "study", "text", "tracking"},
     "launch": {
         "errors",
         "repository",
+        "given_study",
         "code_digest",
         "events",
         "text",
@@ -122,6 +125,7 @@ ROOMS: dict[str, set[str]] = {
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
     "from_python": {
         "errors",
+        "given_study",
         "text",
         "study",
         "tracking",

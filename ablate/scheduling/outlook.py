@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import platform
 import statistics
@@ -92,11 +93,14 @@ def run_cost_of_arms(
     """
     device = measuring.slots[0].device.partition(":")[0]
     costs: dict[str, RunCost] = {}
+    keys = {arm.name: [plan.run(arm.name, i).key for i in range(plan.looks.at[-1])] for arm in plan.arms}
+    recorded = {
+        key: run
+        for key, run in run_costs(store, itertools.chain(*keys.values())).items()
+        if run.device == device and run.host == platform.node()
+    }
     for arm in plan.arms:
-        keys = [plan.run(arm.name, i).key for i in range(plan.looks.at[-1])]
-        earlier = [
-            run for run in run_costs(store, keys) if run.device == device and run.host == platform.node()
-        ]
+        earlier = [recorded[key] for key in keys[arm.name] if key in recorded]
         if earlier:
             seconds = statistics.median(run.seconds for run in earlier)
             costs[arm.name] = RunCost(seconds, earlier[0].parameters, earlier[0].flops)

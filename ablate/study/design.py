@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ablate.config import Config, key
+from ablate.config import Config, key_and_recipe
 from ablate.data.facts import DataFacts, notes
 from ablate.errors import StudyError
 from ablate.study import ranges
@@ -23,8 +23,11 @@ from ablate.study.keys import Factor, Study
 from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, REPLICATES, Phase, seed_of
-from ablate.text import format_key, format_value
+from ablate.text import counted, format_key, format_value
 from ablate.training import parse_config, trainer_of
+
+MOST_RUNS = 250_000
+"""Runs of a plan. So many take 8 s of processor time and 340 MB to plan, and 21 MB in the store, where each look reads them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,11 @@ class Plan:
         return self.arms[0].name
 
     def arm(self, name: str) -> Arm:
-        return next(arm for arm in (*self.arms, *self.ahead) if arm.name == name)
+        return self._by_name[name]
+
+    @functools.cached_property
+    def _by_name(self) -> Mapping[str, Arm]:
+        return {arm.name: arm for arm in (*self.arms, *self.ahead)}
 
     @property
     def choices(self) -> tuple[Arm, ...]:
@@ -140,9 +147,7 @@ class Plan:
         # Another block may be other code.
         code = config.code() if any("." not in path for path in values) else self.codes[arm]
         config, fingerprint = config.with_seed(seed), self.data[arm].fingerprint
-        return Run(
-            key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, "tune", dict(values)
-        )
+        return Run(*key_and_recipe(config, fingerprint, code), arm, seed, "tune", dict(values))
 
     def file_values(self, arm: str) -> dict[str, Any]:
         """Return the values that the study file gives an arm's nuisance settings, by path."""
@@ -150,6 +155,17 @@ class Plan:
 
     def run(self, arm: str, replicate: int, phase: Phase = "report") -> Run:
         """Return the run of an arm's replicate 0, 1, … in a phase; every phase has its own range of seeds."""
+        place = (arm, replicate, phase)
+        if place not in self._runs:
+            self._runs[place] = self._run(*place)
+        return self._runs[place]
+
+    @functools.cached_property
+    def _runs(self) -> dict[tuple[str, int, Phase], Run]:
+        """The runs whose keys are known."""
+        return {}
+
+    def _run(self, arm: str, replicate: int, phase: Phase) -> Run:
         # Trials are none of the runs that are judged: where a study takes fresh seeds, they may be those of an earlier one.
         seed = seed_of(phase, replicate if phase == "tune" else self.study.first_seed + replicate)
         trained = self._trained_arm(arm)
@@ -160,7 +176,7 @@ class Plan:
         # Another block may be other code.
         other_block = phase != "fixed" and any("." not in path for path in self.tuned.get(trained, {}))
         code = config.code() if other_block else self.codes[trained]
-        return Run(key(config, fingerprint, code), config.recipe(fingerprint), arm, seed, phase)
+        return Run(*key_and_recipe(config, fingerprint, code), arm, seed, phase)
 
     def replicates(
         self, arms: Iterable[str], replicates: Iterable[int], phase: Phase = "report"
@@ -250,16 +266,24 @@ class Plan:
 def plan(study: Study, data: Callable[[Config], DataFacts], seeds: int | None = None) -> Plan:
     """Return the plan of a study. data: config → what it trains on. seeds: where to look, instead of where the file says.
 
-    Raises StudyError where two arms turn out to be the same run.
+    Raises StudyError where two arms turn out to be the same run, and where there would be more than `MOST_RUNS`.
     """
     arms = tuple(_ARMS[study.design](study))
+    looks = looks_of(study, seeds)
+    runs = len(arms) * looks.at[-1]
+    if runs > MOST_RUNS and not study.space:
+        raise StudyError(
+            f"{counted(len(arms), 'arm')} under {counted(looks.at[-1], 'seed')} are {runs:,} runs; a plan holds at most {MOST_RUNS:,}",
+            place="seeds",
+            hint="take fewer seeds, or fewer levels; `--seeds N` takes one look at N",
+        )
     first = 1 + len(study.factors) if study.design == "path" else len(arms)
     planned = Plan(
         study,
         arms[:first],
         {arm.name: data(arm.config) for arm in arms},
         {arm.name: arm.config.code() for arm in arms},
-        looks_of(study, seeds),
+        looks,
         ahead=arms[first:],
     )
     for facts in planned.data.values():

@@ -208,16 +208,17 @@ class RecordedCost:
     host: str
 
 
-def run_costs(store: Store, keys: Iterable[str]) -> list[RecordedCost]:
-    """Return the costs of the finished runs of these keys, in any study; runs whose time was not recorded are left out."""
-    costs = []
-    for run, points in _with_curves(store, keys):
+def run_costs(store: Store, keys: Iterable[str]) -> dict[str, RecordedCost]:
+    """Return the costs of the finished runs of these keys, in any study, by key; runs whose time was not recorded are left out."""
+    costs = {}
+    for key, run, points in _with_curves(store, keys):
         seconds = last_value(points, "time/train_seconds")
         sizes = (last_value(points, "model/parameters"), last_value(points, "model/flops"))
         if math.isfinite(seconds):
             parameters, flops = (int(size) if math.isfinite(size) else None for size in sizes)
             device = run.tags.get("ablate.device", "").partition(":")[0]
-            costs.append(RecordedCost(seconds, parameters, flops, device, run.tags.get("ablate.host", "")))
+            host = run.tags.get("ablate.host", "")
+            costs[key] = RecordedCost(seconds, parameters, flops, device, host)
     return costs
 
 
@@ -225,17 +226,17 @@ def metric_values(store: Store, keys: Iterable[str], metric: str) -> list[float]
     """Return the finite values of a metric at the epoch that counts, of the finished runs of these keys, in any study."""
     values = [
         dict(points.get(metric, [])).get(run.epoch, math.nan)
-        for run, points in _with_curves(store, keys)
+        for _, run, points in _with_curves(store, keys)
         if run.tags["ablate.outcome"] == "finished"
     ]
     return [value for value in values if math.isfinite(value)]
 
 
-def _with_curves(store: Store, keys: Iterable[str]) -> Iterator[tuple[StoredRun, Curves]]:
-    """Yield the finished runs of these keys, each with its metrics."""
-    runs = list(finished_runs(store, keys).values())
-    curves = run_curves(store, [run.run_id for run in runs])
-    yield from ((run, curves[run.run_id]) for run in runs)
+def _with_curves(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, StoredRun, Curves]]:
+    """Yield the finished runs of these keys, each with its key and its metrics."""
+    runs = finished_runs(store, keys)
+    curves = run_curves(store, [run.run_id for run in runs.values()])
+    yield from ((key, run, curves[run.run_id]) for key, run in runs.items())
 
 
 def run_curves(store: Store, run_ids: list[str]) -> Mapping[str, Curves]:

@@ -108,20 +108,16 @@ class BuiltinTrainer:
         return None
 
     def preparer(self) -> Callable[[Config], DataFacts]:
-        prepare = cache(datasets.prepare)
-
-        def facts(config: Config) -> DataFacts:
-            run = cast("RunConfig", config)
-            dataset = prepare(run.data)
+        @cache
+        def of_data(data: datasets.DataConfig) -> DataFacts:
+            dataset = datasets.prepare(data)
             train, validation = datasets.split(
                 dataset.train_labels,
-                run.data,
+                data,
                 split_seed(0, "fixed"),
                 classes=dataset.classes,
                 own_validation=dataset.validation,
             )
-            run.model.check(dataset.shape)
-            _try_out(run, dataset.shape, len(dataset.classes), len(train))
             sizes = (len(train), len(validation), len(dataset.test_labels))
             return DataFacts(
                 dataset.fingerprint,
@@ -130,6 +126,14 @@ class BuiltinTrainer:
                 tuple(dataset.classes),
                 tuple(dataset.notes),
             )
+
+        def facts(config: Config) -> DataFacts:
+            run = cast("RunConfig", config)
+            data = of_data(run.data)
+            shape = cast("tuple[int, int, int]", data.shape)
+            run.model.check(shape)
+            _try_out(run, shape, len(data.classes), data.train)
+            return data
 
         return facts
 
