@@ -32,7 +32,6 @@ ROOMS: dict[str, set[str]] = {
     "training": {
         "errors",
         "repository",
-        "given_study",
         "plain_files",
         "code_digest",
         "events",
