@@ -38,7 +38,7 @@ from ablate.options import (
     print_result,
 )
 from ablate.slurm_command import slurm
-from ablate.text import counted, without_password
+from ablate.text import counted
 from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
 from ablate.usage import Commands
 
@@ -273,7 +273,7 @@ def report(
     if not names:
         raise StudyError(
             "the store holds no study yet",
-            place=without_password(store.uri),
+            place=store.place,
             hint="`ablate init mine` writes one, and `ablate run mine.yaml` trains it",
         )
     if len(names) > 1 and output is not None and output.suffix and format not in reporting.ONE_DOCUMENT:

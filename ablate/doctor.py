@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ablate import locks
 from ablate.errors import AblateError
 from ablate.text import counted, format_bytes, without_password
 
@@ -159,6 +160,7 @@ def store(storage: str | None = None) -> list[Check]:
     place = current_store()
     return [
         _tried("store", "folder", lambda: _writable(place.root)),
+        _tried("store", "locks", lambda: _locks(place.root)),
         _tried("store", "MLflow", lambda: _reached(place)),
         _tried("store", "Optuna", lambda: _optuna(place.root, storage)),
     ]
@@ -167,7 +169,7 @@ def store(storage: str | None = None) -> list[Check]:
 def _reached(place: Store) -> str:
     from ablate.tracking.plans import study_names
 
-    uri = without_password(place.uri)
+    uri = place.place
     if not place.exists:
         return f"{uri} is not there yet; the first run creates it"
     if place.database is not None:
@@ -187,6 +189,14 @@ def _writable(folder: Path) -> str:
         raise OSError(error.errno, error.strerror, str(parent)) from None
     free = format_bytes(shutil.disk_usage(parent).free)
     return f"{folder} {'is writable' if parent == folder else 'can be created'}, {free} free"
+
+
+def _locks(folder: Path) -> str:
+    """Say that files in `folder` can be locked, after both kinds of locks that ablate and its databases use. Raises StoreError, OSError."""
+    with tempfile.NamedTemporaryFile(dir=_nearest(folder), prefix=".ablate-doctor-") as file:
+        locks.lock(file, folder)
+        locks.lock_byte(file, folder, 0)
+    return "files can be locked"
 
 
 def _optuna(root: Path, storage: str | None) -> str:

@@ -19,7 +19,7 @@ from ablate.comparing import OUTCOME, Caller, Origin, judge_frame, row_texts
 from ablate.comparisons import Comparisons
 from ablate.errors import StoreError, StudyError
 from ablate.study.record import PlanRecord
-from ablate.text import counted, without_password
+from ablate.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,7 +230,7 @@ def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) ->
             raise tracker.broken
         if not delivered:
             raise StoreError(
-                f"not yet delivered to {without_password(store.uri)}: {tracker.problem}",
+                f"not yet delivered to {store.place}: {tracker.problem}",
                 hint="the next command delivers it from mlruns/spool",
             )
         if tracker.rejected.records:

@@ -664,7 +664,7 @@ def _coordinate(
         if tracker.broken is not None:
             raise tracker.broken
         if not delivered:
-            uri = without_password(store.uri)
+            uri = store.place
             notify(
                 f"not yet delivered to {uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
             )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ablate import addresses
 from ablate.errors import StudyError
 
 if TYPE_CHECKING:
@@ -58,14 +59,12 @@ def serve(store: Store, port: int) -> int:
 
     Raises KeyboardInterrupt for Ctrl-C, SIGTERM and SIGHUP, after the server and all that it started have ended.
     """
-    environment = (
-        os.environ
-        | {
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_BACKEND_STORE_URI": store.uri,  # not an argument: a list of processes shows a password in it to all users
-        }
-    )
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Not an argument: a list of processes shows a password in it to all users.
+        "MLFLOW_BACKEND_STORE_URI": addresses.address_to_open(store.uri, by_child=True),
+    }
     command = [sys.executable, "-m", "mlflow", "ui"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return _run_until_interrupted(command, environment)

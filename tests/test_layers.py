@@ -16,6 +16,8 @@ ROOT = Path(ablate.__file__).parent
 # Every room, and the rooms of ablate, or single files of them (`study.record`), that it may import besides itself.
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
+    "addresses": set(),
+    "locks": {"errors"},
     "events": set(),
     "plain_files": set(),
     "repository": {"plain_files"},
@@ -26,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "code_paths": set(),
     "code_digest": {"errors", "code_paths"},
     "targets": {"errors", "code_digest", "text"},
-    "data": {"errors", "code_digest", "fields", "targets", "text"},
+    "data": {"errors", "locks", "code_digest", "fields", "targets", "text"},
     "models": {"errors", "code_digest", "fields", "targets", "text"},
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "training": {
@@ -47,14 +49,26 @@ ROOMS: dict[str, set[str]] = {
     "measuring": {"errors", "events", "metrics", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
     "executors": {"errors", "events"},
-    "tracking": {"errors", "plain_files", "events", "metrics", "models", "config", "study", "text"},
+    "tracking": {
+        "addresses",
+        "locks",
+        "errors",
+        "plain_files",
+        "events",
+        "metrics",
+        "models",
+        "config",
+        "study",
+        "text",
+    },
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
-    "importing": {"errors", "metrics", "text", "lines"},
+    "importing": {"addresses", "errors", "metrics", "text", "lines"},
     "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
         "errors",
         "plain_files",
+        "locks",
         "events",
         "config",
         "study",
@@ -120,7 +134,7 @@ ROOMS: dict[str, set[str]] = {
         "judgements",
         "comparisons",
     },
-    "ui": {"errors", "tracking"},
+    "ui": {"addresses", "errors", "tracking"},
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
     "from_python": {
         "errors",
@@ -135,7 +149,7 @@ ROOMS: dict[str, set[str]] = {
         "reporting",
     },
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
-    "doctor": {"errors", "executors", "data", "measuring", "tracking", "scheduling", "text"},
+    "doctor": {"errors", "locks", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "text"},
     "options": {"errors", "text", "study", "completion", "launch"},
     "slurm": {"errors"},

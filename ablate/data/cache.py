@@ -14,7 +14,7 @@ where their size or times are not those with which they were written; else they 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate import locks
 from ablate.errors import DataError
 from ablate.text import counted, format_bytes
 
@@ -165,20 +166,20 @@ def obtain(source: Source, folder: Path, progress: Progress) -> Dataset:
 def locked(file: Path, *, wait: bool = True) -> Iterator[None]:
     """Lock `file` exclusively. The file is kept: removing it would let two processes lock two files of that name.
 
-    Raises BlockingIOError if another process has the lock and `wait` is false.
+    Raises BlockingIOError if another process has the lock and `wait` is false, NoLocksError where the file system has none.
     """
     # Not as a pipe is opened, which waits for its other end.
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError as error:
+            taken = locks.lock(handle, file, wait=wait)
+        except locks.NoLocksError as error:
             raise DataError(
-                f"{file} cannot be locked: {error.strerror}",
-                hint="its file system has no locks; set the environment variable ABLATE_CACHE to a folder on a local disk",
-            ) from error
+                f"{error.place}: {error.message}",
+                hint="set the environment variable ABLATE_CACHE to a folder on a local disk",
+            ) from None
+        if not taken:
+            raise BlockingIOError(errno.EAGAIN, "another process has the lock", str(file))
         yield
     finally:
         os.close(handle)

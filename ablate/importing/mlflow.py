@@ -16,13 +16,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
+from ablate import addresses
 from ablate.errors import DataError, nearest
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns
-
-_SCHEME = "sqlite:///"
 
 _PLACES = ("mlruns/mlflow.db", "mlflow.db", "mlruns")
 """Where experiments are looked for, where nothing names the store."""
@@ -151,9 +150,9 @@ def _backend(store: str, place: str) -> _Backend:
     """The store at an address. Raises DataError where there is none."""
     path = None
     if store.startswith("file:"):
-        path = Path(unquote(urlsplit(store).path) or ".")
-    elif store.startswith(_SCHEME):
-        path = Path(store.removeprefix(_SCHEME))
+        path = addresses.folder_path(store)
+    elif store.startswith(addresses.SQLITE):
+        path = addresses.database_path(store)
     elif "://" not in store and store != "databricks":
         path = Path(store)
     if path is None:

@@ -8,7 +8,6 @@ it. The only module that imports Optuna.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ablate import locks
 from ablate.errors import StoreError
 from ablate.events import Event, Finished
 from ablate.study.design import Plan, Run, parameter
@@ -422,8 +422,9 @@ class _Lock:
         self.release()
 
     def acquire(self) -> bool:
-        self._file = self._journal.with_suffix(".lock").open("a")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        path = self._journal.with_suffix(".lock")
+        self._file = path.open("a")
+        locks.lock(self._file, path)
         _repair(self._journal)
         return True
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from ablate import addresses, locks
 from ablate.errors import StoreError
 from ablate.text import without_password
-from ablate.tracking.store import SCHEME, Store, open_lock
+from ablate.tracking.store import Store, open_lock
 
 _LONGEST_MESSAGE = 300
 
@@ -22,7 +23,10 @@ class DeletedExperimentError(StoreError):
 
 
 def connect(uri: str) -> Any:
-    """Return an `MlflowClient` that logs nothing and retries little: the caller decides whether to try again."""
+    """Return an `MlflowClient` that logs nothing and retries little: the caller decides whether to try again.
+
+    Raises StoreError where there is no driver for a database, and where a database server does not answer.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -33,23 +37,61 @@ def connect(uri: str) -> Any:
     # MLflow announces its migrations as a server would, and logs every error that it raises; here one line reports it.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return ServerClient(uri)
+    if "://" in uri and not uri.startswith((*_NO_DATABASES, addresses.SQLITE)):
+        _check_database(uri)
+    return ServerClient(addresses.address_to_open(uri))
+
+
+_NO_DATABASES = ("http://", "https://", "file://", "databricks://", "databricks-uc://", "uc://")
+
+
+def _check_database(uri: str) -> None:
+    """Connect to a database once: MLflow would try for two minutes. Raises StoreError where that fails."""
+    import sqlalchemy
+
+    place = without_password(uri)
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        with contextlib.closing(engine.connect()):
+            pass
+        engine.dispose()
+    except ImportError as error:
+        raise StoreError(
+            f"the driver of this database is not installed ({error})",
+            place=place,
+            hint="for PostgreSQL: `pip install 'psycopg[binary]'`, and an address that begins with postgresql+psycopg://",
+        ) from None
+    except sqlalchemy.exc.ArgumentError as error:
+        raise StoreError(
+            f"is no address of a store ({without_password(first_line(error))})",
+            place=place,
+            hint="MLFLOW_TRACKING_URI names it: sqlite:///FILE, postgresql+psycopg://…, http://HOST:PORT; "
+            "unset, everything stays under ./mlruns",
+        ) from None
+    except Exception as error:  # noqa: BLE001 — whatever the driver raises
+        raise StoreError(
+            f"the store does not answer ({without_password(first_line(error))})",
+            place=place,
+            hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",
+        ) from None
 
 
 def create(store: Store) -> None:
     """Create a local database, in one process only: MLflow's own migration is not safe against a second process."""
     if store.database is None or store.database.exists():
         return
-    with open_lock(store.folder("locks") / "database.lock") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    path = store.folder("locks") / "database.lock"
+    with open_lock(path) as file:
+        locks.lock(file, path)
         if store.database.exists():
             return
         # Built under another name and renamed, so that a killed process leaves no half-made database.
         building = store.database.with_suffix(f".{os.getpid()}.tmp")
+        store.database.parent.mkdir(parents=True, exist_ok=True)
         for abandoned in store.database.parent.glob(f"{store.database.stem}.*.tmp*"):
             abandoned.unlink()
         try:
-            connect(f"{SCHEME}{building}")
+            connect(addresses.database_address(building))
             building.rename(store.database)
         except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from making it
             building.unlink(missing_ok=True)
@@ -67,12 +109,14 @@ def reading(store: Store) -> Iterator[Any]:
 
     try:
         yield connect(store.uri)
+    except StoreError:
+        raise
     except (MlflowException, OSError) as error:
         # After these words follows the whole stack of the HTTP library, in one line.
         text = re.sub(r" failed with exception .*", " failed", first_line(error))
         raise StoreError(
             f"the store does not answer ({without_password(text)})",
-            place=without_password(store.uri),
+            place=store.place,
             hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",
         ) from None
 
@@ -87,7 +131,7 @@ def writing(store: Store) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from writing
         raise StoreError(
             f"cannot be written ({without_password(first_line(error))})",
-            place=without_password(store.uri),
+            place=store.place,
         ) from None
 
 
@@ -100,13 +144,14 @@ def open_for_writing(store: Store) -> Any:
 
     try:
         create(store)
+        note_place(store)
         if store.database is not None and has_known_layout(store.database):
-            return LocalClient(store.database)
+            return LocalClient(store.database, store.artifacts)
         return connect(store.uri)
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
-        text, uri = without_password(first_line(error)), without_password(store.uri)
+        text, uri = without_password(first_line(error)), store.place
         if "database schema" in text:
             raise StoreError(
                 "the database was made by another version of MLflow",
@@ -115,6 +160,35 @@ def open_for_writing(store: Store) -> Any:
                 "newer MLflow",
             ) from None
         raise StoreError(f"cannot be opened ({text})", place=uri) from None
+
+
+def note_place(store: Store) -> None:
+    """Let a local database name the places of artifacts as they are now, where the project has been copied, moved or renamed.
+
+    ablate itself needs nothing of it (`Store.artifacts`); MLflow's own pages and programs do. Raises sqlite3.Error.
+    """
+    if store.database is None or not store.database.exists():
+        return
+    with contextlib.closing(
+        sqlite3.connect(addresses.folder_address(store.database.resolve()) + "?mode=rw", uri=True, timeout=30)
+    ) as db:
+        moved = []
+        for identity, recorded in db.execute("SELECT experiment_id, artifact_location FROM experiments"):
+            place = store.artifacts(recorded or "")
+            if place is not None and place != addresses.folder_path(recorded):
+                moved.append((addresses.folder_address(place), identity, recorded))
+        if not moved:
+            return
+        with db:
+            for new, identity, recorded in moved:
+                db.execute(
+                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", [new, identity]
+                )
+                db.execute(
+                    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                    "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                    [new, len(recorded) + 1, identity, len(recorded) + 1, f"{recorded}/"],
+                )
 
 
 def first_line(error: Exception) -> str:

@@ -16,14 +16,13 @@ import re
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote, urlparse
 
-from ablate import plain_files
+from ablate import addresses, plain_files
 
 LAYOUTS = frozenset({"dc11669786a5"})
 """Versions of MLflow's database (`alembic_version`) whose tables are known here: that of MLflow 3.17."""
@@ -74,7 +73,9 @@ class LocalRun:
 def has_known_layout(database: Path) -> bool:
     """Return whether a database has one of the known layouts; False where it cannot be read."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True)) as db:
+        with contextlib.closing(
+            sqlite3.connect(f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True)
+        ) as db:
             versions = {version for (version,) in db.execute("SELECT version_num FROM alembic_version")}
     except sqlite3.Error:
         return False
@@ -82,12 +83,16 @@ def has_known_layout(database: Path) -> bool:
 
 
 class LocalClient:
-    """Methods as those of `MlflowClient`, with the same names where they do the same."""
+    """Methods as those of `MlflowClient`, with the same names where they do the same.
 
-    def __init__(self, database: Path) -> None:
+    place: address of artifacts in the record → their folder.
+    """
+
+    def __init__(self, database: Path, place: Callable[[str], Path | None] = addresses.folder_path) -> None:
+        self._place = place
         # Without a transaction of the driver's own: `together` says where one begins.
         self._db = sqlite3.connect(
-            f"{database.resolve().as_uri()}?mode=rw",
+            f"{addresses.folder_address(database.resolve())}?mode=rw",
             uri=True,
             timeout=BUSY,
             isolation_level=None,
@@ -326,9 +331,8 @@ class LocalClient:
 
     def _folder(self, run: str) -> Path:
         """Return the folder of a run's artifacts. Raises ValueError where it is one that no ablate makes."""
-        place = urlparse(self.get_run(run).info.artifact_uri)
-        folder = Path(unquote(place.path))
-        if place.scheme not in ("", "file") or (folder.parent.name, folder.name) != (run, "artifacts"):
+        folder = self._place(self.get_run(run).info.artifact_uri)
+        if folder is None or (folder.parent.name, folder.name) != (run, "artifacts"):
             raise ValueError(f"the database names a folder for the files of {run} that no ablate makes")
         return folder
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.record import PlanRecord
-from ablate.text import without_password
 from ablate.tracking.queries import artifact, queries
 from ablate.tracking.store import Store
 
@@ -88,7 +87,7 @@ def stored_plans(store: Store, study: str) -> list[StoredPlan]:
     if not plans:
         known = [name for name in study_names(store) if name != study]
         raise StoreError(
-            f"there is no study {study!r} in {without_password(store.uri)}",
+            f"there is no study {study!r} in {store.place}",
             hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
         )
     return plans

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlparse
 
-from ablate import plain_files
+from ablate import addresses, plain_files
 from ablate.errors import StoreError
 from ablate.tracking import client
 from ablate.tracking.searches import PAGE, matching_runs, pages, run_filter
@@ -119,10 +118,10 @@ def queries(store: Store) -> Queries:
 
 def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
     """Return the content of an artifact of a run, None where it has none of that name."""
-    place = urlparse(run.artifacts)
-    if place.scheme in ("", "file"):
+    place = store.artifacts(run.artifacts)
+    if place is not None:
         try:
-            return plain_files.read(Path(unquote(place.path)) / name)
+            return plain_files.read(place / name)
         except OSError:  # not there; or a link or a pipe, which no ablate has made
             return None
     with client.reading(store) as mlflow, tempfile.TemporaryDirectory() as folder:
@@ -242,7 +241,9 @@ class LocalQueries:
         try:
             # Not `mode=ro`: a journal that a killed writer left behind has to be rolled back before anything can be read.
             with contextlib.closing(
-                sqlite3.connect(f"{database.resolve().as_uri()}?mode=rw", uri=True, timeout=30)
+                sqlite3.connect(
+                    f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True, timeout=30
+                )
             ) as db:
                 yield db
         except sqlite3.Error as error:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ablate import plain_files
+from ablate import locks, plain_files
 from ablate.tracking import client
 from ablate.tracking.operations import Operation
 from ablate.tracking.rejected import Rejected, Rejection, told
@@ -44,9 +43,7 @@ def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int
                 # Or it is a link or a pipe, which no ablate has made.
                 notify(f"{path}: cannot be read ({error.strerror}); what it holds is not delivered")
                 continue
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not locks.lock(file, path, wait=False):
                 continue  # its owner lives
             if not is_same_file(file, path):
                 continue  # another process has just delivered it

@@ -8,7 +8,6 @@ be repeated after a crash; every operation is written so that doing it twice is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from ablate import plain_files
+from ablate import locks, plain_files
 from ablate.config import Config
 from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
@@ -284,7 +283,7 @@ def create_spool(path: Path) -> BinaryIO:
     """
     while True:
         file = plain_files.open_in_place(path)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        locks.lock(file, path)
         if is_same_file(file, path):
             return file
         file.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from ablate import plain_files
+from ablate import addresses, locks, plain_files
 from ablate.errors import StoreError
+from ablate.text import without_password
 
-SCHEME = "sqlite:///"
+_SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
+"""Kinds of addresses that are no databases, and that MLflow's client knows."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,31 @@ class Store:
     @property
     def database(self) -> Path | None:
         """Return the file of a local sqlite store; None for a server or another database."""
-        return Path(self.uri.removeprefix(SCHEME)) if self.uri.startswith(SCHEME) else None
+        return addresses.database_path(self.uri)
+
+    @property
+    def place(self) -> str:
+        """Return the address for people: without a password."""
+        return without_password(self.uri)
+
+    def artifacts(self, recorded: str) -> Path | None:
+        """Return the folder of this machine where artifacts lie; None where they are elsewhere. recorded: their address in the record.
+
+        The record holds whole paths, and a project may have been copied, moved or renamed since. What lies in the store's own
+        folder is looked for there, so that a copy never touches what it was copied from.
+        """
+        path = addresses.folder_path(recorded)
+        if path is None or self.database is None:
+            return path
+        tail = _tail(path)
+        if tail is None:
+            return path
+        here = self.root / "artifacts" / tail.parts[0]
+        if self.database.parent == self.root:
+            is_here = here.is_dir() or not path.parents[len(tail.parts) - 2].is_dir()
+        else:  # several projects may share it, each with artifacts of its own
+            is_here = here.is_dir() and not path.parents[len(tail.parts) - 2].is_dir()
+        return self.root / "artifacts" / tail if is_here else path
 
     @property
     def exists(self) -> bool:
@@ -53,16 +79,14 @@ class Store:
         # A folder of its own: the locks of the store itself stand beside it, and a study may have any of their names.
         path = self.folder("locks/studies") / f"{study}.lock"
         with open_lock(path) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            if not locks.lock(file, path, wait=False):
                 file.seek(0)
                 owner_name = file.read(1000).decode(errors="replace").strip()
                 raise StoreError(
                     f"another process runs this study ({owner_name or 'unknown'})",
                     place=study,
                     hint="wait for it, or stop it; `ablate status` shows how far it is",
-                ) from None
+                )
             file.truncate(0)
             file.write(owner().encode())
             file.flush()
@@ -87,19 +111,16 @@ class Claims:
     """
 
     def __init__(self, store: Store) -> None:
-        self._file = open_lock(store.folder("locks") / "runs.lock")
+        self._path = store.folder("locks") / "runs.lock"
+        self._file = open_lock(self._path)
 
     def take(self, run: str) -> bool:
-        """Lock a run. Returns False where another process has it. run: its key."""
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._place(run))
-        except OSError:
-            return False
-        return True
+        """Lock a run. Returns False where another process has it. run: its key. Raises NoLocksError."""
+        return locks.lock_byte(self._file, self._path, self._place(run))
 
     def give_back(self, run: str) -> None:
         """Release the lock of a run. run: its key."""
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._place(run))
+        locks.unlock_byte(self._file, self._place(run))
 
     def close(self) -> None:
         self._file.close()
@@ -112,11 +133,48 @@ class Claims:
 def current_store() -> Store:
     """Return the store of the working folder, or the server that MLFLOW_TRACKING_URI names."""
     # Absolute, because MLflow keeps connections by name for as long as the process lives.
-    root = Path("mlruns").resolve()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SCHEME}{root / 'mlflow.db'}"
-    if uri.startswith(SCHEME):
-        uri = SCHEME + str(Path(uri.removeprefix(SCHEME)).resolve())
-    return Store(uri, root)
+    try:
+        root = Path("mlruns").resolve()
+    except FileNotFoundError:
+        raise StoreError(
+            "the working folder has been removed", place="mlruns", hint="change into a folder that exists"
+        ) from None
+    named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not named:
+        return Store(addresses.database_address(root / "mlflow.db"), root)
+    _check_address(named)
+    return Store(addresses.resolved(named), root)
+
+
+def _check_address(uri: str) -> None:
+    """Refuse what MLFLOW_TRACKING_URI may not be. Raises StoreError."""
+    where, shown = "MLFLOW_TRACKING_URI", without_password(uri)
+    scheme = uri.partition(":")[0].lower() if re.match(r"[A-Za-z][\w+.-]*:(?!\\)", uri) else ""
+    if scheme.startswith("sqlite") and re.search(r"(//|:memory:|mode=memory.*)\Z", uri):
+        raise StoreError(
+            f"{shown!r} is a database in memory, which ends with the command",
+            place=where,
+            hint="name a file, sqlite:///mlruns/mlflow.db, or leave the variable unset, which means that file",
+        )
+    if "://" in uri and scheme != "file":
+        return
+    if (scheme or uri) in _SERVERS or os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
+        return
+    if re.fullmatch(r"[\w.-]+:\d+/?", uri):
+        raise StoreError(f"{shown!r} is no address", place=where, hint=f"did you mean http://{shown} ?")
+    raise StoreError(
+        f"{shown!r} is a folder, and MLflow keeps runs in plain folders no longer",
+        place=where,
+        hint="name a database, sqlite:///mlruns/mlflow.db, or a server, http://HOST:PORT; unset, everything is under ./mlruns",
+    )
+
+
+def _tail(path: Path) -> Path | None:
+    """Return the part of a path of artifacts below the store's own folder of them: STUDY or STUDY/RUN/artifacts; None for another path."""
+    parts = path.parts
+    if len(parts) > 4 and parts[-1] == parts[-4] == "artifacts" and re.fullmatch("[0-9a-f]{32}", parts[-2]):
+        return Path(*parts[-3:])
+    return Path(parts[-1]) if len(parts) > 2 and parts[-2] == "artifacts" else None
 
 
 @cache

@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlparse
 
-from ablate import plain_files
+from ablate import addresses, plain_files
 from ablate.config import flatten_tree
 from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
@@ -459,7 +458,7 @@ class Delivery:
             experiment = self._client.get_experiment_by_name(name)
             if experiment is None:
                 location = (
-                    (self._store.folder("artifacts") / name).resolve().as_uri()
+                    addresses.folder_address((self._store.folder("artifacts") / name).resolve())
                     if self._store.database
                     else None
                 )
@@ -736,10 +735,9 @@ def _local_folder(store: Store, address: str, run: str) -> Path | None:
 
     Raises StoreError where a local database, which may be from somebody else, names a folder that no ablate makes.
     """
-    place = urlparse(address)
-    if place.scheme not in ("", "file"):
+    folder = store.artifacts(address)
+    if folder is None:
         return None
-    folder = Path(unquote(place.path))
     if store.database is not None and (folder.name != "artifacts" or folder.parent.name != run):
         raise StoreError(
             f"the database names {cut(str(folder))!r} as the folder of a run, where no ablate puts files",
