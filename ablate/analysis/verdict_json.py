@@ -99,6 +99,8 @@ def _comparison_json(c: Comparison) -> dict[str, Any]:
         "real": c.real,
         "n": c.n,
         **({} if c.n_reference is None else {"n_baseline": c.n_reference}),
+        "mean": _plain(c.summary.mean),
+        "sd": _plain(c.summary.sd),
         "effect": _plain(c.effect),
         "ci": _interval_json(c.lo, c.hi),
         "p_adjusted": _plain(c.p_adjusted),

@@ -268,7 +268,10 @@ def headline(analysis: Analysis) -> str:
     items: tuple[Comparison | Effect, ...] = analysis.effects if rules.factorial else analysis.comparisons
     if not items:
         return "Nothing to compare: the study has no arms besides its baseline."
-    kind = "effect" if rules.factorial else "arm"
+    # An interaction is not better or worse than anything: it says how far two changes together differ from their sum.
+    together = [e for e in analysis.effects if len(e.terms) > 1] if rules.factorial else []
+    items = tuple(item for item in items if item not in together) or items
+    kind = "main effect" if together else "effect" if rules.factorial else "arm"
     counts: Counter[str] = Counter(item.verdict for item in items)
     parts = [
         f"{counts[verdict]} {words[counts[verdict] != 1]}"
@@ -289,6 +292,16 @@ def headline(analysis: Analysis) -> str:
         whole = f"{'Both' if len(items) == 2 else f'All {len(items)}'} {kind}s {_COUNTED[common][1]}{top}"
     else:
         whole = f"Of {len(items)} {kind}s, {joined(parts)}{top}"
+    if together and len(items) < len(analysis.effects):
+        kinds: Counter[str] = Counter(effect.verdict for effect in together)
+        what = [f"{kinds[v]} {pair[kinds[v] != 1]}" for v, pair in _TOGETHER.items() if kinds[v]]
+        if len(together) == 1:
+            whole += f"; the interaction {what[0][2:]}"
+        elif len(kinds) == 1:
+            number = "both" if len(together) == 2 else f"all {len(together)}"
+            whole += f"; {number} interactions {what[0].split(' ', 1)[1]}"
+        else:
+            whole += f"; of {len(together)} interactions {joined(what)}"
     if rules.mixed:
         real = sum(e.verdict in {"helps", "hurts"} for e in analysis.effects)
         whole += f"; {real} of {len(analysis.effects)} factors {'interacts' if real == 1 else 'interact'} with the rest"
@@ -341,6 +354,8 @@ def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
         "inconclusive": "is inconclusive",
         "unstable": "is unstable",
     }[item.verdict]
+    if isinstance(item, Effect) and len(item.terms) > 1:
+        says = {"helps": f"is {clearly}positive", "hurts": f"is {clearly}negative"}.get(item.verdict, says)
     effect = _effect(item)
     if item.withheld == "reference diverged":
         return f"cannot be judged: the {reference} diverged"
@@ -396,6 +411,10 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
     """Return what limits or extends the verdict: what is real, what is ruled out, what certainty would cost."""
     clauses = []
     factor = _rounding(item, rules)[1]
+    if isinstance(item, Effect) and len(item.terms) > 1:
+        than = {"helps": "better", "hurts": "worse"}.get(item.verdict)
+        if than is not None and all(side.factor is not None for side in item.terms):
+            clauses.append(f"together they do {than} than the sum of what each does alone")
     margin = _number(rules.margin, _decimals(rules.margin * factor), factor) + _unit(item, rules, named=False)
     if item.real:
         clauses.append(f"the effect is real, but below the margin of {margin}")
@@ -574,6 +593,14 @@ def _diverged(item: Comparison | Effect) -> str:
         return "runs of its cells diverged" if item.verdict == "unstable" else ""
     runs = item.summary.n + item.failed + item.diverged
     return f"{item.diverged} of {counted(runs, 'run')} diverged" if item.diverged else ""
+
+
+_TOGETHER: dict[str, tuple[str, str]] = {
+    **_COUNTED,
+    "helps": ("is positive", "are positive"),
+    "hurts": ("is negative", "are negative"),
+}
+"""How interactions are counted: none of them helps or hurts."""
 
 
 def setting(factor: str, level: Any) -> str:

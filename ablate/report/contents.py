@@ -63,12 +63,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class FindingGroup:
-    """Findings of one kind. meaning: what being in this group says."""
+    """Findings of one kind. meaning: what being in this group says. verdict: that its findings share; empty where they don't."""
 
     key: str
     title: str
     meaning: str
     findings: tuple[Finding, ...]
+    verdict: str = ""
 
 
 Kind = Literal["baseline", "arm", "effect", "A/A", "confirmation"]
@@ -510,3 +511,10 @@ GROUPS: tuple[tuple[str, str, str, frozenset[str]], ...] = (
         frozenset({"not independent", "no override"}),
     ),
 )
+
+INTERACTIONS = (
+    "interactions",
+    "Interactions",
+    "how far two changes together differ from the sum of what each does alone",
+)
+"""The group of a factorial design's interactions: none of them is better or worse than the baseline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as table
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
 from ablate.text import escape_markdown
 
+MOST_VALUES = 10_000
+"""Runs up to which the JSON holds each one's value."""
+
 
 def verdicts(material: Material) -> dict[str, Any]:
     """Return a study's verdicts as plain values, by the documented contract: in the metric's own units, nothing rounded."""
@@ -22,6 +26,8 @@ def verdicts(material: Material) -> dict[str, Any]:
     content = to_json(analysis, record.study) if blocked is None else blocks_to_json(blocked, record.study)
     if record.data_notes:
         content["data_notes"] = list(record.data_notes)
+    if blocked is None:
+        _add_values(content, material)
     if record.judged is not None:
         gain = content["pairing"]
         baselines = (
@@ -38,6 +44,20 @@ def verdicts(material: Material) -> dict[str, Any]:
     if tuned is not None:
         content["tuning"] = tuning.to_json(tuned)
     return content
+
+
+def _add_values(content: dict[str, Any], material: Material) -> None:
+    """Add each arm's own results: seed → the metric as it was recorded, of its finished runs."""
+    frame = material.replicates
+    if len(frame) > MOST_VALUES:
+        return
+    finished = frame[(frame["phase"] == "report") & (frame["outcome"] == "finished")]
+    values: dict[str, dict[str, float]] = {}
+    for arm, seed, value in zip(finished["arm"], finished["seed"], finished["value"], strict=True):
+        if math.isfinite(value):
+            values.setdefault(str(arm), {})[str(int(seed))] = float(value)
+    for row in (content["baseline"], *content["arms"], *content["cells"]):
+        row["values"] = dict(sorted(values.get(row["arm"], {}).items(), key=lambda item: int(item[0])))
 
 
 def json_text(content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
@@ -115,8 +135,8 @@ def paper_in_markdown(paragraph: str) -> tuple[str, ...]:
 def latex(summary: Summary) -> str:
     r"""Write the table of arms for a paper, and a macro for each of its numbers. Needs the packages booktabs and amssymb.
 
-    Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference; the note under
-    the table says so. `\ablate{width=128}{effect}` is the number as the table has it, `\ablatemethods` the paragraph on how
+    Where factors are there or not, each gets a column of ticks. Bold: the arm that helps most, else the reference, and of a
+    factorial design the best combination; the note under the table says so. `\ablate{width=128}{effect}` is the number as the table has it, `\ablatemethods` the paragraph on how
     the intervals are made.
     """
     ticks = summary.components if any(row.present for row in summary.rows) else ()
@@ -173,7 +193,11 @@ def latex(summary: Summary) -> str:
     note = [_tex(_note(summary))]
     if best is not None:
         meant = (
-            "no arm helps, so it is the reference" if best.kind == "baseline" else "the arm that helps most"
+            "the best combination, picked for its mean"
+            if summary.cells
+            else "no arm helps, so it is the reference"
+            if best.kind == "baseline"
+            else "the arm that helps most"
         )
         note.append(f"Bold: {meant}.")
     if ticks:
@@ -241,7 +265,11 @@ def _note(summary: Summary) -> str:
 
 
 def _best(summary: Summary) -> Row | None:
-    """Return the row to print bold: the largest effect that helps, else the reference."""
+    """Return the row to print bold: the best combination, or the largest effect that helps, else the reference."""
+    if summary.cells:
+        means = [row for row in (*summary.rows, *summary.cells) if row.mean is not None]
+        sign = -1.0 if summary.direction == "minimize" else 1.0
+        return max(means, key=lambda row: sign * (row.mean or 0.0), default=None)
     helping = [row for row in summary.rows if row.kind == "arm" and row.interval.verdict == "helps"]
     if helping:
         return max(helping, key=lambda row: row.interval.estimate or 0.0)

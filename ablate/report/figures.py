@@ -15,6 +15,7 @@ import numpy as np
 
 from ablate.report import palette, wording
 from ablate.report.contents import (
+    GROUPS,
     ArmCurves,
     Axis,
     ClassShift,
@@ -71,6 +72,11 @@ schema, which took longer than all else on the page; the tests let them check ev
 def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
     """Draw every arm's effect with its interval, against zero and the margin. An arrow: it runs off the scale."""
     shown = [row for row in rows if row.kind != "baseline" and row.interval.estimate is not None]
+    # By verdict, the largest effects first, as in the list of verdicts.
+    places = {verdict: i for i, (*_, verdicts) in enumerate(GROUPS) for verdict in verdicts}
+    shown.sort(
+        key=lambda row: (places.get(row.interval.verdict, len(places)), -abs(row.interval.estimate or 0.0))
+    )
     names = [_wrap(row.label) for row in shown]
     traces: list[Any] = []
     layout_notes: list[dict[str, Any]] = []
@@ -218,7 +224,7 @@ def response(data: Response) -> Figure:
             at = [math.log10(p) if data.scale == "log" else p for p in places]
             margin = 0.08 * (max(at) - min(at))
             labels["range"] = [min(at) - margin, max(at) + margin]
-        _axis(layout, "xaxis", _short(data.title, 60), type=data.scale, **labels)
+        _axis(layout, "xaxis", _scaled(_short(data.title, 60), data.scale), type=data.scale, **labels)
         _axis(layout, "yaxis", value_title, **shown)
     else:
         _axis(layout, "xaxis", value_title, **shown)
@@ -260,7 +266,7 @@ def setting_response(data: SettingResponse) -> Figure:
     room = 0.03 * (high - low)
     ticks = {"dtick": 1, "exponentformat": "e"} if data.scale == "log" and high - low > 2 else {}
     extent = {"range": [low - room, high + room]}
-    _axis(layout, "xaxis", _short(data.setting, 60), type=data.scale, **extent, **ticks)
+    _axis(layout, "xaxis", _scaled(_short(data.setting, 60), data.scale), type=data.scale, **extent, **ticks)
     _axis(layout, "yaxis", _titled(data.metric, data.unit))
     line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
     across = {"x0": data.chosen, "x1": data.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
@@ -324,7 +330,7 @@ def pareto(data: Front) -> Figure:
         }
     else:
         axis = {"tickformat": ".3~s"}
-    _axis(layout, "xaxis", data.cost, **axis)
+    _axis(layout, "xaxis", _scaled(data.cost, axis.get("type", "")), **axis)
     _axis(layout, "yaxis", _titled(data.metric, data.unit))
     return _figure(traces, layout)
 
@@ -434,7 +440,7 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
         }
     else:
         axis = {"ticksuffix": "×"}
-    _axis(layout, "xaxis", f"{basis} against the baseline", **axis)
+    _axis(layout, "xaxis", _scaled(f"{basis} against the baseline", str(axis.get("type", ""))), **axis)
     _axis(
         layout, "yaxis", _titled(metric, unit), range=[low - 0.04 * (high - low), high + 0.08 * (high - low)]
     )
@@ -613,7 +619,9 @@ def _layout(height: int) -> dict[str, Any]:
             "align": "left",
         },
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"color": INK}},
+        # Anywhere on a figure the nearest point answers.
         "hovermode": "closest",
+        "hoverdistance": -1,
         "xaxis": dict(axis),
         "yaxis": dict(axis),
     }
@@ -646,7 +654,11 @@ def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, he
     traces: list[Any] = []
     layout = _layout(height)
     for arm, colour in drawn:
-        traces += [_band(line, colour) for line in arm.lines]
+        # No more than four bands over each other: of several arms those of validation alone.
+        bands = [
+            line for line in arm.lines if len(drawn) <= 2 or line.split != "train" or len(arm.lines) == 1
+        ]
+        traces += [_band(line, colour) for line in bands]
     for group, (arm, colour) in enumerate(drawn):
         named = False
         for line in reversed(arm.lines):
@@ -696,7 +708,12 @@ def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, he
     title = f"{_short(data.quantity)}{', %' if data.unit == '%' else ''}" if legend else ""
     if data.log:
         _axis(
-            layout, "yaxis", title, type="log", range=[math.log10(data.low), math.log10(data.high)], dtick=1
+            layout,
+            "yaxis",
+            f"{title} (log scale)" if title else "log scale",
+            type="log",
+            range=[math.log10(data.low), math.log10(data.high)],
+            dtick=1,
         )
     else:
         _axis(layout, "yaxis", title, range=[data.low, data.high])
@@ -936,6 +953,11 @@ def _captions(
 def _is_wide(points: Sequence[Cost]) -> bool:
     """Costs so far apart that their axis is logarithmic."""
     return max(p.cost for p in points) > 4 * min(p.cost for p in points)
+
+
+def _scaled(title: str, scale: str) -> str:
+    """Return the title of an axis, which says so where it is logarithmic."""
+    return f"{title} (log scale)" if scale == "log" else title
 
 
 def _titled(metric: str, unit: str) -> str:

@@ -18,6 +18,7 @@ from ablate.analysis.intervals import ENOUGH_PAIRS
 from ablate.report import palette, scales, wording
 from ablate.report.contents import (
     GROUPS,
+    INTERACTIONS,
     Axis,
     Cost,
     Crossing,
@@ -35,7 +36,12 @@ from ablate.text import counted, joined
 
 
 def answer(reading: Reading) -> tuple[str, str]:
-    """Return the finding, and how settled it is."""
+    """Return the finding, and how settled it is; of a factorial design with its best combination."""
+    first, second = _answer(reading)
+    return first, f"{second} {best_cell(reading)}".strip()
+
+
+def _answer(reading: Reading) -> tuple[str, str]:
     analysis = reading.analysis
     if reading.rules.design == "search":
         candidates = [tuned.candidates for tuned in reading.record.tuned.values()]
@@ -104,6 +110,23 @@ def answer(reading: Reading) -> tuple[str, str]:
     )
 
 
+def best_cell(reading: Reading) -> str:
+    """Return the best combination of a factorial design as a sentence; empty where there are none, or runs are due."""
+    analysis = reading.analysis
+    cells = [s for s in (analysis.baseline, *analysis.cells) if s.mean is not None]
+    if not reading.rules.factorial or len(cells) < 2 or analysis.provisional:
+        return ""
+    best = max(cells, key=lambda s: reading.rules.sign * (s.mean or 0.0))
+    mean = (
+        f"{wording.plain(reading.shown_value(best.mean), reading.value_digits)} {reading.value_unit}".strip()
+    )
+    name = reading.label(best.arm) if best.arm != reading.rules.reference else reading.the(best.arm)
+    return (
+        f"The best combination is {name[:1].lower() + name[1:]}, with {mean} on average; it was picked as the best of "
+        f"{len(cells)}, so expect less of it on fresh seeds."
+    )
+
+
 def notices(reading: Reading) -> Iterable[Notice]:
     """Return what to know before reading on: errors, what is not in yet, what failed, what is mixed."""
     analysis, runs = reading.analysis, reading.analysis.runs
@@ -162,7 +185,7 @@ def facts(reading: Reading) -> Iterable[tuple[str, str]]:
         )
     else:
         yield "Compared", f"{arms} with {reading.the(reading.rules.reference)}: {design}, {_seeds(reading)}"
-    if training := _outline(reference.config):
+    if training := _outline(reference.config, reading.levels(reading.rules.reference)):
         yield "Baseline" if reading.rules.reference == "baseline" else "Reference", training
     data = reference.data
     data_block = reference.config.get("data")
@@ -243,18 +266,42 @@ def axis(reading: Reading, rows: Sequence[Row]) -> Axis:
 
 
 def groups(reading: Reading) -> tuple[FindingGroup, ...]:
-    """Return findings by verdict, the largest effects first."""
+    """Return findings by verdict, the largest effects first; the interactions of a factorial design are a group of their own."""
     items = [(item, i) for i, item in enumerate(reading.items)]
     reference = reading.the(reading.rules.reference)
+    together = [(item, i) for item, i in items if isinstance(item, Effect) and len(item.terms) > 1]
+    alone = [pair for pair in items if pair not in together]
     filled = []
-    for key, title, meaning, members in GROUPS:
-        group_items = [(item, i) for item, i in items if item.verdict in members]
+
+    def add(
+        key: str, title: str, meaning: str, members: Sequence[tuple[Comparison | Effect, int]], verdict: str
+    ) -> None:
+        findings = tuple(_finding(reading, item, i) for item, i in members)
+        filled.append(FindingGroup(key, title, meaning, findings, verdict))
+
+    for key, title, meaning, verdicts in GROUPS:
+        members = [(item, i) for item, i in alone if item.verdict in verdicts]
         sign = {"worked": -1.0, "hurt": 1.0}.get(key)
         if sign is not None:
-            group_items.sort(key=lambda pair: sign * (reading.interval(pair[0]).estimate or 0.0))
-        if group_items:
-            findings = tuple(_finding(reading, item, i) for item, i in group_items)
-            filled.append(FindingGroup(key, title, meaning.replace("the baseline", reference), findings))
+            members.sort(key=lambda pair: sign * (reading.interval(pair[0]).estimate or 0.0))
+        if members:
+            over_all = {"worked": "better", "hurt": "worse"} if reading.rules.factorial else {}
+            says = (
+                f"{over_all[key]} on average over all combinations"
+                if key in over_all
+                else meaning.replace("the baseline", reference)
+            )
+            add(key, title, says, members, members[0][0].verdict)
+    if together:
+        settled = [verdict for _, _, _, verdicts in GROUPS[:3] for verdict in verdicts]
+        order = {verdict: i for i, verdict in enumerate(settled)}
+        together.sort(
+            key=lambda pair: (
+                order.get(pair[0].verdict, len(order)),
+                -abs(reading.interval(pair[0]).estimate or 0.0),
+            )
+        )
+        add(*INTERACTIONS, together, "")
     return tuple(filled)
 
 
@@ -501,25 +548,30 @@ def _only_level(record: PlanRecord, factor: str) -> Any:
     return None
 
 
-def _outline(config: Any) -> str:
-    """Return the reference in a line: model, optimizer and epochs where it has them, else its first scalars."""
+def _outline(config: Any, levels: Mapping[str, Any]) -> str:
+    """Return the reference in a line: its level of every factor, then model, optimizer and epochs, or else its first scalars."""
+    parts = [", ".join(words.setting(factor, level) for factor, level in levels.items())] if levels else []
     if not isinstance(config, Mapping):
-        return ""
-    parts = []
+        return parts[0] if parts else ""
     model, optimizer, training = (config.get(name) for name in ("model", "optimizer", "training"))
     if isinstance(model, Mapping) and "name" in model:
         inside = [
             f"{k.replace('_', ' ')} {wording.level(v)}"
             for k, v in model.items()
-            if isinstance(v, int | float) and not isinstance(v, bool)
+            if isinstance(v, int | float) and not isinstance(v, bool) and f"model.{k}" not in levels
         ]
         parts.append(f"{model['name']} ({', '.join(inside[:4])})" if inside else str(model["name"]))
     if isinstance(optimizer, Mapping) and "name" in optimizer:
-        rate = f", learning rate {wording.level(optimizer['lr'])}" if "lr" in optimizer else ""
+        known = "lr" in optimizer and "optimizer.lr" not in levels
+        rate = f", learning rate {wording.level(optimizer['lr'])}" if known else ""
         parts.append(f"{optimizer['name']}{rate}")
     if isinstance(training, Mapping) and "epochs" in training:
         parts.append(counted(int(training["epochs"]), "epoch"))
-    if not parts:
-        plain = [f"{k} {wording.level(v)}" for k, v in config.items() if not isinstance(v, Mapping | list)]
-        parts = plain[:5]
-    return " · ".join(parts)
+    if len(parts) <= bool(levels):
+        plain = [
+            f"{k} {wording.level(v)}"
+            for k, v in config.items()
+            if not isinstance(v, Mapping | list) and k not in levels
+        ]
+        parts += plain[:5]
+    return " · ".join(part for part in parts if part)

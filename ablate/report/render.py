@@ -8,9 +8,11 @@ become one even if it slipped through the escaping.
 from __future__ import annotations
 
 import base64
+import collections
 import functools
 import gzip
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
-from ablate.report.contents import GROUPS, Axis, Interval, RunRow, Section, Summary
+from ablate.report.contents import GROUPS, INTERACTIONS, Curves, RunRow, Section, Summary
+from ablate.report.drawings import Sparks, axis_svg, interval_svg
 from ablate.text import counted
 
 if TYPE_CHECKING:
@@ -35,19 +38,17 @@ MOST_ROWS = 200
 LONGEST_BODY = 50_000
 """Characters of a table's body from which on it is compressed: some two thousand cells."""
 
-WIDTH, HEIGHT = 320, 28
-"""Of a small interval, in its own units; it is as wide as its place."""
-
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure's place on the page. small: several share a line."""
+    """A figure's place on the page. small: several share a line. anchors: by which links lead to it."""
 
     id: str
     title: str
     label: str
     height: int
     small: bool
+    anchors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A section with its pictures."""
+    """A section with its pictures. panels: of what the study is judged by. loss: its curves. others: folded away."""
 
     section: Section
     panels: tuple[Panel, ...]
+    loss: tuple[Panel, ...]
+    others: tuple[Panel, ...]
 
 
 def html(summary: Summary, *, reload: int | None = None) -> str:
@@ -84,11 +87,25 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         "pareto": _pareto_panel(album, summary),
         "classes": _class_panels(album, summary),
     }
-    chapters = [Chapter(section, tuple(_section_panels(album, section))) for section in summary.sections]
+    sparks = Sparks(summary)
+    anchors = {row.arm: f"curves-{row.anchor}" for row in summary.rows if row.kind == "arm" and row.anchor}
+    chapters = [_chapter(album, section, summary, sparks.quantity, anchors) for section in summary.sections]
+    drawn = {
+        anchor
+        for chapter in chapters
+        for panel in chapter.loss
+        for picture in panel.pictures
+        for anchor in picture.anchors
+    }
     text: str = page.render(
         s=summary,
         panels=panels,
         chapters=chapters,
+        sparks=sparks,
+        curves_title="Loss curves" if "loss" in sparks.quantity.lower() else "Curves",
+        evidence=collections.defaultdict(
+            str, {arm: anchor for arm, anchor in anchors.items() if anchor in drawn}
+        ),
         figures=_packed(_json(album.figures).encode(), 6),
         runs=_run_table(summary),
         reload=reload,
@@ -111,8 +128,9 @@ class Entry:
 
 def index_html(studies: Iterable[Entry]) -> str:
     """Return a page that links to several reports."""
-    titles = {key: title for key, title, _, _ in GROUPS}
+    titles = {key: title for key, title, *_ in (*GROUPS, INTERACTIONS)}
     tones = {key: palette.mark(next(iter(members))) for key, _, _, members in GROUPS}
+    tones[INTERACTIONS[0]] = palette.mark("")
     entries = [
         (
             entry,
@@ -173,54 +191,6 @@ def script_json(value: Any) -> Markup:
     return _markup(text)
 
 
-def interval_svg(interval: Interval, axis: Axis) -> Markup:
-    """Draw a small picture of an effect with its interval, against zero and the margin. Colours come from the style sheet."""
-    tone = palette.mark(interval.verdict).tone
-    text = "no effect to show"
-    parts = [_ground(axis)]
-    if interval.estimate is not None:
-        text = f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}".strip()
-        middle = HEIGHT / 2
-        if interval.images_lo is not None and interval.images_hi is not None:
-            said_images = (_place(interval.images_lo, axis), _place(interval.images_hi, axis))
-            parts.append(_line(*said_images, middle, "images"))
-        if interval.lo is not None and interval.hi is not None:
-            text += f", {wording.span(interval.lo, interval.hi, axis.digits)}"
-            parts.append(_line(_place(interval.lo, axis), _place(interval.hi, axis), middle, "span"))
-            for end in (interval.lo, interval.hi):
-                x = _place(end, axis)
-                if axis.low <= end <= axis.high:
-                    parts.append(f'<path class="span" d="M{x:.1f} {middle - 5}v10"/>')
-                else:
-                    outwards = -1 if end < axis.low else 1
-                    parts.append(
-                        f'<path class="arrow" d="M{x + 7 * outwards:.1f} {middle}L{x:.1f} {middle - 5}v10z"/>'
-                    )
-        if axis.low <= interval.estimate <= axis.high:
-            parts.append(_symbol(tone, _place(interval.estimate, axis), middle))
-        else:
-            left = interval.estimate < axis.low
-            text = wording.signed(interval.estimate, axis.digits)
-            x, anchor = (16, "start") if left else (WIDTH - 16, "end")
-            parts.append(f'<text x="{x}" y="{middle + 4}" text-anchor="{anchor}">{text}</text>')
-    return _svg(tone, text, parts, HEIGHT)
-
-
-def axis_svg(axis: Axis) -> Markup:
-    """Draw the scale that the small pictures share."""
-    ticks = axis.ticks
-    if len(ticks) > 5:
-        ticks = tuple(t for i, t in enumerate(ticks) if (i - ticks.index(min(ticks, key=abs))) % 2 == 0)
-    step = abs(ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
-    digits = max(0, wording.decimals(step) - 1)
-    parts = []
-    for tick in ticks:
-        x = _place(tick, axis)
-        parts.append(f'<path class="tick" d="M{x:.1f} 16v4"/>')
-        parts.append(f'<text x="{x:.1f}" y="11" text-anchor="middle">{wording.signed(tick, digits)}</text>')
-    return _svg("axis", f"scale in {axis.unit}" if axis.unit else "scale", parts, 20)
-
-
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -238,48 +208,79 @@ class _Figures:
         label: str,
         *,
         small: bool = False,
+        anchors: Iterable[tuple[str, ...]] = (),
     ) -> Panel:
         added = []
-        for name, spec in drawn:
+        for (name, spec), leading in zip(drawn, itertools.chain(anchors, itertools.repeat(()))):  # noqa: B905 - endless
             text = f"{label}: {name}" if name else label
             height = int(spec["layout"].get("height", 340))
-            added.append(Picture(f"figure-{len(self.figures)}", name, text, height, small))
+            added.append(Picture(f"figure-{len(self.figures)}", name, text, height, small, leading))
             self.figures[added[-1].id] = spec
         return Panel(title, caption, tuple(added))
 
 
-def _section_panels(album: _Figures, section: Section) -> Iterable[Panel]:
-    response = section.response
-    if response is not None:
-        direction = "horizontal" if response.scale != "named" else "vertical"
-        caption = (
-            f"A dot for every {response.dots_are}, a mark for the mean. The {direction} band is the reference ± the margin."
-            if response.dots_are != "block"
-            else "A dot for every block, a mark for the mean. The vertical band is ± the margin."
-        )
-        yield album.panel(
-            f"{response.metric} by level" if section.code else f"{response.metric} by arm",
-            caption,
-            [("", figures.response(response))],
-            f"{section.title}: {response.metric} by level",
-        )
+def _chapter(
+    album: _Figures, section: Section, summary: Summary, loss: str, anchors: dict[str, str]
+) -> Chapter:
+    """loss: the quantity whose curves all stand in one place. anchors: of the arms' curves; those that are used are taken out."""
+    panels: list[Panel] = []
+    losses: list[Panel] = []
+    others: list[Panel] = []
+    if section.response is not None:
+        panels.append(_response_panel(album, section))
+    judged_by = {summary.metric, summary.metric.partition("/")[2], "lr"}
     for curves in section.curves:
-        drawn = figures.curves(curves)
-        few = len(drawn) == 1
-        splits = {line.split for arm in curves.arms for line in arm.lines}
-        text = ["Training dashed, validation solid."] if len(splits) > 1 else []
-        text.append("Mean over seeds, with a band from the lowest seed to the highest.")
-        text.append("An arm has the colour of its verdict.")
-        if few and len({palette.mark(arm.verdict).colour for arm in curves.arms}) < len(curves.arms):
-            text.append("Arms with the same verdict differ in shade.")
-        if curves.reference is not None:
-            text.append(f"Grey: the {curves.reference.label.lower()}.")
-        if any(arm.overfits for arm in (*curves.arms, *([curves.reference] if curves.reference else []))):
-            text.append("A ring: over-fitting begins.")
-        if curves.cut:
-            text.append("Some of it runs off the scale; double-click to see all.")
-        name = {"lr": "Learning rate"}.get(curves.quantity, curves.quantity[:1].upper() + curves.quantity[1:])
-        yield album.panel(name, " ".join(text), drawn, f"{section.title}: {name} by epoch", small=not few)
+        if curves.quantity == loss:
+            losses.append(_curve_panel(album, section, curves, anchors))
+        else:
+            (panels if curves.quantity in judged_by else others).append(
+                _curve_panel(album, section, curves, {})
+            )
+    return Chapter(section, tuple(panels), tuple(losses), tuple(others))
+
+
+def _response_panel(album: _Figures, section: Section) -> Panel:
+    response = section.response
+    assert response is not None
+    direction = "horizontal" if response.scale != "named" else "vertical"
+    caption = (
+        f"A dot for every {response.dots_are}, a mark for the mean. The {direction} band is the reference ± the margin."
+        if response.dots_are != "block"
+        else "A dot for every block, a mark for the mean. The vertical band is ± the margin."
+    )
+    return album.panel(
+        f"{response.metric} by level" if section.code else f"{response.metric} by arm",
+        caption,
+        [("", figures.response(response))],
+        f"{section.title}: {response.metric} by level",
+    )
+
+
+def _curve_panel(album: _Figures, section: Section, curves: Curves, anchors: Mapping[str, str]) -> Panel:
+    drawn = figures.curves(curves)
+    few = len(drawn) == 1
+    splits = {line.split for arm in curves.arms for line in arm.lines}
+    text = ["Training dashed, validation solid."] if len(splits) > 1 else []
+    text.append("Mean over seeds, with a band from the lowest seed to the highest.")
+    text.append("An arm has the colour of its verdict.")
+    if few and len({palette.mark(arm.verdict).colour for arm in curves.arms}) < len(curves.arms):
+        text.append("Arms with the same verdict differ in shade.")
+    if curves.reference is not None:
+        text.append(f"Grey: the {curves.reference.label.lower()}.")
+    if any(arm.overfits for arm in (*curves.arms, *([curves.reference] if curves.reference else []))):
+        text.append("A ring: over-fitting begins.")
+    if curves.cut:
+        text.append("Some of it runs off the scale; double-click to see all.")
+    name = wording.quantity(curves.quantity)
+    own = [(anchors[arm.arm],) if arm.arm in anchors else () for arm in curves.arms]
+    return album.panel(
+        name,
+        " ".join(text),
+        drawn,
+        f"{section.title}: {name} by epoch",
+        small=not few,
+        anchors=[tuple(itertools.chain(*own))] if few else own,
+    )
 
 
 def _tuning_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
@@ -446,52 +447,6 @@ def _escaped(text: str) -> str:
     from markupsafe import escape
 
     return str(escape(text))
-
-
-# --- small drawings ---------------------------------------------------------------------------------------------------
-
-
-def _place(value: float, axis: Axis) -> float:
-    """Return where a value is drawn in a small drawing, with room for an arrow at both ends."""
-    inner = WIDTH - 20
-    part = (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low)
-    return 10 + part * inner
-
-
-def _ground(axis: Axis) -> str:
-    left, right, zero = _place(-axis.margin, axis), _place(axis.margin, axis), _place(0.0, axis)
-    return (
-        f'<rect class="margin" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT}"/>'
-        f'<path class="zero" d="M{zero:.1f} 0V{HEIGHT}"/>'
-    )
-
-
-def _line(x0: float, x1: float, y: float, kind: str) -> str:
-    return f'<path class="{kind}" d="M{x0:.1f} {y}H{x1:.1f}"/>'
-
-
-def _symbol(tone: str, x: float, y: float) -> str:
-    """Return the mark of a verdict, the same as in the figures."""
-    shape = {
-        "helps": f"M{x:.1f} {y - 6}l6 11h-12z",
-        "hurts": f"M{x:.1f} {y + 6}l6 -11h-12z",
-        "none": f"M{x - 5:.1f} {y - 5}h10v10h-10z",
-        "unstable": f"M{x - 5:.1f} {y - 5}l10 10m0 -10l-10 10",
-        "void": f"M{x:.1f} {y - 6}l6 6l-6 6l-6 -6z",
-    }.get(tone)
-    if shape is None:
-        return f'<circle class="mark" cx="{x:.1f}" cy="{y}" r="5"/>'
-    return f'<path class="mark" d="{shape}"/>'
-
-
-def _svg(tone: str, text: str, parts: Iterable[str], height: int) -> Markup:
-    from markupsafe import escape
-
-    label = escape(text)
-    opening = (
-        f'<svg class="interval tone-{tone}" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">'
-    )
-    return _markup(f"{opening}{''.join(parts)}</svg>")
 
 
 # --- assembling -------------------------------------------------------------------------------------------------------

@@ -26,7 +26,12 @@ def reach(sizes: Iterable[float], least: float) -> float:
 
 def ticks(low: float, high: float) -> tuple[float, ...]:
     """Return round numbers along a scale, 0 among them, at most nine."""
-    raw = (high - low) / 8
+    return round_numbers(low, high, 8)
+
+
+def round_numbers(low: float, high: float, most: int) -> tuple[float, ...]:
+    """Return round numbers from low to high, at most one more than `most`."""
+    raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
     return tuple(step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1))

@@ -135,6 +135,12 @@ def title(factor: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def quantity(name: str) -> str:
+    """Write what is recorded by epoch as a heading: `f1_macro` → "F1 macro"."""
+    text = {"lr": "learning rate"}.get(name, name.replace("_", " "))
+    return text[:1].upper() + text[1:]
+
+
 def verb(n: int, one: str, many: str) -> str:
     """Return the form of a verb that goes with a number."""
     return one if n == 1 else many

@@ -263,7 +263,7 @@ def test_what_is_enough_alone_and_not_needed_given_the_rest_interacts_with_it():
     assert alone == pytest.approx(found.comparison("a").effect)
     assert given_the_rest == pytest.approx(-found.comparison("full but a").effect)
     assert a.estimate == pytest.approx(given_the_rest - alone)
-    assert sentence(a, found.rules).startswith("The interaction of a 1 and the rest clearly hurts: −3.")
+    assert sentence(a, found.rules).startswith("The interaction of a 1 and the rest is clearly negative: −3.")
     assert "alone it is worth +3.0" in sentence(a, found.rules)
     assert "2 of 3 factors interact with the rest" in headline(found)
     assert [s.arm for s in found.references] == ["baseline", "full"]

@@ -282,7 +282,7 @@ def test_effects_read_like_arms():
     said = [sentence(e, plan) for e in found.effects]
     assert said[0].startswith("A 1 clearly helps: +4.9")
     assert said[2].startswith("The interaction of a 1 and b 1 ")
-    assert headline(found).startswith("Of 3 effects, 1 helps")
+    assert headline(found).startswith("Of 2 main effects, 1 helps")
     unstable = judge(plan, change(frame, "b=1", 0, outcome="diverged", value=np.nan))
     assert "is unstable: runs of its cells diverged" in sentence(unstable.effects[0], plan)
 

@@ -150,3 +150,29 @@ def test_how_two_factors_act_together_is_drawn_from_the_cells():
     for (_, line), fast in zip(drawn.lines, (False, True), strict=True):
         assert line == pytest.approx((mean(False, fast), mean(True, fast)))
     assert summarise(material("fractional", "fraction: {cells: 8}\n")).crossings == ()
+
+
+def test_interactions_are_a_group_of_their_own_and_neither_help_nor_hurt():
+    found = report_examples.factorial()
+    summary = summarise(found)
+    by_key = {group.key: [finding.arm for finding in group.findings] for group in summary.groups}
+    assert by_key.pop("interactions") == ["model.width=128 × augment.flip=false"]
+    assert not any(" × " in arm for arms in by_key.values() for arm in arms)
+    said = report.markdown(summary)
+    assert "is positive: +0.5 points" in said
+    assert "together they do better than the sum of what each does alone" in said
+    assert summary.answer[0] == "Of 2 main effects, 1 helps and 1 hurts; the interaction is positive."
+    assert "Interactions" in report.html(summary)
+
+
+def test_the_best_combination_is_named_as_one_that_was_picked_and_is_bold():
+    found = report_examples.factorial()
+    summary = summarise(found)
+    cells = {s.arm: s.mean for s in (found.analysis.baseline, *found.analysis.cells)}
+    best = max(cells, key=cells.get)
+    assert best == "model.width=128"
+    shown = f"{100 * cells[best]:.2f}"
+    assert f"The best combination is width 128, with {shown} % on average" in summary.answer[1]
+    assert "picked as the best of 4, so expect less of it on fresh seeds" in summary.answer[1]
+    [bold] = [line for line in report.latex(summary).splitlines() if "\\mathbf" in line]
+    assert shown in bold

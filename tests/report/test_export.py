@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 import report_examples
@@ -17,10 +18,15 @@ from ablate.report.summary import summarise
 from ablate.text import escape_markdown
 
 
-def test_json_is_the_contract_and_nothing_else(material):
-    assert json.loads(export.json_text(export.verdicts(material))) == to_json(
-        material.analysis, "width-and-friends"
-    )
+def test_json_is_the_contract_with_the_value_of_every_run(material):
+    content = json.loads(export.json_text(export.verdicts(material)))
+    values = {row["arm"]: row.pop("values") for row in (content["baseline"], *content["arms"])}
+    assert content == to_json(material.analysis, "width-and-friends")
+    for row in (content["baseline"], *content["arms"]):
+        own = list(values[row["arm"]].values())
+        assert len(own) == row.get("n")
+        assert np.isclose(np.mean(own), row["mean"])
+        assert np.isclose(np.std(own, ddof=1), row["sd"])
 
 
 def test_json_has_no_nan():

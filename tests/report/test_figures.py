@@ -41,10 +41,35 @@ def test_every_colour_has_a_twin_for_the_dark(page):
 def test_the_forest_shows_every_arm_with_its_verdicts_mark(summary):
     figure = figures.forest(summary.axis, summary.rows)
     marks = [t for t in figure["data"] if t["mode"] == "markers" and t["marker"]["size"] == 11]
-    assert [t["marker"]["symbol"] for t in marks] == [
-        palette.mark(row.interval.verdict).symbol for row in summary.rows if row.kind == "arm"
-    ]
+    labels = [name.replace("<br>", " ") for name in figure["layout"]["yaxis"]["ticktext"]]
+    verdicts = {row.label: row.interval.verdict for row in summary.rows if row.kind == "arm"}
+    assert [t["marker"]["symbol"] for t in marks] == [palette.mark(verdicts[each]).symbol for each in labels]
     assert len(figure["layout"]["yaxis"]["ticktext"]) == 8
+
+
+def test_the_forest_is_in_the_order_of_the_verdicts_the_largest_effects_first(summary):
+    figure = figures.forest(summary.axis, summary.rows)
+    order = [name.replace("<br>", " ") for name in figure["layout"]["yaxis"]["ticktext"]]
+    listed = [f.label for group in summary.groups for f in group.findings]
+    settled = [f.label for group in summary.groups[:2] for f in group.findings]
+    assert order[: len(settled)] == settled
+    assert sorted(order) == sorted(listed)
+
+
+def test_several_arms_share_a_figure_with_no_more_than_four_bands(summary):
+    overlaid = [c for s in summary.sections for c in s.curves if 1 < len(c.arms) <= figures.OVERLAID]
+    assert overlaid
+    for curves in overlaid:
+        [(_, figure)] = figures.curves(curves)
+        assert sum(t.get("fill") == "toself" for t in figure["data"]) <= 4
+
+
+def test_an_axis_that_is_logarithmic_says_so(page):
+    axes = [f["layout"][axis] for f in every_figure(page) for axis in ("xaxis", "yaxis")]
+    logarithmic = [axis for axis in axes if axis.get("type") == "log"]
+    assert logarithmic
+    assert all("log scale" in axis["title"]["text"] for axis in logarithmic)
+    assert not any("log scale" in a["title"]["text"] for a in axes if a not in logarithmic and "title" in a)
 
 
 def test_what_runs_off_the_scale_is_an_arrow_with_its_number(summary):

@@ -14,6 +14,7 @@ from ablate.report import render
 from ablate.report.contents import Axis, Interval, Tracking
 from ablate.report.summary import summarise
 
+NO_CURVES = pd.DataFrame(columns=["arm", "seed", "phase", "epoch", "metric", "value"])
 VOID = {"meta", "input", "br", "hr", "img", "link"}
 AXIS = Axis(-2.0, 2.0, 0.5, "points", 2, (-2.0, -1.0, 0.0, 1.0, 2.0))
 
@@ -134,7 +135,9 @@ def test_a_page_has_a_section_for_everything_it_knows(page):
     ids = {a.get("id") for _, a in found.elements}
     assert {
         "verdicts",
+        "curves",
         "effects",
+        "study",
         "factor-0",
         "factor-1",
         "factor-2",
@@ -151,6 +154,36 @@ def test_a_page_has_a_section_for_everything_it_knows(page):
         "seeds: {initial: 5",
     ):
         assert words in found.text
+
+
+def test_verdicts_stand_before_every_note_and_fact_with_their_intervals_and_curves(page, summary):
+    first = page[page.index("<main>") : page.index('id="curves"')]
+    findings = [f for group in summary.groups for f in group.findings]
+    assert first.count('<svg class="interval') - len(summary.groups) == len(findings) > 0
+    assert first.count('<svg class="curve') == len(findings)
+    assert all(notice.text not in first for notice in summary.notices if notice.kind == "warning")
+    assert "<dl" not in first
+    assert page.index('id="verdicts"') < page.index('id="curves"') < page.index('id="study"')
+    assert ">Loss curves</a>" in page
+
+
+def test_the_evidence_of_a_verdict_is_its_curves_where_it_has_any(page, summary):
+    anchors = re.findall(r'<a href="#([^"]+)">Evidence', page)
+    arms = [f.arm for group in summary.groups for f in group.findings]
+    assert anchors == [f"curves-{row.anchor}" for arm in arms for row in summary.rows if row.arm == arm]
+    without = summarise(dataclasses.replace(report_examples.material(), curves=NO_CURVES))
+    page = render.html(without)
+    assert 'class="curve' not in page
+    assert 'id="curves"' not in page
+    assert re.findall(r'<a href="#([^"]+)">Evidence', page)[0].startswith("arm-")
+
+
+def test_other_metrics_are_folded_away(page):
+    factor = page[page.index('id="factor-0"') : page.index('id="factor-1"')]
+    visible, _, folded = factor.partition('<details class="folded">')
+    assert "<h4>Accuracy</h4>" in visible
+    assert "<h4>Loss</h4>" not in factor
+    assert folded == "" or "<h4>" in folded
 
 
 def test_p_stands_only_beside_its_effect(page):

@@ -5,7 +5,8 @@
   const darkOf = JSON.parse(read("palette"));
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const NARROW = 520;
-  const PRINTED = { small: 325, whole: 670 }; // px on A4 with the style sheet's margins
+  const PRINTED = { third: 212, half: 325, whole: 670 }; // px on A4 with the style sheet's margins
+  const LOW = 0.54; // of a figure's height on paper, where nobody zooms
   let printing = false;
   const drawn = new Set();
   let specs = {}; // id → figure as it was sent
@@ -66,8 +67,11 @@
     const isDark = dark.matches && !printing;
     const figure = isDark ? themed(spec, false) : JSON.parse(JSON.stringify(spec));
     const layout = figure.layout;
-    const small = element.classList.contains("small");
-    layout.width = printing ? PRINTED[small ? "small" : "whole"] : element.clientWidth;
+    const whole = element.closest(".half") ? "half" : "whole";
+    const share = !element.classList.contains("small") ? whole : element.closest(".two") ? "half" : "third";
+    layout.width = printing ? PRINTED[share] : element.clientWidth;
+    if (printing) layout.height = Math.round((figure.data[0]?.type === "scatter" && layout.yaxis.ticktext ? 0.8 : LOW) * layout.height);
+    element.style.height = `${layout.height}px`;
     layout.autosize = false;
     if (layout.width < NARROW) {
       layout.font.size = 11;
@@ -85,8 +89,10 @@
   const draw = (element) => {
     const again = drawn.has(element);
     drawn.add(element);
+    stale.delete(element);
     const { data, layout } = fitted(element, specs[element.id]);
-    const config = { displaylogo: false, responsive: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+    // Drag to zoom, double-click for all of it: a tool bar would stand over the data.
+    const config = { displayModeBar: false, responsive: false };
     globalThis.Plotly[again ? "react" : "newPlot"](element, data, layout, config);
     if (layout.width < NARROW) clear(element, layout);
     element.dataset.drawn = "";
@@ -113,22 +119,41 @@
     }
   };
 
+  // One figure at a time, the nearest first, while nobody waits for anything else: a picture of the whole page has them all.
+  const idle = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 30));
+  const isFolded = (element) => element.closest("details:not([open])") !== null;
+  const distance = (element) => {
+    const { top, bottom } = element.getBoundingClientRect();
+    return Math.max(top - innerHeight, -bottom, 0);
+  };
+  const stale = new Set(figures);
+  let working = false;
+  const work = () => {
+    const due = printing ? [] : [...stale].filter((element) => !isFolded(element));
+    working = due.length > 0;
+    if (!working) return;
+    draw(due.reduce((a, b) => (distance(b) < distance(a) ? b : a)));
+    idle(work);
+  };
+  const redraw = () => {
+    for (const element of drawn) stale.add(element);
+    if (!working) work();
+  };
+
   const watch = () => {
     document.documentElement.dataset.ready = "";
     const observer = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries) {
-          if (!isIntersecting || drawn.has(target)) continue;
-          observer.unobserve(target);
-          draw(target);
+          if (isIntersecting && stale.has(target) && !isFolded(target)) draw(target);
         }
       },
       { rootMargin: "600px 0px" },
     );
     for (const element of figures) observer.observe(element);
+    working = true;
+    idle(work);
   };
-
-  const redraw = () => [...drawn].forEach((element) => element.clientWidth && draw(element));
 
   let width = innerWidth;
   let timer = 0;
@@ -145,11 +170,11 @@
   const toPaper = () => {
     if (printing || !globalThis.Plotly) return;
     printing = true;
-    for (const details of document.querySelectorAll("details:not([open])")) {
+    for (const details of document.querySelectorAll("details:not([open], .folded)")) {
       details.open = true;
       opened.push(details);
     }
-    figures.forEach(draw);
+    figures.filter((element) => !element.closest(".folded")).forEach((element) => draw(element));
   };
   const fromPaper = () => {
     if (!printing) return;
