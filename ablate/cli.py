@@ -11,7 +11,7 @@ import typer
 
 from ablate import completion, given_study, launch, reporting
 from ablate.catalogue_command import data, models
-from ablate.errors import AblateError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError
 from ablate.judge_command import judge
 from ablate.options import (
     FAILING,
@@ -286,9 +286,10 @@ def report(
         raise StudyError("only pages can be watched", place="--watch", hint="leave --format out")
     if watch:
         reporting.watch(store, plans, output, launch.notify, launch.recover_to_read)
-    failing = reporting.write_reports(store, plans, format, output, launch.notify, fail_on=fail_on)
-    if failing:
-        launch.notify(f"{fail_on}: {', '.join(failing)}")
+    written = reporting.write_reports(store, plans, format, output, launch.notify, fail_on=fail_on)
+    if written.failing:
+        launch.notify(f"{fail_on}: {', '.join(written.failing)}")
+    if written.failing or written.unreadable:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -304,22 +305,30 @@ def status(
     ] = None,
 ) -> None:
     """Show how far studies are."""
-    from ablate.tracking.plans import stored_plan
     from ablate.tracking.store import current_store
 
     store = current_store()
     launch.recover_to_read(store)
     plans = given_study.plans(store, [study] if study else (), None, launch.notify)
+    unreadable = []
     for name, plan in plans.items():
-        print(f"{name}: {launch.progress(store, stored_plan(store, name, plan))}")
+        try:
+            print(f"{name}: {launch.status(store, name, plan)}")
+        except StoreError as error:
+            if study:
+                raise
+            unreadable.append(name)
+            launch.notify(f"error: {error}")
     if not plans:
         launch.notify(_NO_STUDY)
+    if unreadable:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command("list")
 def list_studies() -> None:
     """List the studies in the store, the latest first."""
-    from ablate.tracking.plans import stored_plan, study_names, verdict_counts
+    from ablate.tracking.plans import study_names
     from ablate.tracking.store import current_store
 
     store = current_store()
@@ -331,9 +340,9 @@ def list_studies() -> None:
     else:
         from ablate import console
 
-        latest = [(name, stored_plan(store, name)) for name in names]
-        rows = [(name, launch.state(plan), dict(verdict_counts(store, plan.record))) for name, plan in latest]
-        console.out.print(console.studies(rows))
+        console.out.print(
+            console.studies([(name, *launch.state_and_verdicts(store, name)) for name in names])
+        )
 
 
 app.command()(models)

@@ -56,6 +56,8 @@ def find(store: Store, text: str) -> GivenStudy:
     if study.name not in study_names(store):
         raise StudyError("this study has not run yet", place=text, hint=f"`ablate run {text}` trains it")
     plans = stored_plans(store, study.name)
+    if not plans:  # none of them can be read, or the first is being recorded: whoever reads it says so
+        return GivenStudy(study.name, None, text)
     latest = plans[-1]
     mine = [plan for plan in plans if _came_from(plan, study)]
     if not mine:
@@ -98,9 +100,10 @@ def other_files(store: Store, plan: Plan, command: str) -> str:
     from ablate.tracking.plans import stored_plans, study_names
 
     name = plan.study.name
-    if name not in study_names(store):
+    stored = stored_plans(store, name) if name in study_names(store) else []
+    if not stored:
         return ""
-    latest = stored_plans(store, name)[-1]
+    latest = stored[-1]
     theirs, mine = _files(latest.environment.get("command", "")), _files(command)
     if (
         latest.record.id == plan.id

@@ -377,6 +377,29 @@ def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[
     return plan
 
 
+def status(store: Store, study: str, plan: str | None) -> str:
+    """Return in words how far a study is. plan: as for `stored_plan`. Raises StoreError where its plan cannot be read."""
+    from ablate.tracking.plans import PlanBeginsError, stored_plan
+
+    try:
+        return progress(store, stored_plan(store, study, plan))
+    except PlanBeginsError:
+        return "begins"
+
+
+def state_and_verdicts(store: Store, study: str) -> tuple[str, dict[str, int]]:
+    """Return how a study stands, in words, and how many arms or effects got which verdict."""
+    from ablate.tracking.plans import PlanBeginsError, stored_plan, verdict_counts
+
+    try:
+        stored = stored_plan(store, study)
+    except PlanBeginsError:
+        return "begins", {}
+    except StoreError as error:
+        return error.message, {}
+    return state(stored), dict(verdict_counts(store, stored.record))
+
+
 def progress(store: Store, stored: StoredPlan) -> str:
     """Return in words how far a study is."""
     from ablate.tracking.rejected import rejections
@@ -401,7 +424,7 @@ def state(stored: StoredPlan) -> str:
     ending = stored.environment.get("ending", "killed")
     if stored.record.judged is not None and ending == "complete":
         return "judged"
-    return "running" if stored.status == "RUNNING" else _ENDINGS[ending]
+    return "running" if stored.status == "RUNNING" else _ENDINGS.get(ending, ending)
 
 
 def follow_up(
@@ -608,7 +631,7 @@ def _coordinate(
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.phases import under_recorded_id
     from ablate.scheduling.queue import Queue
-    from ablate.tracking.plans import refuse_deleted
+    from ablate.tracking.plans import refuse_deleted, unreadable_plans
     from ablate.tracking.rejected import told
     from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
@@ -619,6 +642,10 @@ def _coordinate(
         stack.enter_context(store.lock(plan.study.name))
         refuse_deleted(store, plan.study.name)
         recover(store)
+        for error in unreadable_plans(store, plan.study.name):
+            notify(
+                f"{error.place}: {error.message}; its looks and what was added to it are not known any more"
+            )
         if stored is None:
             plan = under_recorded_id(plan, store)
             if note := given_study.other_files(store, plan, command_line()):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import plain_files
-from ablate.errors import StoreError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError
 from ablate.text import counted
 
 if TYPE_CHECKING:
@@ -157,6 +158,14 @@ def range_page_for(folder: Path, study: str) -> Path:
 # --- writing reports --------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Written:
+    """failing: `STUDY: ARM` for each arm or effect with the verdict that was asked about. unreadable: studies without a report."""
+
+    failing: Sequence[str]
+    unreadable: Sequence[str]
+
+
 def write_reports(
     store: Store,
     plans: Mapping[str, str | None],
@@ -165,26 +174,34 @@ def write_reports(
     notify: Notify,
     *,
     fail_on: str | None = None,
-) -> list[str]:
-    """Write or print the reports of some studies. Returns `STUDY: ARM` for each arm or effect with the verdict `fail_on`.
+) -> Written:
+    """Write or print the reports of some studies. Of several, those that cannot be read are named and left out.
 
     plans: study → the beginning of its plan's id, None for the latest.
     output: a folder, or for one study a file; None: pages go to `reports/`, any other format is printed.
     """
     failing: list[str] = []
+    unreadable: list[str] = []
 
-    def collected() -> Iterable[Material]:
+    def collected() -> Iterator[tuple[str, Material]]:
         for name, plan in plans.items():
-            of_study = material(store, name, plan)
+            try:
+                of_study = material(store, name, plan)
+            except AblateError as error:
+                if len(plans) == 1 or plan is not None:
+                    raise
+                unreadable.append(name)
+                notify(f"error: {error}")
+                continue
             failing.extend(_with_verdict(name, of_study, fail_on))
-            yield of_study
+            yield name, of_study
 
     names = list(plans)
     if format == "html":
         _write_pages(store, names, collected(), output, notify)
     else:
         _write_texts(names, collected(), format, output)
-    return failing
+    return Written(failing, unreadable)
 
 
 def _with_verdict(name: str, material: Material, verdict: str | None) -> list[str]:
@@ -199,7 +216,7 @@ def _with_verdict(name: str, material: Material, verdict: str | None) -> list[st
 def _write_pages(
     store: Store,
     names: Sequence[str],
-    materials: Iterable[Material],
+    materials: Iterable[tuple[str, Material]],
     output: Path | None,
     notify: Notify,
     *,
@@ -211,7 +228,7 @@ def _write_pages(
     entries: list[report.Entry] = []
     folder = FOLDER if output is None else output
     is_folder = output is None or len(names) > 1 or not output.suffix
-    for name, material in zip(names, materials, strict=True):
+    for name, material in materials:
         path = page_for(folder, name) if is_folder else folder
         summary = report.summarise(material)
         page = report.html(summary, reload=reload)
@@ -232,7 +249,7 @@ def _write_pages(
 
 
 def _write_texts(
-    names: Sequence[str], materials: Iterable[Material], ending: str, output: Path | None
+    names: Sequence[str], materials: Iterable[tuple[str, Material]], ending: str, output: Path | None
 ) -> None:
     """Print or write each study's text. JSON and CSV of several studies are one document, unless they go to a folder."""
     from ablate import report
@@ -245,14 +262,14 @@ def _write_texts(
     }
     several = len(names) > 1
     if several and ending in ONE_DOCUMENT and (output is None or output.suffix):
-        studies = [report.verdicts(material) for material in materials]
+        studies = [report.verdicts(material) for _, material in materials]
         text = report.json_text(studies) if ending == "json" else report.csv(*studies)
         if output is None:
             print(text, end="")
         else:
             write(output, text)
         return
-    for name, material in zip(names, materials, strict=True):
+    for name, material in materials:
         text = writers[ending](material)
         if output is None:
             print(text, end="")
@@ -275,31 +292,41 @@ def watch(
     """
     import time
 
-    from ablate.tracking.plans import stored_plan
+    from ablate.tracking.plans import PlanBeginsError, stored_plan
     from ablate.tracking.runs import counted_runs
 
     names = list(studies)
 
     def state() -> list[Any]:
-        plans = [stored_plan(store, name, plan) for name, plan in studies.items()]
-        return [
-            (
-                stored.record.id,
-                stored.status,
-                [(run.run_id, run.end) for run in counted_runs(store, stored.record).values()],
-            )
-            for stored in plans
-        ]
+        states: list[Any] = []
+        for name, plan in studies.items():
+            try:
+                stored = stored_plan(store, name, plan)
+            except PlanBeginsError:
+                states.append((name, "RUNNING", None))
+                continue
+            except StoreError as error:
+                if len(names) == 1:
+                    raise
+                states.append((name, error.message, []))
+                continue
+            ended = [(run.run_id, run.end) for run in counted_runs(store, stored.record).values()]
+            states.append((stored.record.id, stored.status, ended))
+        return states
+
+    def readable() -> Iterator[tuple[str, Material]]:
+        for name, plan in studies.items():
+            with contextlib.suppress(AblateError):  # it is named when the last pages are written
+                yield name, material(store, name, plan)
 
     written, current = None, state()
     if not any(status == "RUNNING" for _, status, _ in current):
         notify(f"{', '.join(names)}: nothing is running, so the page is written once")
     with contextlib.suppress(KeyboardInterrupt):
         while any(status == "RUNNING" for _, status, _ in current):
-            if current != written:
-                materials = (material(store, name, plan) for name, plan in studies.items())
-                _write_pages(store, names, materials, output, notify, reload=RELOAD_EVERY)
-                ended = sum(len(runs) for _, _, runs in current)
+            if current != written and any(runs is not None for _, _, runs in current):
+                _write_pages(store, names, readable(), output, notify, reload=RELOAD_EVERY)
+                ended = sum(len(runs or ()) for _, _, runs in current)
                 notify(f"{counted(ended, 'run')} ended; the page reloads itself (Ctrl-C stops watching)")
                 written = current
             time.sleep(READ_EVERY)

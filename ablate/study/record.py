@@ -8,9 +8,10 @@ the standard library, so that `status` and `report` begin at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from ablate import plain_files
 from ablate.data.facts import DataFacts, notes
@@ -324,29 +325,31 @@ class PlanRecord:
     def _check(self) -> None:
         """Raise one of Python's errors about values where a part is not of its kind, or refers to one that is not there."""
         texts = (self.id, self.text, self.reference, self.study, self.question, self.metric, self.direction)
-        numbers = (
-            self.resolution,
-            self.margin,
-            *self.stops,
-            *self.looks.at,
-            self.looks.most,
-            self.first_seed,
-        )
+        looks = (*self.stops, *self.looks.at, self.looks.most, self.looks.taken)
+        counts = (self.first_seed, self.final, self.steps, self.read_before)
+        numbers = (self.resolution, self.margin, *looks, *counts)
         for value, kind in [*((text, str) for text in texts), *((number, int | float) for number in numbers)]:
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{cut(repr(value))} is no {'text' if kind is str else 'number'}")
         if self.direction not in ("minimize", "maximize"):
             raise ValueError(f"the direction is {cut(self.direction)!r}")
+        if self.design not in get_args(Design) or not math.isfinite(self.margin):
+            raise ValueError(f"the design is {cut(repr(self.design))}, the margin {self.margin}")
+        if not 0 <= self.looks.taken <= len(self.looks.at) or (self.judged is None and not self.looks.at):
+            raise ValueError(f"{cut(repr(self.looks))} are no looks")
         if self.judged is None:
             self.arm(self.reference)
-            names = {arm.name for arm in self.arms} | {NOISE_FLOOR, self.reference}
+            names = {arm.name for arm in self.arms} | {NOISE_FLOOR}
+            if len(names) <= len(self.arms):
+                raise ValueError("two of its arms have one name")
+            phases = get_args(Phase)
             for run in self.runs:
-                if not (isinstance(run.key, str) and isinstance(run.seed, int) and run.arm in names):
+                if not (isinstance(run.seed, int) and run.phase in phases and run.arm in names):
                     raise ValueError(f"a run of {cut(repr(run.arm))} is not one of its arms'")
         for part in (self.declared, self.nuisance, self.space, self.tuned, self.importances, *self._trees()):
             if not isinstance(part, Mapping):
                 raise TypeError(f"{cut(repr(part))} is no mapping")
-        _ = (self.design, self.factors, self.fraction, self.noise_floor, self.confirm, self.search)
+        _ = (self.factors, self.fraction, self.noise_floor, self.confirm, self.search)
 
     def _trees(self) -> list[Any]:
         return [tree for arm in self.arms for tree in (arm.levels, arm.config)] + [

@@ -11,6 +11,7 @@ from ablate.study.record import PlanRecord, RunRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.runs import Curves, counted_runs, last_value, recorded_outcome
 from ablate.tracking.store import Store
+from ablate.tracking.tags import number, whole
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,7 +127,7 @@ def replicate_row(
     has_result: bool,
 ) -> dict[str, Any]:
     """Return one row of the replicates frame, from what was recorded of a run."""
-    metric, epoch = plan.metric, int(tags.get("ablate.epoch", 0))
+    metric, epoch = plan.metric, whole(tags, "ablate.epoch", 0)
     epochs = max(
         (step for name, points in curves.items() if is_by_epoch(name, metric) for step, _ in points),
         default=0,
@@ -165,17 +166,17 @@ def _row(
         "test": test if outcome == "finished" and not plan.metric.startswith("test/") else math.nan,
         "weights": tags.get("ablate.weights"),
         "trace": tags.get("ablate.trace"),
-        "resolution": float(tags.get("ablate.resolution", math.nan)),
+        "resolution": number(tags, "ablate.resolution", math.nan),
         "seconds": seconds,
         # A backward pass costs about two forward ones.
         "flops": 3 * forward * trained_images * epochs if trained_images else math.nan,
         "parameters": parameters,
         "epochs": epochs,
         # The built-in training may choose an epoch; of any other the last that has the metric counts.
-        "read_at": float(tags.get("ablate.epoch", math.nan)) if plan.own_training else math.nan,
+        "read_at": number(tags, "ablate.epoch", math.nan) if plan.own_training else math.nan,
         "run_id": run_id,
         "key": run.key,
-        "attempt": int(tags.get("ablate.attempt", 1)),
+        "attempt": whole(tags, "ablate.attempt", 1),
         "reason": tags.get("ablate.reason"),
         "device": tags.get("ablate.device"),
         "torch": tags.get("ablate.torch"),

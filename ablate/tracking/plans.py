@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.record import PlanRecord
-from ablate.tracking.queries import artifact, queries
+from ablate.tracking.queries import StoredRun, artifact, queries
 from ablate.tracking.store import Store
+from ablate.tracking.tags import number
 
 _ENVIRONMENT = frozenset(
     {
@@ -69,28 +70,96 @@ def refuse_deleted(store: Store, study: str) -> None:
         )
 
 
-def stored_plans(store: Store, study: str) -> list[StoredPlan]:
-    """Return the plans recorded for a study, the latest last.
+class PlanBeginsError(StoreError):
+    """The study has just begun, and its plan is being recorded."""
 
-    Raises StoreError where the study is not in the store.
-    """
-    runs = [run for run in queries(store).runs({"ablate.kind": "report"}, study) if "ablate.plan" in run.tags]
+
+def stored_plans(store: Store, study: str) -> list[StoredPlan]:
+    """Return the plans recorded for a study that can be read, the latest last; none where there is no such study."""
     plans = []
-    for run in sorted(runs, key=lambda run: float(run.tags.get("ablate.recorded", run.start))):
-        text = artifact(store, run, "plan.json")
-        if text is None:
-            continue
-        tags = {name.removeprefix("ablate."): value for name, value in run.tags.items()}
-        environment = {name: value for name, value in tags.items() if name in _ENVIRONMENT}
-        record = PlanRecord.from_json(json.loads(text))
-        plans.append(StoredPlan(record, run.run_id, run.status, environment, run.artifacts))
-    if not plans:
+    for run in _plan_runs(store, study):
+        with contextlib.suppress(StoreError):
+            plans.append(_read(store, run))
+    return plans
+
+
+def unreadable_plans(store: Store, study: str) -> list[StoreError]:
+    """Return why the plans of a study that cannot be read cannot."""
+    errors = []
+    for run in _plan_runs(store, study):
+        try:
+            _read(store, run)
+        except PlanBeginsError:
+            pass
+        except StoreError as error:
+            errors.append(error)
+    return errors
+
+
+def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredPlan:
+    """Return the latest plan of a study, or the latest whose id begins with `plan_id`.
+
+    Raises StoreError where the study is not in the store, or the plan cannot be read; PlanBeginsError where it is being recorded;
+    StudyError where the study has no such plan.
+    """
+    runs = _plan_runs(store, study)
+    if not runs:
         known = [name for name in study_names(store) if name != study]
         raise StoreError(
             f"there is no study {study!r} in {store.place}",
             hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
         )
-    return plans
+    matching = [run for run in runs if plan_id is None or run.tags["ablate.plan"].startswith(plan_id)]
+    if not matching:
+        raise StudyError(
+            f"no plan {plan_id!r} of {study}",
+            place="--plan",
+            hint="plans: " + ", ".join(run.tags["ablate.plan"] for run in runs),
+        )
+    *earlier, latest = matching
+    try:
+        return _read(store, latest)
+    except PlanBeginsError:
+        if not earlier:
+            raise
+        return _read(store, earlier[-1])
+
+
+def _plan_runs(store: Store, study: str) -> list[StoredRun]:
+    """Return the runs that carry the plans of a study, the latest last."""
+    runs = [run for run in queries(store).runs({"ablate.kind": "report"}, study) if "ablate.plan" in run.tags]
+    return sorted(runs, key=lambda run: number(run.tags, "ablate.recorded", run.start))
+
+
+def _read(store: Store, run: StoredRun) -> StoredPlan:
+    """Return the plan that a run carries. Raises StoreError where it cannot be read."""
+    text = artifact(store, run, "plan.json")
+    plan = run.tags["ablate.plan"]
+    again = "`ablate run` of its study file records it again; `ablate report --plan ID` shows an older plan"
+    if text is None and run.status == "RUNNING":
+        raise PlanBeginsError(
+            "its plan is being recorded", place=run.experiment, hint="ask again in a second"
+        )
+    if text is None:
+        raise StoreError(
+            f"the file of plan {plan} is missing or cannot be read", place=run.experiment, hint=again
+        )
+    try:
+        record = PlanRecord.from_json(json.loads(text))
+    except StoreError as error:
+        raise StoreError(error.message, place=f"{run.experiment}, plan {plan}", hint=error.hint) from None
+    except (ValueError, RecursionError) as error:
+        what = "is empty" if not text.strip() else f"is damaged ({error})"
+        raise StoreError(f"the file of plan {plan} {what}", place=run.experiment, hint=again) from None
+    if record.id != plan:
+        raise StoreError(
+            f"the file of plan {plan} is that of plan {record.id} of {record.study}",
+            place=run.experiment,
+            hint=again,
+        )
+    tags = {name.removeprefix("ablate."): value for name, value in run.tags.items()}
+    environment = {name: value for name, value in tags.items() if name in _ENVIRONMENT}
+    return StoredPlan(record, run.run_id, run.status, environment, run.artifacts)
 
 
 def plan_artifact(store: Store, stored: StoredPlan, name: str) -> bytes | None:
@@ -101,27 +170,14 @@ def plan_artifact(store: Store, stored: StoredPlan, name: str) -> bytes | None:
     return next((content for run in runs if (content := artifact(store, run, name)) is not None), None)
 
 
-def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredPlan:
-    """Return the latest plan of a study, or the latest whose id begins with `plan_id`.
-
-    Raises StoreError where the study is not in the store, StudyError where it has no such plan.
-    """
-    plans = stored_plans(store, study)
-    matching = [plan for plan in plans if plan_id is None or plan.record.id.startswith(plan_id)]
-    if not matching:
-        raise StudyError(
-            f"no plan {plan_id!r} of {study}",
-            place="--plan",
-            hint="plans: " + ", ".join(plan.record.id for plan in plans),
-        )
-    return matching[-1]
-
-
 def verdict_counts(store: Store, plan: PlanRecord) -> Counter[str]:
     """Return how many arms, or effects, got which verdict when the plan last ended; nothing where it has not ended."""
     identity = {"ablate.kind": "report", "ablate.plan": plan.id}
     runs = queries(store).runs(identity, plan.study)
     texts = [artifact(store, run, "verdicts.json") for run in runs]
-    nothing: dict[str, Any] = {"arms": [], "effects": []}
-    verdicts = next((json.loads(text) for text in texts if text), nothing)
-    return Counter(item["verdict"] for item in [*verdicts["arms"], *verdicts["effects"]])
+    for text in texts:
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+            if text:
+                verdicts = json.loads(text)
+                return Counter(str(item["verdict"]) for item in [*verdicts["arms"], *verdicts["effects"]])
+    return Counter()

@@ -24,6 +24,7 @@ from ablate.errors import StoreError
 from ablate.tracking import client
 from ablate.tracking.searches import PAGE, matching_runs, pages, run_filter
 from ablate.tracking.store import Store
+from ablate.tracking.tags import is_whole, whole
 
 NOT_READ = frozenset({"ablate.config"})
 """Tags for people who open a run in MLflow: longer than all other tags together, and not read by ablate."""
@@ -56,17 +57,18 @@ class StoredRun:
 
     @property
     def has_result(self) -> bool:
-        """Whether the run is done; one that diverged is."""
-        return self.status == "FINISHED" and self.tags.get("ablate.outcome") in ("finished", "diverged")
+        """Whether the run is done; one that diverged is, and one whose tags do not say which epoch counts is not."""
+        is_done = self.status == "FINISHED" and self.tags.get("ablate.outcome") in ("finished", "diverged")
+        return is_done and is_whole(self.tags.get("ablate.epoch", "0"))
 
     @property
     def attempt(self) -> int:
-        return int(self.tags.get("ablate.attempt", 1))
+        return whole(self.tags, "ablate.attempt", 1)
 
     @property
     def epoch(self) -> int:
         """The epoch at which the primary metric counts; 0 where the run has none."""
-        return int(self.tags.get("ablate.epoch", 0))
+        return whole(self.tags, "ablate.epoch", 0)
 
 
 MetricPoint = tuple[int, str, int, int, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -183,18 +184,16 @@ def search_runs(store: Store, study: str, plan: str) -> list[Run]:
     from ablate.study.design import Run  # which takes longer to import than a status to read
 
     tags = {"ablate.kind": "replicate", "ablate.phase": "tune", "ablate.plan": plan}
-    return [
-        Run(
-            run.tags["ablate.key"],
-            run.tags.get("ablate.recipe", ""),
-            run.tags["ablate.arm"],
-            int(run.tags["ablate.seed"]),
-            "tune",
-            json.loads(run.tags["ablate.values"]),
-        )
-        for run in queries(store).runs(tags, study)
-        if "ablate.values" in run.tags
-    ]
+    searched = []
+    for run in queries(store).runs(tags, study):
+        # Of a run whose tags somebody has changed, it is not known what it tried: it counts as not there.
+        with contextlib.suppress(ValueError, LookupError, RecursionError):
+            values = json.loads(run.tags["ablate.values"])
+            seed = int(run.tags["ablate.seed"])
+            if isinstance(values, dict):
+                key, recipe = run.tags["ablate.key"], run.tags.get("ablate.recipe", "")
+                searched.append(Run(key, recipe, run.tags["ablate.arm"], seed, "tune", values))
+    return searched
 
 
 @dataclass(frozen=True)

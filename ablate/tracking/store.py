@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ablate import addresses, locks, plain_files
 from ablate.errors import StoreError
 from ablate.text import without_password
+from ablate.tracking.tags import number
 
 _SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
 """Kinds of addresses that are no databases, and that MLflow's client knows."""
@@ -223,4 +224,4 @@ def is_dead(name: str) -> bool:
 def is_abandoned(tags: Mapping[str, str]) -> bool:
     """Return whether the process that owns a run is gone, or has not renewed its lease. tags: of the run."""
     name = tags.get("ablate.owner")
-    return bool(name) and (is_dead(name or "") or float(tags.get("ablate.lease", 0)) < time.time())
+    return bool(name) and (is_dead(name or "") or number(tags, "ablate.lease", 0) < time.time())

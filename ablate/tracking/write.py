@@ -40,6 +40,7 @@ from ablate.tracking.operations import (
 from ablate.tracking.queries import queries
 from ablate.tracking.rejected import Rejected, Rejection, is_refusal, is_unclear, reason
 from ablate.tracking.store import Store
+from ablate.tracking.tags import number
 
 LEASE = 600.0
 """Seconds for which a run belongs to its owner without being renewed."""
@@ -583,7 +584,7 @@ class Delivery:
         if run.info.status != "RUNNING":
             last = (run.info.end_time or 0) / 1000
         else:
-            last = float(tags.get("ablate.lease", 0)) - LEASE if stores.is_abandoned(tags) else math.inf
+            last = number(tags, "ablate.lease", 0) - LEASE if stores.is_abandoned(tags) else math.inf
         self._last_active[run.info.run_id] = last
 
     def _is_later(self, run: str, operation: Operation) -> bool:
