@@ -50,7 +50,7 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
     from ablate.tracking.classified import image_results
     from ablate.tracking.frames import plan_frames
     from ablate.tracking.plans import stored_plan
-    from ablate.tracking.runs import counted_runs
+    from ablate.tracking.runs import counted_runs, damaged_tags
 
     stored = stored_plan(store, name, plan_id)
     record = stored.record
@@ -74,7 +74,15 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
         classified.truth,
         _test_images(record),
         _server(store, name),
+        damaged=(*damaged_tags(runs.values()), *_not_stored(store, name), *classified.damaged),
     )
+
+
+def _not_stored(store: Store, name: str) -> list[str]:
+    from ablate.tracking.rejected import rejections, told
+
+    rejected = rejections(store, name)
+    return [told(rejected)] if rejected else []
 
 
 def comparisons(store: Store, name: str, plan_id: str | None = None) -> Comparisons:

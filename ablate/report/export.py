@@ -26,6 +26,8 @@ def verdicts(material: Material) -> dict[str, Any]:
     content = to_json(analysis, record.study) if blocked is None else blocks_to_json(blocked, record.study)
     if record.data_notes:
         content["data_notes"] = list(record.data_notes)
+    if material.damaged:
+        content["damaged"] = list(material.damaged)
     if blocked is None:
         _add_values(content, material)
     if record.judged is not None:

@@ -150,6 +150,8 @@ def notices(reading: Reading) -> Iterable[Notice]:
             f"{counted(runs.failed, 'run')} failed and {wording.verb(runs.failed, 'counts', 'count')} as missing; "
             f"the {wording.verb(runs.failed, 'reason is', 'reasons are')} under Runs.",
         )
+    for line in reading.material.damaged:
+        yield Notice("warning", _sentence(words.capitalized(line)))
     for note in reading.record.data_notes:
         yield Notice("warning", _sentence(f"Of the data, {note}"))
     for caution in analysis.warnings:

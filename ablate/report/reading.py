@@ -36,7 +36,8 @@ class Material:
     environment: name → what the study ran in (`command`, `commit`, versions, date). correct: arm → whether each test image was
     classified correctly (index: seeds, columns: positions of the images); only arms that see the same images as their reference. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are available. tracking: the
     server that shows the runs, if there is one. blocked: of results in blocks, the analysis within each; `analysis` is over them.
-    notes: of results that were there already, what to know before trusting a verdict.
+    notes: of results that were there already, what to know before trusting a verdict. damaged: what of the record could not be
+    read, and is left out, in sentences.
     """
 
     record: PlanRecord
@@ -51,6 +52,7 @@ class Material:
     tracking: Tracking | None = None
     blocked: BlockedAnalysis | None = None
     notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 class Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from ablate.study.record import ArmRecord, PlanRecord
 from ablate.study.seeds import is_reported, replicate_of
+from ablate.text import counted
 from ablate.tracking import predictions
 from ablate.tracking.frames import WORTH_SAVING
 from ablate.tracking.predictions import CorrectBits, CorrectFrames, KnownImages, Predictions
@@ -30,12 +32,14 @@ class ImageResults:
     images). They hold only arms that were evaluated on the same images as their reference, under every seed: the test images are
     the same whatever the split and the subset; A/A has the seeds that it is compared with. validation is empty unless the metric is
     val/accuracy, or val/top5_accuracy: an image then counts as correct where its class is among the five likeliest. truth: (images,) classes of the test images.
+    damaged: what could not be read, and is left out, in sentences.
     """
 
     confusion: Mapping[str, npt.NDArray[Any]]
     validation: Mapping[str, pd.DataFrame]
     test: Mapping[str, pd.DataFrame]
     truth: npt.NDArray[Any]
+    damaged: tuple[str, ...] = ()
 
 
 _VALIDATION = {"val/accuracy": "validation", "val/top5_accuracy": "validation_top"}
@@ -50,7 +54,11 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
         for key, run in runs.items()
         if is_reported(planned[key].phase) and run.tags.get("ablate.outcome") == "finished" and run.has_result
     ]
-    read = _predictions(store, [run for _, run in finished], plan.study)
+    classes = {arm.name: len(arm.data.classes) for arm in plan.arms}
+    runs_with_classes = [
+        (run, classes.get(replicate.arm, classes[plan.reference])) for replicate, run in finished
+    ]
+    read, damaged = _predictions(store, runs_with_classes, plan.study)
     confusion: dict[str, Any] = {}
     validation: dict[str, dict[int, CorrectBits]] = {}
     test: dict[str, dict[int, CorrectBits]] = {}
@@ -70,7 +78,11 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
     validation, test = _on_same_images(plan, validation), _on_same_images(plan, test)
     digest = next((bits.images for bits in test.get(plan.reference, {}).values()), predictions.NO_IMAGES)
     return ImageResults(
-        confusion, CorrectFrames(validation, read), CorrectFrames(test, read), read.images[digest].truth
+        confusion,
+        CorrectFrames(validation, read),
+        CorrectFrames(test, read),
+        read.images[digest].truth,
+        damaged,
     )
 
 
@@ -117,19 +129,33 @@ def _same_source(arm: ArmRecord, reference: ArmRecord) -> bool:
     return same_content or bool(source(arm) == source(reference))
 
 
-def _predictions(store: Store, runs: list[StoredRun], experiment: str) -> Predictions:
-    """Return the predictions of finished runs: as far as possible from the cache beside the store, else from their artifacts."""
+def _predictions(
+    store: Store, runs: list[tuple[StoredRun, int]], experiment: str
+) -> tuple[Predictions, tuple[str, ...]]:
+    """Return the predictions of finished runs: as far as possible from the cache beside the store, else from their artifacts.
+
+    runs: each with the number of classes of its data. Also returns what could not be read, in sentences.
+    """
     path = store.root / "cache" / f"{experiment}.predictions-{predictions.LAYOUT}.npz"
     cached = predictions.load(path)
-    missing = [run for run in runs if (run.run_id, run.end or 0.0) not in cached.runs]
+    missing = [(run, classes) for run, classes in runs if (run.run_id, run.end or 0.0) not in cached.runs]
+    damaged: Counter[str] = Counter()
     if missing:
         known: KnownImages = {}
-        added = {}
-        for run in missing:
+        whole = dict(cached.runs)
+        torn: dict[tuple[str, float], predictions.RunPredictions] = {}
+        for run, classes in missing:
             confusion, predicted = (artifact(store, run, name) for name in predictions.FILES)
-            added[run.run_id, run.end or 0.0] = predictions.read(confusion, predicted, known)
+            its_own, wrong = predictions.read(confusion, predicted, known, classes)
+            # What is torn is read, and named, every time.
+            (torn if wrong else whole)[run.run_id, run.end or 0.0] = its_own
+            damaged.update(wrong)
         images = {**cached.images, **dict(known.values())}
-        cached = predictions.Predictions({**cached.runs, **added}, images)
-        if len(missing) >= WORTH_SAVING:
-            predictions.save(path, cached)
-    return cached
+        if len(whole) - len(cached.runs) >= WORTH_SAVING:
+            predictions.save(path, predictions.Predictions(whole, images))
+        cached = predictions.Predictions({**whole, **torn}, images)
+    lines = [
+        f"{name} of {counted(number, 'run')} is damaged, and left out of what is made from it"
+        for name, number in damaged.items()
+    ]
+    return cached, tuple(lines)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ablate import plain_files
+from ablate.tracking.arrays import Arrays, DamagedError, check_whole, read_arrays
 
 LAYOUT = 1
 """Part of the file's name: raise it when the arrays or their meaning change."""
+
+MOST_STEPS = 2**31 - 1
 
 Ints = npt.NDArray[np.integer[Any]]
 
@@ -48,7 +50,9 @@ class Columns:
         names = tuple(sorted(set(named)))
         place = {name: i for i, name in enumerate(names)}
         metric = np.fromiter((place[name] for name in named), dtype=np.int16, count=len(named))
-        owner, steps = np.array(run, dtype=np.int32), np.array(step, dtype=np.int32)
+        # A step that somebody else has logged may be beyond what is kept; none of ablate's is.
+        owner = np.array(run, dtype=np.int32)
+        steps = np.clip(np.array(step, dtype=np.int64), -MOST_STEPS, MOST_STEPS).astype(np.int32)
         order = np.lexsort((np.array(at, dtype=np.int64), steps, metric, owner))
         counts = np.bincount(owner, minlength=runs).astype(np.int32)
         values = np.array(value, dtype=np.float64)
@@ -115,18 +119,25 @@ NOTHING = Cached({}, Columns.of(0, ()))
 def load(path: Path) -> Cached:
     """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        with plain_files.open_plain(path) as file, np.load(file, allow_pickle=False) as arrays:
-            ids, ends = arrays["ids"].tolist(), arrays["ends"].tolist()
-            columns = Columns(
-                tuple(arrays["names"].tolist()),
-                arrays["counts"],
-                arrays["metric"],
-                arrays["step"],
-                arrays["value"],
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays, _ = read_arrays(path)
+        return _cached(arrays)
+    except (OSError, DamagedError, LookupError, TypeError, ValueError):
         return NOTHING
-    return Cached({run: i for i, run in enumerate(zip(ids, ends, strict=True))}, columns)
+
+
+def _cached(arrays: Arrays) -> Cached:
+    """Return what the arrays of a cache hold. Raises DamagedError, and Python's errors about values, where they do not fit."""
+    ids, ends, counts = arrays["ids"].tolist(), arrays["ends"].tolist(), arrays["counts"]
+    names, value = arrays["names"].tolist(), arrays["value"]
+    check_whole(counts, len(ids))
+    check_whole(value, int(counts.sum()), kinds="f")
+    check_whole(arrays["metric"], len(value), below=len(names))
+    check_whole(arrays["step"], len(value))
+    columns = Columns(tuple(map(str, names)), counts, arrays["metric"], arrays["step"], value)
+    runs = {run: i for i, run in enumerate(zip(ids, ends, strict=True))}
+    if len(runs) < len(ids):
+        raise DamagedError("a run stands there twice")
+    return Cached(runs, columns)
 
 
 def save(path: Path, cached: Cached) -> None:

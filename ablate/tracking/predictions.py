@@ -6,13 +6,10 @@ needs of them is kept in one file: a confusion matrix of the test images, and a 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import io
 import itertools
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ablate import plain_files
+from ablate.tracking.arrays import Arrays, DamagedError, check_whole, read_arrays
 from ablate.tracking.columns import write_whole
 
 if TYPE_CHECKING:
@@ -128,78 +125,109 @@ KnownImages = dict[tuple[Any, ...], tuple[str, ImageSet]]
 """Checksums of the arrays that describe a set of images → its digest, and the set."""
 
 
-def read(confusion_file: bytes | None, predictions_file: bytes | None, known: KnownImages) -> RunPredictions:
-    """Read `confusion_matrix.json` and `predictions.npz`, either of which may be absent or unreadable.
+def read(
+    confusion_file: bytes | None, predictions_file: bytes | None, known: KnownImages, classes: int = 0
+) -> tuple[RunPredictions, list[str]]:
+    """Read `confusion_matrix.json` and `predictions.npz`, either of which may be absent, and return what is wrong with them.
 
-    known: images of other runs, which are not read again; those of this run are added.
+    known: images of other runs, which are not read again; those of this run are added. classes: their number; 0: not known.
     """
     confusion = np.zeros((0, 0), dtype=np.int32)
     validation = test = validation_top = UNKNOWN
+    damaged = []
     if confusion_file is not None:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            confusion = np.asarray(json.loads(confusion_file)["counts"], dtype=np.int32)
+        try:
+            confusion = _confusion(confusion_file, classes)
+        except (ArithmeticError, DamagedError, LookupError, RecursionError, TypeError, ValueError):
+            damaged.append(FILES[0])
     if predictions_file is not None:
-        with (
-            contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
-            np.load(io.BytesIO(predictions_file), allow_pickle=False) as arrays,
-        ):
+        try:
+            arrays, checksums = read_arrays(predictions_file)
             parts = []
             for part in ("val", "test"):
-                digest, images = _images(arrays, part, known)
-                parts.append(CorrectBits(digest, np.packbits(images.truth == arrays[f"{part}_predicted"])))
-            validation, test = parts
+                digest, images = _images(arrays, checksums, part, known, classes)
+                predicted = arrays[f"{part}_predicted"]
+                check_whole(predicted, len(images.truth))
+                parts.append(CorrectBits(digest, np.packbits(images.truth == predicted)))
             if "val_in_top5" in arrays:
-                validation_top = CorrectBits(validation.images, np.packbits(arrays["val_in_top5"]))
-    return RunPredictions(confusion, validation, test, validation_top)
+                check_whole(arrays["val_in_top5"], len(arrays["val_truth"]), kinds="b")
+                validation_top = CorrectBits(parts[0].images, np.packbits(arrays["val_in_top5"]))
+            validation, test = parts
+        except (DamagedError, LookupError, TypeError, ValueError):
+            damaged.append(FILES[1])
+    return RunPredictions(confusion, validation, test, validation_top), damaged
 
 
-def _images(arrays: np.lib.npyio.NpzFile, part: str, known: KnownImages) -> tuple[str, ImageSet]:
+def _confusion(content: bytes, classes: int) -> npt.NDArray[np.int32]:
+    """Return the counts of a confusion matrix, square and not negative."""
+    counts = np.array(json.loads(content)["counts"])
+    side = len(counts)
+    if counts.shape != (side, side) or classes not in (0, side) or counts.dtype.kind not in "iu":
+        raise DamagedError("it is no square of counts")
+    if side and not 0 <= int(counts.min()) <= int(counts.max()) < 2**31:
+        raise DamagedError("a count is out of its range")
+    return counts.astype(np.int32)
+
+
+def _images(
+    arrays: Arrays, checksums: Mapping[str, int], part: str, known: KnownImages, classes: int
+) -> tuple[str, ImageSet]:
     """Return the images of a part of `predictions.npz`, with their digest."""
-    assert arrays.zip is not None
     names = [f"{part}_truth", *(["val_index"] if part == "val" else [])]
-    entries = [arrays.zip.getinfo(f"{name}.npy") for name in names]
-    checksums = (part, *((entry.CRC, entry.file_size) for entry in entries))
-    if checksums not in known:
-        truth = arrays[f"{part}_truth"].astype(np.uint16)
+    sums = (part, *((checksums[name], len(arrays[name])) for name in names))
+    if sums not in known:
+        truth = arrays[f"{part}_truth"]
+        check_whole(truth, len(truth), below=classes or 2**16)
         place = arrays["val_index"] if part == "val" else np.arange(len(truth))
-        if len(place) != len(truth):
-            raise ValueError
-        images = ImageSet(place.astype(np.int32), truth)
+        check_whole(place, len(truth), below=2**31)
+        images = ImageSet(place.astype(np.int32), truth.astype(np.uint16))
         digest = hashlib.sha256(images.place.tobytes() if part == "val" else b"")
-        digest.update(truth.tobytes())
-        known[checksums] = digest.hexdigest()[:16], images
-    return known[checksums]
+        digest.update(images.truth.tobytes())
+        known[sums] = digest.hexdigest()[:16], images
+    return known[sums]
 
 
 def load(path: Path) -> Predictions:
     """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        with plain_files.open_plain(path) as opened, np.load(opened, allow_pickle=False) as file:
-            arrays: dict[str, Any] = dict(file)
-        lengths = arrays["lengths"]
-        sets = map(ImageSet, _split(arrays["place"], lengths), _split(arrays["truth"], lengths))
-        images = dict(zip(arrays["digests"].tolist(), sets, strict=True))
-        sides = arrays["sides"]
-        matrices = (
-            counts.reshape(side, side)
-            for counts, side in zip(_split(arrays["confusion"], sides**2), sides, strict=True)
-        )
-        parts = (
-            itertools.starmap(
-                CorrectBits,
-                zip(
-                    arrays[f"{part}_images"].tolist(),
-                    _split(arrays[f"{part}_bits"], arrays[f"{part}_bytes"]),
-                    strict=True,
-                ),
-            )
-            for part in PARTS
-        )
-        names = zip(arrays["ids"].tolist(), arrays["ends"].tolist(), strict=True)
-        runs = itertools.starmap(RunPredictions, zip(matrices, *parts, strict=True))
-        return Predictions(dict(zip(names, runs, strict=True)), {**NOTHING.images, **images})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays, _ = read_arrays(path)
+        return _cached(arrays)
+    except (OSError, DamagedError, LookupError, TypeError, ValueError):
         return NOTHING
+
+
+def _cached(arrays: Arrays) -> Predictions:
+    """Return what the arrays of a cache hold. Raises DamagedError, and Python's errors about values, where they do not fit."""
+    lengths, sides = arrays["lengths"], arrays["sides"]
+    check_whole(lengths, len(arrays["digests"]))
+    check_whole(arrays["place"], int(lengths.sum()))
+    check_whole(arrays["truth"], int(lengths.sum()))
+    sets = map(ImageSet, _split(arrays["place"], lengths), _split(arrays["truth"], lengths))
+    images = {**NOTHING.images, **dict(zip(arrays["digests"].tolist(), sets, strict=True))}
+    check_whole(sides, len(arrays["ids"]), below=2**15)
+    check_whole(arrays["confusion"], int((sides.astype(np.int64) ** 2).sum()))
+    matrices = (
+        counts.reshape(side, side)
+        for counts, side in zip(_split(arrays["confusion"], sides**2), sides, strict=True)
+    )
+    parts = [_bits(arrays, part, images) for part in PARTS]
+    names = zip(arrays["ids"].tolist(), arrays["ends"].tolist(), strict=True)
+    runs = itertools.starmap(RunPredictions, zip(matrices, *parts, strict=True))
+    return Predictions(dict(zip(names, runs, strict=True)), images)
+
+
+def _bits(arrays: Arrays, part: str, images: Mapping[str, ImageSet]) -> list[CorrectBits]:
+    """Return a part of the predictions of every run: as many bits as it has images."""
+    digests, lengths, bits = (arrays[f"{part}_{name}"] for name in ("images", "bytes", "bits"))
+    check_whole(lengths, len(arrays["ids"]))
+    check_whole(bits, int(lengths.sum()), below=256)
+    results = [
+        CorrectBits(str(digest), its_bits.astype(np.uint8))
+        for digest, its_bits in zip(digests.tolist(), _split(bits, lengths), strict=True)
+    ]
+    if any(len(result.bits) != (len(images[result.images].place) + 7) // 8 for result in results):
+        raise DamagedError("there are not as many bits as images")
+    return results
 
 
 def save(path: Path, predictions: Predictions) -> None:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 from ablate.errors import StoreError
 from ablate.study.record import PlanRecord
+from ablate.text import counted
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.store import Store, is_abandoned
+from ablate.tracking.tags import is_number, is_whole
 
 if TYPE_CHECKING:
     from ablate.study.design import Run
@@ -29,6 +31,7 @@ _RESULT_TAGS = tuple(
         "weights",
         "trace",
         "reason",
+        "resolution",
         "device",
         "torch",
         "fused",
@@ -164,6 +167,25 @@ def counted_runs(store: Store, plan: PlanRecord) -> dict[str, StoredRun]:
         if other is None or (run.has_result, run.attempt) > (other.has_result, other.attempt):
             counted[key] = run
     return counted
+
+
+def damaged_tags(runs: Iterable[StoredRun]) -> list[str]:
+    """Return in sentences which tags of runs hold no number where they should."""
+    checks: Mapping[str, Callable[[str], bool]] = {
+        "epoch": is_whole,
+        "attempt": is_whole,
+        "resolution": is_number,
+    }
+    wrong: Counter[str] = Counter()
+    for run in runs:
+        wrong.update(n for n, right in checks.items() if not right(run.tags.get(f"ablate.{n}", "0")))
+    consequences = {
+        "epoch": "; what it is judged by is not known, so that it counts as failed and is trained again"
+    }
+    return [
+        f"the tag ablate.{name} of {counted(number, 'run')} holds no number{consequences.get(name, '')}"
+        for name, number in wrong.items()
+    ]
 
 
 def outcome_counts(store: Store, plan: PlanRecord) -> Counter[str]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-NUMBERS = ("attempt", "epoch", "seed", "lease", "recorded", "resolution")
-"""Tags that hold numbers, without `ablate.`."""
-
 
 def number(tags: Mapping[str, str], name: str, default: float) -> float:
     """Return the number that a tag holds, `default` where it is absent or holds none."""
@@ -25,3 +22,12 @@ def whole(tags: Mapping[str, str], name: str, default: int) -> int:
 def is_whole(text: str) -> bool:
     """Return whether a text is a whole number, not negative, of at most nine digits."""
     return text.isascii() and text.isdecimal() and len(text) < 10
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

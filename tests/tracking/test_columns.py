@@ -85,8 +85,9 @@ def test_predictions_are_saved_as_one_bit_for_each_image(tmp_path):
         test_predicted=np.array([2, 1, 1]),
     )
     known_images = {}
-    whole = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', file.getvalue(), known_images)
-    torn = predictions.read(b"no json", b"no archive", known_images)
+    whole, _ = predictions.read(b'{"counts": [[3, 1], [0, 4]]}', file.getvalue(), known_images)
+    torn, damaged = predictions.read(b"no json", b"no archive", known_images)
+    assert damaged == [*predictions.FILES]
     images = {**predictions.NOTHING.images, **dict(known_images.values())}
     path = tmp_path / "x.npz"
     predictions.save(path, predictions.Predictions({("a", 1.0): whole, ("b", 2.0): torn}, images))

@@ -1,0 +1,83 @@
+"""Reading arrays from files that a crash, a disk or a person may have damaged: within bounds of memory, and checked whole."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ablate import plain_files
+
+LARGEST = 1 << 30
+"""Bytes that the arrays of one file may take: a gigabyte holds the predictions of a hundred million images."""
+
+MOST_ARRAYS = 1000
+
+
+class DamagedError(Exception):
+    """The file is not what was written, or would take too much memory. Its text says why."""
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def read_arrays(source: bytes | Path) -> tuple[Arrays, dict[str, int]]:
+    """Return the arrays of an `.npz` file, and the checksum of each. Raises DamagedError; OSError where it cannot be opened."""
+    if isinstance(source, Path):
+        if source.stat().st_size > LARGEST:
+            raise DamagedError("it would take too much memory")
+        source = plain_files.read(source)
+    try:
+        with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(source)) as archive:
+            warnings.simplefilter("ignore")  # numpy's, about headers
+            arrays, checksums = {}, {}
+            for entry in _entries(archive):
+                name = entry.filename.removesuffix(".npy")
+                # Read to its end, where its checksum is compared; and no further than it says that it is long.
+                arrays[name] = _array(archive.read(entry))
+                checksums[name] = entry.CRC
+            return arrays, checksums
+    except DamagedError:
+        raise
+    except (MemoryError, RecursionError) as error:
+        raise DamagedError("it would take too much memory") from error
+    except Exception as error:  # what zipfile, zlib and numpy raise on damaged files is not to be listed
+        raise DamagedError(str(error) or type(error).__name__) from error
+
+
+def _entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    entries = archive.infolist()
+    if len(entries) > MOST_ARRAYS or sum(entry.file_size for entry in entries) > LARGEST:
+        raise DamagedError("it would take too much memory")
+    return entries
+
+
+def _array(content: bytes) -> npt.NDArray[Any]:
+    """Return the array of an `.npy` file, of plain numbers or text, whose header says just as much as follows it."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = header(file)
+    start = file.tell()
+    if (
+        dtype.hasobject
+        or dtype.kind not in "biufUS"
+        or dtype.itemsize * math.prod(shape) != len(content) - start
+    ):
+        raise DamagedError("the header of an array does not fit what follows it")
+    array = np.frombuffer(content, dtype, offset=start) if dtype.itemsize else np.zeros(0, dtype)
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def check_whole(array: npt.NDArray[Any], size: int, *, below: int | None = None, kinds: str = "iu") -> None:
+    """Raise DamagedError where an array is not (size,), of the kinds of numbers, each from 0 to `below`."""
+    if array.shape != (size,) or array.dtype.kind not in kinds:
+        raise DamagedError(f"an array is {array.dtype} {array.shape} where {size} values are expected")
+    if size and kinds == "iu" and (int(array.min()) < 0 or (below is not None and int(array.max()) >= below)):
+        raise DamagedError("a value is out of its range")
