@@ -84,20 +84,19 @@ class _Ignored:
     def notes(self) -> tuple[str, ...]:
         """Return a sentence for each reason."""
         return tuple(
-            f"{counted(len(self.by_reason[reason]), noun)} {'is' if len(self.by_reason[reason]) == 1 else 'are'} not used"
-            f"{why}: {few(sorted(self.by_reason[reason]), len(self.by_reason[reason]))}"
+            f"{counted(len(paths), noun)} {'is' if len(paths) == 1 else 'are'} not used{why}: {few(sorted(paths), len(paths))}"
             for reason, (noun, why) in _REASONS.items()
-            if reason in self.by_reason
+            if (paths := self.by_reason.get(reason))
         )
 
 
 _REASONS: Mapping[str, tuple[str, str]] = {
-    "not an image": ("file", ", by name no image that can be read"),
-    "dangling": ("link", " because it leads nowhere"),
-    "seen": ("link", " because it leads to a folder that is searched already"),
-    "special": ("file", ", being a pipe, a socket or a device"),
-    "outside": ("image", ", lying outside the folders of classes"),
-    "beside": ("folder", ", being no part of the data by name"),
+    "not an image": ("file", " (by name not an image)"),
+    "dangling": ("link", " (leads nowhere)"),
+    "seen": ("link", " (to a folder that is searched already)"),
+    "special": ("file", " (a pipe, a socket or a device)"),
+    "outside": ("image", " (outside the folders of classes)"),
+    "beside": ("folder", " (by name no part of the data)"),
     "hidden": ("hidden or system file", ""),
 }
 """Reason → what is not used, and why."""

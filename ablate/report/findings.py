@@ -153,7 +153,7 @@ def notices(reading: Reading) -> Iterable[Notice]:
     for line in reading.material.damaged:
         yield Notice("warning", _sentence(words.capitalized(line)))
     for note in reading.record.data_notes:
-        yield Notice("warning", _sentence(f"Of the data, {note}"))
+        yield Notice("warning", _sentence(f"Data: {note}"))
     for caution in analysis.warnings:
         # The error is shown first already, and the methods say which runs were stacked.
         if caution != analysis.error and caution.code != "stacked-and-single":
