@@ -167,7 +167,7 @@ def huggingface(root: str, image: str | None, label: str | None, resize: int | N
             place="data.root",
             hint=f"its splits: {joined(splits)}" if splits else None,
         )
-    notes = []
+    notes = _missing_shards(list(by_file), top)
     if unused:
         are = (
             "split is not used, not being called"
@@ -257,7 +257,7 @@ def _parquet_table(path: Path, part: str) -> RowFile:
                     place="data.root",
                     hint="write it with a smaller row_group_size",
                 )
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     return RowFile(
         path,
@@ -267,13 +267,25 @@ def _parquet_table(path: Path, part: str) -> RowFile:
     )
 
 
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
 def _arrow_table(path: Path, part: str) -> RowFile:
     import pyarrow as pa
+
+    try:
+        with path.open("rb") as file:
+            file.seek(-min(path.stat().st_size, len(_END_OF_STREAM)), os.SEEK_END)
+            # A stream may end after any batch: of one that was cut off there, pyarrow reads the beginning without an error.
+            if file.read() != _END_OF_STREAM:
+                raise pa.ArrowInvalid("it was cut off, for it lacks the end of a stream")
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from error
 
     def opened() -> Any:
         try:
             return pa.ipc.open_stream(pa.memory_map(str(path)))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise _unreadable(path, error) from error
 
     def batches(columns: Sequence[str]) -> Iterator[RecordBatch]:
@@ -284,7 +296,11 @@ def _arrow_table(path: Path, part: str) -> RowFile:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", place="data.root")
+    return DataError(f"{visible(str(path))} cannot be read: {_reason(error)}", place="data.root")
+
+
+def _reason(error: Exception) -> str:
+    return visible((str(error).splitlines() or [type(error).__name__])[0])
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -319,10 +335,8 @@ def _read(
         arranged = parts.arrange(labels, classes, "data.root")
         with decoding():
             return _decoded(tables, chosen, (labels, classes, arranged), resize, scratch, progress)
-    except (ArrowException, OSError) as error:
-        raise DataError(
-            f"the data cannot be read: {str(error).splitlines()[0]}", place="data.root"
-        ) from error
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(f"the data cannot be read: {_reason(error)}", place="data.root") from error
 
 
 def _decoded(
