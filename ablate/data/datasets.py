@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from ablate import targets
-from ablate.data import downloads, folders, own_data, tables
+from ablate.data import downloads, folders, own_data, parts, tables
 from ablate.data.cache import Content, Dataset, Progress, Source, Stderr, default_folder, entry, find, obtain
 from ablate.data.options import DataOptions
 from ablate.data.split import normalization, split, stratified
@@ -43,6 +43,7 @@ __all__ = [
     "Parquet",
     "Presence",
     "Progress",
+    "divided",
     "fingerprint",
     "normalization",
     "prepare",
@@ -135,8 +136,8 @@ class ImageFolder(DataOptions):
         str,
         Field(
             min_length=1,
-            description="Folder with train/<class>/* and test/<class>/*; or with <class>/*, of which a fifth becomes the"
-            " test set.",
+            description="Folder with train/<class>/*, and where there are such val/<class>/* and test/<class>/*; or with <class>/*."
+            " Without test/ a fifth of the training images becomes the test set; subfolders of a class belong to it.",
         ),
     ]
 
@@ -278,6 +279,24 @@ def fingerprint(config: DataOptions, cache: Path | None = None) -> str | None:
     except DataError:
         return None
     return dataset.fingerprint if dataset else None
+
+
+def divided(
+    dataset: Dataset, config: DataOptions, split_seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the training and of the validation images of a prepared data set, as `split` does.
+
+    Raises DataError, which says what is possible, where the data cannot be divided so.
+    """
+    if not dataset.validation:
+        parts.check_share(config, len(dataset.train_labels), len(dataset.classes))
+    return split(
+        dataset.train_labels,
+        config,
+        split_seed,
+        classes=dataset.classes,
+        own_validation=dataset.validation,
+    )
 
 
 Presence = Literal["prepared", "here", "to be downloaded", "not here"]

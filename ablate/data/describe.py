@@ -47,13 +47,7 @@ class Description:
 
 def describe(config: DataOptions, dataset: Dataset, split_seed: int) -> Description:
     """Describe a data set split under `split_seed`. Raises DataError where the split is impossible."""
-    train, validation = datasets.split(
-        dataset.train_labels,
-        config,
-        split_seed,
-        classes=dataset.classes,
-        own_validation=dataset.validation,
-    )
+    train, validation = datasets.divided(dataset, config, split_seed)
     mean, std = datasets.normalization(dataset.train_images, train)
     parts = (dataset.train_labels[train], dataset.train_labels[validation], dataset.test_labels)
     counts = [np.bincount(labels, minlength=len(dataset.classes)).tolist() for labels in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import numpy as np
 
 from ablate.data.split import stratified
 from ablate.errors import DataError, nearest
-from ablate.text import counted, cut, visible
+from ablate.text import counted, cut, joined, visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from ablate.data.options import DataOptions
 
 TEST_SHARE = 0.2
 """Share of the training images that become the test set where the data have none."""
@@ -94,14 +97,27 @@ def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], pla
     held_out = every[len(train) + len(validation) :]
     notes = []
     if len(test) == 0:
+        least = 2 if len(validation) else 3
+        counts = np.bincount(train, minlength=len(classes))
+        if (counts < least).any():
+            rare = int(np.argmax(counts < least))
+            among = (
+                ("training set", "test set")
+                if least == 2
+                else ("training set", "validation split", "test set")
+            )
+            raise DataError(
+                f"class {classes[rare]!r} has {counted(int(counts[rare]), 'image')}: too few to have one in each part",
+                place=place,
+                hint=f"{joined(among)} each need at least one image of every class",
+            )
         held_out = stratified(
             train,
             max(round(TEST_SHARE * len(train)), len(classes)),
             np.random.default_rng(0),
-            keep=(1, 1 if len(validation) else 2),
+            keep=(1, least - 1),
             classes=classes,
             place=place,
-            among=("training", "test set") if len(validation) else ("training", "validation", "test set"),
         )
         notes.append(
             f"the data have no test set: {len(held_out):,} of {len(train):,} training images are held out as one"
@@ -110,6 +126,36 @@ def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], pla
     between = every[len(train) : len(train) + len(validation)]
     order = np.concatenate([own, between, held_out])
     return PartOrder(order, len(validation), len(held_out), tuple(notes))
+
+
+def check_share(config: DataOptions, total: int, classes: int) -> None:
+    """Raise DataError, with the shares that are possible, where `data.validation` cannot give both parts an image of every class.
+
+    total: training images of which that share is held out. classes: how many they have.
+    """
+    total = total if config.subset is None else min(total, config.subset)
+    held_out = round(config.validation * total)
+    if (
+        classes <= held_out <= total - classes or total < 2 * classes
+    ):  # of fewer images, the split says which class is rare
+        return
+    part = "to validate" if held_out < classes else "to train on"
+    raise DataError(
+        f"the share {config.validation:g} of {counted(total, 'image')} is {held_out:,}, which leaves some of the"
+        f" {classes:,} classes without an image {part}",
+        place="data.validation",
+        hint=f"choose a share {_shares(classes, total - classes, total)}",
+    )
+
+
+def _shares(least: int, most: int, total: int) -> str:
+    """Write the shares of `total` images that are, rounded, between `least` and `most` of them, in as few digits as will do."""
+    for digits in range(1, 17):
+        unit = 10**digits
+        low, high = math.ceil(least * unit / total) / unit, math.floor(most * unit / total) / unit
+        if least <= round(low * total) and round(high * total) <= most and 0 < low <= high < 1:
+            return f"between {low:.{digits}f} and {high:.{digits}f}" if low < high else f"of {low:.{digits}f}"
+    return f"of {least} / {total}"
 
 
 PARTS = ("train", "validation", "test")

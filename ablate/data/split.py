@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ablate.errors import DataError
-from ablate.text import counted, joined
+from ablate.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,13 +76,11 @@ def stratified(
     keep: tuple[int, int] = (1, 1),
     classes: Sequence[str] = (),
     place: str | None = None,
-    among: Sequence[str] = ("training", "validation"),
 ) -> NDArray[np.int64]:
     """Return sorted indices of `size` labels drawn without replacement, each class in proportion (largest remainder).
 
     keep: the least number of each class among those drawn, and among the rest. classes: names for the messages. place: the
-    field that a message names; of the share `data.validation` it tells what is possible. among: the parts that the images of a
-    class are divided among. Raises DataError where that is impossible.
+    field that a message names. Raises DataError where that is impossible.
     """
     values, counts = np.unique(labels, return_counts=True)
     low, high = np.full_like(counts, keep[0]), counts - keep[1]
@@ -92,35 +89,20 @@ def stratified(
         raise DataError(
             f"class {_name(values[rare], classes)} has {counted(int(counts[rare]), 'image')}: too few to have one in each part",
             place=place,
-            hint=f"{joined(among)} each need at least one image of every class",
+            hint="training and validation each need at least one image of every class",
         )
     if not low.sum() <= size <= high.sum():
         part = f"{keep[0]} among those drawn" if size < low.sum() else f"{keep[1]} among the rest"
-        least, most = int(low.sum()), int(high.sum())
-        hint = f"choose a number of images between {least:,} and {most:,}"
-        if place == "data.validation":
-            part = "one to validate" if size < least else "one to train on"
-            hint = f"choose a share {_shares(least, most, len(labels))}"
         raise DataError(
             f"{counted(size, 'image')} of {len(labels):,} cannot be drawn so that each of the {len(values)} classes has {part}",
             place=place,
-            hint=hint,
+            hint=f"choose a number of images between {low.sum():,} and {high.sum():,}",
         )
     take = _apportion(counts, size, low, high)
     parts = [
         generator.permutation(np.flatnonzero(labels == v))[:n] for v, n in zip(values, take, strict=True)
     ]
     return np.sort(np.concatenate(parts)).astype(np.int64)
-
-
-def _shares(least: int, most: int, total: int) -> str:
-    """Write the shares of `total` images that are, rounded, between `least` and `most` of them, in as few digits as will do."""
-    for digits in range(1, 17):
-        unit = 10**digits
-        low, high = math.ceil(least * unit / total) / unit, math.floor(most * unit / total) / unit
-        if least <= round(low * total) and round(high * total) <= most and 0 < low <= high < 1:
-            return f"between {low:.{digits}f} and {high:.{digits}f}" if low < high else f"of {low:.{digits}f}"
-    return f"of {least} / {total}"
 
 
 def _apportion(

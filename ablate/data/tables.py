@@ -292,7 +292,12 @@ def _arrow_table(path: Path, part: str) -> RowFile:
         for batch in opened():
             yield batch.select(list(columns))
 
-    return RowFile(path, part, opened().schema, batches)
+    schema = opened().schema
+    try:
+        _ = schema.names
+    except ValueError as error:  # bytes that are no UTF-8
+        raise _unreadable(path, error) from error
+    return RowFile(path, part, schema, batches)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

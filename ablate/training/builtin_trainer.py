@@ -111,13 +111,7 @@ class BuiltinTrainer:
         @cache
         def of_data(data: datasets.DataConfig) -> DataFacts:
             dataset = datasets.prepare(data)
-            train, validation = datasets.split(
-                dataset.train_labels,
-                data,
-                split_seed(0, "fixed"),
-                classes=dataset.classes,
-                own_validation=dataset.validation,
-            )
+            train, validation = datasets.divided(dataset, data, split_seed(0, "fixed"))
             sizes = (len(train), len(validation), len(dataset.test_labels))
             return DataFacts(
                 dataset.fingerprint,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ablate.data import parts
 from ablate.data.datasets import Digits, normalization, split
 from ablate.errors import DataError
 
@@ -105,6 +106,14 @@ def test_a_class_of_one_image_is_named():
         split(np.array([0, 0, 0, 1]), Digits(validation=0.5), 0, classes=("cat", "dog"))
 
 
+@pytest.mark.parametrize(("share", "word"), [(0.001, "those drawn"), (0.999, "the rest")])
+def test_a_share_too_small_or_too_large_is_refused(share, word):
+    with pytest.raises(DataError, match=f"among {word}") as caught:
+        split(BALANCED, Digits(validation=share), 0)
+    assert caught.value.place == "data.validation"
+    assert "between 10 and 990" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("images", "classes"), [(1000, 10), (900, 300), (7, 3), (100_000, 2), (12, 6), (33_333, 1_111)]
 )
@@ -112,14 +121,14 @@ def test_a_class_of_one_image_is_named():
 def test_a_share_that_is_impossible_is_told_the_shares_that_are_possible(images, classes, end):
     labels = np.arange(images) % classes
     share = 1e-9 if end == "too small" else 1 - 1e-9
-    with pytest.raises(
-        DataError, match="one to validate" if end == "too small" else "one to train on"
-    ) as caught:
-        split(labels, Digits(validation=share), 0)
+    part = "without an image to validate" if end == "too small" else "without an image to train on"
+    with pytest.raises(DataError, match=part) as caught:
+        parts.check_share(Digits(validation=share), images, classes)
     assert caught.value.place == "data.validation"
     told = [float(number) for number in re.findall(r"0\.\d+", str(caught.value.hint))]
     assert told
     for possible in told:
+        parts.check_share(Digits(validation=possible), images, classes)
         train, validation = split(labels, Digits(validation=possible), 0)
         assert len(np.unique(labels[train])) == len(np.unique(labels[validation])) == classes
 
