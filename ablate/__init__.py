@@ -1,6 +1,10 @@
 """Ablation studies that end in a verdict with an interval."""
 
-from __future__ import annotations
+import sys
+
+# `python -m ablate` looks for every module in the working folder first, where somebody else may have put one of any name.
+if sys.argv[:1] == ["-m"] and "ablate" in sys.orig_argv and not sys.flags.safe_path:
+    del sys.path[0]
 
 from typing import TYPE_CHECKING, Any
 

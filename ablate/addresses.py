@@ -46,8 +46,8 @@ def address_to_open(address: str, *, by_child: bool = False) -> str:
 
     MLflow makes folders of the text of an address before SQLAlchemy has read it, so nothing in it may be quoted; before version 2.1
     SQLAlchemy read no quotes either. Where the name of the folder needs them, the kernel's own name for it stands instead, which
-    lasts as long as this process. Where there is none, and for a process that this one starts (by_child), the path begins at the
-    working folder.
+    lasts as long as this process. Where there is none, the path begins at the working folder. by_child: the address is for a process
+    that this one starts, in whatever folder.
     """
     path = database_path(address)
     if path is None:
@@ -55,7 +55,9 @@ def address_to_open(address: str, *, by_child: bool = False) -> str:
     options = re.search(_QUERY, address)
     folder = str(path.parent)
     if re.search(_QUOTED, folder):
-        short = None if by_child else _folder_of_process(folder)
+        short = _folder_of_process(folder)
+        if short and by_child:
+            short = short.replace("self", str(os.getpid()))
         path = Path(short or os.path.relpath(folder), path.name)
     return f"{SQLITE}{path}{options[0] if options else ''}"
 

@@ -149,7 +149,7 @@ def script(study: Path, name: str, job: BatchJob, arguments: Sequence[str], file
             hint="ask for more, or for less notice: `--notice 30`",
         )
     python = Path(sys.executable)
-    command = [str(python), "-m", "ablate", "run", str(study), *arguments]
+    command = [str(python), "-P", "-m", "ablate", "run", str(study), *arguments]
     return _SCRIPT.format(
         study=study,
         file=file,

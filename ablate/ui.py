@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import addresses
@@ -65,9 +66,19 @@ def serve(store: Store, port: int) -> int:
         # Not an argument: a list of processes shows a password in it to all users.
         "MLFLOW_BACKEND_STORE_URI": addresses.address_to_open(store.uri, by_child=True),
     }
-    command = [sys.executable, "-m", "mlflow", "ui"]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return _run_until_interrupted(command, environment)
+    command += ["--artifacts-destination", addresses.folder_address(Path.cwd() / "mlartifacts")]
+    return _run_until_interrupted(command, environment | _safe_path())
+
+
+def _safe_path() -> dict[str, str]:
+    """Return the variables with which neither MLflow nor what it starts imports anything from the folder that it runs in."""
+    variables = {"PYTHONSAFEPATH": "1"}
+    if chosen := os.environ.get("PYTHONPATH"):
+        folders = [str(Path(folder).absolute()) for folder in chosen.split(os.pathsep) if folder]
+        variables["PYTHONPATH"] = os.pathsep.join(folders)
+    return variables
 
 
 def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -> int:
@@ -85,7 +96,8 @@ def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -
     previous = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
         # In a group of its own: MLflow's workers are not children of this process, and have to end too.
-        server = subprocess.Popen(command, env=environment, start_new_session=True)
+        # And in a folder that is nobody's: MLflow's own server puts the one that it runs in first in its path.
+        server = subprocess.Popen(command, env=environment, start_new_session=True, cwd="/")
         if is_interrupted:
             raise KeyboardInterrupt
         return server.wait()

@@ -39,7 +39,7 @@ class _Worker:
             with _no_main(), _set_at_start():
                 self.process: ForkServerProcess = context.Process(
                     target=_serve,
-                    args=(theirs, training, dict(os.environ) | dict(slot.environment), list(sys.path)),
+                    args=(theirs, training, _of_worker(slot.environment), list(sys.path)),
                     name=f"ablate {slot.name}",
                     daemon=True,
                 )
@@ -298,6 +298,20 @@ AT_START = {
 }
 
 
+_SAFE_PATH, _OURS = "PYTHONSAFEPATH", "ablate"
+"""A variable of Python's, and the value by which it is known to be set here: while the forkserver and its resource tracker start.
+
+They then import none of their modules from the working folder, where somebody else may have put a file of that name. Workers have the
+path of the command, and what they start has Python's own.
+"""
+
+
+def _of_worker(slot: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a worker, to be called within `_set_at_start`. slot: what its slot adds."""
+    inherited = {name: value for name, value in os.environ.items() if name != _SAFE_PATH or value != _OURS}
+    return inherited | dict(slot)
+
+
 @contextlib.contextmanager
 def _set_at_start() -> Iterator[None]:
     """Set what is read when the forkserver begins, where the user has not.
@@ -305,8 +319,9 @@ def _set_at_start() -> Iterator[None]:
     The workers' allocator, glibc's, keeps the memory that it frees. By default every large tensor is mapped from the kernel and
     returned to it, page by page, at every step; a third of the time of a small convolutional network goes there (docs/log.md).
     """
-    added = [name for name in AT_START if name not in os.environ]
-    os.environ.update({name: AT_START[name] for name in added})
+    at_start = {**AT_START, _SAFE_PATH: _OURS}
+    added = [name for name in at_start if name not in os.environ]
+    os.environ.update({name: at_start[name] for name in added})
     try:
         yield
     finally:

@@ -167,7 +167,8 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
             # Ray takes the token of this machine's own cluster by itself only where it looks for its address by itself, too.
             if os.environ.get("RAY_ADDRESS") in (None, wanted) and _is_recorded(host, port):
                 joined = "auto"
-        with _keeping_stderr(printed):
+        # Ray's workers look for modules in the folder of the program first, where somebody else may have put one of any name.
+        with _keeping_stderr(printed), contextlib.chdir("/"):
             ray.init(address=joined, logging_level="ERROR", log_to_driver=True, **options)
     except ray.exceptions.AuthenticationError:
         raise _without_token(wanted) from None
