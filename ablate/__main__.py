@@ -1,6 +1,15 @@
-"""`python -m ablate`, for where the script is not on the path."""
+"""Where the command line begins."""
 
-from ablate.cli import main
+from ablate import interrupts
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C is seen to before anything else is imported."""
+    interrupts.prepare()
+    from ablate import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

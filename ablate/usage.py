@@ -11,6 +11,7 @@ import typer.core
 from typer.exceptions import TyperException
 
 from ablate.errors import StudyError, nearest
+from ablate.interrupts import MESSAGE
 
 # Typer's messages about a value, and those that are printed instead.
 _REWORDED = (
@@ -22,7 +23,7 @@ _REWORDED = (
 )
 
 
-INTERRUPTED = "interrupted: what is finished is kept, and the same command continues from there"
+INTERRUPTED = MESSAGE
 
 
 class Commands(typer.core.TyperGroup):

@@ -17,6 +17,7 @@ ROOT = Path(ablate.__file__).parent
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "addresses": set(),
+    "interrupts": set(),
     "locks": {"errors"},
     "events": set(),
     "plain_files": set(),
@@ -150,7 +151,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "completion": {"errors", "data", "models", "study", "tracking", "text"},
     "doctor": {"errors", "locks", "executors", "data", "measuring", "tracking", "scheduling", "text"},
-    "usage": {"errors", "text"},
+    "usage": {"errors", "interrupts", "text"},
     "options": {"errors", "text", "study", "completion", "launch"},
     "slurm": {"errors"},
     "slurm_command": {"errors", "study", "training", "launch", "options", "reporting", "slurm"},

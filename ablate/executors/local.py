@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
@@ -322,9 +322,13 @@ def _set_at_start() -> Iterator[None]:
     at_start = {**AT_START, _SAFE_PATH: _OURS}
     added = [name for name in at_start if name not in os.environ]
     os.environ.update({name: at_start[name] for name in added})
+    resource_tracker.ensure_running()  # which lets signals through when it begins
+    # A Ctrl-C, which reaches the forkserver too, would end it with a traceback while it imports; here it waits a moment.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for name in added:
             del os.environ[name]
 
@@ -340,6 +344,7 @@ def _serve(pipe: Connection, training: Training, environment: Mapping[str, str],
     sys.path[:] = path
     # Ctrl-C may reach a worker too; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Daemons may have no children, but the data loaders of a training may.
     multiprocessing.current_process().daemon = False
     multiprocessing.set_start_method(None, force=True)
