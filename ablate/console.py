@@ -23,7 +23,7 @@ from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.observer import Observer
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
-from ablate.text import counted, format_duration, format_short_duration, format_tried
+from ablate.text import counted, format_duration, format_short_duration, format_tried, measured
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -383,12 +383,11 @@ class Display(Observer):
         if reference == arm or not differences:
             return mean, Text(), Text()
         effect = self._rules.sign * self._scale.factor * sum(differences) / len(differences)
-        unit = f" {self._scale.unit}" if self._scale.unit else ""
         verdict = self._verdicts.get(arm)
         state = (
             Text(verdict, style=VERDICT_STYLE.get(verdict, "magenta")) if verdict else Text("so far", "dim")
         )
-        return mean, Text(f"{effect:+.{digits}f}{unit}".replace("-", "−")), state
+        return mean, Text(measured(f"{effect:+.{digits}f}".replace("-", "−"), self._scale.unit)), state
 
     def _values_of(self, arm: str) -> dict[int, float]:
         """Return an arm's values of the metric by replicate, without tuning and confirmation."""
@@ -556,7 +555,6 @@ def outlook(outlook: Outlook) -> RenderableType:
     plan, cost = outlook.plan, outlook.cost
     study = plan.study
     scale = rules(plan.record()).scale(outlook.noise.typical)
-    unit = f" {scale.unit}" if scale.unit else ""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("arm")
     # What nobody knows of training by the user's own code has no column.
@@ -599,7 +597,8 @@ def outlook(outlook: Outlook) -> RenderableType:
     if sd is None:
         lines.append(Text(f"noise of {difference} {outlook.noise.source}"))
     else:
-        lines.append(Text(f"noise of {difference}: {sd * scale.factor:.2g}{unit} ({outlook.noise.source})"))
+        shown = measured(f"{sd * scale.factor:.2g}", scale.unit)
+        lines.append(Text(f"noise of {difference}: {shown} ({outlook.noise.source})"))
     for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True):
         seeds = (
             f"{counted(reach.pairs, 'run')} of each arm" if study.unpaired else counted(reach.pairs, "seed")
@@ -617,7 +616,8 @@ def outlook(outlook: Outlook) -> RenderableType:
                 )
             )
         else:
-            text = f"{seeds} {detect} about {reach.effect * scale.factor:.2g}{unit} with 80 % power"
+            shown = measured(f"{reach.effect * scale.factor:.2g}", scale.unit)
+            text = f"{seeds} {detect} about {shown} with 80 % power"
             if reach.within:
                 lines.append(Text(text))
             else:

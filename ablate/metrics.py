@@ -6,6 +6,7 @@ The only table of its kind: studies and the Python API ask here, so that `val_lo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
@@ -312,3 +313,35 @@ def _words(name: str) -> list[str]:
         for part in ([word] if match is None else match.groups())
         if part
     ]
+
+
+Split = Literal["train", "validation", ""]
+
+_SPLIT_OF: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "validation"),
+}
+
+
+def split_of(metric: str) -> tuple[Split, str]:
+    """Return the data that a metric was measured on, as far as its name says, and what was measured.
+
+    `val/loss`, `valid_loss` and `loss.val` are the loss on validation data; `loss` and `test/loss` are a quantity of their own.
+    """
+    for pattern in (r"(?P<split>[^/_.-]+)[/_.-](?P<rest>.+)", r"(?P<rest>.+)[/_.-](?P<split>[^/_.-]+)"):
+        match = re.fullmatch(pattern, metric)
+        if match and (split := _SPLIT_OF.get(match["split"].lower())):
+            return split, match["rest"]
+    return "", metric
+
+
+def splits_of(metrics: Iterable[str]) -> dict[str, tuple[Split, str]]:
+    """Return `split_of` for metrics that are recorded together: `loss` beside `val_loss` and no `train_loss` is that of training."""
+    known = {metric: split_of(metric) for metric in metrics}
+    both = set(known.values())
+    return {
+        metric: ("train", quantity)
+        if not split and ("validation", quantity) in both and ("train", quantity) not in both
+        else (split, quantity)
+        for metric, (split, quantity) in known.items()
+    }

@@ -152,6 +152,13 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def measured(number: str, unit: str) -> str:
+    """Write a number that is already text with its unit, if there is one: `0.5 points`, `1 point`."""
+    if unit == "points" and number.lstrip("+-−") == "1":
+        unit = "point"
+    return f"{number} {unit}".rstrip()
+
+
 def joined(parts: Iterable[str], word: str = "and") -> str:
     """Join at least one part as a sentence does: `a`, `a and b`, `a, b and c`."""
     *most, last = parts

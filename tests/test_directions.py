@@ -7,7 +7,7 @@ import pytest
 
 from ablate.analysis.rules import ArmRule, Rules
 from ablate.errors import StudyError
-from ablate.metrics import MAXIMIZED, MINIMIZED, direction, is_loss
+from ablate.metrics import MAXIMIZED, MINIMIZED, direction, is_loss, split_of, splits_of
 from ablate.study.spec import parse
 
 LESS = """
@@ -119,3 +119,30 @@ def test_a_direction_against_the_name_of_a_metric_is_noted():
     assert rules("val/rmse", "maximize").is_against_its_name
     assert not rules("val/rmse", None).is_against_its_name
     assert not rules("val/surprise", "minimize").is_against_its_name
+
+
+@pytest.mark.parametrize(
+    ("metric", "split", "quantity"),
+    [
+        ("train/loss", "train", "loss"),
+        ("train_loss", "train", "loss"),
+        ("loss.train", "train", "loss"),
+        ("val/loss", "validation", "loss"),
+        ("Valid_loss", "validation", "loss"),
+        ("eval-top5_accuracy", "validation", "top5_accuracy"),
+        ("accuracy_dev", "validation", "accuracy"),
+        ("loss", "", "loss"),
+        ("test/loss", "", "test/loss"),
+        ("validity", "", "validity"),
+        ("trained/steps", "", "trained/steps"),
+        ("val", "", "val"),
+    ],
+)
+def test_a_name_says_which_data_were_measured_and_what(metric, split, quantity):
+    assert split_of(metric) == (split, quantity)
+
+
+def test_a_bare_name_is_that_of_training_only_beside_validation_and_without_a_training_twin():
+    assert splits_of(["loss", "val_loss"])["loss"] == ("train", "loss")
+    assert splits_of(["loss", "val/loss", "train/loss"])["loss"] == ("", "loss")
+    assert splits_of(["loss", "accuracy"])["loss"] == ("", "loss")

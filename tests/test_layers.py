@@ -64,7 +64,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
     "importing": {"addresses", "errors", "metrics", "text", "lines"},
-    "report": {"errors", "analysis", "study.record", "study.seeds", "text"},
+    "report": {"errors", "metrics", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
         "errors",

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from ablate.analysis.grids import Grids
 from ablate.analysis.intervals import Floats
 from ablate.analysis.rules import scale
+from ablate.metrics import splits_of
+from ablate.text import measured
 
 Code = Literal[
     "over-fits",
@@ -68,10 +70,14 @@ class Diagnosis:
 
 
 def curves_of(tables: Grids, arm: str, seeds: Iterable[int], phase: str = "report") -> dict[str, Floats]:
-    """Return one arm's curves under the given seeds."""
+    """Return one arm's curves under the given seeds; those of a loss by the names `train/loss` and `val/loss` too."""
     wanted = list(seeds)
     by_metric = {metric: grid.under(wanted) for metric, grid in tables.get((arm, phase), {}).items()}
-    return {metric: grid.values for metric, grid in by_metric.items() if grid is not None}
+    curves = {metric: grid.values for metric, grid in by_metric.items() if grid is not None}
+    for metric, (split, quantity) in splits_of(curves).items():
+        if split and quantity == "loss":
+            curves.setdefault(f"{'val' if split == 'validation' else split}/loss", curves[metric])
+    return curves
 
 
 def diagnose(
@@ -237,12 +243,11 @@ def unfinished(curves: Curves, *, metric: str, sign: float, margin: float) -> Di
         return None
     name = metric if metric in curves else "val/loss"
     shown = scale(name, worth, _average(_last(values)))
-    unit = f" {shown.unit}" if shown.unit else ""
     last = "the last epoch" if span == 1 else f"the last {span} epochs"
     return Diagnosis(
         "still-improving",
         f"is still improving at epoch {epochs}",
-        f"{last} alone gained {size * shown.factor:.2g}{unit}",
+        f"{last} alone gained {measured(f'{size * shown.factor:.2g}', shown.unit)}",
         epoch=epochs,
     )
 

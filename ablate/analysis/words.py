@@ -18,7 +18,7 @@ from ablate.analysis.family import Term, Terms
 from ablate.analysis.power import MOST_PAIRS, MoreSeeds
 from ablate.analysis.rules import Rules
 from ablate.study.seeds import NOISE_FLOOR
-from ablate.text import counted, format_duration, joined
+from ablate.text import counted, format_duration, joined, measured
 
 MOST_DECIMALS = 12
 
@@ -197,10 +197,10 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
             if "spread" not in figures:
                 return f"{runs}, and nothing was repeated: how much seeds alone change is not known, so there is no verdict."
             scale = rules.scale()
-            unit = f" {scale.unit}" if scale.unit else ""
+            spread = measured(f"{figures['spread'] * scale.factor:.2g}", scale.unit)
             return (
                 f"{runs}, which gives no verdict: seeds alone make two single runs of one arm differ by up to "
-                f"{figures['spread'] * scale.factor:.2g}{unit} here (95 %)."
+                f"{spread} here (95 %)."
             )
         case "no-noise" if rules.unit == "run":
             return (
@@ -223,11 +223,17 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
             return f"The metric is strongly skewed over {rules.unit}s, and {arms}: intervals may miss more often than they say."
         case "margin-out-of-reach":
             scale = rules.scale()
-            unit = f" {scale.unit}" if scale.unit else ""
+            detectable, margin = (
+                measured(text, scale.unit)
+                for text in (
+                    f"{figures['detectable'] * scale.factor:.2g}",
+                    f"{figures['margin'] * scale.factor:g}",
+                )
+            )
             return (
                 f"The margin is out of reach: with this noise {'the declared seeds' if rules.planned else 'these runs'} detect "
                 "differences of about "
-                f"{figures['detectable'] * scale.factor:.2g}{unit}, and the margin is {figures['margin'] * scale.factor:g}{unit}."
+                f"{detectable}, and the margin is {margin}."
             )
         case "mixed-devices" | "mixed-torch":
             kinds = "kinds of device" if item.code == "mixed-devices" else "versions of torch"
@@ -283,8 +289,8 @@ def headline(analysis: Analysis) -> str:
     )
     top = ""
     if best is not None:
-        gain = _number(best.effect or 0.0, *_rounding(best, rules), sign=True)
-        top = f", the best being {_within(best.arm, rules)} with {gain}{_unit(best, rules)}{_way(rules)}"
+        gain = _with_unit(_number(best.effect or 0.0, *_rounding(best, rules), sign=True), best, rules)
+        top = f", the best being {_within(best.arm, rules)} with {gain}{_way(rules)}"
     [(common, _)] = counts.most_common(1)
     if len(items) == 1:
         whole = f"The only {kind} {_COUNTED[common][0]}{top.replace(', the best being ', ': ')}"
@@ -313,11 +319,12 @@ def _path(analysis: Analysis) -> str:
     rules = analysis.rules
     steps = []
     for step in map(analysis.comparison, rules.path):
-        gain = (
-            f", {_number(step.effect, *_rounding(step, rules), sign=True)}" if step.effect is not None else ""
-        )
+        gain = ""
+        if step.effect is not None:
+            worth = _number(step.effect, *_rounding(step, rules), sign=True)
+            gain = f", {_with_unit(worth, step, rules, named=False)}"
         change = setting(str(step.factor), step.level)
-        steps.append(f"{change} ({step.verdict}{gain}{_unit(step, rules, named=False) if gain else ''})")
+        steps.append(f"{change} ({step.verdict}{gain})")
     if not steps:
         return "The path has not left the baseline (provisional: its first step is not decided)."
     rest = " (provisional: it has not come to its end)" if rules.walking else ""
@@ -381,7 +388,7 @@ def _verdict(item: Comparison | Effect, rules: Rules, reference: str) -> str:
 def _figure(item: Comparison | Effect, rules: Rules) -> str:
     """+1.8 points (1.1 to 2.5, 5 seeds)."""
     decimals, factor = _rounding(item, rules)
-    figure = _number(_effect(item) or 0.0, decimals, factor, sign=True) + _unit(item, rules)
+    figure = _with_unit(_number(_effect(item) or 0.0, decimals, factor, sign=True), item, rules)
     if item.lo is None or item.hi is None:
         return figure + _way(rules)
     lo, hi = _number(item.lo, decimals, factor), _number(item.hi, decimals, factor)
@@ -415,7 +422,8 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
         than = {"helps": "better", "hurts": "worse"}.get(item.verdict)
         if than is not None and all(side.factor is not None for side in item.terms):
             clauses.append(f"together they do {than} than the sum of what each does alone")
-    margin = _number(rules.margin, _decimals(rules.margin * factor), factor) + _unit(item, rules, named=False)
+    margin = _number(rules.margin, _decimals(rules.margin * factor), factor)
+    margin = _with_unit(margin, item, rules, named=False)
     if item.real:
         clauses.append(f"the effect is real, but below the margin of {margin}")
     if item.ruled_out is not None:
@@ -424,7 +432,8 @@ def _qualifications(item: Comparison | Effect, rules: Rules) -> list[str]:
         clauses.append(_price(item.more_seeds, rules))
     if isinstance(item, Effect) and item.apart is not None:
         alone, given = (_number(v, *_rounding(item, rules), sign=True) for v in item.apart)
-        clauses.append(f"alone it is worth {alone}, given the rest {given}{_unit(item, rules, named=False)}")
+        given = _with_unit(given, item, rules, named=False)
+        clauses.append(f"alone it is worth {alone}, given the rest {given}")
     if isinstance(item, Effect) and item.aliases:
         others = [" × ".join(map(term, alias)) for alias in item.aliases]
         clauses.append(f"this fraction cannot tell it from {joined(others, 'or')}")
@@ -572,11 +581,10 @@ def _number(value: float, decimals: int, factor: float, *, sign: bool = False) -
     return f"+{shown}" if sign and not zero else shown
 
 
-def _unit(item: Comparison | Effect, rules: Rules, *, named: bool = True) -> str:
+def _with_unit(number: str, item: Comparison | Effect, rules: Rules, *, named: bool = True) -> str:
+    """named: a number without a unit says which metric it is of."""
     to = rules.scale(item.summary.mean if isinstance(item, Comparison) else None)
-    if to.unit:
-        return f" {to.unit}"
-    return f" in {rules.metric}" if named else ""
+    return measured(number, to.unit or (f"in {rules.metric}" if named else ""))
 
 
 def _way(rules: Rules) -> str:

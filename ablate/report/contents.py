@@ -308,7 +308,7 @@ class ImageShift:
     """How many images an arm fixes and breaks against its reference, and the clearest of them.
 
     by_chance, seldom_more: how many of each there are in permutations of the two (see `PredictionChanges`). classes: those whose
-    share of correct answers changed.
+    share of correct answers changed. verdict: of the arm; empty where it has none.
     """
 
     arm: str
@@ -323,6 +323,13 @@ class ImageShift:
     seldom_more: int
     mcnemar: McNemar
     classes: tuple[ClassChange, ...]
+    verdict: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether McNemar's test finds what the verdict does not."""
+        says = "helps" if self.mcnemar.effect > 0 else "hurts"
+        return self.mcnemar.p < 0.05 and self.verdict not in ("", says)
 
 
 @dataclass(frozen=True)

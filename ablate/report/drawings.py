@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ablate.report import palette, scales, wording
 from ablate.report.contents import ArmCurves, Axis, Interval, Line, Summary
-from ablate.text import counted
+from ablate.text import counted, measured
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -35,7 +35,7 @@ def interval_svg(interval: Interval, axis: Axis) -> Markup:
     text = "no effect to show"
     parts = [_ground(axis)]
     if interval.estimate is not None:
-        text = f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}".strip()
+        text = measured(wording.signed(interval.estimate, axis.digits), axis.unit)
         middle = HEIGHT / 2
         if interval.images_lo is not None and interval.images_hi is not None:
             said_images = (_place(interval.images_lo, axis), _place(interval.images_hi, axis))

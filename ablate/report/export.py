@@ -13,7 +13,7 @@ from ablate.analysis import blocks_to_json, to_json, tuning
 from ablate.report import palette, wording
 from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
-from ablate.text import escape_markdown
+from ablate.text import escape_markdown, measured
 
 MOST_VALUES = 10_000
 """Runs up to which the JSON holds each one's value."""
@@ -256,7 +256,7 @@ def _columns(summary: Summary, escape: Callable[[str], str]) -> list[tuple[str, 
 
 
 def _note(summary: Summary) -> str:
-    margin = f"{wording.trimmed(summary.axis.margin, summary.digits)} {summary.unit}".strip()
+    margin = measured(wording.trimmed(summary.axis.margin, summary.digits), summary.unit)
     # Beside means that fall, an effect with a plus sign has to say what it means.
     less = f" Less of {summary.metric} is better; effects are turned, so that positive is better."
     return (

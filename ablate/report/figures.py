@@ -44,7 +44,7 @@ from ablate.report.palette import (
     mark,
 )
 from ablate.report.scales import reach
-from ablate.text import counted, cut, joined
+from ablate.text import counted, cut, joined, measured
 
 if TYPE_CHECKING:
     from ablate.analysis.rates import RangeTest
@@ -857,7 +857,7 @@ def _within(value: float, axis: Axis) -> float:
 def _hover_of(row: Row, axis: Axis) -> str:
     interval = row.interval
     lines = [f"<b>{_text(row.label)}</b>: {_text(row.verdict)}"]
-    lines.append(f"{wording.signed(interval.estimate, axis.digits)} {axis.unit}")
+    lines.append(measured(wording.signed(interval.estimate, axis.digits), axis.unit))
     if interval.lo is not None:
         lines[-1] += (
             f" ({wording.span(interval.lo, interval.hi, axis.digits)}), adjusted p {wording.p_value(row.p)}"
@@ -874,7 +874,7 @@ def _level_hover(level: Level, data: Response) -> str:
 
 
 def _number(value: float | None, data: Response) -> str:
-    return f"{wording.plain(value, data.digits)} {data.unit}".strip()
+    return measured(wording.plain(value, data.digits), data.unit)
 
 
 def _dot_place(place: Any, data: Response) -> Any:

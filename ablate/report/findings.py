@@ -32,7 +32,7 @@ from ablate.report.contents import (
 )
 from ablate.report.reading import Reading, trouble
 from ablate.study.record import PlanRecord
-from ablate.text import counted, joined
+from ablate.text import counted, joined, measured
 
 
 def answer(reading: Reading) -> tuple[str, str]:
@@ -339,7 +339,7 @@ def _notes(reading: Reading, item: Comparison) -> tuple[str, ...]:
         notes.append(wording.share(item.parameter_ratio, "parameters"))
     if item.test_effect is not None:
         notes.append(
-            f"test {wording.signed(reading.shown(item.test_effect), reading.digits)} {reading.unit}".strip()
+            f"test {measured(wording.signed(reading.shown(item.test_effect), reading.digits), reading.unit)}"
         )
     if wrong := trouble(item.failed, item.diverged, item.missing):
         notes.append(wrong)

@@ -42,6 +42,7 @@ def changes(reading: Reading) -> ImageChanges | None:
     thumbnails = _Thumbnails(reading.material.pixels)
     most = min(MOST_SHOWN, max(2, MOST_PICTURES // (2 * len(correct))))
     shifts = []
+    verdicts: dict[str, str] = {c.arm: c.verdict for c in reading.analysis.comparisons}
     for arm in (NOISE_FLOOR, *reading.arms):
         if arm == study_reference or arm not in correct:
             continue
@@ -67,6 +68,7 @@ def changes(reading: Reading) -> ImageChanges | None:
                 changes_of_arm.seldom_more,
                 changes_of_arm.mcnemar,
                 _clearest(changes_of_arm.classes),
+                verdicts.get(arm, ""),
             )
         )
     return ImageChanges(reading.the(study_reference), len(truth), tuple(shifts)) if shifts else None

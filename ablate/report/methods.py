@@ -12,7 +12,7 @@ from ablate.analysis.contents import Caution
 from ablate.report import wording
 from ablate.report.reading import Reading
 from ablate.study.record import JudgedRecord
-from ablate.text import counted, joined
+from ablate.text import counted, joined, measured
 
 _NOISE = """
     The noise of an arm is the spread of its own differences, never below half of the metric’s smallest step. With
@@ -193,7 +193,6 @@ def _judged_noise(reading: Reading) -> str:
 
 def _judged_limits(reading: Reading) -> Iterable[str]:
     rules, analysis = reading.rules, reading.analysis
-    unit = f" {reading.unit}" if reading.unit else ""
     if rules.unit == "block":
         yield "It holds for blocks such as these: which blocks there are was chosen by somebody."
     else:
@@ -204,10 +203,10 @@ def _judged_limits(reading: Reading) -> Iterable[str]:
     if analysis.optimism:
         yield (
             f"The best of {len(analysis.comparisons)} arms that were all equal would look better by about "
-            f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly selection."
+            f"{measured(wording.plain(reading.shown(analysis.optimism), reading.digits), reading.unit)}: its effect is partly selection."
         )
     if rules.resolution > 0 and not rules.relative:
-        yield f"The metric moves in steps of {wording.plain(reading.shown(rules.resolution), reading.digits + 1)}{unit}."
+        yield f"The metric moves in steps of {measured(wording.plain(reading.shown(rules.resolution), reading.digits + 1), reading.unit)}."
 
 
 def for_paper(reading: Reading) -> str:
@@ -363,7 +362,6 @@ def _family(reading: Reading) -> str:
 
 def _limits(reading: Reading) -> Iterable[str]:
     rules, analysis = reading.rules, reading.analysis
-    unit = f" {reading.unit}" if reading.unit else ""
     if any(c.ci_new_images for c in analysis.comparisons):
         yield "It holds for these validation images; the wider interval beside it is for new ones."
     elif not reading.record.own_training and rules.metric in OF_CLASSES:
@@ -384,15 +382,15 @@ def _limits(reading: Reading) -> Iterable[str]:
     if analysis.optimism:
         yield (
             f"The best of {len(analysis.comparisons)} arms that were all equal would look better by about "
-            f"{wording.plain(reading.shown(analysis.optimism), reading.digits)}{unit}: its effect is partly selection."
+            f"{measured(wording.plain(reading.shown(analysis.optimism), reading.digits), reading.unit)}: its effect is partly selection."
         )
     if analysis.detectable and math.isfinite(analysis.detectable):
         yield (
             "At the noise seen, a look at the most seeds finds an effect of about "
-            f"{wording.plain(reading.shown(analysis.detectable), reading.digits)}{unit} with a probability of 80 %."
+            f"{measured(wording.plain(reading.shown(analysis.detectable), reading.digits), reading.unit)} with a probability of 80 %."
         )
     if rules.resolution > 0:
-        yield f"The metric moves in steps of {wording.plain(reading.shown(rules.resolution), reading.digits + 1)}{unit}."
+        yield f"The metric moves in steps of {measured(wording.plain(reading.shown(rules.resolution), reading.digits + 1), reading.unit)}."
 
 
 def reproduce(reading: Reading) -> tuple[str, ...]:

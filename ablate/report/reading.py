@@ -20,7 +20,7 @@ from ablate.report import wording
 from ablate.report.contents import Interval, Tracking
 from ablate.study.record import ArmRecord, PlanRecord
 from ablate.study.seeds import NOISE_FLOOR
-from ablate.text import joined
+from ablate.text import joined, measured
 
 REPORT = "report"
 
@@ -92,7 +92,7 @@ class Reading:
     @property
     def margin_words(self) -> str:
         """The margin with its unit: "0.5 points"."""
-        return f"{wording.trimmed(self.margin, self.digits)} {self.unit}".strip()
+        return measured(wording.trimmed(self.margin, self.digits), self.unit)
 
     def shown(self, value: float | None) -> float | None:
         """Return an effect in shown units."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ablate.analysis.grids import grids
 from ablate.analysis.rules import scale as scale_of
+from ablate.metrics import splits_of
 from ablate.report import scales, wording
 from ablate.report.contents import (
     ArmCurves,
@@ -204,6 +205,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
     for (_, metric), (_, mean, *_) in bands.items():
         means.setdefault(metric, []).append(mean)
     units = {m: _factor_of(m, float(np.concatenate(curves).mean())) for m, curves in means.items()}
+    named = splits_of(means)
     lines = {}
     for (arm, metric), parts in bands.items():
         last = len(parts[0]) - 1
@@ -211,7 +213,7 @@ def _bands(reading: Reading) -> dict[tuple[str, str], Line]:
         epochs, mean, low, high, runs = (part[thin].tolist() for part in parts)
         unit = units[metric]
         lines[arm, metric] = Line(
-            _split(metric),
+            named[metric][0],
             tuple(epochs),
             tuple(v * unit for v in mean),
             tuple(v * unit for v in low),
@@ -230,17 +232,18 @@ def _curves(
     factor: str,
 ) -> Iterable[Curves]:
     verdicts = {c.arm: c.verdict for c in reading.analysis.comparisons}
+    named = splits_of(metric for _, metric in bands)
     quantities: dict[str, list[str]] = {}
     for arm, metric in bands:
         if arm == reference or arm in arms:
-            metrics_of = quantities.setdefault(_quantity(metric), [])
+            metrics_of = quantities.setdefault(named[metric][1], [])
             if metric not in metrics_of:
                 metrics_of.append(metric)
     if "schedule" not in factor:
         quantities.pop("lr", None)
     order = {"loss": 0, "accuracy": 1, "lr": 3}
     for quantity in sorted(quantities, key=lambda q: (order.get(q, 2), q)):
-        metrics = sorted(quantities[quantity], key=lambda m: m.startswith("val/"))
+        metrics = sorted(quantities[quantity], key=lambda m: named[m][0] == "validation")
 
         def drawn(arm: str, metrics: list[str] = metrics, quantity: str = quantity) -> ArmCurves:
             start = next((d.epoch for d in reading.fits.get(arm, ()) if d.code == "over-fits"), None)
@@ -342,16 +345,6 @@ def confusion(reading: Reading) -> Confusion | None:
         if arm != reference and arm in counted and counted[arm].shape == base.shape and named(arm) == recorded
     )
     return Confusion(classes, reading.the(reference), _table(base), arms)
-
-
-def _split(metric: str) -> Literal["train", "validation", ""]:
-    head = metric.partition("/")[0]
-    return "train" if head == "train" else "validation" if head == "val" else ""
-
-
-def _quantity(metric: str) -> str:
-    head, slash, rest = metric.partition("/")
-    return rest if slash and head in {"train", "val"} else metric
 
 
 def _row_shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -9,6 +9,7 @@ import statsmodels.formula.api as smf
 from analysis_frames import change, drop, row, rules, warnings
 
 from ablate.analysis import ArmRule, headline, judge, sentence, undecided
+from ablate.analysis.arm_rows import arm_rows
 from ablate.analysis.effects import spread
 from ablate.analysis.words import term_code
 from ablate.errors import StudyError
@@ -76,6 +77,27 @@ def test_the_family_is_the_effects_and_cells_get_no_verdict():
     assert found.comparisons == ()
     assert len(found.cells) == 7
     assert [c.mean for c in found.cells if c.arm == "t=1"] == [72.0]
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_the_row_of_a_cell_has_the_effect_of_its_changes(explicit):
+    rng = np.random.default_rng(0)
+    frame = frame_of(FACTORS, pilot, rng.normal(0, 0.5, (3, 8)))
+    found = judge(factorial(FACTORS, explicit=explicit, looks=(3,)), frame)
+    rows = arm_rows(found)
+    effects = {frozenset(codes(e.terms)): e for e in found.effects}
+    assert len(rows) == 8
+    for name, shown in rows.items():
+        if name == "baseline":
+            continue
+        effect = effects[frozenset(name.split(","))] if name.count(",") < 2 else None
+        if effect is None:
+            assert "ablate.verdict" not in shown["tags"]
+            continue
+        kind = "interaction" if "," in name else "main effect"
+        assert shown["tags"]["ablate.verdict"] == f"{kind}: {effect.verdict}"
+        assert shown["metrics"]["effect"] == pytest.approx(effect.estimate, rel=1e-4)
+        assert shown["metrics"]["effect_low"] == pytest.approx(effect.lo, rel=1e-4)
 
 
 def test_effects_and_intervals_agree_with_regression_on_each_seed():

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from report_examples import EMPTY_CURVES, LEVELS, SHAPES, record, replicate
 
 from ablate.analysis import Caution, judge
 from ablate.analysis.plan import rules
-from ablate.report import scales
+from ablate.report import render, scales
 from ablate.report.contents import Line
 from ablate.report.summary import Material, summarise
 
@@ -524,3 +525,34 @@ def test_the_commands_that_reproduce_a_study_check_out_commits_that_exist(materi
         "ablate run width-and-friends.yaml",
         "ablate report width-and-friends",
     )
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ("train_loss", "val_loss"),
+        ("loss", "val_loss"),
+        ("training/loss", "eval/loss"),
+        ("loss_train", "loss_valid"),
+    ],
+)
+def test_losses_of_ones_own_training_are_one_figure_and_diagnosed_like_the_built_in(
+    material, train, validation
+):
+    names = {"train/loss": train, "val/loss": validation}
+    renamed = material.curves.assign(metric=material.curves["metric"].replace(names))
+    analysis = judge(rules(material.record), material.replicates, renamed)
+    theirs = summarise(dataclasses.replace(material, curves=renamed, analysis=analysis))
+    ours = summarise(material)
+    for own, built_in in zip(theirs.sections, ours.sections, strict=True):
+        assert own.curves[0].quantity == "loss"
+        assert own.curves[0].arms == built_in.curves[0].arms
+        assert own.remarks == built_in.remarks
+    assert any(section.remarks for section in ours.sections)
+
+
+def test_one_point_is_singular_in_every_sentence():
+    changed = summarise(report_examples.material(margin=0.01))
+    assert dict(changed.facts)["Judged by"].endswith("counts from 1 point")
+    assert dict(changed.methods)["The margin"].startswith("1 point is the smallest difference")
+    assert not re.search(r"(?<![\d.,])1 (points|seeds|runs|arms)\b", render.html(changed))

@@ -123,6 +123,8 @@ MISTAKES = {
     "a negative margin": ("margin: 0.005", "margin: -0.005", "3: margin", "a number above 0", "(got -0.005)"),
     "a margin of zero": ("margin: 0.005", "margin: 0", "3: margin", "a number above 0", "(got 0)"),
     "a margin of true": ("margin: 0.005", "margin: true", "3: margin", "a number above 0", "(got true)"),
+    "a margin of all there is": ("margin: 0.005", "margin: 1", "3: margin", "between 0 and 1", "did you mean 0.01, 1 point"),
+    "a margin in points": ("margin: 0.005", "margin: 2.5", "3: margin", "no difference can be 2.5", "0.025, 2.5 points"),
     "a margin of NaN": ("margin: 0.005", "margin: .nan", "3: margin", "a number above 0", "(got .nan)"),
     "a margin of infinity": ("margin: 0.005", "margin: .inf", "3: margin", "a number above 0"),
     "a margin beyond floats": ("margin: 0.005", "margin: 1" + "0" * 400, "3: margin", "a number above 0"),
