@@ -17,6 +17,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -198,6 +199,8 @@ def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
             _publish(scratch / "entry", folder / fingerprint)
         index = folder / "sources" / f"{source.digest}.json"
         _write_json(scratch / "index", {"fingerprint": fingerprint, "notes": notes})
+        if index.is_dir():
+            shutil.rmtree(index)
         (scratch / "index").rename(index)
         _sync(index.parent)
     finally:
@@ -340,10 +343,11 @@ def _load(entry: Path) -> Dataset | None:
                 or status.st_size != written["stamp"][0]
             ):
                 return None
+            shape, dtype = tuple(meta["shapes"][name]), _dtype(name)
+            # Shape and type are those of meta.json, which has a digest; the header of the file is for other programs.
+            header = status.st_size - math.prod(shape) * dtype.itemsize
             # Copy-on-write, not read-only: torch warns about arrays that cannot be written to.
-            arrays[name] = np.load(file, mmap_mode="c")
-            if arrays[name].shape != tuple(meta["shapes"][name]) or arrays[name].dtype != _dtype(name):
-                return None
+            arrays[name] = np.memmap(file, dtype, mode="c", offset=header, shape=shape)
             if written["stamp"] != _stamp(status):
                 if hashlib.sha256(np.ascontiguousarray(arrays[name]).data).hexdigest() != written["digest"]:
                     return None

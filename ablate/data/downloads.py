@@ -111,6 +111,8 @@ class IdxFiles:
                     continue
                 if size > expected:
                     raise _own_idx(f"{file} has {size:,} bytes; its header says {expected:,}")
+                if 0 in shape:
+                    raise _own_idx(f"{file} holds nothing, by its header")
                 counts[name] = shape[0]
             if len(counts) == 2 and counts[images] != counts[labels]:
                 raise _own_idx(
@@ -213,9 +215,10 @@ def _load(kind: Any, root: Path) -> Content:
             labels = np.asarray(part.targets, dtype=np.int64)
             known = len(part.classes)
             if len(images) != len(labels) or not len(labels) or labels.min() < 0 or labels.max() >= known:
+                span = f" from {labels.min()} to {labels.max()}" if len(labels) else ""
                 raise ValueError(
-                    f"its {'training' if train else 'test'} set has {len(images):,} images and {len(labels):,} labels"
-                    f" from {labels.min(initial=0)} to {labels.max(initial=-1)}, of {known} classes"
+                    f"its {'training' if train else 'test'} set has {len(images):,} images and {len(labels):,} labels{span}, of"
+                    f" {known} classes"
                 )
             parts.append((images, labels))
     # The classes of MNIST are named "0 - zero"; an image folder of it would name them by the digit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -305,6 +306,108 @@ def test_a_damaged_cache_is_rebuilt(folder, store, damage):
     assert after.fingerprint == before.fingerprint
     assert np.array_equal(after.train_images, expected)
     assert len(entries(store)) == 1
+
+
+def _flip(file, draw):
+    content = bytearray(file.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    file.write_bytes(content)
+
+
+def _cut(file, draw):
+    os.truncate(file, draw.randrange(file.stat().st_size))
+
+
+def _grow(file, draw):
+    file.write_bytes(file.read_bytes() + draw.randbytes(9))
+
+
+def _folder_instead(file, _draw):
+    file.unlink()
+    file.mkdir()
+
+
+def _pipe_instead(file, _draw):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def _link_instead(file, _draw):
+    file.unlink()
+    file.symlink_to("nowhere")
+
+
+def _another_file_instead(file, draw):
+    file.write_bytes(draw.choice([b"", b"{}", b"[" * 5000, b"null", b"\x93NUMPY", draw.randbytes(200)]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_to_a_file_of_the_cache_the_data_are_those_of_the_source(folder, store, seed):
+    """Flips keep the time of the file, as those of a disk do not; but of a file that is written to, the time of change is told."""
+    draw = random.Random(seed)
+    config = ImageFolder(root=str(folder))
+    before = datasets.prepare(config, store)
+    expected = {name: np.array(getattr(before, name)) for name in cache._ARRAYS}
+    acts = [_flip] * 4 + [_cut, _grow, _folder_instead, _pipe_instead, _link_instead, _another_file_instead]
+    for act in draw.sample(acts, len(acts)):
+        file = draw.choice(
+            [p for p in sorted((store / "datasets").rglob("*.*")) if p.is_file() and p.suffix != ".lock"]
+        )
+        status = file.stat()
+        act(file, draw)
+        if act is _flip:
+            os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        after = datasets.prepare(config, store)
+        assert after.fingerprint == before.fingerprint
+        for name, array in expected.items():
+            assert np.array_equal(getattr(after, name), array), (act, file)
+
+
+def test_a_cache_that_was_copied_is_read_through_once_and_used(folder, store, tmp_path):
+    config = ImageFolder(root=str(folder))
+    before = datasets.prepare(config, store)
+    shutil.copytree(store, tmp_path / "copy")
+    counter = Counter()
+    assert datasets.prepare(config, tmp_path / "copy", counter).fingerprint == before.fingerprint
+    assert counter.calls == []
+    meta = json.loads((tmp_path / "copy" / "datasets" / before.fingerprint / "meta.json").read_text())
+    images = tmp_path / "copy" / "datasets" / before.fingerprint / "train_images.npy"
+    assert meta["files"]["train_images"]["stamp"][2] == images.stat().st_ctime_ns
+
+
+def _without_lock(folder, store) -> tuple[ImageFolder, Path]:
+    """Data that have to be decoded again, and where their lock lay."""
+    config = ImageFolder(root=str(folder))
+    datasets.prepare(config, store)
+    (lock,) = (store / "datasets").glob("*.lock")
+    lock.unlink()
+    for entry in entries(store):
+        shutil.rmtree(entry)
+    return config, lock
+
+
+def test_a_pipe_in_the_place_of_a_lock_makes_nothing_wait(folder, store):
+    config, lock = _without_lock(folder, store)
+    os.mkfifo(lock)
+    assert len(datasets.prepare(config, store).train_images) == 12
+
+
+def test_a_folder_in_the_place_of_a_lock_is_an_error_that_names_the_cache(folder, store):
+    config, lock = _without_lock(folder, store)
+    lock.mkdir()
+    with pytest.raises(DataError, match="cannot be written: Is a directory"):
+        datasets.prepare(config, store)
+
+
+def test_without_a_home_folder_the_message_names_the_variable(monkeypatch):
+    def homeless(_path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ABLATE_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(DataError, match="ABLATE_CACHE"):
+        cache.default_folder()
 
 
 def test_the_cache_is_in_the_folder_that_the_environment_names(monkeypatch, tmp_path):

@@ -256,6 +256,84 @@ def test_a_damaged_mnist_is_fetched_again(served, tmp_path, monkeypatch):
         (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress(content)[:-5])
     data = datasets.prepare(Mnist(root=str(tmp_path / "mine")), tmp_path / "cache")
     assert np.array_equal(data.train_images[:, 0], images[:20])
+    assert "train-images-idx3-ubyte was cut off" in data.notes[0]
+
+
+def _counts(raw):
+    (raw / "train-labels-idx1-ubyte").write_bytes(idx_file(np.zeros(15, np.uint8)))
+
+
+def _other_images(raw):
+    (raw / "t10k-images-idx3-ubyte").write_bytes(idx_file(np.zeros((12, 28, 28), np.uint8)))
+
+
+def _longer(raw):
+    with (raw / "train-images-idx3-ubyte").open("ab") as file:
+        file.write(b"more")
+
+
+def _other_kind(raw):
+    (raw / "train-labels-idx1-ubyte").write_bytes(b"label,image\n" * 9)
+
+
+def _swapped(raw):
+    images, labels = raw / "t10k-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte"
+    content = images.read_bytes()
+    images.write_bytes(labels.read_bytes())
+    labels.write_bytes(content)
+
+
+def _label_of_no_class(raw):
+    (raw / "train-labels-idx1-ubyte").write_bytes(idx_file(np.arange(20, dtype=np.uint8) % 11))
+
+
+def _emptied(raw):
+    (raw / "t10k-images-idx3-ubyte").write_bytes(b"")
+
+
+def _none(raw):
+    for name, shape in (("images-idx3", (0, 28, 28)), ("labels-idx1", (0,))):
+        (raw / f"t10k-{name}-ubyte").write_bytes(idx_file(np.zeros(shape, np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_counts, r"20 images in train-images-idx3-ubyte and 15 labels in train-labels-idx1-ubyte"),
+        (_other_images, r"12 images in t10k-images-idx3-ubyte and 10 labels"),
+        (_longer, r"train-images-idx3-ubyte has 15,700 bytes; its header says 15,696"),
+        (_other_kind, r"train-labels-idx1-ubyte is no IDX file of bytes in 1 dimension"),
+        (_swapped, r"t10k-images-idx3-ubyte is no IDX file of bytes in 3 dimensions"),
+        (_label_of_no_class, r"20 images and 20 labels from 0 to 10, of 10 classes"),
+        (_emptied, r"t10k-images-idx3-ubyte was cut off at 0 bytes; mnist is missing or incomplete"),
+        (_none, r"t10k-images-idx3-ubyte holds nothing"),
+    ],
+)
+def test_idx_files_that_do_not_fit_together_are_refused_and_named(
+    nobody, tmp_path, monkeypatch, spoil, words
+):
+    files, *_ = mnist(monkeypatch, [nobody], tv.MNIST)
+    raw = tmp_path / "mine" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in files.items():
+        (raw / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
+    assert len(datasets.prepare(Mnist(root=str(tmp_path / "mine")), tmp_path / "cache").train_images) == 20
+    spoil(raw)
+    with pytest.raises(DataError, match=words):
+        datasets.prepare(Mnist(root=str(tmp_path / "mine")), tmp_path / "other")
+
+
+def test_a_pickle_that_is_not_the_published_one_is_named_and_not_opened(nobody, tmp_path, monkeypatch):
+    archive, _ = cifar(monkeypatch, nobody)
+    root = tmp_path / "mine"
+    with tarfile.open(fileobj=io.BytesIO(archive)) as inside:
+        inside.extractall(root, filter="data")
+    file = root / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+    with pytest.raises(
+        DataError, match=r"data_batch_3 is not the published file \(its MD5 differs\); cifar10 is missing"
+    ):
+        datasets.prepare(Cifar10(root=str(root)), tmp_path / "cache")
 
 
 def test_another_root_is_another_source(served, tmp_path, monkeypatch):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import random
 import struct
 import zlib
 from pathlib import Path
@@ -320,3 +322,101 @@ def test_what_datasets_itself_saves_can_be_read(tmp_path, monkeypatch):
     assert len(prepared(HuggingFace(root=str(tmp_path / "one")), tmp_path).train_labels) == 6
     parts["train"].to_parquet(str(tmp_path / "train.parquet"))
     assert prepared(Parquet(root=str(tmp_path / "train.parquet")), tmp_path).classes == CLASSES
+
+
+# --- what is not used, or damaged -------------------------------------------------------------------------------------
+
+
+def _other_files(root: Path) -> None:
+    (root / "more.csv").write_text("a,b")
+    (root / "README.md").write_text("about")
+    (root / ".hidden.parquet").write_text("a file manager's")
+
+
+def _missing_shards(root: Path) -> None:
+    (root / "train.parquet").rename(root / "train-00000-of-00003.parquet")
+
+
+def _repeated(root: Path) -> None:
+    pq.write_table(table(3, 1), root / "test.parquet")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "notes"),
+    [
+        (lambda _root: None, []),
+        (_other_files, ["1 file is not used, not ending in .parquet: more.csv"]),
+        (_missing_shards, ["2 files of 3 are missing of train-…-of-00003"]),
+        (_repeated, ["3 of 3 test images are the same, pixel for pixel, as the training images"]),
+        (
+            lambda root: (root / "test.parquet").unlink(),
+            ["the data have no test set: 3 of 12 training images are held out as one"],
+        ),
+    ],
+)
+def test_what_is_not_used_of_parquet_files_is_noted(tmp_path, spoil, notes):
+    root = tmp_path / "rows"
+    root.mkdir()
+    pq.write_table(table(12), root / "train.parquet")
+    pq.write_table(table(6, 50), root / "test.parquet")
+    spoil(root)
+    assert list(prepared(Parquet(root=str(root)), tmp_path).notes) == notes
+
+
+def test_splits_that_are_not_used_are_noted(tmp_path):
+    save_to_disk(
+        tmp_path / "saved", train=table(12), Test=table(6, 50), unsupervised=table(3), extra=table(3)
+    )
+    data = prepared(HuggingFace(root=str(tmp_path / "saved")), tmp_path)
+    assert (len(data.train_labels), len(data.test_labels)) == (12, 6)
+    assert data.notes == (
+        "2 splits are not used, not being called train, validation or test: unsupervised, extra",
+    )
+
+
+def test_a_stream_that_ends_between_two_batches_is_refused(tmp_path):
+    """pyarrow takes it for a shorter one."""
+    save_to_disk(tmp_path / "saved", train=table(12))
+    file = tmp_path / "saved" / "train" / "data-0.arrow"
+    content = file.read_bytes()
+    file.write_bytes(content[:-8])
+    assert len(pa.ipc.open_stream(content[:-8]).read_all()) == 12
+    assert "lacks the end of a stream" in refusal(HuggingFace(root=str(tmp_path / "saved")), tmp_path)
+
+
+def test_texts_that_look_alike_are_one_class_and_say_nothing_to_a_terminal(tmp_path):
+    labels = ["caf\u00e9", "cafe\u0301", "\x1b[31mred", "\u202eexe"] * 3
+    pq.write_table(table(12, labels=labels, names=None), tmp_path / "train.parquet")
+    assert prepared(Parquet(root=str(tmp_path)), tmp_path).classes == (
+        "\\u202eexe",
+        "\\x1b[31mred",
+        "caf\u00e9",
+    )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "huggingface"])
+def test_damaged_tables_are_read_whole_or_refused(tmp_path, kind):
+    root = tmp_path / "rows"
+    if kind == "parquet":
+        root.mkdir()
+        pq.write_table(table(12), root / "train.parquet")
+        config = Parquet(root=str(root))
+    else:
+        save_to_disk(root, train=table(12))
+        config = HuggingFace(root=str(root))
+    draw = random.Random(1)
+    files = [file for file in sorted(root.rglob("*")) if file.is_file()]
+    for _ in range(40):
+        file = draw.choice(files)
+        whole = file.read_bytes()
+        damaged = bytearray(whole)
+        if draw.random() < 0.7:
+            for _ in range(draw.choice((1, 2, 8))):
+                damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        else:
+            del damaged[draw.randrange(len(damaged)) :]
+        file.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            data = prepared(config, tmp_path)
+            assert len(data.train_labels) + len(data.test_labels) == 12
+        file.write_bytes(whole)
