@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate import completion, given_study, launch, reporting
+from ablate import completion, given_study, launch, reporting, streams
 from ablate.catalogue_command import data, models
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.judge_command import judge
@@ -58,7 +58,18 @@ _NO_STUDY = (
     "the store holds no study yet; `ablate init mine` writes one, and `ablate run mine.yaml` trains it"
 )
 
-_ENVIRONMENT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# What the machine or its file system refuses, whatever ablate does.
+_ENVIRONMENT_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+_ENVIRONMENT_ERRORS |= {errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.ENAMETOOLONG, errno.ELOOP}
+_ENVIRONMENT_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.ENOSYS}
 
 MISTAKE, INTERRUPTED = 2, 130
 
@@ -491,12 +502,13 @@ def ui(
 ) -> None:
     """Serve MLflow's own pages of the store, on this machine only."""
     from ablate import ui as server
-    from ablate.tracking.client import create
+    from ablate.tracking.client import create, note_place
     from ablate.tracking.store import current_store
 
     store = current_store()
     address = server.address(port)
     create(store)
+    note_place(store)
     for line in server.links(store, address):
         launch.notify(line)
     launch.notify(f"the whole store: {address}  (Ctrl-C ends the server)")
@@ -538,7 +550,18 @@ def _conclude(outcome: "Outcome", command: str, *, json: bool, quiet: bool) -> N
 
 def main() -> None:
     """Run the command line; a mistake becomes a message and an exit code."""
+    streams.prepare()
     try:
+        _run()
+    finally:
+        if problem := streams.flush():
+            launch.notify(f"error: what was printed on stdout is not complete ({problem})")
+            sys.exit(MISTAKE)
+
+
+def _run() -> None:
+    try:
+        launch.prepare_process()
         app()
     except AblateError as error:
         launch.notify(f"error: {error}")

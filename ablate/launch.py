@@ -59,6 +59,20 @@ def notify(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def prepare_process() -> None:
+    """Make this process able to work with files. Raises StudyError where the working folder has been removed.
+
+    Every path that a command knows begins there. Its owner may use what a command makes, whatever the umask.
+    """
+    os.umask(os.umask(0o077) & 0o077)
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise StudyError(
+            f"the working folder is not there any more ({error.strerror})", hint="change into one that is"
+        ) from None
+
+
 # --- what a command was given -----------------------------------------------------------------------------------------
 
 

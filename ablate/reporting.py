@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import plain_files
-from ablate.errors import AblateError, StoreError, StudyError
+from ablate.errors import AblateError, DataError, StoreError, StudyError
 from ablate.text import counted
 
 if TYPE_CHECKING:
@@ -116,7 +116,11 @@ def _test_images(record: PlanRecord) -> NDArray[Any] | None:
     """Return the test images of the reference where the cache still holds them."""
     from ablate.data import cache
 
-    entry = cache.entry(record.arm(record.reference).data.fingerprint, cache.default_folder() / "datasets")
+    fingerprint = record.arm(record.reference).data.fingerprint
+    try:
+        entry = cache.entry(fingerprint, cache.default_folder() / "datasets") if fingerprint else None
+    except DataError:  # there is no place for a cache
+        entry = None
     return None if entry is None else entry.test_images
 
 

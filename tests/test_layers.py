@@ -135,6 +135,7 @@ ROOMS: dict[str, set[str]] = {
         "judgements",
         "comparisons",
     },
+    "streams": set(),
     "ui": {"addresses", "errors", "tracking"},
     "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
     "from_python": {

@@ -27,7 +27,7 @@ from ablate.study.ranges import Range
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import NOISE_FLOOR
 from ablate.text import without_password
-from ablate.tracking.store import is_dead, owner
+from ablate.tracking.store import is_dead, open_lock, owner
 
 OWNER = "owner"
 """User attribute of an open trial: the process that has it, as `tracking.store.owner` names it. Several coordinators may share
@@ -423,9 +423,13 @@ class _Lock:
 
     def acquire(self) -> bool:
         path = self._journal.with_suffix(".lock")
-        self._file = path.open("a")
-        locks.lock(self._file, path)
-        _repair(self._journal)
+        self._file = open_lock(path)
+        try:
+            locks.lock(self._file, path)
+            _repair(self._journal)
+        except BaseException:
+            self._file.close()
+            raise
         return True
 
     def release(self) -> None:

@@ -8,11 +8,13 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ablate import addresses, locks
 from ablate.errors import StoreError
 from ablate.text import without_password
+from ablate.tracking import busy
 from ablate.tracking.store import Store, open_lock
 
 _LONGEST_MESSAGE = 300
@@ -32,6 +34,12 @@ def connect(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    try:
+        Path.home()
+    except (
+        RuntimeError
+    ):  # a user whom the system does not know; MLflow asks for the folder, and puts nothing there
+        os.environ["HOME"] = os.sep
     from ablate.tracking.server_client import ServerClient
 
     # MLflow announces its migrations as a server would, and logs every error that it raises; here one line reports it.
@@ -152,6 +160,8 @@ def open_for_writing(store: Store) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from opening it
         text, uri = without_password(first_line(error)), store.place
+        if busy.is_busy(error):
+            raise busy.BusyError("another program holds the database", place=uri) from None
         if "database schema" in text:
             raise StoreError(
                 "the database was made by another version of MLflow",
@@ -165,30 +175,50 @@ def open_for_writing(store: Store) -> Any:
 def note_place(store: Store) -> None:
     """Let a local database name the places of artifacts as they are now, where the project has been copied, moved or renamed.
 
-    ablate itself needs nothing of it (`Store.artifacts`); MLflow's own pages and programs do. Raises sqlite3.Error.
+    ablate itself needs nothing of it (`Store.artifacts`); MLflow's own pages and programs do. Raises BusyError, sqlite3.Error.
     """
     if store.database is None or not store.database.exists():
         return
-    with contextlib.closing(
-        sqlite3.connect(addresses.folder_address(store.database.resolve()) + "?mode=rw", uri=True, timeout=30)
-    ) as db:
+    with (
+        contextlib.closing(
+            sqlite3.connect(addresses.folder_address(store.database.resolve()) + "?mode=rw", uri=True)
+        ) as db,
+        _ignoring_read_only(),
+    ):
+        busy.begin(db, store.database, _SHORT)
         moved = []
         for identity, recorded in db.execute("SELECT experiment_id, artifact_location FROM experiments"):
             place = store.artifacts(recorded or "")
             if place is not None and place != addresses.folder_path(recorded):
                 moved.append((addresses.folder_address(place), identity, recorded))
+        db.execute("ROLLBACK")
         if not moved:
             return
-        with db:
-            for new, identity, recorded in moved:
-                db.execute(
-                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", [new, identity]
-                )
-                db.execute(
-                    "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-                    "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-                    [new, len(recorded) + 1, identity, len(recorded) + 1, f"{recorded}/"],
-                )
+        busy.begin(db, store.database, _SHORT, to_write=True)
+        for new, identity, recorded in moved:
+            db.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", [new, identity]
+            )
+            db.execute(
+                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+                "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+                [new, len(recorded) + 1, identity, len(recorded) + 1, f"{recorded}/"],
+            )
+        db.execute("COMMIT")
+
+
+_SHORT = 4.0
+"""Seconds to wait for a database where the caller tries again, or can do without."""
+
+
+@contextlib.contextmanager
+def _ignoring_read_only() -> Iterator[None]:
+    """Leave out what is only of use to others, in a database that cannot be written, or is none of MLflow's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if busy.is_busy(error):
+            raise
 
 
 def first_line(error: Exception) -> str:

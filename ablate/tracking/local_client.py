@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ablate import addresses, plain_files
+from ablate.tracking import busy
 
 LAYOUTS = frozenset({"dc11669786a5"})
 """Versions of MLflow's database (`alembic_version`) whose tables are known here: that of MLflow 3.17."""
@@ -77,7 +78,9 @@ def has_known_layout(database: Path) -> bool:
             sqlite3.connect(f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True)
         ) as db:
             versions = {version for (version,) in db.execute("SELECT version_num FROM alembic_version")}
-    except sqlite3.Error:
+    except sqlite3.Error as error:
+        if busy.is_busy(error):
+            raise
         return False
     return len(versions) == 1 and versions <= LAYOUTS
 

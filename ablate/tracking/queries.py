@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from ablate import addresses, plain_files
 from ablate.errors import StoreError
-from ablate.tracking import client
+from ablate.tracking import busy, client
 from ablate.tracking.searches import PAGE, matching_runs, pages, run_filter
 from ablate.tracking.store import Store
 from ablate.tracking.tags import is_whole, whole
@@ -113,9 +113,9 @@ class Queries(Protocol):
         ...
 
 
-def queries(store: Store) -> Queries:
-    """Return the queries on a store."""
-    return LocalQueries(store) if store.database is not None else ServerQueries(store)
+def queries(store: Store, patience: float = busy.PATIENCE) -> Queries:
+    """Return the queries on a store. patience: as for `LocalQueries`."""
+    return LocalQueries(store, patience) if store.database is not None else ServerQueries(store)
 
 
 def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
@@ -133,10 +133,11 @@ def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
 
 
 class LocalQueries:
-    """Queries on a local sqlite database, by SQL."""
+    """Queries on a local sqlite database, by SQL. patience: seconds to wait while another program holds it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, patience: float = busy.PATIENCE) -> None:
         self._store = store
+        self._patience = patience
 
     def experiment(self, name: str) -> StoredExperiment | None:
         rows = self._select(
@@ -243,16 +244,17 @@ class LocalQueries:
         try:
             # Not `mode=ro`: a journal that a killed writer left behind has to be rolled back before anything can be read.
             with contextlib.closing(
-                sqlite3.connect(
-                    f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True, timeout=30
-                )
+                sqlite3.connect(f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True)
             ) as db:
+                busy.begin(db, database, self._patience)
                 yield db
         except sqlite3.Error as error:
+            # Only a database of MLflow's that lacks what was asked for is of another version.
+            is_other_version = "no such" in str(error)
             raise StoreError(
                 f"cannot be read as an MLflow database ({error})",
                 place=str(database),
-                hint="`mlflow db upgrade` may help",
+                hint="`mlflow db upgrade` may help" if is_other_version else None,
             ) from None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ablate import locks, plain_files
-from ablate.tracking import client
+from ablate.tracking import busy, client
 from ablate.tracking.operations import Operation
 from ablate.tracking.rejected import Rejected, Rejection, told
 from ablate.tracking.runs import orphans
@@ -33,6 +33,8 @@ def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int
     """
     spool = store.root / "spool"
     ended = 0
+    if store.database is not None and store.database.exists():
+        busy.wait(store.database)
     for path in sorted(spool.glob("*.jsonl")) if spool.is_dir() else []:
         with contextlib.ExitStack() as stack:
             try:

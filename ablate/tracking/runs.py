@@ -40,6 +40,9 @@ _RESULT_TAGS = tuple(
 )
 """Tags that a row of the replicates frame is made from."""
 
+SHORT = 2.0
+"""Seconds that training may be held up by a database that another program holds."""
+
 ASK_AGAIN_AFTER = 60.0
 """Seconds for which a store that did not answer is not asked for new results."""
 
@@ -82,7 +85,7 @@ class NewResults:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._keys: set[str] = set()
-        self._position = queries(store).position()
+        self._position = queries(store, SHORT).position()
         self._ask_again_at = 0.0
 
     def __contains__(self, key: str) -> bool:
@@ -95,7 +98,7 @@ class NewResults:
             return False
 
     def _has(self, key: str) -> bool:
-        source = queries(self._store)
+        source = queries(self._store, SHORT)
         position = source.position()
         new = source.keys_since(self._position)
         if new is not None:

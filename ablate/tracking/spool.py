@@ -27,7 +27,7 @@ from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
 from ablate.study.record import PlanRecord
 from ablate.text import format_bytes, without_password
-from ablate.tracking import client
+from ablate.tracking import busy, client
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
     CopyRun,
@@ -228,6 +228,7 @@ class Tracker:
                     if (
                         delivery is None
                         and isinstance(error, StoreError)
+                        and not isinstance(error, busy.BusyError)
                         and self._store.database is not None
                     ):
                         self.broken = error
@@ -283,7 +284,12 @@ def create_spool(path: Path) -> BinaryIO:
     """
     while True:
         file = plain_files.open_in_place(path)
-        locks.lock(file, path)
+        try:
+            locks.lock(file, path)
+        except BaseException:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
         if is_same_file(file, path):
             return file
         file.close()

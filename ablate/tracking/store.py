@@ -104,16 +104,26 @@ def open_lock(path: Path) -> BinaryIO:
         ) from None
 
 
+_NO_RUN = 2**62
+"""A place in the file of claims that belongs to no run."""
+
+
 class Claims:
     """Locks on runs, so that two studies on one machine never train the same run at the same time.
 
     All locks are byte ranges of one file, which the kernel releases when the process dies. A process may make only one of these:
-    closing any handle of the file releases every lock that the process has on it.
+    closing any handle of the file releases every lock that the process has on it. Raises NoLocksError.
     """
 
     def __init__(self, store: Store) -> None:
         self._path = store.folder("locks") / "runs.lock"
         self._file = open_lock(self._path)
+        try:  # before a study begins, not at its first run
+            if locks.lock_byte(self._file, self._path, _NO_RUN):
+                locks.unlock_byte(self._file, _NO_RUN)
+        except StoreError:
+            self._file.close()
+            raise
 
     def take(self, run: str) -> bool:
         """Lock a run. Returns False where another process has it. run: its key. Raises NoLocksError."""

@@ -275,14 +275,14 @@ def _index(listing: str) -> Path:
 
 
 def _known_digest(listing: str) -> str | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(DataError, OSError, ValueError, KeyError, TypeError):
         return str(json.loads(plain_files.read(_index(listing)))["content"])
     return None
 
 
 def _remember(listing: str, content: str) -> None:
     """Write down what a listing was found to hold; without space or permission it is read again the next time."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(DataError, OSError):
         file = _index(listing)
         file.parent.mkdir(parents=True, exist_ok=True)
         plain_files.write(file, json.dumps({"content": content}).encode(), sync=False)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import io
+import os
+import sqlite3
 
 import pytest
 
+from ablate import doctor
 from ablate.errors import StoreError
+from ablate.tracking import busy
 from ablate.tracking.client import create
+from ablate.tracking.queries import queries
 from ablate.tracking.store import Claims, Store
 
 # Names of files and folders that a store has of its own, and names that differ in case alone.
@@ -42,3 +50,62 @@ def test_the_database_is_made_while_a_study_of_that_name_holds_its_lock(store):
     with store.lock("database"):
         create(store)
     assert store.exists
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
+@pytest.mark.parametrize("kind", ["flock", "lockf"])
+def test_a_file_system_without_locks_is_said_before_anything_trains(workplace, monkeypatch, kind, refusal):
+    def refuse(*_: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(fcntl, kind, refuse)
+    printed = workplace.ablate("run", workplace.study(), "--executor", "inline", code=2)
+    assert f"cannot be locked by {'flock' if kind == 'flock' else 'fcntl'}" in printed
+    assert ".lock: " in printed or ".jsonl: " in printed
+    assert "another process" not in printed
+    assert not any((workplace.root / "mlruns").rglob("plan.json"))
+    checks = {check.name: check for check in doctor.store()}
+    assert checks["locks"].state == "broken"
+
+
+@pytest.fixture
+def held(workplace):
+    """A database that another program holds, and what lets it go."""
+    database = workplace.store.database
+    connection = sqlite3.connect(database, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    yield database, connection
+    connection.close()
+
+
+def test_a_database_that_another_program_holds_is_waited_for(workplace, held, monkeypatch):
+    database, connection = held
+    told: list[str] = []
+
+    class LettingGo(io.StringIO):
+        def write(self, text: str) -> int:
+            told.append(text)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            return len(text)
+
+    monkeypatch.setattr(busy, "TELL_AFTER", 0)
+    for read in (
+        lambda: queries(workplace.store).study_names(),
+        lambda: queries(workplace.store).experiment("toy"),
+        lambda: busy.wait(database),
+    ):
+        if not connection.in_transaction:
+            connection.execute("BEGIN EXCLUSIVE")
+        told.clear()
+        with contextlib.redirect_stderr(LettingGo()):
+            assert not read()
+        assert f"waiting for {database}" in told[0]
+
+
+def test_a_database_that_stays_held_is_named_and_nobody_is_told_to_upgrade(workplace, held):
+    database, _ = held
+    with pytest.raises(busy.BusyError, match="another program holds the database") as caught:
+        queries(workplace.store, patience=0).study_names()
+    assert str(database) in str(caught.value)
+    assert "upgrade" not in str(caught.value)
