@@ -645,6 +645,8 @@ def _coordinate(
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.phases import under_recorded_id
     from ablate.scheduling.queue import Queue
+    from ablate.tracking.classified import fill_caches
+    from ablate.tracking.frames import WORTH_SAVING
     from ablate.tracking.plans import refuse_deleted, unreadable_plans
     from ablate.tracking.rejected import told
     from ablate.tracking.spool import Tracker
@@ -704,6 +706,8 @@ def _coordinate(
         delivered = tracker.close()
         if tracker.broken is not None:
             raise tracker.broken
+        if delivered and store.database is not None and outcome.trained >= WORTH_SAVING:
+            fill_caches(store, outcome.record)
         if not delivered:
             uri = store.place
             notify(

@@ -69,7 +69,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a study ended. left: planned runs of the current look that were not done.
+    """How a study ended. left: planned runs of the current look that were not done. trained: runs that this
+    command trained.
 
     is_recorded: whether the store has all of it; else some is not delivered yet, or was refused.
     """
@@ -80,6 +81,7 @@ class Outcome:
     failed: int
     left: int
     is_recorded: bool = True
+    trained: int = 0
 
 
 class Coordinator:
@@ -176,7 +178,7 @@ class Coordinator:
         self._tracker.flush(FLUSH)
         for double, first in duplicates(self._store, study.plan.study.name).items():
             self._tracker.supersede(double, first)
-        return Outcome(study.record, analysis, ending, failed, left)
+        return Outcome(study.record, analysis, ending, failed, left, trained=self._known.trained)
 
 
 class _Training(Client[Run]):

@@ -41,7 +41,7 @@ Points = dict[str, list[tuple[int, float]]]
 class Known:
     """Results by run key: `rows` of the replicates frame, `curves` of the curves frame; and all runs that were planned.
 
-    took: the budget's; what stored runs took is added to it.
+    trained: runs that this process has trained to their end. took: the budget's; what stored runs took is added to it.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Known:
         self.rows: dict[str, dict[str, Any]] = {}
         self.curves: dict[str, list[dict[str, Any]]] = {}
         self.planned: dict[str, Run] = {}
+        self.trained = 0
         self.checkpoints: Path = store.root / "checkpoints"
         self._study = study
         self._store = store
@@ -90,6 +91,7 @@ class Known:
 
     def add(self, run: Run, events: Sequence[Event], record: PlanRecord) -> None:
         """Add the result of a run that was trained here. events: of its last attempt, all of them."""
+        self.trained += 1
         tags, points = outcome_tags(events), metric_points(events)
         done = isinstance(events[-1], Finished)
         row = replicate_row(record, recorded(run), tags, points, "", has_result=done)

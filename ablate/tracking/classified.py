@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
 from ablate.study.seeds import is_reported, replicate_of
 from ablate.text import counted
-from ablate.tracking import predictions
+from ablate.tracking import frames, predictions
 from ablate.tracking.frames import WORTH_SAVING
 from ablate.tracking.predictions import CorrectBits, CorrectFrames, KnownImages, Predictions
 from ablate.tracking.queries import StoredRun, artifact
+from ablate.tracking.runs import counted_runs
 from ablate.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -84,6 +87,18 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
         read.images[digest].truth,
         damaged,
     )
+
+
+def fill_caches(store: Store, plan: PlanRecord) -> None:
+    """Sum up the ended runs of a plan for reports: curves and predictions, in the caches beside the store.
+
+    A report does the same for what it does not find there. Of thousands of runs that takes seconds, which nobody waits for when they
+    have just been trained. What cannot be read is left to the report.
+    """
+    with contextlib.suppress(StoreError, OSError):
+        runs = counted_runs(store, plan)
+        frames.metric_columns(store, list(runs.values()), plan.study)
+        image_results(store, plan, runs)
 
 
 def _on_same_images(

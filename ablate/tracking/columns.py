@@ -47,16 +47,36 @@ class Columns:
             nothing = np.zeros(0, dtype=np.int32)
             return cls((), np.zeros(runs, dtype=np.int32), nothing.astype(np.int16), nothing, np.zeros(0))
         run, named, step, at, value = zip(*rows, strict=True)
-        names = tuple(sorted(set(named)))
+        names = sorted(set(named))
         place = {name: i for i, name in enumerate(names)}
         metric = np.fromiter((place[name] for name in named), dtype=np.int16, count=len(named))
+        return cls.ordered(
+            runs,
+            names,
+            np.array(run, dtype=np.int32),
+            metric,
+            np.array(step, dtype=np.int64),
+            np.array(at, dtype=np.int64),
+            np.array(value, dtype=np.float64),
+        )
+
+    @classmethod
+    def ordered(
+        cls,
+        runs: int,
+        names: Sequence[str],
+        run: Ints,
+        metric: Ints,
+        step: Ints,
+        at: Ints,
+        value: npt.NDArray[np.float64],
+    ) -> Self:
+        """Return the columns of points in any order. run, metric, step, at, value: (points,), as in `of`; metric: indices into `names`."""
         # A step that somebody else has logged may be beyond what is kept; none of ablate's is.
-        owner = np.array(run, dtype=np.int32)
-        steps = np.clip(np.array(step, dtype=np.int64), -MOST_STEPS, MOST_STEPS).astype(np.int32)
-        order = np.lexsort((np.array(at, dtype=np.int64), steps, metric, owner))
-        counts = np.bincount(owner, minlength=runs).astype(np.int32)
-        values = np.array(value, dtype=np.float64)
-        return cls(names, counts, metric[order], steps[order], values[order])
+        step = np.clip(step, -MOST_STEPS, MOST_STEPS).astype(np.int32)
+        order = np.lexsort((at, step, metric, run))
+        counts = np.bincount(run, minlength=runs).astype(np.int32)
+        return cls(tuple(names), counts, metric[order], step[order], value[order])
 
     @functools.cached_property
     def run(self) -> Ints:

@@ -58,7 +58,7 @@ def plan_frames(
         runs = counted_runs(store, plan)
 
     planned = plan.runs_by_key()
-    points = _columns(store, list(runs.values()), plan.study)
+    points = metric_columns(store, list(runs.values()), plan.study)
     metric, counted = plan.metric, np.array([run.epoch for run in runs.values()], dtype=np.int64)
     curve_rows = points.among(lambda name: is_by_epoch(name, metric))
     epochs = np.zeros(len(runs), dtype=np.int64)
@@ -100,7 +100,7 @@ def _curve_frame(points: Columns, rows: npt.NDArray[Any], runs: list[RunRecord])
     )
 
 
-def _columns(store: Store, runs: list[StoredRun], experiment: str) -> Columns:
+def metric_columns(store: Store, runs: list[StoredRun], experiment: str) -> Columns:
     """Return every metric of these runs, which have ended: as far as possible from the cache beside the store, else from the store."""
     from ablate.tracking import columns
 
@@ -109,7 +109,7 @@ def _columns(store: Store, runs: list[StoredRun], experiment: str) -> Columns:
     wanted = [(run.run_id, run.end or 0.0) for run in runs]
     missing = [run for run in wanted if run not in cached.runs]
     if missing:
-        read = columns.Columns.of(len(missing), queries(store).points([run for run, _ in missing]))
+        read = queries(store).columns([run for run, _ in missing])
         places = dict(cached.runs) | {run: len(cached.runs) + i for i, run in enumerate(missing)}
         cached = columns.Cached(places, cached.columns + read)
         if len(missing) >= WORTH_SAVING:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ablate import addresses, plain_files
 from ablate.errors import StoreError
@@ -25,6 +25,12 @@ from ablate.tracking import busy, client
 from ablate.tracking.searches import PAGE, matching_runs, pages, run_filter
 from ablate.tracking.store import Store
 from ablate.tracking.tags import is_whole, whole
+
+if TYPE_CHECKING:
+    from ablate.tracking.columns import Columns
+
+MOST_CASES = 50
+"""Metrics whose names the database is let number; more are numbered here."""
 
 NOT_READ = frozenset({"ablate.config"})
 """Tags for people who open a run in MLflow: longer than all other tags together, and not read by ablate."""
@@ -102,6 +108,10 @@ class Queries(Protocol):
 
     def points(self, run_ids: Sequence[str]) -> list[MetricPoint]:
         """Return every point of every metric of the given runs, in no particular order."""
+        ...
+
+    def columns(self, run_ids: Sequence[str]) -> Columns:
+        """Return the points of the given runs, as columns."""
         ...
 
     def position(self) -> int:
@@ -218,6 +228,40 @@ class LocalQueries:
             return [(*point, math.nan if value is None else value) for *point, value in rows]  # type: ignore[misc]
         return rows
 
+    def columns(self, run_ids: Sequence[str]) -> Columns:
+        import numpy as np
+
+        from ablate.tracking.columns import Columns
+
+        if not self._store.exists:
+            return Columns.of(len(run_ids), ())
+        ids = json.dumps(list(run_ids))
+        source = "FROM json_each(?) j CROSS JOIN metrics m ON m.run_uuid = j.value"
+        with self._database() as db:
+            names = sorted(name for (name,) in db.execute(f"SELECT DISTINCT m.key {source}", [ids]))
+            if not 0 < len(names) <= MOST_CASES:
+                return Columns.of(len(run_ids), self.points(run_ids))
+            code = f"CASE m.key {' '.join(f'WHEN ? THEN {i}' for i in range(len(names)))} END"
+            # A million tuples of Python are several times as large as the columns, and none is kept.
+            rows = np.fromiter(
+                db.execute(
+                    f"SELECT j.key, {code}, m.step, m.timestamp, m.is_nan, m.value {source}",
+                    [*names, ids],
+                ),
+                dtype=[
+                    ("run", "i4"),
+                    ("metric", "i2"),
+                    ("step", "i4"),
+                    ("at", "i8"),
+                    ("is_nan", "?"),
+                    ("value", "f8"),
+                ],
+            )
+        values = np.where(rows["is_nan"], np.nan, rows["value"])
+        return Columns.ordered(
+            len(run_ids), names, rows["run"], rows["metric"], rows["step"], rows["at"], values
+        )
+
     def position(self) -> int:
         # Rows are numbered in the order in which they are written.
         rows = self._select("SELECT coalesce(max(rowid), 0) FROM tags")
@@ -318,6 +362,11 @@ class ServerQueries:
                 for metric in mlflow.get_run(run).data.metrics
                 for point in mlflow.get_metric_history(run, metric)
             ]
+
+    def columns(self, run_ids: Sequence[str]) -> Columns:
+        from ablate.tracking.columns import Columns
+
+        return Columns.of(len(run_ids), self.points(run_ids))
 
     def position(self) -> int:
         return 0

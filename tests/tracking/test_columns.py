@@ -1,13 +1,18 @@
 """Metrics as columns and predictions of runs: the same as when they are read one by one, with a cache that only saves time."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from ablate.tracking import columns, frames, predictions
 from ablate.tracking.columns import Columns
 from ablate.tracking.frames import plan_frames
+from ablate.tracking.local_client import LocalClient
 from ablate.tracking.plans import stored_plans
+from ablate.tracking.queries import queries
 from ablate.tracking.runs import counted_runs
+from ablate.tracking.store import Store
 
 ROWS = [
     (1, "b", 2, 20, 0.5),
@@ -115,3 +120,25 @@ def test_a_report_from_the_cache_is_the_report_from_the_store(workplace, monkeyp
     runs = counted_runs(workplace.store, record)
     for one, other in zip(first, plan_frames(workplace.store, record, runs), strict=True):
         assert one.equals(other)
+
+
+@pytest.mark.parametrize("metrics", [0, 1, 5, 60])
+def test_columns_of_a_database_are_those_of_its_points(tmp_path, template_store, metrics):
+    rng = np.random.default_rng(metrics)
+    database = tmp_path / "mlflow.db"
+    shutil.copy(template_store, database)
+    client = LocalClient(database)
+    experiment = client.create_experiment("x", tmp_path.as_uri(), {})
+    runs = [client.create_run(experiment, 1, {}, "r").info.run_id for _ in range(4)]
+    for run in runs[:3] if metrics else ():
+        values = rng.choice([0.5, np.nan, np.inf, -1.0], 80).tolist()
+        client.log(
+            run,
+            [(f"m{rng.integers(metrics)}", v, int(rng.integers(5)), int(rng.integers(3))) for v in values],
+        )
+    source = queries(Store(f"sqlite:///{database}", tmp_path))
+    asked = [runs[2], runs[0], runs[3]]
+    expected, found = Columns.of(3, source.points(asked)), source.columns(asked)
+    assert (found.names, found.counts.tolist()) == (expected.names, expected.counts.tolist())
+    for name in ("metric", "step", "value"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
