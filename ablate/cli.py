@@ -570,8 +570,17 @@ def _run() -> None:
         if error.errno not in _ENVIRONMENT_ERRORS:
             raise
         place = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.EAGAIN:
+            place = "no process can be started (`ulimit -u`): "
         launch.notify(
             f"error: {place}{error.strerror}\n  what is finished is kept; the same command continues from there"
+        )
+        sys.exit(MISTAKE)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        launch.notify(
+            "error: no thread can be started\n  `ulimit -u` says how many processes and threads you may have"
         )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:

@@ -50,10 +50,11 @@ def find(store: Store, text: str) -> GivenStudy:
     if path.suffix not in _SUFFIXES and not path.is_file():
         return GivenStudy(text)
     from ablate.study import spec
-    from ablate.tracking.plans import stored_plans, study_names
+    from ablate.tracking.plans import refuse_deleted, stored_plans, study_names
 
     study = spec.read(path)
     if study.name not in study_names(store):
+        refuse_deleted(store, study.name)
         raise StudyError("this study has not run yet", place=text, hint=f"`ablate run {text}` trains it")
     plans = stored_plans(store, study.name)
     if not plans:  # none of them can be read, or the first is being recorded: whoever reads it says so

@@ -330,9 +330,11 @@ def preview(study: Study, store: Store, seeds: int | None = None) -> Preview:
     from ablate.data.facts import DataFacts
     from ablate.study import design
     from ablate.study.forecast import further, searching
+    from ablate.tracking.plans import refuse_deleted
     from ablate.tracking.runs import finished_runs
     from ablate.training import trainer_of
 
+    refuse_deleted(store, study.name)
     prepare = data_lookup()
     prepared: dict[str, bool] = {}
 

@@ -166,7 +166,7 @@ def open_for_writing(store: Store) -> Any:
             raise StoreError(
                 "the database was made by another version of MLflow",
                 place=uri,
-                hint=f"`mlflow db upgrade {uri}` brings an older one up to date (keep a copy); a newer one needs a "
+                hint=f"`mlflow db upgrade {store.typed}` brings an older one up to date (keep a copy); a newer one needs a "
                 "newer MLflow",
             ) from None
         raise StoreError(f"cannot be opened ({text})", place=uri) from None

@@ -66,7 +66,7 @@ def refuse_deleted(store: Store, study: str) -> None:
         raise StoreError(
             "the experiment was deleted in MLflow",
             place=study,
-            hint=f"restore it with `mlflow experiments restore -x {experiment.id}`, or rename the study",
+            hint=f"restore it with `{store.variable}mlflow experiments restore -x {experiment.id}`, or rename the study",
         )
 
 
@@ -104,6 +104,7 @@ def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredP
     """
     runs = _plan_runs(store, study)
     if not runs:
+        refuse_deleted(store, study)
         known = [name for name in study_names(store) if name != study]
         raise StoreError(
             f"there is no study {study!r} in {store.place}",

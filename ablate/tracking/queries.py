@@ -298,7 +298,7 @@ class LocalQueries:
             raise StoreError(
                 f"cannot be read as an MLflow database ({error})",
                 place=str(database),
-                hint="`mlflow db upgrade` may help" if is_other_version else None,
+                hint=f"`mlflow db upgrade {self._store.typed}` may help" if is_other_version else None,
             ) from None
 
 

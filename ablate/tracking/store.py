@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,20 @@ class Store:
     def place(self) -> str:
         """Return the address for people: without a password."""
         return without_password(self.uri)
+
+    @property
+    def typed(self) -> str:
+        """Return the address as it is typed in the working folder, for a shell."""
+        if self.database == Path("mlruns").resolve() / "mlflow.db":
+            return f"{addresses.SQLITE}mlruns/mlflow.db"
+        return shlex.quote(self.place)
+
+    @property
+    def variable(self) -> str:
+        """Return what stands before a command of MLflow's in a shell, for it to find the store; '' where the environment says it."""
+        return (
+            "" if os.environ.get("MLFLOW_TRACKING_URI", "").strip() else f"MLFLOW_TRACKING_URI={self.typed} "
+        )
 
     def artifacts(self, recorded: str) -> Path | None:
         """Return the folder of this machine where artifacts lie; None where they are elsewhere. recorded: their address in the record.
@@ -149,6 +164,10 @@ def current_store() -> Store:
     except FileNotFoundError:
         raise StoreError(
             "the working folder has been removed", place="mlruns", hint="change into a folder that exists"
+        ) from None
+    except (OSError, RuntimeError):  # RuntimeError is Python 3.11's and 3.12's word for a loop
+        raise StoreError(
+            "is a link that leads nowhere", place="mlruns", hint="remove it, or let it lead to a folder"
         ) from None
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not named:

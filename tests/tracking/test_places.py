@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ablate import addresses
+from ablate import addresses, launch
+from ablate.errors import StoreError, StudyError
 from ablate.tracking.store import Store, current_store
 
 
@@ -136,3 +138,46 @@ def test_a_database_without_its_driver_is_said_before_anything_trains(workplace,
         printed = workplace.ablate(*command, code=2)
         assert "secret" not in printed
         assert "error: " in printed
+
+
+def test_a_deleted_study_is_said_so_and_the_hint_restores_it(workplace):
+    from mlflow import MlflowClient
+
+    study = workplace.trained(factors="{gain: [0.2]}")
+    client = MlflowClient(workplace.store.uri)
+    client.delete_experiment(client.get_experiment_by_name("toy").experiment_id)
+    printed = {
+        workplace.ablate(*command, code=2)
+        for command in (
+            ["run", study, "--executor", "inline"],
+            ["run", study, "--dry-run"],
+            ["status", "toy"],
+            ["status", study],
+            ["report", "toy"],
+            ["report", study],
+            ["top-up", "toy", "--seeds", "1"],
+            ["init", "--from", "toy"],
+        )
+    }
+    (hint,) = {line.strip() for text in printed for line in text.splitlines() if "restore" in line}
+    found = re.fullmatch(
+        "restore it with `MLFLOW_TRACKING_URI=(.*) mlflow experiments restore -x (.*)`, or rename the study",
+        hint,
+    )
+    MlflowClient(found[1]).restore_experiment(found[2])
+    assert "complete" in workplace.ablate("status", "toy")
+
+
+def test_a_folder_that_is_a_loop_of_links_or_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mlruns").symlink_to("mlruns")
+    with pytest.raises(StoreError, match="leads nowhere"):
+        current_store()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(StudyError, match="working folder"):
+        launch.prepare_process()
+    with pytest.raises(StoreError, match="working folder"):
+        current_store()
