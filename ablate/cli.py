@@ -324,7 +324,7 @@ def status(
     unreadable = []
     for name, plan in plans.items():
         try:
-            print(f"{name}: {launch.status(store, name, plan)}")
+            print_result(f"{name}: {launch.status(store, name, plan)}")
         except StoreError as error:
             if study:
                 raise
@@ -347,7 +347,7 @@ def list_studies() -> None:
     if not names:
         launch.notify(_NO_STUDY)
     elif not sys.stdout.isatty():  # for scripts: names and nothing else
-        print("\n".join(names))
+        print_result("\n".join(names))
     else:
         from ablate import console
 
@@ -453,7 +453,7 @@ def init(
     if source is not None:
         path, text, does = launch.follow_up(source, name, best, output, folder)
         reporting.write(path, text)
-        print(path)
+        print_result(str(path))
         launch.notify(f"`ablate run {path}` {does}")
         return
     if name is None:
@@ -461,7 +461,7 @@ def init(
     from ablate.study import template
 
     path = template.create(name, folder, command)
-    print(path)
+    print_result(str(path))
     if command is None:
         launch.notify(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
     else:
@@ -490,7 +490,7 @@ def print_schema(
         return
     text = "\n".join(pages.pages().values()) if markdown else schema.text()
     if output is None:
-        print(text, end="")
+        print_result(text, end="")
     else:
         reporting.write(output, text)
         launch.notify(str(output))

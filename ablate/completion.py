@@ -1,15 +1,33 @@
 """What a shell can complete: studies, networks, data sets, paths. Fast, and silent where anything fails.
 
+Shells evaluate what they are told: zsh the words and their descriptions, the others the words once they stand on the line. Names of
+files and studies may be from somebody else, so nothing leaves this file that a shell might take for more than text.
+
 Nothing in this file loads torch or pandas or asks a server: a person who presses Tab is waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 Choices = list[tuple[str, str]]
 """Possible words, each with a short description."""
+
+
+_PLAIN_WORD = r"[\w.][\w./=+,@%-]*"
+"""Words that are the same to every shell, quoted or not; any other is not offered."""
+
+_NOT_PLAIN = r"[^\w ?.,/+=%@-]+"
+"""What stands in no description."""
+
+
+def _plain(choices: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the choices that are plain words, with plain descriptions."""
+    for word, about in choices:
+        if re.fullmatch(_PLAIN_WORD, word):
+            yield word, re.sub(_NOT_PLAIN, " ", about)
 
 
 def _silent(choices: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], Choices]:
@@ -17,7 +35,7 @@ def _silent(choices: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str],
 
     def complete(incomplete: str) -> Choices:
         try:
-            return [(word, about) for word, about in choices() if word.startswith(incomplete)]
+            return [(word, about) for word, about in _plain(choices()) if word.startswith(incomplete)]
         except Exception:  # noqa: BLE001 — a message in the middle of a command line helps nobody
             return []
 

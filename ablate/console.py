@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.observer import Observer
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
-from ablate.text import counted, format_duration, format_short_duration, format_tried, measured
+from ablate.text import counted, format_duration, format_short_duration, format_tried, measured, shown
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -34,9 +35,18 @@ if TYPE_CHECKING:
     from ablate.scheduling.outlook import Outlook
     from ablate.study.design import Plan, Run
 
+
+class SafeConsole(Console):
+    """A console on which text says nothing to the terminal, whoever wrote it: only styles and layout do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+
 # Lines are broken at a terminal only: in a file or a pipe every sentence is one line.
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+err = SafeConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+out = SafeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
 STYLE = {WAITING: "dim", RUNNING: "bold cyan", FINISHED: "green", DIVERGED: "yellow", FAILED: "bold red"}

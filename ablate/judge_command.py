@@ -9,7 +9,7 @@ import typer
 
 from ablate import completion, launch, reporting
 from ablate.metrics import DIRECTIONS
-from ablate.options import FAILING, SOME_FAILED, one_of
+from ablate.options import FAILING, SOME_FAILED, one_of, print_result
 
 _PACKAGES = ("numpy", "pandas", "scipy")
 """Packages that a judgement depends on."""
@@ -203,7 +203,7 @@ def judge(
     how = HowToRead(reader, encoding, delimiter, header, tuple(line or ()))
     judged = results.judge(sources, how, asked, launch.notify, origin, _ask if _is_at_terminal() else None)
     if isinstance(judged, str):
-        print(judged, end="")
+        print_result(judged, end="")
         return
     written_as = results.format_of(format, output)
     if name is None:
@@ -218,7 +218,7 @@ def judge(
         judged = judgements.keep(store, judged, launch.environment(packages=_PACKAGES), launch.notify)
     text = results.text(judged, written_as)
     if output is None:
-        print(text, end="")
+        print_result(text, end="")
     else:
         reporting.write(output, text)
         launch.notify(str(output))

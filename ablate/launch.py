@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate import given_study
 from ablate.errors import StoreError, StudyError
-from ablate.text import counted, joined, parse_duration, without_password
+from ablate.text import counted, joined, parse_duration, shown, without_password
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -56,7 +56,7 @@ CHECKPOINT_VARIABLE = "ABLATE_CHECKPOINT_EVERY"
 
 def notify(text: str) -> None:
     """Print a line for people: on stderr, so that stdout holds results only."""
-    print(text, file=sys.stderr)
+    print(shown(text), file=sys.stderr)
 
 
 def prepare_process() -> None:

@@ -11,7 +11,7 @@ from ablate import completion
 from ablate.errors import StudyError, nearest
 from ablate.launch import EXECUTORS
 from ablate.study.seeds import REPLICATES
-from ablate.text import joined
+from ablate.text import joined, shown
 
 StudyFile = Annotated[
     Path,
@@ -109,10 +109,10 @@ def one_of(value: str | None, allowed: tuple[Word, ...], option: str) -> Word | 
     raise StudyError(f"{value!r} is not allowed", place=option, hint=nearest(value, allowed))
 
 
-def print_result(result: Any) -> None:
-    """Print a result on stdout: text as it is, anything else as JSON."""
+def print_result(result: Any, end: str = "\n") -> None:
+    """Print a result on stdout: text, with what cannot be seen as its code, anything else as JSON. end: what follows it."""
     if not isinstance(result, str):
         import json
 
         result = json.dumps(result, indent=1)
-    print(result)
+    print(shown(result), end=end)

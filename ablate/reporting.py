@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate import plain_files
 from ablate.errors import AblateError, DataError, StoreError, StudyError
-from ablate.text import counted
+from ablate.text import counted, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -277,14 +277,14 @@ def _write_texts(
         studies = [report.verdicts(material) for _, material in materials]
         text = report.json_text(studies) if ending == "json" else report.csv(*studies)
         if output is None:
-            print(text, end="")
+            print(shown(text), end="")
         else:
             write(output, text)
         return
     for name, material in materials:
         text = writers[ending](material)
         if output is None:
-            print(text, end="")
+            print(shown(text), end="")
         else:
             write(file_for(output, name, ending) if several else output, text)
 

@@ -8,7 +8,7 @@ import typer
 
 from ablate import launch
 from ablate.errors import StudyError
-from ablate.options import StudyFile
+from ablate.options import StudyFile, print_result
 
 
 def slurm(
@@ -57,7 +57,7 @@ def slurm(
     )
     file = output or Path(f"{name}.sbatch")
     reporting.write(file, batch.script(study, name, job, arguments or (), file))
-    print(file)
+    print_result(str(file))
     if submit:
         launch.notify(f"job {batch.submit(file)}; `ablate status {name}` shows how far it is")
     else:

@@ -20,6 +20,14 @@ _NOT_TEXT = rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z"
 # What separates values and keys where several are written in a row; text that begins like quoted text.
 _SEPARATOR = r"[,={}\[\]\\\x00-\x1f\x7f]|: |\A[\s\"']|\s\Z"
 
+# What is not seen, or moves what is: controls, directions of writing, marks of no width, letters that are blank, tags, halves of
+# characters. What joins letters of other scripts, or signs, stays between them.
+_UNSEEN = (
+    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\ud800-\udfff\ue000-\uf8ff]"
+    r"|(?<![^\x00-\u02ff])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\u02ff])"
+)
+
 # Up to the last @, because a password may have one, too.
 _CREDENTIALS = r"(\b[A-Za-z][\w+.-]*://)[^\s/'\"]*@"
 
@@ -88,17 +96,38 @@ def visible(text: str) -> str:
 
     `\x1b`, `\u202e`; bytes that are no UTF-8 in the name of a file as `\xff`. Letters of all scripts and signs stay.
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _code(c) for c in text)
+    return re.sub(_UNSEEN, lambda found: _code(found[0]), text)
+
+
+def shown(text: str) -> str:
+    """Return a text of several lines as `visible` writes each: breaks of lines and tabs stay. For whatever is printed or written."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in text.split("\n"))
+
+
+def shown_values(value: Any) -> Any:
+    """Return plain values with all text in them as `shown` writes it, for what reads them as JSON and shows them."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return {shown(name) if isinstance(name, str) else name: shown_values(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown_values(v) if isinstance(v, str | Mapping | list | tuple) else v for v in value]
+    return value
+
+
+def shown_json(text: str) -> str:
+    """Return JSON in which what cannot be seen stands as JSON's own escapes, so that it reads as it did."""
+    import json
+
+    return re.sub(_UNSEEN, lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
 
 
 def _code(character: str) -> str:
-    """Return the code of a character that is not printable by Python; itself where it is a space, or joins letters or signs."""
-    import unicodedata
-
-    if unicodedata.category(character) == "Zs" or character in "\u200c\u200d":
-        return character
+    """Return the code of a character that cannot be seen."""
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
 import time
 
 import pytest
@@ -70,3 +73,43 @@ def test_a_server_is_not_asked(workplace, monkeypatch):
     began = time.monotonic()
     assert completed("ablate report ") == ["fine.yaml"]
     assert time.monotonic() - began < 5
+
+
+HOSTILE = (
+    "$(touch mark)",
+    "`touch mark`",
+    r"\$(touch mark)",
+    r"\\`touch mark`",
+    "'; touch mark; '",
+    '"; touch mark; "',
+    "')); touch mark; : '((",
+    "<(touch mark) >(touch mark) =(touch mark)",
+    "${x:=$(touch mark)} $((1)) ~root *",
+    "a\x1b]0;x\x07b",
+    "!! | & touch mark",
+    "[red]x[/red] :x: a:b",
+)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_no_shell_is_told_what_it_would_evaluate(workplace, shell):
+    for number, text in enumerate(HOSTILE):
+        name = text.replace("/", "").replace("\0", "")
+        (workplace.root / f"{name}.yaml").write_text(f"study: a\nquestion: {text}\n")
+        (workplace.root / f"plain{number}.yaml").write_text(f"study: a\nquestion: {text}\n")
+    environment = {
+        "_ABLATE_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_CWORD": "2",
+    }
+    for incomplete in ("ablate run plain", "ablate run "):
+        environment |= dict.fromkeys(("COMP_WORDS", "_TYPER_COMPLETE_ARGS"), incomplete)
+        environment["_TYPER_COMPLETE_WORD_TO_COMPLETE"] = incomplete.split(" ")[-1]
+        output = CliRunner().invoke(cli.app, [], prog_name="ablate", env=environment).output
+        assert output.count("plain") == len(HOSTILE)
+        offered = output.replace("_arguments '*: :((", "").replace("))'", "")
+        assert not re.search(r"[$`\\'!|&;<>(){}\[\]*~\x00-\x08\x0b-\x1f]", offered)
+        assert "mark" not in offered or shell != "bash"
+    command = f"_arguments() {{ :; }}; eval {shlex.quote(output)}"
+    subprocess.run(["bash", "-c", command], cwd=workplace.root, capture_output=True, check=False)
+    assert not (workplace.root / "mark").exists()

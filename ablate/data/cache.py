@@ -33,7 +33,7 @@ import numpy as np
 
 from ablate import locks
 from ablate.errors import DataError
-from ablate.text import counted, format_bytes
+from ablate.text import counted, format_bytes, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -422,4 +422,8 @@ class Stderr:
         if now >= self._next:
             self._next = now + self._every
             share = f" ({100 * done // total} %)" if total else ""
-            print(f"{step}: {done:,}{f' of {total:,}' if total else ''}{share}", file=sys.stderr, flush=True)
+            print(
+                shown(f"{step}: {done:,}{f' of {total:,}' if total else ''}{share}"),
+                file=sys.stderr,
+                flush=True,
+            )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ablate.report import palette, scales, wording
 from ablate.report.contents import ArmCurves, Axis, Interval, Line, Summary
-from ablate.text import counted, measured
+from ablate.text import counted, measured, shown
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -252,5 +252,5 @@ def _svg(tone: str, text: str, parts: Iterable[str], height: int) -> Markup:
 def _drawing(kind: str, tone: str, text: str, parts: Iterable[str], width: int, height: int) -> Markup:
     from markupsafe import Markup, escape
 
-    opening = f'<svg class="{kind} tone-{tone}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(text)}">'
+    opening = f'<svg class="{kind} tone-{tone}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(shown(text))}">'
     return Markup(f"{opening}{''.join(parts)}</svg>")  # noqa: S704 - made here of numbers and escaped text

@@ -13,7 +13,7 @@ from ablate.analysis import blocks_to_json, to_json, tuning
 from ablate.report import palette, wording
 from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
-from ablate.text import escape_markdown, measured
+from ablate.text import escape_markdown, measured, shown, shown_json
 
 MOST_VALUES = 10_000
 """Runs up to which the JSON holds each one's value."""
@@ -64,7 +64,7 @@ def _add_values(content: dict[str, Any], material: Material) -> None:
 
 def json_text(content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     """Write the `verdicts` of one study as a JSON object, or those of several as one array."""
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return shown_json(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def csv(*studies: Mapping[str, Any]) -> str:
@@ -78,8 +78,13 @@ def csv(*studies: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = table.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return shown(out.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula: text that would begin one begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip()[:1] in tuple("=+-@") else value
 
 
 def markdown(summary: Summary) -> str:
@@ -120,7 +125,7 @@ def markdown(summary: Summary) -> str:
                 lines += [head, f"|{' --- |' * len(cells[0])}", *others, ""]
         if summary.tuning.importances:
             lines += [escape_markdown(wording.RANKING), ""]
-    return "\n".join(lines)
+    return shown("\n".join(lines))
 
 
 def paper_in_markdown(paragraph: str) -> tuple[str, ...]:
@@ -211,7 +216,7 @@ def latex(summary: Summary) -> str:
         f"{{\\footnotesize {' '.join(note)}\\par}}",
         "",
     ]
-    return "\n".join(lines)
+    return shown("\n".join(lines))
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from urllib.parse import quote
 from ablate.report import figures, palette, wording
 from ablate.report.contents import GROUPS, INTERACTIONS, Curves, RunRow, Section, Summary
 from ablate.report.drawings import Sparks, axis_svg, interval_svg
-from ablate.text import counted
+from ablate.text import counted, shown, shown_values
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -446,7 +446,7 @@ def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], column
 def _escaped(text: str) -> str:
     from markupsafe import escape
 
-    return str(escape(text))
+    return str(escape(shown(text)))
 
 
 # --- assembling -------------------------------------------------------------------------------------------------------
@@ -459,6 +459,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -474,6 +475,11 @@ def _environment() -> Environment:
         "tidy": _tidy,
     }
     return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Return what an expression of a template puts into the page, before it is escaped."""
+    return shown(value) if type(value) is str else value
 
 
 def _tidy(text: str) -> Markup:
@@ -500,7 +506,7 @@ def _asset(name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(shown_values(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _packed(content: bytes, level: int) -> str:

@@ -445,34 +445,34 @@ def diverged_baseline():
 ATTACK = "</script><script>alert('x')</script><img src=x onerror=alert(1)>${7*7}{{7*7}}%{x}<b>bold</b>"
 
 
-def hostile():
+def hostile(attack=ATTACK):
     """Names of everything that a user can name, each of them trying to be code."""
-    arms = ["baseline", f"model.name={ATTACK}", f"model.name={ATTACK}2"]
-    levels = {arms[1]: ("model.name", ATTACK), arms[2]: ("model.name", ATTACK + "2")}
+    arms = ["baseline", f"model.name={attack}", f"model.name={attack}2"]
+    levels = {arms[1]: ("model.name", attack), arms[2]: ("model.name", attack + "2")}
     effects = dict(zip(arms, (0.0, 0.02, -0.02), strict=True))
     made = small(
         arms,
         levels,
         effects,
         base={"model.name": "cnn"},
-        classes=(ATTACK, "bird"),
+        classes=(attack, "bird"),
         outcome=lambda arm, seed: "failed" if (arm, seed) == (arms[2], 1) else "finished",
-        study=ATTACK,
-        question=ATTACK,
-        text=f"study: {ATTACK}\n",
+        study=attack,
+        question=attack,
+        text=f"study: {attack}\n",
     )
-    frame = made.replicates.assign(reason=ATTACK, device=ATTACK, source_run=ATTACK)
-    frame["run_id"] = [f"{ATTACK}{i}" for i in range(len(frame))]
+    frame = made.replicates.assign(reason=attack, device=attack, source_run=attack)
+    frame["run_id"] = [f"{attack}{i}" for i in range(len(frame))]
     rng = np.random.default_rng(1)
     curves = pd.DataFrame(
         [row for arm in arms for seed in range(5) for row in curve(arm, seed, 0.8, 0.3, rng)]
     )
-    curves = pd.concat([curves, curves[curves["metric"] == "lr"].assign(metric=ATTACK)])
+    curves = pd.concat([curves, curves[curves["metric"] == "lr"].assign(metric=attack)])
     confusion = {arm: np.array([[40, 10 + i], [5, 45]]) for i, arm in enumerate(arms)}
-    environment = {"command": ATTACK, "commit": ATTACK, ATTACK: ATTACK}
+    environment = {"command": attack, "commit": attack, attack: attack}
     analysis = judge(rules(made.record), frame, curves)
     correct, truth, pixels = seen(arms, 2)
-    server = Tracking(f"https://mlflow.example/{ATTACK}", ATTACK)
+    server = Tracking(f"https://mlflow.example/{attack}", attack)
     return Material(
         made.record, analysis, frame, curves, confusion, environment, correct, truth, pixels, server
     )

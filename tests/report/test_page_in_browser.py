@@ -32,6 +32,7 @@ def folder(tmp_path_factory, page, hostile_page):
     place = tmp_path_factory.mktemp("pages")
     (place / "report.html").write_text(page, encoding="utf-8")
     (place / "hostile.html").write_text(hostile_page, encoding="utf-8")
+    (place / "long.html").write_text(render.html(summarise(report_examples.hostile("W" * 3000))), "utf-8")
     large = render.html(summarise(report_examples.large()))
     (place / "search.html").write_text(render.html(summarise(report_examples.searched())), encoding="utf-8")
     (place / "large.html").write_text(large, encoding="utf-8")
@@ -123,7 +124,7 @@ def test_every_figure_that_is_not_folded_is_drawn_without_scrolling(visit):
     sync_api.expect(last).to_have_attribute("data-drawn", "", timeout=60_000)
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "search", "range", "judged", "blocks"])
+@pytest.mark.parametrize("name", ["report", "hostile", "long", "search", "range", "judged", "blocks"])
 def test_the_page_never_scrolls_sideways(visit, name):
     seen = visit(name, width=390)
     seen.draw_all()

@@ -127,7 +127,7 @@ def test_data_in_scripts_cannot_end_them():
     assert "</" not in text
     assert "<" not in text
     assert "\u2028" not in text
-    assert json.loads(text) == {"name": ATTACK, "line": "\u2028"}
+    assert json.loads(text) == {"name": ATTACK, "line": r"\u2028"}
 
 
 def test_a_page_has_a_section_for_everything_it_knows(page):
