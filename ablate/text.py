@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ablate.errors import StudyError
@@ -60,6 +60,16 @@ def format_value(value: Any) -> str:
     if not isinstance(value, str):
         return str(value)
     return repr(value) if re.match(_NOT_TEXT, value) else format_key(value)
+
+
+def format_level(value: Any, words: Collection[str]) -> str:
+    """Write a level for people: a number with all of its digits, text as it is, in quotes where it could be taken for another value.
+
+    words: what values that are no text are called there, `none` or `off`.
+    """
+    if isinstance(value, str):
+        return repr(value) if value in words or re.match(_NOT_TEXT, value) else value
+    return format_value(value)
 
 
 def format_key(key: str) -> str:

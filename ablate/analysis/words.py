@@ -18,7 +18,7 @@ from ablate.analysis.family import Term, Terms
 from ablate.analysis.power import MOST_PAIRS, MoreSeeds
 from ablate.analysis.rules import Rules
 from ablate.study.seeds import NOISE_FLOOR
-from ablate.text import counted, format_duration, joined, measured
+from ablate.text import counted, format_duration, format_level, joined, measured
 
 MOST_DECIMALS = 12
 
@@ -622,7 +622,7 @@ def setting(factor: str, level: Any) -> str:
         return f"no {_name(factor)}"
     if isinstance(level, bool):
         return f"{_name(factor)} {'on' if level else 'off'}"
-    return f"{_name(factor)} {level:g}" if isinstance(level, float) else f"{_name(factor)} {level}"
+    return f"{_name(factor)} {format_level(level, ('on', 'off'))}"
 
 
 def _name(factor: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ablate.text import format_short_duration, joined
+from ablate.text import format_level, format_short_duration, joined
 
 MINUS = "−"
 NOTHING = "–"
@@ -104,19 +104,13 @@ def level(value: Any) -> str:
     """Write a level as an axis or a cell shows it: a scalar, a block by its name, or several paths with their values."""
     if value is None:
         return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:g}"
     if isinstance(value, Mapping):
         name = value.get("name")
         rest = [f"{str(k).rpartition('.')[2]}={level(v)}" for k, v in value.items() if k != "name"]
         return f"{name} ({', '.join(rest)})" if name and rest else str(name) if name else ", ".join(rest)
     if isinstance(value, list | tuple):
         return ", ".join(level(v) for v in value)
-    return str(value)
+    return format_level(value, ("none",))
 
 
 def fact(name: str, value: str) -> str:

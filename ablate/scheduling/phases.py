@@ -195,7 +195,8 @@ class OngoingStudy:
         arms = set(undecided(analysis))
         if not arms:
             return []
-        keep = arms | {self.plan.reference} | {self.rules().reference_of(arm) for arm in arms}
+        rules = self.rules()
+        keep = arms | {self.plan.reference} | {rules.reference_of(arm) for arm in arms}
         if analysis.aa is None or analysis.aa.verdict == "inconclusive":
             keep.add(NOISE_FLOOR)
         return [name for name in self.plan.names if name in keep]

@@ -110,7 +110,7 @@ class Searches:
             return None
         arm = min(self.arms, key=lambda name: len(self._runs[name]))
         trial, values = self._studies[arm].ask()
-        repeated = sum(run.values == values for run in self._runs[arm].values())
+        repeated = sum(_same(run.values, values) for run in self._runs[arm].values())
         run = self._plan.trial(arm, values, repeated)
         self._runs[arm][run.key] = run
         self._studies[arm].begin(trial, run)
@@ -168,7 +168,7 @@ class Searches:
         candidates: list[CandidateRecord] = []
         runs = self.reevaluations(arm, rows)
         for values in self.best(arm, rows):
-            evaluated = [rows[run.key] for run in runs if run.values == values and run.key in rows]
+            evaluated = [rows[run.key] for run in runs if _same(run.values, values) and run.key in rows]
             finished = [row for row in evaluated if row["outcome"] == "finished"]
             stable = bool(finished) and not any(row["outcome"] == "diverged" for row in evaluated)
             mean = statistics.fmean(float(row["value"]) for row in finished) if stable else None
@@ -191,3 +191,8 @@ class Searches:
 
     def importances(self, arm: str) -> dict[str, dict[str, float]]:
         return self._studies[arm].importances()
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two sets of values are the same. Compared as text: to Python, 0 is False."""
+    return format_value(one) == format_value(other)

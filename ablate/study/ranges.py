@@ -50,7 +50,7 @@ class Range:
         suggested = suggest(self)
         if self.kind != "choice":
             return suggested
-        chosen = next(choice for choice in self.choices if choice.label == suggested)
+        chosen = next(choice for choice in self.choices if _is(choice.label, suggested))
         if not chosen.inner:
             return chosen.value
         return {**chosen.value, **{name: inner.draw(suggest) for name, inner in chosen.inner}}
@@ -63,11 +63,11 @@ class Range:
             return {self.path: int(value) if self.kind == "int" else float(value)}
         for choice in self.choices:
             names = {name for name, _ in choice.inner}
-            if not choice.inner and (choice.value == value and type(choice.value) is type(value)):
+            if not choice.inner and format_value(choice.value) == format_value(value):
                 return {self.path: choice.label}
             if choice.inner and isinstance(value, dict):
                 rest = {name: v for name, v in value.items() if name not in names}
-                if rest == choice.value and names <= set(value):
+                if format_value(rest) == format_value(choice.value) and names <= set(value):
                     answers = {self.path: choice.label}
                     for name, inner in choice.inner:
                         answers |= inner.parameters(value[name])
@@ -140,6 +140,9 @@ def _choices(path: str, values: list[Any], place: str) -> tuple[Choice, ...]:
         value["name"] for value in values if isinstance(value, dict) and isinstance(value.get("name"), str)
     ]
     named_apart = len(set(names)) == len(values)
+    labels = [value if isinstance(value, str | int | float) else format_value(value) for value in values]
+    # To Python, and so to Optuna, 0 is False; and null is not the text "null".
+    as_text = len(set(labels)) < len(labels)
     choices = []
     for value in values:
         if isinstance(value, dict):
@@ -149,11 +152,16 @@ def _choices(path: str, values: list[Any], place: str) -> tuple[Choice, ...]:
             )
             choices.append(Choice(label, {n: v for n, v in value.items() if not _is_range(v)}, inner))
         else:
-            plain = isinstance(value, str | int | float | bool)
+            plain = isinstance(value, str | int | float | bool) and not as_text
             choices.append(Choice(value if plain else format_value(value), value))
-    if len({(type(c.label), c.label) for c in choices}) < len(choices):
+    if len({c.label for c in choices}) < len(choices):
         raise StudyError("the same choice stands here twice", place=place)
     return tuple(choices)
+
+
+def _is(label: Any, suggested: Any) -> bool:
+    """Return whether Optuna suggested a label: to Python, True is 1."""
+    return isinstance(label, bool) == isinstance(suggested, bool) and bool(label == suggested)
 
 
 def _is_range(value: Any) -> bool:

@@ -17,7 +17,7 @@ from ablate import addresses, plain_files
 from ablate.config import flatten_tree
 from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
-from ablate.text import cut, storable
+from ablate.text import cut, format_level, storable
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -97,6 +97,7 @@ class Delivery:
         self._attempts: dict[tuple[str, str, int], str] = {}
         self._shared: dict[tuple[str, str, str], str] = {}
         self._arm_names: dict[str, set[str]] = {}
+        self._arms: dict[str, dict[str, str]] = {}
         self._last_active: dict[str, float] = {}
         self._open_attempts: set[str] = set()
         self._open_shared: set[str] = set()
@@ -221,6 +222,7 @@ class Delivery:
             self._open_shared,
             self._artifacts,
         ) = before
+        self._arms.clear()
 
     def resume(self, operations: Sequence[Operation]) -> None:
         """Take from operations what later ones refer to, without doing them."""
@@ -332,7 +334,7 @@ class Delivery:
                 case StartAttempt():
                     # Not where the run is made: a crash between the two must not leave a run without parameters.
                     config = flatten_tree(self._openings[_attempt(operation)].config)
-                    params = {n: str(v)[:LONGEST_PARAM] for n, v in config.items() if n != "seed"}
+                    params = {n: _param(v)[:LONGEST_PARAM] for n, v in config.items() if n != "seed"}
                 case LogEpoch():
                     points += [(n, v, operation.time, operation.epoch) for n, v in operation.metrics.items()]
                 case FinishAttempt():
@@ -486,10 +488,12 @@ class Delivery:
         """Return a run that every `ablate run` of a study continues; made where there is none, and else opened again."""
         known = (experiment, tags["ablate.kind"], name)
         if known not in self._shared:
-            run = self._find(experiment, tags)
+            run = self._find_shared(experiment, tags)
             if run is None:
                 self._shared[known] = self._create(experiment, name, tags)
                 self._open_shared.add(self._shared[known])
+                if "ablate.arm" in tags:
+                    self._arms[experiment][tags["ablate.arm"]] = self._shared[known]
                 return self._shared[known]
             self._shared[known] = str(run.info.run_id)
             if self._recovering:
@@ -509,7 +513,7 @@ class Delivery:
         experiment = self._experiment(study)
         identities = [{"ablate.kind": "report", "ablate.plan": plan}]
         identities += [{"ablate.kind": "arm", "ablate.arm": name} for name in self._arm_names.get(study, ())]
-        runs = [run for tags in identities if (run := self._find(experiment, tags)) is not None]
+        runs = [run for tags in identities if (run := self._find_shared(experiment, tags)) is not None]
         for run in runs:
             self._note_owner(run)
         return [str(run.info.run_id) for run in runs if not own or self._is_own(run.data.tags)]
@@ -568,6 +572,17 @@ class Delivery:
             if not own or self._is_own(run.data.tags):
                 return run
         return None
+
+    def _find_shared(self, experiment: str, tags: Mapping[str, str]) -> Any:
+        """Return `_find` of the run of a plan or an arm. The arms of an experiment are looked for together: there may be thousands."""
+        if "ablate.arm" not in tags:
+            return self._find(experiment, tags)
+        if experiment not in self._arms:
+            self._arms[experiment] = {}
+            for run in self._client.matching(experiment, {"ablate.kind": tags["ablate.kind"]}):
+                self._arms[experiment].setdefault(run.data.tags.get("ablate.arm", ""), run.info.run_id)
+        known = self._arms[experiment].get(tags["ablate.arm"])
+        return None if known is None else self._client.get_run(known)
 
     def _is_own(self, tags: Mapping[str, str]) -> bool:
         """Return whether a run with these tags belongs to the process whose operations these are."""
@@ -746,6 +761,11 @@ def _local_folder(store: Store, address: str, run: str) -> Path | None:
             hint="it was made or changed by another program",
         )
     return folder
+
+
+def _param(value: Any) -> str:
+    """Write a setting as MLflow's parameters are: `0.1`, `True`, `None`; text that could be taken for such a value in quotes."""
+    return format_level(value, ("None", "True", "False")) if isinstance(value, str) else str(value)
 
 
 def _attempt(operation: AttemptOperation) -> tuple[str, str, int]:

@@ -1,5 +1,6 @@
 import pytest
 
+from ablate.analysis import words
 from ablate.report import wording
 
 
@@ -77,3 +78,32 @@ def test_neighbouring_seeds_are_drawn_together(numbers, expected):
 )
 def test_durations_are_said_in_fitting_units(value, expected):
     assert wording.duration(value) == expected
+
+
+ALIKE = (
+    0,
+    "0",
+    1,
+    "1",
+    0.1,
+    "0.1",
+    0.1000001,
+    0.10000012,
+    False,
+    "false",
+    "off",
+    True,
+    "true",
+    "on",
+    None,
+    "null",
+    "none",
+    "",
+)
+
+
+def test_a_level_is_never_written_as_another_nor_set_into_a_sentence_as_one():
+    for written in (wording.level, lambda value: words.setting("model.dropout", value)):
+        assert len({written(value) for value in ALIKE}) == len(ALIKE)
+    for plain in ("adam", "relu 6", "v1.2", "no", "3x3"):
+        assert (wording.level(plain), words.setting("name", plain)) == (plain, f"name {plain}")

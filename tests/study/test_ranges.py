@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
@@ -95,3 +98,44 @@ def test_a_block_is_drawn_with_the_ranges_in_it_and_read_back():
 @pytest.mark.parametrize(("value", "edge"), [(1e-5, "lower"), (1e-3, ""), (0.5, "upper"), (0.2, "")])
 def test_the_edge_of_a_range_is_a_tenth_of_its_own_scale(value, edge):
     assert ranges.read("lr", {"log": [1e-5, 1]}, "").edge(value) == edge
+
+
+ALIKE = (
+    0,
+    False,
+    "0",
+    "false",
+    1,
+    True,
+    "1",
+    "true",
+    None,
+    "null",
+    "",
+    "None",
+    [0],
+    [False],
+    "[0]",
+    {"a": 1},
+    {"a": True},
+)
+
+
+@given(st.lists(st.sampled_from(range(len(ALIKE))), min_size=2, unique=True))
+def test_choices_that_look_alike_are_told_apart_by_optuna_and_read_back_with_their_types(chosen):
+    values = [ALIKE[place] for place in chosen]
+    setting = ranges.read("x", values, "")
+    labels = [choice.label for choice in setting.choices]
+    assert len(set(labels)) == len(values)
+    for value, label in zip(values, labels, strict=True):
+        drawn = setting.draw(lambda _, label=label: label)
+        assert json.dumps(drawn) == json.dumps(value)
+        assert setting.parameters(value) == {"x": label}
+    (again,) = ranges.from_plain(json.loads(json.dumps(ranges.to_plain([setting]))))
+    assert again == setting
+
+
+@pytest.mark.parametrize("values", [[8, 16], [0.1, 1], ["a", "b"], [True, False], ["a", 1], ["0", 1]])
+def test_choices_that_cannot_be_confused_are_labelled_by_themselves(values):
+    """As the studies in stores have them: a stored categorical cannot change."""
+    assert [choice.label for choice in ranges.read("x", values, "").choices] == values
