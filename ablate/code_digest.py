@@ -392,7 +392,9 @@ class _Search:
         first, last = parsed.paths.folders(file)
         on_path = {os.path.realpath(entry) for entry in sys.path}
         for folders, known in ((first, self._first), (last, self._last)):
-            known += [folder for folder in folders if os.path.realpath(folder) not in {*on_path, *known}]
+            # Compared by where they lead: one that is named by a link would be added for ever.
+            seen = on_path | {os.path.realpath(folder) for folder in known}
+            known += [folder for folder in folders if os.path.realpath(folder) not in seen]
         for path in parsed.paths.files(file):
             if path in self._files or _is_under(path, self._installed):
                 continue

@@ -735,3 +735,20 @@ def test_a_module_without_source_counts_byte_by_byte(folder):
     with (folder / name).open("ab") as file:
         file.write(b"more")
     assert digest_of("own_compiled:fit") != before
+
+
+@pytest.mark.parametrize("named", ["'linked'", "ROOT / 'linked'", "sys.argv[0]"])
+def test_a_folder_that_is_named_by_a_link_is_looked_in_once(folder, named):
+    """It was added again in every round, which never ended; where an expression is unknown, all folders count that the file names."""
+    text = (
+        f"import sys\nfrom pathlib import Path\nROOT = Path(__file__).parent\nsys.path.append(str({named}))\n"
+    )
+    write(
+        folder,
+        {
+            "train.py": f"{text}PLACES = ['linked', '/proc/self/fd']\nimport clone\n{FIT}",
+            "real/clone.py": "X = 1\n",
+        },
+    )
+    (folder / "linked").symlink_to(folder / "real")
+    assert code_digest.training_code("train:fit").modules == ("clone", "train")

@@ -14,6 +14,7 @@ from ablate.data import datasets
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
 from ablate.events import Task
+from ablate.training import foreign_code
 from ablate.training.builtin.randomness import split_seed
 from ablate.training.outcome import Steps, shown
 from ablate.training.payload import NO_FOLDERS, TORCH, Folders
@@ -149,7 +150,9 @@ class BuiltinTrainer:
     def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
         from ablate.training.builtin import bundle
 
-        return bundle.steps(tasks, folders, cancelled)
+        if all(task.payload.config["model"]["name"] != "import" for task in tasks):
+            return bundle.steps(tasks, folders, cancelled)
+        return foreign_code.watched(lambda some: bundle.steps(some, folders, cancelled), tasks)
 
     def trial(self, task: Task) -> Iterator[str]:
         for _, message in self.steps((task,), NO_FOLDERS, ()):

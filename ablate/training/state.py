@@ -14,9 +14,13 @@ What is not seen: the inside of compiled objects, files, and what other packages
 
 from __future__ import annotations
 
+import _abc
+import abc
+import atexit
 import builtins
 import contextlib
 import contextvars
+import copyreg
 import decimal
 import enum
 import functools
@@ -81,6 +85,9 @@ class ProcessState:
         self._modules = [name for name in sorted(modules) if name in sys.modules]
         self._globals = {name: _Globals(sys.modules[name]) for name in self._modules}
         self._functions = _Functions(self._modules)
+        self._attributes = _Attributes(self._modules)
+        self._registrations = abc.get_cache_token()
+        self._registered = _registered()
         self.begin()
 
     def begin(self) -> None:
@@ -88,6 +95,7 @@ class ProcessState:
         self._settings = _read_settings()
         self._threads = set(threading.enumerate())
         self._children = _children()
+        self._files = _open_files()
 
     def left_behind(self, is_users: Callable[[str], bool] = lambda _: False) -> list[str]:
         """Undo what a run has changed, as far as that is possible, and return the names of the rest, sorted.
@@ -108,7 +116,11 @@ class ProcessState:
         names |= self._restore()
         for name in self._modules:
             names |= {f"{name}.{inner}" for inner in self._globals[name].changed()}
-        names |= self._functions.replaced()
+        names |= self._functions.replaced() | self._attributes.added() | self._new_registrations(new_modules)
+        files = _open_files()
+        names |= {
+            f"the open file {place}" for number, place in files.items() if self._files.get(number) != place
+        }
         names |= {
             f"the thread {thread.name}"
             for thread in threading.enumerate()
@@ -118,6 +130,15 @@ class ProcessState:
         if _children() - self._children:
             names.add("a child process")
         return sorted(names)
+
+    def _new_registrations(self, new_modules: Collection[str]) -> set[str]:
+        """Return the classes that abstract classes have taken in since, but for those of modules that were loaded meanwhile."""
+        if abc.get_cache_token() == self._registrations:
+            return set()
+        self._registrations = abc.get_cache_token()
+        new = _registered() - self._registered
+        self._registered |= new
+        return {each for each in new if each.partition(": ")[2].rpartition(".")[0] not in new_modules}
 
     def _restore(self) -> set[str]:
         """Set the settings back that differ from what they were, and return the names of those that cannot be."""
@@ -226,6 +247,11 @@ def _write_finders(finders: list[Any]) -> None:
     sys.meta_path[:] = [*finders, *(each for each in sys.meta_path if _finds_metadata(each))]
 
 
+def _write_dispatch(table: Mapping[Any, Any]) -> None:
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(table)
+
+
 def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
@@ -238,15 +264,73 @@ def _write_filters(filters: list[Any]) -> None:
         warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 — what `catch_warnings` does
 
 
+Loggers = dict[str, tuple[Any, ...]]
+
+
 def _read_logging() -> tuple[Any, ...]:
+    """Return what is set for all loggers, and of each one that differs from a new one, by name; '' is the root."""
     root = logging.getLogger()
-    return root.level, list(root.handlers), root.manager.disable, logging.raiseExceptions
+    loggers = {
+        name: each for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)
+    }
+    states = {name: _state_of_logger(logger) for name, logger in {"": root, **loggers}.items()}
+    plain = (logging.NOTSET, True, False, [], [])
+    return (
+        root.manager.disable,
+        logging.raiseExceptions,
+        {name: state for name, state in states.items() if state != plain},
+    )
+
+
+def _state_of_logger(logger: logging.Logger) -> tuple[Any, ...]:
+    # Packages that are imported meanwhile have such a handler.
+    handlers = [handler for handler in logger.handlers if not isinstance(handler, logging.NullHandler)]
+    return logger.level, logger.propagate, logger.disabled, handlers, list(logger.filters)
 
 
 def _write_logging(values: tuple[Any, ...]) -> None:
     root = logging.getLogger()
-    root.level, root.handlers[:], root.manager.disable, logging.raiseExceptions = values
+    states: Loggers
+    root.manager.disable, logging.raiseExceptions, states = values
+    for name in states.keys() | _read_logging()[2].keys():
+        logger = logging.getLogger(name)
+        level, propagate, disabled, handlers, filters = states.get(
+            name, (logging.NOTSET, True, False, [], [])
+        )
+        logger.level, logger.propagate, logger.disabled = level, propagate, disabled
+        logger.handlers[:], logger.filters[:] = handlers, filters
     root.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 — levels are remembered
+
+
+def _open_files() -> dict[int, str]:
+    """Return the open files, pipes and sockets of this process, as far as /proc tells; devices and the like are none."""
+    files = {}
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError, ValueError):  # it is the one by which this folder is read
+            place = os.readlink(entry)  # noqa: PTH115 — `pipe:[1]` is no path
+            if not place.startswith(("/dev/", "/proc/", "/sys/", "anon_inode:")):
+                files[int(entry.name)] = place
+    return files
+
+
+def _registered() -> set[str]:
+    """Return the classes that an abstract class of anybody's takes for its own, `Sequence: my_package.Table`, of loaded modules."""
+    found = set()
+    waiting: list[type] = [object]
+    seen: set[type] = set()
+    while waiting:
+        kinds: list[type] = type.__subclasses__(waiting.pop())
+        for kind in kinds:
+            if kind in seen:
+                continue
+            seen.add(kind)
+            waiting.append(kind)
+            if isinstance(kind, abc.ABCMeta) and "_abc_impl" in vars(kind):
+                for reference in _abc._get_dump(kind)[0]:  # noqa: SLF001 — the registry has no other door
+                    member = reference()
+                    if member is not None:
+                        found.add(f"{kind.__qualname__}: {member.__module__}.{member.__qualname__}")
+    return found
 
 
 def _write_context(context: tuple[Any, ...]) -> None:
@@ -343,7 +427,12 @@ SETTINGS: tuple[Setting, ...] = (
         lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         lambda _: signal.setitimer(signal.ITIMER_REAL, 0),
     ),
-    Setting("the root logger", _read_logging, _write_logging),
+    Setting("loggers", _read_logging, _write_logging),
+    Setting("atexit", atexit._ncallbacks),  # noqa: SLF001 — it tells nothing else
+    Setting("copyreg.dispatch_table", lambda: dict(copyreg.dispatch_table), _write_dispatch),
+    Setting(
+        "sys.path_hooks", lambda: list(sys.path_hooks), lambda v: sys.path_hooks.__setitem__(slice(None), v)
+    ),
     Setting("socket.getdefaulttimeout", socket.getdefaulttimeout, socket.setdefaulttimeout, package="socket"),
     Setting("gc.isenabled", gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
     Setting("gc.get_threshold", gc.get_threshold, lambda value: gc.set_threshold(*value)),
@@ -579,6 +668,44 @@ class _Functions:
                 and not _is_set_up(value, now.get(key))
             }
         return places
+
+
+class _Attributes:
+    """The names in all modules that are loaded, but for the user's, whose globals are looked at, and in the classes of `ALWAYS`.
+
+    A run may add to them: `numpy.MODE = 1`.
+    """
+
+    def __init__(self, modules: Collection[str]) -> None:
+        owners: dict[str, Any] = {
+            name: module
+            for name, module in list(sys.modules.items())
+            if type(module) is types.ModuleType
+            and name not in modules
+            and name not in ("__main__", "__mp_main__")
+        }
+        for name in ALWAYS:
+            for key, value in list(vars(owners.get(name, types)).items()):
+                if isinstance(value, type) and name in owners:
+                    owners.setdefault(f"{name}.{key}", value)
+        self._owners = [(place, owner, set(vars(owner))) for place, owner in owners.items()]
+
+    def added(self) -> set[str]:
+        """Return the places of names that are new. What a package sets within itself, once it is used, does not count."""
+        places = set()
+        for place, owner, names in self._owners:
+            now = vars(owner)
+            if len(now) != len(names):
+                new = {name for name in now.keys() - names if not name.startswith("_")}
+                places |= {f"{place}.{name}" for name in new if not _is_from(place, now.get(name))}
+        return places
+
+
+def _is_from(place: str, value: Any) -> bool:
+    """Return whether a value belongs to the package of a place: a module, or code of the same package."""
+    module = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+    is_module = isinstance(value, types.ModuleType)
+    return is_module or (isinstance(module, str) and module.partition(".")[0] == place.partition(".")[0])
 
 
 def _is_set_up(before: Any, now: Any) -> bool:

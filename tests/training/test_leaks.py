@@ -92,6 +92,33 @@ LEAKS: dict[str, tuple[str, str]] = {
         "nn.Identity()(torch.ones(1)).item()",
     ),
     # of the process
+    "an open file": ("keep(open('leaky.py'))", "len(os.listdir('/proc/self/fd'))"),
+    "a pipe": ("os.pipe()", "len(os.listdir('/proc/self/fd'))"),
+    "a duplicate of a descriptor": ("os.dup(1)", "len(os.listdir('/proc/self/fd'))"),
+    "a name in another module": ("np.MODE = 1", "hasattr(np, 'MODE')"),
+    "a name in a module that nothing mentions": (
+        "import colorsys; colorsys.mode = {}",
+        "hasattr(__import__('colorsys'), 'mode')",
+    ),
+    "a name in a class of torch": ("nn.Linear.scale = 2", "hasattr(nn.Linear, 'scale')"),
+    "an abstract class's register": (
+        "import collections.abc; collections.abc.Sized.register(Point)",
+        "isinstance(POINT, __import__('collections').abc.Sized)",
+    ),
+    "another logger": (
+        "logging.getLogger('mine').addHandler(logging.StreamHandler())",
+        "len(logging.getLogger('mine').handlers)",
+    ),
+    "another logger's level": ("logging.getLogger('mine').setLevel(5)", "logging.getLogger('mine').level"),
+    "another logger's filter": (
+        "logging.getLogger('torch').addFilter(lambda _: False)",
+        "len(logging.getLogger('torch').filters)",
+    ),
+    "a function at exit": ("import atexit; atexit.register(print)", "__import__('atexit')._ncallbacks()"),
+    "how a class is pickled": (
+        "import copyreg; copyreg.pickle(Point, repr)",
+        "Point in __import__('copyreg').dispatch_table",
+    ),
     "a thread": (
         "threading.Thread(target=threading.Event().wait, daemon=True, name='mine').start()",
         "[t.name for t in threading.enumerate() if t.name == 'mine']",
@@ -135,6 +162,10 @@ UNDONE = {
     "the default device",
     "matmul precision",
     "anomaly detection",
+    "another logger",
+    "another logger's level",
+    "another logger's filter",
+    "how a class is pickled",
 }
 """After these the next run goes on in the same process."""
 
@@ -177,6 +208,10 @@ class Point:
         self.x = 1
 
 SETTINGS, POINT = Settings(), Point()
+
+def keep(file):
+    # Where nothing looks: the file alone tells.
+    os.dup(file.fileno())
 
 def remembers(value, seen=[]):
     return [*seen, value] if value == 0 else seen.append(value)
@@ -234,7 +269,7 @@ def trained(executor, leak: int | None, looks: list[int]):
     executor.submit(Bundle((Task("run", 1, payload),)), executor.slots[0])
     events = []
     while not events or not is_last(events[-1]):
-        arrived = executor.wait(20)
+        arrived = executor.wait(60)
         assert arrived, "the run hangs"
         events += arrived
     assert isinstance(events[-1], Finished), events[-1]
@@ -250,7 +285,8 @@ def alone(worker):
 # A process each: these stand for their kinds, the others are looked at by `make soak`.
 QUICK = (
     *("a list", "an attribute of a class", "the weights of a network", "random", "a generator of NumPy"),
-    *("a variable", "a method of torch", "NumPy's printing"),
+    *("a variable", "a method of torch", "NumPy's printing", "an open file", "a name in another module"),
+    *("an abstract class's register", "another logger"),
 )
 assert set(QUICK) <= set(LEAKS)
 
