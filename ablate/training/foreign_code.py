@@ -7,15 +7,16 @@ result of a run depends on it.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from ablate.code_digest import is_users, training_code
+from ablate.code_digest import is_users, look_in_working_folder, training_code
 from ablate.config import RunConfig
 from ablate.events import Task
-from ablate.targets import load
 from ablate.text import cut
 from ablate.training.outcome import Failure, Message, Result, Steps, is_end
 from ablate.training.payload import RunPayload
@@ -100,10 +101,10 @@ def _target(task: Task) -> str | None:
 
 
 def _import(target: str) -> None:
-    try:
-        load(target, "model.target")
-    except Exception:  # noqa: BLE001 — importing runs code of the user's, which may raise anything
-        return
+    look_in_working_folder()
+    # Importing runs code of the user's, which may raise anything.
+    with contextlib.suppress(Exception, SystemExit):
+        importlib.import_module(target.partition(":")[0])
 
 
 def _modules(targets: Sequence[str]) -> Iterator[str]:

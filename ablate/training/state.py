@@ -14,7 +14,6 @@ What is not seen: the inside of compiled objects, files, and what other packages
 
 from __future__ import annotations
 
-import _abc
 import abc
 import atexit
 import builtins
@@ -274,7 +273,7 @@ def _read_logging() -> tuple[Any, ...]:
         name: each for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)
     }
     states = {name: _state_of_logger(logger) for name, logger in {"": root, **loggers}.items()}
-    plain = (logging.NOTSET, True, False, [], [])
+    plain: tuple[Any, ...] = (logging.NOTSET, True, False, [], [])
     return (
         root.manager.disable,
         logging.raiseExceptions,
@@ -326,7 +325,7 @@ def _registered() -> set[str]:
             seen.add(kind)
             waiting.append(kind)
             if isinstance(kind, abc.ABCMeta) and "_abc_impl" in vars(kind):
-                for reference in _abc._get_dump(kind)[0]:  # noqa: SLF001 — the registry has no other door
+                for reference in abc._get_dump(kind)[0]:  # type: ignore[attr-defined]  # noqa: SLF001 — there is no other door
                     member = reference()
                     if member is not None:
                         found.add(f"{kind.__qualname__}: {member.__module__}.{member.__qualname__}")
