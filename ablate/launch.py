@@ -651,6 +651,7 @@ def _coordinate(
     from ablate.tracking.frames import WORTH_SAVING
     from ablate.tracking.plans import refuse_deleted, unreadable_plans
     from ablate.tracking.rejected import told
+    from ablate.tracking.runs import is_gone
     from ablate.tracking.spool import Tracker
     from ablate.tracking.store import Claims
     from ablate.training import trainer_of
@@ -680,7 +681,7 @@ def _coordinate(
             plan,
             executor=executor,
             tracker=tracker,
-            ledger=Queue(plan, store.root, storage),
+            ledger=Queue(plan, store.root, storage, functools.partial(is_gone, store)),
             store=store,
             claims=claims,
             options=replace(options, stop=stop, checkpoint_every=checkpoint_every),

@@ -40,6 +40,11 @@ and an older ablate signed none.
 """
 
 
+LEASE = 900.0
+"""Seconds after which an open trial of another machine may belong to nobody: the runs of a coordinator that lives have leases of ten
+minutes in the store.
+"""
+
 BUSY = 60.0
 """Seconds that SQLite waits while other processes write to `--storage`."""
 
@@ -50,15 +55,22 @@ OPEN_AGAIN_AFTER = (0.1, 0.3, 1.0, 3.0)
 class Queue:
     """The ledger of one plan. storage: a URL, or None for a journal file in `folder`.
 
-    Every run is opened with `ask` and closed with `tell`.
+    is_gone: whether a coordinator of another machine is known to train no more. Every run is opened with `ask` and closed with `tell`.
     """
 
-    def __init__(self, plan: Plan, folder: Path, storage: str | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        storage: str | None = None,
+        is_gone: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("optuna").propagate = False
         self._plan = plan
+        self._is_gone = is_gone
         self._optuna = optuna
         with warnings.catch_warnings(), _opening(storage):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -93,6 +105,7 @@ class Queue:
             metric=self._plan.study.metric,
             direction=self._plan.study.direction,
             searching=self._searching,
+            is_gone=self._is_gone,
         )
 
     def match(self, done: Mapping[str, float], runs: Mapping[str, Run]) -> None:
@@ -110,7 +123,7 @@ class Queue:
             _close(self._study, self._study.ask(), state=states.FAIL)
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state is states.RUNNING:
-                if trial.number not in own and _is_left_behind(trial):
+                if trial.number not in own and _is_left_behind(trial, self._is_gone):
                     _close(self._study, trial.number, state=states.FAIL)
             elif trial.state is states.COMPLETE or trial.user_attrs.get("outcome") == "diverged":
                 recorded.add(trial.user_attrs.get("run", ""))
@@ -200,9 +213,11 @@ class Search:
         metric: str,
         direction: Literal["minimize", "maximize"],
         searching: dict[str, Search],
+        is_gone: Callable[[str], bool] = lambda _: False,
     ) -> None:
         import optuna
 
+        self._is_gone = is_gone
         self._optuna, self._space, self._how = optuna, tuple(space), how
         self._searching = searching
         self._open: dict[str, Any] = {}
@@ -229,7 +244,7 @@ class Search:
         own = {trial.number for trial in self._open.values()}
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state is states.RUNNING:
-                if trial.number not in own and _is_left_behind(trial):
+                if trial.number not in own and _is_left_behind(trial, self._is_gone):
                     _close(self._study, trial.number, state=states.FAIL)
             elif trial.state in (states.COMPLETE, states.PRUNED):
                 recorded.add(trial.user_attrs.get("run", ""))
@@ -478,16 +493,17 @@ def _close(
         study.tell(trial, values, state=state, skip_if_finished=True)
 
 
-def _is_left_behind(trial: Any) -> bool:
+def _is_left_behind(trial: Any, is_gone: Callable[[str], bool]) -> bool:
     """Return whether an open trial that this coordinator knows nothing of belongs to none that lives.
 
-    Of a coordinator on another machine it cannot be told; its trials stay open.
+    is_gone: says it of coordinators of other machines, where anyone can.
     """
-    name = trial.user_attrs.get(OWNER)
-    if name is not None:
-        return bool(name == owner() or is_dead(name))
     began = trial.datetime_start
-    return began is None or (datetime.now(began.tzinfo) - began).total_seconds() > UNSIGNED
+    age = math.inf if began is None else (datetime.now(began.tzinfo) - began).total_seconds()
+    name = trial.user_attrs.get(OWNER)
+    if name is None:
+        return age > UNSIGNED
+    return bool(name == owner() or is_dead(name) or (age > LEASE and is_gone(name)))
 
 
 @contextlib.contextmanager

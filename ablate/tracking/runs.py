@@ -130,6 +130,15 @@ def orphans(store: Store) -> list[str]:
     return [run.run_id for run in queries(store).runs({}, status="RUNNING") if is_abandoned(run.tags)]
 
 
+def is_gone(store: Store, owner: str) -> bool:
+    """Return whether a process has trained for the store, and has no run there under a lease any more.
+
+    The store cannot tell of a process that it has never heard of.
+    """
+    runs = queries(store).runs({"ablate.owner": owner})
+    return bool(runs) and all(run.status != "RUNNING" or is_abandoned(run.tags) for run in runs)
+
+
 def highest_attempts(store: Store, study: str) -> dict[str, int]:
     """Return run key → the highest attempt recorded in a study's experiment."""
     highest: dict[str, int] = {}

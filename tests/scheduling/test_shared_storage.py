@@ -61,9 +61,9 @@ print("closed", flush=True)
 class Opened:
     """A coordinator's part in a storage: the ledger of its plan, or its search."""
 
-    def __init__(self, text: str, folder: Path, storage: str | None) -> None:
+    def __init__(self, text: str, folder: Path, storage: str | None, **options) -> None:
         self.plan = design.plan(spec.parse(text), lambda _: DataFacts())
-        self.ledger = Queue(self.plan, folder, storage)
+        self.ledger = Queue(self.plan, folder, storage, **options)
         searches = self.plan.study.search is not None
         self.search = self.ledger.search("baseline", self.plan.study.space) if searches else None
         name = f"shared-{self.plan.id}" + ("-search" if searches else "")
@@ -165,6 +165,26 @@ def test_trials_of_a_coordinator_that_is_gone_are_closed_as_failed(tmp_path, sto
     # The same coordinator, begun again within its process, knows nothing of the trial that it left open.
     Opened(text, tmp_path, storage).agree()
     assert ours.states() == ["FAIL", "FAIL"]
+
+
+@pytest.mark.parametrize("kind", ["journal"])
+@texts
+def test_trials_of_another_machine_are_closed_once_the_store_knows_that_it_trains_no_more(
+    tmp_path, storage, text, monkeypatch
+):
+    gone: set[str] = set()
+    ours = Opened(text, tmp_path, storage, is_gone=gone.__contains__)
+    name = "elsewhere/boot/1/1"
+    monkeypatch.setattr(queue, "owner", lambda: name)
+    ours.begin(0)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    ours = Opened(text, tmp_path, storage, is_gone=gone.__contains__)
+    for is_gone, lease, states in ((False, -1, "RUNNING"), (True, 900, "RUNNING"), (True, -1, "FAIL")):
+        gone |= {name} if is_gone else set()
+        monkeypatch.setattr(queue, "LEASE", lease)
+        ours.agree()
+        assert ours.states() == [states]
 
 
 @storages

@@ -24,7 +24,7 @@ from ablate.tracking import store as stores
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
 from ablate.tracking.recover import recover
-from ablate.tracking.runs import highest_attempts, orphans
+from ablate.tracking.runs import highest_attempts, is_gone, orphans
 from ablate.tracking.spool import Tracker, create_spool
 from ablate.tracking.store import Store
 from ablate.training.function import FunctionConfig
@@ -158,6 +158,9 @@ def test_only_runs_whose_owner_is_gone_or_whose_lease_has_expired_are_ended(work
     ]
     alive = [orphan(workplace, stores.owner(), later), orphan(workplace, "another-host/x/1/1", later)]
     assert sorted(orphans(workplace.store)) == sorted(dead)
+    # One of its runs has a lease that counts, so the process on the other host is there.
+    names = ("another-host/x/1/1", f"{host}/another-boot/1/1", "nobody/x/1/1")
+    assert [is_gone(workplace.store, name) for name in names] == [False, True, False]
     assert recover(workplace.store) == 3
     status = {run.info.run_id: run.info.status for run in workplace.runs("study")}
     assert {status[run] for run in dead} == {"KILLED"}
