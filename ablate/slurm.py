@@ -23,6 +23,9 @@ NOTICE = 120
 """Seconds before the end of an allocation in which a study stops: SLURM may signal up to a minute too early, and stopping waits for
 the records to be written."""
 
+_PASSWORD = re.compile(r"://[^\s/'\"]*:[^\s/'\"]*@")
+"""The password of an address; a user alone is none."""
+
 _TIME = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")
 
 _SCRIPT = """\
@@ -134,8 +137,16 @@ def script(study: Path, name: str, job: BatchJob, arguments: Sequence[str], file
     """Return the batch script of a study.
 
     study: its file, which is found from the working folder; name: its name; arguments: of `ablate run`; file: what messages in the
-    script call it. Raises StudyError where the job's time is shorter than what stopping takes, and where no node has the devices of a run.
+    script call it. Raises StudyError where the job's time is shorter than what stopping takes, where no node has the devices of a run, and
+    where a password would stand in it.
     """
+    # The script is a file that others may read, and srun shows command lines to everyone on a node.
+    if any(_PASSWORD.search(text) for text in (*arguments, *job.options, *job.before)):
+        raise StudyError(
+            "a password would stand in the script",
+            place="-- OPTIONS",
+            hint="leave it out of the address (postgresql+psycopg://USER@HOST/NAME): PostgreSQL's library reads ~/.pgpass and PGPASSWORD",
+        )
     if 0 < job.gpus_per_node < job.devices:
         raise StudyError(
             f"a run takes {job.devices} GPUs of one machine",

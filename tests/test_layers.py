@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "study": {"errors", "plain_files", "data", "fields", "config", "metrics", "text", "training"},
     "measuring": {"errors", "events", "metrics", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
-    "executors": {"errors", "events"},
+    "executors": {"errors", "events", "text"},
     "tracking": {
         "addresses",
         "locks",

@@ -17,6 +17,7 @@ import math
 import os
 import pickle
 import re
+import shlex
 import socket
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from ablate.errors import StudyError
 from ablate.events import Bundle, Event, Failed, Finished, Training, is_last
 from ablate.executors import Slot, Wanted
 from ablate.executors.local import LocalExecutor
+from ablate.text import without_password
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -167,6 +169,7 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
             # Ray takes the token of this machine's own cluster by itself only where it looks for its address by itself, too.
             if os.environ.get("RAY_ADDRESS") in (None, wanted) and _is_recorded(host, port):
                 joined = "auto"
+        _mask_command_line(ray)
         # Ray's workers look for modules in the folder of the program first, where somebody else may have put one of any name.
         with _keeping_stderr(printed), contextlib.chdir("/"):
             ray.init(address=joined, logging_level="ERROR", log_to_driver=True, **options)
@@ -181,6 +184,14 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
             place="--address",
             hint="`ray status` shows whether it is up; `--address auto` is the cluster that this machine belongs to",
         ) from None
+
+
+def _mask_command_line(ray: Any) -> None:
+    """Mask the passwords of addresses in this process's command line: Ray records it, and shows it to everyone who sees its dashboard."""
+    command = shlex.join(sys.orig_argv)
+    masked = without_password(command)
+    if masked != command:
+        ray._raylet.setproctitle(masked)  # noqa: SLF001 — Ray's own, which it uses for its workers; there is no other way in
 
 
 def _without_token(address: str) -> StudyError:

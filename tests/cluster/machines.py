@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shlex
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MEMORY = 100 << 20
 PATIENCE = 120
@@ -117,18 +119,21 @@ class Machines:
 
     def actors(self) -> set[str]:
         """Return the states of all actors that there have ever been."""
+        return {actor["State"] for actor in self._state("actors").values()}
+
+    def jobs(self) -> str:
+        """Return what Ray has recorded of the programs that were connected."""
+        return json.dumps(self._state("jobs"))
+
+    def _state(self, what: str) -> Any:
         code = (
-            "import ray, json\n"
-            "from ray._private.state import actors\n"
-            f"ray.init(address={self.address!r}, logging_level='ERROR')\n"
-            "print(json.dumps([actor['State'] for actor in actors().values()]))"
+            f"import json, ray\nfrom ray._private.state import {what}\n"
+            f"ray.init(address={self.address!r}, logging_level='ERROR')\nprint(json.dumps({what}(), default=str))"
         )
         output = subprocess.run(
             [sys.executable, "-c", code], env=self.environment, capture_output=True, text=True, check=True
         ).stdout
-        import json
-
-        return set(json.loads(output.splitlines()[-1]))
+        return json.loads(output.splitlines()[-1])
 
     def stop(self) -> None:
         for process in self._machines.values():

@@ -169,6 +169,11 @@ def test_a_search_breaks_off_runs_on_other_machines_and_nobody_comes_in_without_
         assert "Traceback" not in output
         assert machines.token not in output
     assert not list(pids.iterdir())
+    # What stands in the command line is not Ray's to show.
+    unreachable = "postgresql+psycopg://ablate:horse-battery@127.0.0.1:1/optuna"
+    ended(machines.begin("own.yaml", "--allow-import", "fit", "--storage", unreachable), 2)
+    assert "127.0.0.1:1/optuna" in machines.jobs()
+    assert "horse-battery" not in machines.jobs()
     ended(machines.begin("own.yaml", "--allow-import", "fit"))
     outcomes = {
         run["ablate.outcome"] for run in runs(machines.folder, "own")

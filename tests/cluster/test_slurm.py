@@ -128,6 +128,27 @@ def test_a_run_that_takes_more_gpus_than_a_node_has_is_refused():
     assert error.value.place == "--gpus-per-node"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "before"),
+    [
+        (["--storage", "postgresql+psycopg://ablate:horse@host/optuna"], []),
+        (["--storage=mysql://ablate:horse@host/optuna"], []),
+        ([], ["export MLFLOW_TRACKING_URI=https://me:horse@host"]),
+    ],
+)
+def test_no_password_is_written_into_a_script(arguments, before):
+    with pytest.raises(StudyError, match="a password would stand in the script") as error:
+        batch.script(Path("s.yaml"), "s", batch.BatchJob(before=before), arguments, Path("s.sbatch"))
+    assert "horse" not in str(error.value)
+    batch.script(
+        Path("s.yaml"),
+        "s",
+        batch.BatchJob(),
+        ["--storage", "postgresql+psycopg://ablate@host:5432/optuna"],
+        Path("s"),
+    )
+
+
 def test_without_sbatch_submitting_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StudyError, match="no sbatch on this machine"):
