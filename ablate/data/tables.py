@@ -230,7 +230,7 @@ def _source(
         try:
             status = file.stat()
         except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}", place="data.root") from error
+            raise DataError(f"{visible(str(file))} cannot be read: {error.strerror}", place="data.root") from error
         name = os.path.relpath(file, top)
         listed = (by_file[file], name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(repr(listed).encode())
@@ -290,6 +290,8 @@ def _arrow_table(path: Path, part: str) -> RowFile:
 
     def batches(columns: Sequence[str]) -> Iterator[RecordBatch]:
         for batch in opened():
+            # Unchecked, offsets in a damaged file lead pyarrow outside its memory, which ends the process.
+            batch.validate(full=True)
             yield batch.select(list(columns))
 
     schema = opened().schema

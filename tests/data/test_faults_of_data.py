@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -471,3 +472,57 @@ def test_pillow_says_nothing_by_itself(tmp_path, pets, recwarn):
     pixels, _ = pictured(tmp_path, pets, Image.fromarray(HALVES), ".jpg", exif=exif, quality=95)
     assert pixels[:6, :, 0].min() > 200
     assert not recwarn.list
+
+
+# --- what a person reads ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty_study(workplace) -> tuple[str, list[str]]:
+    """A study of two data sets with faults, and what is to be said of them."""
+    for name, classes in (("two", ("cat", "dog")), ("three", ("cat", "dog", "elk"))):
+        paint(workplace.root / name, classes=classes, size=(16, 16))
+    (workplace.root / "two" / "train" / "cat" / "\x1b[2J\udcff.heic").write_text("a photograph of a phone")
+    shutil.copy(
+        workplace.root / "two" / "train" / "cat" / "0.png", workplace.root / "two" / "test" / "cat" / "0.png"
+    )
+    (workplace.root / "faulty.yaml").write_text(
+        "study: faulty\nmargin: 0.1\nseeds: 1\nfactors: {data.root: [three]}\n"
+        "baseline: {data: {name: image_folder, root: two, validation: 0.5}, model: {name: cnn, depth: 1, width: 2},"
+        " training: {epochs: 1, batch_size: 8}}\n"
+    )
+    return "faulty.yaml", [
+        r"baseline: 1 file is not used (by name not an image): train/cat/\x1b[2J\xff.heic",
+        "baseline: 1 of 6 test images is the same, pixel for pixel, as one of the training images",
+        "data.root=three has other classes than baseline, with elk: its 3 classes are another task",
+    ]
+
+
+def test_what_is_wrong_with_data_is_said_by_every_command_and_in_the_report(workplace, faulty_study):
+    study, notes = faulty_study
+    described = workplace.ablate("data", "--study", study)
+    for note in notes[:2]:
+        assert note.removeprefix("baseline: ") in described
+    for arguments in (["run", study, "--executor", "inline", "--quiet"], ["run", study, "--dry-run"]):
+        printed = workplace.ablate(*arguments)
+        assert [note for note in notes if f"data: {note}" not in printed] == []
+        assert "\x1b" not in printed
+    workplace.ablate("report", "faulty", "--format", "json", "-o", "faulty.json")
+    assert json.loads((workplace.root / "faulty.json").read_text())["data_notes"] == notes
+    workplace.ablate("report", "faulty")
+    page = (workplace.root / "reports" / "faulty.html").read_text()
+    assert [note for note in notes if note not in page] == []
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_data_is_said_by_plan(workplace, faulty_study):
+    study, notes = faulty_study
+    printed = workplace.ablate("plan", study, "--devices", "cpu")
+    assert [note for note in notes if f"data: {note}" not in printed] == []
+    assert json.loads(workplace.ablate("plan", study, "--devices", "cpu", "--json"))["data_notes"] == notes
+
+
+def test_a_drawing_and_json_are_not_asked_for_at_once(workplace):
+    assert "--show draws an image, and prints no JSON" in workplace.ablate(
+        "data", "digits", "--show", "0", "--json", code=2
+    )
