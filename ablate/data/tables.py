@@ -230,7 +230,9 @@ def _source(
         try:
             status = file.stat()
         except OSError as error:
-            raise DataError(f"{visible(str(file))} cannot be read: {error.strerror}", place="data.root") from error
+            raise DataError(
+                f"{visible(str(file))} cannot be read: {error.strerror}", place="data.root"
+            ) from error
         name = os.path.relpath(file, top)
         listed = (by_file[file], name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest.update(repr(listed).encode())
