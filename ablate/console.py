@@ -702,6 +702,7 @@ def verdicts(analysis: Analysis, study: str) -> RenderableType:
     lines += [
         _Hanging(Text(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
         for c in analysis.warnings
+        if c.code != "stacked-and-single"  # the methods of a report say it, and nobody needs to act on it
     ]
     if (price := beyond(analysis, study)) is not None:
         lines.append(_Hanging(Text(price)))

@@ -418,6 +418,7 @@ def state_and_verdicts(store: Store, study: str) -> tuple[str, dict[str, int]]:
 
 def progress(store: Store, stored: StoredPlan) -> str:
     """Return in words how far a study is."""
+    from ablate.tracking.plans import verdict_counts
     from ablate.tracking.rejected import rejections
     from ablate.tracking.runs import outcome_counts
 
@@ -432,7 +433,10 @@ def progress(store: Store, stored: StoredPlan) -> str:
     incomplete = (
         f"; {counted(rejected, 'record')} could not be stored (mlruns/spool/rejected)" if rejected else ""
     )
-    return f"{', '.join(ended) or 'nothing yet'} of at most {runs}; {state(stored)}{incomplete}"
+    how = state(stored)
+    if how == "complete" and (undecided := verdict_counts(store, stored.record)["inconclusive"]):
+        how = f"complete, {undecided} undecided"
+    return f"{', '.join(ended) or 'nothing yet'} of at most {runs}; {how}{incomplete}"
 
 
 def state(stored: StoredPlan) -> str:

@@ -131,3 +131,14 @@ def test_the_check_sees_what_breaks_the_rule(name, source):
 def test_the_check_passes_plain_code(name):
     source = "records[0]\nshare = 100 % 7\nisinstance(config, Config)\nif trained is None:\n    train = 900\n"
     assert RULES[name].check(source) == []
+
+
+def test_every_part_of_the_source_has_its_line_in_the_guide():
+    guide = (ROOT.parent / "docs" / "contributing.md").read_text()
+    parts = [
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in ROOT.iterdir()
+        if not path.name.startswith("__") and (path.is_dir() or path.suffix == ".py")
+    ]
+    assert len(parts) > 30
+    assert sorted(part for part in parts if part not in guide) == []

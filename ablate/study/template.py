@@ -21,13 +21,13 @@ _BODY = """\
 # Look at it:    ablate report {name}
 # Beforehand:    ablate plan {file}         what it costs, and what it could see
 study: {name}
-question: Does a wider network recognise digits better, and does dropout help it?
+question: Does a wider network recognise digits better, and does batch norm help it?
 metric: val/accuracy               # what arms are compared by; never a test metric
 margin: 0.02                       # smallest difference worth having: two points of accuracy
 
 baseline:                          # the run that every arm is compared with; docs/fields.md has every field
   data: {{name: digits, validation: 0.25}}          # also: `ablate data`; your own images: name: image_folder, root: FOLDER
-  model: {{name: cnn, depth: 2, width: 16}}         # also: `ablate models`
+  model: {{name: cnn, depth: 2, width: 16, batch_norm: false}}         # also: `ablate models`
   augment: null                                   # for photographs: {{flip: true, crop: 4}}
   optimizer: {{name: sgd, lr: 0.1, momentum: 0.9, weight_decay: 5.0e-4}}
   schedule: {{name: onecycle}}
@@ -35,7 +35,7 @@ baseline:                          # the run that every arm is compared with; do
 
 factors:                           # a path into the baseline: the levels that are tried besides the baseline's own
   model.width: [8, 32]
-  model.dropout: [0.25]
+  model.batch_norm: [true]
 
 design: one-at-a-time              # each arm changes one thing; docs/designs.md has the others
 seeds: {{initial: 5, max: 10}}       # undecided arms go on from 5 seeds to 10
