@@ -132,7 +132,7 @@ def run(
         return
     store = current_store()
     pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root, address)
-    if not dry_run:
+    if not dry_run and not launch.seems_done(parsed, store, seeds):
         pool.warm_up()  # workers start while more is imported and the data are prepared
     from ablate import console
     from ablate.scheduling.coordinate import Options

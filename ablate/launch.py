@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ablate import given_study
-from ablate.errors import StoreError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError
 from ablate.text import counted, joined, parse_duration, shown, without_password
 
 if TYPE_CHECKING:
@@ -360,6 +360,26 @@ def preview(study: Study, store: Store, seeds: int | None = None) -> Preview:
         configurations * plan.looks.at[-1],
         searching(plan) * len(plan.arms),
     )
+
+
+def seems_done(study: Study, store: Store, seeds: int | None = None) -> bool:
+    """Return whether the last command on a study ended it, and the study is as it was: then workers are likely to be started for nothing.
+
+    seeds: those that this command asks for. The plan, which takes longer, has the last word.
+    """
+    import json
+
+    from ablate.tracking.plans import stored_plans, study_names
+
+    try:
+        if study.name not in study_names(store):
+            return False
+        latest = stored_plans(store, study.name)[-1]
+    except AblateError:
+        return False
+    is_the_same = json.dumps(study.plain(), default=str) == json.dumps(latest.record.declared, default=str)
+    enough = seeds is None or seeds <= latest.record.looks.last_taken
+    return latest.environment.get("ending") == "complete" and is_the_same and enough
 
 
 def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[str | bool] | None]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from ablate import launch, repository
+from ablate.study import spec
 from ablate.text import joined
+from ablate.tracking.store import current_store
 from ablate.training import trainer_of
 from ablate.training.function import FunctionConfig
 
@@ -124,3 +127,18 @@ def test_every_executor_of_the_table_trains_a_study(workplace, kind):
 def test_an_unknown_executor_is_named_with_those_that_there_are(workplace):
     output = workplace.ablate("run", workplace.study(), "--executor", "remote", code=2)
     assert f"--executor: 'remote' is not an executor\n  {joined(launch.EXECUTORS, 'or')}" in output
+
+
+def test_workers_are_not_started_for_a_study_that_seems_done(workplace):
+    def seems_done(asked=None, **changes):
+        file = workplace.study(**{"factors": "{gain: [0.2]}", "seeds": "1", **changes})
+        with contextlib.chdir(workplace.root):
+            return launch.seems_done(spec.read(Path(file)), current_store(), asked)
+
+    assert not seems_done()
+    workplace.ablate("run", workplace.study(factors="{gain: [0.2]}", seeds="1"), "--executor", "inline", "-q")
+    assert seems_done()
+    assert seems_done(1)
+    assert not seems_done(2)
+    assert not seems_done(seeds="2")
+    assert not seems_done(factors="{gain: [0.2, 0.3]}")
