@@ -518,7 +518,7 @@ class FreeConfig(ABC):
         return cast("dict[str, Any]", json.loads(json.dumps(self._values)))
 
     def recipe(self, fingerprint: str) -> str:
-        return code_digest.digest_of([_canonical(self._values), self._seed, fingerprint])[:16]
+        return code_digest.digest_of([canonical(self._values), self._seed, fingerprint])[:16]
 
     @abstractmethod
     def code(self) -> str: ...
@@ -538,7 +538,7 @@ class FreeConfig(ABC):
 
     def _identity(self) -> tuple[str, str, int]:
         # Compared as text: to Python, True equals 1.
-        return self.shape(), json.dumps(_canonical(self._values), sort_keys=True), self._seed
+        return self.shape(), json.dumps(canonical(self._values), sort_keys=True), self._seed
 
 
 # --- shared ------------------------------------------------------------------------------------------------------
@@ -586,10 +586,10 @@ def _unknown(block: Mapping[str, Any], path: list[str], leaves: Iterable[str] = 
     )
 
 
-def _canonical(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """Plain values with whole floats as integers: 1 and 1.0 are one setting."""
     if isinstance(value, dict):
-        return {name: _canonical(inner) for name, inner in value.items()}
+        return {name: canonical(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_canonical(inner) for inner in value]
+        return [canonical(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

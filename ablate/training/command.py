@@ -9,6 +9,7 @@ The command is a list of arguments, never text for a shell. Each run has a proce
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from ablate.code_digest import digest_of
-from ablate.config import Config, FreeConfig
+from ablate.config import Config, FreeConfig, canonical
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
@@ -108,6 +109,11 @@ class CommandConfig(FreeConfig):
         changed = super().with_seed(seed)
         changed._folder_code = self._folder_code  # noqa: SLF001 — of this class
         return changed
+
+    def _identity(self) -> tuple[str, str, int]:
+        # Compared as the program sees it, which cannot tell 1 from "1".
+        plain = type(self)(self._source, canonical(self._values), self._seed)
+        return self.shape(), json.dumps(plain.filled(dict.fromkeys(GIVEN, "")), sort_keys=True), self._seed
 
     @cached_property
     def template(self) -> CommandTemplate:

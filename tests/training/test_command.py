@@ -474,6 +474,11 @@ WITH_A_COUNTER = {"accuracy": {"line": r"accuracy (\S+)"}, "n": {"line": r"Epoch
         ({"data": "x.csv"}, "a list of paths"),
         ({"train": "a:b"}, "a study has one"),
         ({"folder": 3}, "should be text"),
+        # What a program is given is text.
+        ({"baseline": {"lr": 1}, "factors": {"lr": ["1"]}}, "level '1' is the baseline's own"),
+        ({"baseline": {"lr": None}, "factors": {"lr": ["null"]}}, "level 'null' is the baseline's own"),
+        ({"baseline": {"lr": 1}, "factors": {"lr": [0.5, "0.5"]}}, "level '0.5' stands here twice"),
+        ({"baseline": {"lr": None}, "factors": {"lr": [False, "false"]}}, "level 'false' stands here twice"),
     ],
 )
 def test_a_mistake_is_named_before_anything_runs(tmp_path, changes, message):
