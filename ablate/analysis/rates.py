@@ -62,6 +62,10 @@ class RangeTest:
         return asdict(self) | {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
 
 
+FEW_RATES = 100.0
+"""Rates that are within this factor of the lowest one say that it is too high, where the loss is hopeless among them."""
+
+
 def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> RangeTest:
     """Read a learning-rate range test.
 
@@ -85,9 +89,7 @@ def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Ran
     start = float(np.median(smooth[:beginning])) if until else math.inf
     low = int(np.argmin(smooth)) if until else 0
     lowest = float(smooth[low]) if until else math.inf
-    reason = (
-        _not_finite(curves, rates[0]) if until == 0 else _doubt(len(rates), until, low, start - lowest, error)
-    )
+    reason = _not_finite(curves, rates[0]) if until == 0 else _doubt(rates, until, low, start - lowest, error)
     suggestion = None
     if not reason:
         reached = int(np.argmax(smooth <= start - REACHED * (start - lowest)))
@@ -144,14 +146,18 @@ def _not_finite(curves: NDArray[np.float64], lowest: float) -> str:
     )
 
 
-def _doubt(steps: int, until: int, low: int, fall: float, error: float) -> str:
+def _doubt(rates: Sequence[float], until: int, low: int, fall: float, error: float) -> str:
     """Why nothing can be concluded; empty where something can."""
+    steps = len(rates)
     if steps < FEWEST_STEPS:
         return (
             f"one pass is only {counted(steps, 'step')}, and at least {FEWEST_STEPS} are needed: "
             f"`--passes {math.ceil(2 * FEWEST_STEPS / max(1, steps))}` or more, or a smaller batch"
         )
     if until < FEWEST_STEPS // 3:
+        # Few steps, but over a range in which a good rate may lie: then the steps are too wide, not too high.
+        if rates[until] > FEW_RATES * rates[0]:
+            return f"the loss is hopeless from {rates[until]:.2g} on, after {counted(until, 'step')}: end lower with --to"
         return "the loss is hopeless from the first steps on: begin lower with --from"
     if not fall > CLEAR * error:
         return (

@@ -30,9 +30,10 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < math.inf:
+            # Where the lowest rate could be one, the highest is what does not fit.
             raise StudyError(
                 f"rates from {self.low:g} to {self.high:g} are no range",
-                place="--from",
+                place="--to" if 0 < self.low < math.inf else "--from",
                 hint="0 < from < to, both finite",
             )
 

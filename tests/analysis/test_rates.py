@@ -51,6 +51,7 @@ def test_seeds_that_diverged_early_say_what_they_saw_before():
         (RATES, [[2.3, 30.0]] * 3, "hopeless from the first steps on"),
         (RATES, [[2.3, float("nan")]] * 3, "hopeless from the first steps on"),
         (RATES, [[2.3]], "hopeless from the first steps on"),
+        (np.geomspace(1e-5, 1e30, 40), [[2.3, 2.2, 2.1, 2.0, 30.0]] * 3, "end lower with --to"),
         (RATES, [[]] * 3, "the loss is not finite at the lowest rate, 1e-05: begin lower with --from"),
         (RATES, [[float("nan")] * len(RATES)], "the loss is not finite at the lowest rate"),
         (RATES[:1], [[]], "the loss is not finite at the lowest rate"),

@@ -128,17 +128,20 @@ def test_training_of_ones_own_is_refused(workplace):
 
 
 @pytest.mark.parametrize(
-    ("low", "high"),
+    ("low", "high", "wrong"),
     [
-        (0.0, 1.0),
-        (1.0, 1.0),
-        (2.0, 1.0),
-        (-1.0, 1.0),
-        (float("nan"), 1.0),
-        (1.0, float("nan")),
-        (1.0, float("inf")),
+        (0.0, 1.0, "--from"),
+        (1.0, 1.0, "--to"),
+        (2.0, 1.0, "--to"),
+        (-1.0, 1.0, "--from"),
+        (float("nan"), 1.0, "--from"),
+        (float("inf"), 1.0, "--from"),
+        (1.0, float("nan"), "--to"),
+        (1.0, float("inf"), "--to"),
+        (1e-5, 0.0, "--to"),
+        (1e-5, -1.0, "--to"),
     ],
 )
-def test_rates_that_do_not_rise_or_have_no_end_are_refused(low, high):
-    with pytest.raises(StudyError, match="are no range"):
+def test_rates_that_do_not_rise_or_have_no_end_are_refused(low, high, wrong):
+    with pytest.raises(StudyError, match=f"^{wrong}: rates from .* are no range"):
         rates.Sweep(low, high)
