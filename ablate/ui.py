@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,41 @@ def _safe_path() -> dict[str, str]:
     return variables
 
 
+_WATCH = """
+import os, signal, sys, time
+number, rest = sys.stdin.buffer.readline(), sys.stdin.buffer.read()
+if number.strip() and not rest:
+    try:
+        os.killpg(int(number), signal.SIGTERM)
+        time.sleep(float(sys.argv[1]))
+        os.killpg(int(number), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+"""Program that ends the server where this process is killed and cannot: it waits for the end of its input."""
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the id of a process group, which then ends with this process, however that ends."""
+    command = [sys.executable, "-I", "-S", "-c", _WATCH, str(ENDS_WITHIN)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/") as watcher:
+        assert watcher.stdin is not None
+
+        def watch(group: int) -> None:
+            assert watcher.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                watcher.stdin.write(b"%d\n" % group)
+                watcher.stdin.flush()
+
+        try:
+            yield watch
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                watcher.stdin.write(b"it has ended")
+                watcher.stdin.close()
+
+
 def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -> int:
     server: subprocess.Popen[bytes] | None = None
     is_interrupted = False
@@ -97,15 +132,19 @@ def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -
     try:
         # In a group of its own: MLflow's workers are not children of this process, and have to end too.
         # And in a folder that is nobody's: MLflow's own server puts the one that it runs in first in its path.
-        server = subprocess.Popen(command, env=environment, start_new_session=True, cwd="/")
-        if is_interrupted:
-            raise KeyboardInterrupt
-        return server.wait()
+        with _watched() as watch:
+            try:
+                server = subprocess.Popen(command, env=environment, start_new_session=True, cwd="/")
+                watch(server.pid)
+                if is_interrupted:
+                    raise KeyboardInterrupt
+                return server.wait()
+            finally:
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_IGN)
+                if server is not None:
+                    _end(server)
     finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        if server is not None:
-            _end(server)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
