@@ -701,11 +701,16 @@ def _coordinate(
         tracker = stack.enter_context(Tracker(store, plan.study.name))
         stack.enter_context(executor)
         check_code(plan, executor, options)
+        ledger = Queue(plan, store.root, storage, functools.partial(is_gone, store))
+        if ledger.rebuilt is not None:
+            notify(
+                f"Optuna's ledger could not be read, and is now {ledger.rebuilt}; a new one is made from the record"
+            )
         coordinator = Coordinator(
             plan,
             executor=executor,
             tracker=tracker,
-            ledger=Queue(plan, store.root, storage, functools.partial(is_gone, store)),
+            ledger=ledger,
             store=store,
             claims=claims,
             options=replace(options, stop=stop, checkpoint_every=checkpoint_every),
@@ -776,9 +781,16 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def recover_to_read(store: Store) -> None:
-    """Recover what killed processes left behind; a store that cannot be written is reported, and read all the same."""
+    """Recover what killed processes left behind; a store that cannot be written is reported, and read all the same.
+
+    Raises StoreError where it cannot be read.
+    """
+    from ablate.tracking.queries import UnreadableStoreError
+
     try:
         recover(store)
+    except UnreadableStoreError:
+        raise  # whatever is read next could not be read either
     except StoreError as error:
         notify(f"what killed processes left behind is not counted: {error}")
 

@@ -73,21 +73,37 @@ class Queue:
         self._plan = plan
         self._is_gone = is_gone
         self._optuna = optuna
-        with warnings.catch_warnings(), _opening(storage):
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            opened = _opened(storage, folder)
+
+        def opened() -> tuple[Any, Any]:
+            storage_of_study = _opened(storage, folder)
             # A stored categorical can never gain a level, so another set of factors is another Optuna study.
-            self._study = optuna.create_study(
+            study = optuna.create_study(
                 study_name=f"{plan.study.name}-{plan.id}",
-                storage=opened,
+                storage=storage_of_study,
                 sampler=optuna.samplers.RandomSampler(seed=0),
                 direction=plan.study.direction,
                 load_if_exists=True,
             )
-            _name_objectives(self._study, plan.study.metric)
+            _name_objectives(study, plan.study.metric)
+            study.get_trials(deepcopy=False)
+            return storage_of_study, study
+
+        self.rebuilt: Path | None = None
+        """Where a ledger that could not be read was put; a new one is made from the record."""
+        with warnings.catch_warnings(), _opening(storage):
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            try:
+                self._storage, self._study = opened()
+            except Exception as error:
+                is_of_system = isinstance(
+                    error, OSError | StoreError
+                )  # no space, no permission: nothing is broken
+                self.rebuilt = None if is_of_system else _set_aside(storage, folder)
+                if self.rebuilt is None:
+                    raise
+                self._storage, self._study = opened()
         self._space = _space(plan, optuna)
         self._open: dict[str, Any] = {}
-        self._storage = opened
         self._searching: dict[str, Search] = {}
 
     @property
@@ -275,7 +291,7 @@ class Search:
         return {
             trial.user_attrs["run"]: (trial.user_attrs["values"], trial.user_attrs["seed"])
             for trial in self._study.get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
-            if "run" in trial.user_attrs
+            if trial.user_attrs.keys() >= {"run", "values", "seed"}
         }
 
     def start_from(self, values: Mapping[str, Any]) -> None:
@@ -513,7 +529,14 @@ def _opening(storage: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if storage is None:
+        if storage is None and isinstance(error, OSError):
+            place = str(error.filename or "optuna.journal")
+            raise StoreError(
+                f"Optuna's journal cannot be used ({error.strerror})",
+                place=place,
+                hint="remove it: it is made again from the record",
+            ) from None
+        if storage is None or isinstance(error, StoreError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(
@@ -593,6 +616,43 @@ def _opened(storage: str | None, folder: Path) -> Any:
                 raise
             time.sleep(wait)
     raise AssertionError
+
+
+def _set_aside(storage: str | None, folder: Path) -> Path | None:
+    """Rename a journal, or a database of SQLite, that Optuna cannot read. Returns where it is now; None where it is something else.
+
+    What it held of this plan is in the record, and is added to the new one.
+    """
+    if storage is None:
+        path = folder / "optuna.journal"
+    elif storage.startswith("sqlite:///"):
+        path = Path(storage.removeprefix("sqlite:///").partition("?")[0])
+        if not _is_broken_database(path):
+            return None
+    else:
+        return None
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns() // 10**6}")
+    try:
+        path.rename(aside)
+    except OSError:
+        return None
+    return aside
+
+
+def _is_broken_database(path: Path) -> bool:
+    """Return whether a file is a database of SQLite's that is damaged; one of another program's is none of ours to move."""
+    import sqlite3
+
+    try:
+        with path.open("rb") as file:
+            if file.read(16) != b"SQLite format 3\0":
+                return False
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            return bool(db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+    except sqlite3.DatabaseError:
+        return True
+    except OSError:
+        return False
 
 
 def _may_be_a_race(error: BaseException) -> bool:

@@ -142,6 +142,21 @@ def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
         return Path(mlflow.download_artifacts(run.run_id, name, folder)).read_bytes()
 
 
+class UnreadableStoreError(StoreError):
+    """Nothing can be read from the store: its database is damaged, locked, or another program's."""
+
+
+def _what_to_do(error: sqlite3.Error, store: Store) -> str:
+    if "no such" in str(
+        error
+    ):  # only a database of MLflow's that lacks what was asked for is of another version
+        return (
+            f"it was made by another program or another version of MLflow: `mlflow db upgrade {store.typed}` brings an older one up "
+            "to date (keep a copy); moved away, `ablate run` makes a new one"
+        )
+    return "put a copy of it back, or move it away: `sqlite3 FILE .recover` may save what is in it, and `ablate run` makes a new one"
+
+
 class LocalQueries:
     """Queries on a local sqlite database, by SQL. patience: seconds to wait while another program holds it."""
 
@@ -285,6 +300,12 @@ class LocalQueries:
     def _database(self) -> Iterator[sqlite3.Connection]:
         database = self._store.database
         assert database is not None
+        if not database.is_file():
+            raise UnreadableStoreError(
+                "is no file, where MLflow's database should be",
+                place=str(database),
+                hint="move it away; `ablate run` makes a new database, MLFLOW_TRACKING_URI names another",
+            )
         try:
             # Not `mode=ro`: a journal that a killed writer left behind has to be rolled back before anything can be read.
             with contextlib.closing(
@@ -293,12 +314,10 @@ class LocalQueries:
                 busy.begin(db, database, self._patience)
                 yield db
         except sqlite3.Error as error:
-            # Only a database of MLflow's that lacks what was asked for is of another version.
-            is_other_version = "no such" in str(error)
-            raise StoreError(
+            raise UnreadableStoreError(
                 f"cannot be read as an MLflow database ({error})",
                 place=str(database),
-                hint=f"`mlflow db upgrade {self._store.typed}` may help" if is_other_version else None,
+                hint=_what_to_do(error, self._store),
             ) from None
 
 
