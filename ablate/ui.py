@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,38 +81,29 @@ def _safe_path() -> dict[str, str]:
 
 
 _WATCH = """
-import os, signal, sys, time
-number, rest = sys.stdin.buffer.readline(), sys.stdin.buffer.read()
-if number.strip() and not rest:
+import os, signal, subprocess, sys, threading
+server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True)
+def end(number):
     try:
-        os.killpg(int(number), signal.SIGTERM)
-        time.sleep(float(sys.argv[1]))
-        os.killpg(int(number), signal.SIGKILL)
+        os.killpg(server.pid, number)
     except ProcessLookupError:
         pass
+def watch():
+    sys.stdin.buffer.read()
+    end(signal.SIGTERM)
+    try:
+        server.wait(float(sys.argv[1]))
+    except subprocess.TimeoutExpired:
+        end(signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+code = server.wait()
+end(signal.SIGKILL)
+os._exit(code if code >= 0 else 128 - code)
 """
-"""Program that ends the server where this process is killed and cannot: it waits for the end of its input."""
+"""Program that runs the server, and ends it when its own input ends: with the process that started it, however that came about.
 
-
-@contextlib.contextmanager
-def _watched() -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes the id of a process group, which then ends with this process, however that ends."""
-    command = [sys.executable, "-I", "-S", "-c", _WATCH, str(ENDS_WITHIN)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/") as watcher:
-        assert watcher.stdin is not None
-
-        def watch(group: int) -> None:
-            assert watcher.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                watcher.stdin.write(b"%d\n" % group)
-                watcher.stdin.flush()
-
-        try:
-            yield watch
-        finally:
-            with contextlib.suppress(BrokenPipeError):
-                watcher.stdin.write(b"it has ended")
-                watcher.stdin.close()
+The server is in a group of its own: its workers are not its children, and have to end too.
+"""
 
 
 def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -> int:
@@ -130,30 +120,23 @@ def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -
 
     previous = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
-        # In a group of its own: MLflow's workers are not children of this process, and have to end too.
-        # And in a folder that is nobody's: MLflow's own server puts the one that it runs in first in its path.
-        with _watched() as watch:
-            try:
-                server = subprocess.Popen(command, env=environment, start_new_session=True, cwd="/")
-                watch(server.pid)
-                if is_interrupted:
-                    raise KeyboardInterrupt
-                return server.wait()
-            finally:
-                for number in SIGNALS:
-                    signal.signal(number, signal.SIG_IGN)
-                if server is not None:
-                    _end(server)
+        server = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCH, str(ENDS_WITHIN), *command],
+            env=environment,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            # A folder that is nobody's: MLflow's own server puts the one that it runs in first in its path.
+            cwd="/",
+        )
+        if is_interrupted:
+            raise KeyboardInterrupt
+        return server.wait()
     finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if server is not None:
+            assert server.stdin is not None
+            server.stdin.close()
+            server.wait()
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    """End a server and its group, by force after ENDS_WITHIN seconds."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(ENDS_WITHIN)
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()

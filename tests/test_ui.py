@@ -27,6 +27,10 @@ def test_a_port_that_is_taken_is_one_clear_message(workplace):
     assert "--port" in output
 
 
+def children(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
 def test_ending_ui_ends_mlflow_with_it(workplace, number):
     with socket.socket() as free:
@@ -36,13 +40,14 @@ def test_ending_ui_ends_mlflow_with_it(workplace, number):
         f"import sys; sys.argv = ['ablate', 'ui', '--port', '{port}']; from ablate.cli import main; main()"
     )
     command_line = subprocess.Popen([sys.executable, "-c", command], stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{command_line.pid}/task/{command_line.pid}/children")
     try:
         deadline = time.monotonic() + 60
-        # The first that it starts watches over the second, which is the server.
-        while len(started := children.read_text().split()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        server = max(int(pid) for pid in started)
+        parent = command_line.pid
+        for _ in range(2):  # what watches over the server, and the server
+            while not (started := children(parent)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            [parent] = started
+        server = parent
         # A group of its own, which its workers are in too.
         while os.getpgid(server) != server and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -67,11 +72,9 @@ def test_an_interrupt_while_the_server_is_being_started_leaves_no_process(tmp_pa
     popen = subprocess.Popen
 
     def interrupted_popen(*arguments, **options):
-        process = popen(*arguments, **options)
-        if "env" in options:  # the server, not what watches over it
-            started.append(process)
-            os.kill(os.getpid(), signal.SIGTERM)  # its handler runs before this function returns
-        return process
+        started.append(popen(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGTERM)  # its handler runs before this function returns
+        return started[0]
 
     monkeypatch.setattr(subprocess, "Popen", interrupted_popen)
     handlers = [signal.getsignal(number) for number in ui.SIGNALS]

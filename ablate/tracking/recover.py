@@ -88,7 +88,9 @@ def _deliver(
             delivery.deliver(_operations(part), again=True)
             delivered += len(part)
             mark_delivered(path, delivered)
-        return delivery.end_abandoned(_operations(records))
+        ended = delivery.end_abandoned(_operations(records))
+        delivery.remove_unfinished_files({operation.experiment for operation in _operations(records)})
+        return ended
 
 
 def _operations(records: Sequence[Operation | Unreadable]) -> list[Operation]:

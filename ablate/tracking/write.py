@@ -9,7 +9,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -271,6 +271,17 @@ class Delivery:
                     self.end_killed(run_id)
                     ended_runs += 1
         return ended_runs
+
+    def remove_unfinished_files(self, studies: Collection[str]) -> None:
+        """Remove the files that a process was writing among the artifacts of some studies when it was killed."""
+        if not self._client.undoes:
+            return  # on a server, whoever keeps the artifacts sees to them
+        # Delivery writes files within its transaction, so that none is being written while this one lasts.
+        with self._client.together():
+            for study in studies:
+                for path in (self._store.root / "artifacts" / study).glob("*/artifacts/.*.tmp"):
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
     @contextlib.contextmanager
     def _going_on(self) -> Iterator[None]:

@@ -205,8 +205,11 @@ def test_a_damaged_spool_keeps_no_other_record_from_being_delivered(store, monke
     (folder / f"{8:013d}9.jsonl").write_bytes(owner + b'{"op": "' + b"x" * 300_000 + b'"}\n' + last)
     other = attempt("x", 1)[0] | {"config": {"gain": 0.75}}
     (folder / f"{7:013d}9.jsonl").write_bytes(owner + line(other))
+    unfinished = store.folder(f"artifacts/x/{NO_RUN}/artifacts") / ".0123456789abcdef.tmp"
+    unfinished.touch()
     said: list[str] = []
     recover(store, said.append)
+    assert not unfinished.exists(), "what was being written when its process was killed"
 
     ended = replicates(store)
     for number, case in enumerate(cases, 1):
