@@ -42,3 +42,4 @@ bench-verdicts: install
 soak: install
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python tests/faults/kills.py --rounds 100
+	$(BIN)/python tests/faults/kills_by_phase.py --rounds 100

@@ -800,7 +800,7 @@ def recover(store: Store) -> None:
     from ablate.tracking.runs import orphans
 
     spool = store.root / "spool"
-    if (spool.is_dir() and any(spool.glob("*.jsonl"))) or orphans(store):
+    if (spool.is_dir() and any(spool.glob("*.*"))) or orphans(store):
         from ablate.tracking import recover as recovery
 
         ended = recovery.recover(store, notify)

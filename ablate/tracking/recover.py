@@ -56,6 +56,11 @@ def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int
                 discard(path)
             if rejected.records:
                 notify(told(rejected.records))
+    for left in [*spool.glob("*.delivered"), *spool.glob(".*.tmp")]:
+        # Of a process that was killed as it removed its spool, or wrote beside it.
+        if not left.with_suffix(".jsonl").exists():
+            with contextlib.suppress(OSError):
+                left.unlink()
     if abandoned := orphans(store):
         with client.writing(store):
             delivery = Delivery(store, Rejected.of(spool / "runs.jsonl"))

@@ -207,6 +207,7 @@ def test_a_damaged_spool_keeps_no_other_record_from_being_delivered(store, monke
     (folder / f"{7:013d}9.jsonl").write_bytes(owner + line(other))
     unfinished = store.folder(f"artifacts/x/{NO_RUN}/artifacts") / ".0123456789abcdef.tmp"
     unfinished.touch()
+    (folder / "0000000000001-gone.delivered").touch()  # its process was killed as it removed its spool
     said: list[str] = []
     recover(store, said.append)
     assert not unfinished.exists(), "what was being written when its process was killed"
