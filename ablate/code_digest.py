@@ -325,12 +325,18 @@ class _Search:
     def check(self) -> None:
         """Raise StudyError unless the training's module can be found."""
         top = None if self._top == "__main__" else self.spec(self._top)
+        own = _own_code(self._top)
         if top is not None and _is_of_python(top):
-            own = next((name for name in (f"{self._top}.py", self._top) if Path(name).exists()), None)
             raise StudyError(
                 f"{self._top!r} is a part of Python itself, not code of your own",
                 place=self._key,
                 hint=f"give your {own} another name: Python's own is found first" if own else None,
+            )
+        if top is not None and own and _is_installed(top):
+            raise StudyError(
+                f"{self._top!r} is an installed package, not your {own}",
+                place=self._key,
+                hint="give yours another name: the installed one is found first",
             )
         for name in (self._top, self._train_module):
             if top is None or self.spec(name) is None:
@@ -509,6 +515,19 @@ def _installed_folders() -> tuple[str, ...]:
     folders = {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parent)}
     return tuple(sorted({os.path.realpath(folder) for folder in folders}))
+
+
+def _own_code(module: str) -> str | None:
+    """Return the file or folder of the working folder that a module may be meant to be; None where there is none."""
+    if Path(f"{module}.py").exists():
+        return f"{module}.py"
+    return module if any(Path(module).glob("*.py")) else None
+
+
+def _is_installed(spec: ModuleSpec) -> bool:
+    """Return whether a module lies among the installed packages, and nowhere else."""
+    places = _locations(spec) or ([spec.origin] if spec.has_location and spec.origin else [])
+    return bool(places) and not any(is_users(place) for place in places)
 
 
 def _is_of_python(spec: ModuleSpec) -> bool:

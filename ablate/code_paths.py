@@ -20,6 +20,9 @@ from pathlib import Path
 MOST_VALUES = 16
 """Values of an expression that are looked at: a name may be assigned several times."""
 
+MOST_STEPS = 10_000
+"""Expressions of one file that are evaluated: names that are assigned by each other would be gone through for hours."""
+
 DEEPEST = 12
 """Names within names that are followed."""
 
@@ -178,12 +181,13 @@ class _Evaluation:
 
     def __init__(self, assigned: Mapping[str, Sequence[ast.expr]], file: str) -> None:
         self._assigned, self._file = assigned, file
-        self._depth = 0
+        self._depth = self._steps = 0
 
     def __call__(self, node: ast.AST) -> list[str]:
-        if self._depth > DEEPEST:
+        if self._depth > DEEPEST or self._steps >= MOST_STEPS:
             return []
         self._depth += 1
+        self._steps += 1
         try:
             return list(itertools.islice(dict.fromkeys(self._values(node)), MOST_VALUES))
         finally:

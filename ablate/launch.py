@@ -126,7 +126,16 @@ def _allowed_by_project(setting: str) -> list[Any]:
         content = tomllib.loads(project.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise StudyError(f"cannot be read ({error})", place="pyproject.toml") from None
-    allowed = content.get("tool", {}).get("ablate", {}).get(setting, [])
+    allowed: Any = content
+    for table in ("tool", "ablate"):
+        allowed = allowed.get(table, {})
+        if not isinstance(allowed, dict):
+            raise StudyError(
+                f"[tool.ablate] cannot be read: `{table}` is no table",
+                place="pyproject.toml",
+                hint='write [tool.ablate] and below it imports = ["PACKAGE"]',
+            )
+    allowed = allowed.get(setting, [])
     return allowed if isinstance(allowed, list) else [allowed]
 
 

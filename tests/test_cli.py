@@ -247,6 +247,30 @@ def test_code_that_a_study_names_is_imported_only_where_the_user_allowed_it(work
 
 
 @pytest.mark.parametrize(
+    "project",
+    [
+        b"tool = 1",
+        b"[[tool]]",
+        b"tool = 'x'",
+        b"[tool]\nablate = 3",
+        b"[tool]\nablate = []",
+        b"[[tool.ablate]]",
+        b"not toml",
+        b"\xff\xfe",
+        b"[tool.ablate]\nimports = 5",
+        b"[tool.ablate]\nimports = {toy = true}",
+        b"[tool.ablate]\nimports = [1, [2], {a = 1}]",
+        b"",
+    ],
+)
+def test_a_project_file_of_any_content_allows_nothing_and_is_one_line(workplace, project):
+    (workplace.root / "pyproject.toml").write_bytes(project)
+    printed = workplace.ablate("run", workplace.study(), "--dry-run", code=2)
+    assert "pyproject.toml: " in printed or "would import 'toy'" in printed
+    assert len(printed.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
     "options",
     [
         ["--executor", "foo"],

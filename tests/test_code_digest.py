@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import code_digest
+from ablate import code_digest, code_paths
 from ablate.config import RunConfig
 from ablate.errors import StudyError
 from ablate.training.function import FunctionConfig
@@ -708,6 +708,28 @@ def test_a_file_of_the_users_stands_in_nobodys_way(folder):
     code_digest.look_in_working_folder()
     assert sys.path[-1] == str(folder)
     assert Path(importlib.util.find_spec("queue").origin).parent != folder
+
+
+@pytest.mark.parametrize("module", ["numpy", "yaml", "mlflow", "test", "random", "token", "platform"])
+@pytest.mark.parametrize("form", ["{}.py", "{}/__init__.py", "{}/part.py"])
+def test_a_module_of_the_users_that_is_never_found_is_said_to_be_so(folder, module, form):
+    write(folder, {form.format(module): FIT})
+    with pytest.raises(StudyError, match=f"'{module}' is (an installed package|a part of Python)") as caught:
+        digest_of(f"{module}:fit")
+    assert "another name" in str(caught.value)
+
+
+def test_names_that_are_assigned_by_each_other_are_not_gone_through_for_ever(folder):
+    """Installed packages name parts of strings in such ways; following them all would take hours."""
+    names = [f"n{i}" for i in range(16)]
+    lines = [f"{a} = os.path.join({b}, {c}) + str({b})" for a in names for b in names for c in names[:4]]
+    write(
+        folder, {"train.py": "import os, runpy\n" + "\n".join(lines) + "\nrunpy.run_path(n0 + '.py')\n" + FIT}
+    )
+    tree = ast.parse((folder / "train.py").read_text())
+    evaluation = code_paths.code_paths(tree, (folder / "train.py").read_bytes())
+    assert evaluation.loads
+    assert evaluation.files(str(folder / "train.py")) == []
 
 
 @pytest.mark.parametrize(
