@@ -73,13 +73,13 @@ def open_in_place(path: Path) -> BinaryIO:
     Raises OSError where it is a link, a folder, a pipe, a device, or a file that has a second name elsewhere.
     """
     how = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.fdopen(os.open(path, how, 0o666), "a+b")
+    descriptor = os.open(path, how, 0o666)
     try:
-        _check_plain(file.fileno(), path, names=1)
+        _check_plain(descriptor, path, names=1)
+        return os.fdopen(descriptor, "a+b")
     except OSError:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
 
 
 @contextlib.contextmanager

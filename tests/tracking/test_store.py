@@ -16,7 +16,7 @@ from ablate.errors import StoreError
 from ablate.tracking import busy
 from ablate.tracking.client import create
 from ablate.tracking.queries import queries
-from ablate.tracking.store import Claims, Store
+from ablate.tracking.store import Claims, Store, open_lock
 
 # Names of files and folders that a store has of its own, and names that differ in case alone.
 NAMES = ["database", "runs", "studies", "locks", "spool", "cache", "optuna", "checkpoints", "artifacts"]
@@ -66,6 +66,14 @@ def test_a_file_system_without_locks_is_said_before_anything_trains(workplace, m
     assert not any((workplace.root / "mlruns").rglob("plan.json"))
     checks = {check.name: check for check in doctor.store()}
     assert checks["locks"].state == "broken"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_a_lock_that_is_no_file_is_said_so(store, tmp_path, kind):
+    path = tmp_path / "x.lock"
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to("x")}[kind]()
+    with pytest.raises(StoreError, match=r"x\.lock: cannot be used as a lock \((?!None)"):
+        open_lock(path)
 
 
 @pytest.fixture
