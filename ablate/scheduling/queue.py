@@ -472,6 +472,8 @@ def _repair(journal: Path) -> None:
     """Remove a last line that was not written to its end. Called at every append; reads one byte where there is none."""
     if not journal.exists():
         return
+    if not journal.is_file():  # opening a pipe would wait for whoever writes to it
+        raise StoreError("is no file", place=str(journal), hint="remove it, then run again")
     with journal.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
