@@ -70,7 +70,9 @@ kill $(jobs -p) 2>/dev/null
 # 130, or 143 where it had not begun: stopped by the notice, with runs left to train.
 if [ -n "$stopping" ] && [ "$code" -ge 128 ]; then
   echo "the time is up; the job goes back into the queue, and on from there"
-  # SLURM ends this script then. If it went on to its own end first, the job would count as failed, and stay out of the queue.
+  # SLURM kills this script then. If it ended by itself first, of the TERM before the KILL too, the job might count as failed and stay
+  # out of the queue.
+  trap '' TERM
   scontrol requeue "$SLURM_JOB_ID" && sleep {ending}
 fi
 exit "$code"

@@ -37,6 +37,8 @@ def fit(config, seed):
     while len(list(meeting.iterdir())) < 2:
         assert time.monotonic() < deadline, "the other process never trained"
         time.sleep(0.01)
+    while Path("stall").exists():
+        time.sleep(0.01)
     draw = random.Random(f"{config['gain']}/{seed}")
     yield {"train/loss": draw.random(), "val/accuracy": 0.5 + config["gain"] + draw.gauss(0, 0.001)}
 '''
@@ -183,3 +185,25 @@ def test_two_coordinators_share_the_runs_of_a_study_and_of_studies_that_have_arm
     for experiment in client.search_experiments():
         for run in client.search_runs([experiment.experiment_id]):
             assert PASSWORD not in str(run.to_dictionary())
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_is_killed_costs_the_other_nothing_and_leaves_nothing_open(team):
+    stall = team.root / "first" / "stall"
+    stall.touch()
+    first, second = team.begin("first", "same", "[0.2]"), team.begin("second", "same", "[0.2]")
+    # The first is in the middle of a run, which the second trains too: it knows no claims of another machine.
+    ended(second)
+    first.kill()
+    first.communicate()
+    stall.unlink()
+    finished = {"planned": 8, "finished": 8, "failed": 0, "diverged": 0, "missing": 0}
+    assert team.report("second", "same")["runs"] == finished
+    trained = team.trained()
+    ended(team.begin("first", "same", "[0.2]"))
+    assert team.trained() == trained, "what the other has finished was trained again"
+    assert team.report("first", "same") == team.report("second", "same")
+    assert team.trials() == {"COMPLETE": 8, "FAIL": 1}
+    client = MlflowClient(team.server.uri)
+    experiment = client.get_experiment_by_name("same")
+    assert not client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
