@@ -42,6 +42,7 @@ export PYTHONUNBUFFERED=1
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 ip=$(getent ahostsv4 "$head" | awk '{{print $1; exit}}')
 port=$((20000 + SLURM_JOB_ID % 20000))
+while (exec 3<>"/dev/tcp/$ip/$port") 2>/dev/null; do port=$((port + 1)); done  # somebody else's
 resources="--num-cpus=$SLURM_CPUS_PER_TASK --num-gpus={gpus} --disable-usage-stats --block"
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \\

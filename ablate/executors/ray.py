@@ -153,7 +153,6 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
     options: dict[str, Any] = {"include_dashboard": False} if wanted == "local" else {}
     if runtime_env is not None:
         options["runtime_env"] = dict(runtime_env)
-    joined = wanted
     printed: list[str] = []
     try:
         if place := re.fullmatch(r"(?:ray://)?(.+):(\d+)", _recorded() if wanted == "auto" else wanted):
@@ -166,13 +165,13 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
                     place="--address",
                     hint="HOST:6379, on a machine of the cluster; or `ray job submit -- ablate run …` (docs/cluster.md)",
                 )
-            # Ray takes the token of this machine's own cluster by itself only where it looks for its address by itself, too.
-            if os.environ.get("RAY_ADDRESS") in (None, wanted) and _is_recorded(host, port):
-                joined = "auto"
+            if _is_recorded(host, port):
+                with _keeping_stderr(printed):
+                    _use_own_token()
         _mask_command_line(ray)
         # Ray's workers look for modules in the folder of the program first, where somebody else may have put one of any name.
         with _keeping_stderr(printed), contextlib.chdir("/"):
-            ray.init(address=joined, logging_level="ERROR", log_to_driver=True, **options)
+            ray.init(address=wanted, logging_level="ERROR", log_to_driver=True, **options)
     except ray.exceptions.AuthenticationError:
         raise _without_token(wanted) from None
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -184,6 +183,17 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
             place="--address",
             hint="`ray status` shows whether it is up; `--address auto` is the cluster that this machine belongs to",
         ) from None
+
+
+def _use_own_token() -> None:
+    """Use the token of this machine for its own cluster, unless RAY_AUTH_MODE says otherwise.
+
+    Ray does so only where it looks for the cluster by itself (`auto`), and of several on a machine it then takes the latest.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from ray._private.authentication import authentication_token_setup
+
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _mask_command_line(ray: Any) -> None:
