@@ -702,7 +702,8 @@ def verdicts(analysis: Analysis, study: str) -> RenderableType:
     lines += [
         _Hanging(Text(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
         for c in analysis.warnings
-        if c.code != "stacked-and-single"  # the methods of a report say it, and nobody needs to act on it
+        # The methods of a report say which runs were stacked, and nobody needs to act on it; the headline has said the error.
+        if c.code != "stacked-and-single" and c != analysis.error
     ]
     if (price := beyond(analysis, study)) is not None:
         lines.append(_Hanging(Text(price)))

@@ -86,13 +86,13 @@ class Finished(Event):
 class Failed(Event):
     """The attempt ended without a result.
 
-    kind: `error` (training raised an exception), `memory` (its device ran out of memory), `crash` (the process died),
+    kind: `error` (training raised an exception), `metrics` (it yielded what is no metric, or not the study's), `memory` (its device ran out of memory), `crash` (the process died),
     `cancelled`, `timeout`, `pruned` (a search stopped it early, which is no failure), `code` (the user's code is not what was
     planned any more). reason: one line. detail: the traceback, where there is one. place: file and line of the user's code that
     failed, '' where that is not known. files, spent: as in `Finished`.
     """
 
-    kind: Literal["error", "memory", "crash", "cancelled", "timeout", "pruned", "code"] = "error"
+    kind: Literal["error", "metrics", "memory", "crash", "cancelled", "timeout", "pruned", "code"] = "error"
     reason: str = ""
     detail: str = ""
     place: str = ""

@@ -22,16 +22,32 @@ NOISY = 3.0
 
 
 def study_error(
-    units: Sequence[Unit], readings: Sequence[UnitReading], rules: Rules, ledger: Ledger
+    units: Sequence[Unit],
+    readings: Sequence[UnitReading],
+    rules: Rules,
+    ledger: Ledger,
+    seeds: Sequence[int],
 ) -> Caution | None:
-    """Return what makes the whole study unreadable: a reference without a result under a seed that was needed."""
+    """Return what makes the whole study unreadable: a reference that diverged under a seed that was needed, or failed under all.
+
+    seeds: all of the study, in order.
+    """
     compared = [r for unit, r in zip(units, readings, strict=True) if rules.reference in unit.arms]
-    seeds = tuple(sorted({s for r in compared for s in r.sample.reference_diverged}))
-    if not seeds:
-        return None
+    diverged = tuple(sorted({s for r in compared for s in r.sample.reference_diverged}))
     runs = ledger.record(rules.reference)
-    lost = all(s in runs and runs[s].not_finite for s in seeds)
-    return Caution("reference-not-finite" if lost else "reference-diverged", rules.reference, seeds=seeds)
+    if not diverged:
+        due = seeds[: max((r.look.pairs for r in compared), default=0)]
+        if due and all(s in runs and runs[s].outcome == "failed" for s in due):
+            return Caution("reference-failed", rules.reference, seeds=tuple(due), reason=runs[due[0]].reason)
+        return None
+    lost = all(s in runs and runs[s].not_finite for s in diverged)
+    reason = next((runs[s].reason for s in diverged if s in runs), "")
+    return Caution(
+        "reference-not-finite" if lost else "reference-diverged",
+        rules.reference,
+        seeds=diverged,
+        reason=reason,
+    )
 
 
 def cautions(

@@ -34,7 +34,7 @@ SHORTEST_SECONDS = 0.05
 class Replicate(NamedTuple):
     """One recorded training. value, test: raw; NaN unless finished. weights, trace: digests, None where unknown.
 
-    not_finite: recorded as finished, but its metric is no finite number, which counts as a divergence.
+    not_finite: recorded as finished, but its metric is no finite number, which counts as a divergence. reason: why it did not finish.
     """
 
     seed: int
@@ -48,6 +48,7 @@ class Replicate(NamedTuple):
     parameters: float = math.nan
     epochs: float = math.nan
     not_finite: bool = False
+    reason: str = ""
 
     @property
     def finished(self) -> bool:
@@ -415,9 +416,10 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
         *(numbers(frame, name) for name in ("seconds", "flops", "parameters", "epochs")),
     )
     arms, phases, outcomes = arm_names(frame), texts(frame, "phase"), texts(frame, "outcome")
+    reasons = texts(frame, "reason")
     seeds, values = frame_seeds(frame), numbers(frame, "value")
-    for arm, phase, outcome, seed, value, figures in zip(
-        arms, phases, outcomes, seeds, values, zip(*rest, strict=True), strict=True
+    for arm, phase, outcome, seed, value, reason, figures in zip(
+        arms, phases, outcomes, seeds, values, reasons, zip(*rest, strict=True), strict=True
     ):
         # What was tried is no replicate of an arm: its runs differ in more than their seeds.
         if phase == TUNE:
@@ -441,4 +443,4 @@ def _read(frame: pd.DataFrame) -> Iterator[tuple[str, str, Replicate]]:
             ended: Outcome = "failed" if outcome == "failed" else "diverged"
             not_finite = outcome == "finished"
             replicate = Replicate(seed, ended, math.nan, *figures)
-            yield arm, phase, replicate._replace(not_finite=True) if not_finite else replicate
+            yield arm, phase, replicate._replace(not_finite=not_finite, reason=reason)

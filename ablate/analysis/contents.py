@@ -171,6 +171,7 @@ class Runs:
 CautionCode = Literal[
     "reference-diverged",
     "reference-not-finite",
+    "reference-failed",
     "direction-against-name",
     "judged-on-test",
     "judged-before",
@@ -196,7 +197,7 @@ class Caution:
 
     code: stable, for machines. subject: the arm, or the effect, that it is about; None: the whole study. figures: the
     numbers it rests on, in the metric's units where they have any. seeds: those concerned. arms: those concerned, where
-    it is about several. counts: (name, number of runs) of what is mixed.
+    it is about several. counts: (name, number of runs) of what is mixed. reason: why a run ended as it did, in words.
     """
 
     code: CautionCode
@@ -205,6 +206,7 @@ class Caution:
     seeds: tuple[int, ...] = ()
     arms: tuple[str, ...] = ()
     counts: tuple[tuple[str, int], ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def judge(
         if typical is not None and math.isfinite(detectable_stds)
         else None,
         runs=_runs(units, readings, study, forced=closed is not None),
-        error=study_error(units, readings, rules, ledger),
+        error=study_error(units, readings, rules, ledger, seeds),
     )
     arms_now = {arm: study.within(arm, study.now) for arm in (rules.reference, *(c.arm for c in comparisons))}
     return replace(analysis, warnings=cautions(analysis, readings, arms_now, replicates))

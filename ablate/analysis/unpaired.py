@@ -151,9 +151,7 @@ def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
             diverged=sum(group.diverged for group in groups),
             missing=0,
         ),
-        error=Caution("reference-diverged", rules.reference, figures={"runs": float(groups[0].diverged)})
-        if groups[0].diverged
-        else None,
+        error=_error(rules.reference, groups[0]),
     )
     return replace(analysis, warnings=tuple(_cautions(analysis, groups)))
 
@@ -277,6 +275,15 @@ def seed_spread(groups: Iterable[Group], resolution: float = 0.0) -> float | Non
     variance = group_variance(np.array([group.std for group in repeated]), resolution)
     pooled = float(np.dot([group.n - 1.0 for group in repeated], variance)) / df
     return float(special.stdtrit(df, 0.975)) * math.sqrt(2.0 * pooled)
+
+
+def _error(reference: str, runs: Group) -> Caution | None:
+    """Return what makes the comparison unreadable: a reference that diverged, or never finished."""
+    if runs.diverged:
+        return Caution("reference-diverged", reference, figures={"runs": float(runs.diverged)})
+    if runs.failed and not runs.n:
+        return Caution("reference-failed", reference, figures={"runs": float(runs.failed)})
+    return None
 
 
 def _cautions(analysis: Analysis, groups: list[Group]) -> Iterable[Caution]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,15 @@ from ablate.analysis.family import Term, Terms
 from ablate.analysis.power import MOST_PAIRS, MoreSeeds
 from ablate.analysis.rules import Rules
 from ablate.study.seeds import NOISE_FLOOR
-from ablate.text import counted, format_duration, format_level, joined, measured
+from ablate.text import counted, cut, format_duration, format_level, joined, measured
 
 MOST_DECIMALS = 12
 
 MOST_NAMES = 6
 """Arms that a caution names one by one; more are counted."""
+
+LONGEST_REASON = 200
+"""Characters of why a run ended as it did, in a caution."""
 
 _ABBREVIATIONS = {"lr": "learning rate"}
 
@@ -140,20 +143,23 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
     about = f"{called}: " if item.subject is not None else ""
     figures = item.figures
     match item.code:
-        case "reference-diverged" | "reference-not-finite":
-            if "runs" in figures:
-                return (
-                    f"the {called} diverged in {counted(int(figures['runs']), 'run')}: nothing can be compared with it. "
-                    "Lower its learning rate, see that its metric is a number, or choose another baseline"
-                )
-            seeds = f"seed{'s' if len(item.seeds) > 1 else ''} {', '.join(map(str, item.seeds))}"
-            if item.code == "reference-diverged":
-                return (
-                    f"the {called} diverged under {seeds}: nothing can be compared with it. "
-                    "Lower its learning rate, see that its metric is a number, or choose another baseline"
-                )
+        case "reference-failed":
+            number = int(figures["runs"]) if "runs" in figures else len(item.seeds)
+            where = f"in all {number} runs" if "runs" in figures else f"under all {number} seeds"
             return (
-                f"the {called} has no finite value under {seeds}, though its outcome is `finished`, and counts as diverged: "
+                f"the {called} failed {where if number > 1 else 'in its only run'}{_because(item)}: nothing can be compared with it. "
+                "See to what failed and run it again, or choose another baseline"
+            )
+        case "reference-diverged" | "reference-not-finite":
+            advice = (
+                f"Lower its learning rate, see that {rules.metric} is a number, or choose another baseline"
+            )
+            if "runs" in figures:
+                return f"the {called} diverged in {counted(int(figures['runs']), 'run')}: nothing can be compared with it. {advice}"
+            if item.code == "reference-diverged":
+                return f"the {called} diverged {_under(item.seeds)}{_because(item)}: nothing can be compared with it. {advice}"
+            return (
+                f"the {called} has no finite value {_under(item.seeds)}, though its outcome is `finished`, and counts as diverged: "
                 "nothing can be compared with it. Give the value, leave out the rows of these seeds if it is lost, or choose "
                 "another baseline"
             )
@@ -247,6 +253,17 @@ def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
                 "estimate is the sum of its aliases, up to their signs. They are named with the effect; a factorial study of a "
                 "few factors tells them apart."
             )
+
+
+def _under(seeds: Sequence[int]) -> str:
+    """Return `under seeds 0, 1, 2`, or how many there are."""
+    if len(seeds) > MOST_NAMES:
+        return f"under {len(seeds)} seeds"
+    return f"under seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _because(item: Caution) -> str:
+    return f" ({cut(item.reason, LONGEST_REASON)})" if item.reason else ""
 
 
 def gained(gain: PairingGain) -> str:

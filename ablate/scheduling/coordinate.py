@@ -28,11 +28,12 @@ from ablate.scheduling.queue import Queue
 from ablate.scheduling.seed_check import ignored
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord
-from ablate.text import counted, cut
+from ablate.text import counted, cut, joined
 from ablate.tracking.frames import replicate_row
 from ablate.tracking.runs import duplicates
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
+from ablate.tracking.write import TRACEBACK
 from ablate.training import trainer_of
 from ablate.training.builtin import checkpoint
 from ablate.training.output import OUTPUT, left_output
@@ -44,6 +45,9 @@ FLUSH = 10.0
 
 FEWEST = 3
 """Runs of a search that have to fail at the same place before it is given up."""
+
+HOPELESS = frozenset({"error", "metrics", "crash"})
+"""Kinds of failure that every other run will end with too, where every arm's first run has."""
 
 Ending = Literal["complete", "budget", "interrupted"]
 
@@ -264,14 +268,14 @@ class _Training(Client[Run]):
             Path(event.model).unlink(missing_ok=True)
         self._useless[flight.work.arm] = lacking
         reason = cut(f"{lacking.message}; {lacking.hint}", LONGEST_REASON)
-        return Failed(event.run, event.attempt, event.seq, event.time, "error", reason, files=event.files)
+        return Failed(event.run, event.attempt, event.seq, event.time, "metrics", reason, files=event.files)
 
     def _lacking(self, run: Run, events: list[Event]) -> StudyError | None:
         """Return what a finished run lacks of what the study judges it by; None where it has all."""
         study, points = self._study.plan.study, metric_points(events)
         last = events[-1]
         assert isinstance(last, Finished)
-        yielded = ", ".join(sorted(points)) or "nothing"
+        yielded = ", ".join(sorted(points.keys() - {"time/train_seconds"})) or "nothing"
         if study.metric not in points:
             message = f"training never yielded the metric {study.metric!r}"
             return StudyError(message, place="metric", hint=f"it yielded {yielded}")
@@ -310,7 +314,8 @@ class _Training(Client[Run]):
                 values = dict(metric_points(flight.events).get(metric, []))
                 ledger.tell(event, values.get(event.epoch, math.nan))
             case Failed():
-                self._stop = self._stop or self._hopeless(run, event)
+                if event.place:  # else it may do better when it is tried again
+                    self._stop = self._stop or self._hopeless(run, event)
                 if event.kind == "pruned":  # it is never resumed
                     checkpoint.remove(self._known.checkpoints, run.key)
                     discard_checkpoint(Folders.under(self._known.checkpoints.parent), run.key)
@@ -320,28 +325,35 @@ class _Training(Client[Run]):
     def _hopeless(self, run: Run, event: Failed) -> AblateError | None:
         """Return why no other run needs to be tried after this failure; None where one may do better.
 
-        The code is not what was planned; or each arm has failed at the same place of the user's code, and nothing has ever finished. Of
-        a search, whose arm is tried at other values each time, three runs have.
+        The code is not what was planned; or each arm has failed at the same place of the user's code, or for the same reason where no
+        place is known, and nothing has ever finished. Of a search, whose arm is tried at other values each time, three runs have.
         """
         if event.kind == "code":
             return TrainingError(event.reason, place=event.place)
-        if event.kind != "error" or not event.place:
+        if event.kind not in HOPELESS:
             return None
-        self._failures.setdefault(run.arm, {})[run.key] = event.place
-        places = {place for runs in self._failures.values() for place in runs.values()}
+        self._failures.setdefault(run.arm, {})[run.key] = event.place or event.reason
+        causes = {cause for runs in self._failures.values() for cause in runs.values()}
         arms = {arm.name for arm in self._study.plan.arms}
         tried = sum(map(len, self._failures.values()))
-        if len(places) > 1 or not arms <= self._failures.keys() or (run.phase == "tune" and tried < FEWEST):
+        if len(causes) > 1 or not arms <= self._failures.keys() or (run.phase == "tune" and tried < FEWEST):
             return None
         if any(row["outcome"] == "finished" for row in self._known.rows.values()):
             return None
         others = f"the first runs of all {counted(len(arms), 'arm')}" if len(arms) > 1 else "every run so far"
+        where = "there" if event.place else "for this reason"
+        told = [
+            name for name, is_kept in ((OUTPUT, OUTPUT in event.files), (TRACEBACK, event.detail)) if is_kept
+        ]
         return TrainingError(
-            f"{event.reason}: {others} failed there", hint="the traceback is with each run in MLflow"
+            f"{event.reason}: {others} failed {where}",
+            hint=f"`ablate ui` shows {joined(told)} among the artifacts of each run" if told else None,
         )
 
-    def outcome(self, flight: Flight[Run], event: Finished | Failed) -> None:  # noqa: ARG002
+    def outcome(self, flight: Flight[Run], event: Finished | Failed) -> None:
         self._known.add(flight.work, flight.events, self._study.record)
+        if isinstance(event, Failed) and not event.place:
+            self._stop = self._stop or self._hopeless(flight.work, event)
         self._compare_seeds(flight.work)
 
     def _compare_seeds(self, run: Run) -> None:

@@ -48,6 +48,7 @@ LEASE = 600.0
 LONGEST_TAG = 7500
 LONGEST_PARAM = 6000
 LONGEST_REASON = 4000
+TRACEBACK = "traceback.txt"
 # MLflow takes so many of each in one call, and 1000 in all.
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 800, 100, 100
 
@@ -361,7 +362,7 @@ class Delivery:
                     tags["ablate.reason"] = operation.reason[:LONGEST_REASON]
                     files |= operation.files
                     if operation.detail:
-                        files["traceback.txt"] = operation.detail.encode()
+                        files[TRACEBACK] = operation.detail.encode()
                     statuses = {"cancelled": "KILLED", "pruned": "FINISHED"}
                     status = statuses.get(operation.kind, "FAILED")
         self._log(run, points, tags, params)

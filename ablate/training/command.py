@@ -546,7 +546,7 @@ class _Attempt:
         for channel in self._channels:
             for name, why in channel.missing().items():
                 return self._failure(
-                    f"the metric {name!r} was never found: {why}", "error", f"metrics.{name}"
+                    f"the metric {name!r} was never found: {why}", "metrics", f"metrics.{name}"
                 )
         return self._result(diverged=False)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ablate.metrics import is_by_epoch, is_loss
 from ablate.training.channels.reading import Found, StepBegins
 from ablate.training.outcome import DIGITS_OF_A_COPY, Epoch, Trace, digits_that_seeds_do_not_share
+from ablate.training.own import names_not_finite
 
 _FULL_PRECISION = 7
 
@@ -111,11 +112,7 @@ class CurveBuilder:
             **(self._held.values if self._held else {}),
             **self._values,
         }
-        return [
-            name
-            for name, value in values.items()
-            if not math.isfinite(value) and (name == self._metric or is_loss(name))
-        ]
+        return names_not_finite(values, self._metric)
 
     def _note(self, found: Found) -> None:
         """Take from a value what only all of them together tell."""

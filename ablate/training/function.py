@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import multiprocessing
@@ -24,7 +25,6 @@ import os
 import re
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +35,20 @@ from ablate.config import Config, FreeConfig
 from ablate.errors import AblateError, StudyError, TrainingError, nearest
 from ablate.events import Task
 from ablate.text import cut
-from ablate.training.outcome import CANCELLED, Failure, Message, Result, Steps, failure, is_end
+from ablate.training.outcome import (
+    CANCELLED,
+    Failure,
+    Message,
+    MetricsError,
+    Result,
+    Steps,
+    failure,
+    is_end,
+    place_of,
+    short_path,
+)
 from ablate.training.output import OUTPUT
-from ablate.training.own import OwnTrainer, messages
+from ablate.training.own import OwnTrainer, messages, shown_value
 from ablate.training.own_run import OwnRun
 from ablate.training.payload import TORCH, Folders, RunPayload
 from ablate.training.permission import Permission, to_import
@@ -95,21 +106,6 @@ def _in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {cut(str(error))}" if str(error) else type(error).__name__
 
 
-def place_of(error: BaseException) -> str:
-    """Return the file and line of the user's code in which an error was raised, `fit.py:12`; '' where none of it is the user's."""
-    if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
-        return f"{_short(error.filename)}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
-    return f"{_short(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
-
-
-def _short(file: str) -> str:
-    """Return the path of a file, relative to the working folder where it is in it."""
-    with contextlib.suppress(ValueError, OSError):
-        return str(Path(file).resolve().relative_to(Path.cwd().resolve()))
-    return file
-
-
 def _complaint(fit: Any, name: str) -> str | None:
     """Return why something cannot be a training; None where it can."""
     if inspect.isclass(fit):
@@ -118,8 +114,20 @@ def _complaint(fit: Any, name: str) -> str | None:
         return f"{name!r} is {cut(repr(fit))}, not a function"
     if getattr(fit, "__name__", "") == "<lambda>":
         return f"{name!r} is a lambda, not a function that yields"
-    if inspect.iscoroutinefunction(fit) or inspect.isasyncgenfunction(fit):
+    called = fit if inspect.isroutine(fit) or isinstance(fit, functools.partial) else type(fit).__call__
+    if any(
+        is_async(each)
+        for is_async in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+        for each in (fit, called)
+    ):
         return f"{name!r} is `async`, and nobody would await it"
+    owner = str(getattr(fit, "__module__", None) or type(fit).__module__)
+    if not inspect.isfunction(called) and owner.partition(".")[0] in {
+        *sys.stdlib_module_names,
+        "numpy",
+        "torch",
+    } - {"functools"}:
+        return f"{name!r} is a function of {owner}, and no training"
     try:
         _arguments(fit, dict.fromkeys(GIVEN))
     except TrainingError as error:
@@ -195,8 +203,8 @@ def _epochs(outcome: Any) -> Generator[Any, None, Any]:
         isinstance(outcome, Iterable) and not isinstance(outcome, str | bytes)
     ):
         return (yield from outcome)
-    raise TrainingError(
-        f"training returned {cut(repr(outcome))}: `yield` a dict of metrics an epoch, or `return` one"
+    raise MetricsError(
+        f"training returned {shown_value(outcome)}: `yield` a dict of metrics an epoch, or `return` one"
     )
 
 
@@ -305,6 +313,8 @@ class _FunctionAttempt:
         self._is_cancelled: Callable[[], bool] = lambda: task.run in cancelled
         self._run = OwnRun(folder, task.attempt, self._is_cancelled)
         self._output = output
+        self._called: Any = None
+        """What calling the function gave."""
 
     def messages(self) -> Generator[Message, None, None]:
         """Train, and yield what comes of it. The end comes last, once what the run has left behind is seen to."""
@@ -379,7 +389,8 @@ class _FunctionAttempt:
         positional, named = _arguments(fit, given)
         with surroundings():
             seed_everything(payload.seed)
-            steps = _epochs(fit(*positional, **named))
+            self._called = fit(*positional, **named)
+            steps = _epochs(self._called)
         try:
             while True:
                 with surroundings():
@@ -395,7 +406,7 @@ class _FunctionAttempt:
     def _failure(self, error: BaseException) -> Failure:
         if isinstance(error, _CodeChangedError):
             return Failure("code", f"{error.message}; {error.hint}", place=self._train)
-        end = failure(error, place=place_of(error))
+        end = failure(error, place=_place_of_yield(self._called) if isinstance(error, MetricsError) else "")
         if isinstance(error, AblateError) and error.hint:
             return replace(end, reason=f"{end.reason}; {error.hint}")
         return end
@@ -420,6 +431,16 @@ class _FunctionAttempt:
             return replace(end, files=files, spent=spent)
         facts = {**end.facts, **({"left_behind": cut(", ".join(left), LONGEST_LEFT)} if left else {})}
         return replace(end, files=files, spent=spent, facts=facts)
+
+
+def _place_of_yield(steps: Any) -> str:
+    """Return the file and line at which a generator waits, or the one that it takes its values from; '' where that is not known."""
+    place = ""
+    while steps is not None:
+        frame, steps = getattr(steps, "gi_frame", None), getattr(steps, "gi_yieldfrom", None)
+        if frame is not None and is_users(frame.f_code.co_filename):
+            place = f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
+    return place
 
 
 class _CodeChangedError(TrainingError):

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ablate.errors import AblateError
+from ablate.code_digest import is_users
+from ablate.errors import AblateError, TrainingError
 from ablate.events import in_one_line
 from ablate.text import format_short_duration, format_value
 
@@ -59,12 +60,16 @@ class Result:
 class Failure:
     """The end of an attempt without a result; fields as in `Failed`."""
 
-    kind: Literal["error", "memory", "crash", "cancelled", "timeout", "code"]
+    kind: Literal["error", "metrics", "memory", "crash", "cancelled", "timeout", "code"]
     reason: str
     detail: str = ""
     place: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
     spent: bool = False
+
+
+class MetricsError(TrainingError):
+    """Training yielded something that is no metric. Trying again would change nothing."""
 
 
 Message = Start | Epoch | Result | Failure
@@ -102,17 +107,36 @@ def failure(
 ) -> Failure:
     """Return the end of an attempt in which `error` was raised. Called where the error is handled.
 
-    advice: makes the reason where memory ran out. It is called once the tensors of the attempt are free. place: as in `Failed`.
+    advice: makes the reason where memory ran out. It is called once the tensors of the attempt are free. place: as in `Failed`; '':
+    that in which the error was raised.
     """
+    place = place or place_of(error)
     if isinstance(error, AblateError):
         where = f"{error.place}: " if error.place else ""
-        return Failure("error", f"{where}{error.message}", str(error))
+        kind: Literal["error", "metrics"] = "metrics" if isinstance(error, MetricsError) else "error"
+        shown = f" ({place})" if place and place not in where else ""
+        return Failure(kind, f"{where}{error.message}{shown}", str(error), place)
     reason, detail = in_one_line(error), traceback.format_exc()
     if is_out_of_memory(error):
         # The traceback holds every tensor of the step.
         error.__traceback__ = None
         return Failure("memory", advice(), detail, place)
     return Failure("error", f"{reason} ({place})" if place else reason, detail, place)
+
+
+def place_of(error: BaseException) -> str:
+    """Return the file and line of the user's code in which an error was raised, `fit.py:12`; '' where none of it is the user's."""
+    if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
+        return f"{short_path(error.filename)}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    return f"{short_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+
+
+def short_path(file: str) -> str:
+    """Return the path of a file, relative to the working folder where it is in it."""
+    with contextlib.suppress(ValueError, OSError):
+        return str(Path(file).resolve().relative_to(Path.cwd().resolve()))
+    return file
 
 
 _NO_MEMORY = (

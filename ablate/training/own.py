@@ -16,7 +16,6 @@ from typing import Any, Literal
 from ablate import metrics as known_metrics
 from ablate.config import Config
 from ablate.data.facts import DataFacts
-from ablate.errors import TrainingError
 from ablate.events import Task
 from ablate.fields import may_be_recorded
 from ablate.metrics import is_by_epoch, is_loss
@@ -26,6 +25,7 @@ from ablate.training.outcome import (
     DIGITS_OF_A_COPY,
     Epoch,
     Message,
+    MetricsError,
     Result,
     Start,
     Steps,
@@ -40,24 +40,42 @@ from ablate.training.payload import NO_FOLDERS, Folders
 
 
 def checked(values: Any) -> dict[str, float]:
-    """Return metrics as plain floats. Raises TrainingError where they are not a dict of numbers."""
-    if not isinstance(values, Mapping) or not values:
-        raise TrainingError(f"training yielded {cut(repr(values))} where a dict of metrics belongs")
+    """Return metrics as plain floats, without those that are None: they were not measured.
+
+    Raises MetricsError where they are not a dict of numbers.
+    """
+    if not isinstance(values, Mapping):
+        raise MetricsError(f"training yielded {shown_value(values)} where a dict of metrics belongs")
     numbers_by_name = {}
     for name, value in values.items():
+        if not isinstance(name, str):
+            raise MetricsError(f"training yielded a metric called {shown_value(name)}, which is no text")
+        if value is None:
+            continue
         number = _number(value)
-        if not isinstance(name, str) or number is None:
-            raise TrainingError(f"the metric {name!r} is {cut(repr(value))}, not a number")
+        if number is None:
+            raise MetricsError(f"the metric {name!r} is {shown_value(value)}, not a number")
         numbers_by_name[name] = number
         if not may_be_recorded(name):
-            raise TrainingError(
+            raise MetricsError(
                 f"the metric {name!r} cannot be recorded: letters, digits, spaces and . _ - : / make a name"
             )
     return numbers_by_name
 
 
+def shown_value(value: Any) -> str:
+    """Return a value of the user's as a short text, whatever it is."""
+    try:
+        return cut(" ".join(repr(value).split()))
+    except Exception:  # noqa: BLE001 — code of the user's, and numbers that are too long to be written
+        return f"a {type(value).__name__}"
+
+
 def _number(value: Any) -> float | None:
-    """Return a number of Python, NumPy, torch or the like as a float, also out of an array of one element; None for all else."""
+    """Return a number of Python, NumPy, torch or the like as a float, also out of an array of one element; None for all else.
+
+    A number that is too large for a float is infinite, as it is in Python's own arithmetic of floats.
+    """
     if not isinstance(value, numbers.Real | Decimal) and callable(getattr(value, "item", None)):
         try:
             value = value.item()
@@ -67,7 +85,9 @@ def _number(value: Any) -> float | None:
         return None
     try:
         return float(value)
-    except (OverflowError, ValueError):
+    except OverflowError:
+        return math.inf if abs(value) == value else -math.inf
+    except ValueError:
         return None
 
 
@@ -76,20 +96,29 @@ def _epochs(steps: Iterator[Any]) -> Iterator[tuple[dict[str, float], bool]]:
 
     What it returned is an epoch of its own where it has other values of metrics that the last epoch has, and where there was none.
     """
-    last: dict[str, float] = {}
+    last: dict[str, float] | None = None
     while True:
         try:
             last = checked(next(steps))
         except StopIteration as end:
             if isinstance(end.value, Mapping) and end.value:
-                returned = checked(end.value)
-                at_end = bool(last) and all(
-                    last.get(name, value) == value for name, value in returned.items()
+                returned, before = checked(end.value), last or {}
+                at_end = last is not None and all(
+                    name not in before or before[name] == value for name, value in returned.items()
                 )
-                new = {name: value for name, value in returned.items() if name not in last}
+                new = {name: value for name, value in returned.items() if name not in before}
                 yield (new, False) if at_end else (returned, True)
             return
         yield last, True
+
+
+def names_not_finite(values: Mapping[str, float], metric: str | None) -> list[str]:
+    """Return the metrics by which training has diverged: losses, and the study's metric, that are no finite numbers."""
+    return [
+        name
+        for name, value in values.items()
+        if not math.isfinite(value) and (name == metric or (is_loss(name) and is_by_epoch(name, metric)))
+    ]
 
 
 def messages(
@@ -103,9 +132,10 @@ def messages(
     """
     began = time.perf_counter()
     trace = Trace()
-    last: dict[str, float] = {}
+    final: dict[str, float] = {}
     epoch = counts = digits = 0
     returned: dict[str, float] = {}
+    not_finite: list[str] = []
     yield Start(machine(device))
 
     def identity() -> dict[str, str]:
@@ -118,8 +148,8 @@ def messages(
             counts = epoch if metric in returned else counts
             break
         epoch += 1
-        last = values
-        curve = {name: value for name, value in last.items() if is_by_epoch(name, metric)}
+        curve = {name: value for name, value in values.items() if is_by_epoch(name, metric)}
+        final |= {name: value for name, value in values.items() if name not in curve}
         if metric in curve:
             counts = epoch
         # Only where a loss is among them: two seeds may well have the same accuracies of a few hundred images by chance.
@@ -127,19 +157,14 @@ def messages(
             digits += sum(map(digits_that_seeds_do_not_share, losses))
             trace.add(*(value for name, value in sorted(curve.items()) if name != "lr"))
         yield Epoch(epoch, curve)
-        if not_finite := [
-            name
-            for name, value in curve.items()
-            if not math.isfinite(value) and (name == metric or is_loss(name))
-        ]:
-            facts = identity() | {"reason": f"{', '.join(not_finite)} not finite in epoch {epoch}"}
-            yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, facts)
-            return
+        if not_finite := names_not_finite(curve, metric):
+            break
     if epoch == 0:
-        raise TrainingError("training yielded no metrics")
-    final = {
-        name: value for name, value in last.items() if name.startswith(("test/", "model/")) and name != metric
-    }
+        raise MetricsError("training yielded no metrics")
+    if not_finite := not_finite or names_not_finite(returned, metric):
+        facts = identity() | {"reason": f"{', '.join(not_finite)} not finite in epoch {epoch}"}
+        yield Result(True, epoch, {"time/train_seconds": time.perf_counter() - began}, {}, facts)
+        return
     final |= returned
     yield Result(
         False, counts or epoch, final | {"time/train_seconds": time.perf_counter() - began}, {}, identity()

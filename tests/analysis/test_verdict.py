@@ -9,7 +9,7 @@ from analysis_frames import V3, V4, change, drop, replicates, row, rules, warnin
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ablate.analysis import ArmRule, Caution, judge, undecided, winner
+from ablate.analysis import ArmRule, Caution, headline, judge, undecided, winner
 from ablate.analysis.intervals import sequence
 from ablate.analysis.judging import new_images_half
 from ablate.errors import StoreError, StudyError
@@ -342,6 +342,35 @@ def test_an_unstable_arm_still_counts_for_the_typical_noise():
     assert found.comparison("D").verdict == "unstable"
     # Without D only four arms would be left, and nothing would be borrowed.
     assert (found.comparison("A").lo, found.comparison("A").hi) == six(0.397797, 1.602203)
+
+
+@pytest.mark.parametrize(
+    ("failed", "code"),
+    [(range(5), "reference-failed"), (range(4), None), ((), None)],
+    ids=["under every seed", "under all but one", "never"],
+)
+def test_a_baseline_that_failed_under_every_seed_is_the_first_sentence(failed, code):
+    frame = replicates({"A": HELPS, "B": WIDE}).assign(reason="")
+    for seed in failed:
+        frame = change(frame, "baseline", seed, outcome="failed", value=np.nan, reason=f"boom {seed}")
+    found = judge(rules("AB"), frame)
+    assert (found.error and found.error.code) == code
+    if code:
+        assert headline(found).startswith(
+            "No verdict: the baseline failed under all 5 seeds (boom 0): nothing"
+        )
+
+
+def test_a_diverged_baseline_says_by_which_metric():
+    frame = change(
+        replicates({"A": HELPS}).assign(reason=""),
+        "baseline",
+        3,
+        outcome="diverged",
+        value=np.nan,
+        reason="val/loss not finite in epoch 2",
+    )
+    assert "under seed 3 (val/loss not finite in epoch 2)" in headline(judge(rules("A"), frame))
 
 
 def test_a_diverged_baseline_is_an_error_of_the_study():

@@ -65,7 +65,10 @@ def number_in(metric: str, value: Any, step: int | None) -> Found | None:
         return Found(metric, parsed[0], step, parsed[1]) if parsed else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf if value > 0 else -math.inf
     resolution = getattr(value, "resolution", 1.0 if isinstance(value, int) else None)
     return Found(metric, number, step, resolution if math.isfinite(number) else None)
 
