@@ -56,7 +56,7 @@ CHECKPOINT_VARIABLE = "ABLATE_CHECKPOINT_EVERY"
 
 def notify(text: str) -> None:
     """Print a line for people: on stderr, so that stdout holds results only."""
-    print(shown(text), file=sys.stderr)
+    print(shown(without_password(text)), file=sys.stderr)
 
 
 def prepare_process() -> None:
@@ -821,7 +821,8 @@ def command_line() -> str:
     """Return the command that runs, as a shell takes it, without passwords: it is recorded."""
     import shlex
 
-    return "ablate " + shlex.join(without_password(argument) for argument in sys.argv[1:])
+    # Each by itself, because quotes may hide one; and all of them, because a password may follow its option.
+    return without_password("ablate " + shlex.join(without_password(argument) for argument in sys.argv[1:]))
 
 
 def environment(

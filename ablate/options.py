@@ -64,7 +64,13 @@ Budget = Annotated[
 ]
 Timeout = Annotated[str | None, typer.Option(help="Time that one run may take, e.g. 30m.")]
 Storage = Annotated[
-    str | None, typer.Option(metavar="URL", help="Optuna's storage instead of the journal in mlruns/.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="ABLATE_STORAGE",
+        show_envvar=True,
+        help="Optuna's storage instead of the journal in mlruns/.",
+    ),
 ]
 AcceptCode = Annotated[
     bool, typer.Option("--accept-code", help="Reuse runs of older training code, labelled as such.")

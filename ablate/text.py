@@ -29,7 +29,23 @@ _UNSEEN = (
 )
 
 # Up to the last @, because a password may have one, too.
-_CREDENTIALS = r"(\b[A-Za-z][\w+.-]*://)[^\s/'\"]*@"
+_CREDENTIALS = r"(\b[A-Za-z][\w+.-]*://)(?:[^\s/'\"]*|[^\s/'\"@:]+:(?!\d+(?:/|$))[^\s'\"@]*)@"
+
+_SENSITIVE = r"passwords?|passwd|secret|api[_-]?key|(?:access|secret|private|account)[_-]?key|(?:access|auth|api|bearer)[_-]?token|credentials?"
+# Of settings in a row (`x_token=…` may be one of a network): only the words that mean nothing else. In an address or behind `--`: more.
+_VALUE = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\",;&}]+)"
+_NAMED = (
+    rf"((?<![A-Za-z])(?:[\w.-]*[_.-])?(?i:{_SENSITIVE})['\"]?\s*[=:]\s*|\b[A-Z0-9_]*TOKEN\s*=\s*){_VALUE}"
+)
+_OPTION = rf"(--(?:[\w-]*-)?(?:{_SENSITIVE}|token)(?:=|\s+))(?!-){_VALUE}"
+_QUERY = rf"([?&;][\w.-]*(?:{_SENSITIVE}|pwd|token|sig|signature)=)[^&;#\s'\"]+"
+_HEADER = r"(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|\bbearer\s+)[\w.~+/=-]{8,}"
+
+_SENSITIVE_VARIABLE = (
+    r"(?:.*_)?(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|APIKEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS)"
+)
+_SHORTEST_SECRET = 6
+"""Characters of a password from which it is looked for in other text: a shorter one may stand there by chance."""
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"(\d+(?:\.\d+)?)\s*([smhd]?)"
@@ -92,8 +108,39 @@ def brief(value: Any) -> str:
 
 
 def without_password(text: str) -> str:
-    """Return a text in which the user and password of every address in it are masked: `postgresql://***@host/name`."""
-    return re.sub(_CREDENTIALS, r"\1***@", text) if "@" in text else text
+    """Return a text in which passwords are masked: `postgresql://***@host/name`, `?password=***`, `--token ***`, `API_KEY=***`.
+
+    So is whatever the environment holds as a password, as in MLFLOW_TRACKING_TOKEN or in the address of a proxy.
+    """
+    if "@" in text:
+        text = re.sub(_CREDENTIALS, r"\1***@", text)
+    for pattern in (_NAMED, _OPTION, _QUERY, _HEADER):
+        text = re.sub(pattern, r"\1***", text, flags=re.IGNORECASE if pattern != _NAMED else 0)
+    for secret in _secrets():
+        if secret in text:
+            text = text.replace(secret, "***")
+    return text
+
+
+def is_secret_variable(name: str) -> bool:
+    """Return whether a variable of the environment holds a password by its name."""
+    return re.fullmatch(_SENSITIVE_VARIABLE, name, re.IGNORECASE) is not None
+
+
+def _secrets() -> set[str]:
+    """Return the passwords in the environment, by the names of variables and in addresses."""
+    import os
+    from urllib.parse import unquote
+
+    secrets = set()
+    for name, value in os.environ.items():
+        if is_secret_variable(name):
+            secrets.add(value)
+        elif re.match(r"[A-Za-z][\w+.-]*://[^\s/]*@", value):
+            userinfo = value.partition("://")[2].rpartition("@")[0]
+            password = userinfo.partition(":")[2]
+            secrets |= {password, unquote(password)}
+    return {secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}
 
 
 def storable(text: str) -> str:

@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from ablate.errors import StudyError, nearest
 from ablate.interrupts import MESSAGE
-from ablate.text import shown
+from ablate.text import shown, without_password
 
 # Typer's messages about a value, and those that are printed instead.
 _REWORDED = (
@@ -48,7 +48,7 @@ class Commands(typer.core.TyperGroup):
             if type(error).__name__ == "NoArgsIsHelpError":  # not a mistake: its message is the help
                 print(shown(error.format_message()), file=sys.stderr)
             else:
-                print(shown(f"error: {mistake(error)}"), file=sys.stderr)
+                print(shown(without_password(f"error: {mistake(error)}")), file=sys.stderr)
             sys.exit(error.exit_code)
         if standalone_mode:
             # Typer returns the code of an `Exit` as if it were a result; our commands return nothing.

@@ -28,7 +28,7 @@ from ablate.scheduling.queue import Queue
 from ablate.scheduling.seed_check import ignored
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord
-from ablate.text import counted, cut, joined
+from ablate.text import counted, cut, joined, without_password
 from ablate.tracking.frames import replicate_row
 from ablate.tracking.runs import duplicates
 from ablate.tracking.spool import Tracker
@@ -379,9 +379,9 @@ class _Training(Client[Run]):
     def _with_output(self, run: Run, event: Event) -> Event:
         """Return the event; a failure that tells nothing of what its run printed gets what its process left behind."""
         if not isinstance(event, Failed) or OUTPUT in event.files:
-            return event
+            return _without_passwords(event)
         left = left_output(self._output(run))
-        return replace(event, files={**event.files, OUTPUT: left}) if left else event
+        return _without_passwords(replace(event, files={**event.files, OUTPUT: left}) if left else event)
 
     def _output(self, run: Run) -> Path:
         output = Folders.under(self._known.checkpoints.parent).output(run.key)
@@ -407,3 +407,14 @@ class _Training(Client[Run]):
             raise self._stop
         if self._options.stop():
             raise KeyboardInterrupt
+
+
+def _without_passwords(event: Event) -> Event:
+    """Return an event in which the passwords that an exception or a program has printed are masked: it is shown and recorded."""
+    if isinstance(event, Finished | Failed) and OUTPUT in event.files:
+        output = event.files[OUTPUT].decode(errors="surrogateescape")
+        masked = without_password(output).encode(errors="surrogateescape")
+        event = replace(event, files={**event.files, OUTPUT: masked})
+    if isinstance(event, Failed):
+        event = replace(event, reason=without_password(event.reason), detail=without_password(event.detail))
+    return event

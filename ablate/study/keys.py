@@ -28,7 +28,7 @@ from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
-from ablate.text import brief, cut, parse_duration
+from ablate.text import brief, cut, is_secret_variable, parse_duration, without_password
 from ablate.training import TRAINERS
 from ablate.training.arguments import value_text
 from ablate.training.channels import METRICS_FORM, read_metrics
@@ -153,7 +153,19 @@ def read_command(value: Any) -> Any:
                 place="command",
                 hint='a placeholder needs quotes: "{lr}"' if isinstance(argument, dict) else None,
             )
-    return tuple(value_text(argument) for argument in value)
+    arguments = tuple(value_text(argument) for argument in value)
+    _refuse_password(shlex.join(arguments), "command")
+    return arguments
+
+
+def _refuse_password(text: str, place: str, name: str = "") -> None:
+    """Raise StudyError for a password in a study, which is recorded and shown in reports. name: of the variable that has the text."""
+    if (text and is_secret_variable(name)) or without_password(text) != text:
+        raise StudyError(
+            "holds a password, and a study is recorded",
+            place=place,
+            hint="set it as a variable of your shell (`export NAME=…`): the command inherits those, and they are not recorded",
+        )
 
 
 def _words(text: str) -> list[str]:
@@ -178,6 +190,7 @@ def read_environment(value: Any) -> Any:
                 place=f"env.{name}",
                 hint='a placeholder needs quotes: "{lr}"' if isinstance(text, dict) else None,
             )
+        _refuse_password(value_text(text), f"env.{name}", name)
     return {name: value_text(text) for name, text in value.items()}
 
 
