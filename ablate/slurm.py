@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.errors import StudyError
-from ablate.text import without_password
+from ablate.text import visible
 
 NOTICE = 120
 """Seconds before the end of an allocation in which a study stops: SLURM may signal up to a minute too early, and stopping waits for
@@ -163,16 +163,11 @@ def script(study: Path, name: str, job: BatchJob, arguments: Sequence[str], file
             place="--time",
             hint="ask for more, or for less notice: `--notice 30`",
         )
-    if without_password(shlex.join(arguments)) != shlex.join(arguments):
-        raise StudyError(
-            "a password would stand in the script, and in the list of processes of the nodes",
-            hint="set it as a variable before sbatch, which passes it on: `export ABLATE_STORAGE=…` for --storage",
-        )
     python = Path(sys.executable)
     command = [str(python), "-P", "-m", "ablate", "run", str(study), *arguments]
     return _SCRIPT.format(
-        study=study,
-        file=file,
+        study=visible(str(study)),  # in a comment, which a break of the line would end
+        file=visible(str(file)),
         directives="\n".join(f"#SBATCH {option}" for option in job.directives(name)),
         folder=shlex.quote(str(Path.cwd())),
         before="\n".join(job.before),

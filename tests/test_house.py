@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,3 +144,18 @@ def test_every_part_of_the_source_has_its_line_in_the_guide():
     ]
     assert len(parts) > 30
     assert sorted(part for part in parts if part not in guide) == []
+
+
+def test_the_list_of_licences_names_every_direct_dependency():
+    root = ROOT.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    users = [extra for name, extra in project["optional-dependencies"].items() if name != "dev"]
+    needed = {re.match(r"[\w.-]+", text)[0] for text in itertools.chain(project["dependencies"], *users)}
+    rows = re.findall(
+        r"^\| ([\w-]+)[^|]* \| (.+) \|$",
+        (root / "docs" / "licences.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    listed = {name: licence for name, licence in rows if name not in ("package", "---")}
+    assert listed.keys() == needed
+    assert all(re.search(r"MIT|BSD|Apache|LGPL", licence) for licence in listed.values())

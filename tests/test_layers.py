@@ -154,7 +154,7 @@ ROOMS: dict[str, set[str]] = {
     "doctor": {"errors", "locks", "executors", "data", "measuring", "tracking", "scheduling", "text"},
     "usage": {"errors", "interrupts", "text"},
     "options": {"errors", "text", "study", "completion", "launch"},
-    "slurm": {"errors"},
+    "slurm": {"errors", "text"},
     "slurm_command": {"errors", "study", "training", "launch", "options", "reporting", "slurm"},
     "catalogue_command": {
         "errors",

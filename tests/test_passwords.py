@@ -103,5 +103,11 @@ def test_a_batch_script_holds_no_password(tmp_path):
     arguments = ["--storage", f"postgresql://me:{SECRET}@host/name"]
     with pytest.raises(StudyError, match="a password") as raised:
         slurm.script(tmp_path / "s.yaml", "s", slurm.BatchJob(), arguments, tmp_path / "s.sbatch")
-    assert "ABLATE_STORAGE" in str(raised.value)
     assert SECRET not in str(raised.value)
+
+
+def test_the_name_of_a_study_file_does_not_end_the_comment_of_the_batch_script(tmp_path):
+    study = tmp_path / "s\ntouch mark\r#.yaml"
+    lines = slurm.script(study, "s", slurm.BatchJob(), [], study).split("\n")
+    assert lines[1].count(r"s\ntouch mark\r#.yaml") == 2
+    assert lines[2].startswith("#SBATCH ")
