@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate import completion, given_study, launch, reporting, streams
+from ablate import completion, follow_up, given_study, launch, reporting, standing, streams
 from ablate.catalogue_command import data, models
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.judge_command import judge
@@ -324,7 +324,7 @@ def status(
     unreadable = []
     for name, plan in plans.items():
         try:
-            print_result(f"{name}: {launch.status(store, name, plan)}")
+            print_result(f"{name}: {standing.status(store, name, plan)}")
         except StoreError as error:
             if study:
                 raise
@@ -351,9 +351,7 @@ def list_studies() -> None:
     else:
         from ablate import console
 
-        console.out.print(
-            console.studies([(name, *launch.state_and_verdicts(store, name)) for name in names])
-        )
+        console.out.print(console.studies(standing.standing(store, name) for name in names))
 
 
 app.command()(models)
@@ -451,7 +449,7 @@ def init(
     """
     folder = Path("studies") if Path("studies").is_dir() else Path()
     if source is not None:
-        path, text, does = launch.follow_up(source, name, best, output, folder)
+        path, text, does = follow_up.text(source, name, best, output, folder)
         reporting.write(path, text)
         print_result(str(path))
         launch.notify(f"`ablate run {path}` {does}")

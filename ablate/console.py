@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ablate.executors import Slot
     from ablate.launch import Preview
     from ablate.scheduling.outlook import Outlook
+    from ablate.standing import Standing
     from ablate.study.design import Plan, Run
 
 
@@ -57,7 +59,13 @@ LEGEND = {
     DIVERGED: "diverged",
     FAILED: "failed",
 }
-VERDICT_STYLE = {"helps": "green", "hurts": "red", "no practical effect": "blue", "inconclusive": "yellow"}
+VERDICT_STYLE = {
+    "helps": "bright_blue",
+    "hurts": "dark_orange",
+    "no practical effect": "bright_black",
+    "inconclusive": "yellow",
+}
+"""The report's colours, as far as a terminal has them: blue helps, orange hurts, grey does neither."""
 WIDEST_GRID = 40
 SHORTEST_NAME, FEWEST_CELLS = 12, 8
 RATE_WINDOW = 30.0
@@ -494,19 +502,24 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     return table
 
 
-def studies(rows: Iterable[tuple[str, str, Mapping[str, int]]]) -> Table:
-    """Return a table of studies. rows: name, state, and the number of arms or effects by verdict."""
+def studies(rows: Iterable[Standing]) -> Table:
+    """Return a table of studies: name, date, state, and the number of arms or effects by verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("study", "", "verdicts"):
+    for title in ("study", "date", "", "verdicts"):
         table.add_column(title)
     order = list(VERDICT_STYLE)
-    for name, state, counts in rows:
+    for row in rows:
+        counts = row.verdicts
+        date = ""
+        if row.recorded is not None:
+            with contextlib.suppress(ValueError, OverflowError, OSError):
+                date = f"{datetime.fromtimestamp(row.recorded, UTC).astimezone():%Y-%m-%d %H:%M}"
         ranked = sorted(counts, key=lambda verdict: order.index(verdict) if verdict in order else len(order))
         verdicts = Text(" · ").join(
             Text(f"{counts[verdict]} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
             for verdict in ranked
         )
-        table.add_row(Text(name), Text(state, style="dim"), verdicts)
+        table.add_row(Text(row.study), Text(date, style="dim"), Text(row.state, style="dim"), verdicts)
     return table
 
 

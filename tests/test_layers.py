@@ -98,6 +98,8 @@ ROOMS: dict[str, set[str]] = {
         "analysis",
         "scheduling",
     },
+    "standing": {"errors", "text", "tracking"},
+    "follow_up": {"errors", "given_study", "study", "analysis", "tracking", "launch"},
     "comparisons": {"text", "analysis", "report"},
     "comparing": {
         "errors",
@@ -137,7 +139,17 @@ ROOMS: dict[str, set[str]] = {
     },
     "streams": set(),
     "ui": {"addresses", "errors", "tracking"},
-    "console": {"errors", "events", "study", "executors", "scheduling", "analysis", "text", "launch"},
+    "console": {
+        "errors",
+        "events",
+        "study",
+        "executors",
+        "scheduling",
+        "analysis",
+        "text",
+        "launch",
+        "standing",
+    },
     "from_python": {
         "errors",
         "given_study",
