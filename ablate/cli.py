@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate import completion, follow_up, given_study, launch, reporting, standing, streams
+from ablate import completion, given_study, launch, reporting, standing, streams
 from ablate.catalogue_command import data, models
 from ablate.errors import AblateError, StoreError, StudyError
+from ablate.init_command import init
 from ablate.judge_command import judge
 from ablate.options import (
     FAILING,
@@ -306,6 +307,7 @@ def report(
 
 app.command()(judge)
 app.command()(slurm)
+app.command()(init)
 
 
 @app.command()
@@ -409,63 +411,6 @@ def doctor(
     print_result(checkup.to_json(checks) if json else checkup.text(checks))
     if any(check.state == "broken" for check in checks):
         raise typer.Exit(SOME_FAILED)
-
-
-@app.command()
-def init(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="Name of the study, and of its file; with --from STUDY-again or SEARCH-confirm.",
-            show_default=False,
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="STUDY",
-            help="A judged study: its undecided arms on fresh seeds; a finished search: its best candidates.",
-            autocompletion=completion.studies,
-        ),
-    ] = None,
-    best: Annotated[
-        int | None, typer.Option(min=1, help="With --from SEARCH: how many candidates; by default all.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With --from: the file to write.")
-    ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COMMAND",
-            help='A study of your command: "python train.py --lr 0.1"; its flags are the baseline.',
-        ),
-    ] = None,
-) -> None:
-    """Write a commented study that runs as it stands, or one of your command; with --from, one that follows from another.
-
-    The file goes into studies/ where that folder exists. An existing file is never overwritten.
-    """
-    folder = Path("studies") if Path("studies").is_dir() else Path()
-    if source is not None:
-        path, text, does = follow_up.text(source, name, best, output, folder)
-        reporting.write(path, text)
-        print_result(str(path))
-        launch.notify(f"`ablate run {path}` {does}")
-        return
-    if name is None:
-        raise StudyError("a study needs a name", place="init", hint="for example `ablate init width`")
-    from ablate.study import template
-
-    path = template.create(name, folder, command)
-    print_result(str(path))
-    if command is None:
-        launch.notify(f"`ablate run {path}` trains it in about a minute; the comments say what to change")
-    else:
-        launch.notify(
-            f"say in {path} which line of its output holds the metric; then `ablate run {path} --try --allow-command`"
-        )
 
 
 @app.command("schema")

@@ -93,6 +93,13 @@ def data_sets() -> Iterable[tuple[str, str]]:
 
 
 @_silent
+def templates() -> Iterable[tuple[str, str]]:
+    from ablate.study.templates import TEMPLATES
+
+    return [(name, template.about) for name, template in TEMPLATES.items()]
+
+
+@_silent
 def settings() -> Iterable[tuple[str, str]]:
     """Complete the paths that `--set` can change, up to the `=`."""
     from ablate.study import schema

@@ -179,6 +179,7 @@ ROOMS: dict[str, set[str]] = {
         "reporting",
         "options",
     },
+    "init_command": {"errors", "study", "completion", "follow_up", "launch", "options", "reporting"},
     "judge_command": {
         "metrics",
         "importing",
@@ -207,7 +208,15 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data"},
     "plotly": {"report"},
     "jinja2": {"report"},
-    "typer": {"catalogue_command", "cli", "judge_command", "options", "slurm_command", "usage"},
+    "typer": {
+        "catalogue_command",
+        "cli",
+        "init_command",
+        "judge_command",
+        "options",
+        "slurm_command",
+        "usage",
+    },
     "rich": {"console"},
 }
 

@@ -3,53 +3,63 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ablate.errors import StudyError
+from ablate.errors import StudyError, nearest
 from ablate.study import command_line, schema, spec
+from ablate.study.templates import TEMPLATES, WIDTH
 from ablate.text import cut
 
 SCHEMA_FILE = "study.schema.json"
 HEADER = f"# yaml-language-server: $schema=./{SCHEMA_FILE}"
 """First line of a study: names the schema with which an editor completes and checks it."""
 
-_BODY = """\
-# Run it:        ablate run {file}          about a minute on two cores; nothing to download
-# Look at it:    ablate report {name}
-# Beforehand:    ablate plan {file}         what it costs, and what it could see
-study: {name}
-question: Does a wider network recognise digits better, and does batch norm help it?
-metric: val/accuracy               # what arms are compared by; never a test metric
-margin: 0.02                       # smallest difference worth having: two points of accuracy
-
-baseline:                          # the run that every arm is compared with; docs/fields.md has every field
-  data: {{name: digits, validation: 0.25}}          # also: `ablate data`; your own images: name: image_folder, root: FOLDER
-  model: {{name: cnn, depth: 2, width: 16, batch_norm: false}}         # also: `ablate models`
-  augment: null                                   # for photographs: {{flip: true, crop: 4}}
-  optimizer: {{name: sgd, lr: 0.1, momentum: 0.9, weight_decay: 5.0e-4}}
-  schedule: {{name: onecycle}}
-  training: {{epochs: 8, batch_size: 64}}
-
-factors:                           # a path into the baseline: the levels that are tried besides the baseline's own
-  model.width: [8, 32]
-  model.batch_norm: [true]
-
-design: one-at-a-time              # each arm changes one thing; docs/designs.md has the others
-seeds: {{initial: 5, max: 10}}       # undecided arms go on from 5 seeds to 10
-"""
-
 
 def text(name: str, file: str | None = None) -> str:
-    """Return a commented study. file: how its comments name it. Raises StudyError where no study can have the name."""
-    content = f"{HEADER}\n{_BODY.format(name=name, file=file or f'{name}.yaml')}"
+    """Return a commented study of a built-in network. file: how its comments name it. Raises StudyError where no study can have the name."""
+    return next(iter(files(name, "width", file).values()))
+
+
+def files(name: str, template: str, file: str | None = None) -> dict[str, str]:
+    """Return the ends of the names of a template's files → their contents; a study is among them, except where results are judged.
+
+    file: how comments name the first of them. Raises StudyError where no study can have the name, or there is no such template.
+    """
+    if template not in TEMPLATES:
+        raise StudyError(
+            f"there is no template {cut(template)!r}", place="--template", hint=nearest(template, TEMPLATES)
+        )
+    chosen = TEMPLATES[template]
+    place = f"init {cut(name)}"
     try:
-        spec.parse(content)
+        spec.parse(_filled(f"{HEADER}\n{WIDTH}", name, file or f"{name}.yaml"))
     except StudyError as error:
-        raise StudyError(error.message, place=f"init {cut(name)}", hint=error.hint) from None
-    return content
+        raise StudyError(error.message, place=place, hint=error.hint) from None
+    made = {
+        end: _filled(content, name, file or f"{name}{chosen.main}") for end, content in chosen.files.items()
+    }
+    if ".yaml" in made:
+        made[".yaml"] = f"{HEADER}\n{made['.yaml']}"
+    return made
+
+
+def then(name: str, template: str, file: str) -> str:
+    """Return what to type after a template's files were written."""
+    return _filled(TEMPLATES[template].then, name, file)
+
+
+def _filled(content: str, name: str, file: str) -> str:
+    return content.format(name=name, module=module(name), file=file)
+
+
+def module(name: str) -> str:
+    """Return a study's name as the beginning of a module's."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return f"_{plain}" if plain[:1].isdigit() else plain
 
 
 _COMMAND = """\
@@ -163,29 +173,43 @@ def _around(value: float) -> list[float]:
     return [float(f"{value / 2:.6g}"), float(f"{value * 2:.6g}")] if value else [0.1]
 
 
-def create(name: str, folder: Path, command: str | None = None) -> Path:
+def create(name: str, folder: Path, command: str | None = None, template: str = "width") -> Path:
     """Write a commented study into a folder, with the schema beside it where there is none, and return its path. Overwrites nothing.
 
-    command: a command line that the study runs, in the working folder; None: the study trains a built-in network.
+    command: a command line that the study runs, in the working folder; None: what the template says. The code of a template goes into
+    the working folder, where it is found. Raises StudyError.
     """
-    path = folder / f"{name}.yaml"
-    if command is None:
-        content = text(name, path.as_posix())
+    main = ".yaml" if command is not None else TEMPLATES[template].main if template in TEMPLATES else ".yaml"
+    path = folder / f"{name}{main}"
+    where = None if folder == Path() else "/".join([".."] * len(folder.parts))
+    if command is not None:
+        contents = {path: text_of_command(name, command, path.as_posix(), where)}
     else:
-        where = None if folder == Path() else "/".join([".."] * len(folder.parts))
-        content = text_of_command(name, command, path.as_posix(), where)
+        contents = {
+            (folder / f"{name}{end}" if end == main else Path(f"{module(name)}{end}")): content
+            for end, content in files(name, template, path.as_posix()).items()
+        }
+    if where is not None and template == "command" and command is None:
+        contents[path] = contents[path].replace("\ncommand:", f"\nfolder: {where}\ncommand:", 1)
+    for there in contents:
+        if there.exists():
+            raise _there_already(there, path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content)
-        if not (schema_file := folder / SCHEMA_FILE).exists():
+        for file, content in contents.items():
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(content)
+        if main == ".yaml" and not (schema_file := folder / SCHEMA_FILE).exists():
             schema_file.write_text(schema.text(), encoding="utf-8")
     except FileExistsError:
-        raise StudyError(
-            "is there already, and is not overwritten",
-            place=str(path),
-            hint=f"choose another name, or run it: `ablate run {path}`",
-        ) from None
+        raise _there_already(path, path) from None
     except OSError as error:
         raise StudyError(f"cannot be written ({error.strerror})", place=str(path)) from None
     return path
+
+
+def _there_already(file: Path, study: Path) -> StudyError:
+    run = f", or run it: `ablate run {study}`" if file == study else ""
+    return StudyError(
+        "is there already, and is not overwritten", place=str(file), hint=f"choose another name{run}"
+    )

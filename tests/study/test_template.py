@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
 from ablate.errors import StudyError
 from ablate.study import spec, template
+from ablate.study.templates import TEMPLATES
 
 
 def test_a_new_study_is_commented_and_can_be_read_as_it_stands(tmp_path):
@@ -44,6 +49,51 @@ def test_the_new_study_runs(workplace):
     )
     assert {run.data.tags["ablate.outcome"] for run in workplace.runs("mine")} == {"finished"}
     assert "already" in workplace.ablate("init", "mine", code=2)
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in TEMPLATES.items() if ".yaml" in kind.files])
+def test_every_template_can_be_read_and_says_what_to_type(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("my-study", Path()), ("2nd", Path("studies"))):
+        path = template.create(name, folder, template=kind)
+        study = spec.read(path)
+        assert study.name == name
+        assert len(study.factors) >= 1
+        assert "{" not in template.then(name, kind, str(path))
+        # The code lies where it is looked for: in the folder that ablate runs in.
+        code = sorted(file.name for file in Path().glob(f"{template.module(name)}_*.py"))
+        assert code == [f"{template.module(name)}{end}" for end in TEMPLATES[kind].files if end != ".yaml"]
+        for file in code:
+            compile(Path(file).read_text(), file, "exec")
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed", "epochs"),
+    [("function", ("--allow-import", "some_fit"), "epochs=1"), ("command", ("--allow-command",), "epochs=1")],
+)
+def test_a_template_with_code_runs_as_it_stands(workplace, kind, allowed, epochs):
+    workplace.ablate("init", "some", "--template", kind)
+    workplace.ablate(
+        *("run", "some.yaml", "--seeds", "1", "--executor", "inline", "--quiet", "--set", epochs), *allowed
+    )
+    runs = workplace.runs("some")
+    assert {run.data.tags["ablate.outcome"] for run in runs} == {"finished"}
+    assert all(0.5 < run.data.metrics["val/accuracy"] <= 1 for run in runs)
+
+
+def test_the_template_of_results_is_judged_by_the_command_that_is_named(workplace):
+    output = workplace.ablate("init", "table", "--template", "judge")
+    [command] = re.findall(r"`ablate (judge .*?)`", output)
+    assert "helps" in workplace.ablate(*shlex.split(command))
+
+
+def test_a_template_that_is_not_there_is_named_with_the_nearest(workplace):
+    output = workplace.ablate("init", "mine", "--template", "functon", code=2)
+    assert "did you mean 'function'" in output
+    assert "leave out --template" in workplace.ablate(
+        *("init", "mine", "--template", "width", "--command", "python t.py --lr 1"), code=2
+    )
+    assert "belongs to --from" in workplace.ablate("init", "mine", "--best", "2", code=2)
 
 
 @pytest.mark.parametrize(
