@@ -376,9 +376,12 @@ def seems_done(study: Study, store: Store, seeds: int | None = None) -> bool:
     try:
         if study.name not in study_names(store):
             return False
-        latest = stored_plans(store, study.name)[-1]
+        plans = stored_plans(store, study.name)
     except AblateError:
         return False
+    if not plans:  # none that can be read
+        return False
+    latest = plans[-1]
     is_the_same = json.dumps(study.plain(), default=str) == json.dumps(latest.record.declared, default=str)
     enough = seeds is None or seeds <= latest.record.looks.last_taken
     return latest.environment.get("ending") == "complete" and is_the_same and enough

@@ -651,7 +651,7 @@ def _is_broken_database(path: Path) -> bool:
                 return False
         with contextlib.closing(sqlite3.connect(path)) as db:
             return bool(db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeError):  # a message that quotes damaged bytes is no text
         return True
     except OSError:
         return False

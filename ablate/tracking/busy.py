@@ -70,6 +70,10 @@ def begin(
 
 def wait(database: Path) -> None:
     """Wait until a database can be written, as `begin` does; one that nobody may write is not waited for."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:
+    # UnicodeError: a message of sqlite's that quotes what is damaged
+    with (
+        contextlib.suppress(sqlite3.Error, UnicodeError),
+        contextlib.closing(sqlite3.connect(database)) as connection,
+    ):
         begin(connection, database, to_write=True)
         connection.execute("ROLLBACK")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import math
 import os
 import posixpath
@@ -38,6 +40,9 @@ LONGEST_NAME = 250
 """Characters in a name of a metric, parameter or tag."""
 
 _NAME = re.compile(r"[/\w.\- :]+")
+
+_IDENTITY = ("owner", "study", "kind", "plan", "arm", "key", "attempt", "source_run")
+"""Tags that tell a run from all others."""
 
 Point = tuple[str, float, int, int]
 """Metric, value, milliseconds since the epoch, step."""
@@ -78,7 +83,7 @@ def has_known_layout(database: Path) -> bool:
             sqlite3.connect(f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True)
         ) as db:
             versions = {version for (version,) in db.execute("SELECT version_num FROM alembic_version")}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         if busy.is_busy(error):
             raise
         return False
@@ -93,6 +98,7 @@ class LocalClient:
 
     def __init__(self, database: Path, place: Callable[[str], Path | None] = addresses.folder_path) -> None:
         self._place = place
+        self._name = str(database.resolve())
         # Without a transaction of the driver's own: `together` says where one begins.
         self._db = sqlite3.connect(
             f"{addresses.folder_address(database.resolve())}?mode=rw",
@@ -198,10 +204,15 @@ class LocalClient:
     def create_run(
         self, experiment: str, start_time: int, tags: Mapping[str, str], run_name: str
     ) -> LocalRun:
+        """Make a run.
+
+        Its id comes from what it is, not from chance: where a process is killed before its transaction ends, only files are left of a
+        run, and those that are delivered after it take their place.
+        """
         (location,) = self._db.execute(
             "SELECT artifact_location FROM experiments WHERE experiment_id = ?", [int(experiment)]
         ).fetchone()
-        run = uuid.uuid4().hex
+        run = self._new_id(tags)
         artifacts = f"{location.rstrip('/')}/{run}/artifacts"
         tags = {**tags, "mlflow.runName": run_name}
         with self.together():
@@ -217,6 +228,13 @@ class LocalClient:
             )
         info = LocalRunInfo(run, experiment, "RUNNING", start_time, None, artifacts)
         return LocalRun(info, LocalRunData(tags))
+
+    def _new_id(self, tags: Mapping[str, str]) -> str:
+        """Return the id of a run to be made: the same for the same run of the same process; by chance where that is taken."""
+        identity = [self._name, *(tags.get(f"ablate.{name}") for name in _IDENTITY)]
+        run = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+        taken = self._db.execute("SELECT 1 FROM runs WHERE run_uuid = ?", [run]).fetchone()
+        return run if taken is None else uuid.uuid4().hex
 
     def log(
         self,

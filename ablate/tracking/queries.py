@@ -146,7 +146,27 @@ class UnreadableStoreError(StoreError):
     """Nothing can be read from the store: its database is damaged, locked, or another program's."""
 
 
-def _what_to_do(error: sqlite3.Error, store: Store) -> str:
+_OTHER_VALUES = (TypeError, ValueError, OverflowError, RecursionError)
+"""What Python raises about values of another kind than MLflow writes: a damaged database has text where numbers should be, and the reverse."""
+
+_OTHER_TYPE = "it holds values that MLflow does not write"
+
+_POINT: tuple[set[type], ...] = ({int}, {str}, {int}, {int}, {int, float})
+"""Types of the values of a `MetricPoint`."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(_OTHER_TYPE)
+    return value
+
+
+def _tags(text: str) -> dict[str, str]:
+    """Return the tags of a run. One without a value counts as absent."""
+    return {name: value for name, value in json.loads(text).items() if isinstance(value, str)}
+
+
+def _what_to_do(error: Exception, store: Store) -> str:
     if "no such" in str(
         error
     ):  # only a database of MLflow's that lacks what was asked for is of another version
@@ -219,18 +239,18 @@ class LocalQueries:
                     [*only_tags, *values],
                 )
             )
-        return [
-            StoredRun(
-                run,
-                name,
-                state,
-                start / 1000,
-                end / 1000 if end else None,
-                artifacts,
-                json.loads(tags_by_run.get(run, "{}")),
-            )
-            for run, name, state, start, end, artifacts in rows
-        ]
+            return [
+                StoredRun(
+                    _text(run),
+                    _text(name),
+                    _text(state),
+                    start / 1000,
+                    end / 1000 if end else None,
+                    _text(artifacts),
+                    _tags(tags_by_run.get(run, "{}")),
+                )
+                for run, name, state, start, end, artifacts in rows
+            ]
 
     def points(self, run_ids: Sequence[str]) -> list[MetricPoint]:
         # The index of the run comes from the list of runs itself, so that no text is made for every point.
@@ -240,7 +260,10 @@ class LocalQueries:
             [json.dumps(list(run_ids))],
         )
         if None in map(itemgetter(4), rows):  # sqlite has no NaN
-            return [(*point, math.nan if value is None else value) for *point, value in rows]  # type: ignore[misc]
+            rows = [(*point, math.nan if value is None else value) for *point, value in rows]  # type: ignore[misc]
+        for place, kinds in enumerate(_POINT):
+            if not {type(row[place]) for row in rows} <= kinds:
+                raise self._unreadable(TypeError(_OTHER_TYPE))
         return rows
 
     def columns(self, run_ids: Sequence[str]) -> Columns:
@@ -266,7 +289,7 @@ class LocalQueries:
                 dtype=[
                     ("run", "i4"),
                     ("metric", "i2"),
-                    ("step", "i4"),
+                    ("step", "i8"),
                     ("at", "i8"),
                     ("is_nan", "?"),
                     ("value", "f8"),
@@ -313,12 +336,17 @@ class LocalQueries:
             ) as db:
                 busy.begin(db, database, self._patience)
                 yield db
-        except sqlite3.Error as error:
-            raise UnreadableStoreError(
-                f"cannot be read as an MLflow database ({error})",
-                place=str(database),
-                hint=_what_to_do(error, self._store),
-            ) from None
+        except (sqlite3.Error, *_OTHER_VALUES) as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> UnreadableStoreError:
+        # A message of sqlite's that quotes damaged bytes is no text, and its place is taken by an error of Python's.
+        what = error if isinstance(error, sqlite3.Error) else _OTHER_TYPE
+        return UnreadableStoreError(
+            f"cannot be read as an MLflow database ({what})",
+            place=str(self._store.database),
+            hint=_what_to_do(error, self._store),
+        )
 
 
 class ServerQueries:

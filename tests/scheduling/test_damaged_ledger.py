@@ -51,5 +51,8 @@ def test_every_kind_of_damage_is_noticed(workplace):
     for kind, damage in DAMAGE.items():
         JOURNAL.write_bytes(damage(content))
         assert Queue(plan, JOURNAL.parent).rebuilt is not None, kind
-    JOURNAL.write_bytes(content[:-20])  # what a kill leaves is repaired, and nothing is lost
-    assert Queue(plan, JOURNAL.parent).rebuilt is None
+    # What a kill leaves, or a power failure, which leaves zeros where it has grown, is repaired, and nothing is lost.
+    for torn in (content[:-20], content + bytes(4096), content[:-20] + bytes(20), content[:-1] + bytes(1)):
+        JOURNAL.write_bytes(torn)
+        assert Queue(plan, JOURNAL.parent).rebuilt is None
+        assert b"\0" not in JOURNAL.read_bytes()

@@ -193,7 +193,7 @@ def test_a_batch_that_breaks_off_anywhere_leaves_nothing_and_is_done_by_the_next
     whole = new_store()
     operations = drawn(1)
     delivery_to(whole).deliver(operations, again=False)
-    expected, check = rows(whole), LocalClient._check
+    expected, check = (rows(whole), files(whole)), LocalClient._check
     for last in range(1, 60, 7):
         store = new_store()
         delivery = delivery_to(store)
@@ -211,7 +211,7 @@ def test_a_batch_that_breaks_off_anywhere_leaves_nothing_and_is_done_by_the_next
                     delivery.deliver(operations, again=False)
                 assert rows(store)["runs"] == []
         delivery.deliver(operations, again=True)
-        assert rows(store) == expected
+        assert (rows(store), files(store)) == expected, "and no files of runs that never were"
 
 
 def test_a_run_that_is_gone_or_deleted_is_no_fault_of_the_store(new_store):
