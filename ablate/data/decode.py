@@ -203,7 +203,10 @@ def decode(content: bytes, resize: int | None) -> Decoded:
     except Exception as error:  # decoders raise all kinds of errors on damaged files
         unknown = isinstance(error, PIL.UnidentifiedImageError)
         reason = _unknown(content) if unknown else str(error) or type(error).__name__
-        raise BrokenImageError(f"cannot be read as an image: {visible(reason)}") from error
+        raise BrokenImageError(
+            f"cannot be read as an image: {visible(reason)}",
+            *(["`git lfs pull` fetches the files that pointers stand for"] if reason == _POINTER else []),
+        ) from error
     if rgb is None:
         rgb = upright.convert("RGB")
     else:
@@ -300,6 +303,9 @@ _SIGNATURES: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("AVIF", lambda head: head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis")),
 )
 
+_LFS = "a pointer of Git LFS"
+_POINTER = f"it is {_LFS}"
+
 _FOREIGN: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     (
         "HEIC",
@@ -311,7 +317,7 @@ _FOREIGN: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
     ("PDF", lambda head: head.startswith(b"%PDF")),
     ("NumPy", lambda head: head.startswith(b"\x93NUMPY")),
     ("a web page or XML", lambda head: head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml", b"<svg ")),
-    ("a pointer of Git LFS", lambda head: head.startswith(b"version https://git-lfs")),
+    (_LFS, lambda head: head.startswith(b"version https://git-lfs")),
     ("a zip archive", lambda head: head.startswith(b"PK\x03\x04")),
 )
 

@@ -53,9 +53,20 @@ SUFFIXES = (
 """Ends of the names of images. A file without a suffix is one if it begins as one."""
 
 _CHUNK = 64
+_DEEPEST = 3
+"""Levels below `data.root` on which a data set is looked for where it is no data set itself."""
+
 _LAYOUT = "data.root is a folder with train/<class>/* and test/<class>/*, or with <class>/*"
 # Below this many bytes for each file, switching between threads costs more time than they save in decoding.
 _WORTH_THREADS = 8_192
+
+# Files that tell of data, beside the folders that hold them.
+_TEXTS = frozenset(
+    (
+        *(".cfg", ".csv", ".htm", ".html", ".json", ".log", ".md", ".pdf", ".py"),
+        *(".rst", ".sh", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
+    )
+)
 
 # Files and folders that systems make beside those of people.
 _SYSTEM = frozenset(
@@ -96,6 +107,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "seen": ("link", " (to a folder that is searched already)"),
     "special": ("file", " (a pipe, a socket or a device)"),
     "outside": ("image", " (outside the folders of classes)"),
+    "outside too": ("file", " (outside the folders of classes)"),
     "beside": ("folder", " (by name no part of the data)"),
     "hidden": ("hidden or system file", ""),
 }
@@ -191,8 +203,9 @@ def _parts(top: Path, ignored: _Ignored) -> dict[str, Path]:
             place="data.root",
             hint=f"`--set data.root={visible(str(by_part['train'][0]))}` takes {shown['train']} alone; a test set lies in test/",
         )
-    for name in _images_in(top):
-        ignored.add("outside", top / name)
+    for entry in _entries(top):
+        if not _is_hidden(entry.name) and not _is_folder(entry):
+            _ignore_outside(entry, ignored)
     for folder in others:
         ignored.add("beside", folder)
     return {part: by_part[part][0] for part in parts.PARTS if part in by_part}
@@ -200,19 +213,52 @@ def _parts(top: Path, ignored: _Ignored) -> dict[str, Path]:
 
 def _not_above(top: Path, folders: Sequence[Path]) -> None:
     """Raise DataError where what lies in `top` are not classes but data sets, or where classes lie above or below it."""
-    for folder in folders:
-        inside = [f for f in _subfolders(folder) if parts.part_of(f.name) is not None]
-        if any(parts.part_of(f.name) == "train" for f in inside):
-            raise DataError(
-                f"{visible(str(top))} has no train/, but {visible(folder.name)}/ in it has {joined(f'{visible(f.name)}/' for f in inside)}",
-                place="data.root",
-                hint=f"`--set data.root={visible(str(folder))}`",
-            )
+    if (found := _whole_below(folders)) is not None:
+        inside = [f for f in _subfolders(found) if parts.part_of(f.name) is not None]
+        raise DataError(
+            f"{visible(str(top))} has no train/, but {visible(os.path.relpath(found, top))}/ in it has"
+            f" {joined(f'{visible(f.name)}/' for f in inside)}",
+            place="data.root",
+            hint=f"`--set data.root={visible(str(found))}`",
+        )
     if not folders:
         hint = _LAYOUT
         if _images_in(top) and _subfolders(top.absolute().parent):
             hint += f"; images are here, so this may be a class: `--set data.root={visible(str(top.absolute().parent))}` is the folder above"
         raise DataError(f"{visible(str(top))} has no class folders", place="data.root", hint=hint)
+
+
+def _whole_below(folders: Sequence[Path]) -> Path | None:
+    """Return a folder with train/ in it that is one of `folders`, or a few folders below them; None where there is none."""
+    level = list(folders)
+    for _ in range(_DEEPEST):
+        below: list[Path] = []
+        for folder in level:
+            inside = _folders_of_no_class(folder)
+            if any(parts.part_of(f.name) == "train" for f in inside):
+                return folder
+            below += inside
+        level = below
+    return None
+
+
+def _folders_of_no_class(folder: Path) -> list[Path]:
+    """Return the folders in a folder; none where there are images beside them, because then it is a class."""
+    inside = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_hidden(entry.name):
+                    continue
+                if _is_folder(entry):
+                    inside.append(Path(entry.path))
+                elif entry.name.lower().endswith(SUFFIXES):
+                    return []
+    except OSError as error:
+        raise DataError(
+            f"{visible(str(folder))} cannot be read: {error.strerror}", place="data.root"
+        ) from error
+    return sorted(inside)
 
 
 def _sibling(top: Path) -> Path | None:
@@ -283,15 +329,13 @@ def _scan(folder: Path, digest: hashlib._Hash, ignored: _Ignored, part: str) -> 
             name = parts.class_name(entry.name)
             if name in folders:
                 raise DataError(
-                    f"two folders in {visible(str(folder))} are called {name!r}, written in two forms of Unicode",
+                    f"two folders in {visible(str(folder))} are both called {name!r}, written in different ways",
                     place="data.root",
                     hint="put their images into one of them",
                 )
             folders[name] = entry.name
-        elif entry.is_symlink() and not Path(entry.path).exists():
-            ignored.add("dangling", Path(entry.path))
-        elif entry.name.lower().endswith(SUFFIXES):
-            ignored.add("outside", Path(entry.path))
+        else:
+            _ignore_outside(entry, ignored)
     if not folders:
         raise DataError(f"{visible(str(folder))} has no class folders", place="data.root", hint=_LAYOUT)
     above = {_identity(path) for path in (folder, *folder.resolve().parents)}
@@ -332,6 +376,22 @@ def _scan(folder: Path, digest: hashlib._Hash, ignored: _Ignored, part: str) -> 
         )
     labels = np.repeat(np.arange(len(classes)), counts).astype(np.int64)
     return _Tree(folder, tuple(classes), tuple(files), labels, total, tuple(nested))
+
+
+def _ignore_outside(entry: os.DirEntry[str], ignored: _Ignored) -> None:
+    """Note what lies beside folders and is none: images, and what may hold some. Texts about the data are left out."""
+    path = Path(entry.path)
+    try:
+        status = entry.stat()
+    except OSError:
+        ignored.add("dangling", path)
+        return
+    if not stat.S_ISREG(status.st_mode):
+        ignored.add("special", path)
+    elif _is_image(path):
+        ignored.add("outside", path)
+    elif (path.suffix and path.suffix.lower() not in _TEXTS) or parts.part_of(path.stem) is not None:
+        ignored.add("outside too", path)
 
 
 def _class_listing(

@@ -144,6 +144,30 @@ USED: dict[str, tuple[Callable[[Path], object], tuple[int, int, int], list[str]]
         [r"1 file is not used \(a pipe.*: train/cat/p\.png"],
     ),
     "image beside classes": (_file("x.png"), SIZES, [r"1 image is not used \(outside .*: train/x\.png"]),
+    "no image beside classes": (_file("a.heic"), SIZES, [r"1 file is not used \(outside .*: train/a\.heic"]),
+    "a class that is packed": (_file("elk.zip"), SIZES, [r"1 file is not used \(outside .*: train/elk\.zip"]),
+    "texts beside classes": (_two_and_more(_file("labels.csv"), _file("LICENSE")), SIZES, []),
+    "a pipe beside classes": (
+        lambda root: os.mkfifo(root / "train" / "p"),
+        SIZES,
+        [r"1 file is not used \(a pipe.*: train/p"],
+    ),
+    **{
+        f"{name} beside parts": (
+            lambda root, name=name, to=to: (
+                (root / name).symlink_to(to) if to else (root / name).write_text("")
+            ),
+            SIZES,
+            [pattern],
+        )
+        for name, to, pattern in (
+            ("val", "nowhere", r"1 link is not used \(leads nowhere\): val"),
+            ("dev", "dev", r"1 link is not used \(leads nowhere\): dev"),
+            ("valid", "", r"1 file is not used \(outside .*: valid"),
+            ("val.zip", "", r"1 file is not used \(outside .*: val\.zip"),
+            ("test.tar.gz", "", r"1 file is not used \(outside .*: test\.tar\.gz"),
+        )
+    },
     "folder beside parts": (_beside("extra"), SIZES, [r"1 folder is not used \(by name no part .*: extra"]),
     **{
         f"{name}/": (
@@ -280,6 +304,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         ],
         r"has no train/, but x/ in it has test/ and train/\n.*--set data\.root=.*pets/x",
     ),
+    "folders too high": (
+        lambda root: [
+            (root.parent / "a" / "b").mkdir(parents=True),
+            root.rename(root.parent / "a" / "b" / "x"),
+            (root.parent / "a").rename(root),
+        ],
+        r"has no train/, but b/x/ in it has test/ and train/\n.*--set data\.root=.*pets/b/x",
+    ),
     "classes one folder too low": (
         lambda root: [
             [
@@ -312,7 +344,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
             shutil.copytree(root / "train" / "cat", root / "train" / name)
             for name in ("caf\u00e9", "cafe\u0301")
         ],
-        r"two folders in .*train are called 'café'",
+        r"two folders in .*train are both called 'café'",
     ),
     "an empty class": (lambda root: (root / "train" / "elk").mkdir(), r"no images in .*train/elk"),
     "a class of no images": (_renamed(".heic"), r"no images in .*train/cat\n.*there are \.heic"),
@@ -331,7 +363,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a pointer": (
         _file("cat/0.png", b"version https://git-lfs.github.com/spec/v1\n"),
-        r"it is a pointer of Git LFS",
+        r"it is a pointer of Git LFS\n`git lfs pull`",
     ),
     "PostScript": (
         _file("cat/0.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n"),
