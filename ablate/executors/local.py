@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any, Self
 
+from ablate.errors import TrainingError
 from ablate.events import Bundle, Event, Failed, Finished, Training, in_one_line
 from ablate.executors import Slot, Wanted, stream
 from ablate.executors.devices import VISIBLE
@@ -136,6 +138,23 @@ def create(
     return LocalExecutor(training, slots(), preload)
 
 
+_FILES, _FILES_OF_WORKER = 48, 8
+"""Files that a coordinator has open at once with the store, the locks and the forkserver, and those of each worker."""
+
+
+def _allow_files(number: int) -> None:
+    """Let this process and those that it starts open so many files at once. Raises TrainingError where it may not."""
+    most, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not 0 <= most < number:
+        return
+    if 0 <= allowed < number:
+        raise TrainingError(
+            f"a process may open {allowed} files at once here, and this study needs {number}",
+            hint=f"`ulimit -n {number}` in the shell that started this one, or fewer `--workers`",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, allowed))
+
+
 class LocalExecutor:
     """training: an importable generator function, or a `functools.partial` of one; it runs in the workers and is pickled by
     its name.
@@ -145,6 +164,7 @@ class LocalExecutor:
 
     def __init__(self, training: Training, slots: tuple[Slot, ...], preload: tuple[str, ...] = ()) -> None:
         assert len({slot.name for slot in slots}) == len(slots) > 0, "slots need names of their own"
+        _allow_files(_FILES + _FILES_OF_WORKER * len(slots))
         self._training = training
         self.slots = slots
         self._context = multiprocessing.get_context("forkserver")

@@ -691,3 +691,19 @@ def test_accelerators_of_other_kinds_are_named_as_torch_names_them(monkeypatch):
     assert (apple.name, apple.device, apple.environment) == ("mps-0", "mps:0", {})
     assert [slot.name for slot in together(intel, 2)] == ["xpu-0+1"]
     assert together(accelerator_slots("other", (0, 1)), 2) == (), "which it may use cannot be said"
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "said"),
+    [(16, 16, "a process may open 16 files at once here, and this study needs 64"), (16, 4096, "(64, 4096)")],
+)
+def test_too_few_files_for_workers_are_raised_or_said_before_any_starts(soft, hard, said):
+    program = (
+        "import resource\n"
+        "from ablate.executors.local import LocalExecutor, cpu_slots\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+        "LocalExecutor(print, cpu_slots(2))\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert said in done.stdout + done.stderr
