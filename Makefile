@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart test check bench bench-verdicts soak
+.PHONY: install quickstart test test-oldest check bench bench-verdicts soak
 
 install: .venv/installed
 
@@ -17,6 +17,16 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# The same tests on the oldest versions that pyproject.toml declares. What only some tests need is left out, with those tests.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+.venv-oldest/installed: pyproject.toml constraints-oldest.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e . \
+		pytest pytest-xdist hypothesis statsmodels playwright jsonschema
+	@touch $@
 
 check: install
 	$(BIN)/ruff check .

@@ -275,7 +275,7 @@ def _accelerators(devices: str) -> tuple[str, tuple[int, ...]]:
         return "cpu", ()  # importing torch to ask it would take seconds
     import torch
 
-    device = torch.accelerator.current_accelerator(check_available=True)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     kind, count = ("cpu", 0) if device is None else (device.type, torch.accelerator.device_count())
     if not named:
         return kind, tuple(range(count))

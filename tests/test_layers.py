@@ -467,3 +467,49 @@ def test_importing_the_command_line_loads_nothing_heavy():
 )
 def test_a_room_loads_nothing_that_it_may_not_even_at_second_hand(statement, absent):
     assert loaded_by(statement) & absent == set()
+
+
+# Runs the commands that need no torch, one after the other in one process, and prints whether any of them imported it.
+WITHOUT_TORCH = """
+import contextlib, sys
+from ablate import cli
+for command in (
+    "run function.yaml --allow-import own",
+    "report function",
+    "run command.yaml --allow-command",
+    "report command",
+    "judge results.csv --arm arm --metric loss --baseline a --margin 0.1 --seed seed",
+):
+    sys.argv = ["ablate", *command.split()]
+    with contextlib.suppress(SystemExit):
+        cli.main()
+print("torch was loaded:", "tor" + "ch" in sys.modules)
+"""
+
+# The name is not written out: a worker has loaded what the code of its training mentions.
+OWN = """
+import sys
+
+
+def train(config, seed):
+    assert "tor" + "ch" not in sys.modules, "the worker has loaded it"
+    yield {"val/accuracy": config["gain"], "val/loss": 1.0}
+"""
+
+
+def test_judging_reports_and_own_training_load_no_torch(workplace):
+    study = (
+        "study: {name}\nmargin: 0.1\n{train}\nbaseline: {{gain: 0.5}}\nfactors: {{gain: [0.7]}}\nseeds: 2\n"
+    )
+    (workplace.root / "own.py").write_text(OWN)
+    (workplace.root / "say.py").write_text("import sys\nprint('val/accuracy:', sys.argv[1])\n")
+    command = f'command: [{sys.executable}, say.py, "{{gain}}"]\nmetrics: {{val/accuracy: {{line: "accuracy: (.*)"}}}}'
+    for name, train in (("function", "train: own:train"), ("command", command)):
+        (workplace.root / f"{name}.yaml").write_text(study.format(name=name, train=train))
+    (workplace.root / "results.csv").write_text("arm,seed,loss\na,0,1\na,1,2\nb,0,3\nb,1,4\n")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("torch was loaded: False\n"), done.stdout + done.stderr
+    assert "failed" not in done.stdout + done.stderr, done.stderr
+    reports = {file.stem for file in (workplace.root / "reports").glob("*.html")}
+    assert reports == {"function", "command"}, done.stdout + done.stderr
+    assert "The only arm" in done.stdout, done.stdout + done.stderr

@@ -149,10 +149,10 @@ def best_of(k: int) -> float:
     if k <= 1:
         return 0.0
 
-    # The integrand is smooth and all but zero beyond nine, where the trapezoid rule is exact to rounding.
-    z = np.linspace(-9.0, 9.0, 1001)
+    # The integrand is smooth and all but zero beyond nine, so that the trapezoid rule, here a sum, is exact to rounding.
+    z, step = np.linspace(-9.0, 9.0, 1001, retstep=True)
     density = k * np.exp(-(z**2) / 2.0) / math.sqrt(2.0 * math.pi) * special.ndtr(z) ** (k - 1)
-    return float(np.trapezoid(z * density, z))
+    return float(np.sum(z * density) * step)
 
 
 def more_seeds(

@@ -42,7 +42,7 @@ class Device:
 def devices() -> tuple[Device, ...]:
     """Run a convolution on the CPU and on every accelerator, time it, and compare its result with the CPU's."""
     tried = [_try("cpu", "CPU", None)]
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     for number in range(0 if accelerator is None else torch.accelerator.device_count()):
         name = f"{accelerator.type}:{number}" if accelerator is not None else ""
         try:

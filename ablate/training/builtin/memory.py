@@ -16,7 +16,7 @@ def advice(config: RunConfig, data: Dataset, device: torch.device) -> str:
     size = wanted = min(config.training.batch_size, len(data.train_labels))
     while size:
         if device.type != "cpu":
-            torch.accelerator.empty_cache()
+            torch.get_device_module(device).empty_cache()
         try:
             learner = make_learner(config, data.shape, len(data.classes), device)
             images = torch.zeros((size, *data.shape), device=device)
