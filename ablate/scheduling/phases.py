@@ -24,7 +24,7 @@ from ablate.scheduling.tuning import Searches
 from ablate.study.design import Plan, Run
 from ablate.study.looks import LookPlan
 from ablate.study.record import PlanRecord
-from ablate.study.seeds import NOISE_FLOOR, REPLICATES
+from ablate.study.seeds import NOISE_FLOOR, REPLICATES, replicate_of
 from ablate.text import counted, format_duration, format_value
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
@@ -455,6 +455,15 @@ def top_up(study: OngoingStudy, seeds: int | None) -> Steps:
     name = study.plan.study.name
     if analysis.error:
         raise StudyError(caution(analysis.error, analysis.rules), place=name)
+    if looks.taken > max(study.record.looks.taken, 1):
+        # A top-up whose process died between its last run and its record: this concludes that one, and spends no further look.
+        look = study.looks()[looks.taken - 1]
+        last = study.record.first_seed + look.pairs - 1
+        of_look = {run.arm for run in study.record.runs if replicate_of(run.seed) == last}
+        study.observer.note(
+            f"the look at {look.pairs} seeds was complete, but not recorded: it is now, and no seed is added"
+        )
+        return (yield from take_looks(study, [look], [arm for arm in study.plan.names if arm in of_look]))[0]
     if not arms:
         raise StudyError(
             "no arm is undecided, so more seeds would change nothing",

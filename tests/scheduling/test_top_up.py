@@ -58,6 +58,24 @@ def test_every_top_up_is_a_look_of_its_own_and_costs_half_of_the_one_before(work
     assert trained(workplace)["gain=0.2"] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("more", [("--seeds", "2"), ("--seeds", "1"), ("--budget", "1h")])
+def test_a_top_up_that_was_killed_before_its_record_is_concluded_and_spends_no_second_look(workplace, more):
+    workplace.trained(factors=UNDECIDED)
+    run(workplace, "top-up", "toy", "--seeds", "2")
+    before, seeds, looks = verdicts(workplace), trained(workplace), record(workplace).looks
+    # The plan as it was between the last run and the record of the look.
+    stored = stored_plans(workplace.store, "toy")[-1]
+    plan = Path(stored.artifacts.removeprefix("file://")) / "plan.json"
+    content = json.loads(plan.read_text())
+    content["looks"]["taken"] -= 1
+    plan.write_text(json.dumps(content))
+    output = run(workplace, "top-up", "toy", *more)
+    assert "was complete, but not recorded" in output
+    assert record(workplace).looks == looks
+    assert trained(workplace) == seeds
+    assert verdicts(workplace) == before
+
+
 def test_running_a_study_again_after_a_top_up_forgets_nothing_of_it(workplace):
     study = workplace.trained(factors=UNDECIDED)
     run(workplace, "top-up", "toy", "--seeds", "2")
