@@ -46,7 +46,7 @@ def planned(kind, factors, cells=None):
     """The plan of a study of the first so many factors, each with one level."""
     levels = "".join(f"  {path}: [{str(level).lower()}]\n" for path, level in list(LEVELS.items())[:factors])
     text = (
-        f"study: simulated\nmargin: 1\nbaseline:\n  data: {{name: digits}}\n  model: {{name: cnn, depth: 2, width: 16}}\n"
+        f"study: simulated\nmargin: 0.01\nbaseline:\n  data: {{name: digits}}\n  model: {{name: cnn, depth: 2, width: 16}}\n"
         f"factors:\n{levels}design: {kind}\n" + (f"fraction: {{cells: {cells}}}\n" if cells else "")
     )
     return design.plan(spec.parse(text), lambda _: DataFacts("digits"))
