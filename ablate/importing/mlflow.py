@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from ablate import addresses
 from ablate.errors import DataError, nearest
@@ -229,7 +229,7 @@ class _Database:
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         deadline = time.monotonic() + _MOST_SECONDS
         try:
-            address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
+            address = f"{addresses.folder_address(self._path.absolute())}?mode=ro"
             with closing(sqlite3.connect(address, uri=True, timeout=10.0)) as connection:
                 connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
                 found = connection.execute(query, values).fetchmany(_MOST_ROWS + 1)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from ablate import addresses
 from ablate.errors import DataError, nearest
 from ablate.importing.source import ResultSource
 from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns
 from ablate.metrics import Direction
 from ablate.text import format_bytes, joined
-
-_SCHEME = "sqlite:///"
 
 
 def recognizes(source: ResultSource) -> bool:
@@ -140,9 +139,10 @@ def _storage(storage: str) -> Any:
         def append_logs(self, logs: list[dict[str, Any]]) -> None:  # noqa: ARG002 — of the protocol
             raise PermissionError("the journal is read only")
 
-    address = storage
-    if "://" not in storage or storage.startswith(_SCHEME):
-        path = Path(storage.removeprefix(_SCHEME))
+    address, engine = storage, dict[str, Any]()
+    file = addresses.database_path(storage)
+    if file is not None or "://" not in storage:
+        path = file or Path(storage)
         if not path.is_file():
             raise DataError(
                 "there is no such file", place=str(path), hint="optuna:FILE#STUDY, or optuna:ADDRESS#STUDY"
@@ -158,9 +158,13 @@ def _storage(storage: str) -> Any:
                 return JournalStorage(Journal(path))
             except Exception as error:  # noqa: BLE001 — whatever a file can make Optuna raise
                 raise _unreadable(storage, error) from None
-        address = f"{_SCHEME}file:{quote(str(path.absolute()))}?mode=ro&uri=true"
+        # SQLAlchemy reads an address of a file in its own way: the database is opened for it.
+        engine["creator"] = lambda: sqlite3.connect(
+            f"{addresses.folder_address(path.absolute())}?mode=ro", uri=True, check_same_thread=False
+        )
+        address = addresses.SQLITE
     try:
-        return RDBStorage(address, skip_table_creation=True)
+        return RDBStorage(address, engine_kwargs=engine, skip_table_creation=True)
     except Exception as error:  # noqa: BLE001 — as above
         raise _unreadable(storage, error) from None
 
@@ -171,7 +175,7 @@ def _unreadable(storage: str, error: Exception) -> DataError:
         return DataError(
             "the database was made by another version of Optuna",
             place=storage,
-            hint=f"`optuna storage upgrade --storage {storage if '://' in storage else _SCHEME + storage}` brings it up to date "
+            hint=f"`optuna storage upgrade --storage {storage if '://' in storage else addresses.database_address(Path(storage))}` brings it up to date "
             "(keep a copy)",
         )
     return DataError(f"is no storage of Optuna ({text[:200]})", place=storage)

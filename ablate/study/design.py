@@ -23,8 +23,11 @@ from ablate.study.keys import Factor, Study
 from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, Design, PlanRecord, RunRecord
 from ablate.study.seeds import NOISE_FLOOR, REPLICATES, Phase, seed_of
-from ablate.text import counted, format_key, format_value
+from ablate.text import counted, cut, format_key, format_value
 from ablate.training import parse_config, trainer_of
+
+LONGEST_NAME = 200
+"""Characters of an arm's name in a message."""
 
 MOST_RUNS = 250_000
 """Runs of a plan. So many take 8 s of processor time and 340 MB to plan, and 21 MB in the store, where each look reads them."""
@@ -292,7 +295,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts], seeds: int | None = 
     if len(planned.data) < len(arms):
         name = next(name for name in names if names.count(name) > 1)
         raise StudyError(
-            f"two arms have the name {name!r}",
+            f"two arms have the name {cut(name, LONGEST_NAME)!r}",
             place="factors",
             hint="a setting is called like an arm; give it another name",
         )
@@ -300,7 +303,7 @@ def plan(study: Study, data: Callable[[Config], DataFacts], seeds: int | None = 
     for run in planned.replicates(names, [0]):
         if run.key in seen:
             raise StudyError(
-                f"the arms {seen[run.key]!r} and {run.arm!r} are the same run: same settings, same data",
+                f"the arms {cut(seen[run.key], LONGEST_NAME)!r} and {cut(run.arm, LONGEST_NAME)!r} are the same run: same settings, same data",
                 place="factors",
                 hint="leave one of them out; a copy of the same data under another name counts as the same",
             )

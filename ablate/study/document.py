@@ -20,6 +20,9 @@ from ablate.text import BOOLEAN, INTEGER, REAL, cut
 MOST_NODES = 20_000
 MOST_DEPTH = 50
 
+LONGEST_PART = 1_000
+"""Characters of what a message says, and of its hint: they quote names of the file, which may be of any length."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -44,7 +47,8 @@ class Document:
             yield
         except StudyError as error:
             place = self.source if error.place is None else self.place(error.place)
-            raise StudyError(error.message, place=place, hint=error.hint) from None
+            hint = error.hint and cut(error.hint, LONGEST_PART)
+            raise StudyError(cut(error.message, LONGEST_PART), place=place, hint=hint) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -116,13 +120,15 @@ def _lines(root: yaml.Node, source: str) -> dict[tuple[str, ...], int]:
         if len(enclosing) > MOST_DEPTH:
             raise StudyError(f"is nested too deeply for a study: more than {MOST_DEPTH} levels", place=place)
         lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            node.value = _characters(node.value, place)
         if isinstance(node, yaml.MappingNode):
             seen: dict[Hashable, int] = {}
             for key_node, value in node.value:
                 line = key_node.start_mark.line + 1
                 if not isinstance(key_node, yaml.ScalarNode):
                     raise StudyError("a key must be plain text", place=f"{source}:{line}")
-                name = str(key_node.value)
+                name = key_node.value = _characters(str(key_node.value), f"{source}:{line}")
                 if name in seen and key_node.tag != "tag:yaml.org,2002:merge":
                     raise StudyError(
                         f"the key {cut(name)!r} stands here twice (first on line {seen[name]})",
@@ -139,6 +145,24 @@ def _lines(root: yaml.Node, source: str) -> dict[tuple[str, ...], int]:
 
     walk(root, (), ())
     return lines
+
+
+def _characters(text: str, place: str) -> str:
+    r"""Return a text in which `\ud83d\ude00`, as JSON writes what lies beyond 16 bits, is one character.
+
+    Raises StudyError for what is none: no database would hold it, and no file of results.
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    if odd := re.search(r"[\0\ud800-\udfff]", text):
+        code = "\\0" if odd[0] == "\0" else f"\\u{ord(odd[0]):04x}"
+        raise StudyError(
+            f"{cut(text)!r} cannot be recorded: {code} is no character",
+            place=place,
+            hint="write the text without it",
+        )
+    return text
 
 
 _OPENED = {

@@ -26,7 +26,7 @@ from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
-from ablate.text import brief, cut, format_value, measured
+from ablate.text import brief, cut, measured
 from ablate.training import TRAINERS, Trainer, trainer_of, trainer_wanted
 
 MOST_BYTES = 200_000
@@ -555,7 +555,7 @@ def _search(
 
 def _check_path(path: Any, place: str) -> None:
     if not isinstance(path, str):
-        raise StudyError(f"{format_value(path)} is not a path such as `model.width`", place=place)
+        raise StudyError(f"{brief(path)} is not a path such as `model.width`", place=place)
 
 
 def _check_combinations(factors: tuple[Factor, ...], baseline: Config) -> None:

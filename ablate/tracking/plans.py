@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ablate.errors import StoreError, StudyError, nearest
+from ablate.plain_files import can_name_files
 from ablate.study.record import PlanRecord
+from ablate.text import cut
 from ablate.tracking.queries import StoredRun, artifact, queries
 from ablate.tracking.store import Store
 from ablate.tracking.tags import number
@@ -104,16 +106,17 @@ def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredP
     """
     runs = _plan_runs(store, study)
     if not runs:
-        refuse_deleted(store, study)
+        if can_name_files(study):
+            refuse_deleted(store, study)
         known = [name for name in study_names(store) if name != study]
         raise StoreError(
-            f"there is no study {study!r} in {store.place}",
+            f"there is no study {cut(study)!r} in {store.place}",
             hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
         )
     matching = [run for run in runs if plan_id is None or run.tags["ablate.plan"].startswith(plan_id)]
     if not matching:
         raise StudyError(
-            f"no plan {plan_id!r} of {study}",
+            f"no plan {cut(plan_id or '')!r} of {study}",
             place="--plan",
             hint="plans: " + ", ".join(run.tags["ablate.plan"] for run in runs),
         )
@@ -128,6 +131,8 @@ def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredP
 
 def _plan_runs(store: Store, study: str) -> list[StoredRun]:
     """Return the runs that carry the plans of a study, the latest last."""
+    if not can_name_files(study):  # bytes of the command line that are no text would not even reach the store
+        return []
     runs = [run for run in queries(store).runs({"ablate.kind": "report"}, study) if "ablate.plan" in run.tags]
     return sorted(runs, key=lambda run: number(run.tags, "ablate.recorded", run.start))
 

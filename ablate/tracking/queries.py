@@ -340,6 +340,13 @@ class LocalQueries:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: Exception) -> UnreadableStoreError:
+        database = self._store.database
+        if database is not None and database.is_file() and database.stat().st_size == 0:
+            return UnreadableStoreError(
+                "is an empty file, where MLflow's database should be",
+                place=str(database),
+                hint="put a copy of the database back; or remove the file, and `ablate run` makes a new one",
+            )
         # A message of sqlite's that quotes damaged bytes is no text, and its place is taken by an error of Python's.
         what = error if isinstance(error, sqlite3.Error) else _OTHER_TYPE
         return UnreadableStoreError(

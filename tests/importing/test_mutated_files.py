@@ -6,10 +6,11 @@ import json
 import os
 import random
 import shutil
-import sys
+import socket
 from pathlib import Path
 
 import pytest
+from mutations import Watch, mutated
 
 from ablate.errors import AblateError
 from ablate.importing import HowToRead
@@ -76,36 +77,6 @@ SEEDS: dict[str, tuple[str, bytes]] = {
     ),
 }
 
-PIECES = (
-    *(b",", b";", b"\t", b"\n", b"\r", b'"', b"'", b"{", b"}", b"[", b"]", b"\0", b"\xff", b"%", b"/", b":", b"&a *a", b"!!python/name:os.system"),
-    *(b"nan", b"inf", b"-inf", b"1e999", b"-", b"\xe2\x88\x92", b"=1+1", b"__import__('os').system('touch executed')", b"\xef\xbb\xbf", b"\xff\xfe"),
-    *(b"9" * 400, b"(" * 300, b"{" * 300, b"[" * 5000, b"1/0", b"seed", b"arm", b"file", b"epoch", b" - ", b"__MIN", b"<script>", b"\\d", b"$(touch executed)"),
-)  # fmt: skip
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    for _ in range(rng.randint(1, 6)):
-        at = rng.randrange(len(data) + 1)
-        kind = rng.randrange(6)
-        if kind == 0:
-            data = data[:at] + rng.choice(PIECES) + data[at:]
-        elif kind == 1:
-            data = data[:at] + data[at + rng.randint(1, 20) :]
-        elif kind == 2:
-            other = rng.randrange(len(data) + 1)
-            data = data[: min(at, other)] + data[min(at, other) : max(at, other)] * 2 + data[max(at, other) :]
-        elif kind == 3:
-            data = data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :]
-        elif kind == 4:
-            data = data[:at]
-        else:
-            lines = data.split(b"\n")
-            rng.shuffle(lines)
-            data = b"\n".join(lines)
-        if len(data) > 200_000:
-            data = data[:200_000]
-    return data
-
 
 def tree(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
@@ -113,33 +84,16 @@ def tree(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch):
-    """An empty folder; whatever writes a file, runs a program or imports a module of the file's choice is noted."""
     monkeypatch.chdir(tmp_path)
-    forbidden: list[str] = []
-    watching = [True]
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        if not watching[0]:
-            return
-        if event in {"os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect"}:
-            forbidden.append(f"{event} {arguments}")
-            return
-        writes = event == "open" and isinstance(arguments[1], str) and bool(set(arguments[1]) & set("wax+"))
-        if writes and str(tmp_path) in str(Path(str(arguments[0])).absolute()):
-            forbidden.append(f"{event} {arguments}")
-
-    sys.addaudithook(watch)
-    yield tmp_path, forbidden, watching
-    watching[0] = False
+    return tmp_path, Watch()
 
 
-def check(root: Path, forbidden: list[str], watching: list[bool], number: int, seed: int) -> set[str]:
+def check(root: Path, watch: Watch, number: int, seed: int) -> set[str]:
     rng = random.Random(seed)
     outcomes = set()
     for _ in range(number):
         kind = rng.choice(list(SEEDS))
         name, data = SEEDS[kind]
-        watching[0] = False
         shutil.rmtree(root / "in", ignore_errors=True)
         path = root / "in" / name
         path.parent.mkdir(parents=True)
@@ -149,26 +103,24 @@ def check(root: Path, forbidden: list[str], watching: list[bool], number: int, s
         before = tree(root)
         source = "in/lightning_logs" if kind == "hparams" else f"in/{name}"
         how = HowToRead(lines=(r"val_acc (\S+)", r"epoch (?P<step>\d+)")) if kind == "log" else HowToRead()
-        watching[0] = True
         for asked in (
             Asked(),
             PAIRED,
             Asked(arm=("arm",), metric="val_acc", baseline="sgd", margin=0.01, unpaired=True, at="last"),
         ):
             try:
-                judged = judge([source], how, asked, lambda _: None)
+                with watch.on():
+                    judged = judge([source], how, asked, lambda _: None)
             except AblateError as error:
                 outcomes.add("refused" if str(error) else "refused without a word")
             except Exception as error:
                 kept = Path("/tmp") / f"mutated-{seed}-{name.replace('/', '-')}"
-                watching[0] = False
                 kept.write_bytes(path.read_bytes())
                 raise AssertionError(f"{kind}, {asked}: kept as {kept}") from error
             else:
                 outcomes.add("described" if isinstance(judged, str) else "judged")
-        watching[0] = False
         assert tree(root) == before, kind
-        assert forbidden == [], kind
+        assert (watch.started, watch.written) == ([], []), kind
     return outcomes
 
 
@@ -182,8 +134,24 @@ def test_two_thousand_damaged_files(sandbox, seed):
     assert check(*sandbox, 200, seed) == {"described", "judged", "refused"}
 
 
-def test_the_check_sees_what_is_written_and_what_is_run(sandbox):
-    root, forbidden, _ = sandbox
-    (root / "x").write_text("")
-    os.system("true")
-    assert len(forbidden) == 2
+def test_the_check_sees_what_is_written_and_what_is_run(sandbox, tmp_path):
+    _, watch = sandbox
+    with watch.on(inside=tmp_path / "in"):
+        (tmp_path / "x").write_text("")
+        (tmp_path / "x").unlink()
+        os.system("true")
+        with pytest.raises(OSError, match="no network"):
+            socket.create_connection(("127.0.0.1", 1))
+    assert (len(watch.written), len(watch.started)) == (2, 1)
+
+
+def test_the_check_sees_what_does_not_end(sandbox):
+    _, watch = sandbox
+    watch.seconds = 0.05
+
+    def endless() -> None:
+        while True:
+            pass
+
+    with pytest.raises(AssertionError, match="processor time"), watch.on():
+        endless()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ablate import addresses
 from ablate.errors import DataError, StudyError
 from ablate.importing import HowToRead, read
 
@@ -467,6 +468,18 @@ def test_a_study_of_optuna_is_read_and_left_as_it_is(optuna_stores, monkeypatch,
     with pytest.raises(DataError, match=r"there is no study 'gird'\n  did you mean 'grid'"):
         table(f"optuna:{storage}#gird")
     assert files_of(optuna_stores) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.db", "100%41.db", "what?x=1.db", "#1.db", "é.db", os.fsdecode(b"\xff.db"), "'.db"]
+)
+def test_a_database_of_any_name_is_read(optuna_stores, folder, name):
+    shutil.copy(optuna_stores / "some.db", name)
+    assert len(table(f"optuna:{name}#grid").rows) == 6
+    assert len(table(f"optuna:{addresses.database_address(folder / name)}#grid").rows) == 6
+    with pytest.raises(DataError, match=r"is no database of MLflow .no such table: experiments"):
+        table(f"mlflow:{name}#grid")
+    assert list(folder.iterdir()) == [folder / name]
 
 
 def test_what_is_no_storage_of_optuna_is_refused_in_a_sentence(folder):
