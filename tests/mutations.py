@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import pickle
 import random
 import resource
 import signal
@@ -296,3 +298,64 @@ def mutated_study(text: str, rng: random.Random) -> bytes:
     ending = rng.choice(("\n", "\n", "\n", "\r\n", "\r", "\x85", "\u2028"))
     codec = rng.choice(("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"))
     return ending.join(lines).encode(codec, "backslashreplace")
+
+
+# --- files of a store ---------------------------------------------------------------------------------------------------
+
+
+def damage(path: Path, rng: random.Random, others: Sequence[bytes], outside: Path) -> str:
+    """Damage a file, or put something else into its place. others: what it may hold instead. outside: a folder that a link may lead to.
+
+    Returns what was done.
+    """
+    content = path.read_bytes()
+    kind = rng.choice(("tree", "tree", "bytes", "flip", "cut", "empty", "zeros", "other", "link", "link to a folder", "dangling", "loop", "folder", "pipe", "missing", "deep", "pickle"))  # fmt: skip
+    path.unlink()
+    match kind:
+        case "tree":
+            lines = content.split(b"\n") if path.suffix != ".json" else [content]
+            at = rng.randrange(len(lines))
+            try:
+                lines[at] = json.dumps(mutated_tree(json.loads(lines[at]), rng)).encode()
+            except ValueError:
+                lines[at] = mutated(lines[at], rng)
+            path.write_bytes(b"\n".join(lines))
+        case "bytes":
+            path.write_bytes(mutated(content, rng))
+        case "flip":
+            flipped = bytearray(content or b"x")
+            for _ in range(rng.randint(1, 8)):
+                flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+            path.write_bytes(flipped)
+        case "cut":
+            path.write_bytes(content[: rng.randrange(len(content) + 1)])
+        case "empty":
+            path.touch()
+        case "zeros":
+            path.write_bytes(bytes(len(content)))
+        case "other":
+            path.write_bytes(rng.choice(others))
+        case "link":
+            path.symlink_to(next(outside.iterdir()))
+        case "link to a folder":
+            path.symlink_to(outside)
+        case "dangling":
+            path.symlink_to(outside / "nothing")
+        case "loop":
+            path.symlink_to(path.name)
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "deep":
+            path.write_bytes(b"[" * 100_000)
+        case "pickle":
+            path.write_bytes(pickle.dumps(_Executes()))
+    return kind
+
+
+class _Executes:
+    """What runs a program when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
