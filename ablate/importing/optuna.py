@@ -140,9 +140,9 @@ def _storage(storage: str) -> Any:
             raise PermissionError("the journal is read only")
 
     address, engine = storage, dict[str, Any]()
-    file = addresses.database_path(storage)
-    if file is not None or "://" not in storage:
-        path = file or Path(storage)
+    database = addresses.database_path(storage)
+    if database is not None or "://" not in storage:
+        path = database or Path(storage)
         if not path.is_file():
             raise DataError(
                 "there is no such file", place=str(path), hint="optuna:FILE#STUDY, or optuna:ADDRESS#STUDY"
