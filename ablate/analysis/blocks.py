@@ -26,7 +26,7 @@ from ablate.analysis.contents import (
 )
 from ablate.analysis.family import ArmRule
 from ablate.analysis.groups import Group
-from ablate.analysis.intervals import HURTS, Floats, Intervals, intervals
+from ablate.analysis.intervals import HURTS, Floats, Intervals, intervals, rounding
 from ablate.analysis.looks import VERDICTS, claims
 from ablate.analysis.power import more_seeds
 from ablate.analysis.rules import Rules
@@ -145,13 +145,12 @@ def _intervals(
     """The plain paired t of every arm, over its blocks."""
     number = np.array([len(row) for row in differences], dtype=np.int64)
     mean, variance = np.zeros(number.size), np.zeros(number.size)
-    # Below this, differences that should be equal differ in the last digits of the means they come from.
-    rounding = (8.0 * np.finfo(float).eps * max((abs(m) for m in means if m is not None), default=0.0)) ** 2
+    least = rounding(max((abs(m) for m in means if m is not None), default=0.0)) ** 2
     for i, row in enumerate(differences):
         if len(row) > 1:
             d = np.array([difference for _, difference in row])
-            own = float(np.var(d, ddof=1))
-            mean[i], variance[i] = d.mean(), max(own if own > rounding else 0.0, rules.resolution**2 / 4.0)
+            spread = max(float(np.var(d, ddof=1)), rules.resolution**2 / 4.0)
+            mean[i], variance[i] = d.mean(), spread if spread > least else 0.0
         elif row:
             mean[i] = row[0][1]
     nobody = np.zeros(number.size, dtype=bool)

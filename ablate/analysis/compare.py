@@ -14,6 +14,7 @@ import pandas as pd
 
 from ablate.analysis.family import arm_name
 from ablate.analysis.groups import Group
+from ablate.analysis.intervals import rounding
 from ablate.analysis.rules import Rules
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.seeds import Phase
@@ -275,13 +276,13 @@ class Sample:
         return float(np.std(self.differences, ddof=1))
 
     def variance(self, resolution: float) -> float:
-        """s², floored at q²/4; NaN below two pairs. Differences that agree to the last digits have none of their own."""
+        """s², floored at q²/4; NaN below two pairs. Differences that agree to the last digits have none of their own,
+        and a resolution in the last digits is none.
+        """
         if self.n < 2:
             return math.nan
-        own = float(np.var(self.differences, ddof=1))
-        if own <= (8.0 * np.finfo(float).eps * self.scale) ** 2:
-            own = 0.0
-        return max(own, resolution**2 / 4.0)
+        variance = max(float(np.var(self.differences, ddof=1)), resolution**2 / 4.0)
+        return variance if variance > rounding(self.scale) ** 2 else 0.0
 
 
 Sampler = Callable[[Sequence[int]], Sample]

@@ -24,6 +24,7 @@ from ablate.analysis.intervals import (
     ENOUGH_PAIRS,
     Floats,
     moderate,
+    rounding,
     t_quantile,
     verdict_codes,
 )
@@ -90,7 +91,7 @@ class Group:
         mean = float(runs.mean()) if runs.size else math.nan
         std = float(runs.std(ddof=1)) if runs.size > 1 else math.nan
         # Equal values whose mean is rounded have a std of their last digits.
-        if runs.size > 1 and std <= 8.0 * np.finfo(float).eps * float(np.abs(runs).max()):
+        if runs.size > 1 and std <= rounding(float(np.abs(runs).max())):
             std = 0.0
         return cls(runs.size, mean, std, tuple(runs.tolist()), failed, diverged, copied)
 

@@ -63,6 +63,11 @@ class Intervals:
         return np.where(np.isnan(self.half), np.nan, np.minimum(1.0, p * 0.05 / self.spent))
 
 
+def rounding(scale: float) -> float:
+    """Return up to what values that should be equal may differ in their last digits. scale: the largest magnitude among them."""
+    return 8.0 * float(np.finfo(float).eps) * scale
+
+
 def paired_variance(differences: Floats, resolution: float | Floats) -> Floats:
     """Return the variance over the last axis (ddof 1), at least q²/4: coarse metrics tie honestly, and a tie is not certainty.
 

@@ -22,6 +22,9 @@ from ablate.text import counted, cut, format_duration, format_level, joined, mea
 
 MOST_DECIMALS = 12
 
+NOISE = 1e-9
+"""A share of the largest of several numbers. Where two of them differ by less, arithmetic has made the difference: 0.9 − 0.8 is not 0.1."""
+
 MOST_NAMES = 6
 """Arms that a caution names one by one; more are counted."""
 
@@ -562,15 +565,16 @@ def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
     to = rules.scale(item.summary.mean if isinstance(item, Comparison) else None)
     ends = [v * to.factor for v in (item.lo, item.hi) if v is not None]
     margin = rules.margin * to.factor
+    noise = NOISE * max(map(abs, [*ends, margin]))
     if to.unit:
         first = 1
     else:
         size = (ends[1] - ends[0]) / 2.0 if len(ends) == 2 else margin
-        first = max(0, 1 - math.floor(math.log10(size))) if size > 0 else 3
+        first = max(0, 1 - math.floor(math.log10(size))) if size > noise else 3
     first = max(first, _decimals(margin))
     for decimals in range(first, first + MOST_DECIMALS):
         kept = all(
-            _order(round(v, decimals), round(mark, decimals)) == _order(v, mark)
+            _order(round(v, decimals), round(mark, decimals)) == _order(v, mark, noise)
             for v in ends
             for mark in (0.0, margin, -margin)
         )
@@ -586,8 +590,9 @@ def _decimals(value: float) -> int:
     )
 
 
-def _order(one: float, other: float) -> int:
-    return (one > other) - (one < other)
+def _order(one: float, other: float, noise: float = 0.0) -> int:
+    """Return 1 where one is the larger, −1 where it is the smaller, and 0 where they differ by no more than noise."""
+    return (one > other + noise) - (one < other - noise)
 
 
 def _number(value: float, decimals: int, factor: float, *, sign: bool = False) -> str:

@@ -6,6 +6,7 @@ and reads from what is known how they ended. It returns how many of its runs are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 from ablate.analysis import Analysis, Look, Rules, judge, next_step, undecided, winner
 from ablate.analysis.arm_rows import arm_rows
+from ablate.analysis.intervals import rounding
 from ablate.analysis.plan import rules
 from ablate.analysis.words import caution
 from ablate.errors import StudyError
@@ -179,13 +181,15 @@ class OngoingStudy:
         """Record the resolution of the metric as the runs printed it, where neither the study nor its training knows it."""
         if self.plan.resolution:
             return
-        printed = [
-            row["resolution"]
-            for row in self.known.rows.values()
-            if row["outcome"] == "finished" and row["resolution"] > 0
-        ]
-        if printed and min(printed) != self.record.resolution:
-            self.extend(resolution=min(printed))
+        rows = [row for row in self.known.rows.values() if row["outcome"] == "finished"]
+        if not (printed := [row["resolution"] for row in rows if row["resolution"] > 0]):
+            return
+        # A number that was printed in full has no step but that of its last bits.
+        sizes = [abs(row["value"]) for row in rows if math.isfinite(row["value"])]
+        is_full = min(printed) <= rounding(max(sizes, default=0.0))
+        finest = 0.0 if is_full else min(printed)
+        if finest != self.record.resolution:
+            self.extend(resolution=finest)
 
     def undecided(self, analysis: Analysis) -> list[str]:
         """Undecided arms with those that they are compared with, in plan order; empty where all are decided.

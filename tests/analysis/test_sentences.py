@@ -227,6 +227,35 @@ def test_a_minimised_loss_in_its_own_units():
     )
 
 
+@pytest.mark.parametrize("resolution", [0.0, 1e-16])
+@pytest.mark.parametrize("shift", [0.1, -0.1])
+def test_differences_that_only_arithmetic_tells_apart_are_no_noise(shift, resolution):
+    """The resolution is that of values which were printed in full."""
+    plan = rules([WIDTH], metric="acc", direction="maximize", margin=0.1, looks=(5,), resolution=resolution)
+    shown = read(replicates({WIDTH.name: [shift] * 5}, base=[0.8 + 0.01 * i for i in range(5)]), plan)
+    sign = "+" if shift > 0 else "−"
+    assert shown == (
+        f"Width 128 is inconclusive: {sign}0.10 in acc under each of 5 seeds, which leaves no noise to judge by."
+    )
+
+
+@pytest.mark.parametrize(
+    ("margin", "lo", "hi", "said"),
+    [
+        (0.01, 0.1 - 7e-17, 0.1 + 7e-17, "+0.100 in acc (0.100 to 0.100, 5 seeds)"),
+        (0.1, 0.1 - 7e-17, 0.1 + 7e-17, "+0.100 in acc (0.100 to 0.100, 5 seeds)"),
+        (0.1, 0.1 - 7e-17, 0.3, "+0.20 in acc (0.10 to 0.30, 5 seeds)"),
+        (0.1, -1e-17, 0.3, "+0.15 in acc (0.00 to 0.30, 5 seeds)"),
+        (0.00001, 0.00002 - 1e-17, 0.00002, "+0.00002 in acc (0.00002 to 0.00002, 5 seeds)"),
+        (0.1, 0.1 + 1e-6, 0.3, "+0.200000 in acc (0.100001 to 0.300000, 5 seeds)"),
+    ],
+)
+def test_digits_that_only_arithmetic_has_made_are_not_shown(margin, lo, hi, said):
+    plan = rules([WIDTH], metric="acc", direction="maximize", margin=margin, looks=(5,))
+    frame = replicates({WIDTH.name: [0.1, 0.2, 0.3, 0.2, 0.2]})
+    assert said in read(frame, plan, lo=lo, hi=hi, effect=(lo + hi) / 2)
+
+
 def test_accuracies_in_percent_stay_in_percent():
     assert accuracy_rules().scale(0.9).unit == "points"
     assert accuracy_rules().scale(90.0).unit == ""
