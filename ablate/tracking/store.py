@@ -224,20 +224,52 @@ def _started(pid: int) -> str:
         return "0"
 
 
+_FIRST_NAMESPACE = 0xEFFFFFFC
+"""What Linux numbers the namespace of processes in which a machine begins; those of containers have other numbers."""
+
+
+@cache
+def _namespace() -> int:
+    """Return the number of the namespace that process ids are of, 0 where the system has none."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+@cache
+def _machine() -> str:
+    """Return a name of this machine that outlives its boots and that no other has, '' where there is none: a container has its image's."""
+    if _namespace() != _FIRST_NAMESPACE:
+        return ""
+    try:
+        return Path("/etc/machine-id").read_text().strip()[:12]
+    except OSError:
+        return ""
+
+
 def owner() -> str:
-    """Return a name of this process by which another can tell whether it still lives."""
+    """Return a name of this process by which another can tell whether it still lives.
+
+    Several machines may have one host name, as containers of one or of several machines may; the rest of the name keeps them apart.
+    """
     pid = os.getpid()
-    return f"{socket.gethostname()}/{boot_id()}/{pid}/{_started(pid)}"
+    return f"{socket.gethostname()}/{boot_id()}/{pid}/{_started(pid)}/{_namespace()}/{_machine()}"
 
 
 def is_dead(name: str) -> bool:
-    """Return whether an owner is certainly gone: a process of this host, of an earlier boot or no longer running."""
+    """Return whether an owner is certainly gone: a process of this machine, of an earlier boot or no longer running.
+
+    Of a process of which this machine cannot know, its lease tells. An older ablate has named neither namespace nor machine.
+    """
     host, _, rest = name.partition("/")
     if host != socket.gethostname():
         return False
-    boot, pid, started = (*rest.split("/"), "", "", "")[:3]
+    boot, pid, started, namespace, machine = (*rest.split("/"), *[""] * 5)[:5]
     if boot != boot_id():
-        return True
+        return bool(machine) and machine == _machine()
+    if namespace not in ("", str(_namespace())):
+        return False
     if not pid.isdigit():
         return True
     try:

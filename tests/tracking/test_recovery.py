@@ -76,7 +76,9 @@ class Process:
 
     @property
     def owner(self) -> str:
-        return f"{socket.gethostname()}/another-boot/{self.number}/1"
+        return (
+            f"{socket.gethostname()}/{stores.boot_id()}/{2**22 + self.number}/1"  # no process id is that high
+        )
 
     @property
     def keys(self) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -153,18 +154,51 @@ def test_only_runs_whose_owner_is_gone_or_whose_lease_has_expired_are_ended(work
     host, later, long_ago = socket.gethostname(), time.time() + 600, time.time() - 1
     dead = [
         orphan(workplace, f"{host}/{stores.boot_id()}/{2**22 - 1}/1", later),
-        orphan(workplace, f"{host}/another-boot/1/1", later),
         orphan(workplace, "another-host/x/1/1", long_ago),
     ]
-    alive = [orphan(workplace, stores.owner(), later), orphan(workplace, "another-host/x/1/1", later)]
+    alive = [
+        orphan(workplace, stores.owner(), later),
+        orphan(workplace, "another-host/x/1/1", later),
+        orphan(workplace, f"{host}/another-boot/1/1", later),
+    ]
     assert sorted(orphans(workplace.store)) == sorted(dead)
     # One of its runs has a lease that counts, so the process on the other host is there.
     names = ("another-host/x/1/1", f"{host}/another-boot/1/1", "nobody/x/1/1")
-    assert [is_gone(workplace.store, name) for name in names] == [False, True, False]
-    assert recover(workplace.store) == 3
+    assert [is_gone(workplace.store, name) for name in names] == [False, False, False]
+    assert recover(workplace.store) == 2
     status = {run.info.run_id: run.info.status for run in workplace.runs("study")}
     assert {status[run] for run in dead} == {"KILLED"}
     assert {status[run] for run in alive} == {"RUNNING"}
+
+
+def test_a_process_of_another_machine_with_the_same_host_name_is_not_taken_for_dead(monkeypatch):
+    monkeypatch.setattr(stores, "_machine", lambda: "machine-a")
+    host, boot, _, _, namespace, machine = stores.owner().split("/")
+    assert not stores.is_dead(stores.owner())
+    assert stores.is_dead(f"{host}/{boot}/{2**22 - 1}/1/{namespace}/{machine}")
+    assert stores.is_dead(f"{host}/{boot}/{2**22 - 1}/1")
+    # An earlier boot of this machine, or any boot of another.
+    assert stores.is_dead(f"{host}/another-boot/1/1/{namespace}/{machine}")
+    assert not stores.is_dead(f"{host}/another-boot/1/1/{namespace}/machine-b")
+    assert not stores.is_dead(f"{host}/another-boot/1/1/{namespace}/")
+    # A container of this machine has process ids of its own, and the machine's host name where it uses the machine's network.
+    assert not stores.is_dead(f"{host}/{boot}/{2**22 - 1}/1/{int(namespace) + 1}/")
+    monkeypatch.setattr(stores, "_machine", lambda: "")
+    assert not stores.is_dead(f"{host}/another-boot/1/1/{namespace}/")
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare of util-linux")
+def test_two_containers_with_one_host_name_do_not_take_each_other_for_dead():
+    """Namespaces of processes stand for containers: each has the host name of the machine and process ids of its own."""
+    code = "from ablate.tracking.store import owner; print(owner(), flush=True); input()"
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        name = other.stdout.readline().strip()
+        if not name:
+            pytest.skip("this user may make no namespaces")
+        assert name.startswith(f"{socket.gethostname()}/{stores.boot_id()}/")
+        assert not stores.is_dead(name)
+        other.communicate("\n")
 
 
 def test_frames_are_the_same_through_sql_and_through_the_client(workplace):
