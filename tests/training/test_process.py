@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,6 +218,20 @@ def test_silence_ends_a_command_and_output_puts_it_off():
     assert ended.cause == "silence"
     assert not ended.well
     assert Ended(-15, "silence", 600).words == "printed nothing for 10 min and was ended"
+
+
+def test_silence_counts_from_when_a_command_has_begun():
+    with Process(("true",), Path("/"), ENVIRONMENT) as first:
+        assert list(first.lines())
+    os.kill(first.guardian, signal.SIGSTOP)
+    with Process(("echo", "1"), Path("/"), ENVIRONMENT, silence=0.3) as process:
+        assert process.guardian == first.guardian
+        lines, begun = process.lines(tick=0.1), time.monotonic()
+        while time.monotonic() - begun < 0.5:
+            assert next(lines) == []
+        os.kill(first.guardian, signal.SIGCONT)
+        assert [line for some in lines for line in some] == ["1"]
+    assert process.ended == Ended(0, "itself", 0.3)
 
 
 def test_a_command_that_is_stopped_may_clean_up():
