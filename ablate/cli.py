@@ -132,9 +132,13 @@ def run(
             raise typer.Exit(INTERRUPTED) from None
         return
     store = current_store()
-    pool = launch.executor(parsed.baseline, executor, devices, workers, runs_per_device, store.root, address)
-    if not dry_run and not launch.seems_done(parsed, store, seeds):
-        pool.warm_up()  # workers start while more is imported and the data are prepared
+    where = (executor, devices, workers, runs_per_device)
+    if dry_run:
+        launch.check_executor(parsed.baseline, *where, address)
+    else:
+        pool = launch.executor(parsed.baseline, *where, store.root, address)
+        if not launch.seems_done(parsed, store, seeds):
+            pool.warm_up()  # workers start while more is imported and the data are prepared
     from ablate import console
     from ablate.scheduling.coordinate import Options
     from ablate.study import design

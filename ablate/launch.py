@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ablate import given_study
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ablate.config import Config, RunConfig
     from ablate.data.facts import DataFacts
     from ablate.events import Bundle, Event
-    from ablate.executors import Executor, Slot
+    from ablate.executors import Executor, Slot, Wanted
     from ablate.executors.local import LocalExecutor
     from ablate.scheduling.coordinate import Coordinator, Options, Outcome
     from ablate.scheduling.observer import Observer
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ablate.tracking.store import Store
 
 EXECUTORS = {"local": "a process per slot", "inline": "this process", "ray": "the machines of a Ray cluster"}
-"""Where `--executor` lets runs train: modules of `ablate.executors`, each with a function `create`."""
+"""Where `--executor` lets runs train: modules of `ablate.executors`, each with the functions `create` and `check`."""
 
 MOST_SENTENCES = 20
 """Arms and effects in a plan's description: MLflow takes 8,000 characters."""
@@ -178,6 +179,31 @@ def executor(
 
     address: of a cluster. root: the folder of the store, under which training puts checkpoints and networks.
     """
+    from ablate.training import runs, trainer_of
+    from ablate.training.payload import Folders
+
+    module, wanted = _executor_module(kind, address), _wanted(config, devices, workers, per_device, address)
+    train, apart = (
+        functools.partial(runs.train, folders=Folders.under(folder)) for folder in (root, Path(root.name))
+    )
+    created: Executor = module.create(
+        train,
+        replace(wanted, store=root, apart=apart),
+        lambda: slots(devices, workers, per_device, wanted.each),
+        trainer_of(config).preload(config),
+    )
+    return created
+
+
+def check_executor(
+    config: Config, kind: str, devices: str, workers: int | None, per_device: int, address: str | None = None
+) -> None:
+    """Refuse what `executor` does, as far as that can be told before a cluster is joined or begun. Raises StudyError."""
+    module, wanted = _executor_module(kind, address), _wanted(config, devices, workers, per_device, address)
+    module.check(wanted, lambda: slots(devices, workers, per_device, wanted.each))
+
+
+def _executor_module(kind: str, address: str | None) -> ModuleType:
     if kind not in EXECUTORS:
         hint = joined(EXECUTORS, "or")
         raise StudyError(f"{kind!r} is not an executor", place="--executor", hint=hint)
@@ -187,23 +213,16 @@ def executor(
         )
     import importlib
 
-    from ablate.executors import Wanted
-    from ablate.training import runs, trainer_of
-    from ablate.training.payload import Folders
+    return importlib.import_module(f"ablate.executors.{kind}")
 
-    train, apart = (
-        functools.partial(runs.train, folders=Folders.under(folder)) for folder in (root, Path(root.name))
-    )
-    module = importlib.import_module(f"ablate.executors.{kind}")
-    trainer = trainer_of(config)
-    each = trainer.devices(config)
-    created: Executor = module.create(
-        train,
-        Wanted(devices, workers, per_device, address, each, root, apart),
-        lambda: slots(devices, workers, per_device, each),
-        trainer.preload(config),
-    )
-    return created
+
+def _wanted(
+    config: Config, devices: str, workers: int | None, per_device: int, address: str | None
+) -> Wanted:
+    from ablate.executors import Wanted
+    from ablate.training import trainer_of
+
+    return Wanted(devices, workers, per_device, address, trainer_of(config).devices(config))
 
 
 def local_executor(

@@ -285,6 +285,13 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(digits, options):
     assert "error: " in digits.ablate("run", "digits.yaml", "--dry-run", *options, code=2)
 
 
+def test_a_dry_run_neither_joins_nor_begins_a_cluster(digits):
+    """Where it looked for one, nobody would answer."""
+    options = ("--dry-run", "--executor", "ray", "--address", "127.0.0.1:1")
+    assert "2 arms" in digits.ablate("run", "digits.yaml", *options)
+    assert "names a device" in digits.ablate("run", "digits.yaml", *options, "--devices", "cuda:0", code=2)
+
+
 def test_a_data_set_that_is_not_there_is_named_with_the_nearest_that_is(workplace):
     output = workplace.ablate("data", "cifar-10", code=2)
     assert output.startswith("error: data: there is no data set 'cifar-10'\n  did you mean 'cifar10'?")

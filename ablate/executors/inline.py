@@ -23,6 +23,10 @@ def create(
     return InlineExecutor(training, Slot("inline", "cpu" if wanted.devices == "auto" else wanted.devices))
 
 
+def check(wanted: Wanted, slots: Callable[[], tuple[Slot, ...]]) -> None:
+    """Refuse nothing, as `create` does."""
+
+
 class InlineExecutor:
     """One slot. `wait` is where the work is done: it advances the bundle to its next event.
 

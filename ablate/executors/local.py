@@ -138,6 +138,11 @@ def create(
     return LocalExecutor(training, slots(), preload)
 
 
+def check(wanted: Wanted, slots: Callable[[], tuple[Slot, ...]]) -> None:  # noqa: ARG001
+    """Refuse what `create` does. Raises StudyError."""
+    slots()
+
+
 _FILES, _FILES_OF_WORKER = 48, 8
 """Files that a coordinator has open at once with the store, the locks and the forkserver, and those of each worker."""
 

@@ -82,7 +82,8 @@ class Request:
 
 @dataclass
 class _Seat:
-    """A slot and the actor behind it. answer: of the question whether it is ready; None once it was given.
+    """A slot and the actor behind it. answer: of the question whether it is ready; None once it was given. machine: Ray's id of its own, once it
+    has answered.
 
     Of the bundle in training: its number, the stream of its events, and each open run's attempt and next number.
     """
@@ -90,6 +91,7 @@ class _Seat:
     slot: Slot
     actor: ActorHandle[Agent]
     answer: Any
+    machine: str = ""
     bundle: int = 0
     stream: Any = None
     attempts: dict[str, int] = field(default_factory=dict)
@@ -103,7 +105,7 @@ class _Seat:
 def create(
     training: Training,
     wanted: Wanted,
-    slots: Callable[[], tuple[Slot, ...]],  # noqa: ARG001 — the cluster has them
+    slots: Callable[[], tuple[Slot, ...]],
     preload: tuple[str, ...],
 ) -> RayExecutor:
     """Return the executor of `--executor ray`.
@@ -111,13 +113,8 @@ def create(
     Without an address it is the cluster that RAY_ADDRESS names, or one of this machine alone that ends with the command. Raises
     StudyError where Ray is not installed, the cluster does not answer, or it has not what a slot needs.
     """
+    check(wanted, slots)
     ray = _imported()
-    if wanted.devices not in ("auto", "cpu", "cuda"):
-        raise StudyError(
-            f"{wanted.devices!r} names a device, and the cluster decides which one a run gets",
-            place="--devices",
-            hint="auto, cpu or cuda; `--workers` limits how many",
-        )
     started = not ray.is_initialized()
     if started:
         _connect(ray, wanted.address)
@@ -134,6 +131,17 @@ def create(
     return RayExecutor(
         training, request, wanted.workers, preload, shut_down=started, place=place, apart=wanted.apart
     )
+
+
+def check(wanted: Wanted, slots: Callable[[], tuple[Slot, ...]]) -> None:  # noqa: ARG001 — the cluster has them
+    """Refuse what `create` does whatever the cluster has; none is joined or begun. Raises StudyError."""
+    _imported()
+    if wanted.devices not in ("auto", "cpu", "cuda"):
+        raise StudyError(
+            f"{wanted.devices!r} names a device, and the cluster decides which one a run gets",
+            place="--devices",
+            hint="auto, cpu or cuda; `--workers` limits how many",
+        )
 
 
 def _imported() -> Any:
@@ -410,8 +418,9 @@ class RayExecutor:
         self._seats: dict[str, _Seat] = {}
         self._made = 0
         self._refreshed = -math.inf
-        # Machines without the folder that came once others had begun.
+        # Machines without the folder, or on which no worker can begin, that came once others had begun; and what was said of them.
         self._left_out: set[str] = set()
+        self._told: set[str] = set()
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -475,6 +484,8 @@ class RayExecutor:
                 seat.next_seq[event.run] = event.seq + 1
         if not seat.next_seq:
             seat.stream = None
+        if any(isinstance(event, Failed) and event.kind == "crash" for event in events):
+            self._doubt(seat.machine)
         return [_brought(event, networks) for event in events]
 
     def _lost(self, seat: _Seat, error: BaseException) -> list[Event]:
@@ -483,7 +494,23 @@ class RayExecutor:
         self._refreshed = -math.inf
         with contextlib.suppress(Exception):
             self._ray.kill(seat.actor, no_restart=True)
+        self._doubt(seat.machine)
         return self._crashed(seat, _cause(error))
+
+    def _doubt(self, machine: str) -> None:
+        """Ask the free slots of a machine again whether they are there, and use none that has not answered.
+
+        A machine goes before Ray knows it, and what its slots were given would fail one after another. Those that are there answer at once.
+        """
+        free = [
+            seat
+            for seat in self._seats.values()
+            if seat.machine == machine and seat.ready and seat.stream is None
+        ]
+        for seat in free:
+            seat.answer = _control(seat.actor.place).remote()
+        if free:
+            self._ray.wait([seat.answer for seat in free], num_returns=len(free), timeout=REFRESH)
 
     def _crashed(self, seat: _Seat, reason: str) -> list[Event]:
         failures: list[Event] = [
@@ -499,9 +526,12 @@ class RayExecutor:
         """Ask for actors where the cluster has room for more, and hear which of them are ready."""
         if time.monotonic() - self._refreshed > REFRESH:
             self._refreshed = time.monotonic()
+            machines = _machines(self._ray)
+            for gone in {seat.machine for seat in self._seats.values()} - {"", *machines}:
+                self._doubt(gone)
             room = sum(
                 self._request.fitting(resources)
-                for machine, resources in _machines(self._ray).items()
+                for machine, resources in machines.items()
                 if machine not in self._left_out
             )
             for _ in range(min(room, self._workers or room) - len(self._seats)):
@@ -512,32 +542,37 @@ class RayExecutor:
                 self._hear(seat)
 
     def _hear(self, seat: _Seat) -> None:
-        """Take the answer of an actor that has begun. Raises StudyError where the first machine of all lacks the folder of the study."""
+        """Take the answer of an actor that has begun. Raises StudyError where the first machine of all lacks what a study needs."""
         try:
-            missing = self._ray.get(seat.answer)
+            machine, name, has_folder = self._ray.get(seat.answer)
         except self._ray.exceptions.RayError as error:
             del self._seats[seat.slot.name]
-            # Either its machine went before it was ready, or it could not begin, and the next one will not either.
+            # Either its machine went before it was ready, or it could not begin, and the next one there will not either.
             if "creation task" in str(error):
-                raise _cannot_begin(error) from None
+                machine, name = _where(self._ray, error)
+                self._leave_out(machine, name, _cannot_begin(error))
             return
-        if missing is None:
-            seat.answer = None
+        if has_folder:
+            seat.answer, seat.machine = None, machine
             return
         del self._seats[seat.slot.name]
         with contextlib.suppress(Exception):
             self._ray.kill(seat.actor, no_restart=True)
-        machine, name = missing
-        lacks = f"{name} of the cluster has no folder {self._place.folder}"
-        if not any(other.ready for other in self._seats.values()):
-            raise StudyError(
-                lacks,
-                place="--executor ray",
-                hint="work in a folder that all machines share, or let `ray job submit --working-dir .` carry it (docs/cluster.md)",
-            )
-        if machine not in self._left_out:
-            self._left_out.add(machine)
-            print(f"{lacks}: nothing is trained there", file=sys.stderr)
+        lacking = StudyError(
+            f"{name} of the cluster has no folder {self._place.folder}",
+            place="--executor ray",
+            hint="work in a folder that all machines share, or let `ray job submit --working-dir .` carry it (docs/cluster.md)",
+        )
+        self._leave_out(machine, name, lacking)
+
+    def _leave_out(self, machine: str, name: str, lacking: StudyError) -> None:
+        """Train nothing on a machine, and say why. Raises that where no other machine has ever had a slot that was ready."""
+        if not any(seat.machine for seat in self._seats.values()):
+            raise lacking
+        self._left_out.add(machine)
+        if name not in self._told:
+            self._told.add(name)
+            print(f"{lacking.message}: nothing is trained on {name}", file=sys.stderr)
 
     def _add(self) -> None:
         """Ask the cluster for one more actor."""
@@ -557,7 +592,7 @@ class RayExecutor:
         )(Agent)
         trainings = pickle.dumps(self._training), pickle.dumps(self._apart)
         actor = remote.remote(trainings, slot, self._preload, self._place, path, settings)
-        self._seats[name] = _Seat(slot, actor, _control(actor.missing_folder).remote())
+        self._seats[name] = _Seat(slot, actor, _control(actor.place).remote())
 
     def __enter__(self) -> Self:
         begun = time.monotonic()
@@ -599,6 +634,15 @@ def _cause(error: BaseException) -> str:
     if "node" in text.lower() and ("died" in text.lower() or "dead" in text.lower()):
         return "its machine was lost"
     return f"its Ray actor was lost: {_last_line(error)}"
+
+
+def _where(ray: Any, error: BaseException) -> tuple[str, str]:
+    """Return the machine on which an actor could not begin, Ray's id ('' where it is not known) and its name."""
+    found = re.search(r"\bip=([0-9a-fA-F.:]+)", str(error))
+    for node in ray.nodes():
+        if found is not None and node["Alive"] and node["NodeManagerAddress"] == found[1]:
+            return node["NodeID"], node["NodeManagerHostname"]
+    return "", "a machine of the cluster"
 
 
 def _last_line(error: BaseException) -> str:
@@ -660,9 +704,9 @@ class Agent:
         self._executor = LocalExecutor(pickle.loads(trainings[not self._shares]), (slot,), preload)
         self._executor.warm_up()
 
-    def missing_folder(self) -> tuple[str, str] | None:
-        """Return this machine, Ray's id and its name, where it lacks the folder; None where all is well."""
-        return None if self._has_folder else (self._machine, os.uname().nodename)
+    def place(self) -> tuple[str, str, bool]:
+        """Return Ray's id of this machine, its name, and whether it has the folder."""
+        return self._machine, os.uname().nodename, self._has_folder
 
     def events(self, number: int, bundle: Bundle) -> Iterator[tuple[list[Event], dict[str, bytes]]]:
         """Train a bundle, and yield its events as they come, with the networks that have to travel: file → content.

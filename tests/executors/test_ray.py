@@ -46,8 +46,13 @@ def ready(executor, number: int):
 
 
 @pytest.fixture
-def third_machine(ray_cluster, tmp_path):
-    """The process group of a third machine with one processor and two GPUs, which a test may kill."""
+def third_machine(ray_cluster, tmp_path, request):
+    """The process group of a third machine with one processor and two GPUs, which a test may kill. Its parameter: whether it has ablate."""
+    environment = dict(os.environ)
+    if not getattr(request, "param", True):
+        # Ray looks where the command looks for modules, too, so that all of this machine find it.
+        (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['ablate'] = None")
+        environment["PYTHONPATH"] = str(tmp_path)
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={ray_cluster}"),
         *(
@@ -59,7 +64,7 @@ def third_machine(ray_cluster, tmp_path):
         ),
     ]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
     import ray
 
     begun = time.monotonic()
@@ -125,6 +130,15 @@ def test_a_lost_machine_fails_its_runs_and_leaves_its_slot_out_and_the_others_al
         assert isinstance(drain(executor, {end.run})[-1], Finished)
 
 
+@pytest.mark.slow
+def test_the_free_slots_of_a_lost_machine_are_left_out(third_machine):
+    """Whatever was given to them would fail."""
+    with on_ray(workers=None) as executor:
+        ready(executor, 3)
+        with_all(third_machine, signal.SIGKILL)
+        ready(executor, 2)
+
+
 def test_a_machine_that_comes_later_is_used_and_a_run_sees_its_gpus_alone(ray_cluster, request):
     with on_ray(workers=None) as executor:
         ready(executor, 2)
@@ -135,6 +149,20 @@ def test_a_machine_that_comes_later_is_used_and_a_run_sees_its_gpus_alone(ray_cl
         executor.submit(Bundle((task("a", ("environment", "CUDA_VISIBLE_DEVICES"), "finish"),)), slot)
         begun = drain(executor, {"a"})[0]
     assert (slot.device, begun.facts) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "0,1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("third_machine", [False], indirect=True)
+def test_a_machine_without_ablate_that_comes_later_is_left_out_and_ends_nothing(third_machine, capfd):
+    with on_ray(workers=2) as executor:
+        ready(executor, 2)
+        executor._workers = None  # as if it had come now
+        said, begun = "", time.monotonic()
+        while "nothing is trained on" not in said:
+            assert time.monotonic() - begun < PATIENCE, said
+            assert len(executor.slots) == 2
+            said += capfd.readouterr().err
+        assert len(executor.slots) == 2
 
 
 def test_leaving_ends_what_the_trainings_started(ray_cluster, tmp_path):
