@@ -3,8 +3,8 @@
 For training of the user's own it covers every module that the training imports, directly or indirectly, from outside the installed
 packages and Python's own library: wherever in a file the import stands, in packages and namespace packages, in zip files, in folders
 that the training itself puts on `sys.path`, in files that it runs by their paths, and in `importlib.import_module` with a literal name.
-Where a name is computed (`import_module(f"models.{name}")`), all modules of the package that it names count, or else all of the package
-that asks; outside a package, all modules and packages beside the file. The name of the function counts too.
+Where a name is computed (`import_module(f"models.{name}")`), all modules of the package that it names count; where nothing of it is
+known, or a file is run whose path is not, all Python files of the project. The name of the function counts too.
 
 What it does not see: data files, environment variables, programs that are started, code in strings, and installed packages.
 """
@@ -21,7 +21,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -75,7 +75,8 @@ def with_imports(folder: Path, *modules: str) -> list[Path]:
 @dataclass(frozen=True)
 class Import:
     """An import of a file. level: dots of a relative one. name: of the module, '' in `from . import x`. members: what is
-    imported from it, `*` included. whole: all modules of the package, because the name of the module is computed.
+    imported from it, `*` included. whole: all modules of the package, because the name of the module is computed; without a name
+    and a level, all of the project.
     """
 
     name: str
@@ -108,34 +109,71 @@ def _parsed_file(file: Path, _changed: int, _size: int) -> Parsed:
 
 
 def parse(content: bytes) -> Parsed:
-    """Return what counts of a Python file. Of what is not Python (a template, a compiled module) every byte counts."""
+    """Return what counts of a Python file. Of what is not Python (a template, a compiled module) every byte counts.
+
+    Docstrings count where the code may read them.
+    """
     mentions_torch = b"torch" in content
+    reads_docstrings = any(word in content for word in (b"__doc__", b"getdoc", b"docopt"))
     try:
         tree = ast.parse(content)
-        digest = digest_of(_shape(tree))
+        digest = digest_of(_shape(tree, reads_docstrings))
     except (SyntaxError, ValueError, RecursionError):
         return Parsed(hashlib.sha256(content).hexdigest(), (), (), mentions_torch)
     return Parsed(
-        digest, tuple(_imports(tree)), tuple(_exported(tree)), mentions_torch, code_paths(tree, content)
+        digest,
+        tuple(_imports(tree, content)),
+        tuple(_exported(tree)),
+        mentions_torch,
+        code_paths(tree, content),
     )
 
 
-def _imports(tree: ast.Module) -> Iterator[Import]:
-    importing = {"import_module", "__import__", "run_module", "resolve_name"}
+_ANYTHING = Import("", whole=True)
+"""An import of a module of which nothing is known."""
+
+_IMPORTING = {"import_module": b"import_module", "__import__": b"__import__", "run_module": b"run_module"} | {
+    "resolve_name": b"resolve_name",
+    "locate": b"pydoc",
+    "find_spec": b"module_from_spec",
+}
+"""Functions that import a module by its name → what a file has in it that uses them for that."""
+
+
+def _imports(tree: ast.Module, content: bytes) -> Iterator[Import]:
+    importing = {name for name, sign in _IMPORTING.items() if sign in content}
+    aliases: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name)
         elif isinstance(node, ast.ImportFrom):
             yield Import(node.module or "", node.level, tuple(alias.name for alias in node.names))
-            importing |= {alias.asname for alias in node.names if alias.asname and alias.name in importing}
+            aliases |= {alias.asname for alias in node.names if alias.asname and alias.name in importing}
+    called = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             function = ast.unparse(node.func).rpartition(".")[2]
             if function in {"iter_modules", "walk_packages"}:
                 yield Import("", 1, whole=True)
-            elif function in importing:
+            elif _is_named(node.func, importing, aliases):
+                called.add(node.func)
                 yield _called(node)
+    if importing:
+        for node in ast.walk(tree):
+            # Called under another name, by `partial`, by `map`: with whatever name.
+            if node not in called and _is_named(node, importing, aliases):
+                yield _ANYTHING
+
+
+def _is_named(node: ast.AST, names: Collection[str], aliases: Collection[str]) -> bool:
+    """Return whether an expression has one of some names, as a name, an attribute or a text, or an alias as a name."""
+    match node:
+        case ast.Name(id=str(name)):
+            return name in names or name in aliases
+        case ast.Attribute(attr=str(name)) | ast.Constant(value=str(name)):
+            return name in names
+    return False
 
 
 def _called(call: ast.Call) -> Import:
@@ -144,7 +182,7 @@ def _called(call: ast.Call) -> Import:
     named = {word.arg: word.value for word in call.keywords}
     start, computed = _start_of_text(arguments[0] or named.get("name") or named.get("mod_name"))
     if start is None:
-        return Import("", 1, whole=True)
+        return _ANYTHING
     name = start.lstrip(".")
     level = len(start) - len(name)
     package = arguments[1] or named.get("package")
@@ -153,8 +191,7 @@ def _called(call: ast.Call) -> Import:
         name, level = ".".join([*outer[: len(outer) - level + 1], *([name] if name else [])]), 0
     if not computed:
         return Import(name.partition(":")[0], level, tuple(_texts(named.get("fromlist"))))
-    inner = name.rpartition(".")[0]
-    return Import(inner, level if inner or level else 1, whole=True)
+    return Import(name.rpartition(".")[0], level, whole=True)
 
 
 def _start_of_text(node: ast.expr | None) -> tuple[str | None, bool]:
@@ -190,21 +227,23 @@ def _exported(tree: ast.Module) -> Iterator[str]:
                         yield inner.value
 
 
-def _shape(node: Any) -> Any:
-    """Return a syntax tree as nested lists. Absent and empty fields are left out: newer Pythons add such fields."""
+def _shape(node: Any, docstrings: bool = False) -> Any:
+    """Return a syntax tree as nested lists. Absent and empty fields are left out: newer Pythons add such fields.
+
+    docstrings: whether they count.
+    """
     if isinstance(node, ast.AST):
         parts: list[Any] = [type(node).__name__]
         for name, value in ast.iter_fields(node):
-            if name == "body" and isinstance(
-                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-            ):
+            has_docstring = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            if name == "body" and not docstrings and isinstance(node, has_docstring):
                 value = value[1:] if ast.get_docstring(node, clean=False) is not None else value  # noqa: PLW2901
             if value is None or value == [] or name in {"kind", "type_comment"}:
                 continue
-            parts.append([name, _shape(value)])
+            parts.append([name, _shape(value, docstrings)])
         return parts
     if isinstance(node, list):
-        return [_shape(n) for n in node]
+        return [_shape(n, docstrings) for n in node]
     return repr(node)
 
 
@@ -287,6 +326,8 @@ class _Search:
         self._last: list[str] = []
         # Files that are run by their paths.
         self._files: dict[str, Parsed] = {}
+        # Folders all of whose files count.
+        self._projects: set[Path] = set()
 
     def code(self) -> Code:
         self.check()
@@ -294,7 +335,7 @@ class _Search:
         while places != (self._first, self._last):
             # Folders that are put on the path change what every import finds.
             places = (list(self._first), list(self._last))
-            self._specs, self._modules, self._files = {}, {}, {}
+            self._specs, self._modules, self._files, self._projects = {}, {}, {}, set()
             self._add(self._train_module)
             while self._waiting:
                 name = self._waiting.pop()
@@ -315,7 +356,7 @@ class _Search:
     def paths(self) -> Iterator[str]:
         """Yield the files and folders by which the answer stands: folders change where a module is added or removed."""
         yield from (entry or str(Path.cwd()) for entry in sys.path)
-        yield from (*self._first, *self._last, *self._files)
+        yield from (*self._first, *self._last, *self._files, *map(str, self._projects))
         for name, spec in self._specs.items():
             if spec is not None and self._counts(name, spec):
                 yield from _locations(spec)
@@ -356,8 +397,11 @@ class _Search:
                 parents = parents[: 1 - imported.level]
             name = ".".join([*parents, *([name] if name else [])])
         if imported.whole:
-            for each in self._all_modules(name) if name else self._modules_beside(module):
-                self._add(each)
+            if name:
+                for each in self._all_modules(name):
+                    self._add(each)
+            else:
+                self._add_project(module)
             return
         if not name:
             return
@@ -401,15 +445,41 @@ class _Search:
             # Compared by where they lead: one that is named by a link would be added for ever.
             seen = on_path | {os.path.realpath(folder) for folder in known}
             known += [folder for folder in folders if os.path.realpath(folder) not in seen]
-        for path in parsed.paths.files(file):
-            if path in self._files or _is_under(path, self._installed):
+        files, others = parsed.paths.files(file)
+        for path in files:
+            self._add_file(path)
+        if others:
+            self._add_project(file)
+
+    def _add_file(self, path: str) -> None:
+        """Add a file that is run by its path."""
+        if path in self._files or _is_under(path, self._installed):
+            return
+        with contextlib.suppress(OSError):
+            self._files[path] = _parsed(Path(path))
+            for imported in self._files[path].imports:
+                if not imported.level:
+                    self._follow(path, imported)
+            self._look_where(self._files[path], path)
+
+    def _add_project(self, asking: str) -> None:
+        """Add all Python files of the project: of the folders in which the training lies, and the code that asks for any of them.
+
+        asking: the module, or the path of the file.
+        """
+        for each in (self._train_module, asking):
+            root = _root(self._file_of(each) or each, each)
+            if root is None or root in self._projects:
                 continue
-            with contextlib.suppress(OSError):
-                self._files[path] = _parsed(Path(path))
-                for imported in self._files[path].imports:
-                    if not imported.level:
-                        self._follow("", imported)
-                self._look_where(self._files[path], path)
+            self._projects.add(root)
+            for file in _python_files(root):
+                parts = file.relative_to(root).with_suffix("").parts
+                name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+                itself = str(file)
+                if all(part.isidentifier() for part in parts):
+                    self._add(name)
+                if not name or name not in self._modules or self._file_of(name) != itself:
+                    self._add_file(itself)
 
     def spec(self, name: str) -> ModuleSpec | None:
         """Return where a module is; None where it cannot be found. Its parents are not imported."""
@@ -433,17 +503,6 @@ class _Search:
         spec = self.spec(name)
         return spec is not None and bool(_locations(spec))
 
-    def _modules_beside(self, module: str) -> Iterator[str]:
-        """Yield the modules in the folder of a module that is in no package, and those of the packages there."""
-        file = self._file_of(module) if module else None
-        if file is None:
-            return
-        for path in sorted(Path(file).parent.iterdir()):
-            if path.suffix == ".py" and path.stem.isidentifier():
-                yield path.stem
-            elif (path / "__init__.py").is_file():
-                yield from self._all_modules(path.name)
-
     def _all_modules(self, package: str) -> Iterator[str]:
         """Yield the modules of a package, those of its packages included."""
         spec = self.spec(package) if package else None
@@ -453,6 +512,60 @@ class _Search:
             for file in sorted(Path(location).rglob("*.py")):
                 parts = file.relative_to(location).with_suffix("").parts
                 yield ".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)])
+
+
+MOST_FILES = 5000
+"""Python files of a project that are looked at where any of them may be run."""
+
+MOST_ENTRIES = 200_000
+"""Files and folders that are gone through for them: data may lie there too."""
+
+_NO_CODE_OF_TRAINING = {
+    "tests",
+    "test",
+    "docs",
+    "build",
+    "dist",
+    "mlruns",
+    "setup",
+    "conftest",
+    "node_modules",
+}
+
+
+def _root(file: str, module: str) -> Path | None:
+    """Return the folder that the outermost package of a module lies in, or a file without one; None where there is none."""
+    path = Path(os.path.realpath(file))
+    if not path.is_file():
+        return None
+    if path.suffix == ".py" and module.endswith(".py"):
+        return path.parent
+    up = module.count(".") + (path.stem == "__init__")
+    return path.parents[min(up, len(path.parents) - 1)]
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    """Yield the Python files beneath a folder, without those of environments, tests and hidden folders."""
+    left, entries = MOST_FILES, MOST_ENTRIES
+    for place, folders, files in os.walk(root):
+        entries -= len(folders) + len(files)
+        if entries < 0:
+            return
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith((".", "__"))
+            and name not in _NO_CODE_OF_TRAINING
+            and name not in {"site-packages", "dist-packages"}
+            and not Path(place, name, "pyvenv.cfg").exists()
+        )
+        for name in sorted(files):
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
+            if suffix == ".py" and not stem.startswith((".", "test_")) and stem not in _NO_CODE_OF_TRAINING:
+                left -= 1
+                if left < 0:
+                    return
+                yield Path(place, name)
 
 
 def _find(

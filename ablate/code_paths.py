@@ -11,9 +11,10 @@ Training of the user's own often lies next to a clone that is no package: `sys.p
 from __future__ import annotations
 
 import ast
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +27,16 @@ MOST_STEPS = 10_000
 DEEPEST = 12
 """Names within names that are followed."""
 
+DEEPEST_READ = 4
+"""Names within names that are followed to where a text was read."""
+
 LONGEST_PATH = 4096
 """Characters of a text that may be a path."""
 
-_LOADERS = (b"exec", b"run_path", b"spec_from_file_location", b"SourceFileLoader", b"load_source")
+_LOADERS = {"run_path": 0, "spec_from_file_location": 1, "SourceFileLoader": 1, "load_source": 1}
+"""Functions that run a file by its path → which argument that is."""
+
+_READING = {"open", "read_text", "read_bytes"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class CodePaths:
     """The expressions of a file that name places of code. assigned: name → what is assigned to it.
 
     first, last: what is put at the front or at the end of `sys.path`. loads: whether the file may run other files by path.
+    loaded: the paths of those, as far as calls say them.
     """
 
     tree: ast.Module | None = None
@@ -44,6 +52,7 @@ class CodePaths:
     first: tuple[ast.expr, ...] = ()
     last: tuple[ast.expr, ...] = ()
     loads: bool = False
+    loaded: tuple[ast.expr, ...] = ()
 
     def folders(self, file: str) -> tuple[list[str], list[str]]:
         """Return the folders that the file puts at the front and at the end of `sys.path`. file: where it lies.
@@ -58,60 +67,134 @@ class CodePaths:
             others = list(_folders(_all_values(self.tree, evaluate)))
         return _distinct(itertools.chain(*first)), _distinct(itertools.chain(*last, others))
 
-    def files(self, file: str) -> list[str]:
-        """Return the Python files that the file may run by their paths; itself is none of them."""
-        if self.tree is None or not self.loads:
-            return []
-        named = [
-            value
-            for value in _all_values(self.tree, _Evaluation(self.assigned, file))
-            if value.endswith(".py")
-        ]
-        places = (Path.cwd(), Path(file).parent)
-        existing = (
-            next((str(place / name) for place in places if (place / name).is_file()), None) for name in named
-        )
+    def files(self, file: str) -> tuple[list[str], bool]:
+        """Return the files that the file may run by their paths, itself being none of them, and whether it may run others."""
+        if self.tree is None or not (self.loads or self.loaded):
+            return [], False
+        evaluate = _Evaluation(self.assigned, file)
+        found = []
+        if self.loads:
+            named = (value for value in _all_values(self.tree, evaluate) if value.endswith(".py"))
+            found += [path for value in named if (path := _existing(value, file))]
+        others = False
+        for node in self.loaded:
+            evaluated = [path for value in evaluate(node) if (path := _existing(value, file))]
+            found += evaluated
+            others |= not evaluated
         itself = os.path.realpath(file)
-        return _distinct(path for each in existing if each and (path := os.path.realpath(each)) != itself)
+        return _distinct(path for each in found if (path := os.path.realpath(each)) != itself), others
 
 
 def code_paths(tree: ast.Module, content: bytes) -> CodePaths:
     """Return the expressions of a file that name places of code; none for most files."""
     first, last = [], []
-    changes_path = b"sys" in content and (b".path" in content or b"addsitedir" in content)
-    loads = b".py" in content and any(loader in content for loader in _LOADERS)
-    if not (changes_path or loads):
+    changes_path = b"sys" in content and (b"path" in content or b"addsitedir" in content)
+    may_load = b"exec" in content or any(loader.encode() in content for loader in _LOADERS)
+    if not (changes_path or may_load):
         return CodePaths()
+    assigned = _assigned(tree)
     if changes_path:
+        names = _names_of_path(tree)
         for node in ast.walk(tree):
-            front, back = _added_to_path(node)
+            front, back = _added_to_path(node, names)
             first += front
             last += back
-    if not (first or last or loads):
+    loads = may_load and b".py" in content
+    loaded = tuple(_loaded(tree, assigned)) if may_load else ()
+    if not (first or last or loads or loaded):
         return CodePaths()
-    return CodePaths(tree, _assigned(tree), tuple(first), tuple(last), loads)
+    return CodePaths(tree, assigned, tuple(first), tuple(last), loads, loaded)
 
 
-def _added_to_path(node: ast.AST) -> tuple[list[ast.expr], list[ast.expr]]:
-    """Return what a statement or call puts at the front and at the end of `sys.path`."""
+def _loaded(tree: ast.Module, assigned: Mapping[str, Sequence[ast.expr]]) -> Iterator[ast.expr]:
+    """Yield the paths of the files that calls run, or whose text they give to `exec`."""
+    loaders = dict(_LOADERS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            loaders |= {a.asname: loaders[a.name] for a in node.names if a.asname and a.name in loaders}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in loaders:
+            named = [word.value for word in node.keywords if word.arg in ("path_name", "location", "path")]
+            yield from (node.args[loaders[name] : loaders[name] + 1] or named)
+        elif name == "exec" and node.args:
+            yield from _read(node.args[0], assigned)
+
+
+def _read(node: ast.expr, assigned: Mapping[str, Sequence[ast.expr]], depth: int = 0) -> Iterator[ast.expr]:
+    """Yield the paths of the files that an expression reads, also through names that are assigned in the file."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and depth < DEEPEST_READ:
+            for value in assigned.get(inner.id, ()):
+                yield from _read(value, assigned, depth + 1)
+        if isinstance(inner, ast.Call):
+            owner = inner.func.value if isinstance(inner.func, ast.Attribute) else None
+            name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
+            is_of_path = name in _READING and owner is not None and not _is_module(owner)
+            if name == "open" and inner.args and not is_of_path:
+                yield inner.args[0]
+            elif is_of_path and owner is not None:
+                yield owner
+
+
+def _is_module(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in {"io", "os", "codecs", "tokenize", "builtins"}
+
+
+def _existing(name: str, file: str) -> str | None:
+    """Return the path of a file that is named, from the working folder or from where the naming file lies; None for none."""
+    if not name or len(name) >= LONGEST_PATH or "\0" in name:
+        return None
+    places = (Path.cwd(), Path(file).parent)
+    with contextlib.suppress(OSError):  # no name of a file
+        return next((str(place / name) for place in places if (place / name).is_file()), None)
+    return None
+
+
+def _names_of_path(tree: ast.Module) -> frozenset[str]:
+    """Return the names under which a file has `sys` and `sys.path`, as texts."""
+    names = {"sys.path"}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                names |= {
+                    f"{alias.asname}.path" for alias in node.names if alias.name == "sys" and alias.asname
+                }
+            case ast.ImportFrom(module="sys"):
+                names |= {alias.asname or alias.name for alias in node.names if alias.name == "path"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and _is_path(node.value, names):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(names)
+
+
+def _added_to_path(node: ast.AST, names: Collection[str]) -> tuple[list[ast.expr], list[ast.expr]]:
+    """Return what a statement or call puts at the front and at the end of `sys.path`. names: that this has in the file."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if node.func.attr == "insert" and _is_path(node.func.value):
+        if node.func.attr == "insert" and _is_path(node.func.value, names):
             return node.args[1:2], []
-        if node.func.attr in {"append", "extend"} and _is_path(node.func.value):
+        if node.func.attr in {"append", "extend"} and _is_path(node.func.value, names):
             return [], node.args[:1]
         if node.func.attr == "addsitedir":
             return [], node.args[:1]
-    if isinstance(node, ast.AugAssign) and _is_path(node.target):
+    if isinstance(node, ast.AugAssign) and _is_path(node.target, names):
         return [], [node.value]
     if isinstance(node, ast.Assign):
         for target in node.targets:
-            if _is_path(target.value if isinstance(target, ast.Subscript) else target):
+            if _is_path(target.value if isinstance(target, ast.Subscript) else target, names):
                 return [node.value], []
     return [], []
 
 
-def _is_path(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr == "path" and ast.unparse(node.value).endswith("sys")
+def _is_path(node: ast.AST, names: Collection[str]) -> bool:
+    if isinstance(node, ast.Name):
+        return node.id in names
+    if not (isinstance(node, ast.Attribute) and node.attr == "path"):
+        return False
+    text = ast.unparse(node)
+    return text in names or text.endswith("sys.path")
 
 
 def _assigned(tree: ast.Module) -> dict[str, list[ast.expr]]:
@@ -127,6 +210,8 @@ def _assigned(tree: ast.Module) -> dict[str, list[ast.expr]]:
                 value, targets = node.value, (node.target,)
             case ast.For() | ast.comprehension():
                 value, targets = node.iter, (node.target,)
+            case ast.withitem(optional_vars=ast.Name() as bound):
+                value, targets = node.context_expr, (bound,)
         if value is not None:
             for target in targets:
                 if isinstance(target, ast.Name):

@@ -187,6 +187,7 @@ OTHER_QUANTITIES = frozenset(
     {
         *("std", "stdev", "stddev", "sd", "var", "variance", "stderr", "sem", "ci", "uncertainty", "spread"),
         *("gap", "decrease", "increase", "reduction", "improvement", "delta", "diff", "difference", "ratio"),
+        *("correct", "win", "wins", "profit", "gain", "weight", "fat"),  # profit_and_loss, weight_loss
         *("inverse", "inv", "reciprocal", "minus", "not", "non", "no", "without"),
     }
 )

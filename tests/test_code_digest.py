@@ -729,7 +729,7 @@ def test_names_that_are_assigned_by_each_other_are_not_gone_through_for_ever(fol
     tree = ast.parse((folder / "train.py").read_text())
     evaluation = code_paths.code_paths(tree, (folder / "train.py").read_bytes())
     assert evaluation.loads
-    assert evaluation.files(str(folder / "train.py")) == []
+    assert evaluation.files(str(folder / "train.py")) == ([], True)
 
 
 @pytest.mark.parametrize(
@@ -774,3 +774,84 @@ def test_a_folder_that_is_named_by_a_link_is_looked_in_once(folder, named):
     )
     (folder / "linked").symlink_to(folder / "real")
     assert code_digest.training_code("train:fit").modules == ("clone", "train")
+
+
+COMPUTED = "def fit(config, seed):\n    yield {'val/accuracy': load(config['net'])}\n"
+PROJECT = {"pack/__init__.py": "", "nets/small.py": "x = 1\n"}
+
+# How code runs a module or a file whose name it computes, or gives on: `nets/small.py` in all of them.
+BY_ANY_NAME: dict[str, str] = {
+    "another name of import_module": "import importlib\nload = importlib.import_module\n",
+    "partial": "import importlib, functools\nload = functools.partial(importlib.import_module, package=None)\n",
+    "map": "import importlib\ndef load(*names):\n    return list(map(importlib.import_module, names))\n",
+    "getattr": "import importlib\nload = getattr(importlib, 'import_module')\n",
+    "another name of __import__": "import builtins\nload = builtins.__import__\n",
+    "a table of names": "import importlib\nNAMES = {'a': 'nets.small'}\ndef load(name):\n    return importlib.import_module(NAMES[name])\n",
+    "pydoc": "from pydoc import locate\ndef load(name):\n    return locate(name)\n",
+    "resolve_name": "import pkgutil\ndef load(name):\n    return pkgutil.resolve_name(name)\n",
+    "find_spec": "import importlib.util as u\ndef load(name):\n    spec = u.find_spec(name)\n    module = u.module_from_spec(spec)\n"
+    "    spec.loader.exec_module(module)\n",
+    "files of a folder": "import importlib.util as u, pathlib\ndef load(name):\n    for path in pathlib.Path('nets').glob('*.py'):\n"
+    "        u.module_from_spec(u.spec_from_file_location(path.stem, path))\n",
+    "a path put together": "import runpy\ndef load(name):\n    return runpy.run_path('nets/' + name + '.py')\n",
+    "run_path under another name": "from runpy import run_path as load\n",
+    "exec of what is read": "def load(name):\n    with open(name) as file:\n        text = file.read()\n    exec(compile(text, name, 'exec'))\n",
+    "exec of a path's text": "from pathlib import Path\ndef load(name):\n    exec(Path('nets', name).read_text())\n",
+}
+
+
+@pytest.mark.parametrize("how", BY_ANY_NAME)
+def test_where_any_file_of_the_project_may_be_run_all_of_them_count(folder, how):
+    write(folder, {**PROJECT, "pack/train.py": BY_ANY_NAME[how] + COMPUTED, "tests/test_it.py": "x = 1\n"})
+    write(folder, {"venv/pyvenv.cfg": "", "venv/lib/other.py": "x = 1\n", "own-configs/base.py": "x = 1\n"})
+    before = digest_of("pack.train:fit")
+    write(folder, {"tests/test_it.py": "x = 22\n", "venv/lib/other.py": "x = 22\n"})
+    assert digest_of("pack.train:fit") == before
+    write(folder, {"nets/small.py": "x = 22\n"})
+    changed = digest_of("pack.train:fit")
+    assert changed != before
+    write(folder, {"own-configs/base.py": "x = 22\n"})
+    assert digest_of("pack.train:fit") != changed
+
+
+@pytest.mark.parametrize("helper", ["pack/load.py", "load.py"])
+def test_it_is_the_project_of_the_training_too_that_counts(folder, monkeypatch, helper):
+    write(folder, {f"elsewhere/{helper}": BY_ANY_NAME["a table of names"], "elsewhere/pack/__init__.py": ""})
+    module = helper.removesuffix(".py").replace("/", ".")
+    write(folder, {"train.py": f"from {module} import load\n" + COMPUTED, "nets/small.py": "x = 1\n"})
+    monkeypatch.syspath_prepend(str(folder / "elsewhere"))
+    before = digest_of("train:fit")
+    write(folder, {"nets/small.py": "x = 22\n"})
+    assert digest_of("train:fit") != before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from sys import path\npath.insert(0, 'vendor')",
+        "import sys as s\ns.path.append('vendor')",
+        "import sys\nplaces = sys.path\nplaces += ['vendor']",
+    ],
+)
+def test_sys_path_under_another_name(folder, line):
+    write(folder, {"train.py": f"{line}\nimport clone\n{FIT}", "vendor/clone.py": "x = 1\n"})
+    before = digest_of("train:fit")
+    write(folder, {"vendor/clone.py": "x = 22\n"})
+    assert digest_of("train:fit") != before
+
+
+def test_a_file_counts_whose_text_is_run_whatever_its_name(folder):
+    write(folder, {"train.py": "exec(open('settings.conf').read())\n" + FIT, "settings.conf": "x = 1\n"})
+    before = digest_of("train:fit")
+    write(folder, {"settings.conf": "x = 22\n", "other.py": "x = 1\n"})
+    assert digest_of("train:fit") != before
+
+
+@pytest.mark.parametrize("reading", ["float(__doc__[2:])", "docopt(__doc__)", "inspect.getdoc(fit)"])
+def test_docstrings_count_where_the_code_reads_them(folder, reading):
+    texts = [f'"""x={x}"""\nimport inspect\nfrom docopt import docopt\nX = {reading}\n{FIT}' for x in (1, 2)]
+    digests = []
+    for text in texts:
+        (folder / "train.py").write_text(f"{text}# {len(digests)}{'!' * len(digests)}")
+        digests.append(digest_of("train:fit"))
+    assert digests[0] != digests[1]

@@ -95,10 +95,14 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
     if own:
         paragraphs["Your own training"] = f"""
             What {own} yields is all that is known of a run: metrics by epoch. Classes, confusion matrices and prediction changes are
-            shown for the built-in training alone, whose predictions are kept."""
+            shown for the built-in training alone, whose predictions are kept. A run that is done is used again where its settings, its
+            seed and its code are the same; {_NOT_IN_A_KEY} are not looked at, and a change of those is not seen."""
     if fused := _fused(reading):
         paragraphs["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in paragraphs.items())
+
+
+_NOT_IN_A_KEY = "data files that the study does not name, installed packages, and the machine’s own programs and environment"
 
 
 def _not_paired(k: int, family: str) -> tuple[str, str, str]:
