@@ -187,7 +187,7 @@ def _results(store: Store, stored: StoredPlan) -> pd.DataFrame:
     try:
         content = json.loads(text or "")
         return pd.DataFrame(content["rows"], columns=content["columns"], dtype=object)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
         raise StoreError(
             f"the results of this judgement are damaged or gone ({error})",
             place=stored.record.study,

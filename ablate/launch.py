@@ -571,7 +571,7 @@ def _coordinate(
     with contextlib.ExitStack() as stack:
         stack.enter_context(store.lock(plan.study.name))
         refuse_deleted(store, plan.study.name)
-        recover(store)
+        recover(store, plan.study)
         for error in unreadable_plans(store, plan.study.name):
             notify(
                 f"{error.place}: {error.message}; its looks and what was added to it are not known any more"
@@ -682,17 +682,38 @@ def recover_to_read(store: Store) -> None:
         notify(f"what killed processes left behind is not counted: {error}")
 
 
-def recover(store: Store) -> None:
-    """Deliver and end what killed processes left behind. Raises StoreError."""
+def recover(store: Store, study: Study | None = None) -> None:
+    """Deliver and end what killed processes left behind. study: one whose code may be imported. Raises StoreError."""
     from ablate.tracking.runs import orphans
 
     spool = store.root / "spool"
     if (spool.is_dir() and any(spool.glob("*.*"))) or orphans(store):
         from ablate.tracking import recover as recovery
 
-        ended = recovery.recover(store, notify)
+        ended = recovery.recover(store, notify, functools.partial(_permit, study))
         if ended:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
+
+
+def _permit(study: Study | None, config: RunConfig) -> None:
+    """Raise NotPermittedError where a recorded config names code that the study does not. study: as for `recover`.
+
+    What pyproject.toml allows is allowed to the command that was asked for: a record may have come with it, from somebody else.
+    """
+    from ablate.study import design
+    from ablate.tracking.write import NotPermittedError
+    from ablate.training import trainer_of
+
+    wanted = dict.fromkeys(trainer_of(config).permissions(config))
+    settings = design.settings(study) if study is not None else ()
+    allowed = {permission for known in settings for permission in trainer_of(known).permissions(known)}
+    missing = [
+        permission for permission in wanted if permission.value not in {each.value for each in allowed}
+    ]
+    if missing:
+        raise NotPermittedError(
+            f"to store it would {joined(dict.fromkeys(each.action for each in missing))}; the next `ablate run` of its study may"
+        )
 
 
 def command_line() -> str:

@@ -108,6 +108,18 @@ def write(path: Path, content: bytes, *, sync: bool = True) -> None:
         file.write(content)
 
 
+def remove_others(folder: Path) -> None:
+    """Remove from a folder what is no file of its own: links, pipes, and files that have a second name elsewhere. Folders stay.
+
+    For a folder whose files are written under names that can be known beforehand, by what does not go through this file.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            about = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(about.st_mode) and not (stat.S_ISREG(about.st_mode) and about.st_nlink == 1):
+                Path(entry.path).unlink()
+
+
 def _check_plain(descriptor: int, path: Path, names: int | None = None) -> None:
     """Raise OSError for what is no plain file, or has more names than `names`."""
     about = os.fstat(descriptor)

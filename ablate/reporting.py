@@ -156,7 +156,18 @@ def file_for(folder: Path, stem: str, ending: str = "html") -> Path:
 
 
 def page_for(folder: Path, study: str) -> Path:
-    """Return the page of a study's report in a folder that may hold `index.html` and pages of `ablate lr` too."""
+    """Return the page of a study's report in a folder that may hold `index.html` and pages of `ablate lr` too.
+
+    study: a name of an experiment, which another program may have made, of any characters.
+    """
+    if not plain_files.can_name_files(study):
+        import hashlib
+        import re
+
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", study).strip("-")[:40] or "study"
+        return file_for(
+            folder, f"{plain}~{hashlib.sha256(study.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        )
     folded = study.casefold()
     is_reserved = folded == "index" or folded.endswith("-lr")
     return file_for(folder, f"{study}~report" if is_reserved else study)
@@ -238,6 +249,12 @@ def _write_pages(
     from ablate import report
 
     entries: list[report.Entry] = []
+    if output is None and FOLDER.is_symlink():
+        raise StudyError(
+            "is a link, which may lead to files that are not yours to overwrite",
+            place=str(FOLDER),
+            hint=f"remove it, or name the folder: --output {FOLDER.resolve()}",
+        )
     folder = FOLDER if output is None else output
     is_folder = output is None or len(names) > 1 or not output.suffix
     for name, material in materials:

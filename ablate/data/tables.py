@@ -189,7 +189,7 @@ def _json(path: Path) -> dict[str, Any]:
             place="data.root",
             hint="`load_dataset(…).save_to_disk(FOLDER)` writes such a folder; parquet files are `name: parquet`",
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}", place="data.root") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is not what datasets writes", place="data.root")
@@ -468,6 +468,6 @@ def _features(schema: Schema) -> dict[str, Any]:
     metadata = (schema.metadata or {}).get(b"huggingface")
     try:
         features = json.loads(metadata)["info"]["features"] if metadata else {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return features if isinstance(features, dict) else {}

@@ -9,7 +9,7 @@ from typing import Any
 
 from ablate import metrics
 from ablate.errors import DataError, StudyError
-from ablate.importing import csv, json, tensorboard
+from ablate.importing import csv, json, tensorboard, yaml_values
 from ablate.importing.columns import FILE, step_rank
 from ablate.importing.source import ResultSource, matching
 from ablate.importing.table import HowToRead, Table, checked_total, decoded
@@ -231,30 +231,25 @@ def settings(path: Path) -> dict[str, str]:
 
     A file that YAML's safe loader does not read, such as one with Python's objects, has none.
     """
-    import yaml
-
     if not path.is_file() or path.stat().st_size > _SETTINGS_BYTES:
         return {}
     try:
-        content = yaml.safe_load(decoded(path, "utf-8")[0])
-        return dict(_flat(content, "", 0))
-    except (yaml.YAMLError, DataError, RecursionError, ValueError):
+        return dict(_flat(yaml_values.load(decoded(path, "utf-8")[0]), "", 0))
+    except (DataError, ValueError):
         return {}
 
 
 def overrides(path: Path) -> dict[str, str]:
     """Return the settings in a list of `name=value`, as Hydra writes its overrides; empty where there is no such file."""
-    import yaml
-
     if not path.is_file() or path.stat().st_size > _SETTINGS_BYTES:
         return {}
     try:
-        content = yaml.safe_load(decoded(path, "utf-8")[0])
-    except (yaml.YAMLError, DataError, RecursionError, ValueError):
+        content = yaml_values.load(decoded(path, "utf-8")[0])
+    except (DataError, ValueError):
         return {}
     if not isinstance(content, list):
         return {}
-    pairs = [str(item).lstrip("+~").partition("=") for item in content[:_MOST_SETTINGS]]
+    pairs = [item.lstrip("+~").partition("=") for item in content[:_MOST_SETTINGS] if isinstance(item, str)]
     return {name: value for name, equals, value in pairs if name and equals}
 
 

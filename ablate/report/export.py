@@ -6,6 +6,7 @@ import csv as table
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from ablate.analysis import blocks_to_json, to_json, tuning
 from ablate.report import palette, wording
 from ablate.report.contents import Row, Summary
 from ablate.report.reading import Material
-from ablate.text import escape_markdown, measured, shown, shown_json
+from ablate.text import escape_markdown, measured, shown, shown_json, visible
 
 MOST_VALUES = 10_000
 """Runs up to which the JSON holds each one's value."""
@@ -83,8 +84,18 @@ def csv(*studies: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula: text that would begin one begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.lstrip()[:1] in tuple("=+-@") else value
+    """Return a cell that no spreadsheet takes for a formula: text that would begin one begins with an apostrophe.
+
+    Also behind a semicolon or a tab, where spreadsheets of many countries begin a cell.
+    """
+    if not isinstance(value, str):
+        return value
+    text = re.sub(rf"([;\t][\s\"]*)(?=[{_FORMULA}])", r"\1'", value)
+    return f"'{text}" if re.match(rf"[\s\"]*[{_FORMULA}]", text) else text
+
+
+_FORMULA = r"=+\-@\uff1d\uff0b\uff0d\uff20"
+"""What begins a formula, in its wide form too."""
 
 
 def markdown(summary: Summary) -> str:
@@ -317,7 +328,9 @@ _AS_TYPED = {"_": r"\_", "&": r"\&", "$": r"\$"}
 
 def macro_names(name: str) -> tuple[str, ...]:
     r"""Return how an arm is called in `\ablate{…}`: its name, where it can stand so; and with `_`, `&` and `$` escaped as well."""
-    plain = "".join(_IN_NAMES.get(c, c) for c in " ".join(name.split()))
+    plain = "".join(_IN_NAMES.get(c, c) for c in visible(" ".join(name.split())))
+    # Two of them are the code of a character, which TeX reads before anything else: `^^5c` is a backslash, `^^7d` ends an argument.
+    plain = re.sub(r"\^(?=\^)", "^{}", plain)
     escaped = "".join(_AS_TYPED.get(c, c) for c in plain)
     return tuple(dict.fromkeys((plain, escaped)))
 
@@ -417,4 +430,4 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+    return "".join(_TEX.get(c, c) for c in visible(" ".join(text.splitlines())))

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from ablate import locks
+from ablate import locks, plain_files
 from ablate.errors import StoreError
 from ablate.events import Event, Finished
 from ablate.study.design import Plan, Run, parameter
@@ -470,11 +470,15 @@ class _Lock:
 
 def _repair(journal: Path) -> None:
     """Remove a last line that was not written to its end. Called at every append; reads one byte where there is none."""
-    if not journal.exists():
-        return
-    if not journal.is_file():  # opening a pipe would wait for whoever writes to it
-        raise StoreError("is no file", place=str(journal), hint="remove it, then run again")
-    with journal.open("rb+") as file:
+    try:
+        opened = plain_files.open_in_place(journal)
+    except OSError as error:
+        raise StoreError(
+            f"cannot be used as Optuna's journal ({error.strerror})",
+            place=str(journal),
+            hint="remove it: it is made again from the record",
+        ) from None
+    with opened as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
             return
@@ -592,7 +596,7 @@ def _journal(folder: Path) -> Any:
             lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
             lock.acquire()
             try:
-                with file.open("ab") as journal:
+                with plain_files.open_in_place(file) as journal:
                     journal.write(lines.encode())
             finally:
                 lock.release()

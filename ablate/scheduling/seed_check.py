@@ -7,9 +7,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from ablate import plain_files
 from ablate.config import Config
@@ -59,9 +59,8 @@ def check(
         return None
     path = store.root / "cache" / "seed-checks.json"
     known = _read(path)
-    if runs[0].key in known:
-        result = SeedCheck(**known[runs[0].key])
-    else:
+    result = _recorded(known.get(runs[0].key))
+    if result is None:
         say(
             "training the first epoch of the baseline three times, to see whether its seed matters; the next plan knows it, and "
             f"nothing waits longer than {format_short_duration(LONGEST)}"
@@ -71,6 +70,18 @@ def check(
     if result.verdict == "ignored":
         raise ignored(config, (runs[0].seed, runs[2].seed))
     return result
+
+
+def _recorded(plain: Any) -> SeedCheck | None:
+    """Return the result of an earlier check; None where it is none, or none that is known."""
+    if not isinstance(plain, dict) or plain.keys() != {field.name for field in fields(SeedCheck)}:
+        return None
+    result = SeedCheck(**plain)
+    is_known = isinstance(result.verdict, str) and result.verdict in get_args(
+        get_type_hints(SeedCheck)["verdict"]
+    )
+    is_plain = isinstance(result.reason, str) and type(result.seconds) in (int, float)
+    return result if is_known and is_plain else None
 
 
 def ignored(config: Config, seeds: tuple[int, int]) -> StudyError:
@@ -144,7 +155,7 @@ def _distances(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         content = json.loads(plain_files.read(path))
         if isinstance(content, dict):
             return content

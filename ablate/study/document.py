@@ -52,7 +52,15 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of a number and a boolean: `1e-5` is a number; `no`, `on`, `1:30` and `012` are text."""
+    """YAML 1.2's idea of a number and a boolean: `1e-5` is a number; `no`, `on`, `1:30` and `012` are text.
+
+    Raises RecursionError for lists and blocks within each other, before PyYAML spends a time on them that grows with their square.
+    """
+
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        if self.flow_level > MOST_DEPTH:
+            raise RecursionError
+        super().fetch_flow_collection_start(kind)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -96,7 +104,7 @@ def load(text: str, source: str) -> Document:
         raise StudyError(
             f"is nested too deeply for a study: more than {MOST_DEPTH} levels", place=source
         ) from None
-    except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, OverflowError, TypeError, LookupError, AttributeError) as error:
         # What PyYAML lets through where an explicit tag and its value disagree (`!!bool maybe`).
         raise StudyError(f"holds a value that cannot be read: {error}", place=source) from None
 

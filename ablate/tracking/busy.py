@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from ablate.errors import StoreError
+from ablate.text import cut, format_value
 
 PATIENCE = 600.0
 """Seconds that a command waits for a database."""
@@ -66,6 +67,45 @@ def begin(
                 print(f"waiting for {place}, which another program holds", file=sys.stderr)
         else:
             return
+
+
+class ProgramsError(StoreError):
+    """A database holds programs of its own."""
+
+
+_TABLES = (
+    "alembic_version",
+    "datasets",
+    "experiment_tags",
+    "experiments",
+    "input_tags",
+    "inputs",
+    "latest_metrics",
+    "metrics",
+    "params",
+    "runs",
+    "tags",
+)
+"""Tables that are read and written here."""
+
+
+def refuse_programs(connection: sqlite3.Connection, place: Path) -> None:
+    """Raise ProgramsError where one of MLflow's tables is a view, a virtual table or has a trigger: SQL that somebody wrote there.
+
+    MLflow makes none of them on these tables. place: of the database.
+    """
+    within = ", ".join("?" * len(_TABLES))
+    found = connection.execute(
+        f"SELECT name FROM sqlite_master WHERE lower(tbl_name) IN ({within}) "  # noqa: S608 — only question marks
+        "AND (type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%') LIMIT 1",
+        _TABLES,
+    ).fetchone()
+    if found is not None:
+        raise ProgramsError(
+            f"holds {cut(format_value(str(found[0])))}, a trigger, a view or a virtual table, which would run inside the database",
+            place=str(place),
+            hint="MLflow makes none there: remove it, or move the database away; `ablate run` makes a new one",
+        )
 
 
 def wait(database: Path) -> None:

@@ -151,7 +151,7 @@ def _predictions(
 
     runs: each with the number of classes of its data. Also returns what could not be read, in sentences.
     """
-    path = store.root / "cache" / f"{experiment}.predictions-{predictions.LAYOUT}.npz"
+    path = store.cache(experiment, f"predictions-{predictions.LAYOUT}")
     cached = predictions.load(path)
     missing = [(run, classes) for run, classes in runs if (run.run_id, run.end or 0.0) not in cached.runs]
     damaged: Counter[str] = Counter()

@@ -186,6 +186,7 @@ def note_place(store: Store) -> None:
         _ignoring_read_only(),
     ):
         busy.begin(db, store.database, _SHORT)
+        busy.refuse_programs(db, store.database)
         moved = []
         for identity, recorded in db.execute("SELECT experiment_id, artifact_location FROM experiments"):
             place = store.artifacts(recorded or "")

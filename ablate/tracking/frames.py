@@ -104,7 +104,7 @@ def metric_columns(store: Store, runs: list[StoredRun], experiment: str) -> Colu
     """Return every metric of these runs, which have ended: as far as possible from the cache beside the store, else from the store."""
     from ablate.tracking import columns
 
-    path = store.root / "cache" / f"{experiment}.curves-{columns.LAYOUT}.npz"
+    path = store.cache(experiment, f"curves-{columns.LAYOUT}")
     cached = columns.load(path)
     wanted = [(run.run_id, run.end or 0.0) for run in runs]
     missing = [run for run in wanted if run not in cached.runs]

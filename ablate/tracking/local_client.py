@@ -355,6 +355,8 @@ class LocalClient:
         folder = self._place(self.get_run(run).info.artifact_uri)
         if folder is None or (folder.parent.name, folder.name) != (run, "artifacts"):
             raise ValueError(f"the database names a folder for the files of {run} that no ablate makes")
+        if any(part.is_symlink() for part in (folder, folder.parent, folder.parent.parent)):
+            raise ValueError(f"a link leads out of the folder for the files of {run}")
         return folder
 
     def _set_params(self, run: str, params: Sequence[tuple[str, str]]) -> None:

@@ -136,6 +136,8 @@ def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
             return plain_files.read(place / name)
         except OSError:  # not there; or a link or a pipe, which no ablate has made
             return None
+    if store.database is not None:  # a local database, which may be from somebody else, names another machine
+        return None
     with client.reading(store) as mlflow, tempfile.TemporaryDirectory() as folder:
         if name not in {item.path for item in mlflow.list_artifacts(run.run_id)}:
             return None
@@ -335,7 +337,10 @@ class LocalQueries:
                 sqlite3.connect(f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True)
             ) as db:
                 busy.begin(db, database, self._patience)
+                busy.refuse_programs(db, database)
                 yield db
+        except busy.ProgramsError as error:
+            raise UnreadableStoreError(error.message, place=error.place, hint=error.hint) from None
         except (sqlite3.Error, *_OTHER_VALUES) as error:
             raise self._unreadable(error) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablate import locks, plain_files
@@ -21,14 +21,17 @@ from ablate.tracking.spool import (
     read_spool,
 )
 from ablate.tracking.store import Store
-from ablate.tracking.write import Delivery
+from ablate.tracking.write import Delivery, Permit
 
 
-def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int:
+def recover(
+    store: Store, notify: Callable[[str], None] = lambda _: None, permit: Permit | None = None
+) -> int:
     """Deliver what killed processes left in the spool, and end the runs that died with them.
 
     What belongs to an experiment that was deleted in MLflow waits until it is restored: other studies go on. What cannot be
-    read, and what MLflow refuses, is set aside. notify: takes a line about it.
+    read, and what MLflow refuses, is set aside. notify: takes a line about it. permit: as for `Delivery`; a network that may not be
+    built waits with its spool until a command may.
     Returns the number of runs that were ended. Raises StoreError where the store cannot be reached.
     """
     spool = store.root / "spool"
@@ -52,8 +55,12 @@ def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int
             owner, records = read_spool(file)
             rejected = Rejected.of(path)
             with contextlib.suppress(client.DeletedExperimentError):
-                ended += _deliver(store, path, owner, records, rejected)
-                discard(path)
+                newly_ended, waiting = _deliver(store, path, owner, records, rejected, permit)
+                ended += newly_ended
+                for why, runs in waiting.items():
+                    notify(f"{path}: the trained network of {runs} stays in {store.root / 'models'}: {why}")
+                if not waiting:
+                    discard(path)
             if rejected.records:
                 notify(told(rejected.records))
     for left in [*spool.glob("*.delivered"), *spool.glob(".*.tmp")]:
@@ -70,18 +77,24 @@ def recover(store: Store, notify: Callable[[str], None] = lambda _: None) -> int
 
 
 def _deliver(
-    store: Store, path: Path, owner: str, records: Sequence[Operation | Unreadable], rejected: Rejected
-) -> int:
-    """Deliver what is not yet delivered of one spool, and end the runs of its owner. Returns the number of those.
+    store: Store,
+    path: Path,
+    owner: str,
+    records: Sequence[Operation | Unreadable],
+    rejected: Rejected,
+    permit: Permit | None,
+) -> tuple[int, Mapping[str, str]]:
+    """Deliver what is not yet delivered of one spool, and end the runs of its owner. Returns their number, and `Delivery.waiting`.
 
     Every spool has a delivery of its own, so that none closes what another has open.
     """
     if not records:
-        return 0
+        return 0, {}
     with client.writing(store):
-        delivery = Delivery(store, rejected, recovering=owner)
+        delivery = Delivery(store, rejected, recovering=owner, permit=permit)
         delivered = delivered_operations(path)
         delivery.resume(_operations(records[:delivered]))
+        delivery.deliver_waiting(_operations(records[:delivered]))
         while delivered < len(records):
             part = records[delivered : delivered + MOST_AT_ONCE]
             for record in part:
@@ -95,7 +108,7 @@ def _deliver(
             mark_delivered(path, delivered)
         ended = delivery.end_abandoned(_operations(records))
         delivery.remove_unfinished_files({operation.experiment for operation in _operations(records)})
-        return ended
+        return ended, delivery.waiting
 
 
 def _operations(records: Sequence[Operation | Unreadable]) -> list[Operation]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ablate import plain_files
 from ablate.errors import StoreError
 from ablate.text import counted, cut, storable, without_password
 from ablate.tracking.store import Store
@@ -92,8 +93,8 @@ class Rejected:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
-                file.write(line + "\n")
+            with plain_files.open_in_place(self._path) as file:
+                file.write(line.encode() + b"\n")
         except OSError as error:
             raise StoreError(
                 f"cannot set aside what MLflow refuses ({error.strerror})",
@@ -109,7 +110,7 @@ def rejections(store: Store, study: str | None = None) -> list[Rejection]:
     found: dict[Rejection, None] = {}
     for path in sorted((store.root / "spool" / FOLDER).glob("*.jsonl")):
         try:
-            lines = path.read_bytes().splitlines() if path.is_file() else []
+            lines = plain_files.read(path).splitlines()
         except OSError:
             continue
         for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shlex
@@ -21,6 +22,26 @@ from ablate.tracking.tags import number
 
 _SERVERS = ("http", "https", "databricks", "databricks-uc", "uc")
 """Kinds of addresses that are no databases, and that MLflow's client knows."""
+
+
+FOLDERS = (
+    "artifacts",
+    "cache",
+    "checkpoints",
+    "locks",
+    "locks/studies",
+    "models",
+    "runs",
+    "spool",
+    "spool/rejected",
+)
+"""Folders of a store that ablate itself makes."""
+
+_OF_PLAIN_FILES = ("checkpoints", "models")
+"""Folders in which training, which knows nothing of stores, writes files under names that can be known beforehand."""
+
+_DATABASE_FILES = ("", "-journal", "-wal", "-shm")
+"""Ends of the names of the files that sqlite keeps of one database."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,29 @@ class Store:
             is_here = here.is_dir() and not path.parents[len(tail.parts) - 2].is_dir()
         return self.root / "artifacts" / tail if is_here else path
 
+    def check(self) -> None:
+        """Raise StoreError where a link leads from the store to somewhere else; what cannot be a file of ablate's own is removed.
+
+        A store may have come with a folder of somebody else's. A user who wants it on another disk links `mlruns` as a whole, or
+        names a database.
+        """
+        within = self.database is not None and self.database.parent == self.root
+        files = (
+            [self.root / f"{self.database.name}{end}" for end in _DATABASE_FILES]
+            if within and self.database
+            else []
+        )
+        for path in (*files, *(self.root / name for name in FOLDERS)):
+            if path.is_symlink():
+                raise StoreError(
+                    "is a link, which may lead to files that are not the store's",
+                    place=str(path),
+                    hint="remove it; to keep the store on another disk, let `mlruns` itself be a link",
+                )
+        for name in _OF_PLAIN_FILES:
+            with contextlib.suppress(OSError):
+                plain_files.remove_others(self.root / name)
+
     @property
     def exists(self) -> bool:
         """Return whether there is anything to read; a server is assumed to be there."""
@@ -88,6 +132,14 @@ class Store:
                 f"cannot make the folder ({error.strerror})", place=str(path), hint="run where you may write"
             ) from None
         return path
+
+    def cache(self, experiment: str, kind: str) -> Path:
+        """Return the file in which something read from an experiment is kept. experiment: its name, which may be any text.
+
+        The names of studies are those of files; an experiment of another program's has one after which no file can be called.
+        """
+        named = experiment if plain_files.can_name_files(experiment) else f"={_digest(experiment)}"
+        return self.root / "cache" / f"{named}.{kind}.npz"
 
     @contextlib.contextmanager
     def lock(self, study: str) -> Iterator[None]:
@@ -107,6 +159,10 @@ class Store:
             file.write(owner().encode())
             file.flush()
             yield
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def open_lock(path: Path) -> BinaryIO:
@@ -170,10 +226,13 @@ def current_store() -> Store:
             "is a link that leads nowhere", place="mlruns", hint="remove it, or let it lead to a folder"
         ) from None
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if not named:
-        return Store(addresses.database_address(root / "mlflow.db"), root)
-    _check_address(named)
-    return Store(addresses.resolved(named), root)
+    if named:
+        _check_address(named)
+    store = Store(
+        addresses.resolved(named) if named else addresses.database_address(root / "mlflow.db"), root
+    )
+    store.check()
+    return store
 
 
 def _check_address(uri: str) -> None:

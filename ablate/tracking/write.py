@@ -7,17 +7,18 @@ import contextlib
 import itertools
 import json
 import math
+import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ablate import addresses, plain_files
-from ablate.config import flatten_tree
+from ablate.config import RunConfig, flatten_tree
 from ablate.errors import StoreError
 from ablate.study.record import ArmRecord, PlanRecord
-from ablate.text import cut, format_level, storable
+from ablate.text import cut, format_level, storable, without_password
 from ablate.tracking import client, views
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -58,6 +59,21 @@ Kind = Literal["metrics", "params", "tags"]
 Point = tuple[str, float, float, int]
 """Metric, value, seconds since the epoch, step."""
 
+Permit = Callable[[RunConfig], None]
+"""Raises NotPermittedError where the code that a config names may not be imported."""
+
+
+class NotPermittedError(Exception):
+    """Code of the user's that a record names may not be imported. Its text says which, and how it can be allowed."""
+
+
+def permit_nothing(config: RunConfig) -> None:
+    """Raise NotPermittedError for a config that names any code of the user's."""
+    for target in (config.model.target_to_import, config.data.target_to_import):
+        if target is not None:
+            raise NotPermittedError(f"to store it would import {target.partition(':')[0]!r}")
+
+
 _NOT_COPIED = frozenset({"ablate.owner", "ablate.lease", "ablate.kind", "ablate.study", "ablate.plan"})
 """Tags that a copy of a run has of its own."""
 
@@ -83,15 +99,25 @@ class Delivery:
     rejected: takes what MLflow refuses, down to a single metric of a run; the rest of it is done.
     Without `recovering` the operations are this process's own. recovering: they were left by another process, named by
     `stores.owner()` ('' where its spool does not name it). Only runs of that process are then changed: what another process has
-    worked on since stays as it is.
+    worked on since stays as it is. permit: of these operations, raises AblateError where the code that a config names may not be
+    imported, as it is where its network is built; None: no code of the user's may be.
     """
 
-    def __init__(self, store: Store, rejected: Rejected, recovering: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rejected: Rejected,
+        recovering: str | None = None,
+        permit: Permit | None = None,
+    ) -> None:
         self._client = client.open_for_writing(store)
         self._store = store
         self._rejected = rejected
         self._subject = ("", "")
         self._recovering = recovering is not None
+        self._permit = permit
+        self.waiting: dict[str, str] = {}
+        """Weights that stay in the store's folder: why none of the networks is built here → which."""
         self._owner = stores.owner() if recovering is None else recovering
         self._experiments: dict[str, str] = {}
         self._openings: dict[tuple[str, str, int], Opening] = {}
@@ -378,19 +404,56 @@ class Delivery:
         if run is None:
             return
         # Only from the store's own folder, whatever folder is written down: a spool may be from somebody else.
-        file = self._store.root / "models" / f"{operation.key}-{operation.attempt}.pt"
-        if not file.exists() or file.is_symlink():
+        file = self._model_file(operation)
+        try:
+            opened = plain_files.open_plain(file)
+            with opened as weights, tempfile.TemporaryDirectory() as folder:
+                try:
+                    opening = self._openings[_attempt(operation)]
+                    if self._recovering and self._may_not_be_built(opening):
+                        return
+                    copy = Path(folder) / file.name
+                    with copy.open("wb") as target:
+                        shutil.copyfileobj(weights, target)
+                    model.write(copy, opening.config, Path(folder) / "files" / model.FOLDER)
+                except Exception as error:  # noqa: BLE001 — a network that torch cannot trace must not hold up the record
+                    self._tag(run, {"ablate.model": f"not saved: {client.first_line(error)}"})
+                else:
+                    self._client.log_artifacts(run, str(Path(folder) / "files"))
+        except OSError:
             if not self._client.list_artifacts(run, model.FOLDER):
                 self._tag(run, {"ablate.model": "not saved: its weights are gone"})
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                model.write(file, self._openings[_attempt(operation)].config, Path(folder) / model.FOLDER)
-            except Exception as error:  # noqa: BLE001 — a network that torch cannot trace must not hold up the record
-                self._tag(run, {"ablate.model": f"not saved: {client.first_line(error)}"})
-            else:
-                self._client.log_artifacts(run, folder)
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+    def _model_file(self, operation: SaveModel) -> Path:
+        return self._store.root / "models" / f"{operation.key}-{operation.attempt}.pt"
+
+    def _may_not_be_built(self, opening: Opening) -> bool:
+        """Return whether the network of a run is one that this process may not build; it is noted then.
+
+        Raises AblateError where the config is none.
+        """
+        try:
+            (self._permit or permit_nothing)(RunConfig.parse(opening.config))
+        except NotPermittedError as error:
+            named = self.waiting.get(str(error), "")
+            self.waiting[str(error)] = (
+                f"{named}, {_run_name(opening.run)}" if named else _run_name(opening.run)
+            )
+            return True
+        return False
+
+    def deliver_waiting(self, operations: Sequence[Operation]) -> None:
+        """Store the networks of delivered operations whose weights are still there: an earlier process might not build them."""
+        self.deliver(
+            [
+                operation
+                for operation in operations
+                if isinstance(operation, SaveModel) and self._model_file(operation).exists()
+            ],
+            again=True,
+        )
 
     def _copy_run(self, experiment: str, operation: CopyRun, *, again: bool) -> None:
         source = self._client.get_run(operation.source)
@@ -764,14 +827,21 @@ def _local_folder(store: Store, address: str, run: str) -> Path | None:
     Raises StoreError where a local database, which may be from somebody else, names a folder that no ablate makes.
     """
     folder = store.artifacts(address)
-    if folder is None:
-        return None
-    if store.database is not None and (folder.name != "artifacts" or folder.parent.name != run):
+    if store.database is None:
+        return folder
+    if folder is None or folder.name != "artifacts" or folder.parent.name != run:
         raise StoreError(
-            f"the database names {cut(str(folder))!r} as the folder of a run, where no ablate puts files",
+            f"the database names {cut(without_password(address) if folder is None else str(folder))!r} as the folder of a run, where no ablate puts files",
             place=str(store.database),
             hint="it was made or changed by another program",
         )
+    for part in (folder, folder.parent, folder.parent.parent):
+        if part.is_symlink():
+            raise StoreError(
+                "is a link, which may lead to files that are not the store's",
+                place=str(part),
+                hint="remove it; to keep the store on another disk, let `mlruns` itself be a link",
+            )
     return folder
 
 

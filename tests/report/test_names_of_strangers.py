@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
 import report_examples
@@ -33,6 +35,9 @@ NAMES = {
     "one behind a space": " +1+1",
     "one behind a tab": "\t-2",
     "TeX": r"\input{/etc/passwd}%$#&_{}^~\write18{x}",
+    "codes that TeX reads first": "^^7d^^7d^^5cimmediate^^5copenout9=written ^^5cimmediate^^5cwrite9^^7bx^^7d^^^^005c",
+    "a formula behind a semicolon": 'a;=cmd|x;"@SUM(1)',
+    "a wide formula": "\uff1d1+1",
     "Markdown": "[x](javascript:x) ![y](z) `a` | b | **c** <img> <!-- --> $x$",
     "HTML and scripts": "</script><!--<script>'\"><svg onload=x>${7*7}{{7*7}}%{x}",
     "one long word": "W" * 3000,
@@ -57,11 +62,39 @@ def test_a_name_is_text_in_every_format(name):
     assert json.loads(texts["json"])["study"] == name
     rows = list(csv.reader(io.StringIO(texts["csv"])))
     cells = [cell for row in rows for cell in row]
-    assert not [cell for cell in cells if re.match(r"\s*[=+@]|\s*-(?![\d.])", cell)]
+    cells += [part for cell in cells for part in re.split("[;\t]", cell)]
+    assert not [cell for cell in cells if re.match(r"[\s\"]*([=+@\uff1d]|-(?![\d.]))", cell)]
     assert len({len(row) for row in rows}) == 1
     tex = "\n".join(line for line in texts["latex"].splitlines() if not line.startswith("% "))
     assert r"\input{" not in tex
     assert r"\write18" not in tex
+    assert "^^" not in tex
+    assert not re.search(r"\\[uUx][0-9a-f]", tex)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no TeX")
+def test_tex_itself_reads_every_name_as_text(tmp_path):
+    for number, name in enumerate(NAMES.values()):
+        if name.isascii():
+            text = export.latex(summarise(report_examples.hostile(name)))
+            (tmp_path / f"{number}.tex").write_text(text)
+    inputs = "\n".join(f"\\input{{{path.stem}}}" for path in sorted(tmp_path.glob("*.tex")))
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{textcomp,booktabs,amssymb}"
+        f"\\begin{{document}}{inputs}\\end{{document}}"
+    )
+    before = {path.name for path in tmp_path.iterdir()}
+    said = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=60,
+        check=False,
+    )
+    assert said.returncode == 0, [line for line in said.stdout.splitlines() if line.startswith("!")]
+    assert {path.name for path in tmp_path.iterdir()} - before == {"all.aux", "all.log", "all.pdf"}
 
 
 def test_what_is_shown_of_a_name_says_what_it_holds():
