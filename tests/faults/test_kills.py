@@ -37,19 +37,25 @@ def apart(folder) -> tuple[int, str]:
     return in_this_process(folder, "--no-fuse")
 
 
+@pytest.mark.parametrize("kills_of_it", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
-    tmp_path, template_store, shared_cache, monkeypatch
+    tmp_path, template_store, shared_cache, monkeypatch, kills_of_it
 ):
     monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
     expected = kills.undisturbed(with_store(tmp_path / "undisturbed", template_store), apart)
     assert len(expected) == kills.RUNS
     draw = random.Random(0)
-    victims = draw.sample(kills.VICTIMS, 2)
+    victims = draw.sample(kills.VICTIMS, kills_of_it)
     killed = with_store(tmp_path / "killed", template_store)
     assert kills.survive(killed, expected, draw, victims, apart).wrong == []
 
 
-def test_a_bundle_that_is_killed_resumes_together(tmp_path, template_store, shared_cache, monkeypatch):
+@pytest.mark.parametrize(
+    "victims", [("worker",), pytest.param(("coordinator", "worker"), marks=pytest.mark.slow)], ids="+".join
+)
+def test_a_bundle_that_is_killed_resumes_together(
+    tmp_path, template_store, shared_cache, monkeypatch, victims
+):
     # One cache: what the measurement decides in one folder holds in the other.
     monkeypatch.setenv("ABLATE_CACHE", str(shared_cache))
     folders = [tmp_path / "undisturbed", tmp_path / "killed"]
@@ -63,7 +69,7 @@ def test_a_bundle_that_is_killed_resumes_together(tmp_path, template_store, shar
     def saved() -> set:
         return {path.stat().st_mtime_ns for path in folder.glob("mlruns/checkpoints/together-*.checkpoint")}
 
-    for victim in ("coordinator", "worker"):
+    for victim in victims:
         before = saved()
         with kills.start(folder, "--workers", "1") as process:
             while not saved() - before and process.poll() is None:
