@@ -165,7 +165,7 @@ def test_the_plan_on_the_screen_and_as_json_say_the_same(workplace, digits):
     found = json.loads(workplace.ablate("plan", path, "--workers", "2", "--json"))
     assert set(found) == {
         *("study", "plan", "metric", "margin", "resolution", "slots", "family", "fraction"),
-        *("arms", "runs", "seconds", "seed", "noise", "looks"),
+        *("arms", "runs", "seconds", "seed", "noise", "looks", "data_notes"),
     }
     assert (found["study"], found["slots"], found["runs"]) == ("digits", 2, {"first": 6, "most": 6})
     assert [arm["arm"] for arm in found["arms"]] == ["baseline", "model.width=2"]

@@ -422,7 +422,8 @@ def test_a_stack_that_raises_fails_its_members_and_no_others(stacked, monkeypatc
 
     monkeypatch.setattr(Stacked, "advance", raising)
     found = together(tasks(ARMS | {"wide": SHAPES["wide"]}))
-    assert all(found[run][-1].reason == "RuntimeError: out of memory" for run in ARMS)
+    reasons = {found[run][-1].reason for run in ARMS}
+    assert all(reason.startswith("RuntimeError: out of memory") for reason in reasons)
     assert isinstance(found["wide"][-1], Finished)
 
 
