@@ -153,7 +153,7 @@ def test_a_top_up_by_budget_that_was_killed_keeps_what_it_trained(workplace):
 
 def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promise_left(workplace):
     run(workplace, "run", workplace.study(factors="{spread: [0.06, 0.07]}", seeds="3"), "--set", "sleep=0.05")
-    run(workplace, "top-up", "toy", "--budget", "2s")
+    run(workplace, "top-up", "toy", "--budget", "4s")
     found, seeds = verdicts(workplace), trained(workplace)
     [_, pairs] = record(workplace).looks.at
     assert pairs > 3
