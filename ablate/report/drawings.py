@@ -77,7 +77,7 @@ def axis_svg(axis: Axis) -> Markup:
     return _svg("axis", f"scale in {axis.unit}" if axis.unit else "scale", parts, 20)
 
 
-class Sparks:
+class SmallCurves:
     """Small curves beside the findings: one quantity, on one scale for all arms.
 
     quantity: the loss where it is recorded, else what the study is judged by; empty where no arm has a curve.
@@ -101,7 +101,7 @@ class Sparks:
         if not self._of:
             self.quantity = ""
             return
-        self.low, self.high, self.log, self.cut = scales.extent(shown)
+        self.low, self.high, self.log, _ = scales.extent(shown)
         self.last = max(line.epochs[-1] for line in shown)
         self.first = min(line.epochs[0] for line in shown)
         self.splits = {line.split for line in shown}
@@ -118,14 +118,14 @@ class Sparks:
             return None
         reference, own = self._of[arm]
         parts = [*self._scale()]
-        drawn = [(arm, kind) for arm, kind in ((reference, "base"), (own, "own")) if arm is not None]
+        drawn = [(each, kind) for each, kind in ((reference, "base"), (own, "own")) if each is not None]
         inside = [
             f'<path class="{kind} band" d="{self._band(line)}"/>'
-            for arm, kind in drawn
-            for line in arm.lines
-            if len(line.epochs) > 1 and (line.split != "train" or len(arm.lines) == 1)
+            for each, kind in drawn
+            for line in each.lines
+            if len(line.epochs) > 1 and (line.split != "train" or len(each.lines) == 1)
         ]
-        inside += [self._line(line, kind) for arm, kind in drawn for line in arm.lines]
+        inside += [self._line(line, kind) for each, kind in drawn for line in each.lines]
         # What lies beyond the scale is cut at its edge.
         width, height = CURVE_WIDTH - GUTTER, CURVE_HEIGHT
         parts.append(

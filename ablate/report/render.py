@@ -8,7 +8,6 @@ become one even if it slipped through the escaping.
 from __future__ import annotations
 
 import base64
-import collections
 import functools
 import gzip
 import hashlib
@@ -23,7 +22,7 @@ from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
 from ablate.report.contents import GROUPS, INTERACTIONS, Curves, RunRow, Section, Summary
-from ablate.report.drawings import Sparks, axis_svg, interval_svg
+from ablate.report.drawings import SmallCurves, axis_svg, interval_svg
 from ablate.text import counted, shown, shown_values
 
 if TYPE_CHECKING:
@@ -87,9 +86,11 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         "pareto": _pareto_panel(album, summary),
         "classes": _class_panels(album, summary),
     }
-    sparks = Sparks(summary)
+    small_curves = SmallCurves(summary)
     anchors = {row.arm: f"curves-{row.anchor}" for row in summary.rows if row.kind == "arm" and row.anchor}
-    chapters = [_chapter(album, section, summary, sparks.quantity, anchors) for section in summary.sections]
+    chapters = [
+        _chapter(album, section, summary, small_curves.quantity, anchors) for section in summary.sections
+    ]
     drawn = {
         anchor
         for chapter in chapters
@@ -101,11 +102,9 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         s=summary,
         panels=panels,
         chapters=chapters,
-        sparks=sparks,
-        curves_title="Loss curves" if "loss" in sparks.quantity.lower() else "Curves",
-        evidence=collections.defaultdict(
-            str, {arm: anchor for arm, anchor in anchors.items() if anchor in drawn}
-        ),
+        small_curves=small_curves,
+        curves_title="Loss curves" if "loss" in small_curves.quantity.lower() else "Curves",
+        evidence={arm: anchor for arm, anchor in anchors.items() if anchor in drawn},
         figures=_packed(_json(album.figures).encode(), 6),
         runs=_run_table(summary),
         reload=reload,

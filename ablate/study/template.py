@@ -19,11 +19,6 @@ HEADER = f"# yaml-language-server: $schema=./{SCHEMA_FILE}"
 """First line of a study: names the schema with which an editor completes and checks it."""
 
 
-def text(name: str, file: str | None = None) -> str:
-    """Return a commented study of a built-in network. file: how its comments name it. Raises StudyError where no study can have the name."""
-    return next(iter(files(name, "width", file).values()))
-
-
 def files(name: str, template: str, file: str | None = None) -> dict[str, str]:
     """Return the ends of the names of a template's files → their contents; a study is among them, except where results are judged.
 
