@@ -16,19 +16,21 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import site
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from ablate.code_paths import CodePaths, code_paths
-from ablate.errors import StudyError
+from ablate import cache_folder, code_paths
+from ablate.code_paths import CodePaths
+from ablate.errors import DataError, StudyError
 
 Signature = tuple[tuple[str, int, int], ...]
 """Paths with their times of modification in nanoseconds and their sizes."""
@@ -52,7 +54,9 @@ def files_digest(files: Iterable[Path]) -> str:
 
     Independent of where the files lie and of the Python version that parses them.
     """
-    return digest_of([[file.name, _parsed(file).digest] for file in files])[:16]
+    digest = digest_of([[file.name, _parsed(file).digest] for file in files])[:16]
+    _parsed_before.keep()
+    return digest
 
 
 def with_imports(folder: Path, *modules: str) -> list[Path]:
@@ -105,7 +109,75 @@ def _parsed(file: Path) -> Parsed:
 
 @functools.lru_cache(maxsize=8192)
 def _parsed_file(file: Path, _changed: int, _size: int) -> Parsed:
-    return parse(file.read_bytes())
+    return _parsed_before.parsed(file.read_bytes())
+
+
+MOST_PARSED = 1000
+"""Files of which the user's cache keeps what was parsed."""
+
+
+class _ParsedBefore:
+    """What files hold that an earlier command has parsed, in the user's cache: parsing all of the built-in training takes 0.2 s.
+
+    A file is told by its content, whatever its name and times are; and what is kept counts for one version of Python and of this
+    code. A file that looks for code by paths is parsed each time, because its syntax tree is needed.
+    """
+
+    def __init__(self) -> None:
+        self._new: dict[str, Any] = {}
+        self._used: dict[str, Any] = {}
+
+    def parsed(self, content: bytes) -> Parsed:
+        digest = hashlib.sha256(content).hexdigest()
+        known = _kept(_cache()).get(digest)
+        if known is not None:
+            with contextlib.suppress(TypeError, ValueError):
+                code, imports, exported, mentions_torch = known
+                its_imports = tuple(
+                    Import(name, level, tuple(of), whole) for name, level, of, whole in imports
+                )
+                self._used[digest] = known
+                return Parsed(str(code), its_imports, tuple(exported), bool(mentions_torch))
+        parsed = parse(content)
+        if parsed.paths == CodePaths():
+            imports = [[each.name, each.level, each.members, each.whole] for each in parsed.imports]
+            self._new[digest] = [parsed.digest, imports, parsed.exported, parsed.mentions_torch]
+        return parsed
+
+    def keep(self) -> None:
+        """Write down what was parsed anew. Of too many files those go first that nobody has asked for."""
+        place = _cache()
+        if not self._new or place is None:
+            return
+        self._used = {**self._new, **self._used}
+        self._new = {}
+        files = dict(itertools.islice({**self._used, **_kept(place)}.items(), MOST_PARSED))
+        cache_folder.keep(place, {"by": _parser(), "files": files})
+
+
+def _cache() -> Path | None:
+    try:
+        return cache_folder.default_folder() / "parsed-code.json"
+    except DataError:
+        return None
+
+
+@functools.cache
+def _parser() -> str:
+    """Return Python's version and the digest of the code that parses."""
+    own = b"".join(Path(file).read_bytes() for file in (__file__, code_paths.__file__))
+    return f"{sys.version_info[:2]} {hashlib.sha256(own).hexdigest()}"
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(place: Path | None) -> Mapping[str, Any]:
+    """Return what is kept at a place, by the digest of a file's content. It is read once."""
+    kept = {} if place is None else cache_folder.kept(place)
+    files = kept.get("files")
+    return files if kept.get("by") == _parser() and isinstance(files, dict) else {}
+
+
+_parsed_before = _ParsedBefore()
 
 
 def parse(content: bytes) -> Parsed:
@@ -125,7 +197,7 @@ def parse(content: bytes) -> Parsed:
         tuple(_imports(tree, content)),
         tuple(_exported(tree)),
         mentions_torch,
-        code_paths(tree, content),
+        code_paths.code_paths(tree, content),
     )
 
 
@@ -280,6 +352,7 @@ def training_code(train: str, key: str = "train") -> Code:
     importlib.invalidate_caches()
     search = _Search(train, key)
     code = search.code()
+    _parsed_before.keep()
     _codes[place] = (_signature(search.paths()), code)
     return code
 

@@ -240,8 +240,8 @@ def _tried(group: str, name: str, check: Callable[[], str]) -> Check:
 
 def data() -> list[Check]:
     """Check which data sets are on this machine, and whether the cache can be written."""
+    from ablate.cache_folder import default_folder
     from ablate.data import describe
-    from ablate.data.cache import default_folder
 
     checks = [_tried("data", "cache", lambda: _writable(default_folder()))]
     for known in describe.listing():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import code_digest, code_paths
+from ablate import cache_folder, code_digest, code_paths
 from ablate.config import RunConfig
 from ablate.errors import StudyError
 from ablate.training.function import FunctionConfig
@@ -109,6 +109,72 @@ def test_what_is_not_python_counts_byte_by_byte(digest):
     assert digest(template) == digest(template)
     assert digest(template) != digest(template.replace("comment", "other"))
     assert digest("x = 1\0") != digest("x = 2\0")
+
+
+# --- what an earlier command has parsed -------------------------------------------------------------------------------
+
+IMPORTING = """
+import importlib
+from . import other as another
+from package.module import *
+__all__ = ["first", "second"]
+importlib.import_module(f"models.{name}")
+import torch
+"""
+
+
+@pytest.fixture
+def parsed_before(tmp_path, monkeypatch):
+    """Parse files as a new process does, which may find in the cache what another has parsed."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+
+    def of(contents):
+        code_digest._kept.cache_clear()
+        before = code_digest._ParsedBefore()
+        parsed = [before.parsed(content) for content in contents]
+        before.keep()
+        return parsed
+
+    yield of
+    code_digest._kept.cache_clear()
+
+
+def test_what_was_parsed_before_is_what_parsing_gives(parsed_before, monkeypatch):
+    texts = [*SAME.values(), *EDITED.values(), IMPORTING, "{{ no Python", ""]
+    package = Path(code_digest.__file__).parent
+    contents = [*(text.encode() for text in texts), *(file.read_bytes() for file in package.glob("*.py"))]
+    without_paths = [c for c in contents if code_digest.parse(c).paths == code_paths.CodePaths()]
+    assert len(without_paths) > len(texts)
+    expected = [code_digest.parse(content) for content in without_paths]
+    assert parsed_before(without_paths) == expected
+    monkeypatch.setattr(code_digest, "parse", lambda content: pytest.fail("parsed again"))
+    assert parsed_before(without_paths) == expected
+
+
+def test_a_file_that_looks_for_code_by_paths_is_parsed_each_time(parsed_before):
+    content = b"import sys\nsys.path.insert(0, 'vendor')\n"
+    for _ in range(2):
+        (parsed,) = parsed_before([content])
+        assert len(parsed.paths.first) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "other digests", "older code", "nothing", "a folder"])
+def test_what_cannot_be_read_of_it_is_parsed_again(parsed_before, tmp_path, damage):
+    contents = [CODE.encode(), IMPORTING.encode()]
+    expected = parsed_before(contents)
+    file = tmp_path / "cache" / "parsed-code.json"
+    text = file.read_text()
+    if damage == "cut":
+        file.write_text(text[:-40])
+    elif damage == "other digests":
+        file.write_text(text.replace(expected[0].digest, "0" * 64))
+    elif damage == "older code":
+        cache_folder.keep(file, json.loads(text) | {"by": "another", "files": {}})
+    else:
+        file.unlink()
+        if damage == "a folder":
+            file.mkdir()
+    assert parsed_before(contents) == expected
 
 
 # Edits a copy of the package file by file, and says after each which configs have another digest than before.

@@ -32,6 +32,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ablate import locks
+from ablate.cache_folder import default_folder as default_folder  # noqa: PLC0414 — training looks for it here
+from ablate.cache_folder import read_json, with_digest
 from ablate.errors import DataError
 from ablate.text import counted, format_bytes, shown
 
@@ -44,7 +46,6 @@ FORMAT = 3
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _ON_DISK = (0, 2, 3, 1)  # the axes (N, C, H, W) of images, as they are written
 _CHUNK = 1024
-_MOST_JSON_BYTES = 1 << 26
 _FINGERPRINT = re.compile("[0-9a-f]{64}").fullmatch
 
 Progress = Callable[[str, int, int | None], None]
@@ -116,25 +117,12 @@ class Source:
         return hashlib.sha256(json.dumps([FORMAT, *self.key]).encode()).hexdigest()[:32]
 
 
-def default_folder() -> Path:
-    """$ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate. Raises DataError where there is no home folder."""
-    try:
-        if chosen := os.environ.get("ABLATE_CACHE"):
-            return Path(chosen).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ablate"
-    except RuntimeError as error:
-        raise DataError(
-            "there is no home folder for the cache of decoded data",
-            hint="set the environment variable ABLATE_CACHE to a folder",
-        ) from error
-
-
 def find(source: Source, folder: Path) -> Dataset | None:
     """Return the entry of a source if the cache has it complete, else None."""
     if not source.is_stable:
         return None
     try:
-        index = _read_json(folder / "sources" / f"{source.digest}.json")
+        index = read_json(folder / "sources" / f"{source.digest}.json")
         if (dataset := _load(folder / index["fingerprint"])) is None:
             return None
         return replace(dataset, notes=(*source.notes, *index["notes"]))
@@ -331,7 +319,7 @@ def _load(entry: Path) -> Dataset | None:
     try:
         if not _FINGERPRINT(entry.name):
             return None
-        meta = _read_json(entry / "meta.json")
+        meta = read_json(entry / "meta.json")
         arrays: dict[str, NDArray[Any]] = {}
         changed = False
         for name in _ARRAYS:
@@ -377,23 +365,8 @@ def _load(entry: Path) -> Dataset | None:
 def _write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file with a digest of what it says."""
     with file.open("wb") as handle:
-        handle.write(json.dumps({**value, "digest": _digest_of(value)}).encode())
+        handle.write(json.dumps(with_digest(value)).encode())
         _flush(handle)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Return what `_write_json` wrote. Raises ValueError where it is anything else, OSError where it cannot be read."""
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_JSON_BYTES:
-        raise ValueError("no file of ours")
-    value = json.loads(file.read_bytes())
-    if not isinstance(value, dict) or value.pop("digest", None) != _digest_of(value):
-        raise ValueError("changed")
-    return value
-
-
-def _digest_of(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _flush(file: IO[bytes]) -> None:

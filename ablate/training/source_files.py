@@ -269,7 +269,7 @@ def _times(file: Path) -> tuple[int, int, int]:
 
 
 def _index(listing: str) -> Path:
-    from ablate.data.cache import default_folder
+    from ablate.cache_folder import default_folder
 
     return default_folder() / "fingerprints" / f"{listing[:32]}.json"
 
