@@ -49,6 +49,7 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
     from ablate.report import Material
     from ablate.tracking.classified import image_results
     from ablate.tracking.frames import plan_frames
+    from ablate.tracking.logged_figures import logged_figures
     from ablate.tracking.plans import stored_plan
     from ablate.tracking.runs import counted_runs, damaged_tags
 
@@ -75,6 +76,7 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
         _test_images(record),
         _server(store, name),
         damaged=(*damaged_tags(runs.values()), *_not_stored(store, name), *classified.damaged),
+        figures=logged_figures(store, record, runs),
     )
 
 

@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "interrupts": set(),
     "locks": {"errors"},
     "events": set(),
+    "figure_files": set(),
     "plain_files": set(),
     "repository": {"plain_files"},
     "text": {"errors"},
@@ -35,7 +36,11 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "training": {
         "errors",
+<<<<<<< HEAD
         "cache_folder",
+=======
+        "figure_files",
+>>>>>>> 4d83ab5 (report, training: figures that runs log stand in the report)
         "repository",
         "plain_files",
         "code_digest",
@@ -58,6 +63,7 @@ ROOMS: dict[str, set[str]] = {
         "errors",
         "plain_files",
         "events",
+        "figure_files",
         "metrics",
         "models",
         "config",
@@ -66,7 +72,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
     "importing": {"addresses", "errors", "metrics", "text", "lines"},
-    "report": {"errors", "metrics", "analysis", "study.record", "study.seeds", "text"},
+    "report": {"errors", "figure_files", "metrics", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
         "errors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import yaml
+
+from ablate import reporting
+from ablate.training import left_figures
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "own.md").read_text()
@@ -96,3 +100,43 @@ def test_the_data_of_the_page_train_the_study_of_the_page(workplace):
     assert len(workplace.runs("data")) == 6
     assert "classes     3" in workplace.ablate("data", "--study", "data.yaml", "--allow-import", "load")
     sys.modules.pop("load", None)
+
+
+def test_the_figures_of_the_page_stand_in_the_report(workplace):
+    text = section("Figures")
+    (code,), (study,) = blocks(text, "python"), blocks(text, "yaml")
+    Path("draw.py").write_text(code)
+    Path("figures.yaml").write_text(study)
+    workplace.ablate("run", "figures.yaml", "--allow-import", "draw", "--executor", "inline")
+    logged = reporting.material(workplace.store, "figures").figures
+    assert logged.seed == 0
+    assert {arm: set(files) for arm, files in logged.files.items()} == {
+        "baseline": {"figures/losses.html", "figures/bar.svg"},
+        "lr=0.2": {"figures/losses.html", "figures/bar.svg"},
+    }
+    workplace.ablate("report", "figures")
+    page = Path("reports/figures.html").read_text()
+    for name in ("losses.html", "bar.svg"):
+        assert f"<h4>{name}</h4>" in page
+    assert page.count("data:image/svg+xml;base64,") == 2
+    sys.modules.pop("draw", None)
+
+
+def test_figures_are_kept_past_links_and_within_bounds(tmp_path):
+    outside = tmp_path / "outside.png"
+    outside.write_bytes(b"secret")
+    folder = tmp_path / "run" / left_figures.FOLDER
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.PNG").write_bytes(b"a")
+    (folder / "notes.txt").write_bytes(b"no figure")
+    (folder / "link.png").symlink_to(outside)
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "large.png").write_bytes(b"x" * (left_figures.MOST_BYTES + 1))
+    os.mkfifo(folder / "pipe.png")
+    logged = tmp_path / "run" / "mlflow" / "0" / "abc" / "artifacts"
+    logged.mkdir(parents=True)
+    (logged / "b.svg").write_bytes(b"b")
+    assert left_figures.left_figures(tmp_path / "run") == {"figures/deep/a.PNG": b"a", "figures/b.svg": b"b"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / left_figures.FOLDER).symlink_to(tmp_path)
+    assert left_figures.left_figures(tmp_path / "other") == {}

@@ -8,7 +8,7 @@ for accuracies.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from ablate.analysis import ClassChange, McNemar
@@ -444,6 +444,29 @@ class TuningPart:
 
 
 @dataclass(frozen=True)
+class OwnFigure:
+    """A figure that a run of an arm logged. verdict: as in `ArmCurves`. image: a data URI. plot: a figure of Plotly as data. page: HTML.
+    All are empty where it cannot be shown. has_script: whether the page has scripts, which do not run.
+    """
+
+    label: str
+    verdict: str | None
+    image: str = ""
+    page: str = ""
+    plot: dict[str, Any] | None = None
+    has_script: bool = False
+
+
+@dataclass(frozen=True)
+class OwnFigures:
+    """Figures that the runs under a seed logged. sets: (name, one of each arm that has it). left_out: what is not shown, in sentences."""
+
+    seed: int
+    sets: tuple[tuple[str, tuple[OwnFigure, ...]], ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """A report as data. answer: two sentences. facts, environment: (name, text). methods: (heading, paragraph).
 
@@ -483,6 +506,7 @@ class Summary:
     text: str
     tracking: Tracking | None = None
     tuning: TuningPart | None = None
+    own_figures: OwnFigures | None = None
     kind: str = "Ablation study"
     unit_of_n: Literal["seed", "run", "block"] = "seed"
     direction: Literal["maximize", "minimize"] = "maximize"

@@ -16,6 +16,7 @@ from ablate.analysis.contents import Analysis, BlockedAnalysis, Comparison, Effe
 from ablate.analysis.family import Terms
 from ablate.analysis.grids import Grids
 from ablate.analysis.rules import Rules
+from ablate.figure_files import LoggedFigures
 from ablate.report import wording
 from ablate.report.contents import Interval, Tracking
 from ablate.study.record import ArmRecord, PlanRecord
@@ -37,7 +38,7 @@ class Material:
     classified correctly (index: seeds, columns: positions of the images); only arms that see the same images as their reference. truth: (images,) their classes. pixels: (N, C, H, W) uint8, all test images, where they are available. tracking: the
     server that shows the runs, if there is one. blocked: of results in blocks, the analysis within each; `analysis` is over them.
     notes: of results that were there already, what to know before trusting a verdict. damaged: what of the record could not be
-    read, and is left out, in sentences.
+    read, and is left out, in sentences. figures: that the user's own training logged.
     """
 
     record: PlanRecord
@@ -53,6 +54,7 @@ class Material:
     blocked: BlockedAnalysis | None = None
     notes: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    figures: LoggedFigures | None = None
 
 
 class Reading:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ablate.report import figures, palette, wording
-from ablate.report.contents import GROUPS, INTERACTIONS, Curves, RunRow, Section, Summary
+from ablate.report.contents import GROUPS, INTERACTIONS, Curves, OwnFigure, RunRow, Section, Summary
 from ablate.report.drawings import SmallCurves, axis_svg, interval_svg
 from ablate.text import counted, shown, shown_values
 
@@ -57,6 +57,14 @@ class Panel:
     title: str
     caption: str
     pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Figures of one name that runs logged. shown: (place of one that the page draws, None for another; the figure)."""
+
+    title: str
+    shown: tuple[tuple[Picture | None, OwnFigure], ...]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ def html(summary: Summary, *, reload: int | None = None) -> str:
         chapters=chapters,
         small_curves=small_curves,
         curves_title="Loss curves" if "loss" in small_curves.quantity.lower() else "Curves",
+        shelves=_shelves(album, summary),
         evidence={arm: anchor for arm, anchor in anchors.items() if anchor in drawn},
         figures=_packed(_json(album.figures).encode(), 6),
         runs=_run_table(summary),
@@ -373,6 +382,20 @@ def _class_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
+def _shelves(album: _Figures, summary: Summary) -> tuple[Shelf, ...]:
+    """Return the figures that runs logged; those of Plotly are drawn as the page's own are."""
+
+    def place(name: str, figure: OwnFigure) -> Picture | None:
+        if figure.plot is None:
+            return None
+        return album.panel("", "", [("", figure.plot)], f"{name}: {figure.label}", small=True).pictures[0]
+
+    sets = summary.own_figures.sets if summary.own_figures is not None else ()
+    return tuple(
+        Shelf(name, tuple((place(name, figure), figure) for figure in shown)) for name, shown in sets
+    )
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -472,6 +495,7 @@ def _environment() -> Environment:
         "compact": wording.compact,
         "duration": wording.duration,
         "tidy": _tidy,
+        "source": _source,
     }
     return environment
 
@@ -484,6 +508,13 @@ def _finalize(value: Any) -> Any:
 def _tidy(text: str) -> Markup:
     """Return a sentence that does not break between a number and its percent sign, with its `commands` as code."""
     return _markup(re.sub("`([^`]+)`", r"<code>\1</code>", _escaped(text.replace(" %", "\u00a0%"))))
+
+
+def _source(text: str) -> Markup:
+    """Return a page that is an attribute of this one, every character as it is."""
+    from markupsafe import escape
+
+    return escape(text)
 
 
 def _shared() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.report import findings, images, judged, methods, runs, sections, tuning, wording
+from ablate.report import findings, images, judged, methods, own_figures, runs, sections, tuning, wording
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
 
@@ -55,6 +55,7 @@ def summarise(material: Material) -> Summary:
         text=reading.record.text,
         tracking=material.tracking,
         tuning=tuning.part(reading),
+        own_figures=own_figures.own_figures(reading),
         direction=reading.rules.direction or "maximize",
         for_paper=methods.for_paper(reading),
         unit_of_n=reading.rules.unit,

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -142,6 +143,33 @@ def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
         if name not in {item.path for item in mlflow.list_artifacts(run.run_id)}:
             return None
         return Path(mlflow.download_artifacts(run.run_id, name, folder)).read_bytes()
+
+
+def artifact_sizes(store: Store, run: StoredRun, suffixes: Collection[str]) -> dict[str, int | None]:
+    """Return the artifacts of a run whose names end so, in folders too: name → bytes, None where the store does not say.
+
+    A local store may be somebody else's: only a folder that ablate makes is listed, past no link.
+    """
+    place = store.artifacts(run.artifacts)
+    if place is not None:
+        is_own = (place.parent.name, place.name) == (run.run_id, "artifacts")
+        if not is_own or any(part.is_symlink() for part in (place, place.parent, place.parent.parent)):
+            return {}
+        files = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
+        kept = [file for file in files if file.suffix.lower() in suffixes and not file.is_symlink()]
+        return {file.relative_to(place).as_posix(): file.stat().st_size for file in sorted(kept)}
+    if store.database is not None:
+        return {}
+    sizes: dict[str, int | None] = {}
+    with client.reading(store) as mlflow:
+        folders = [""]
+        while folders:
+            for item in mlflow.list_artifacts(run.run_id, folders.pop()):
+                if item.is_dir:
+                    folders.append(item.path)
+                elif Path(item.path).suffix.lower() in suffixes:
+                    sizes[item.path] = item.file_size
+    return dict(sorted(sizes.items()))
 
 
 class UnreadableStoreError(StoreError):

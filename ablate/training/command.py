@@ -34,6 +34,7 @@ from ablate.training.channels import open_channels, tells_only_steps
 from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy
+from ablate.training.left_figures import left_figures
 from ablate.training.outcome import (
     CANCELLED,
     Epoch,
@@ -439,6 +440,7 @@ class _Attempt:
             own["CUDA_VISIBLE_DEVICES"] = ""
         metric = payload.metric or next(iter(config.metrics))
         self._run = task.run
+        self._folder = folder
         self._told = told
         self._config = config
         self._payload = payload
@@ -528,7 +530,8 @@ class _Attempt:
             facts["reason"] = f"{', '.join(curves.not_finite())} not finite in epoch {last}"
         final = {**curves.final, "time/train_seconds": time.perf_counter() - self._began}
         epoch = last if diverged else curves.counts or last
-        return Result(diverged, epoch, final, self._files(), facts)
+        files = {**left_figures(self._folder), **self._files()}
+        return Result(diverged, epoch, final, files, facts)
 
     def _files(self) -> dict[str, bytes]:
         return {OUTPUT: self._process.output.content()}

@@ -35,6 +35,7 @@ from ablate.config import Config, FreeConfig
 from ablate.errors import AblateError, StudyError, TrainingError, nearest
 from ablate.events import Task
 from ablate.text import cut
+from ablate.training.left_figures import left_figures
 from ablate.training.outcome import (
     CANCELLED,
     Failure,
@@ -414,7 +415,8 @@ class _FunctionAttempt:
     def _concluded(self, end: Message, printed: bytes) -> Message:
         """Return the end of the attempt with its artifacts, and with whether its process may train anything else."""
         assert isinstance(end, Result | Failure)
-        files = {**end.files, **self._run.files(), **({OUTPUT: printed} if printed else {})}
+        figures = left_figures(self._run.folder) if isinstance(end, Result) else {}
+        files = {**end.files, **figures, **self._run.files(), **({OUTPUT: printed} if printed else {})}
         # A process that is no worker has threads of its own, which set and import things meanwhile, and would be set back with them.
         is_worker = multiprocessing.parent_process() is not None
         is_seen_to = is_worker and self._train in _states

@@ -63,7 +63,17 @@
     if ((width - 130) / trace.x.length < 6.5 * longest) delete trace.texttemplate;
   };
 
+  // A figure that a run logged: in its own colours and layout, as wide as there is room.
+  const asLogged = (element, spec) => {
+    const layout = { ...spec.layout, width: printing ? PRINTED.third : element.clientWidth, autosize: false };
+    layout.paper_bgcolor ??= "#ffffff";
+    layout.margin ??= { l: 48, r: 12, t: layout.title ? 48 : 12, b: 40 }; // Plotly's own take half of a small figure
+    element.style.height = `${layout.height}px`;
+    return { data: spec.data, layout };
+  };
+
   const fitted = (element, spec) => {
+    if (spec.own) return asLogged(element, JSON.parse(JSON.stringify(spec)));
     const isDark = dark.matches && !printing;
     const figure = isDark ? themed(spec, false) : JSON.parse(JSON.stringify(spec));
     const layout = figure.layout;
@@ -93,7 +103,20 @@
     const { data, layout } = fitted(element, specs[element.id]);
     // Drag to zoom, double-click for all of it: a tool bar would stand over the data.
     const config = { displayModeBar: false, responsive: false };
-    globalThis.Plotly[again ? "react" : "newPlot"](element, data, layout, config);
+    // One of somebody else's that cannot be drawn must not keep the others from it.
+    const excuseIt = (error) => {
+      if (!specs[element.id].own) throw error;
+      element.textContent = `Cannot be drawn here (${error.message}).`;
+    };
+    try {
+      globalThis.Plotly[again ? "react" : "newPlot"](element, data, layout, config).catch(excuseIt);
+    } catch (error) {
+      excuseIt(error);
+    }
+    if (specs[element.id].own) {
+      element.dataset.drawn = "";
+      return;
+    }
     if (layout.width < NARROW) clear(element, layout);
     element.dataset.drawn = "";
   };
