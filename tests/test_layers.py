@@ -36,11 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "config": {"errors", "code_digest", "fields", "data", "models", "text"},
     "training": {
         "errors",
-<<<<<<< HEAD
         "cache_folder",
-=======
         "figure_files",
->>>>>>> 4d83ab5 (report, training: figures that runs log stand in the report)
         "repository",
         "plain_files",
         "code_digest",
