@@ -1,7 +1,7 @@
 """The study file as a JSON Schema, made from the fields of `Study` and of the configuration: editors complete and check with it.
 
-A study says where its schema is in its first line, `# yaml-language-server: $schema=…`. What the schema cannot say (that a
-level fits its path, that a leave-one-out factor has one level) the reader of studies says, with file and line.
+A study says where its schema is in its first line, `# yaml-language-server: $schema=…`. What the schema cannot say (that the
+baseline's network has what a factor changes, that a leave-one-out factor has one level) the reader of studies says, with file and line.
 """
 
 from __future__ import annotations
@@ -10,53 +10,13 @@ import json
 from typing import Any
 
 from ablate.config import RunConfig
-from ablate.study import search
+from ablate.study import level_forms
 from ablate.study.keys import KEYS, Study
 from ablate.training import TRAINERS
 
-_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_ENDS: dict[str, dict[str, Any]] = {
-    "log": {
-        "description": "From the first number to the second, evenly on a logarithmic scale: for rates and decays.",
-        **_NUMBERS,
-        "items": {"type": "number", "exclusiveMinimum": 0},
-    },
-    "range": {"description": "From the first number to the second.", **_NUMBERS},
-    "int": {
-        "description": "Whole numbers from the first to the second.",
-        **_NUMBERS,
-        "items": {"type": "integer"},
-    },
-}
-_RANGE: dict[str, Any] = {
-    "type": "object",
-    "properties": _ENDS,
-    "minProperties": 1,
-    "maxProperties": 1,
-    "additionalProperties": False,
-}
 _ON_VALIDATION_DATA: dict[str, Any] = {
     "if": {"not": {"properties": {"judged_on": {"const": "test"}}, "required": ["judged_on"]}},
     "then": {"properties": {"metric": {"not": {"pattern": "^test/"}}}},
-}
-_TUNED: dict[str, Any] = {
-    "anyOf": [
-        {
-            "type": "object",
-            "properties": {
-                **_ENDS,
-                "trials": {
-                    "description": f"Trials of each arm. Default: {search.TRIALS['nuisance']}.",
-                    **search.TRIALS_FORM,
-                },
-            },
-            "minProperties": 1,
-            "maxProperties": 2,
-            "oneOf": [{"required": [kind]} for kind in _ENDS],
-            "additionalProperties": False,
-        },
-        {"description": "Choices: values, or blocks with ranges in them.", "type": "array", "minItems": 2},
-    ]
 }
 
 
@@ -71,41 +31,33 @@ def schema() -> dict[str, Any]:
         {"type": "null"},
     ]  # `augment: null` is how a study says none
     declared = Study.model_json_schema()
-    properties: dict[str, Any] = {name: _form(declared["properties"][name]) for name in KEYS}
-    levels = {"type": "array", "minItems": 1}
-    zipped = {
-        "type": "object",
-        "properties": {"zip": {"type": "object", "additionalProperties": levels}},
-        "required": ["zip"],
-        "additionalProperties": False,
-    }
-    properties["factors"] |= {
-        "properties": {
-            path: {"description": meaning, "anyOf": [levels, {"$ref": "#/$defs/Range"}]}
-            for path, meaning in paths().items()
-        },
-        "additionalProperties": {"anyOf": [levels, zipped, {"$ref": "#/$defs/Range"}]},
-    }
-    properties["nuisance"] |= {
-        "properties": {
-            path: {"description": meaning, "$ref": "#/$defs/Tuned"}
-            for path, meaning in paths().items()
-            if path.partition(".")[0] != "data"
-        },
-        "additionalProperties": {"$ref": "#/$defs/Tuned"},
-    }
+    changes = level_forms.Changes(configured["properties"], defs, paths())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A study of ablate",
         "type": "object",
-        "properties": properties,
+        "properties": {name: _form(declared["properties"][name]) for name in KEYS},
         "required": declared["required"],
         "additionalProperties": False,
         "if": {"anyOf": [{"required": [trainer.keys[0]]} for trainer in TRAINERS if trainer.keys]},
-        "then": {"properties": {"baseline": {"type": "object"}}},
-        "else": {"properties": {"baseline": configured}},
+        "then": _of_training(
+            {"type": "object"},
+            level_forms.any_factors(),
+            level_forms.any_space(),
+        ),
+        "else": _of_training(configured, changes.factors(), {"$ref": "#/$defs/space"}),
         "allOf": [_ON_VALIDATION_DATA],
-        "$defs": {**defs, "Range": _RANGE, "Tuned": _TUNED},
+        "$defs": {**defs, **changes.defs, "space": changes.space()},
+    }
+
+
+def _of_training(baseline: dict[str, Any], factors: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+    """Return the form of the studies of one kind of training. space: of what is tuned, and of the factors of a search."""
+    return {
+        "properties": {"baseline": baseline, "nuisance": space},
+        "if": {"properties": {"design": {"const": "search"}}, "required": ["design"]},
+        "then": {"properties": {"factors": space}},
+        "else": {"properties": {"factors": factors}},
     }
 
 
