@@ -10,7 +10,7 @@ from ablate.analysis.plan import rules
 from ablate.data.facts import DataFacts
 from ablate.study import design, spec
 
-STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.yaml"))
+STUDIES = sorted((Path(__file__).parent.parent / "studies").rglob("*.yaml"))
 
 
 def test_the_studies_that_the_readme_speaks_of_are_there():

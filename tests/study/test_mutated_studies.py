@@ -73,7 +73,7 @@ seeds: 3
 
 
 def studies() -> list[str]:
-    files = [*HOUSE.glob("studies/*.yaml"), *HOUSE.glob("docs/examples/*/study.yaml")]
+    files = [*HOUSE.glob("studies/**/*.yaml"), *HOUSE.glob("docs/examples/*/study.yaml")]
     return [FUNCTION, COMMAND, MODEL, *(path.read_text() for path in sorted(files))]
 
 
