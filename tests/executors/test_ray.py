@@ -95,6 +95,7 @@ def with_all(process: subprocess.Popen, number: int) -> None:
     process.wait()
 
 
+@pytest.mark.slow  # the next one has runs on three machines at a time
 def test_bundles_run_side_by_side_on_all_machines(ray_cluster, tmp_path):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     with on_ray(workers=None) as executor:
@@ -105,15 +106,27 @@ def test_bundles_run_side_by_side_on_all_machines(ray_cluster, tmp_path):
     assert {event.run for event in events if isinstance(event, Finished)} == {"a", "b"}
 
 
-def test_a_lost_machine_fails_its_runs_and_leaves_its_slot_out_and_the_others_alone(third_machine, tmp_path):
+# A machine takes seconds: one test has all of its life.
+def test_a_machine_that_comes_later_is_used_shows_a_run_its_gpus_alone_and_fails_no_other_runs_when_it_is_lost(
+    ray_cluster, request, tmp_path
+):
+    with on_ray(workers=None) as executor:
+        ready(executor, 2)
+        third_machine = request.getfixturevalue("third_machine")
+        ready(executor, 3)
+    with RayExecutor(scripted.train, Request(0, 2)) as executor:
+        [slot] = ready(executor, 1)
+        executor.submit(Bundle((task("a", ("environment", "CUDA_VISIBLE_DEVICES"), "finish"),)), slot)
+        begun = drain(executor, {"a"})[0]
+    assert (slot.device, begun.facts) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "0,1"})
     go = str(tmp_path / "go")
     with on_ray(workers=None) as executor:
         slots = ready(executor, 3)
         for run, slot in zip("abc", slots, strict=True):
             executor.submit(Bundle((task(run, "environment", "start", ("await", go), "finish"),)), slot)
-        begun: list = []
-        while sum(event.seq == 1 for event in begun) < 3:
-            begun += executor.wait(timeout=1)
+        events: list = []
+        while sum(event.seq == 1 for event in events) < 3:
+            events += executor.wait(timeout=1)
         with_all(third_machine, signal.SIGKILL)
         lost: list = []
         while not any(is_last(event) for event in lost):
@@ -137,18 +150,6 @@ def test_the_free_slots_of_a_lost_machine_are_left_out(third_machine):
         ready(executor, 3)
         with_all(third_machine, signal.SIGKILL)
         ready(executor, 2)
-
-
-def test_a_machine_that_comes_later_is_used_and_a_run_sees_its_gpus_alone(ray_cluster, request):
-    with on_ray(workers=None) as executor:
-        ready(executor, 2)
-        request.getfixturevalue("third_machine")
-        ready(executor, 3)
-    with RayExecutor(scripted.train, Request(0, 2)) as executor:
-        [slot] = ready(executor, 1)
-        executor.submit(Bundle((task("a", ("environment", "CUDA_VISIBLE_DEVICES"), "finish"),)), slot)
-        begun = drain(executor, {"a"})[0]
-    assert (slot.device, begun.facts) == ("cuda:0", {"CUDA_VISIBLE_DEVICES": "0,1"})
 
 
 @pytest.mark.slow

@@ -37,7 +37,9 @@ def apart(folder) -> tuple[int, str]:
     return in_this_process(folder, "--no-fuse")
 
 
-@pytest.mark.parametrize("kills_of_it", [1, pytest.param(3, marks=pytest.mark.slow)])
+# In the quick suite a bundle loses its worker (below), and top-ups and interrupted studies their coordinator.
+@pytest.mark.slow
+@pytest.mark.parametrize("kills_of_it", [1, 3])
 def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     tmp_path, template_store, shared_cache, monkeypatch, kills_of_it
 ):
