@@ -1,6 +1,7 @@
-"""`ablate models` and `ablate data`: which networks and data sets there are, and what one of them is like."""
+"""`ablate models`, `data` and `docs`: which networks, data sets and pages there are, and what one of them is like."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -116,3 +117,28 @@ def data(
     target = output or Path("data.svg")
     reporting.write(target, inputs.drawing(config, show, config.augment if shows_augmentation else None))
     launch.notify(str(target))
+
+
+def docs(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A page, such as own, or a study, such as studies/width.yaml; by default a list of them.",
+            autocompletion=completion.documents,
+        ),
+    ] = None,
+) -> None:
+    """List the documentation and the studies that come with ablate, or print one of them."""
+    from ablate import documents
+
+    if name is None:
+        print_result(documents.listing())
+        return
+    path = documents.find(name)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md" and sys.stdout.isatty():
+        from ablate import console
+
+        console.out.print(console.page(text))
+    else:
+        print_result(text, end="")

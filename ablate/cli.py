@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablate import completion, given_study, launch, reporting, standing, streams
-from ablate.catalogue_command import data, models
+from ablate.catalogue_command import data, docs, models
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.init_command import init
 from ablate.judge_command import judge
@@ -362,6 +362,7 @@ def list_studies() -> None:
 
 app.command()(models)
 app.command()(data)
+app.command()(docs)
 
 
 @app.command()

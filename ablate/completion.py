@@ -100,6 +100,13 @@ def templates() -> Iterable[tuple[str, str]]:
 
 
 @_silent
+def documents() -> Iterable[tuple[str, str]]:
+    from ablate import documents as shipped
+
+    return [(name, "") for name in shipped.names()]
+
+
+@_silent
 def settings() -> Iterable[tuple[str, str]]:
     """Complete the paths that `--set` can change, up to the `=`."""
     from ablate.study import schema

@@ -502,6 +502,13 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     return table
 
 
+def page(text: str) -> RenderableType:
+    """Return a page of the documentation as a terminal shows it. text: Markdown."""
+    from rich.markdown import Markdown
+
+    return Markdown(text)
+
+
 def studies(rows: Iterable[Standing]) -> Table:
     """Return a table of studies: name, date, state, and the number of arms or effects by verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")

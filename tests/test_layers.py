@@ -86,6 +86,7 @@ ROOMS: dict[str, set[str]] = {
         "text",
     },
     "given_study": {"errors", "study", "text", "tracking"},
+    "documents": {"errors", "text"},
     "launch": {
         "errors",
         "repository",
@@ -167,7 +168,7 @@ ROOMS: dict[str, set[str]] = {
         "launch",
         "reporting",
     },
-    "completion": {"errors", "data", "models", "study", "tracking", "text"},
+    "completion": {"errors", "documents", "data", "models", "study", "tracking", "text"},
     "doctor": {
         "errors",
         "cache_folder",
@@ -190,6 +191,8 @@ ROOMS: dict[str, set[str]] = {
         "measuring",
         "study",
         "completion",
+        "console",
+        "documents",
         "launch",
         "reporting",
         "options",

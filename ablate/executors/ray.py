@@ -171,7 +171,7 @@ def _connect(ray: Any, address: str | None, runtime_env: Mapping[str, Any] | Non
                 raise StudyError(
                     f"{wanted} is an address for Ray's client, which passes on no events of a training",
                     place="--address",
-                    hint="HOST:6379, on a machine of the cluster; or `ray job submit -- ablate run …` (docs/cluster.md)",
+                    hint="HOST:6379, on a machine of the cluster; or `ray job submit -- ablate run …`: `ablate docs cluster`",
                 )
             if _is_recorded(host, port):
                 with _keeping_stderr(printed):
@@ -320,7 +320,7 @@ def _cannot_begin(error: BaseException) -> StudyError:
     return StudyError(
         f"a worker could not begin ({_last_line(error)})",
         place="--executor ray",
-        hint="every machine of the cluster needs the same Python, ablate and packages (docs/cluster.md)",
+        hint="every machine of the cluster needs the same Python, ablate and packages: `ablate docs cluster`",
     )
 
 
@@ -337,7 +337,7 @@ def _carry(ray: Any, address: str | None, place: _Place, machines: list[str]) ->
         raise StudyError(
             f"{named} of the cluster has no folder {place.folder}, and it cannot be carried there: {error.message}",
             place="--executor ray",
-            hint="work in a folder that all machines share, or name what runs do not need in .rayignore (docs/cluster.md)",
+            hint="work in a folder that all machines share, or name what runs do not need in .rayignore: `ablate docs cluster`",
         ) from None
     print(
         f"{named} of the cluster: no folder {place.folder} is shared, so Ray carries a copy there. Results and"
@@ -561,7 +561,7 @@ class RayExecutor:
         lacking = StudyError(
             f"{name} of the cluster has no folder {self._place.folder}",
             place="--executor ray",
-            hint="work in a folder that all machines share, or let `ray job submit --working-dir .` carry it (docs/cluster.md)",
+            hint="work in a folder that all machines share, or let `ray job submit --working-dir .` carry it: `ablate docs cluster`",
         )
         self._leave_out(machine, name, lacking)
 
