@@ -44,7 +44,20 @@ MINIMIZED = frozenset(
         ),
         *("bce", "xent", "crossentropy", "cross_entropy", "bpc", "bpb", "bpd"),
         *("bits_per_character", "bits_per_char", "bits_per_byte", "bits_per_dim", "nats_per_token"),
-        *("hinge", "huber", "brier", "brier_score", "ece", "mce", "cer", "wer", "ter", "mer", "eer", "der"),
+        *(
+            "hinge",
+            "huber",
+            "brier",
+            "brier_score",
+            "ece",
+            "mce",
+            "cer",
+            "wer",
+            "ter",
+            "eer",
+            "der",
+            "match_error_rate",
+        ),
         *(
             "fid",
             "kid",
@@ -93,7 +106,7 @@ MAXIMIZED = frozenset(
             "auc_pr",
             "pr_auc",
         ),
-        *("ap", "map", "miou", "iou", "dice", "jaccard", "pq", "hit_rate", "hits", "ndcg", "mrr", "em"),
+        *("ap", "map", "miou", "iou", "dice", "jaccard", "panoptic_quality", "hit_rate", "ndcg", "mrr", "em"),
         *(
             "exact_match",
             "bleu",
@@ -116,11 +129,18 @@ MAXIMIZED = frozenset(
             "spearmanr",
             "pearson",
             "pearsonr",
+            "pearson_corr_coef",
+            "spearman_corr_coef",
+            "jaccard_index",
         ),
+        *("mota", "idf1", "hota", "pesq", "stoi", "si_sdr", "adjusted_rand", "v_measure"),
         *("explained_variance", "likelihood", "throughput", "fps"),
-        *("reward", "rew", "return", "win_rate", "success_rate", "top", "ari", "nmi", "silhouette", "elbo"),
+        *("reward", "rew", "return", "win_rate", "success_rate", "ari", "nmi", "silhouette"),
     }
 )
+
+AT_A_NUMBER = frozenset({"top", "hits"})
+"""What is maximized where a number follows: `top5`, `hits@10`; `top_k` may be a setting, and `hits` a count."""
 
 HEADS = frozenset({"loss", "error", "err", "error_rate", "miss_rate"})
 """What stays to be minimized whatever it is a loss or an error of: `accuracy_loss`, `auc_error`."""
@@ -128,7 +148,7 @@ HEADS = frozenset({"loss", "error", "err", "error_rate", "miss_rate"})
 TURNED = frozenset({"neg", "negative", "minus"})
 """First words of a name that turn its meaning round."""
 
-TURNED_SCORES = frozenset({"likelihood", "reward", "rew", "return", "elbo"})
+TURNED_SCORES = frozenset({"likelihood", "reward", "rew", "return"})
 """Scores whose negative is minimized. That of any other may be its value for the negative class: `negative_recall`."""
 
 QUALIFIERS = frozenset(
@@ -187,11 +207,32 @@ OTHER_QUANTITIES = frozenset(
     {
         *("std", "stdev", "stddev", "sd", "var", "variance", "stderr", "sem", "ci", "uncertainty", "spread"),
         *("gap", "decrease", "increase", "reduction", "improvement", "delta", "diff", "difference", "ratio"),
-        *("correct", "win", "wins", "profit", "gain", "weight", "fat"),  # profit_and_loss, weight_loss
+        *(
+            "correct",
+            "win",
+            "wins",
+            "profit",
+            "gain",
+            "weight",
+            "fat",
+            "stop",
+            "tax",
+        ),  # profit_and_loss, tax_return
+        *(
+            "numeric",
+            "numerical",
+            "float",
+            "floating",
+            "matmul",
+            "d2",
+        ),  # numeric_precision, scikit-learn's d2_absolute_error_score
         *("inverse", "inv", "reciprocal", "minus", "not", "non", "no", "without"),
     }
 )
 """Words before what was measured that make another quantity of it, which its direction does not hold for: `std_accuracy`."""
+
+BITS = frozenset({"8", "16", "32", "64"})
+"""Numbers behind `precision` that may be a width in bits: `precision_16`."""
 
 LINKS = frozenset({"to", "until", "per", "in", "of", "vs", "over"})
 """Words right before what was measured that do the same: `steps_to_accuracy`, unlike `speech_to_text_wer`."""
@@ -207,17 +248,24 @@ def direction(metric: str) -> Direction | None:
     """
     if _FORMULA.search(metric):
         return None
-    words = _measured(metric)
-    turned = words[:1] and words[0] in TURNED
+    sections, words = _measured(_FILTER.sub("", metric))
+    if OTHER_QUANTITIES & set(sections):  # win/loss, std/accuracy
+        return None
+    first = next((at for at, word in enumerate(words) if word not in QUALIFIERS), 0)
+    turned = words[first : first + 1] and words[first] in TURNED  # best_neg_loss
     if turned:
-        words = words[1:]
+        words = words[first + 1 :]
     for end in range(len(words), 0, -1):
         phrase = _phrase(words, end)
         if phrase is None:
             continue
         name, start = phrase
-        minimized = name not in MAXIMIZED
+        minimized = name not in MAXIMIZED | AT_A_NUMBER
         before, after = words[:start], words[end:]
+        if name in AT_A_NUMBER and not (after and after[0].isdigit()):
+            return None
+        if name == "precision" and after[:1] and after[0] in BITS:
+            return None
         units = UNITS if name == "latency" else frozenset()
         if OTHER_QUANTITIES & set(before) or not all(_is_qualifier(word, units) for word in after):
             return None
@@ -236,12 +284,14 @@ def direction(metric: str) -> Direction | None:
 
 def _is_contradicted(name: str, before: list[str]) -> bool:
     """Return whether a word before what was measured names something that is better the other way: `loss_accuracy`."""
-    if name in MAXIMIZED:
+    if name in MAXIMIZED | AT_A_NUMBER:
         return any(word in MINIMIZED or word.endswith("loss") for word in before)
+    if name.endswith("loss"):
+        # Glued together it is one word: winloss, stoploss, neglogloss. The losses of the best, or the largest losses: top_loss.
+        stem = name.removesuffix("loss")
+        return stem in OTHER_QUANTITIES | AT_A_NUMBER or stem.startswith("neg") or "top" in before
     # An error or a loss is one whatever it is of.
-    return not (name in HEADS or name.endswith("loss")) and any(
-        word in MAXIMIZED - {"top"} for word in before
-    )
+    return name not in HEADS and any(word in MAXIMIZED for word in before)
 
 
 _FORMULA = re.compile(
@@ -252,13 +302,20 @@ _FORMULA = re.compile(
 )
 
 
-def _measured(metric: str) -> list[str]:
-    """Return the words that say what was measured: of the last part between slashes that says more than on which data (`loss/val`)."""
-    for part in reversed(metric.split("/")):
-        words = [word for word in _words(part) if word not in SPLITS]
-        if any(not word.isdigit() for word in words):
-            return words
-    return []
+_FILTER = re.compile(r",[\w-]+$")
+"""What lm-evaluation-harness adds to a name: the filter of the answers, as in `acc,none`."""
+
+
+def _measured(metric: str) -> tuple[list[str], list[str]]:
+    """Return the words that say what was measured, after those of the parts between slashes that stand before it.
+
+    They are those of the last part that says more than on which data (`loss/val`).
+    """
+    parts = [[word for word in _words(part) if word not in SPLITS] for part in metric.split("/")]
+    for last in range(len(parts) - 1, -1, -1):
+        if any(not word.isdigit() for word in parts[last]):
+            return [word for part in parts[:last] for word in part], parts[last]
+    return [], []
 
 
 def _phrase(words: list[str], end: int) -> tuple[str, int] | None:
@@ -269,7 +326,7 @@ def _phrase(words: list[str], end: int) -> tuple[str, int] | None:
     return (words[end - 1], end - 1) if words[end - 1].endswith("loss") else None
 
 
-_NAMES = {name.replace("_", ""): name for name in MINIMIZED | MAXIMIZED}
+_NAMES = {name.replace("_", ""): name for name in MINIMIZED | MAXIMIZED | AT_A_NUMBER}
 """Names of the tables without separators, as they are looked up, → names."""
 
 
@@ -290,7 +347,7 @@ def is_by_epoch(name: str, metric: str | None) -> bool:
 
 def is_loss(metric: str) -> bool:
     """Return whether a metric is a loss by its name, so that training has diverged where it is no finite number."""
-    return _measured(metric)[-1:] == ["loss"] or metric.lower().endswith("loss")
+    return _measured(metric)[1][-1:] == ["loss"] or metric.lower().endswith("loss")
 
 
 def reads_test_set(metric: str) -> bool:
@@ -305,7 +362,7 @@ _NUMBERED = re.compile(
 
 def _words(name: str) -> list[str]:
     """Split a name at separators and at changes of case, in lower case; `top5` is `top` and `5`."""
-    name = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
+    name = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z]{2})", r"\1\3 \2\4", name)
     words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
     numbered = (_NUMBERED.fullmatch(word) for word in words)
     return [

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import re
 
 import pytest
 
@@ -81,6 +82,43 @@ def test_what_is_made_of_a_known_metric_has_no_direction_by_its_name(pattern):
 def test_a_negated_metric_is_never_what_it_was():
     for (name, better), sign in itertools.product(KNOWN, ("neg_", "val/neg_", "negative-", "eval_minus_")):
         assert direction(sign + name) != better, sign + name
+
+
+DOCUMENTED_MORE = ["MulticlassAccuracy", "balanced_accuracy", "top_k_accuracy", "top5", "acc@5", "acc_norm", "acc,none", "exact_match,strict-match", "BinaryF1Score", "FBetaScore", "fbeta_score", "MulticlassAUROC", "roc_auc_score", "AveragePrecision", "average_precision", "JaccardIndex", "jaccard_score", "CohenKappa", "cohen_kappa", "MatthewsCorrCoef", "matthews_corrcoef", "Specificity", "r2_score", "R2Score", "explained_variance_score", "PearsonCorrCoef", "SpearmanCorrCoef", "KendallRankCorrCoef", "kendall_tau", "BLEUScore", "SacreBLEUScore", "bleu_score", "CHRFScore", "rouge1_fmeasure", "rougeLsum", "bertscore", "PeakSignalNoiseRatio", "psnr", "ms_ssim", "StructuralSimilarityIndexMeasure", "InceptionScore", "CLIPScore", "si_sdr", "ScaleInvariantSignalDistortionRatio", "SignalNoiseRatio", "pesq", "stoi", "RetrievalMRR", "RetrievalMAP", "RetrievalNormalizedDCG", "nDCG@10", "ndcg_at_10", "map_at_k", "mrr@10", "recall@k", "hits@10", "hit_rate", "adjusted_rand_score", "NormalizedMutualInfoScore", "homogeneity_score", "v_measure_score", "fowlkes_mallows_score", "silhouette_score", "calinski_harabasz_score", "bbox_mAP", "bbox_mAP_50", "segm_mAP", "AP50", "APl", "AR@100", "mAP@0.5:0.95", "PanopticQuality", "mIoU", "DiceScore", "MOTA", "IDF1", "HOTA", "NDS", "mean_reward", "rollout/ep_rew_mean", "episode_reward_mean", "eval/mean_reward", "success_rate", "win_rate", "pass@1", "pass_at_10", "mc2", "MOS", "throughput", "tokens_per_sec", "images/sec", "fps", "sparse_categorical_accuracy", "mean_token_accuracy", "neg_mean_squared_error", "neg_log_loss", "neg_brier_score", "d2_absolute_error_score", "d2_log_loss_score", "d2_pinball_score"]
+DOCUMENTED_LESS = ["log_loss", "HingeLoss", "MeanSquaredError", "mean_absolute_percentage_error", "SymmetricMeanAbsolutePercentageError", "MeanSquaredLogError", "median_absolute_error", "max_error", "root_mean_squared_error", "LogCoshError", "MinkowskiDistance", "mean_pinball_loss", "mean_poisson_deviance", "Perplexity", "word_perplexity,none", "byte_perplexity", "bits_per_byte,none", "WordErrorRate", "CharErrorRate", "MatchErrorRate", "WordInfoLost", "TranslationEditRate", "EditDistance", "FrechetInceptionDistance", "KernelInceptionDistance", "lpips", "KLDivergence", "HausdorffDistance", "hd95", "assd", "ergas", "SpectralAngleMapper", "TotalVariation", "ExpectedCalibrationError", "brier_score_loss", "HammingDistance", "hamming_loss", "zero_one_loss", "coverage_error", "label_ranking_loss", "DaviesBouldinScore", "EER", "minDCF", "DER", "JER", "approx_kl", "policy_gradient_loss", "value_loss", "td_error", "regret", "latency", "inference_time_ms", "time_to_first_token", "mpjpe", "PA-MPJPE", "ADE", "minFDE", "EPE", "AbsRel", "sq_rel", "RMSElog", "silog", "mean_corruption_error", "fpr@95", "wer", "cer", "fid", "loss_bbox", "loss_cls", "rpn_loss_cls"]
+"""Metrics of torchmetrics, scikit-learn, lm-evaluation-harness, COCO, MLPerf, speech and reinforcement learning, as documented there."""
+
+AMBIGUOUS = ["winloss", "win/loss", "win-loss", "gain/loss", "profit_loss", "weight_loss", "stop_loss", "top_k", "top", "topk", "hits", "mer", "pq", "elbo", "top_loss", "top1_loss", "top5-loss", "neglogloss", "std/accuracy", "delta/loss", "numeric_precision", "precision_16", "precision-32", "float_precision", "tax_return", "bleu_brevity_penalty", "mutual_info", "entropy", "lr", "grad_norm", "ep_len_mean", "loss_scale"]
+
+
+def spellings(name: str) -> set[str]:
+    """Return a name as other people write it."""
+    apart = re.sub(r"([a-z])([A-Z])", r"\1_\2", name)
+    words = {
+        name,
+        apart,
+        name.replace("_", "-"),
+        name.replace("_", ""),
+        name.replace("_", " "),
+        name.replace("_", "."),
+    }
+    cased = {each for word in words for each in (word, word.lower(), word.upper(), word.title())}
+    return {before + word for word in cased for before in ("", "val/", "test_", "eval-", "valid/best_")}
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong", "right"),
+    [(DOCUMENTED_MORE, "minimize", "maximize"), (DOCUMENTED_LESS, "maximize", "minimize")],
+)
+def test_no_metric_of_a_known_package_is_taken_the_wrong_way_round(names, wrong, right):
+    assert [each for name in names for each in spellings(name) if direction(each) == wrong] == []
+    assert sum(direction(name) == right for name in names) > len(names) / 2
+
+
+def test_names_that_mean_several_things_require_a_direction():
+    assert [
+        (each, direction(each)) for name in AMBIGUOUS for each in spellings(name) if direction(each)
+    ] == []
 
 
 OWN = "study: s\nmargin: 0.01\ntrain: own:train\nbaseline: {gain: 0}\nfactors: {gain: [1]}\nseeds: 3\n"
