@@ -13,16 +13,23 @@ without a traceback and exits with 2. Any other exception that reaches the user 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_BREAKS = r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
 
 class AblateError(Exception):
-    """A mistake that the user can correct. message: what is wrong. place: where. hint: what to do about it."""
+    """A mistake that the user can correct. message: what is wrong. place: where. hint: what to do about it.
+
+    Message and place are one line each, also where they quote a file's name, or what a library says in several.
+    """
 
     def __init__(self, message: str, *, place: str | None = None, hint: str | None = None) -> None:
+        message = re.sub(rf"\s*{_BREAKS}\s*", " ", message)
         super().__init__(message)
         self.message = message
-        self.place = place
+        self.place = place and re.sub(_BREAKS, lambda found: ascii(found[0])[1:-1], place)
         self.hint = hint
 
     def __str__(self) -> str:

@@ -100,7 +100,7 @@ def keep(store: Store, judged: Comparisons, environment: Mapping[str, str], noti
             if stored:
                 notify(f"{record.study}: another judgement under this name; the report shows the latest")
         final = replace(again, material=replace(again.material, record=kept))
-        _write(store, final, environment)
+        _write(store, final, environment, notify)
     return final
 
 
@@ -205,7 +205,7 @@ def _plain(cell: Any) -> Any:
     return str(cell)
 
 
-def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) -> None:
+def _write(store: Store, judged: Comparisons, environment: Mapping[str, str], notify: Notify) -> None:
     from ablate.analysis.arm_rows import arm_rows
     from ablate.report.export import verdicts
     from ablate.tracking.rejected import told
@@ -224,13 +224,13 @@ def _write(store: Store, judged: Comparisons, environment: Mapping[str, str]) ->
         tracker.plan(record, environment)
         tracker.arms(rows, judged.analysis.pairs)
         tracker.end(record.id, "complete", files, note)
-        tracker.settle()
-        delivered = tracker.close()
+        tracker.settle(notify=notify)
+        delivered = tracker.close(timeout=5)
         if tracker.broken is not None:
             raise tracker.broken
         if not delivered:
             raise StoreError(
-                f"not yet delivered to {store.place}: {tracker.problem}",
+                f"not yet delivered to {store.place}: {tracker.undelivered}",
                 hint="the next command delivers it from mlruns/spool",
             )
         if tracker.rejected.records:

@@ -621,8 +621,8 @@ def _coordinate(
         verdicts = json.dumps(to_json(outcome.analysis, plan.study.name), indent=1)
         description = _description(plan.study.question, outcome.analysis)
         tracker.end(plan.id, outcome.ending, {"verdicts.json": verdicts.encode()}, description)
-        tracker.settle()
-        delivered = tracker.close()
+        tracker.settle(notify=notify)
+        delivered = tracker.close(timeout=5)
         if tracker.broken is not None:
             raise tracker.broken
         if delivered and store.database is not None and outcome.trained >= WORTH_SAVING:
@@ -630,7 +630,7 @@ def _coordinate(
         if not delivered:
             uri = store.place
             notify(
-                f"not yet delivered to {uri}: {tracker.problem}; the next command delivers it from mlruns/spool"
+                f"not yet delivered to {uri}: {tracker.undelivered}; the next command delivers it from mlruns/spool"
             )
         rejected = tracker.rejected.records
         if rejected:

@@ -143,18 +143,18 @@ def writing(store: Store) -> Iterator[None]:
         ) from None
 
 
-def open_for_writing(store: Store) -> Any:
+def open_for_writing(store: Store, patience: float | None = None) -> Any:
     """Return a client on a store that is made where it is a local file. Raises StoreError where it cannot be opened.
 
-    A local database of a known layout is written without MLflow (`LocalClient`).
+    A local database of a known layout is written without MLflow (`LocalClient`). patience: as it takes it.
     """
-    from ablate.tracking.local_client import LocalClient, has_known_layout
+    from ablate.tracking.local_client import BUSY, LocalClient, has_known_layout
 
     try:
         create(store)
         note_place(store)
         if store.database is not None and has_known_layout(store.database):
-            return LocalClient(store.database, store.artifacts)
+            return LocalClient(store.database, store.artifacts, BUSY if patience is None else patience)
         return connect(store.uri)
     except StoreError:
         raise

@@ -31,7 +31,7 @@ LAYOUTS = frozenset({"dc11669786a5"})
 """Versions of MLflow's database (`alembic_version`) whose tables are known here: that of MLflow 3.17."""
 
 BUSY = 30.0
-"""Seconds that a transaction waits while another process writes."""
+"""Seconds that a transaction waits while another process writes, unless somebody is to be told of it."""
 
 LARGEST = 1.7976931348623157e308
 """What MLflow stores for infinity."""
@@ -93,17 +93,22 @@ def has_known_layout(database: Path) -> bool:
 class LocalClient:
     """Methods as those of `MlflowClient`, with the same names where they do the same.
 
-    place: address of artifacts in the record → their folder.
+    place: address of artifacts in the record → their folder. patience: seconds that a transaction waits while another process writes.
     """
 
-    def __init__(self, database: Path, place: Callable[[str], Path | None] = addresses.folder_path) -> None:
+    def __init__(
+        self,
+        database: Path,
+        place: Callable[[str], Path | None] = addresses.folder_path,
+        patience: float = BUSY,
+    ) -> None:
         self._place = place
         self._name = str(database.resolve())
         # Without a transaction of the driver's own: `together` says where one begins.
         self._db = sqlite3.connect(
             f"{addresses.folder_address(database.resolve())}?mode=rw",
             uri=True,
-            timeout=BUSY,
+            timeout=patience,
             isolation_level=None,
             check_same_thread=False,
         )

@@ -142,7 +142,8 @@ def reason(error: BaseException) -> str:
 
 def is_refusal(error: BaseException) -> bool:
     """Return whether an error lies in the record that was delivered, not in the store: it would be refused again, at any time."""
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | UnicodeDecodeError):
+        # Records are text; bytes that are none are read from the store. (What cannot be encoded is the record's.)
         return False
     code = getattr(error, "error_code", None)
     if code is not None:
@@ -169,4 +170,5 @@ def _lies_in_values(error: BaseException, code: str) -> bool:
     }
     if code not in kinds or cause is None:
         return False
-    return isinstance(cause, VALUE_ERRORS) or type(cause).__name__ in kinds[code]
+    is_of_values = isinstance(cause, VALUE_ERRORS) and not isinstance(cause, UnicodeDecodeError)
+    return is_of_values or type(cause).__name__ in kinds[code]

@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from ablate.errors import StoreError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.study.design import Run
 from ablate.study.record import PlanRecord
-from ablate.text import format_bytes, without_password
+from ablate.text import counted, format_bytes, without_password
 from ablate.tracking import busy, client
 from ablate.tracking import store as stores
 from ablate.tracking.operations import (
@@ -57,6 +57,12 @@ RENEW = 120.0
 
 RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
 """Seconds before each further try to deliver; the last one repeats."""
+
+BUSY = 1.0
+"""Seconds of waiting for a database that another program writes, after which that is a problem to be told, and it is tried again."""
+
+TELL_AFTER = 5.0
+"""Seconds without progress at the end after which it is said what is waited for."""
 
 MOST_AT_ONCE = 100
 """Operations that are delivered together, so that several on one run take one request."""
@@ -91,6 +97,7 @@ class Tracker:
         self._spooled = 0
         self._changed = threading.Condition()
         self._give_up = threading.Event()
+        self._delivery: Delivery | None = None
         self.planned = False
         self._thread = threading.Thread(target=self._work, name="ablate tracker", daemon=True)
         self._thread.start()
@@ -151,13 +158,34 @@ class Tracker:
             target = self._spooled
             return self._changed.wait_for(lambda: self._delivered >= target, timeout)
 
-    def settle(self, timeout: float = 30.0) -> None:
-        """Wait for what was put so far, as long as something of it is delivered every `timeout` seconds."""
-        with self._changed:
-            before = -1
-            while before < self._delivered < self._spooled and self.broken is None:
-                before = self._delivered
-                self._changed.wait(timeout)
+    @property
+    def undelivered(self) -> str:
+        """Return in words why not everything is delivered."""
+        left = self._spooled - self._delivered
+        return self.problem or f"{counted(left, 'record')} {'is' if left == 1 else 'are'} still being written"
+
+    def settle(self, timeout: float = 60.0, notify: Callable[[str], None] = lambda _: None) -> None:
+        """Wait for what was put so far, as long as it goes on: until nothing has for `timeout` seconds.
+
+        notify: takes a line about what is waited for, once that takes long.
+        """
+        before, since, is_told = self._progress(), time.monotonic(), False
+        while self._delivered < self._spooled and self.broken is None and self._thread.is_alive():
+            with self._changed:
+                self._changed.wait(0.2)
+            if (now := self._progress()) != before:
+                before, since = now, time.monotonic()
+            waited = time.monotonic() - since
+            if waited >= timeout:
+                return
+            if waited >= TELL_AFTER and not is_told:
+                is_told = True
+                notify(f"waiting for {self._store.place}, up to {timeout:.0f} s: {self.undelivered}")
+
+    def _progress(self) -> tuple[int, int]:
+        """Return what grows as long as it is delivered; what is tried again and again is no progress."""
+        steps = self._delivery.steps if self._delivery is not None and self.problem is None else 0
+        return self._delivered, steps
 
     def close(self, timeout: float = 30.0) -> bool:
         """Deliver what can be delivered within `timeout` seconds; the rest stays spooled. Returns whether all was delivered."""
@@ -219,12 +247,17 @@ class Tracker:
             for wait in _forever(RETRY_AFTER):
                 try:
                     if operations and delivery is None:
-                        delivery = Delivery(self._store, self.rejected)
+                        delivery = self._delivery = Delivery(self._store, self.rejected, patience=BUSY)
                     if delivery is not None:
                         delivery.deliver(operations, again=again)
                     break
                 except Exception as error:  # noqa: BLE001 — a tracker that is away must not end the study
-                    self.problem = without_password(client.first_line(error))
+                    is_busy = busy.is_busy(error) or isinstance(error, busy.BusyError)
+                    self.problem = (
+                        "another program holds the database"
+                        if is_busy
+                        else without_password(client.first_line(error))
+                    )
                     if (
                         delivery is None
                         and isinstance(error, StoreError)
@@ -234,7 +267,7 @@ class Tracker:
                         self.broken = error
                         return
                     again = True
-                    if self._give_up.wait(wait):
+                    if self._give_up.wait(0 if is_busy else wait):  # sqlite has waited already
                         return
             self.problem = None
             if operations:

@@ -100,7 +100,8 @@ class Delivery:
     Without `recovering` the operations are this process's own. recovering: they were left by another process, named by
     `stores.owner()` ('' where its spool does not name it). Only runs of that process are then changed: what another process has
     worked on since stays as it is. permit: of these operations, raises AblateError where the code that a config names may not be
-    imported, as it is where its network is built; None: no code of the user's may be.
+    imported, as it is where its network is built; None: no code of the user's may be. patience: seconds that a local database is waited
+    for while another process writes. steps: how many operations were tried, for whoever wonders whether it goes on.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ class Delivery:
         rejected: Rejected,
         recovering: str | None = None,
         permit: Permit | None = None,
+        patience: float | None = None,
     ) -> None:
-        self._client = client.open_for_writing(store)
+        self._client = client.open_for_writing(store, patience)
         self._store = store
         self._rejected = rejected
         self._subject = ("", "")
@@ -127,6 +129,7 @@ class Delivery:
         self._arm_names: dict[str, set[str]] = {}
         self._arms: dict[str, dict[str, str]] = {}
         self._last_active: dict[str, float] = {}
+        self.steps = 0
         self._open_attempts: set[str] = set()
         self._open_shared: set[str] = set()
         self._artifacts: dict[str, str] = {}
@@ -153,6 +156,7 @@ class Delivery:
     def _do_or_set_aside_each(self, group: Sequence[Operation], *, again: bool) -> None:
         """Do a group; where it is refused, each of its operations by itself, so that only what is refused is set aside."""
         self._subject = (group[0].experiment, self._run_of(group[0]))
+        self.steps += len(group)
         try:
             self._try(group, again=again)
         except Exception as error:

@@ -55,7 +55,7 @@ KINDS: dict[str, Callable[[bytes], object]] = {
     "tags that are no text": changed("UPDATE tags SET value = x'00ff' WHERE key = 'ablate.key'"),
     "bytes in what sqlite says": changed(
         "PRAGMA writable_schema = 1",
-        "UPDATE sqlite_master SET sql = CAST(x'435245415445205441424c4520d7d7ff' AS TEXT) WHERE name = 'tags'",
+        "UPDATE sqlite_master SET sql = CAST(x'435245415445205441424c45207461677328612920fffe' AS TEXT) WHERE name = 'tags'",
     ),
     "folder": folder,
     "pipe": pipe,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from ablate.errors import StoreError
 from ablate.events import EpochEnd, Finished, Started
 from ablate.study.design import Run
 from ablate.tracking import spool as spools
 from ablate.tracking.operations import FinishAttempt, Opening, RunFacts, StartAttempt, SupersedeRun, to_json
 from ablate.tracking.recover import recover
-from ablate.tracking.rejected import rejections
+from ablate.tracking.rejected import is_refusal, rejections
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Store
 from ablate.training.function import FunctionConfig
@@ -261,3 +264,28 @@ def test_a_living_tracker_goes_on_after_what_mlflow_refuses(store):
     assert tracker.rejected.records[1].run == r"caf\udce9 · seed 0"
     assert rejections(store, "x") == tracker.rejected.records
     assert [path.name for path in (store.root / "spool").iterdir()] == ["rejected"]
+
+
+def test_bytes_that_are_no_text_in_the_database_are_not_the_fault_of_a_record(store):
+    """sqlite quotes what is damaged, and Python cannot read the message: UnicodeDecodeError."""
+    database = store.database
+    whole = database.read_bytes()
+    spool = store.folder("spool") / "0-x.jsonl"
+    spool.write_bytes(b"".join(map(line, attempt("toy", 0))))
+    with contextlib.closing(sqlite3.connect(database)) as db, db:
+        db.execute("PRAGMA writable_schema = 1")
+        db.execute(
+            "UPDATE sqlite_master SET sql = CAST(x'435245415445205441424c45207461677328612920fffe' AS TEXT) WHERE name = 'tags'"
+        )
+    damaged = database.read_bytes()
+    with contextlib.closing(sqlite3.connect(database)) as db, pytest.raises(UnicodeDecodeError) as decoded:
+        db.execute("SELECT * FROM tags")
+    assert not is_refusal(decoded.value)
+    assert is_refusal(UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"))
+    with pytest.raises(StoreError):
+        recover(store)
+    assert database.read_bytes() == damaged
+    assert rejections(store) == []
+    database.write_bytes(whole)
+    recover(store)
+    assert [run.info.status for run in replicates(store, "toy").values()] == ["FINISHED"]

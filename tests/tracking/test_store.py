@@ -13,9 +13,11 @@ import pytest
 
 from ablate import doctor
 from ablate.errors import StoreError
-from ablate.tracking import busy
+from ablate.tracking import busy, spool
 from ablate.tracking.client import create
 from ablate.tracking.queries import queries
+from ablate.tracking.recover import recover
+from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store, open_lock
 
 # Names of files and folders that a store has of its own, and names that differ in case alone.
@@ -117,3 +119,41 @@ def test_a_database_that_stays_held_is_named_and_nobody_is_told_to_upgrade(workp
         queries(workplace.store, patience=0).study_names()
     assert str(database) in str(caught.value)
     assert "upgrade" not in str(caught.value)
+
+
+def put_a_plan(store: Store) -> Tracker:
+    tracker = Tracker(store, "toy")
+    tracker.arms({"baseline": {"metrics": {"val/loss": 0.5}, "tags": {}}}, 1)
+    return tracker
+
+
+def test_a_study_that_ends_while_a_database_is_held_says_what_it_waits_for(workplace, held, monkeypatch):
+    _, connection = held
+    told: list[str] = []
+
+    def let_go(text: str) -> None:
+        told.append(text)
+        connection.execute("ROLLBACK")
+
+    monkeypatch.setattr(spool, "TELL_AFTER", 0)
+    monkeypatch.setattr(spool, "BUSY", 0.05)
+    tracker = put_a_plan(workplace.store)
+    while tracker.problem is None:
+        tracker.flush(0.02)
+    tracker.settle(notify=let_go)
+    [said] = told
+    assert "waiting for " in said
+    assert str(workplace.store.place) in said
+    assert said.endswith("another program holds the database")
+    assert tracker.close()
+
+
+def test_what_is_not_delivered_has_a_reason_however_early_it_is_given_up(workplace, held):
+    tracker = put_a_plan(workplace.store)
+    assert tracker.undelivered == "1 record is still being written"
+    tracker.settle(timeout=0)
+    assert not tracker.close(timeout=0)
+    assert tracker.undelivered in ("1 record is still being written", "another program holds the database")
+    held[1].execute("ROLLBACK")
+    recover(workplace.store)
+    assert not list((workplace.store.root / "spool").iterdir())
