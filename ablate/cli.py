@@ -39,7 +39,7 @@ from ablate.options import (
     print_result,
 )
 from ablate.slurm_command import slurm
-from ablate.text import counted
+from ablate.text import counted, visible
 from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
 from ablate.usage import Commands
 
@@ -330,12 +330,12 @@ def status(
     unreadable = []
     for name, plan in plans.items():
         try:
-            print_result(f"{name}: {standing.status(store, name, plan)}")
+            print_result(visible(f"{name}: {standing.status(store, name, plan)}"))
         except StoreError as error:
             if study:
                 raise
             unreadable.append(name)
-            launch.notify(f"error: {error}")
+            launch.notify_error(error)
     if not plans:
         launch.notify(_NO_STUDY)
     if unreadable:
@@ -353,7 +353,7 @@ def list_studies() -> None:
     if not names:
         launch.notify(_NO_STUDY)
     elif not sys.stdout.isatty():  # for scripts: names and nothing else
-        print_result("\n".join(names))
+        print_result("\n".join(map(visible, names)))
     else:
         from ablate import console
 
@@ -512,7 +512,7 @@ def _run() -> None:
         launch.prepare_process()
         app()
     except AblateError as error:
-        launch.notify(f"error: {error}")
+        launch.notify_error(error)
         sys.exit(MISTAKE)
     except OSError as error:
         if error.errno not in _ENVIRONMENT_ERRORS:
@@ -521,14 +521,15 @@ def _run() -> None:
         if error.errno == errno.EAGAIN:
             place = "no process can be started (`ulimit -u`): "
         launch.notify(
-            f"error: {place}{error.strerror}\n  what is finished is kept; the same command continues from there"
+            f"error: {place}{error.strerror}",
+            "what is finished is kept; the same command continues from there",
         )
         sys.exit(MISTAKE)
     except RuntimeError as error:
         if "start new thread" not in str(error):
             raise
         launch.notify(
-            "error: no thread can be started\n  `ulimit -u` says how many processes and threads you may have"
+            "error: no thread can be started", "`ulimit -u` says how many processes and threads you may have"
         )
         sys.exit(MISTAKE)
     except KeyboardInterrupt:

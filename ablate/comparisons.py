@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ablate.text import counted, escape_markdown
+from ablate.text import counted, escape_markdown, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +223,9 @@ class Comparisons(Sequence[ArmVerdict]):
             effect = "" if c.effect is None else f"{c.effect:+.{digits}f}"
             interval = "" if c.ci is None else f"{c.ci[0]:+.{digits}f} to {c.ci[1]:+.{digits}f}"
             p = "" if c.p_adjusted is None else "< .001" if c.p_adjusted < 0.001 else f"{c.p_adjusted:.3f}"
-            rows.append((c.arm, c.verdict, effect.replace("-", "−"), interval.replace("-", "−"), p, str(c.n)))
+            rows.append(
+                (visible(c.arm), c.verdict, effect.replace("-", "−"), interval.replace("-", "−"), p, str(c.n))
+            )
         return rows
 
     def _repr_html_(self) -> str:

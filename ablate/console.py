@@ -25,7 +25,15 @@ from ablate.events import EpochEnd, Event, Failed, Finished
 from ablate.scheduling.observer import Observer
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
-from ablate.text import counted, format_duration, format_short_duration, format_tried, measured, shown
+from ablate.text import (
+    counted,
+    format_duration,
+    format_short_duration,
+    format_tried,
+    measured,
+    shown,
+    visible,
+)
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -36,6 +44,11 @@ if TYPE_CHECKING:
     from ablate.scheduling.outlook import Outlook
     from ablate.standing import Standing
     from ablate.study.design import Plan, Run
+
+
+def _line(text: str, style: str = "") -> Text:
+    """Return a text in one line: no name in it can pretend to be another line."""
+    return Text(visible(text), style)
 
 
 class SafeConsole(Console):
@@ -108,17 +121,17 @@ class Lines(Observer):
             seconds = event.metrics.get("time/train_seconds", float("nan"))
             self._print(f"[{self._done}/{self._total}] {name}: {event.outcome} in {seconds:.1f} s")
         elif isinstance(event, Failed):
-            err.print(Text(f"{name}: attempt {event.attempt} failed: {event.reason}", style="red"))
+            err.print(_line(f"{name}: attempt {event.attempt} failed: {event.reason}", style="red"))
 
     def note(self, text: str) -> None:
         self._print(text)
 
     def caution(self, text: str) -> None:
-        err.print(Text(text))
+        err.print(_line(text))
 
     def _print(self, text: str) -> None:
         if not self._quiet:
-            err.print(Text(text))
+            err.print(_line(text))
 
 
 @contextlib.contextmanager
@@ -279,7 +292,7 @@ class Display(Observer):
                 self._marks[_cell(run)] = FAILED
                 self._running.pop(run.key, None)
                 self._console.print(
-                    Text(
+                    _line(
                         f"{run.arm} · seed {run.seed}: attempt {event.attempt} failed: {event.reason}",
                         style="red",
                     )
@@ -300,7 +313,7 @@ class Display(Observer):
             self._decided = self._verdicts.keys() - set(undecided(analysis))
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(_line(text))
 
     # --- the picture ---
 
@@ -311,7 +324,7 @@ class Display(Observer):
             other_lines = 5 + slots.row_count
             grid = self._grid(self._console.height - other_lines)
             marks = [f"{mark} {word}" for mark, word in LEGEND.items() if mark in self._marks.values()]
-            return Group(head, self._progress_line(), grid, Text("   ".join(marks), style="dim"), slots)
+            return Group(head, self._progress_line(), grid, _line("   ".join(marks), style="dim"), slots)
 
     def _progress_line(self) -> Text:
         """Return how much of the look is done, the images per second, and the time left."""
@@ -353,9 +366,9 @@ class Display(Observer):
             most_urgent = sorted(arms, key=lambda arm: urgency[arm])[: room - 1]
             shown = [arm for arm in arms if arm in most_urgent]
         for arm in shown:
-            grid.add_row(Text(arm), self._cell_marks(arm, cell_width), *figures[arm])
+            grid.add_row(_line(arm), self._cell_marks(arm, cell_width), *figures[arm])
         if len(shown) < len(arms):
-            grid.add_row(Text(f"… and {counted(len(arms) - len(shown), 'more arm')}", style="dim"))
+            grid.add_row(_line(f"… and {counted(len(arms) - len(shown), 'more arm')}", style="dim"))
         return grid
 
     def _is_running(self, arm: str) -> bool:
@@ -394,7 +407,7 @@ class Display(Observer):
             return Text(), Text(), Text()
         digits = max(0, 1 - math.floor(math.log10(self._rules.margin * self._scale.factor)))
         raw_digits = digits + round(math.log10(self._scale.factor))
-        mean = Text(f"{sum(values.values()) / len(values):.{raw_digits}f}")
+        mean = _line(f"{sum(values.values()) / len(values):.{raw_digits}f}")
         reference = self._reference(arm)
         reference_values = self._values_of(reference)
         differences = [v - reference_values[i] for i, v in values.items() if i in reference_values]
@@ -403,9 +416,9 @@ class Display(Observer):
         effect = self._rules.sign * self._scale.factor * sum(differences) / len(differences)
         verdict = self._verdicts.get(arm)
         state = (
-            Text(verdict, style=VERDICT_STYLE.get(verdict, "magenta")) if verdict else Text("so far", "dim")
+            _line(verdict, style=VERDICT_STYLE.get(verdict, "magenta")) if verdict else _line("so far", "dim")
         )
-        return mean, Text(measured(f"{effect:+.{digits}f}".replace("-", "−"), self._scale.unit)), state
+        return mean, _line(measured(f"{effect:+.{digits}f}".replace("-", "−"), self._scale.unit)), state
 
     def _values_of(self, arm: str) -> dict[int, float]:
         """Return an arm's values of the metric by replicate, without tuning and confirmation."""
@@ -438,12 +451,12 @@ class Display(Observer):
             if first.epoch:
                 epochs = f"{first.epoch}/{first.epochs}" if first.epochs else f"{first.epoch}"
                 value = f" · {self._plan.study.metric} {first.value:.4f}" if first.value is not None else ""
-                state = Text(f"{retry}epoch {epochs}{value}", style="cyan")
+                state = _line(f"{retry}epoch {epochs}{value}", style="cyan")
             else:
-                state = Text(f"{retry}starting", style="dim")
-            table.add_row(Text(slot, style="dim"), Text(name), _bar(first.share, 10), state)
+                state = _line(f"{retry}starting", style="dim")
+            table.add_row(_line(slot, style="dim"), _line(name), _bar(first.share, 10), state)
         if len(by_slot) > room:
-            table.add_row(Text(f"… and {counted(len(by_slot) - room, 'more slot')}", style="dim"))
+            table.add_row(_line(f"… and {counted(len(by_slot) - room, 'more slot')}", style="dim"))
         return table
 
 
@@ -471,20 +484,20 @@ def preview(preview: Preview) -> RenderableType:
     ]
     if study.search is not None:
         lines.append(
-            Text(f"at most {counted(preview.search_runs, 'run')} of searching and of the fixed comparison")
+            _line(f"at most {counted(preview.search_runs, 'run')} of searching and of the fixed comparison")
         )
         if study.space:
             return Group(*lines)
     at_most = f" (at most {preview.most})" if preview.most > preview.first else ""
     arms, first = counted(preview.configurations, "arm"), counted(preview.first, "run")
-    lines.append(Text(f"{arms}, {first}{at_most}; margin {study.margin:g} of {study.metric}"))
+    lines.append(_line(f"{arms}, {first}{at_most}; margin {study.margin:g} of {study.metric}"))
     if preview.done is None:
-        lines.append(Text("The data are not prepared yet, so finished runs cannot be looked up."))
+        lines.append(_line("The data are not prepared yet, so finished runs cannot be looked up."))
     return Group(*lines)
 
 
 def _data_notes(plan: Plan) -> list[Text]:
-    return [Text(f"data: {note}", style="yellow") for note in plan.data_notes]
+    return [_line(f"data: {note}", style="yellow") for note in plan.data_notes]
 
 
 def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
@@ -498,7 +511,7 @@ def plan_table(plan: Plan, done: Mapping[str, int] | None) -> Table:
     first, *later = plan.looks.at
     seeds = [counted(first, "seed"), *(f"to {pairs}" for pairs in later)]
     for name in plan.names:
-        table.add_row(Text(name), *seeds, *([str(done.get(name, 0))] if done is not None else []))
+        table.add_row(_line(name), *seeds, *([str(done.get(name, 0))] if done is not None else []))
     return table
 
 
@@ -522,11 +535,11 @@ def studies(rows: Iterable[Standing]) -> Table:
             with contextlib.suppress(ValueError, OverflowError, OSError):
                 date = f"{datetime.fromtimestamp(row.recorded, UTC).astimezone():%Y-%m-%d %H:%M}"
         ranked = sorted(counts, key=lambda verdict: order.index(verdict) if verdict in order else len(order))
-        verdicts = Text(" · ").join(
-            Text(f"{counts[verdict]} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
+        verdicts = _line(" · ").join(
+            _line(f"{counts[verdict]} {verdict}", style=VERDICT_STYLE.get(verdict, "magenta"))
             for verdict in ranked
         )
-        table.add_row(Text(row.study), Text(date, style="dim"), Text(row.state, style="dim"), verdicts)
+        table.add_row(_line(row.study), _line(date, style="dim"), _line(row.state, style="dim"), verdicts)
     return table
 
 
@@ -569,7 +582,7 @@ def design(plan: Plan) -> list[Text]:
             for effect in effects
             if effect.aliases
         ]
-    return [Text(line) for line in lines]
+    return [_line(line) for line in lines]
 
 
 def _effect(terms: Terms) -> str:
@@ -597,7 +610,7 @@ def outlook(outlook: Outlook) -> RenderableType:
         table.add_column(title, justify="right")
     for number, arm in enumerate(cost.arms):
         table.add_row(
-            Text(arm.arm),
+            _line(arm.arm),
             *(cells[number] for cells in sizes.values()),
             _span(arm.seconds, arm.seconds),
             str(arm.first) if arm.first == arm.most else f"{arm.first}–{arm.most}",
@@ -606,7 +619,7 @@ def outlook(outlook: Outlook) -> RenderableType:
                 None if arm.seconds is None else arm.seconds * arm.most,
             ),
         )
-    lines: list[RenderableType] = [table, Text(""), *_data_notes(plan), *design(plan)]
+    lines: list[RenderableType] = [table, _line(""), *_data_notes(plan), *design(plan)]
     runs = counted(cost.runs_first, "run")
     if cost.runs_most > cost.runs_first:
         runs = f"{cost.runs_first:,}–{counted(cost.runs_most, 'run')}"
@@ -616,7 +629,7 @@ def outlook(outlook: Outlook) -> RenderableType:
         if cost.first is not None
         else "; how long they take is known once a run of each arm has finished"
     )
-    lines.append(Text(f"{arms}, {runs} on {slots}{time}"))
+    lines.append(_line(f"{arms}, {runs} on {slots}{time}"))
     lines += _seed_matters(outlook)
     if study.space:
         return Group(*lines)
@@ -625,10 +638,10 @@ def outlook(outlook: Outlook) -> RenderableType:
     if study.design in ("factorial", "fractional"):
         difference = "an effect"
     if sd is None:
-        lines.append(Text(f"noise of {difference} {outlook.noise.source}"))
+        lines.append(_line(f"noise of {difference} {outlook.noise.source}"))
     else:
         shown = measured(f"{sd * scale.factor:.2g}", scale.unit)
-        lines.append(Text(f"noise of {difference}: {shown} ({outlook.noise.source})"))
+        lines.append(_line(f"noise of {difference}: {shown} ({outlook.noise.source})"))
     for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True):
         seeds = (
             f"{counted(reach.pairs, 'run')} of each arm" if study.unpaired else counted(reach.pairs, "seed")
@@ -637,11 +650,11 @@ def outlook(outlook: Outlook) -> RenderableType:
         if reach.pairs < ENOUGH_PAIRS:
             give = "gives" if reach.pairs == 1 else "give"
             lines.append(
-                Text(f"{seeds} {give} no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
+                _line(f"{seeds} {give} no interval: at least {ENOUGH_PAIRS} are needed", style="yellow")
             )
         elif sd is None:
             lines.append(
-                Text(
+                _line(
                     f"{seeds} {detect} about {in_sds:.2f} standard deviations of {difference} with 80 % power"
                 )
             )
@@ -649,13 +662,13 @@ def outlook(outlook: Outlook) -> RenderableType:
             shown = measured(f"{reach.effect * scale.factor:.2g}", scale.unit)
             text = f"{seeds} {detect} about {shown} with 80 % power"
             if reach.within:
-                lines.append(Text(text))
+                lines.append(_line(text))
             else:
                 margin = f"the margin of {study.margin * scale.factor:g} is out of reach"
-                lines.append(Text(f"{text}; {margin}", style="yellow"))
+                lines.append(_line(f"{text}; {margin}", style="yellow"))
     if plan.resolution and study.margin < 2 * plan.resolution:
         step = f"{plan.resolution * scale.factor:.2g}"
-        lines.append(Text(f"the margin is less than two steps of the metric ({step} each)", style="yellow"))
+        lines.append(_line(f"the margin is less than two steps of the metric ({step} each)", style="yellow"))
     return Group(*lines)
 
 
@@ -669,17 +682,17 @@ def _seed_matters(outlook: Outlook) -> list[Text]:
             advice = (
                 "without `unpaired: true` runs of one seed are compared with each other, which is sharper"
             )
-            return [Text(f"a seed fixes a run of the baseline: {advice}", style="yellow")]
+            return [_line(f"a seed fixes a run of the baseline: {advice}", style="yellow")]
         case "fixed":
-            return [Text("a seed fixes a run of the baseline, and another seed changes it")]
+            return [_line("a seed fixes a run of the baseline, and another seed changes it")]
         case "never repeatable" if unpaired:
-            return [Text("two runs of the baseline under one seed differ, so that no two runs are a pair")]
+            return [_line("two runs of the baseline under one seed differ, so that no two runs are a pair")]
         case "never repeatable":
             advice = (
                 "seed all that is random, or say `unpaired: true`, and arms are compared as groups of runs"
             )
-            return [Text(f"two runs of the baseline under one seed differ: {advice}", style="yellow")]
-    return [Text(f"whether the seed matters is not known: {check.reason}", style="yellow")]
+            return [_line(f"two runs of the baseline under one seed differ: {advice}", style="yellow")]
+    return [_line(f"whether the seed matters is not known: {check.reason}", style="yellow")]
 
 
 def _span(first: float | None, most: float | None) -> str:
@@ -698,11 +711,11 @@ class _Hanging:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.no_wrap:
-            yield Text("  ").append_text(self._text)
+            yield _line("  ").append_text(self._text)
             return
         for number, line in enumerate(self._text.wrap(console, max(20, options.max_width - 4))):
             line.rstrip()
-            yield Text("    " if number else "  ").append_text(line)
+            yield _line("    " if number else "  ").append_text(line)
 
 
 def verdicts(analysis: Analysis, study: str) -> RenderableType:
@@ -710,35 +723,35 @@ def verdicts(analysis: Analysis, study: str) -> RenderableType:
     from ablate.analysis import headline, sentence
     from ablate.analysis.words import beyond, caution, subject
 
-    lines: list[RenderableType] = [Text(headline(analysis), style="bold")]
+    lines: list[RenderableType] = [_line(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
     lines += [
-        _Hanging(Text(sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta")))
+        _Hanging(_line(sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta")))
         for item in items
     ]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
-            lines.append(_Hanging(Text(f"{title}: {sentence(check, analysis.rules)}", style="dim")))
+            lines.append(_Hanging(_line(f"{title}: {sentence(check, analysis.rules)}", style="dim")))
     lines += [
-        _Hanging(Text(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
+        _Hanging(_line(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
         for c in analysis.warnings
         # The methods of a report say which runs were stacked, and nobody needs to act on it; the headline has said the error.
         if c.code != "stacked-and-single" and c != analysis.error
     ]
     if (price := beyond(analysis, study)) is not None:
-        lines.append(_Hanging(Text(price)))
+        lines.append(_Hanging(_line(price)))
     return Group(*lines)
 
 
 def candidates(record: PlanRecord) -> RenderableType:
     """Return the candidates of a search, best first. They have no verdicts: they were chosen because they looked best."""
     if not record.tuned or record.search is None:
-        return Text("the search is not over yet")
+        return _line("the search is not over yet")
     (tuned,) = record.tuned.values()
     metric = record.metric
     cost = record.search.cost
     lines: list[RenderableType] = [
-        Text(
+        _line(
             "candidates, best first; they were chosen because they looked best, and have no verdict",
             style="bold",
         )
@@ -747,15 +760,15 @@ def candidates(record: PlanRecord) -> RenderableType:
         mean = "diverged" if candidate.mean is None else f"{metric} {candidate.mean:.4f}"
         costs = "" if candidate.cost is None else f", {cost} {candidate.cost:.4g}"
         values = ", ".join(f"{path}={format_tried(candidate.values[path])}" for path in record.space)
-        lines.append(Text(f"  {number}. {mean}{costs} over {counted(candidate.runs, 'seed')}: {values}"))
+        lines.append(_line(f"  {number}. {mean}{costs} over {counted(candidate.runs, 'seed')}: {values}"))
     lines += [
-        Text(f"  the best {path} lies at the {end} end of its range", style="yellow")
+        _line(f"  the best {path} lies at the {end} end of its range", style="yellow")
         for path, end in tuned.edge.items()
     ]
     for method, shares in record.importances.items():
         order = sorted(shares, key=lambda path: -shares[path])
         ranked = ", ".join(f"{path} ({shares[path]:.2f})" for path in order)
-        lines.append(Text(f"  {method} ranks: {ranked}; a ranking, not a verdict", style="dim"))
+        lines.append(_line(f"  {method} ranks: {ranked}; a ranking, not a verdict", style="dim"))
     return Group(*lines)
 
 

@@ -32,10 +32,13 @@ class AblateError(Exception):
         self.place = place and re.sub(_BREAKS, lambda found: ascii(found[0])[1:-1], place)
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """Place and message, in one line."""
+        return f"{self.place}: {self.message}" if self.place else self.message
+
     def __str__(self) -> str:
-        where = f"{self.place}: " if self.place else ""
-        then = f"\n  {self.hint}" if self.hint else ""
-        return f"{where}{self.message}{then}"
+        return f"{self.sentence}\n  {self.hint}" if self.hint else self.sentence
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors are pickled between processes; the default way would lose the keyword arguments.

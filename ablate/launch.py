@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate import given_study
 from ablate.errors import AblateError, StoreError, StudyError
-from ablate.text import counted, joined, parse_duration, shown, without_password
+from ablate.text import counted, joined, parse_duration, visible, without_password
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -48,9 +48,19 @@ MOST_SENTENCES = 20
 CHECKPOINT_VARIABLE = "ABLATE_CHECKPOINT_EVERY"
 
 
-def notify(text: str) -> None:
-    """Print a line for people: on stderr, so that stdout holds results only."""
-    print(shown(without_password(text)), file=sys.stderr)
+def notify(text: str, hint: str | None = None) -> None:
+    """Print a line for people: on stderr, so that stdout holds results only. hint: what to do, in lines below it.
+
+    No name in it can pretend to be another line.
+    """
+    print(visible(without_password(text)), file=sys.stderr)
+    for line in (hint or "").splitlines():
+        print(f"  {visible(without_password(line.strip()))}", file=sys.stderr)
+
+
+def notify_error(error: AblateError) -> None:
+    """Print an error as `notify` does."""
+    notify(f"error: {error.sentence}", error.hint)
 
 
 def prepare_process() -> None:
@@ -679,7 +689,7 @@ def recover_to_read(store: Store) -> None:
     except UnreadableStoreError:
         raise  # whatever is read next could not be read either
     except StoreError as error:
-        notify(f"what killed processes left behind is not counted: {error}")
+        notify(f"what killed processes left behind is not counted: {error.sentence}", error.hint)
 
 
 def recover(store: Store, study: Study | None = None) -> None:

@@ -216,7 +216,7 @@ def write_reports(
                 if len(plans) == 1 or plan is not None:
                     raise
                 unreadable.append(name)
-                notify(f"error: {error}")
+                notify(f"error: {error.sentence}")
                 continue
             failing.extend(_with_verdict(name, of_study, fail_on))
             yield name, of_study

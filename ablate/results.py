@@ -44,7 +44,7 @@ from ablate.importing.source import split
 from ablate.importing.values import Unit, unit_of_margin
 from ablate.importing.wide import lengthened, numbered
 from ablate.metrics import Direction
-from ablate.text import counted, cut, joined
+from ablate.text import counted, cut, joined, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +142,8 @@ def judge(
         described = describe(sources, how, table, rows, asked)
         if ask is None or (asked.wide is None and numbered([str(name) for name in rows.columns])[1]):
             return described
-        notify(described.partition("\nnext, with")[0])
+        for line in described.partition("\nnext, with")[0].splitlines():
+            notify(line)
     if ask is not None and not asked.is_told:
         asked = _completed(table, rows, asked, ask)
         surveyed = survey(table.rows, table.measured)
@@ -459,13 +460,13 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
     options = " ".join(_COMMAND.setting(name, value) for name, value in table.options.items())
     lines = [
         (
-            f"{joined(sources)}: {counted(len(rows), 'row')}, {counted(len(columns), 'column')}"
+            f"{visible(joined(sources))}: {counted(len(rows), 'row')}, {counted(len(columns), 'column')}"
             f"{f' ({options})' if options else ''}"
         )
     ]
-    lines += [f"  {note}" for note in table.notes]
+    lines += [f"  {visible(note)}" for note in table.notes]
     width = min(30, max(len(column.name) for column in columns))
-    lines += [f"  {column.name:<{width}}  {column.line()}" for column in columns]
+    lines += [f"  {visible(column.name):<{width}}  {column.line()}" for column in columns]
     arms, measured = candidates(columns, "arm"), candidates(columns, "metric")
     seeds, counters = candidates(columns, "seed"), candidates(columns, "counter")
     remarks: list[str] = []
@@ -586,7 +587,7 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
     arm, metric = (arms or ["COLUMN"])[:1], (measured or ["METRIC" if asked.wide == "arm" else "COLUMN"])[0]
     if asked.direction is None and metric in table.directions:
         asked = replace(asked, direction=table.directions[metric])
-    lines += ["", *remarks] if remarks else []
+    lines += ["", *map(visible, remarks)] if remarks else []
     lines += ["", "next, with a baseline and a margin of your choice:"]
     lines.append(f"  {_command(sources, how, asked, arm, metric, columns)}")
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from ablate.analysis.family import Term, Terms
 from ablate.analysis.power import MOST_PAIRS, MoreSeeds
 from ablate.analysis.rules import Rules
 from ablate.study.seeds import NOISE_FLOOR
-from ablate.text import counted, cut, format_duration, format_level, joined, measured
+from ablate.text import counted, cut, format_duration, format_level, joined, measured, visible
 
 MOST_DECIMALS = 12
 
@@ -51,10 +51,10 @@ def label(arm: str, rules: Rules) -> str:
     On a greedy path an arm is one change on top of others: "Width 128 on top of learning rate 0.1".
     """
     if arm == NOISE_FLOOR or arm not in {rule.name for rule in rules.arms}:
-        return arm
+        return visible(arm)
     rule = rules.arm(arm)
     if rule.factor is None:
-        return arm
+        return visible(arm)
     if rules.reference_of(rule) == "full":
         return f"Without {_name(rule.factor)}"
     before = changes(rules.reference_of(rule), rules)
@@ -89,12 +89,12 @@ def verdict_sentence(item: Comparison | Effect, rules: Rules) -> Sentence:
         subject, reference = effect_subject(item.terms), rules.reference
     verdict = _verdict(item, rules, reference)
     if item.verdict in {"not independent", "no override"}:
-        return Sentence(subject, f"{verdict}.")
+        return Sentence(subject, visible(f"{verdict}."))
     cost = "" if comparison is None else _cost(comparison)
     clauses = [verdict + cost, *_qualifications(item, rules)]
     if comparison is not None:
         clauses += _remarks(comparison)
-    return Sentence(subject, f"{'; '.join(clauses)}.")
+    return Sentence(subject, visible(f"{'; '.join(clauses)}."))
 
 
 def term_code(term: Term) -> str:
@@ -141,6 +141,10 @@ def subject(item: Caution, rules: Rules) -> str | None:
 
 def caution(item: Caution, rules: Rules, called: str | None = None) -> str:
     """Return a caution as a sentence. called: what its arm or effect is called; None: by its code, as in the JSON."""
+    return visible(_caution(item, rules, called))
+
+
+def _caution(item: Caution, rules: Rules, called: str | None) -> str:
     if item.subject is not None and called is None:
         called = item.subject if isinstance(item.subject, str) else "×".join(map(term_code, item.subject))
     about = f"{called}: " if item.subject is not None else ""
@@ -638,20 +642,20 @@ def setting(factor: str, level: Any) -> str:
     if isinstance(level, Mapping):
         if "name" in level:
             fields = ", ".join(setting(field, value) for field, value in level.items() if field != "name")
-            return f"{_name(factor)} {level['name']}" + (f" ({fields})" if fields else "")
+            return f"{_name(factor)} {visible(str(level['name']))}" + (f" ({fields})" if fields else "")
         return joined([setting(path, value) for path, value in level.items()])
     if level is None:
         return f"no {_name(factor)}"
     if isinstance(level, bool):
         return f"{_name(factor)} {'on' if level else 'off'}"
-    return f"{_name(factor)} {format_level(level, ('on', 'off'))}"
+    return f"{_name(factor)} {visible(format_level(level, ('on', 'off')))}"
 
 
 def _name(factor: str) -> str:
     """Return what a dotted path is called: its last part, or the one before where that is `name`."""
     parts = factor.split(".")
     last = parts[-2] if parts[-1] == "name" and len(parts) > 1 else parts[-1]
-    return _ABBREVIATIONS.get(last, last.replace("_", " "))
+    return visible(_ABBREVIATIONS.get(last, last.replace("_", " ")))
 
 
 def capitalized(text: str) -> str:
@@ -662,7 +666,7 @@ def capitalized(text: str) -> str:
 def _within(arm: str, rules: Rules) -> str:
     """What an arm is called within a sentence. A name that somebody gave keeps its capitals."""
     text = label(arm, rules)
-    return text if text == arm or text[:2].isupper() else text[:1].lower() + text[1:]
+    return text if text == visible(arm) or text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def _times(ratio: float) -> str:

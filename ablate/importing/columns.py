@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ablate import metrics
-from ablate.text import counted, cut
+from ablate.text import counted, cut, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +156,9 @@ class Column:
             if self.role == "state"
             else ""
         )
-        shown = ", ".join(f"{cut(value, 30) or '(empty)'} ({rows})" for value, rows in self.levels[:6])
+        shown = ", ".join(
+            f"{visible(cut(value, 30)) or '(empty)'} ({rows})" for value, rows in self.levels[:6]
+        )
         more = f" and {len(self.levels) - 6} more" if len(self.levels) > 6 else ""
         values = f"{counted(len(self.levels), 'value')}, {shown}{more}"
         return f"{values}{says}"

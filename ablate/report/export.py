@@ -91,6 +91,8 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = re.sub(rf"([;\t][\s\"]*)(?=[{_FORMULA}])", r"\1'", value)
+    # One line a row, also where a name has a break in it: a terminal shows the table as it is.
+    text = visible(text)
     return f"'{text}" if re.match(rf"[\s\"]*[{_FORMULA}]", text) else text
 
 

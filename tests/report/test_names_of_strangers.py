@@ -14,8 +14,13 @@ import report_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablate import console
+from ablate.comparisons import Comparisons
+from ablate.console import SafeConsole
+from ablate.errors import AblateError
 from ablate.report import export, render
 from ablate.report.summary import summarise
+from ablate.standing import Standing
 from ablate.text import escape_markdown, shown, shown_json, shown_values, visible
 
 SEEN = r"[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\xad\u034f\u061c\u115f\u1160\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\ud800-\udfff]"
@@ -30,6 +35,8 @@ NAMES = {
     "blank letters": "\u3164\u115f\u1160\uffa0\u2800",
     "tags": "flag\U000e0067\U000e0062\U000e007f",
     "separators": "one\u2028two\u2029three\x0bfour\x0cfive\x1csix",
+    "another line": "x\nFAKE: 9 finished",
+    "lines of other systems": "x\r\nFAKE: 9 finished\rFAKE\x85FAKE\u2028FAKE",
     "a formula": '=HYPERLINK("http://x","y")',
     "another formula": "@SUM(1+1)*cmd|' /C calc'!A0",
     "one behind a space": " +1+1",
@@ -56,8 +63,17 @@ def test_a_name_is_text_in_every_format(name):
         "json": export.json_text(export.verdicts(material)),
         "html": render.html(summary),
     }
+    printed = io.StringIO()
+    terminal = SafeConsole(file=printed, width=60)
+    terminal.print(
+        console.verdicts(material.analysis, name), console.studies([Standing(name, 0.0, name, {})])
+    )
+    texts["terminal"] = printed.getvalue() + shown(
+        f"{Comparisons.of(material)}\n{Comparisons.of(material).markdown()}"
+    )
     for kind, text in texts.items():
         assert not re.search(SEEN, text), kind
+        assert kind == "html" or not any(line.startswith("FAKE") for line in text.splitlines()), kind
         text.encode()
     assert json.loads(texts["json"])["study"] == name
     rows = list(csv.reader(io.StringIO(texts["csv"])))
@@ -114,6 +130,7 @@ def test_no_text_leaves_anything_unseen(text):
     assert not re.search(SEEN, shown(text))
     assert shown(shown(text)) == shown(text)
     assert "\n" not in visible(text)
+    assert len(AblateError(text, place=text).sentence.splitlines()) <= 1
     assert not re.search(SEEN, escape_markdown(shown(text)))
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ablate import cli
 from ablate.config import RunConfig
-from ablate.errors import StoreError
+from ablate.errors import AblateError, StoreError
 from ablate.reporting import page_for
 from ablate.tracking import busy, client
 from ablate.tracking.operations import FinishAttempt, Opening, RunFacts, SaveModel, StartAttempt, to_json
@@ -215,3 +217,39 @@ def test_without_a_permit_no_code_of_anybody_may_be_imported(workplace):
     assert "'nets_of_a_stranger'" in said[0]
     assert spool.exists()
     assert not issubclass(NotPermittedError, StoreError)
+
+
+def test_a_name_with_a_break_in_it_makes_no_line_of_its_own(workplace):
+    """Names of experiments, in a database of a stranger's; an arm's in the results that are judged."""
+    workplace.trained()
+    name = "x\nFAKE: 9 finished of at most 9 runs; complete"
+    with closing(sqlite3.connect(workplace.store.database)) as db, db:
+        db.execute("UPDATE experiments SET name = ? WHERE name = 'toy'", [name])
+    (workplace.root / "r.csv").write_text(
+        "arm,seed,val_acc\n"
+        + "".join(
+            f"{arm},{seed},0.{seed}{n}\n" for n, arm in enumerate(("a", f'"{name}"')) for seed in range(3)
+        )
+    )
+    judge = (
+        "judge",
+        "r.csv",
+        "--arm",
+        "arm",
+        "--seed",
+        "seed",
+        "--metric",
+        "val_acc",
+        "--baseline",
+        "a",
+        "--margin",
+        "0.01",
+    )
+    for command in (["status"], ["list"], ["report"], ["report", "--format", "csv"], ["status", name], ["judge", "r.csv"], [*judge],
+                    [*judge, "--format", "csv"], [*judge, "--format", "md"], [*judge, "--name", name]):  # fmt: skip
+        done = CliRunner().invoke(cli.app, command)
+        said = (
+            done.output if not isinstance(done.exception, AblateError) else done.output + str(done.exception)
+        )
+        assert not any(line.startswith("FAKE") for line in said.splitlines()), (command, said)
+        assert isinstance(done.exception, AblateError | SystemExit | None), command
