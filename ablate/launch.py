@@ -45,6 +45,9 @@ EXECUTORS = {"local": "a process per slot", "inline": "this process", "ray": "th
 MOST_SENTENCES = 20
 """Arms and effects in a plan's description: MLflow takes 8,000 characters."""
 
+MOST_PROJECT_BYTES = 1 << 24
+"""Bytes of a pyproject.toml that is read."""
+
 CHECKPOINT_VARIABLE = "ABLATE_CHECKPOINT_EVERY"
 
 
@@ -101,12 +104,11 @@ def check_permissions(configs: Iterable[Config], allowed: Mapping[str, Sequence[
     from ablate.training import trainer_of
 
     needed = dict.fromkeys(wanted for config in configs for wanted in trainer_of(config).permissions(config))
-    missing = [
-        wanted
-        for wanted in needed
-        if wanted.value not in (*(allowed.get(wanted.setting) or ()), *_allowed_by_project(wanted.setting))
-    ]
+    undecided = [wanted for wanted in needed if wanted.value not in (allowed.get(wanted.setting) or ())]
+    missing = [wanted for wanted in undecided if wanted.value not in _allowed_by_project(wanted.setting)]
     if not missing:
+        if undecided:
+            tell_once({setting: _allowed_by_project(setting) for setting in ("imports", "commands")})
         return
     options = " ".join(dict.fromkeys(wanted.option for wanted in missing))
     first = missing[0]
@@ -119,6 +121,27 @@ def check_permissions(configs: Iterable[Config], allowed: Mapping[str, Sequence[
     )
 
 
+def tell_once(permitted: Mapping[str, Sequence[Any]]) -> None:
+    """Say that the pyproject.toml of the working folder permits code, the first time it does, and whenever it permits other code.
+
+    The folder may have come from somebody else with that file. What was said is remembered in the cache, outside of it.
+    """
+    import hashlib
+    import json
+
+    from ablate.data.cache import default_folder
+
+    project = Path("pyproject.toml").resolve()
+    listed = ", ".join(f"{setting} = {json.dumps(value)}" for setting, value in permitted.items() if value)
+    with contextlib.suppress(OSError, AblateError):  # it is said once more, then
+        told = default_folder() / "permissions" / hashlib.sha256(f"{project}\0{listed}".encode()).hexdigest()
+        if told.exists():
+            return
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch()
+    notify(f"{project} permits the code of this study: {listed} (under [tool.ablate]; said once)")
+
+
 def _allowed_by_project(setting: str) -> list[Any]:
     """Return what the pyproject.toml of the working folder allows. Raises StudyError where it cannot be read."""
     import tomllib
@@ -127,6 +150,8 @@ def _allowed_by_project(setting: str) -> list[Any]:
     if not project.is_file():
         return []
     try:
+        if project.stat().st_size > MOST_PROJECT_BYTES:
+            raise StudyError("is too large to be read", place="pyproject.toml")
         content = tomllib.loads(project.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise StudyError(f"cannot be read ({error})", place="pyproject.toml") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import os
 import shutil
 import sys
@@ -207,5 +208,9 @@ def workplace(
     monkeypatch.syspath_prepend(str(tmp_path))
     # The module of the same name belongs to another test's folder.
     monkeypatch.delitem(sys.modules, "toy", raising=False)
+    from ablate import launch
+
+    with contextlib.redirect_stderr(io.StringIO()):  # what tests print begins as from the second command on
+        launch.tell_once({"imports": ["toy"], "commands": []})
     yield Workplace(tmp_path, trained_before)
     sys.modules.pop("toy", None)

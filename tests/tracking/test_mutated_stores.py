@@ -72,7 +72,7 @@ def test_a_damaged_store_costs_a_sentence_and_nothing_else(workplace):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_five_hundred_damaged_stores(workplace, seed):
-    assert set(check(workplace, 50, seed)) == {0, 1, 2}
+    assert {0, 2} <= set(check(workplace, 50, seed)) <= {0, 1, 2}
 
 
 def test_a_study_whose_only_plan_cannot_be_read_runs_again(workplace):
