@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
-from ablate.text import cut, joined
+from ablate.text import cut, joined, parse_real
 
 Ask = Callable[[str, str | None], str]
 """Takes a question and an answer to propose, if any; returns what was typed."""
@@ -30,11 +29,8 @@ def positive(question: str, ask: Ask) -> float:
     """Return a positive number. Asks again until it is one."""
     while True:
         answer = ask(question, None).strip()
-        try:
-            number = float(answer)
-        except ValueError:
-            number = math.nan
-        if math.isfinite(number) and number > 0:
+        number = parse_real(answer)
+        if number is not None and number > 0:
             return number
         question = f"{cut(answer)!r} is no positive number. {question.rpartition('. ')[2]}"
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 
 from ablate.errors import StudyError, nearest
-from ablate.text import brief, cut, format_value
+from ablate.text import NUMBERS, brief, cut, format_value
 
 
 class Block(BaseModel):
@@ -64,6 +64,8 @@ def _mistake(
     elif kind in _SHOULD:
         limits = {name: format_value(limit) for name, limit in first.get("ctx", {}).items()}
         message = f"should be {_SHOULD[kind].format(**limits)} (got {brief(got)})"
+        if kind.startswith(("int_", "float_")) and isinstance(got, str) and re.search(r"\d", got):
+            hint = NUMBERS
     else:
         message = message.removeprefix("Value error, ")
         message = message[0].lower() + message[1:]

@@ -319,7 +319,7 @@ def _accelerators(devices: str) -> tuple[str, tuple[int, ...]]:
         return "cpu", ()
     named = [] if devices == "auto" else [part.strip() for part in devices.split(",")]
     for part in named:
-        if part == "cpu" or not re.fullmatch(r"[a-z]+(:\d{1,4})?", part):
+        if part == "cpu" or not re.fullmatch(r"[a-z]+(:[0-9]{1,4})?", part):
             raise StudyError(
                 f"{part!r} is not a device",
                 place="--devices",

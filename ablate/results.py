@@ -44,7 +44,7 @@ from ablate.importing.source import split
 from ablate.importing.values import Unit, unit_of_margin
 from ablate.importing.wide import lengthened, numbered
 from ablate.metrics import Direction
-from ablate.text import counted, cut, joined, visible
+from ablate.text import NUMBERS, counted, cut, joined, parse_whole, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -274,12 +274,14 @@ def looks_of(text: str | None) -> tuple[int, ...] | None:
     """Return the numbers of `--looks 5,10`. Raises StudyError where one is no whole number."""
     if text is None:
         return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
+    looks = [number for part in text.split(",") if (number := parse_whole(part)) is not None]
+    if len(looks) != len(text.split(",")):
         raise StudyError(
-            f"{text!r} should be numbers of seeds", place="--looks", hint="for example --looks 5,10"
-        ) from None
+            f"{text!r} should be numbers of seeds",
+            place="--looks",
+            hint=f"for example --looks 5,10; {NUMBERS}",
+        )
+    return tuple(looks)
 
 
 def check_name(name: str) -> None:

@@ -27,7 +27,7 @@ the records to be written."""
 _PASSWORD = re.compile(r"://[^\s/'\"]*:[^\s/'\"]*@")
 """The password of an address; a user alone is none."""
 
-_TIME = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")
+_TIME = re.compile(r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}")
 
 _SCRIPT = """\
 #!/bin/bash

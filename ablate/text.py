@@ -17,6 +17,9 @@ REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(in
 # Patterns are text: compiling them takes a millisecond of every command, and most print nothing that needs them.
 _NOT_TEXT = rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z"
 
+NUMBERS = "numbers are written with the digits 0 to 9, as 10, -0.5 or 1e-3"
+"""The rule of all numbers in options and in studies: no `1_000`, no `0x10`, no digits of other scripts, nothing around them."""
+
 # What separates values and keys where several are written in a row; text that begins like quoted text.
 _SEPARATOR = r"[,={}\[\]\\\x00-\x1f\x7f]|: |\A[\s\"']|\s\Z"
 
@@ -47,8 +50,13 @@ _SENSITIVE_VARIABLE = (
 _SHORTEST_SECRET = 6
 """Characters of a password from which it is looked for in other text: a shorter one may stand there by chance."""
 
+LONGEST_NUMBER = 100
+"""Characters of a whole number."""
+
+_NOT_FINITE = (".inf", ".nan")
+
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = r"(\d+(?:\.\d+)?)\s*([smhd]?)"
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)"
 
 
 def format_value(value: Any) -> str:
@@ -207,6 +215,19 @@ def format_duration(seconds: float) -> str:
 def format_short_duration(seconds: float) -> str:
     """Write what may be over at once, with a tenth of a second where that counts: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
     return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
+
+
+def parse_whole(text: str) -> int | None:
+    """Return the whole number that a text is, as YAML has it; None where it is none."""
+    return int(text) if re.fullmatch(INTEGER, text) and len(text) < LONGEST_NUMBER else None
+
+
+def parse_real(text: str) -> float | None:
+    """Return the finite number that a text is, as YAML has it; None where it is none."""
+    number = (
+        float(text) if re.fullmatch(REAL, text) and text.lstrip("-+").lower() not in _NOT_FINITE else math.nan
+    )
+    return number if math.isfinite(number) else None
 
 
 def parse_duration(value: Any, place: str) -> float:

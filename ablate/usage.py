@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer.core
@@ -12,7 +13,7 @@ from typer.exceptions import TyperException
 
 from ablate.errors import StudyError, nearest
 from ablate.interrupts import MESSAGE
-from ablate.text import shown, without_password
+from ablate.text import NUMBERS, cut, parse_real, parse_whole, shown, without_password
 
 # Typer's messages about a value, and those that are printed instead.
 _REWORDED = (
@@ -62,6 +63,17 @@ class Commands(typer.core.TyperGroup):
             print(INTERRUPTED, file=sys.stderr)
             raise
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command as Typer does, whose numbers are read by the rule of studies: Typer's takes `1_000`."""
+        command = super().get_command(ctx, cmd_name)
+        for parameter in command.params if command is not None else ():
+            kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+            if kind in (int, float) and not isinstance(parameter.process_value, functools.partial):
+                vars(parameter)["process_value"] = functools.partial(
+                    _number, parameter, kind, parameter.process_value
+                )
+        return command
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise StudyError(
@@ -70,6 +82,15 @@ class Commands(typer.core.TyperGroup):
                 hint=f"{nearest(args[0], self.list_commands(ctx))}\n  `{ctx.command_path} --help` lists them all",
             )
         return super().resolve_command(ctx, args)
+
+
+def _number(parameter: Any, kind: type, convert: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
+    """Return the value of an option that is a number. Raises StudyError for what is written otherwise than in a study."""
+    if isinstance(value, str) and (parse_whole if kind is int else parse_real)(value) is None:
+        name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
+        what = "a whole number" if kind is int else "a finite number"
+        raise StudyError(f"should be {what} (got {cut(value)!r})", place=name, hint=NUMBERS)
+    return convert(ctx, value)
 
 
 def mistake(error: TyperException) -> StudyError:
