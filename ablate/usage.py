@@ -86,7 +86,8 @@ class Commands(typer.core.TyperGroup):
 
 def _number(parameter: Any, kind: type, convert: Callable[[Any, Any], Any], ctx: Any, value: Any) -> Any:
     """Return the value of an option that is a number. Raises StudyError for what is written otherwise than in a study."""
-    if isinstance(value, str) and (parse_whole if kind is int else parse_real)(value) is None:
+    is_almost = isinstance(value, str) and re.search(r"\d|nan|inf", value, re.IGNORECASE)
+    if is_almost and (parse_whole if kind is int else parse_real)(value) is None:
         name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
         what = "a whole number" if kind is int else "a finite number"
         raise StudyError(f"should be {what} (got {cut(value)!r})", place=name, hint=NUMBERS)

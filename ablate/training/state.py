@@ -21,10 +21,12 @@ import contextlib
 import contextvars
 import copyreg
 import decimal
+import dis
 import enum
 import functools
 import gc
 import hashlib
+import inspect
 import io
 import locale
 import logging
@@ -83,7 +85,9 @@ class ProcessState:
         self._loaded = dict(sys.modules)
         self._modules = [name for name in sorted(modules) if name in sys.modules]
         self._globals = {name: _Globals(sys.modules[name]) for name in self._modules}
-        self._functions = _Functions(self._modules)
+        names, self._set = _names_in_functions([sys.modules[name] for name in self._modules])
+        self._named = names
+        self._functions = _Functions(self._modules, names)
         self._attributes = _Attributes(self._modules)
         self._registrations = abc.get_cache_token()
         self._registered = _registered()
@@ -111,10 +115,12 @@ class ProcessState:
         self._loaded = dict(sys.modules)
         for setting in SETTINGS:
             if setting.at_import is not None and setting.package in new_modules:
-                self._settings.setdefault(setting.name, setting.at_import)
+                with contextlib.suppress(Exception):  # of a version without it
+                    self._settings.setdefault(setting.name, setting.at_import())
         names |= self._restore()
         for name in self._modules:
             names |= {f"{name}.{inner}" for inner in self._globals[name].changed()}
+        names |= self._set_in({name for name in new_modules if not is_users(name)})
         names |= self._functions.replaced() | self._attributes.added() | self._new_registrations(new_modules)
         files = _open_files()
         names |= {
@@ -130,6 +136,21 @@ class ProcessState:
             names.add("a child process")
         return sorted(names)
 
+    def _set_in(self, new_modules: Collection[str]) -> set[str]:
+        """Return what functions of the user's may have set in modules that a run has loaded, of which nobody knows what was there before."""
+        return {
+            f"{name}.{key}"
+            for name in new_modules
+            if self._is_named(name) and isinstance(sys.modules.get(name), types.ModuleType)
+            for key, value in list(vars(sys.modules[name]).items())
+            if key in self._set and (_is_code(value) or _is_constant(key, value))
+        }
+
+    def _is_named(self, module: str) -> bool:
+        """Return whether a function of the user's names a module: `import a.b`, or `from a import b`."""
+        package, _, name = module.rpartition(".")
+        return module in self._named or (package in self._named and name in self._named)
+
     def _new_registrations(self, new_modules: Collection[str]) -> set[str]:
         """Return the classes that abstract classes have taken in since, but for those of modules that were loaded meanwhile."""
         if abc.get_cache_token() == self._registrations:
@@ -137,7 +158,11 @@ class ProcessState:
         self._registrations = abc.get_cache_token()
         new = _registered() - self._registered
         self._registered |= new
-        return {each for each in new if each.partition(": ")[2].rpartition(".")[0] not in new_modules}
+        return {
+            f"{kind}: {member}"
+            for kind, member in new
+            if not {kind.rpartition(".")[0], member.rpartition(".")[0]} & set(new_modules)
+        }
 
     def _restore(self) -> set[str]:
         """Set the settings back that differ from what they were, and return the names of those that cannot be."""
@@ -161,7 +186,7 @@ class ProcessState:
 class Setting:
     """Something global that a run may change. package: it belongs to; it is read only where that is loaded.
 
-    write: sets it back to what `read` returned; None: it cannot be set back. at_import: what `read` returns once the package is
+    write: sets it back to what `read` returned; None: it cannot be set back. at_import: returns what `read` does once the package is
     imported, for one that runs import themselves; None: not known.
     """
 
@@ -169,7 +194,7 @@ class Setting:
     read: Callable[[], Any]
     write: Callable[[Any], Any] | None = None
     package: str = "sys"
-    at_import: Any = None
+    at_import: Callable[[], Any] | None = None
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -312,8 +337,8 @@ def _open_files() -> dict[int, str]:
     return files
 
 
-def _registered() -> set[str]:
-    """Return the classes that an abstract class of anybody's takes for its own, `Sequence: my_package.Table`, of loaded modules."""
+def _registered() -> set[tuple[str, str]]:
+    """Return each abstract class of anybody's with the classes that it takes for its own, of loaded modules."""
     found = set()
     waiting: list[type] = [object]
     seen: set[type] = set()
@@ -328,7 +353,8 @@ def _registered() -> set[str]:
                 for reference in abc._get_dump(kind)[0]:  # type: ignore[attr-defined]  # noqa: SLF001 — there is no other door
                     member = reference()
                     if member is not None:
-                        found.add(f"{kind.__qualname__}: {member.__module__}.{member.__qualname__}")
+                        at, what = (f"{each.__module__}.{each.__qualname__}" for each in (kind, member))
+                        found.add((at, what))
     return found
 
 
@@ -405,6 +431,58 @@ def _torch_hooks() -> list[int]:
         if name.startswith("_global_") and isinstance(hooks, dict)
         for key in hooks
     ]
+
+
+def _without_backend(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return matplotlib's settings but for the window that it draws in, which is looked for once it is asked for."""
+    return {name: settings[name] for name in settings if name != "backend"}
+
+
+def _read_pandas() -> dict[str, Any]:
+    config = _module("pandas._config.config")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some options are deprecated
+        return {name: config.get_option(name) for name in config._registered_options}  # noqa: SLF001
+
+
+def _pandas_at_import() -> dict[str, Any]:
+    return {n: option.defval for n, option in _module("pandas._config.config")._registered_options.items()}  # noqa: SLF001
+
+
+def _write_pandas(options: Mapping[str, Any]) -> None:
+    config, now = _module("pandas._config.config"), _read_pandas()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, value in options.items():
+            if not _is_same(now[name], value):
+                config.set_option(name, value)
+
+
+def _read_masks() -> tuple[Any, ...]:
+    masks = _module("numpy.ma")
+    shown = masks.masked_print_option
+    return shown.display(), shown.enabled(), dict(masks.core.default_filler)
+
+
+def _write_masks(values: tuple[Any, ...]) -> None:
+    masks = _module("numpy.ma")
+    masks.masked_print_option.set_display(values[0])
+    masks.masked_print_option.enable(values[1])
+    masks.core.default_filler.clear()
+    masks.core.default_filler.update(values[2])
+
+
+def _write_safe_globals(values: list[Any]) -> None:
+    serialization = _module("torch").serialization
+    serialization.clear_safe_globals()
+    serialization.add_safe_globals(values)
+
+
+def _write_dynamo(values: Mapping[str, Any]) -> None:
+    config, now = _module("torch._dynamo.config"), _module("torch._dynamo.config").get_config_copy()
+    for name, value in values.items():
+        if not _is_same(now.get(name), value):
+            setattr(config, name, value)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -588,17 +666,53 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "matplotlib.rcParams",
-        lambda: dict(_module("matplotlib").rcParams),
+        lambda: _without_backend(_module("matplotlib").rcParams),
         _through("matplotlib", "rcParams.update"),
         "matplotlib",
+        at_import=lambda: _without_backend(_module("matplotlib").rcParamsOrig),
     ),
     Setting(
         "sklearn.get_config",
         _through("sklearn", "get_config"),
         lambda v: _module("sklearn").set_config(**v),
         "sklearn",
+        at_import=lambda: dict(_module("sklearn")._config._global_config),  # noqa: SLF001
     ),
-    Setting("mlflow", _read_mlflow, _write_mlflow, "mlflow", at_import=(None, None, None)),
+    Setting("pandas.options", _read_pandas, _write_pandas, "pandas", at_import=_pandas_at_import),
+    Setting("numpy.ma", _read_masks, _write_masks, "numpy.ma"),
+    Setting("numpy.getbufsize", _through("numpy", "getbufsize"), _through("numpy", "setbufsize"), "numpy"),
+    Setting(
+        "torch.set_printoptions",
+        lambda: dict(vars(_module("torch")._tensor_str.PRINT_OPTS)),  # noqa: SLF001
+        lambda v: vars(_module("torch")._tensor_str.PRINT_OPTS).update(v),  # noqa: SLF001
+        "torch",
+    ),
+    Setting(
+        "torch.is_warn_always_enabled",
+        _through("torch", "is_warn_always_enabled"),
+        _through("torch", "set_warn_always"),
+        "torch",
+    ),
+    Setting(
+        "torch.serialization.get_safe_globals",
+        lambda: list(_module("torch").serialization.get_safe_globals()),
+        _write_safe_globals,
+        "torch",
+    ),
+    Setting(
+        "torch.backends.mha.get_fastpath_enabled",
+        _through("torch", "backends.mha.get_fastpath_enabled"),
+        _through("torch", "backends.mha.set_fastpath_enabled"),
+        "torch",
+    ),
+    _attribute("torch.backends.quantized.engine"),
+    Setting(
+        "torch._dynamo.config",
+        _through("torch._dynamo.config", "get_config_copy"),
+        _write_dynamo,
+        "torch._dynamo.config",
+    ),
+    Setting("mlflow", _read_mlflow, _write_mlflow, "mlflow", at_import=lambda: (None, None, None)),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -629,10 +743,11 @@ class _Functions:
     """The functions, classes, methods and constants of the packages that the user's modules name, and of `ALWAYS`.
 
     A run may put its own in their place, as in `torch.nn.functional.relu = mine`. Two levels of each package are looked at, and the
-    modules of the classes and functions that the user's modules have imported.
+    modules of the classes and functions that the user's modules have imported. within: names in the user's functions, which may
+    import modules too.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], within: Collection[str] = ()) -> None:
         named = _modules_in([sys.modules[name] for name in modules], lambda name: name not in modules)
         homes = {
             value.__module__
@@ -640,7 +755,7 @@ class _Functions:
             for value in list(vars(sys.modules[module]).values())
             if isinstance(value, type | types.FunctionType) and isinstance(value.__module__, str)
         }
-        for name in (*ALWAYS, *homes.difference(modules)):
+        for name in (*ALWAYS, *homes.difference(modules), *set(within).difference(modules)):
             if isinstance(sys.modules.get(name), types.ModuleType):
                 named.setdefault(name, sys.modules[name])
         inner = _modules_in(named.values(), lambda name: name.rpartition(".")[0] in named)
@@ -651,7 +766,11 @@ class _Functions:
             self._owners.append((name, module, values))
             for key, value in values.items():
                 if isinstance(value, type) and str(value.__module__).startswith(name):
-                    methods = {m: v for m, v in list(vars(value).items()) if type(v) is types.FunctionType}
+                    methods = {
+                        m: v
+                        for m, v in list(vars(value).items())
+                        if type(v) is types.FunctionType or _is_constant(m, v)
+                    }
                     self._owners.append((f"{name}.{key}", value, methods))
 
     def replaced(self) -> set[str]:
@@ -698,6 +817,43 @@ class _Attributes:
                 new = {name for name in now.keys() - names if not name.startswith("_")}
                 places |= {f"{place}.{name}" for name in new if not _is_from(place, now.get(name))}
         return places
+
+
+def _names_in_functions(modules: Iterable[types.ModuleType]) -> tuple[set[str], set[str]]:
+    """Return the names that functions of modules use, those of modules that they import among them, and the attributes that they set.
+
+    Not those that they set in their arguments: `self.data = data` changes an object of theirs.
+    """
+    waiting: list[types.CodeType] = []
+    for module in modules:
+        for value in list(vars(module).values()):
+            inner = list(vars(value).values()) if isinstance(value, type) else [value]
+            for each in inner:
+                function = inspect.unwrap(getattr(each, "__func__", each)) if callable(each) else each
+                if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                    waiting.append(function.__code__)
+    names: set[str] = set()
+    attributes: set[str] = set()
+    while waiting:
+        code = waiting.pop()
+        waiting += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+        names.update(code.co_names)
+        attributes.update(_attributes_set(code))
+    return names, attributes
+
+
+def _attributes_set(code: types.CodeType) -> Iterator[str]:
+    """Yield the attributes that code sets in what is none of its arguments."""
+    before, extended, content = ("", 0), 0, code.co_code
+    for at in range(0, len(content), 2):
+        name, value = dis.opname[content[at]], content[at + 1] | extended
+        extended = value << 8 if name == "EXTENDED_ARG" else 0
+        if name == "STORE_ATTR":
+            local = before[1] & 15 if before[0].count("LOAD_FAST") > 1 else before[1]
+            if not (before[0].startswith("LOAD_FAST") and local < code.co_argcount):
+                yield code.co_names[value]
+        if name not in ("EXTENDED_ARG", "CACHE"):
+            before = name, value
 
 
 def _is_from(place: str, value: Any) -> bool:
@@ -970,6 +1126,8 @@ class _Walk:
                 yield value.tolist()
             elif value.flags.writeable or value.base is None:
                 hashed.update(b"%d" % _checksum(value))
+            if "numpy.ma" in sys.modules and isinstance(value, numpy.ma.MaskedArray):
+                yield from (value.mask, value.fill_value, value.hardmask)
         elif numpy is not None and isinstance(value, numpy.random.RandomState):
             yield value.get_state(legacy=False)
         elif numpy is not None and isinstance(value, numpy.random.Generator):
@@ -1027,6 +1185,10 @@ def _state_of(value: Any) -> Any:
     if isinstance(value, memoryview | pickle.PickleBuffer):
         with contextlib.suppress(ValueError, BufferError, TypeError):  # it is released, or has gaps
             return _checksum_of_bytes(value)
+        return None
+    if "mmap" in sys.modules and isinstance(value, _module("mmap").mmap):
+        with contextlib.suppress(ValueError, BufferError):  # it is closed
+            return value.tell(), _checksum_of_bytes(value)
         return None
     if "sqlite3" in sys.modules and isinstance(value, _module("sqlite3").Connection):
         with contextlib.suppress(Exception):  # of another thread

@@ -127,6 +127,57 @@ LEAKS: dict[str, tuple[str, str]] = {
         "multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True).start()",
         "len(multiprocessing.active_children())",
     ),
+    # of packages that functions import
+    "pandas": (
+        "import pandas as pd; pd.set_option('display.max_rows', 3)",
+        "__import__('pandas').get_option('display.max_rows')",
+    ),
+    "matplotlib": (
+        "import matplotlib; matplotlib.rcParams['font.size'] = 3",
+        "__import__('matplotlib').rcParams['font.size']",
+    ),
+    "scikit-learn": (
+        "import sklearn; sklearn.set_config(assume_finite=True)",
+        "__import__('sklearn').get_config()['assume_finite']",
+    ),
+    "the mask of an array": ("MASKED[0] = np.ma.masked", "MASKED.sum()"),
+    "how masks are printed": ("np.ma.masked_print_option.set_display('N')", "str(np.ma.masked)"),
+    "what masks are filled with": (
+        "np.ma.core.default_filler['f'] = 0.0",
+        "np.ma.array([1.0], mask=[True]).filled()[0]",
+    ),
+    "NumPy's buffers": ("np.setbufsize(4096)", "np.getbufsize()"),
+    "mapped memory": ("MAPPED[0] = 7", "MAPPED[0]"),
+    "a constant in a class of another package": (
+        "import json; json.JSONEncoder.item_separator = ';'",
+        "__import__('json').JSONEncoder.item_separator",
+    ),
+    "a constant in a module that is imported in a function": (
+        "import PIL.ImageFile; PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True",
+        "__import__('PIL.ImageFile').ImageFile.LOAD_TRUNCATED_IMAGES",
+    ),
+    "a function in a module that is imported in a function": (
+        "import statistics as s; s.mean = lambda values: 3",
+        "__import__('statistics').mean([1])",
+    ),
+    "the locale": (
+        "import locale; locale.setlocale(locale.LC_ALL, 'C')",
+        "__import__('locale').setlocale(0)",
+    ),
+    "torch's printing": ("torch.set_printoptions(precision=2)", "repr(torch.tensor([0.12345]))"),
+    "torch's warnings": ("torch.set_warn_always(True)", "torch.is_warn_always_enabled()"),
+    "what torch loads": (
+        "torch.serialization.add_safe_globals([Point])",
+        "len(torch.serialization.get_safe_globals())",
+    ),
+    "torch's attention": (
+        "torch.backends.mha.set_fastpath_enabled(False)",
+        "torch.backends.mha.get_fastpath_enabled()",
+    ),
+    "torch's compiler": (
+        "import torch._dynamo; torch._dynamo.config.suppress_errors = True",
+        "torch._dynamo.config.suppress_errors",
+    ),
 }
 
 UNDONE = {
@@ -166,11 +217,22 @@ UNDONE = {
     "another logger's level",
     "another logger's filter",
     "how a class is pickled",
+    "pandas",
+    "scikit-learn",
+    "how masks are printed",
+    "what masks are filled with",
+    "NumPy's buffers",
+    "the locale",
+    "torch's printing",
+    "torch's warnings",
+    "what torch loads",
+    "torch's attention",
+    "torch's compiler",
 }
 """After these the next run goes on in the same process."""
 
 MODULE = """
-import decimal, functools, gc, itertools, logging, multiprocessing, os, random, signal, sys, threading, time, warnings, zlib
+import decimal, functools, gc, itertools, logging, mmap, multiprocessing, os, random, signal, sys, threading, time, warnings, zlib
 
 import numpy as np
 import torch
@@ -191,6 +253,7 @@ NETWORK = nn.Linear(4, 1)
 RNG = np.random.default_rng(0)
 DICE = random.Random(0)
 DRAWS = torch.Generator()
+MASKED, MAPPED = np.ma.array([1, 2, 3]), mmap.mmap(-1, 8)
 
 class Net:
     count = 0
