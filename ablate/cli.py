@@ -447,6 +447,13 @@ def print_schema(
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    browser: Annotated[
+        bool | None,
+        typer.Option(
+            "--browser/--no-browser",
+            help="Open the arms of the latest study; by default in a terminal with a display.",
+        ),
+    ] = None,
 ) -> None:
     """Serve MLflow's own pages of the store, on this machine only."""
     from ablate import ui as server
@@ -457,9 +464,12 @@ def ui(
     address = server.address(port)
     create(store)
     note_place(store)
-    for line in server.links(store, address):
-        launch.notify(line)
-    launch.notify(f"the whole store: {address}  (Ctrl-C ends the server)")
+    pages = server.links(store, address)
+    for about, page in pages:
+        launch.notify(f"{about}\n  {page}")
+    launch.notify("Ctrl-C ends the server")
+    if browser or (browser is None and sys.stderr.isatty() and server.has_display()):
+        server.open_when_served(address, pages[0][1])
     with contextlib.suppress(KeyboardInterrupt):
         raise typer.Exit(server.serve(store, port))
 

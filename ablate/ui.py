@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ablate import addresses
 from ablate.errors import StudyError
@@ -22,6 +27,9 @@ MOST_LINKS = 3
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end the server, and then this process."""
+
+UP_WITHIN, ASK_EVERY = 120.0, 0.2
+"""Seconds within which a server is expected to answer before a browser is opened, and between two attempts."""
 
 ENDS_WITHIN = 5.0
 """Seconds after which a server that was asked to end is killed."""
@@ -43,15 +51,39 @@ def address(port: int) -> str:
     return url
 
 
-def links(store: Store, url: str) -> Iterator[str]:
-    """Yield lines with the addresses of the latest studies' arms and curves."""
+def links(store: Store, url: str) -> list[tuple[str, str]]:
+    """Return what there is to see, with its address: of the latest studies arms and curves, then the whole store."""
     from ablate.tracking import views
     from ablate.tracking.plans import experiment_id, study_names
 
+    pages = []
     for study in study_names(store)[:MOST_LINKS]:
         experiment = experiment_id(store, study)
-        yield f"{study}: arms with their verdicts  {url}{views.address(experiment, views.ARMS)}"
-        yield f"{' ' * len(study)}  curves, by arm            {url}{views.address(experiment, views.CURVES)}"
+        pages.append((f"{study}: arms with their verdicts", f"{url}{views.address(experiment, views.ARMS)}"))
+        pages.append((f"{study}: curves, by arm", f"{url}{views.address(experiment, views.CURVES)}"))
+    return [*pages, ("the whole store", url)]
+
+
+def has_display(variables: Mapping[str, str] = os.environ, platform: str = sys.platform) -> bool:
+    """Return whether a browser has a screen to open on. Without one, `webbrowser` would start a browser in the terminal."""
+    return platform in ("darwin", "win32") or bool(
+        variables.get("DISPLAY") or variables.get("WAYLAND_DISPLAY")
+    )
+
+
+def open_when_served(address: str, page: str) -> None:
+    """Open a page in the user's browser once the server at an address answers; the thread that waits for it ends with this process."""
+
+    def wait() -> None:
+        parts = urlsplit(address)
+        deadline = time.monotonic() + UP_WITHIN
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection((parts.hostname, parts.port), 1):
+                webbrowser.open(page)
+                return
+            time.sleep(ASK_EVERY)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def serve(store: Store, port: int) -> int:
@@ -61,6 +93,10 @@ def serve(store: Store, port: int) -> int:
     """
     environment = os.environ | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Of its own use of its dependencies: nobody who reads them here can do anything about it.
+        "PYTHONWARNINGS": os.environ.get(
+            "PYTHONWARNINGS", "ignore::DeprecationWarning,ignore::FutureWarning,ignore::UserWarning"
+        ),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # Not an argument: a list of processes shows a password in it to all users.
         "MLFLOW_BACKEND_STORE_URI": addresses.address_to_open(store.uri, by_child=True),

@@ -82,3 +82,49 @@ def test_an_interrupt_while_the_server_is_being_started_leaves_no_process(tmp_pa
         ui.serve(Store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path), 1)
     assert started[0].returncode is not None
     assert [signal.getsignal(number) for number in ui.SIGNALS] == handlers
+
+
+@pytest.mark.parametrize(
+    ("variables", "platform", "expected"),
+    [
+        ({}, "linux", False),
+        ({"DISPLAY": ""}, "linux", False),
+        ({"DISPLAY": ":0"}, "linux", True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", True),
+        ({}, "darwin", True),
+    ],
+)
+def test_a_browser_is_opened_only_where_it_has_a_screen(variables, platform, expected):
+    assert ui.has_display(variables, platform) is expected
+
+
+def test_the_first_page_is_that_of_the_latest_studys_arms(workplace):
+    assert ui.links(workplace.store, "http://127.0.0.1:1") == [("the whole store", "http://127.0.0.1:1")]
+    workplace.trained()
+    about, address = ui.links(workplace.store, "http://127.0.0.1:1")[0]
+    assert about == "toy: arms with their verdicts"
+    assert address.startswith("http://127.0.0.1:1/#/experiments/")
+    assert "workflowType=machine_learning" in address
+    assert "viewStateShareKey=ablate-arms" in address
+
+
+def test_a_page_is_opened_once_the_server_answers(tmp_path):
+    """By a browser that writes down what it is given: `webbrowser` takes the one that $BROWSER names, when it is imported."""
+    opened = tmp_path / "opened"
+    opened.touch()
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    program = (
+        "import socket, sys, threading; from ablate import ui\n"
+        "server = socket.socket(); server.bind(('127.0.0.1', 0))\n"
+        "address = f'http://127.0.0.1:{server.getsockname()[1]}'\n"
+        "ui.open_when_served(address, address + '/#/page')\n"
+        "print(open(sys.argv[1]).read() + address)\n"  # nothing is opened before anybody listens
+        "server.listen(); server.accept()\n"
+        "[thread.join() for thread in threading.enumerate() if thread is not threading.current_thread()]\n"
+    )
+    command = [sys.executable, "-c", program, str(opened)]
+    environment = os.environ | {"BROWSER": f"{browser} %s"}
+    told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    assert opened.read_text() == f"{told.stdout.strip()}/#/page\n"

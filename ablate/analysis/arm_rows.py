@@ -24,9 +24,11 @@ def arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
     }
     for cell in analysis.cells:
         numbers: dict[str, float | None] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
-        tags = {"mlflow.note.content": "One combination; main effects and interactions get the verdicts."}
-        rule = analysis.rules.arm(cell.arm)
-        levels = {rule.factor: rule.level} if rule.factor is not None else dict(rule.level or {})
+        tags = {
+            "ablate.verdict": "combination",
+            "mlflow.note.content": "One combination; main effects and interactions get the verdicts.",
+        }
+        levels = dict(analysis.rules.arm(cell.arm).level or {})
         unchanged = _changes((name, analysis.rules.baseline_levels.get(name)) for name in levels)
         if (effect := effects.get(_changes(levels.items()) - unchanged)) is not None:
             numbers |= {"effect": effect.estimate, "effect_low": effect.lo, "effect_high": effect.hi}

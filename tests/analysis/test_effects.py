@@ -31,8 +31,13 @@ def factorial(factors, *, explicit=True, design="factorial", keep=lambda levels:
     for values in itertools.product(*factors.values()):
         levels = dict(zip(factors, values, strict=True))
         if cell(levels) != "baseline" and keep(levels):
+            changed = [name for name, value in levels.items() if value]
             arms.append(
-                ArmRule(cell(levels), None, levels if explicit else {f: v for f, v in levels.items() if v})
+                ArmRule(
+                    cell(levels),
+                    changed[0] if len(changed) == 1 else None,
+                    levels if explicit else {f: v for f, v in levels.items() if v},
+                )
             )
     base = {f: values[0] for f, values in factors.items()} if explicit else {}
     return rules(arms, design=design, baseline_levels=base, **options)
@@ -92,7 +97,7 @@ def test_the_row_of_a_cell_has_the_effect_of_its_changes(explicit):
             continue
         effect = effects[frozenset(name.split(","))] if name.count(",") < 2 else None
         if effect is None:
-            assert "ablate.verdict" not in shown["tags"]
+            assert shown["tags"]["ablate.verdict"] == "combination"
             continue
         kind = "interaction" if "," in name else "main effect"
         assert shown["tags"]["ablate.verdict"] == f"{kind}: {effect.verdict}"
