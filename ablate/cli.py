@@ -183,7 +183,7 @@ def plan(
     planned = design.plan(parsed, launch.data_lookup(), seeds)
     store = current_store()
     seed = launch.check_seed(planned, store, devices, workers, runs_per_device)
-    pool = launch.local_executor(probe.measure, devices, workers, runs_per_device)
+    pool = launch.local_executor(probe.measure, parsed.baseline, devices, workers, runs_per_device)
     expected = outlook.outlook(planned, store, pool, seed)
     if json:
         print_result(outlook.to_json(expected))
@@ -369,38 +369,43 @@ app.command()(docs)
 def lr(
     study: StudyFile,
     sets: Sets = None,
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="Curves to take the median of.")] = 3,
-    lowest: Annotated[float, typer.Option("--from", help="Rate of the first step.")] = 1e-5,
-    highest: Annotated[float, typer.Option("--to", help="Rate of the last step.")] = 10.0,
-    passes: Annotated[
-        int, typer.Option(min=1, help="Passes over the training images; more, where one is too short.")
-    ] = 1,
+    lowest: Annotated[float, typer.Option("--from", help="Lowest rate to try.")] = 1e-5,
+    highest: Annotated[float, typer.Option("--to", help="Highest rate to try.")] = 10.0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs of the short trainings; by default a quarter of the study's."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings of each rate.")] = 1,
+    path: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Setting that is the rate, where its name does not tell."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file to write; by default in reports/.")
     ] = None,
     devices: Devices = "auto",
     workers: Workers = None,
     allow_import: AllowImport = None,
-    json: Annotated[bool, typer.Option("--json", help="Print rates, losses and suggestion as JSON.")] = False,
+    allow_command: AllowCommand = False,
+    json: Annotated[bool, typer.Option("--json", help="Print trials and suggestion as JSON.")] = False,
 ) -> None:
-    """Suggest a learning rate: raise it step by step over the training images and watch the loss."""
+    """Suggest a learning rate: train the baseline briefly under many, and under the best to the end."""
     from ablate import console
-    from ablate.measuring import range_test
-    from ablate.report import range_test as range_page
+    from ablate.report import rate_page
     from ablate.scheduling import rates
     from ablate.study import spec
+    from ablate.training import runs
 
     parsed = spec.read(study, sets=sets or ())
-    launch.check_permission(parsed, {"imports": allow_import})
-    sweep = rates.Sweep(lowest, highest, seeds, passes)
-    # Reports mistakes in data and network before a process is started for each seed.
-    launch.data_lookup()(parsed.baseline)
-    result = rates.range_test(
-        parsed, sweep, launch.local_executor(range_test.run, devices, workers), launch.notify
-    )
-    target = output or reporting.range_page_for(reporting.FOLDER, parsed.name)
-    reporting.write(target, range_page.page(result, parsed.name))
-    print_result(result.to_json() if json else console.range_test(result, rates.paste(parsed, result)))
+    launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
+    options = rates.SweepOptions(lowest, highest, seeds, epochs, path)
+    # Reports mistakes in data and network before a process is started.
+    facts = launch.data_lookup()(parsed.baseline)
+    executor = launch.local_executor(runs.train, parsed.baseline, devices, workers)
+    result = rates.sweep(parsed, options, executor, facts, launch.notify)
+    target = output or reporting.rate_page_for(reporting.FOLDER, parsed.name)
+    reporting.write(target, rate_page.page(result, parsed.name))
+    print_result(result.to_json() if json else console.rate_sweep(result, rates.paste(parsed, result, path)))
     launch.notify(str(target))
 
 

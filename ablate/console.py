@@ -38,7 +38,7 @@ from ablate.text import (
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
     from ablate.analysis.family import Terms
-    from ablate.analysis.rates import RangeTest
+    from ablate.analysis.rates import RateSweep
     from ablate.executors import Slot
     from ablate.launch import Preview
     from ablate.scheduling.outlook import Outlook
@@ -772,31 +772,35 @@ def candidates(record: PlanRecord) -> RenderableType:
     return Group(*lines)
 
 
-ROWS = 20
-"""Lines of a curve in the terminal, about."""
+BAR = 24
+"""Characters of the longest bar in the terminal."""
 
 
-def range_test(result: RangeTest, settings: str) -> str:
-    """Return the loss against the learning rate, a line per step, and the suggestion. settings: it as a study file has it."""
-    top = result.start + 0.5 * (result.start - result.lowest)
-    lines = ["    rate     loss"]
-    for i in range(0, len(result.smooth), max(1, len(result.rates) // ROWS)):
-        loss = result.smooth[i]
-        share = (
-            min(1.0, max(0.0, (loss - result.lowest) / (top - result.lowest))) if top > result.lowest else 0.0
-        )
-        eighths = round(share * 8 * 24)
-        bar = "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else "")
-        lines.append(f"{result.rates[i]:8.2g} {loss:8.3f}  {bar}".rstrip())
-    if len(result.smooth) < len(result.rates):
-        lines.append(f"{result.rates[len(result.smooth)]:8.2g}           diverges from here on")
+def rate_sweep(result: RateSweep, settings: str) -> str:
+    """Return what each training of a sweep came to, a line for each, and the suggestion. settings: it as a study file has it."""
+    from ablate.analysis.rates import merits
+
+    rules = result.rules
+    merit_of = {is_whole: merits(rules, result.trials, is_whole=is_whole) for is_whole in (False, True)}
+    names = list(dict.fromkeys([rules.ranked_by, rules.metric]))
+    lines = [f"{'rate':>8} {'epochs':>6}" + "".join(f" {name:>12}" for name in names)]
+    for trial in sorted(result.trials, key=lambda trial: (trial.is_whole, trial.rate, trial.seed)):
+        values = [trial.score, trial.value][-len(names) :]
+        numbers = "".join(" " * 13 if value is None else f" {value:12.4f}" for value in values)
+        merit = merit_of[trial.is_whole]
+        low, high = min(merit.values()), max(merit.values())
+        share = (merit[trial.rate] - low) / (high - low) if high > low else 0.0
+        mark = "█" * round(share * BAR) if trial.outcome == "finished" else trial.outcome
+        lines.append(f"{trial.rate:8.2g} {trial.epochs:6}{numbers}  {mark}".rstrip())
     if result.suggestion is None:
-        return "\n".join([*lines, "", f"inconclusive: {result.reason}"])
-    spread = (
-        f"; single seeds suggest {result.between[0]:g} to {result.between[1]:g}" if result.between else ""
-    )
-    fall = f"the loss falls from {result.start:.3f} to {result.lowest:.3f} at {result.floor:.2g}{spread}"
-    return "\n".join([*lines, "", fall, f"suggested: {result.suggestion:g}; in the study:", "", settings])
+        return "\n".join([*lines, "", f"no suggestion: {result.reason}"])
+    sentences = [f"suggested: {result.suggestion:g}"]
+    if result.between is not None:
+        low, high = result.between
+        sentences.append(
+            f"from {low:g} to {high:g} the difference is less than the margin of {rules.margin:g}"
+        )
+    return "\n".join([*lines, "", *sentences, *result.notes, "in the study:", "", settings])
 
 
 def is_terminal() -> bool:

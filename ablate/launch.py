@@ -262,31 +262,29 @@ def _wanted(
 
 def local_executor(
     function: Callable[[Bundle], Generator[Event, frozenset[str] | None, None]],
+    config: Config,
     devices: str,
     workers: int | None,
     per_device: int = 1,
 ) -> LocalExecutor:
-    """Return worker processes that run `function`, a generator of events that needs torch, on the slots of the options."""
+    """Return worker processes that run `function`, a generator of events, on the slots of the options. config: of what they train."""
     from ablate.executors.local import LocalExecutor
-    from ablate.training.payload import TORCH
+    from ablate.training import trainer_of
 
-    return LocalExecutor(function, slots(devices, workers, per_device), TORCH)
+    trainer = trainer_of(config)
+    on = slots(devices, workers, per_device, trainer.devices(config))
+    return LocalExecutor(function, on, trainer.preload(config))
 
 
 def check_seed(
     plan: Plan, store: Store, devices: str, workers: int | None, per_device: int
 ) -> SeedCheck | None:
     """Return what the seed does to the training of a plan, where the user's own code trains. Raises StudyError where nothing."""
-    from ablate.executors.local import LocalExecutor
     from ablate.measuring import first_epochs
     from ablate.scheduling import seed_check
-    from ablate.training import trainer_of
 
     def executor() -> Executor:
-        config = plan.study.baseline
-        trainer = trainer_of(config)
-        on = slots(devices, workers, per_device, trainer.devices(config))
-        return LocalExecutor(first_epochs.train, on, trainer.preload(config))
+        return local_executor(first_epochs.train, plan.study.baseline, devices, workers, per_device)
 
     return seed_check.check(plan, store, executor, notify)
 

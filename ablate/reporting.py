@@ -175,8 +175,8 @@ def page_for(folder: Path, study: str) -> Path:
     return file_for(folder, f"{study}~report" if is_reserved else study)
 
 
-def range_page_for(folder: Path, study: str) -> Path:
-    """Return the page in a folder for the range test of a study's learning rate."""
+def rate_page_for(folder: Path, study: str) -> Path:
+    """Return the page in a folder for the sweep of a study's learning rate."""
     return file_for(folder, f"{study}-lr")
 
 

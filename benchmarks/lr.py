@@ -1,29 +1,32 @@
-"""Is the rate that `ablate lr` suggests a good one? Held against a sweep of real runs of the same length.
+"""Is the rate that `ablate lr` suggests a good one, and what does it cost? Held against a sweep of whole runs.
 
-    python benchmarks/lr.py                                     digits, five networks and optimizers, about 3 minutes
-    python benchmarks/lr.py --cifar FOLDER                      5,000 images of CIFAR-10 (train/<class>/*), about 5 minutes
+    python benchmarks/lr.py                                     digits, six networks and optimizers, about 2 minutes
+    python benchmarks/lr.py --cifar FOLDER                      5,000 images of CIFAR-10 (train/<class>/*), about 8 minutes
 
-For every case: what a range test of three seeds (2000 to 2002) suggests, the best rate of a sweep in half decades (seeds
-from 0), and validation accuracy at both, the suggestion trained as one more rate of the sweep.
+For every case: what `ablate lr` suggests (seed 2000), the best rate of a sweep in half decades (seeds from 0), validation
+accuracy at both, the suggestion trained as one more rate of the sweep, and processor time: of `ablate lr`, of one run, and their ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
+from typing import Any
 
-import numpy as np
 import torch
 
-from ablate.analysis.rates import RangeTest, range_test
+from ablate import launch
 from ablate.config import RunConfig
-from ablate.data import datasets
-from ablate.events import EpochEnd, Failed, Task
-from ablate.measuring import range_test as testing
+from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
+from ablate.executors import Slot
+from ablate.executors.inline import InlineExecutor
+from ablate.scheduling import rates
+from ablate.study import spec
+from ablate.training import runs
 from ablate.training.payload import RunPayload
-from ablate.training.runs import events_of
 
 GRID = [10 ** (k / 2) for k in range(-8, 2)]
 
@@ -55,20 +58,26 @@ CIFAR_CASES = {
 }
 
 
-def suggestion(config: RunConfig, data: datasets.Dataset, passes: int) -> RangeTest:
-    curves = [testing.losses(config.with_seed(2000 + s), data, 1e-5, 10.0, passes=passes) for s in range(3)]
-    return range_test(curves[0][0], [losses for _, losses in curves])
-
-
-def accuracy(config: RunConfig, seeds: int) -> float:
-    """Mean over seeds of the last epoch's validation accuracy, in percent."""
-    found = []
-    for seed in range(seeds):
-        events = list(events_of(Task("sweep", 1, RunPayload(config.tree(), seed))))
-        if isinstance(events[-1], Failed):
-            raise SystemExit(events[-1].reason)
-        found.append([event for event in events if isinstance(event, EpochEnd)][-1].metrics["val/accuracy"])
-    return 100 * statistics.mean(found)
+def accuracies(config: RunConfig, grid: list[float], seeds: list[int]) -> dict[float, float]:
+    """Return validation accuracy at the last epoch in percent, by rate: the mean over seeds. What diverges is guessing: 10 %."""
+    values: dict[float, list[float]] = {rate: [] for rate in grid}
+    for seed in seeds:
+        payloads = [
+            RunPayload(config.override({"optimizer.lr": r}).tree(), seed, fuse=len(grid) > 1) for r in grid
+        ]
+        last: dict[str, float] = {}
+        for event in runs.train(
+            Bundle(tuple(Task(f"{r!r}", 1, p) for r, p in zip(grid, payloads, strict=True)))
+        ):
+            if isinstance(event, Failed):
+                raise SystemExit(event.reason)
+            if isinstance(event, EpochEnd):
+                last[event.run] = event.metrics["val/accuracy"]
+            if isinstance(event, Finished) and event.outcome == "diverged":
+                last[event.run] = 0.1
+        for rate in grid:
+            values[rate].append(100 * last[f"{rate!r}"])
+    return {rate: statistics.mean(found) for rate, found in values.items()}
 
 
 def main() -> None:
@@ -77,39 +86,56 @@ def main() -> None:
     )
     parser.add_argument("--cifar", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=2, help="of every rate of the sweep")
-    parser.add_argument("--passes", type=int, help="of the range test; by default 5 on digits, 1 on CIFAR-10")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as in `ablate lr`")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    tree: dict[str, Any]
     tree, cases = (CIFAR, CIFAR_CASES) if asked.cifar else (DIGITS, DIGITS_CASES)
     if asked.cifar:
         tree = tree | {"data": {**tree["data"], "root": asked.cifar}}
-    passes = asked.passes or (1 if asked.cifar else 5)
-    base = RunConfig.parse(tree)
-    data = datasets.prepare(base.data)
     print(
-        "| case | suggested | single seeds | best of the sweep | accuracy there | at the suggestion | test, sweep |"
+        "| case | suggested | within the margin | best of the sweep | accuracy there | at the suggestion | whole runs | `ablate lr` | one run | ratio |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, changes in cases.items():
-        config = base.override(changes)
-        began = time.perf_counter()
-        found = suggestion(config, data, passes)
-        tested = time.perf_counter()
-        at = {rate: accuracy(config.override({"optimizer.lr": rate}), asked.seeds) for rate in GRID}
-        best = max(at, key=lambda rate: at[rate])
-        swept = time.perf_counter()
-        took = f"{tested - began:.0f} s, {swept - tested:.0f} s"
-        print(name, {f"{rate:.2g}": float(np.round(value, 1)) for rate, value in at.items()}, file=sys.stderr)
-        if found.suggestion is None:
-            print(
-                f"| {name} | inconclusive: {found.reason} | | {best:.2g} | {at[best]:.1f} | | {took} |",
-                flush=True,
-            )
-            continue
-        mine = accuracy(config.override({"optimizer.lr": found.suggestion}), asked.seeds)
-        between = f"{found.between[0]:g}–{found.between[1]:g}" if found.between else ""
+        study = spec.parse(
+            json.dumps(
+                {"study": "bench", "margin": 0.01, "baseline": tree, "factors": {"training.epochs": [99]}}
+            ),
+            sets=[*(f"{path}={json.dumps(value)}" for path, value in changes.items()), *asked.set],
+        )
+        config = study.baseline
+        assert isinstance(config, RunConfig)
+        facts = launch.data_lookup()(config)
+        accuracies(
+            config.override({"training.epochs": 1}), [0.01], [0]
+        )  # what the first run of a process loads
+        began = time.process_time()
+        result = rates.sweep(
+            study,
+            rates.SweepOptions(),
+            InlineExecutor(runs.train, Slot("inline", "cpu")),
+            facts,
+            lambda _: None,
+        )
+        swept = time.process_time()
+        accuracies(config, [result.suggestion or 0.01], [2000])
+        one = time.process_time() - swept
+        took = f"{swept - began:.1f} s | {one:.1f} s | {(swept - began) / one:.1f}"
+        seeds = list(range(asked.seeds))
+        grid = [*GRID] if result.suggestion is None else [*GRID, result.suggestion]
+        at = accuracies(config, grid, seeds)
+        best = max(GRID, key=lambda rate: at[rate])
+        print(name, {f"{rate:.2g}": round(value, 1) for rate, value in at.items()}, file=sys.stderr)
+        near = "" if result.between is None else f"{result.between[0]:g}–{result.between[1]:g}"
+        suggested, there = (
+            (f"none: {result.reason}", "")
+            if result.suggestion is None
+            else (f"{result.suggestion:g}", f"{at[result.suggestion]:.1f}")
+        )
+        whole = sum(trial.is_whole for trial in result.trials)
         print(
-            f"| {name} | {found.suggestion:g} | {between} | {best:.2g} | {at[best]:.1f} | {mine:.1f} | {took} |",
+            f"| {name} | {suggested} | {near} | {best:.2g} | {at[best]:.1f} | {there} | {whole} | {took} |",
             flush=True,
         )
 

@@ -478,7 +478,7 @@ def test_importing_the_command_line_loads_nothing_heavy():
             {"torch", "mlflow", "optuna", "pandas"},
         ),
         (
-            "import ablate.measuring.probe, ablate.measuring.range_test, ablate.training.runs, ablate.training.function",
+            "import ablate.measuring.probe, ablate.training.runs, ablate.training.function",
             {"torch", "mlflow", "optuna"},
         ),
     ],

@@ -25,13 +25,13 @@ NAMES = st.one_of(
 
 @given(st.lists(NAMES, unique=True, min_size=1, max_size=12))
 def test_no_page_takes_the_place_of_another_even_where_capitals_do_not_count(studies):
-    """The index, the reports and the range tests of any studies lie side by side, and a second report replaces the first."""
+    """The index, the reports and the sweeps of any studies lie side by side, and a second report replaces the first."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "index.html").touch()
         pages = {}
         for study in studies:
-            for kind in (reporting.page_for, reporting.range_page_for):
+            for kind in (reporting.page_for, reporting.rate_page_for):
                 pages[kind, study] = kind(folder, study)
                 pages[kind, study].touch()
         files = ["index.html", *(page.name.casefold() for page in pages.values())]
@@ -42,7 +42,7 @@ def test_no_page_takes_the_place_of_another_even_where_capitals_do_not_count(stu
 @pytest.mark.parametrize("study", ["width", "Width-2", "index.html", "my-index", "lr", "width-lr-2"])
 def test_a_usual_name_is_the_name_of_its_page(tmp_path, study):
     assert reporting.page_for(tmp_path, study) == tmp_path / f"{study}.html"
-    assert reporting.range_page_for(tmp_path, study) == tmp_path / f"{study}-lr.html"
+    assert reporting.rate_page_for(tmp_path, study) == tmp_path / f"{study}-lr.html"
 
 
 @pytest.fixture

@@ -1,117 +1,195 @@
-"""What a learning-rate range test says: the loss against the rate, a rate to begin with, and levels around it."""
+"""What a sweep of learning rates says: the best rate, those that are as good, and levels for a study.
+
+Every rate is trained for a part of the epochs. The best of them and its lower neighbours are trained for all epochs, and so are
+the neighbours of whatever rate is best then. Shorter training favours higher rates, so the second part looks below first.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any, Literal
 
 from ablate.text import counted
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+LADDER = (1, 2, 3, 5)
+"""Rates are these times powers of ten: ratios of 1.5 to 2, in numbers that people write."""
 
-FEWEST_STEPS = 30
-"""With fewer steps the rate jumps by so much that a fall of the loss cannot be distinguished from one odd batch."""
+COARSE = (1, 3)
+"""Those of the ladder that are trained for a part of the epochs: about two a decade."""
 
-BANDWIDTH = 0.3
-"""Of the smoothing, in decades of the rate: standard deviation of its Gaussian weights."""
+BELOW = 2
+"""How many rates of the ladder below the best of the short trainings are trained to the end, beside that one."""
 
-REACHED = 0.9
-"""Share of the fall from the starting loss to its lowest at which the suggestion lies: `docs/log.md` has what else was
-tried.
-"""
+NEIGHBOUR = 0.25
+"""Weight of each neighbour when a rate is judged: a rate that is next to one that fails is a worse choice than one that is not."""
 
-CLEAR = 5.0
-"""Times that the fall must exceed the standard error of the smoothed loss; the lowest of many is low by luck alone."""
-
-AGREE = 10.0
-"""Ratio of single seeds' suggestions up to which they count as one answer."""
-
-NICE = (1, 2, 3, 5, 10)
+NOT_LEARNT = 0.99
+"""From this share of the loss of guessing on, nothing was learnt."""
 
 
 @dataclass(frozen=True)
-class RangeTest:
-    """rates: of each step, rising. losses: of each seed, fewer where it ended early. smooth: the median over seeds,
-    smoothed, as long as most seeds went on.
+class RateTrial:
+    """A training under one rate and seed. epochs: that it was to have. is_whole: whether these are all of the study's.
 
-    start: the loss before the rate matters, infinite where `smooth` is empty. lowest: of `smooth`, at the rate `floor`. suggestion: a baseline rate, None
-    where the test is inconclusive; `reason` says why. between: the lowest and the highest that a single seed suggests.
-    levels: for a factor, a decade apart, without the suggestion.
+    curve: what short trainings are ranked by, at the end of each epoch. score: the same at the epoch that counts. value: the
+    study's metric there. Both are None where the training diverged or failed. reason: why it did.
     """
 
-    rates: tuple[float, ...]
-    losses: tuple[tuple[float, ...], ...]
-    smooth: tuple[float, ...]
-    start: float
-    lowest: float
-    floor: float
-    suggestion: float | None
-    between: tuple[float, float] | None
-    levels: tuple[float, ...]
+    rate: float
+    seed: int
+    epochs: int
+    is_whole: bool
+    curve: tuple[float, ...]
+    score: float | None
+    value: float | None
+    outcome: Literal["finished", "diverged", "failed"] = "finished"
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values; None for `start` and `lowest` where no loss was finite."""
-        losses = {"start": self.start, "lowest": self.lowest}
-        return asdict(self) | {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+        """As plain values; None for what is not finite."""
+        finite = {name: _finite(getattr(self, name)) for name in ("score", "value")}
+        return asdict(self) | finite | {"curve": [_finite(value) for value in self.curve]}
 
 
-FEW_RATES = 100.0
-"""Rates that are within this factor of the lowest one say that it is too high, where the loss is hopeless among them."""
-
-
-def range_test(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> RangeTest:
-    """Read a learning-rate range test.
-
-    rates: (steps,), rising. losses: a curve for each seed; one that is shorter than `rates` ended early, and what follows
-    a loss that is not finite is left out.
-
-    The suggestion is the lowest rate at which the smoothed loss has made most (`REACHED`) of its fall, rounded to
-    1, 2, 3 or 5 times a power of ten.
+@dataclass(frozen=True)
+class RateRules:
+    """How a sweep is read. low, high: ends of the rates. ranked_by: the metric of short trainings; metric: the study's, which decides
+    among whole ones; for each whether higher is better. margin: the study's. guessing: `ranked_by` of a network that has
+    learnt nothing; None where that is not known.
     """
-    x = np.log10(np.asarray(rates, dtype=np.float64))
-    curves = np.full((len(losses), len(rates)), np.inf)
-    for row, curve in zip(curves, losses, strict=True):
-        row[: len(curve)] = np.where(np.isfinite(curve), curve, np.inf)
-    middle = np.median(curves, axis=0)
-    until = len(middle) if np.isfinite(middle).all() else int(np.argmin(np.isfinite(middle)))
-    beginning = max(1, int(np.searchsorted(x, x[0] + 0.5)))
-    # How far up it goes once it diverges says nothing, and must not bend the curve before that.
-    ceiling = 2 * np.median(middle[:beginning])
-    smooth, error = _smoothed(x[:until], np.minimum(middle[:until], ceiling))
-    # A flat beginning, not its first point: a batch is not more telling for being the first.
-    start = float(np.median(smooth[:beginning])) if until else math.inf
-    low = int(np.argmin(smooth)) if until else 0
-    lowest = float(smooth[low]) if until else math.inf
-    reason = _not_finite(curves, rates[0]) if until == 0 else _doubt(rates, until, low, start - lowest, error)
-    suggestion = None
-    if not reason:
-        reached = int(np.argmax(smooth <= start - REACHED * (start - lowest)))
-        suggestion = _nice(float(rates[reached]))
-    single = (
-        [] if suggestion is None or len(losses) == 1 else [range_test(rates, [curve]) for curve in losses]
+
+    low: float
+    high: float
+    metric: str
+    is_higher_better: bool
+    ranked_by: str
+    is_rank_higher_better: bool
+    margin: float
+    guessing: float | None = None
+
+
+@dataclass(frozen=True)
+class RateSweep:
+    """trials: in the order in which they were trained. suggestion: a baseline rate, None where there is none; `reason` says why.
+
+    between: the lowest and the highest rate that differ from the suggestion by less than the margin. levels: for a factor, a decade
+    apart, without the suggestion. notes: what limits the suggestion.
+    """
+
+    rules: RateRules
+    trials: tuple[RateTrial, ...]
+    suggestion: float | None
+    between: tuple[float, float] | None
+    levels: tuple[float, ...]
+    reason: str
+    notes: tuple[str, ...]
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Every rate that was trained, rising."""
+        return tuple(sorted({trial.rate for trial in self.trials}))
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; None for what is not finite."""
+        return {
+            "metric": self.rules.metric,
+            "ranked_by": self.rules.ranked_by,
+            "margin": self.rules.margin,
+            "rates": list(self.rates),
+            "trials": [trial.to_json() for trial in self.trials],
+            "suggestion": self.suggestion,
+            "between": None if self.between is None else list(self.between),
+            "levels": list(self.levels),
+            "reason": self.reason,
+            "notes": list(self.notes),
+        }
+
+
+def ladder(low: float, high: float, steps: Sequence[int] = LADDER) -> list[float]:
+    """Return the rates from low to high: both of them, and `steps` times the powers of ten between them, rising."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    round_rates = [float(f"{step}e{power}") for power in powers for step in steps]
+    # An end that is nearly a round rate takes its place.
+    inner = [rate for rate in round_rates if low * 1.01 < rate < high / 1.01]
+    return [low, *inner, high]
+
+
+def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> list[float]:
+    """Return the rates to be trained to the end now, rising; none where the best is known, or nothing can be.
+
+    trials: all so far, the first ones of every coarse rate among them.
+    """
+    if not any(trial.outcome == "finished" for trial in trials):
+        return []
+    rates = ladder(rules.low, rules.high)
+    whole = merits(rules, trials, is_whole=True)
+    if not whole:
+        best = rates.index(best_rate(merits(rules, trials, is_whole=False)))
+        return rates[max(best - BELOW, 0) : best + 1]
+    best = rates.index(best_rate(whole))
+    return [rate for rate in rates[max(best - 1, 0) : best + 2] if rate not in whole]
+
+
+def merits(rules: RateRules, trials: Sequence[RateTrial], *, is_whole: bool) -> dict[float, float]:
+    """Return how good each rate is, rising; higher is better: the mean over its seeds.
+
+    is_whole: of whole trainings, by the study's metric; else of the short ones, by `ranked_by`. No rate is worse than the lowest
+    was at first: that has hardly changed the network, and how much worse another is must not bend its neighbours.
+    """
+
+    def merit(trial: RateTrial) -> float:
+        value = trial.value if is_whole else trial.score
+        if value is None or not math.isfinite(value):
+            return -math.inf
+        return value if (rules.is_higher_better if is_whole else rules.is_rank_higher_better) else -value
+
+    first = min((trial.epochs for trial in trials), default=0)
+    chosen = [trial for trial in trials if trial.is_whole == is_whole]
+    of_lowest = [merit(trial) for trial in trials if trial.rate == rules.low and trial.epochs == first]
+    finite = [value for value in map(merit, chosen) if math.isfinite(value)]
+    floor = max(filter(math.isfinite, of_lowest), default=min(finite, default=0.0))
+    by_rate: dict[float, list[float]] = {}
+    for trial in sorted(chosen, key=lambda trial: trial.rate):
+        by_rate.setdefault(trial.rate, []).append(max(merit(trial), floor))
+    return {rate: statistics.fmean(values) for rate, values in by_rate.items()}
+
+
+def best_rate(merit_of: Mapping[float, float]) -> float:
+    """Return the rate that is best together with its neighbours; of equals the best by itself, then the lowest.
+
+    merit_of: by rate, rising, higher is better.
+    """
+    rates, values = list(merit_of), list(merit_of.values())
+
+    def with_neighbours(at: int) -> float:
+        beside = [values[i] if 0 <= i < len(values) else values[at] for i in (at - 1, at + 1)]
+        return (values[at] + NEIGHBOUR * sum(beside)) / (1 + 2 * NEIGHBOUR)
+
+    return rates[max(range(len(rates)), key=lambda at: (with_neighbours(at), values[at], -at))]
+
+
+def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
+    """Read the trials of a sweep that is over."""
+    whole = merits(rules, trials, is_whole=True)
+    reason = _why_nothing(rules, trials)
+    if reason:
+        return RateSweep(rules, tuple(trials), None, None, (), reason, ())
+    suggestion = best_rate(whole)
+    near = _within_margin(whole, suggestion, rules.margin)
+    dropped = min(
+        (t.rate for t in trials if t.outcome != "finished" and t.rate > suggestion), default=math.inf
     )
-    suggestions = [test.suggestion for test in single if test.suggestion is not None]
-    if suggestions and max(suggestions) > AGREE * min(suggestions):
-        suggestion = None
-        reason = f"the seeds disagree, from {min(suggestions):g} to {max(suggestions):g}: more --passes or --seeds, or a larger batch"
-    return RangeTest(
-        rates=tuple(rates),
-        losses=tuple(tuple(itertools.takewhile(math.isfinite, curve)) for curve in losses),
-        smooth=tuple(float(value) for value in smooth),
-        start=start,
-        lowest=lowest,
-        floor=float(rates[low]),
+    return RateSweep(
+        rules=rules,
+        trials=tuple(trials),
         suggestion=suggestion,
-        between=(min(suggestions), max(suggestions)) if suggestions else None,
-        levels=() if suggestion is None else levels(suggestion, float(rates[0])),
-        reason=reason,
+        between=near if near[0] < near[1] else None,
+        levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped),
+        reason="",
+        notes=tuple(_limits(rules, whole, suggestion)),
     )
 
 
@@ -123,54 +201,61 @@ def levels(suggestion: float, lowest: float) -> tuple[float, ...]:
     return tuple(rate for rate in powers if not math.isclose(rate, suggestion, rel_tol=1e-6))
 
 
-def _smoothed(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return a local straight line at every point (Cleveland 1979, with Gaussian weights), and its typical standard error."""
-    if len(x) < 3:
-        return y, math.inf
-    weights = np.exp(-0.5 * ((x[:, None] - x[None, :]) / BANDWIDTH) ** 2)
-    away = x[None, :] - x[:, None]
-    s0, s1, s2 = (np.sum(weights * away**power, axis=1) for power in (0, 1, 2))
-    pull = weights * (s2[:, None] - away * s1[:, None]) / (s0 * s2 - s1**2)[:, None]
-    # From neighbours' differences, so that the bend of the curve does not count as noise; the median forgets its end.
-    noise = float(np.median(np.abs(np.diff(y)))) / (0.6745 * math.sqrt(2))
-    return pull @ y, noise * float(np.median(np.sqrt(np.sum(pull**2, axis=1))))
+def _within_margin(whole: Mapping[float, float], suggestion: float, margin: float) -> tuple[float, float]:
+    """Return the ends of the rates around the suggestion that are worse or better by less than the margin."""
+    rates = list(whole)
+    low = high = rates.index(suggestion)
+
+    def is_near(at: int) -> bool:
+        return 0 <= at < len(rates) and abs(whole[rates[at]] - whole[suggestion]) < margin
+
+    while is_near(low - 1):
+        low -= 1
+    while is_near(high + 1):
+        high += 1
+    return rates[low], rates[high]
 
 
-def _not_finite(curves: NDArray[np.float64], lowest: float) -> str:
-    """Why nothing can be concluded where the median loss of the very first step is not finite. curves: (seeds, steps)."""
-    ruined = int(np.sum(~np.isfinite(curves[:, 0])))
-    whose = "the loss" if ruined == len(curves) else f"the loss of {ruined} of {len(curves)} seeds"
-    return (
-        f"{whose} is not finite at the lowest rate, {lowest:g}: begin lower with --from; "
-        "if that changes nothing, look for NaN in the data and for values that overflow in the network"
-    )
-
-
-def _doubt(rates: Sequence[float], until: int, low: int, fall: float, error: float) -> str:
-    """Why nothing can be concluded; empty where something can."""
-    steps = len(rates)
-    if steps < FEWEST_STEPS:
+def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
+    """Return why no rate can be suggested; empty where one can."""
+    finished = [trial for trial in trials if trial.outcome == "finished"]
+    span = f"from {rules.low:g} to {rules.high:g}"
+    if not finished:
         return (
-            f"one pass is only {counted(steps, 'step')}, and at least {FEWEST_STEPS} are needed: "
-            f"`--passes {math.ceil(2 * FEWEST_STEPS / max(1, steps))}` or more, or a smaller batch"
+            f"the training diverges at every rate {span}: begin lower with --from; "
+            "if that changes nothing, look for NaN in the data and for values that overflow in the network"
         )
-    if until < FEWEST_STEPS // 3:
-        # Few steps, but over a range in which a good rate may lie: then the steps are too wide, not too high.
-        if rates[until] > FEW_RATES * rates[0]:
-            return f"the loss is hopeless from {rates[until]:.2g} on, after {counted(until, 'step')}: end lower with --to"
-        return "the loss is hopeless from the first steps on: begin lower with --from"
-    if not fall > CLEAR * error:
+    first = [trial for trial in finished if trial.epochs == trials[0].epochs and trial.seed == trials[0].seed]
+    if len(first) > 1 and len({(trial.curve, trial.value) for trial in first}) == 1:
+        return f"the rate does not reach the training: {counted(len(first), 'rate')} {span} give the same curve to the last digit"
+    if not any(trial.is_whole for trial in finished):
+        tried = sorted(trial.rate for trial in trials if trial.is_whole)
         return (
-            f"the loss does not fall clearly: by {fall:.3g}, where noise alone moves the curve by about {error:.2g}; "
-            "more --passes or --seeds would tell, or rates that reach further with --to"
+            f"the whole training diverges at {', '.join(f'{rate:g}' for rate in tried)}, though a shorter one did not: "
+            f"end lower with --to {tried[0] / 2:g}"
         )
-    if low == steps - 1:
-        return "the loss still falls at the highest rate: go further with --to"
+    guessing = rules.guessing
+    if guessing is not None:
+        best = min(finished, key=lambda trial: math.inf if trial.score is None else trial.score)
+        if best.score is not None and best.score > NOT_LEARNT * guessing:
+            return (
+                f"nothing is learnt at any rate {span}: the lowest {rules.ranked_by} is {best.score:.3f}, after "
+                f"{counted(best.epochs, 'epoch')} at {best.rate:g}, and guessing has {guessing:.3f}; train longer, or look at data and network"
+            )
     return ""
 
 
-def _nice(rate: float) -> float:
-    """Return the nearest of 1, 2, 3 and 5 times a power of ten, by ratio."""
-    power = math.floor(math.log10(rate))
-    nearest = min(NICE, key=lambda n: abs(math.log(rate / 10**power / n)))
-    return float(f"{nearest}e{power}")
+def _limits(rules: RateRules, whole: Mapping[float, float], suggestion: float) -> list[str]:
+    if suggestion == rules.low:
+        return ["it is the lowest rate that was tried: --from would go lower"]
+    if suggestion == rules.high:
+        return ["it is the highest rate that was tried: --to would go higher"]
+    rates = list(whole)
+    if suggestion in (rates[0], rates[-1]):
+        end, beyond = ("lowest", "lower") if suggestion == rates[0] else ("highest", "higher")
+        return [f"it is the {end} rate that was trained to the end: a {beyond} one may be better still"]
+    return []
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

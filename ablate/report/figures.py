@@ -47,7 +47,7 @@ from ablate.report.scales import reach
 from ablate.text import counted, cut, joined, measured
 
 if TYPE_CHECKING:
-    from ablate.analysis.rates import RangeTest
+    from ablate.analysis.rates import RateSweep, RateTrial
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 OVERLAID = 3
@@ -517,68 +517,119 @@ def per_class(data: Confusion) -> Figure:
     )
 
 
-def range_test(test: RangeTest) -> Figure:
-    """Draw loss against rate: a thin line for each seed, the smoothed median on top, the suggestion and its neighbours marked."""
-    hover = "rate %{x:.2g}, loss %{y:.3f}<extra></extra>"
-    traces: list[Any] = [
-        _scatter(
-            x=test.rates[: len(curve)],
-            y=curve,
-            mode="lines",
-            line={"color": fade(MUTED, 0.45), "width": 1},
-            name="a seed",
-            legendgroup="seeds",
-            showlegend=i == 0,
-            hovertemplate=hover,
+def rate_response(sweep: RateSweep, *, is_value: bool) -> Figure:
+    """Draw what rates were judged by over the rate: a dot for each training, a line through the means; short ones grey, whole ones black.
+
+    is_value: the study's metric; else what short trainings are ranked by. A cross at the edge: a training that diverged or failed.
+    """
+    rules = sweep.rules
+    metric = rules.metric if is_value else rules.ranked_by
+    is_higher_better = rules.is_higher_better if is_value else rules.is_rank_higher_better
+
+    def shown(trial: RateTrial) -> float | None:
+        return trial.value if is_value else trial.score
+
+    finite = [value for value in map(shown, sweep.trials) if value is not None and math.isfinite(value)]
+    # How far up the loss of a rate that ruins the network goes says nothing.
+    lowest = [value for t in sweep.trials if t.rate == rules.low and (value := shown(t)) is not None]
+    worst, best = (min, max) if is_higher_better else (max, min)
+    ends = sorted([best(finite, default=1.0), worst(lowest or finite, default=0.0)])
+    room = 0.12 * ((ends[1] - ends[0]) or abs(ends[1]) or 1.0)
+    ends = [ends[0] - room, ends[1] + room]
+    edge = ends[0] if is_higher_better else ends[1]
+
+    def clipped(value: float) -> float:
+        return min(max(value, ends[0]), ends[1])
+
+    traces: list[Any] = []
+    for is_whole, colour in ((False, NEUTRALS[2]), (True, INK)):
+        trials = [trial for trial in sweep.trials if trial.is_whole == is_whole]
+        if not trials:
+            continue
+        by_rate: dict[float, list[float]] = {}
+        for trial in sorted(trials, key=lambda trial: trial.rate):
+            if (value := shown(trial)) is not None:
+                by_rate.setdefault(trial.rate, []).append(value)
+        means = {rate: sum(values) / len(values) for rate, values in by_rate.items()}
+        points = [(t.rate, edge if (value := shown(t)) is None else clipped(value), t) for t in trials]
+        traces.append(
+            _scatter(
+                x=list(means),
+                y=_rounded(map(clipped, means.values())),
+                mode="lines",
+                line={"color": colour, "width": 2.2 if is_whole else 1.4},
+                hoverinfo="skip",
+                showlegend=False,
+            )
         )
-        for i, curve in enumerate(test.losses)
-    ]
-    traces.append(
-        _scatter(
-            x=test.rates[: len(test.smooth)],
-            y=test.smooth,
-            mode="lines",
-            line={"color": INK, "width": 2.5},
-            name="median of the seeds, smoothed",
-            hovertemplate=hover,
+        traces.append(
+            _scatter(
+                x=[rate for rate, _, _ in points],
+                y=_rounded(y for _, y, _ in points),
+                mode="markers",
+                marker={
+                    "size": 9 if is_whole else 6,
+                    "color": colour,
+                    "symbol": ["x" if shown(trial) is None else "circle" for _, _, trial in points],
+                },
+                cliponaxis=False,
+                name=counted(trials[0].epochs, "epoch") + (" (all)" if is_whole else ""),
+                customdata=[
+                    f"{trial.rate:g}: {trial.outcome if (value := shown(trial)) is None else f'{value:.4g}'}"
+                    for trial in trials
+                ],
+                hovertemplate="%{customdata}<extra></extra>",
+            )
         )
-    )
-    layout = _layout(460)
-    _axis(layout, "xaxis", "learning rate", type="log", exponentformat="power", dtick=1)
-    # What diverges leaves the picture; where the loss falls is what is to be seen.
-    fall = max(test.start - test.lowest, 0.05 * abs(test.start), 1e-9)
-    lowest = min((min(curve) for curve in test.losses if curve), default=test.lowest)
-    shown = [min(test.lowest, lowest) - 0.1 * fall, test.start + 0.6 * fall] if test.smooth else None
-    _axis(layout, "yaxis", "loss of the batch, before the step", range=shown)
-    marks = [(rate, FAINT, "dot", 1.0) for rate in test.levels]
-    if test.suggestion is not None:
-        marks.append((test.suggestion, INK, "solid", 2.0))
-        layout["annotations"] = [
-            {
-                "x": math.log10(test.suggestion),
-                "y": 1,
-                "yref": "paper",
-                "yanchor": "bottom",
-                "text": f"suggested: {test.suggestion:g}",
-                "showarrow": False,
-                "font": {"color": INK},
-            }
-        ]
-        layout["legend"] |= {"y": 1.08}
-        layout["margin"]["t"] = 60
-    layout["shapes"] = [
-        {
-            "type": "line",
-            "x0": rate,
-            "x1": rate,
-            "y0": 0,
-            "y1": 1,
-            "yref": "paper",
-            "line": {"color": colour, "width": width, "dash": dash},
-        }
-        for rate, colour, dash, width in marks
-    ]
+    layout = _layout(300)
+    extent = [math.log10(rules.low) - 0.1, math.log10(rules.high) + 0.1]
+    ticks = {"dtick": 1, "exponentformat": "power"} if extent[1] - extent[0] > 1.5 else {}
+    _axis(layout, "xaxis", "learning rate", type="log", range=extent, **ticks)
+    _axis(layout, "yaxis", _short(metric), range=ends)
+    if sweep.suggestion is not None:
+        mark_ = {"x0": sweep.suggestion, "x1": sweep.suggestion, "y0": 0, "y1": 1, "yref": "paper"}
+        line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
+        layout["shapes"] = [{"type": "line", "line": line} | mark_]
     return _figure(traces, layout)
+
+
+def rate_curves(sweep: RateSweep) -> list[tuple[str, Figure]]:
+    """Return (rate, figure): its training curves, those of every other rate behind them; short trainings grey, whole ones black."""
+    rules = sweep.rules
+    starts = [trial.curve[0] for trial in sweep.trials if trial.rate == rules.low and trial.curve]
+    values = [value for trial in sweep.trials for value in trial.curve if math.isfinite(value)]
+    worst, best = (min, max) if rules.is_rank_higher_better else (max, min)
+    ends = sorted([best(values, default=1.0), worst(starts or values, default=0.0)])
+    room = 0.12 * ((ends[1] - ends[0]) or abs(ends[1]) or 1.0)
+    epochs = max((len(trial.curve) for trial in sweep.trials), default=1)
+
+    def drawn(trial: RateTrial, colour: str, width: float, **more: Any) -> Any:
+        return _scatter(
+            x=list(range(1, len(trial.curve) + 1)),
+            y=_rounded(trial.curve),
+            mode="lines" if len(trial.curve) > 1 else "markers",
+            line={"color": colour, "width": width},
+            marker={"color": colour, "size": 3 * width},
+            showlegend=False,
+            **more,
+        )
+
+    behind = [drawn(trial, FAINT, 1.0, hoverinfo="skip") for trial in sweep.trials]
+    result = []
+    for rate in sweep.rates:
+        own = [trial for trial in sweep.trials if trial.rate == rate]
+        hover = {"hovertemplate": "epoch %{x}: %{y:.4~g}<extra></extra>"}
+        front = [
+            drawn(t, INK if t.is_whole else NEUTRALS[2], 2.2 if t.is_whole else 1.6, **hover) for t in own
+        ]
+        layout = _layout(150)
+        _axis(layout, "xaxis", "", range=[0.8, epochs + 0.2], tickformat="d", nticks=4)
+        _axis(layout, "yaxis", "", range=[ends[0] - room, ends[1] + room], nticks=4)
+        layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 24}
+        ended = sorted({trial.outcome for trial in own} - {"finished"})
+        name = f"{rate:g}{' (suggested)' if rate == sweep.suggestion else ''}{', ' + joined(ended) if ended else ''}"
+        result.append((name, _figure([*behind, *front], layout)))
+    return result
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,22 +151,42 @@ def index_html(studies: Iterable[Entry]) -> str:
     return text
 
 
-def figure_html(
-    eyebrow: str, title: str, answer: str, more: str, figure: figures.Figure, *, label: str, caption: str
+@dataclass(frozen=True)
+class Group:
+    """Figures under a heading of a page. drawn: (name, figure). label: for screen readers. small: several share a line."""
+
+    title: str
+    caption: str
+    drawn: Sequence[tuple[str, figures.Figure]]
+    label: str
+    small: bool = False
+
+
+def figures_html(
+    eyebrow: str,
+    title: str,
+    answer: str,
+    more: str,
+    groups: Iterable[Group],
+    table: Sequence[Sequence[str]] = (),
 ) -> str:
-    """Return a page of a single figure, as offline as the report. answer, more: the sentence that stands out, and what follows it."""
+    """Return a page of figures, as offline as the report. answer, more: the sentence that stands out, and what follows it.
+
+    table: below the figures, its header first; the first cell of a row names it.
+    """
+    album = _Figures()
+    panels = [album.panel(g.title, g.caption, g.drawn, g.label, small=g.small) for g in groups]
     text: str = (
         _environment()
-        .get_template("figure.html")
+        .get_template("figures.html")
         .render(
             eyebrow=eyebrow,
             title=title,
             answer=answer,
             more=more,
-            label=label,
-            caption=caption,
-            height=int(figure["layout"]["height"]),
-            figures=_packed(_json({"figure": figure}).encode(), 6),
+            panels=panels,
+            table=table,
+            figures=_packed(_json(album.figures).encode(), 6),
             **_scripts(),
             **_shared(),
         )

@@ -28,12 +28,12 @@ NEAR = 256
 class SharedSlots:
     """Decides which runs of a study share a slot; a `dispatch.Company`.
 
-    config: what a run trains. checkpoints: the folder in which bundles that were broken off have left theirs. slots: how many
-    there are. in_rounds: whether seeds are to be done one by one, as a budget wants it.
+    config: what a run trains. checkpoints: the folder in which bundles that were broken off have left theirs; None where they leave
+    none. slots: how many there are. in_rounds: whether seeds are to be done one by one, as a budget wants it.
     """
 
     def __init__(
-        self, config: Callable[[Run], Config], checkpoints: Path, slots: int, *, in_rounds: bool
+        self, config: Callable[[Run], Config], checkpoints: Path | None, slots: int, *, in_rounds: bool
     ) -> None:
         self._config = config
         self._checkpoints = checkpoints
@@ -45,7 +45,7 @@ class SharedSlots:
     def choose(self, first: Run, waiting: Sequence[Run], left: float, slot: Slot) -> Companions[Run]:
         """Return the runs that were broken off together with `first`, if all of them wait; else those of a new bundle."""
         fresh = list(waiting)
-        if saved := tuple(checkpoint.together(self._checkpoints).values()):
+        if saved := self._saved():
             keys = {first.key, *(run.key for run in waiting)}
             if members := resumable(first.key, saved, keys):
                 return Companions([run for run in waiting if run.key in members], resumed=True)
@@ -75,7 +75,11 @@ class SharedSlots:
 
     def resumable(self, work: Run) -> bool:
         """Return whether a checkpoint of a bundle has the run among those that were not done."""
-        return any(work.key in members for members in checkpoint.together(self._checkpoints).values())
+        return any(work.key in members for members in self._saved())
+
+    def _saved(self) -> tuple[frozenset[str], ...]:
+        """Return the runs of each checkpoint of a bundle."""
+        return () if self._checkpoints is None else tuple(checkpoint.together(self._checkpoints).values())
 
 
 def resumable(run: str, saved: Iterable[frozenset[str]], waiting: Collection[str]) -> frozenset[str]:

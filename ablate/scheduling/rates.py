@@ -1,32 +1,58 @@
-"""`ablate lr`: a learning-rate range test of a study's baseline, its seeds side by side on the device slots."""
+"""`ablate lr`: a study's baseline under many learning rates, first for a part of its epochs, then the best of them to the end.
+
+Runs that differ only in their rate share a slot and are stacked where that pays, as in a study.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from ablate.analysis import rates as analysis
-from ablate.analysis.rates import RangeTest
-from ablate.errors import StudyError
-from ablate.events import Event, Finished
-from ablate.executors import Executor
-from ablate.measuring.range_test import RangePayload
-from ablate.scheduling.dispatch import Job, run_jobs
+from ablate.analysis.rates import COARSE, RateRules, RateSweep, RateTrial, ladder
+from ablate.config import Config
+from ablate.data.facts import DataFacts
+from ablate.errors import StudyError, TrainingError
+from ablate.events import EpochEnd, Event, Failed, Finished, Started, Task
+from ablate.executors import Executor, Slot
+from ablate.scheduling.bundles import SharedSlots
+from ablate.scheduling.dispatch import Client, Dispatcher, Flight
+from ablate.study.design import Run
 from ablate.study.keys import Study
-from ablate.study.seeds import replicate_of, seed_of
-from ablate.text import counted, format_value
+from ablate.study.seeds import seed_of
+from ablate.study.template import RATE_NAMES
+from ablate.text import counted, format_short_duration, format_value, joined
 from ablate.training import trainer_of
+from ablate.training.payload import RunPayload
+
+PART = 4
+"""Short trainings have about this part of the epochs: a quarter."""
+
+EXTENSIONS = 2
+"""Times that the neighbours of the best rate are trained to the end as well."""
+
+EPOCH_NAMES = ("epochs", "num_epochs", "n_epochs", "max_epochs")
+"""What training of the user's own calls the number of its epochs."""
+
+LOSS = "val/loss"
+"""Short trainings are ranked by it, where there is one: it tells rates apart while every accuracy is still that of guessing."""
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """low, high: rates of the first and the last step. seeds: how many. passes: over the training split."""
+class SweepOptions:
+    """low, high: the lowest and the highest rate. seeds: trainings of each rate. epochs: of the short trainings; None: a quarter.
+
+    path: of the rate in the baseline; None: where it is named as rates usually are.
+    """
 
     low: float = 1e-5
     high: float = 10.0
-    seeds: int = 3
-    passes: int = 1
+    seeds: int = 1
+    epochs: int | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high < math.inf:
@@ -38,42 +64,180 @@ class Sweep:
             )
 
 
-def range_test(study: Study, sweep: Sweep, testing: Executor, say: Callable[[str], None]) -> RangeTest:
-    """Run a range test of a study's baseline. testing: an executor that runs `ablate.measuring.range_test.run`.
+def sweep(
+    study: Study, options: SweepOptions, executor: Executor, data: DataFacts, say: Callable[[str], None]
+) -> RateSweep:
+    """Sweep the learning rate of a study's baseline. executor: runs `ablate.training.runs.train`. data: of the baseline.
 
-    say: told as seeds end. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it is then judged
-    by. Raises StudyError where the study brings its own training, TrainingError where the test fails.
+    say: told what it will cost, and how far it is. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it
+    is then judged by. Raises StudyError where the baseline names no rate, TrainingError where all trainings of a step fail.
     """
-    config = study.baseline
-    trainer = trainer_of(config)
-    if trainer.same_cost(config) is None:
-        raise StudyError(
-            "a range test changes the rate at every step, which only the built-in training can do",
-            place=next(iter(trainer.keys), None),
-            hint="try a few rates as levels of a factor instead",
+    baseline = study.baseline
+    path = options.path or rate_path(baseline)
+    trainer = trainer_of(baseline)
+    ranked_by = LOSS if LOSS in trainer.yields(baseline) else study.metric
+    epochs_path, whole = _epochs(baseline)
+    short = min(options.epochs or max(1, (whole + PART // 2) // PART), whole)
+    rules = RateRules(
+        low=options.low,
+        high=options.high,
+        metric=study.metric,
+        is_higher_better=study.direction == "maximize",
+        ranked_by=ranked_by,
+        is_rank_higher_better=ranked_by != LOSS and study.direction == "maximize",
+        margin=study.margin,
+        guessing=math.log(len(data.classes)) if ranked_by == LOSS and len(data.classes) > 1 else None,
+    )
+    rates = ladder(options.low, options.high, COARSE)
+    seeds = [seed_of("tune", replicate) for replicate in range(options.seeds)]
+    trials: list[RateTrial] = []
+
+    def config(run: Run) -> Config:
+        return baseline.override(run.values).with_seed(run.seed)
+
+    def train(chosen: Sequence[float], epochs: int) -> None:
+        given = {epochs_path: epochs} if epochs_path is not None else {}
+        runs = [
+            Run(f"lr-{rate:g}-{epochs}-{seed}", "", f"{rate:g}", seed, "tune", {path: rate} | given)
+            for seed in seeds
+            for rate in chosen
+        ]
+        Dispatcher(executor, client, company=company).run(runs)
+        trials.extend(client.trial(run, run.values[path], epochs, is_whole=epochs == whole) for run in runs)
+
+    client = _Trainings(study, data, config, ranked_by, say)
+    company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
+    for rate in rates:
+        baseline.override({path: rate})  # what the setting does not take is said before anything is trained
+    runs = options.seeds * (len(rates) * short / whole + (short < whole) * (analysis.BELOW + 1 + 1))
+    part = f"{short} of {counted(whole, 'epoch')}" if short < whole else "the whole training"
+    rest = (
+        " each, then the best and its neighbours to the end"
+        if short < whole
+        else " each, and the neighbours of the best"
+    )
+    say(
+        f"{counted(len(rates), 'rate')} from {options.low:g} to {options.high:g}, {part}{rest}: as much training as about "
+        f"{counted(math.ceil(runs), 'run')} of the study"
+    )
+    began = time.monotonic()
+    with executor:
+        train(rates, short)
+        if all(trial.outcome == "failed" for trial in trials):
+            raise TrainingError(trials[0].reason)
+        say(f"{counted(len(rates), 'rate')} in {format_short_duration(time.monotonic() - began)}")
+        for _ in range(1 + EXTENSIONS):
+            chosen = analysis.next_rates(rules, trials)
+            if not chosen:
+                break
+            say(f"training to the end: {joined(f'{rate:g}' for rate in chosen)}")
+            train(chosen, whole)
+    return analysis.rate_sweep(rules, trials)
+
+
+def rate_path(config: Config) -> str:
+    """Return the path of the learning rate in a config. Raises StudyError where it names none, or several."""
+    numbers = [
+        path
+        for path, value in config.flatten().items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    paths = [path for path in numbers if path.rpartition(".")[2] in RATE_NAMES]
+    if "optimizer.lr" in paths or len(paths) == 1:
+        return "optimizer.lr" if "optimizer.lr" in paths else paths[0]
+    raise StudyError(
+        f"the baseline has {joined(paths)}" if paths else "the baseline names no learning rate",
+        place="baseline",
+        hint="say which setting it is: `ablate lr STUDY.yaml --path PATH`",
+    )
+
+
+def _epochs(config: Config) -> tuple[str | None, int]:
+    """Return the path of the number of epochs, and the number; None and 1 where the baseline names none."""
+    for path, value in config.flatten().items():
+        if path.rpartition(".")[2] in EPOCH_NAMES and type(value) is int and value >= 1:
+            return path, value
+    return None, 1
+
+
+class _Trainings(Client[Run]):
+    """The runs of a sweep, and what came of them."""
+
+    def __init__(
+        self,
+        study: Study,
+        data: DataFacts,
+        config: Callable[[Run], Config],
+        ranked_by: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._study, self._data, self._config = study, data, config
+        self._ranked_by, self._say = ranked_by, say
+        self._ends: dict[str, tuple[list[Event], Finished | Failed]] = {}
+        self._has_said = False
+
+    def task(self, work: Run, attempt: int, slot: Slot, *, fuse: bool) -> Task:
+        config = self._config(work)
+        payload = RunPayload(
+            config=config.tree(),
+            seed=work.seed,
+            kind=trainer_of(config).kind,
+            device=slot.device,
+            source=config.source,
+            data=self._data.fingerprint,
+            fuse=fuse,
+            metric=self._study.metric,
         )
-    seeds = [seed_of("tune", replicate) for replicate in range(sweep.seeds)]
+        return Task(work.key, attempt, payload)
 
-    def job(seed: int) -> Job:
-        payload = RangePayload(config.tree(), seed, sweep.low, sweep.high, sweep.passes)
-        return Job(str(seed), lambda slot: replace(payload, device=slot.device))
-
-    def told(event: Event) -> None:
-        if isinstance(event, Finished):
-            say(
-                f"seed {replicate_of(int(event.run)) + 1} of {sweep.seeds}: {counted(len(event.facts['losses']), 'step')}"
+    def event(self, flight: Flight[Run], event: Event) -> bool:  # noqa: ARG002
+        if isinstance(event, Started) and not self._has_said:
+            self._has_said = True
+            label = str(event.facts.get("fused", ""))
+            self._say(
+                f"{label}: together they take much less time than one after another"
+                if label.startswith("stacked")
+                else "they are not stacked, so each takes the time of its own training"
             )
+        return False
 
-    with testing:
-        results = run_jobs(testing, map(job, seeds), told)
-    curves = [results[str(seed)].facts for seed in seeds]
-    return analysis.range_test(curves[0]["rates"], [curve["losses"] for curve in curves])
+    def outcome(self, flight: Flight[Run], event: Finished | Failed) -> None:
+        self._ends[flight.key] = (list(flight.events), event)
+
+    def trial(self, run: Run, rate: float, epochs: int, *, is_whole: bool) -> RateTrial:
+        """Return what came of a run."""
+        events, end = self._ends[run.key]
+        by_epoch = {event.epoch: event.metrics for event in events if isinstance(event, EpochEnd)}
+        curve = tuple(metrics[self._ranked_by] for metrics in by_epoch.values() if self._ranked_by in metrics)
+        if isinstance(end, Failed):
+            return RateTrial(rate, run.seed, epochs, is_whole, curve, None, None, "failed", end.reason)
+        counted_epoch = {**end.metrics, **by_epoch.get(end.epoch, {})}
+        outcome: Literal["finished", "diverged"] = end.outcome
+        is_over = outcome == "finished"
+        return RateTrial(
+            rate=rate,
+            seed=run.seed,
+            epochs=epochs,
+            is_whole=is_whole,
+            curve=curve,
+            score=counted_epoch.get(self._ranked_by) if is_over else None,
+            value=counted_epoch.get(self._study.metric) if is_over else None,
+            outcome=outcome,
+            reason=str(end.facts.get("reason", "")),
+        )
 
 
-def paste(study: Study, result: RangeTest) -> str:
-    """Return the suggestion as lines of a study file: the baseline's optimizer with its rate, and a factor. Empty without one."""
+def paste(study: Study, result: RateSweep, path: str | None = None) -> str:
+    """Return the suggestion as lines of a study file: the baseline's block with its rate, and a factor. Empty without one."""
     if result.suggestion is None:
         return ""
-    optimizer = study.baseline.get("optimizer") | {"lr": result.suggestion}
-    levels = format_value(list(result.levels))
-    return f"baseline:\n  optimizer: {format_value(optimizer)}\nfactors:\n  optimizer.lr: {levels}"
+    path = path or rate_path(study.baseline)
+    *outer, name = path.split(".")
+    if outer:
+        block = study.baseline.get(".".join(outer)) | {name: result.suggestion}
+        for key in reversed(outer[1:]):
+            block = {key: block}
+        line = f"{outer[0]}: {format_value(block)}"
+    else:
+        line = f"{name}: {result.suggestion:g}"
+    return f"baseline:\n  {line}\nfactors:\n  {path}: {format_value(list(result.levels))}"

@@ -123,8 +123,8 @@ def _flow(value: Any) -> str:
     return line.removesuffix("\n").removesuffix("\n...")
 
 
-_RATES = ("lr", "learning_rate", "lr0", "max_lr")
-
+RATE_NAMES = ("lr", "learning_rate", "lr0", "max_lr")
+"""What programs call the learning rate."""
 
 _OPPOSITES = {"true": "false", "false": "true", "yes": "no", "no": "yes", "on": "off", "off": "on"}
 
@@ -141,7 +141,9 @@ def _example_factor(line: command_line.CommandLine, name: str) -> tuple[str, lis
     numbers = {
         path: v for path, v in settings.items() if isinstance(v, int | float) and not isinstance(v, bool)
     }
-    path = next((path for path in numbers if path.rpartition(".")[2] in _RATES), next(iter(numbers), None))
+    path = next(
+        (path for path in numbers if path.rpartition(".")[2] in RATE_NAMES), next(iter(numbers), None)
+    )
     if path is not None:
         return path, _around(numbers[path])
     switch = next((path for path, value in settings.items() if value is True), None)

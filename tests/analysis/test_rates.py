@@ -1,90 +1,175 @@
-"""What is read off a learning-rate range test, on curves whose answer is known."""
+"""What is read off a sweep of learning rates, on trials whose answer is known."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 
-import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ablate.analysis.rates import REACHED, levels, range_test
+from ablate.analysis.rates import (
+    COARSE,
+    RateRules,
+    RateTrial,
+    best_rate,
+    ladder,
+    levels,
+    merits,
+    next_rates,
+    rate_sweep,
+)
 
-RATES = np.geomspace(1e-5, 10, 120).tolist()
-
-
-def curve(seed=0, *, centre=1e-2, fall=1.5, noise=0.03, blows_up=1.0):
-    """Flat, then down along a logistic of the rate, then up without end."""
-    x = np.log10(RATES)
-    loss = 2.3 - fall / (1 + np.exp(-4 * (x - np.log10(centre))))
-    loss += 5 * np.maximum(0, x - np.log10(blows_up)) ** 2
-    return (loss + np.random.default_rng(seed).normal(0, noise, len(x))).tolist()
-
-
-@pytest.mark.parametrize("centre", [1e-3, 1e-2, 1e-1])
-def test_the_suggestion_lies_where_most_of_the_fall_is_made(centre):
-    expected = centre * 10 ** (np.log(REACHED / (1 - REACHED)) / 4)
-    found = range_test(RATES, [curve(seed, centre=centre, blows_up=100 * centre) for seed in range(3)])
-    assert expected / 1.6 < found.suggestion < expected * 1.6
-    assert found.between[0] <= found.suggestion <= found.between[1]
-    assert found.lowest == pytest.approx(0.8, abs=0.05)
-    assert found.start == pytest.approx(2.3, abs=0.05)
+RULES = RateRules(1e-5, 10.0, "val/accuracy", True, "val/loss", False, 0.01, math.log(10))
 
 
-def test_the_order_of_seeds_does_not_matter():
-    curves = [curve(seed) for seed in range(3)]
-    assert range_test(RATES, curves).suggestion == range_test(RATES, curves[::-1]).suggestion
+def trial(rate, *, whole=False, centre=0.1, width=1.0, ruined=math.inf, seed=2000):
+    """A loss that is lowest, and an accuracy that is highest, at `centre`; nothing is finite from `ruined` on."""
+    if rate >= ruined:
+        return RateTrial(
+            rate, seed, 8 if whole else 2, whole, (math.inf,), None, None, "diverged", "diverged"
+        )
+    depth = math.exp(-((math.log10(rate / centre) / width) ** 2)) * (1.0 if whole else 0.5)
+    loss, accuracy = 2.3 * (1 - depth), 0.1 + 0.85 * depth
+    return RateTrial(rate, seed, 8 if whole else 2, whole, (2.3, loss), loss, accuracy)
 
 
-def test_seeds_that_diverged_early_say_what_they_saw_before():
-    curves = [curve(seed)[: 90 - seed] for seed in range(3)]
-    found = range_test(RATES, curves)
-    assert len(found.smooth) == 89
-    assert found.suggestion == range_test(RATES, [curve(seed) for seed in range(3)]).suggestion
+def swept(rules=RULES, shift=1.0, extensions=3, **shape):
+    """All trials of a sweep. shift: by how much short trainings favour a higher rate."""
+    centre = shape.pop("centre", 0.1)
+    trials = [trial(rate, centre=shift * centre, **shape) for rate in ladder(rules.low, rules.high, COARSE)]
+    for _ in range(1 + extensions):
+        trials += [trial(rate, whole=True, centre=centre, **shape) for rate in next_rates(rules, trials)]
+    return trials
+
+
+@pytest.mark.parametrize("centre", [1e-3, 0.02, 0.1, 0.5, 3.0])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_suggestion_is_the_best_rate_also_where_short_trainings_favour_a_higher_one(centre, shift):
+    result = rate_sweep(RULES, swept(centre=centre, shift=shift))
+    assert result.suggestion == pytest.approx(centre)
+    assert result.reason == ""
+    assert result.notes == ()
+    assert sum(t.is_whole for t in result.trials) <= 6
+
+
+def test_the_first_whole_trainings_are_the_best_short_one_and_the_rates_below():
+    short = [trial(rate, centre=0.3) for rate in ladder(1e-5, 10.0, COARSE)]
+    assert next_rates(RULES, short) == [0.1, 0.2, 0.3]
+
+
+def test_a_rate_beside_one_that_fails_is_not_chosen_for_a_hair():
+    assert best_rate({0.05: 0.94, 0.1: 0.95, 0.2: 0.955, 0.3: 0.1}) == 0.1
+    assert best_rate({0.05: 0.94, 0.1: 0.95, 0.2: 0.955, 0.3: 0.95}) == 0.2
+
+
+def test_how_much_worse_than_the_lowest_rate_another_is_makes_no_difference():
+    trials = [trial(rate) for rate in (1e-5, 0.1, 1.0)]
+    for ruined in (3.0, 80.0, 1e30):
+        worse = RateTrial(3.0, 2000, 2, False, (ruined,), ruined, 0.1)
+        assert merits(RULES, [*trials, worse], is_whole=False)[3.0] == pytest.approx(-2.3, abs=0.01)
+
+
+def test_seeds_count_by_their_mean_and_their_order_does_not():
+    one = [RateTrial(r, 1, 2, True, (v,), 1.0, v) for r, v in ((0.1, 0.8), (0.3, 0.9))]
+    two = [RateTrial(r, 2, 2, True, (v,), 1.0, v) for r, v in ((0.1, 0.9), (0.3, 0.6))]
+    for trials in ([*one, *two], [*two[::-1], *one]):
+        assert merits(RULES, trials, is_whole=True) == pytest.approx({0.1: 0.85, 0.3: 0.75})
+
+
+def test_rates_within_the_margin_of_the_suggestion_are_said():
+    values = {0.05: 0.90, 0.1: 0.945, 0.2: 0.95, 0.3: 0.943, 0.5: 0.2}
+    trials = [trial(1e-5), *(RateTrial(r, 2000, 8, True, (1.0,), 0.2, v) for r, v in values.items())]
+    result = rate_sweep(RULES, trials)
+    assert (result.suggestion, result.between) == (0.2, (0.1, 0.3))
+
+
+def test_the_ends_of_the_rates_are_said_where_the_best_lies_there():
+    low = rate_sweep(
+        rules := RateRules(1e-2, 10.0, *list(vars(RULES).values())[2:]), swept(rules, centre=1e-3)
+    )
+    assert low.suggestion == 1e-2
+    assert "--from" in low.notes[0]
+    high = rate_sweep(
+        rules := RateRules(1e-5, 0.02, *list(vars(RULES).values())[2:]), swept(rules, centre=1.0)
+    )
+    assert high.suggestion == 0.02
+    assert "--to" in high.notes[0]
+
+
+def test_a_search_that_ends_at_its_edge_says_on_which_side_more_may_lie():
+    result = rate_sweep(RULES, swept(centre=0.01, shift=30, extensions=1))
+    assert result.notes == (
+        "it is the lowest rate that was trained to the end: a lower one may be better still",
+    )
 
 
 @pytest.mark.parametrize(
-    ("rates", "curves", "said"),
+    ("trials", "said"),
     [
-        (RATES[::8], [curve()[::8]], "only 15 steps"),
-        (RATES, [curve(seed, fall=0, noise=0.1) for seed in range(3)], "does not fall clearly"),
-        (RATES[:60], [curve(seed)[:60] for seed in range(3)], "still falls at the highest rate"),
-        (RATES, [[2.3, 30.0]] * 3, "hopeless from the first steps on"),
-        (RATES, [[2.3, float("nan")]] * 3, "hopeless from the first steps on"),
-        (RATES, [[2.3]], "hopeless from the first steps on"),
-        (np.geomspace(1e-5, 1e30, 40), [[2.3, 2.2, 2.1, 2.0, 30.0]] * 3, "end lower with --to"),
-        (RATES, [[]] * 3, "the loss is not finite at the lowest rate, 1e-05: begin lower with --from"),
-        (RATES, [[float("nan")] * len(RATES)], "the loss is not finite at the lowest rate"),
-        (RATES[:1], [[]], "the loss is not finite at the lowest rate"),
-        (RATES, [curve(), []], "the loss of 1 of 2 seeds is not finite at the lowest rate"),
+        ([trial(r, ruined=0.0) for r in (1e-5, 1.0)], "diverges at every rate from 1e-05 to 10"),
+        ([trial(r, centre=1e-3) for r in (1e-5, 1.0)], "whole training diverges"),
         (
-            RATES,
-            [curve(0, centre=1e-4, blows_up=0.01), curve(1), curve(2, centre=0.3, blows_up=10)],
-            "the seeds disagree",
+            [
+                RateTrial(r, 2000, 2, w, (2.3, 2.31 - r / 1e4), 2.31 - r / 1e4, 0.1)
+                for r in (1e-5, 1.0)
+                for w in (0, 1)
+            ],
+            "nothing is learnt at any rate",
+        ),
+        (
+            [RateTrial(r, 2000, 1, True, (0.5,), 0.5, 0.8) for r in (1e-5, 1.0)],
+            "the rate does not reach the training",
         ),
     ],
 )
-def test_an_inconclusive_test_says_why_and_suggests_nothing(rates, curves, said):
-    found = range_test(rates, curves)
-    assert said in found.reason
-    assert found.suggestion is None
-    assert found.levels == ()
-    json.dumps(found.to_json(), allow_nan=False)
+def test_where_nothing_can_be_suggested_the_reason_is_said(trials, said):
+    if "whole" in said:
+        trials = [*trials, trial(1e-5, whole=True, ruined=0.0)]
+    result = rate_sweep(RULES, trials)
+    assert said in result.reason
+    assert (result.suggestion, result.between, result.levels) == (None, None, ())
+    json.dumps(result.to_json(), allow_nan=False)
 
 
-def test_a_seed_that_diverges_at_once_does_not_outvote_two_that_do_not():
-    curves = [curve(0), [], curve(1)]
-    assert range_test(RATES, curves).suggestion is not None
+def test_what_diverges_is_no_level():
+    result = rate_sweep(RULES, swept(centre=0.1, ruined=0.5))
+    assert result.suggestion <= 0.2
+    assert max(result.levels) < 0.5
 
 
-def test_noise_alone_is_seldom_taken_for_a_fall():
-    flat = [
-        range_test(RATES, [curve(3 * i + k, fall=0, noise=0.1, blows_up=99) for k in range(3)])
-        for i in range(100)
-    ]
-    assert sum(found.suggestion is not None for found in flat) <= 5
+@given(st.floats(1e-12, 1e6), st.floats(1.0001, 1e12))
+def test_the_ladder_rises_from_one_end_to_the_other(low, ratio):
+    rates = ladder(low, low * ratio)
+    assert (rates[0], rates[-1]) == (low, low * ratio)
+    assert rates == sorted(set(rates))
+    assert all(b / a <= 2.03 for a, b in itertools.pairwise(rates))
+    assert set(ladder(low, low * ratio, COARSE)) <= set(rates)
 
 
-def test_levels_are_decades_from_1e_5_to_beyond_the_suggestion_which_is_no_level_itself():
-    assert levels(0.05, 1e-5) == (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+@given(st.data())
+def test_every_sweep_ends_in_a_rate_that_was_trained_to_the_end_or_in_a_reason(data):
+    value = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+
+    def any_trial(rate, *, whole):
+        score, metric = data.draw(value), data.draw(value)
+        over = score is not None and metric is not None
+        return RateTrial(
+            rate, 2000, 8 if whole else 2, whole, (), score if over else None, metric if over else None,
+            "finished" if over else "diverged",
+        )  # fmt: skip
+
+    trials = [any_trial(rate, whole=False) for rate in ladder(1e-5, 10.0, COARSE)]
+    for _ in range(3):
+        trials += [any_trial(rate, whole=True) for rate in next_rates(RULES, trials)]
+    result = rate_sweep(RULES, trials)
+    assert (result.suggestion is None) == bool(result.reason)
+    assert result.suggestion is None or result.suggestion in {t.rate for t in trials if t.is_whole}
+    json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_levels_are_powers_of_ten_around_the_suggestion():
     assert levels(0.1, 1e-5) == (1e-5, 1e-4, 1e-3, 1e-2, 1.0)
-    assert levels(2e-3, 1e-4) == (1e-4, 1e-3, 1e-2)
+    assert levels(0.03, 1e-4) == (1e-4, 1e-3, 1e-2, 0.1, 1.0)

@@ -10,7 +10,8 @@ import pandas as pd
 import ablate
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
-from ablate.analysis.rates import range_test as found_of
+from ablate.analysis.rates import COARSE, RateRules, RateTrial, ladder, next_rates
+from ablate.analysis.rates import rate_sweep as rate_sweep_of
 from ablate.data.facts import DataFacts
 from ablate.report.contents import Tracking
 from ablate.report.summary import Material
@@ -478,11 +479,33 @@ def hostile(attack=ATTACK):
     )
 
 
-def range_test(every=1):
-    """Two seeds of a learning-rate range test, the second of them broken off; of its 60 steps every so-manyth."""
-    rates = np.geomspace(1e-5, 10, 60)[::every]
-    losses = (2.3 - 1 / (1 + (0.01 / rates) ** 2) + (rates > 1)).tolist()
-    return found_of(rates.tolist(), [losses, losses[: 50 // every]])
+def rate_sweep(*, learns=True, metric="val/accuracy"):
+    """A sweep of learning rates that ends at 0.1, and diverges from 3 on; or one in which nothing is learnt."""
+    rules = RateRules(
+        1e-5, 10.0, metric, True, "val/loss" if learns else metric, not learns, 0.02, math.log(10)
+    )
+
+    def trial(rate, epochs):
+        if rate >= 3:
+            return RateTrial(
+                rate,
+                2000,
+                epochs,
+                epochs == 8,
+                (math.inf,),
+                None,
+                None,
+                "diverged",
+                "loss not finite in epoch 1",
+            )
+        depth = math.exp(-(math.log10(rate / 0.1) ** 2)) * epochs / 9 if learns else 0.0
+        curve = tuple(2.3 * (1 - depth * (e + 1) / epochs) for e in range(epochs))
+        return RateTrial(rate, 2000, epochs, epochs == 8, curve, curve[-1], 0.1 + depth)
+
+    trials = [trial(rate, 2) for rate in ladder(1e-5, 10.0, COARSE)]
+    for _ in range(3):
+        trials += [trial(rate, 8) for rate in next_rates(rules, trials)]
+    return rate_sweep_of(rules, trials)
 
 
 def _results(blocks):

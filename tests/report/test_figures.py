@@ -180,7 +180,8 @@ def test_what_is_no_verdict_has_no_colour_of_one(summary):
     drawn = [
         *map(figures.setting_response, searched.tuning.curves),
         figures.pareto(searched.tuning.pareto),
-        figures.range_test(report_examples.range_test()),
+        figures.rate_response(report_examples.rate_sweep(), is_value=True),
+        *(figure for _, figure in figures.rate_curves(report_examples.rate_sweep())),
         figures.confusion(summary.confusion),
         crossed,
     ]

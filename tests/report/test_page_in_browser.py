@@ -8,7 +8,7 @@ import report_examples
 from report_examples import ATTACK
 
 from ablate.report import render
-from ablate.report.range_test import page as range_page
+from ablate.report.rate_page import page as rate_page
 from ablate.report.summary import summarise
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -38,7 +38,7 @@ def folder(tmp_path_factory, page, hostile_page):
     (place / "large.html").write_text(large, encoding="utf-8")
     (place / "judged.html").write_text(report_examples.judged(), encoding="utf-8")
     (place / "blocks.html").write_text(report_examples.judged_in_blocks(), encoding="utf-8")
-    (place / "range.html").write_text(range_page(report_examples.range_test(), ATTACK), encoding="utf-8")
+    (place / "rates.html").write_text(rate_page(report_examples.rate_sweep(), ATTACK), encoding="utf-8")
     return place
 
 
@@ -95,7 +95,7 @@ def visit(browser, folder):
         each.context.close()
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "search", "range", "judged", "blocks"])
+@pytest.mark.parametrize("name", ["report", "hostile", "search", "rates", "judged", "blocks"])
 def test_the_page_is_quiet_and_draws_every_figure(visit, name):
     seen = visit(name)
     seen.draw_all()
@@ -124,7 +124,7 @@ def test_every_figure_that_is_not_folded_is_drawn_without_scrolling(visit):
     sync_api.expect(last).to_have_attribute("data-drawn", "", timeout=60_000)
 
 
-@pytest.mark.parametrize("name", ["report", "hostile", "long", "search", "range", "judged", "blocks"])
+@pytest.mark.parametrize("name", ["report", "hostile", "long", "search", "rates", "judged", "blocks"])
 def test_the_page_never_scrolls_sideways(visit, name):
     seen = visit(name, width=390)
     seen.draw_all()

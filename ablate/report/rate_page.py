@@ -1,0 +1,64 @@
+"""The page of a sweep of learning rates: the curve over rates, the curves of every rate, and the choice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ablate.report import figures
+from ablate.report.render import Group, figures_html
+
+if TYPE_CHECKING:
+    from ablate.analysis.rates import RateSweep, RateTrial
+
+
+def page(sweep: RateSweep, study: str) -> str:
+    """Return the page of a sweep as one HTML file that needs no network."""
+    rules = sweep.rules
+    if sweep.suggestion is None:
+        answer, more = "No suggestion:", f"{sweep.reason}."
+    else:
+        answer = f"Suggested baseline: {sweep.suggestion:g}."
+        sentences = [*_between(sweep), *(f"{note[0].upper()}{note[1:]}." for note in sweep.notes)]
+        more = " ".join([*sentences, f"As levels: {', '.join(f'{rate:g}' for rate in sweep.levels)}."])
+    responses = [(rules.metric, figures.rate_response(sweep, is_value=True))]
+    if rules.ranked_by != rules.metric:
+        responses.insert(0, (rules.ranked_by, figures.rate_response(sweep, is_value=False)))
+    return figures_html(
+        "Learning rate",
+        study,
+        answer,
+        more,
+        [
+            Group(
+                "Over the rate",
+                f"A dot for each training. Short ones are ranked by {rules.ranked_by}, whole ones by {rules.metric}, each with a part of its "
+                "neighbours. A cross at the edge: it diverged or failed. Dotted: the suggestion.",
+                responses,
+                "Learning rates",
+                small=len(responses) > 1,
+            ),
+            Group(
+                f"{rules.ranked_by} by epoch",
+                "Grey: the short training of a rate; black: the whole one; behind them all others.",
+                figures.rate_curves(sweep),
+                f"{rules.ranked_by} by epoch at a learning rate of",
+                small=True,
+            ),
+        ],
+        [
+            ("rate", "epochs", "seed", rules.ranked_by, rules.metric, "outcome"),
+            *(_row(trial) for trial in sorted(sweep.trials, key=lambda t: (t.rate, t.epochs, t.seed))),
+        ],
+    )
+
+
+def _between(sweep: RateSweep) -> list[str]:
+    if sweep.between is None:
+        return []
+    low, high = sweep.between
+    return [f"From {low:g} to {high:g} the difference is less than the margin of {sweep.rules.margin:g}."]
+
+
+def _row(trial: RateTrial) -> tuple[str, ...]:
+    numbers = ("" if value is None else f"{value:.4f}" for value in (trial.score, trial.value))
+    return f"{trial.rate:g}", f"{trial.epochs}", f"{trial.seed}", *numbers, trial.reason or trial.outcome

@@ -1,0 +1,57 @@
+"""The page of a sweep of learning rates, and its table in the terminal."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as plotly
+import report_examples
+
+from ablate import console
+from ablate.report import figures
+from ablate.report.rate_page import page
+
+SWEEP = report_examples.rate_sweep()
+
+
+def test_the_curve_over_rates_has_a_dot_for_every_training_and_a_cross_for_what_diverged():
+    drawn = figures.rate_response(SWEEP, is_value=False)
+    dots = [trace for trace in drawn["data"] if trace["mode"] == "markers"]
+    for trace, is_whole in zip(dots, (False, True), strict=True):
+        trials = [trial for trial in SWEEP.trials if trial.is_whole == is_whole]
+        assert trace["x"] == [trial.rate for trial in trials]
+        assert trace["marker"]["symbol"] == ["x" if t.outcome == "diverged" else "circle" for t in trials]
+    assert [shape["x0"] for shape in drawn["layout"]["shapes"]] == [SWEEP.suggestion] == [0.1]
+    plotly.Figure(drawn["data"], drawn["layout"])
+
+
+def test_every_rate_has_its_curves_in_front_of_all_others():
+    drawn = figures.rate_curves(SWEEP)
+    assert len(drawn) == len(SWEEP.rates)
+    for (name, figure), rate in zip(drawn, SWEEP.rates, strict=True):
+        own = [trial for trial in SWEEP.trials if trial.rate == rate]
+        front = figure["data"][len(SWEEP.trials) :]
+        assert [len(trace["y"]) for trace in front] == [len(trial.curve) for trial in own]
+        assert name.startswith(f"{rate:g}")
+        assert ("diverged" in name) == (rate >= 3)
+        plotly.Figure(figure["data"], figure["layout"])
+
+
+def test_the_page_needs_no_network_and_shows_names_as_they_are():
+    text = page(SWEEP, "<b>me</b>")
+    assert "&lt;b&gt;me&lt;/b&gt;" in text
+    assert "Suggested baseline: 0.1." in text
+    assert "loss not finite in epoch 1" in text
+    assert 'src="http' not in text
+
+
+def test_a_sweep_without_a_suggestion_says_why_on_the_page_and_in_the_terminal():
+    nothing = report_examples.rate_sweep(learns=False)
+    assert "No suggestion:</strong> the rate does not reach the training" in page(nothing, "study")
+    assert f"no suggestion: {nothing.reason}" in console.rate_sweep(nothing, "")
+
+
+def test_the_terminal_has_a_line_for_each_training_and_the_longest_bar_at_the_best():
+    lines = console.rate_sweep(SWEEP, "baseline: …").splitlines()
+    trials = lines[1 : 1 + len(SWEEP.trials)]
+    assert [float(line.split()[0]) for line in trials[:13]] == [t.rate for t in SWEEP.trials[:13]]
+    assert max(trials[13:], key=lambda line: line.count("█")).split()[0] == "0.1"
+    assert lines[-1] == "baseline: …"

@@ -1,0 +1,136 @@
+"""`ablate lr` on real digits, from the study file to its page."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from ablate import launch
+from ablate.errors import StudyError
+from ablate.executors import Slot
+from ablate.executors.inline import InlineExecutor
+from ablate.scheduling import rates
+from ablate.study import spec
+from ablate.training import runs
+
+STUDY = """
+study: digits
+margin: 0.02
+baseline:
+  data: {name: digits, validation: 0.25, subset: 400}
+  model: {name: cnn, depth: 2, width: 8}
+  optimizer: {name: sgd, lr: 0.1, momentum: 0.9}
+  training: {epochs: 4, batch_size: 32}
+factors:
+  training.epochs: [9]
+seeds: 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def swept(text=STUDY, options=None, sets=()):
+    study, said = spec.parse(text, sets=sets), []
+    executor = InlineExecutor(runs.train, Slot("inline", "cpu"))
+    facts = launch.data_lookup()(study.baseline)
+    options = options or rates.SweepOptions(1e-3, 1.0)
+    return study, rates.sweep(study, options, executor, facts, said.append), said
+
+
+def test_rates_are_trained_briefly_and_the_best_of_them_to_the_end(workplace):
+    study, result, said = swept(options=rates.SweepOptions())
+    short = [trial for trial in result.trials if not trial.is_whole]
+    whole = [trial for trial in result.trials if trial.is_whole]
+    assert len(short) == 13
+    assert {(t.epochs, len(t.curve), t.seed) for t in short if t.outcome == "finished"} == {(1, 1, 2000)}
+    assert {(t.epochs, len(t.curve)) for t in whole if t.outcome == "finished"} == {(4, 4)}
+    assert 3 <= len(whole) <= 5
+    assert result.suggestion in {trial.rate for trial in whole}
+    assert 0.02 <= result.suggestion <= 1
+    assert said[0].startswith("13 rates from 1e-05 to 10, 1 of 4 epochs each")
+    assert said[1].startswith("stacked 7")
+    pasted = spec.parse(f"study: again\nmargin: 0.02\n{_merged(study, rates.paste(study, result))}")
+    assert pasted.baseline.get("optimizer.lr") == result.suggestion
+    assert [row["optimizer.lr"] for row in pasted.factors[0].levels] == list(result.levels)
+
+
+def _merged(study, paste) -> str:
+    """What a person does with the suggestion: its optimizer into the baseline, its factor into the factors."""
+    optimizer, _, factors = paste.removeprefix("baseline:\n").partition("factors:")
+    rest = json.dumps({k: v for k, v in study.baseline.tree().items() if k in {"data", "model", "training"}})
+    tree = "\n".join(f"  {name}: {json.dumps(value)}" for name, value in json.loads(rest).items())
+    return f"baseline:\n{tree}\n{optimizer}factors:{factors}\nseeds: 3\n"
+
+
+def test_the_same_study_gives_the_same_sweep_and_what_cannot_be_stacked_says_what_it_costs(workplace):
+    options = rates.SweepOptions(0.01, 1.0)
+    sets = ["model.name=numpy_mlp", "optimizer.name=adam"]
+    _, first, said = swept(options=options, sets=sets)
+    assert said[0].endswith("as much training as about 6 runs of the study")
+    assert said[1].startswith("they are not stacked")
+    assert swept(options=options, sets=sets)[1] == first
+
+
+def test_a_study_of_one_epoch_has_no_shorter_training(workplace):
+    _, result, said = swept(sets=["training.epochs=1"])
+    assert all(trial.is_whole for trial in result.trials)
+    assert "the whole training each" in said[0]
+
+
+def test_every_seed_trains_every_rate(workplace):
+    _, result, _ = swept(options=rates.SweepOptions(0.03, 0.3, seeds=2, epochs=2), sets=["training.epochs=2"])
+    assert {(t.rate, t.seed) for t in result.trials} >= {
+        (r, s) for r in (0.03, 0.1, 0.3) for s in (2000, 2001)
+    }
+
+
+def test_where_every_rate_diverges_the_reason_is_said(workplace):
+    sets = ["model.batch_norm=false", "training.epochs=1"]
+    _, result, _ = swept(options=rates.SweepOptions(1e8, 1e12), sets=sets)
+    assert "diverges at every rate from 1e+08 to 1e+12" in result.reason
+
+
+def test_the_command_writes_a_page_and_what_came_of_it(workplace):
+    (workplace.root / "digits.yaml").write_text(STUDY)
+    said = workplace.ablate(
+        "lr", "digits.yaml", "--from", "0.01", "--to", "0.3", "--workers", "1", "--set", "data.subset=200", "--json"
+    )  # fmt: skip
+    result = json.loads(said[said.index("{\n") : said.rindex("}") + 1])
+    assert result["rates"][0] == 0.01
+    page = (workplace.root / "reports" / "digits-lr.html").read_text()
+    assert f"Suggested baseline: {result['suggestion']:g}." in page
+
+
+def test_a_network_that_shrinks_its_input_to_nothing_is_named_with_what_to_do(workplace):
+    (workplace.root / "digits.yaml").write_text(STUDY)
+    output = workplace.ablate("lr", "digits.yaml", "--set", "model.name=small_cnn", code=2)
+    assert "model.kernel_size: an input of 8×8 pixels is too small for small_cnn" in output
+    assert "data.resize: 16 is the smallest size that works" in output
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wrong"),
+    [
+        (0.0, 1.0, "--from"),
+        (1.0, 1.0, "--to"),
+        (2.0, 1.0, "--to"),
+        (-1.0, 1.0, "--from"),
+        (float("nan"), 1.0, "--from"),
+        (float("inf"), 1.0, "--from"),
+        (1.0, float("nan"), "--to"),
+        (1.0, float("inf"), "--to"),
+        (1e-5, 0.0, "--to"),
+        (1e-5, -1.0, "--to"),
+    ],
+)
+def test_rates_that_do_not_rise_or_have_no_end_are_refused(low, high, wrong):
+    with pytest.raises(StudyError, match=f"^{wrong}: rates from .* are no range"):
+        rates.SweepOptions(low, high)
