@@ -115,8 +115,9 @@ def main() -> None:
             study,
             rates.SweepOptions(),
             InlineExecutor(runs.train, Slot("inline", "cpu")),
-            facts,
             lambda _: None,
+            data=facts.fingerprint,
+            classes=len(facts.classes),
         )
         swept = time.process_time()
         accuracies(config, [result.suggestion or 0.01], [2000])

@@ -1,7 +1,8 @@
 """What a sweep of learning rates says: the best rate, those that are as good, and levels for a study.
 
-Every rate is trained for a part of the epochs. The best of them and its lower neighbours are trained for all epochs, and so are
-the neighbours of whatever rate is best then. Shorter training favours higher rates, so the second part looks below first.
+A rate of every decade is trained for a part of the epochs, then those half a decade from the best. The best of all these and the
+rates just below are trained for all epochs, and so are the neighbours of whatever is best then. Shorter training favours higher
+rates, so what is trained to the end lies below first.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from ablate.text import counted
 LADDER = (1, 2, 3, 5)
 """Rates are these times powers of ten: ratios of 1.5 to 2, in numbers that people write."""
 
-COARSE = (1, 3)
-"""Those of the ladder that are trained for a part of the epochs: about two a decade."""
+HALVES = (1, 3)
+"""Those of the ladder that are about half a decade apart."""
 
 BELOW = 2
 """How many rates of the ladder below the best of the short trainings are trained to the end, beside that one."""
@@ -117,20 +118,44 @@ def ladder(low: float, high: float, steps: Sequence[int] = LADDER) -> list[float
     return [low, *inner, high]
 
 
-def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> list[float]:
-    """Return the rates to be trained to the end now, rising; none where the best is known, or nothing can be.
+def first_rates(rules: RateRules) -> list[float]:
+    """Return the rates to begin with: both ends, and the powers of ten between them."""
+    return ladder(rules.low, rules.high, (1,))
 
-    trials: all so far, the first ones of every coarse rate among them.
+
+def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> tuple[list[float], bool]:
+    """Return the rates to be trained now, rising, and whether to the end; no rates where the best is known, or nothing can be.
+
+    trials: all so far, of every first rate among them.
     """
     if not any(trial.outcome == "finished" for trial in trials):
-        return []
-    rates = ladder(rules.low, rules.high)
+        return [], False
     whole = merits(rules, trials, is_whole=True)
+    short = merits(rules, trials, is_whole=False)
+    if not whole or not short:
+        beside = _neighbours(best_rate(short or whole), ladder(rules.low, rules.high, HALVES))
+        if new := [rate for rate in beside if rate not in (short or whole)]:
+            return new, not short
+    rates = ladder(rules.low, rules.high)
     if not whole:
-        best = rates.index(best_rate(merits(rules, trials, is_whole=False)))
-        return rates[max(best - BELOW, 0) : best + 1]
-    best = rates.index(best_rate(whole))
-    return [rate for rate in rates[max(best - 1, 0) : best + 2] if rate not in whole]
+        at = rates.index(best_rate(short))
+        return rates[max(at - BELOW, 0) : at + 1], True
+    best = best_rate(whole)
+    tried = list(whole)
+    is_level = len(set(whole.values())) == 1
+    further = []
+    for rate in _neighbours(best, rates):
+        inner = tried.index(best) + (1 if rate < best else -1)
+        # Beyond an end that is better by less than the margin than what lies within, no more than a margin is to be won.
+        rises = not 0 <= inner < len(tried) or whole[best] - whole[tried[inner]] > rules.margin
+        if rate not in whole and (rises or is_level):
+            further.append(rate)
+    return further, True
+
+
+def _neighbours(rate: float, rates: Sequence[float]) -> list[float]:
+    """Return those of `rates`, rising, that are next to a rate, which need not be among them."""
+    return [*[r for r in rates if r < rate][-1:], *[r for r in rates if r > rate][:1]]
 
 
 def merits(rules: RateRules, trials: Sequence[RateTrial], *, is_whole: bool) -> dict[float, float]:
@@ -189,7 +214,7 @@ def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
         between=near if near[0] < near[1] else None,
         levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped),
         reason="",
-        notes=tuple(_limits(rules, whole, suggestion)),
+        notes=tuple(_limits(rules, whole, suggestion, is_unfinished=bool(next_rates(rules, trials)[0]))),
     )
 
 
@@ -245,13 +270,15 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
     return ""
 
 
-def _limits(rules: RateRules, whole: Mapping[float, float], suggestion: float) -> list[str]:
+def _limits(
+    rules: RateRules, whole: Mapping[float, float], suggestion: float, *, is_unfinished: bool
+) -> list[str]:
     if suggestion == rules.low:
         return ["it is the lowest rate that was tried: --from would go lower"]
     if suggestion == rules.high:
         return ["it is the highest rate that was tried: --to would go higher"]
     rates = list(whole)
-    if suggestion in (rates[0], rates[-1]):
+    if suggestion in (rates[0], rates[-1]) and is_unfinished:
         end, beyond = ("lowest", "lower") if suggestion == rates[0] else ("highest", "higher")
         return [f"it is the {end} rate that was trained to the end: a {beyond} one may be better still"]
     return []

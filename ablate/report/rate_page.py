@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ablate.report import figures
-from ablate.report.render import Group, figures_html
+from ablate.report.render import FigureGroup, figures_html
 
 if TYPE_CHECKING:
     from ablate.analysis.rates import RateSweep, RateTrial
@@ -29,7 +29,7 @@ def page(sweep: RateSweep, study: str) -> str:
         answer,
         more,
         [
-            Group(
+            FigureGroup(
                 "Over the rate",
                 f"A dot for each training. Short ones are ranked by {rules.ranked_by}, whole ones by {rules.metric}, each with a part of its "
                 "neighbours. A cross at the edge: it diverged or failed. Dotted: the suggestion.",
@@ -37,7 +37,7 @@ def page(sweep: RateSweep, study: str) -> str:
                 "Learning rates",
                 small=len(responses) > 1,
             ),
-            Group(
+            FigureGroup(
                 f"{rules.ranked_by} by epoch",
                 "Grey: the short training of a rate; black: the whole one; behind them all others.",
                 figures.rate_curves(sweep),

@@ -152,7 +152,7 @@ def index_html(studies: Iterable[Entry]) -> str:
 
 
 @dataclass(frozen=True)
-class Group:
+class FigureGroup:
     """Figures under a heading of a page. drawn: (name, figure). label: for screen readers. small: several share a line."""
 
     title: str
@@ -167,7 +167,7 @@ def figures_html(
     title: str,
     answer: str,
     more: str,
-    groups: Iterable[Group],
+    groups: Iterable[FigureGroup],
     table: Sequence[Sequence[str]] = (),
 ) -> str:
     """Return a page of figures, as offline as the report. answer, more: the sentence that stands out, and what follows it.

@@ -6,15 +6,13 @@ Runs that differ only in their rate share a slot and are stacked where that pays
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ablate.analysis import rates as analysis
-from ablate.analysis.rates import COARSE, RateRules, RateSweep, RateTrial, ladder
+from ablate.analysis.rates import RateRules, RateSweep, RateTrial
 from ablate.config import Config
-from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, TrainingError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started, Task
 from ablate.executors import Executor, Slot
@@ -24,7 +22,7 @@ from ablate.study.design import Run
 from ablate.study.keys import Study
 from ablate.study.seeds import seed_of
 from ablate.study.template import RATE_NAMES
-from ablate.text import counted, format_short_duration, format_value, joined
+from ablate.text import counted, format_value, joined
 from ablate.training import trainer_of
 from ablate.training.payload import RunPayload
 
@@ -65,11 +63,16 @@ class SweepOptions:
 
 
 def sweep(
-    study: Study, options: SweepOptions, executor: Executor, data: DataFacts, say: Callable[[str], None]
+    study: Study,
+    options: SweepOptions,
+    executor: Executor,
+    say: Callable[[str], None],
+    *,
+    data: str,
+    classes: int,
 ) -> RateSweep:
-    """Sweep the learning rate of a study's baseline. executor: runs `ablate.training.runs.train`. data: of the baseline.
-
-    say: told what it will cost, and how far it is. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it
+    """Sweep the learning rate of a study's baseline. executor: runs `ablate.training.runs.train`. data: the fingerprint of what is
+    trained on. classes: how many it has, 0 where that is not known. say: told what it will cost, and how far it is. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it
     is then judged by. Raises StudyError where the baseline names no rate, TrainingError where all trainings of a step fail.
     """
     baseline = study.baseline
@@ -86,9 +89,9 @@ def sweep(
         ranked_by=ranked_by,
         is_rank_higher_better=ranked_by != LOSS and study.direction == "maximize",
         margin=study.margin,
-        guessing=math.log(len(data.classes)) if ranked_by == LOSS and len(data.classes) > 1 else None,
+        guessing=math.log(classes) if ranked_by == LOSS and classes > 1 else None,
     )
-    rates = ladder(options.low, options.high, COARSE)
+    rates = analysis.first_rates(rules)
     seeds = [seed_of("tune", replicate) for replicate in range(options.seeds)]
     trials: list[RateTrial] = []
 
@@ -109,29 +112,27 @@ def sweep(
     company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
     for rate in rates:
         baseline.override({path: rate})  # what the setting does not take is said before anything is trained
-    runs = options.seeds * (len(rates) * short / whole + (short < whole) * (analysis.BELOW + 1 + 1))
-    part = f"{short} of {counted(whole, 'epoch')}" if short < whole else "the whole training"
-    rest = (
-        " each, then the best and its neighbours to the end"
-        if short < whole
-        else " each, and the neighbours of the best"
-    )
+    short_runs = (len(rates) + 2) * short / whole
+    runs = options.seeds * (short_runs + (analysis.BELOW + 2 if short < whole else 2))
+    part = f"{short} of {counted(whole, 'epoch')} each, then the best of them to the end"
     say(
-        f"{counted(len(rates), 'rate')} from {options.low:g} to {options.high:g}, {part}{rest}: as much training as about "
-        f"{counted(math.ceil(runs), 'run')} of the study"
+        f"{counted(len(rates), 'rate')} from {options.low:g} to {options.high:g}, {part if short < whole else 'all of a run each'}: "
+        f"in all as much training as about {counted(math.ceil(runs), 'run')} of the study"
     )
-    began = time.monotonic()
     with executor:
         train(rates, short)
         if all(trial.outcome == "failed" for trial in trials):
             raise TrainingError(trials[0].reason)
-        say(f"{counted(len(rates), 'rate')} in {format_short_duration(time.monotonic() - began)}")
-        for _ in range(1 + EXTENSIONS):
-            chosen = analysis.next_rates(rules, trials)
+        extensions = 0
+        while extensions <= EXTENSIONS:
+            chosen, is_whole = analysis.next_rates(rules, trials)
             if not chosen:
                 break
-            say(f"training to the end: {joined(f'{rate:g}' for rate in chosen)}")
-            train(chosen, whole)
+            extensions += is_whole
+            say(
+                f"{counted(whole if is_whole else short, 'epoch')} at {joined(f'{rate:g}' for rate in chosen)}"
+            )
+            train(chosen, whole if is_whole else short)
     return analysis.rate_sweep(rules, trials)
 
 
@@ -166,7 +167,7 @@ class _Trainings(Client[Run]):
     def __init__(
         self,
         study: Study,
-        data: DataFacts,
+        data: str,
         config: Callable[[Run], Config],
         ranked_by: str,
         say: Callable[[str], None],
@@ -184,7 +185,7 @@ class _Trainings(Client[Run]):
             kind=trainer_of(config).kind,
             device=slot.device,
             source=config.source,
-            data=self._data.fingerprint,
+            data=self._data,
             fuse=fuse,
             metric=self._study.metric,
         )

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.analysis.rates import (
-    COARSE,
     RateRules,
     RateTrial,
     best_rate,
+    first_rates,
     ladder,
     levels,
     merits,
@@ -39,9 +39,14 @@ def trial(rate, *, whole=False, centre=0.1, width=1.0, ruined=math.inf, seed=200
 def swept(rules=RULES, shift=1.0, extensions=3, **shape):
     """All trials of a sweep. shift: by how much short trainings favour a higher rate."""
     centre = shape.pop("centre", 0.1)
-    trials = [trial(rate, centre=shift * centre, **shape) for rate in ladder(rules.low, rules.high, COARSE)]
-    for _ in range(1 + extensions):
-        trials += [trial(rate, whole=True, centre=centre, **shape) for rate in next_rates(rules, trials)]
+    trials = [trial(rate, centre=shift * centre, **shape) for rate in first_rates(rules)]
+    done = 0
+    while done <= extensions:
+        chosen, whole = next_rates(rules, trials)
+        if not chosen:
+            break
+        done += whole
+        trials += [trial(r, whole=whole, centre=centre if whole else shift * centre, **shape) for r in chosen]
     return trials
 
 
@@ -55,9 +60,22 @@ def test_the_suggestion_is_the_best_rate_also_where_short_trainings_favour_a_hig
     assert sum(t.is_whole for t in result.trials) <= 6
 
 
-def test_the_first_whole_trainings_are_the_best_short_one_and_the_rates_below():
-    short = [trial(rate, centre=0.3) for rate in ladder(1e-5, 10.0, COARSE)]
-    assert next_rates(RULES, short) == [0.1, 0.2, 0.3]
+def test_decades_come_first_then_half_decades_beside_the_best_then_whole_trainings_from_there_down():
+    short = [trial(rate, centre=0.3) for rate in first_rates(RULES)]
+    assert [t.rate for t in short] == [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
+    assert next_rates(RULES, short) in [([0.03, 0.3], False), ([0.3, 3.0], False)]
+    short += [trial(rate, centre=0.3) for rate in (0.03, 0.3, 3.0)]
+    assert next_rates(RULES, short) == ([0.1, 0.2, 0.3], True)
+
+
+def test_where_the_first_trainings_are_whole_only_neighbours_of_the_best_follow():
+    trials = [trial(rate, whole=True, centre=0.2) for rate in first_rates(RULES)]
+    steps = []
+    while (step := next_rates(RULES, trials))[0]:
+        steps.append(step)
+        trials += [trial(rate, whole=True, centre=0.2) for rate in step[0]]
+    assert steps[0] == ([0.03, 0.3], True)
+    assert rate_sweep(RULES, trials).suggestion == 0.2
 
 
 def test_a_rate_beside_one_that_fails_is_not_chosen_for_a_hair():
@@ -146,7 +164,7 @@ def test_the_ladder_rises_from_one_end_to_the_other(low, ratio):
     assert (rates[0], rates[-1]) == (low, low * ratio)
     assert rates == sorted(set(rates))
     assert all(b / a <= 2.03 for a, b in itertools.pairwise(rates))
-    assert set(ladder(low, low * ratio, COARSE)) <= set(rates)
+    assert set(ladder(low, low * ratio, (1,))) <= set(rates)
 
 
 @given(st.data())
@@ -161,9 +179,10 @@ def test_every_sweep_ends_in_a_rate_that_was_trained_to_the_end_or_in_a_reason(d
             "finished" if over else "diverged",
         )  # fmt: skip
 
-    trials = [any_trial(rate, whole=False) for rate in ladder(1e-5, 10.0, COARSE)]
-    for _ in range(3):
-        trials += [any_trial(rate, whole=True) for rate in next_rates(RULES, trials)]
+    trials = [any_trial(rate, whole=False) for rate in first_rates(RULES)]
+    for _ in range(4):
+        rates, whole = next_rates(RULES, trials)
+        trials += [any_trial(rate, whole=whole) for rate in rates]
     result = rate_sweep(RULES, trials)
     assert (result.suggestion is None) == bool(result.reason)
     assert result.suggestion is None or result.suggestion in {t.rate for t in trials if t.is_whole}

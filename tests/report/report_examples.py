@@ -10,7 +10,7 @@ import pandas as pd
 import ablate
 from ablate.analysis import judge
 from ablate.analysis.plan import rules
-from ablate.analysis.rates import COARSE, RateRules, RateTrial, ladder, next_rates
+from ablate.analysis.rates import RateRules, RateTrial, first_rates, next_rates
 from ablate.analysis.rates import rate_sweep as rate_sweep_of
 from ablate.data.facts import DataFacts
 from ablate.report.contents import Tracking
@@ -502,9 +502,10 @@ def rate_sweep(*, learns=True, metric="val/accuracy"):
         curve = tuple(2.3 * (1 - depth * (e + 1) / epochs) for e in range(epochs))
         return RateTrial(rate, 2000, epochs, epochs == 8, curve, curve[-1], 0.1 + depth)
 
-    trials = [trial(rate, 2) for rate in ladder(1e-5, 10.0, COARSE)]
-    for _ in range(3):
-        trials += [trial(rate, 8) for rate in next_rates(rules, trials)]
+    trials = [trial(rate, 2) for rate in first_rates(rules)]
+    for _ in range(4):
+        rates, is_whole = next_rates(rules, trials)
+        trials += [trial(rate, 8 if is_whole else 2) for rate in rates]
     return rate_sweep_of(rules, trials)
 
 

@@ -42,20 +42,23 @@ def swept(text=STUDY, options=None, sets=()):
     executor = InlineExecutor(runs.train, Slot("inline", "cpu"))
     facts = launch.data_lookup()(study.baseline)
     options = options or rates.SweepOptions(1e-3, 1.0)
-    return study, rates.sweep(study, options, executor, facts, said.append), said
+    result = rates.sweep(
+        study, options, executor, said.append, data=facts.fingerprint, classes=len(facts.classes)
+    )
+    return study, result, said
 
 
 def test_rates_are_trained_briefly_and_the_best_of_them_to_the_end(workplace):
     study, result, said = swept(options=rates.SweepOptions())
     short = [trial for trial in result.trials if not trial.is_whole]
     whole = [trial for trial in result.trials if trial.is_whole]
-    assert len(short) == 13
+    assert len(short) in (8, 9)
     assert {(t.epochs, len(t.curve), t.seed) for t in short if t.outcome == "finished"} == {(1, 1, 2000)}
     assert {(t.epochs, len(t.curve)) for t in whole if t.outcome == "finished"} == {(4, 4)}
     assert 3 <= len(whole) <= 5
     assert result.suggestion in {trial.rate for trial in whole}
     assert 0.02 <= result.suggestion <= 1
-    assert said[0].startswith("13 rates from 1e-05 to 10, 1 of 4 epochs each")
+    assert said[0].startswith("7 rates from 1e-05 to 10, 1 of 4 epochs each")
     assert said[1].startswith("stacked 7")
     pasted = spec.parse(f"study: again\nmargin: 0.02\n{_merged(study, rates.paste(study, result))}")
     assert pasted.baseline.get("optimizer.lr") == result.suggestion
@@ -82,7 +85,7 @@ def test_the_same_study_gives_the_same_sweep_and_what_cannot_be_stacked_says_wha
 def test_a_study_of_one_epoch_has_no_shorter_training(workplace):
     _, result, said = swept(sets=["training.epochs=1"])
     assert all(trial.is_whole for trial in result.trials)
-    assert "the whole training each" in said[0]
+    assert "all of a run each" in said[0]
 
 
 def test_every_seed_trains_every_rate(workplace):
