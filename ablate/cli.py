@@ -45,6 +45,8 @@ from ablate.usage import Commands
 
 if TYPE_CHECKING:
     from ablate.scheduling.coordinate import Outcome
+    from ablate.study.record import PlanRecord
+    from ablate.tracking.store import Store
 
 app = typer.Typer(
     name="ablate",
@@ -132,31 +134,38 @@ def run(
             raise typer.Exit(INTERRUPTED) from None
         return
     store = current_store()
+    limits = (launch.seconds(budget, "--budget"), launch.seconds(timeout, "--timeout"))
     where = (executor, devices, workers, runs_per_device)
-    if dry_run:
+    finished = launch.finished_plan(parsed, store, seeds)
+    if dry_run or finished:
         launch.check_executor(parsed.baseline, *where, address)
     else:
         pool = launch.executor(parsed.baseline, *where, store.root, address)
-        if not launch.seems_done(parsed, store, seeds):
-            pool.warm_up()  # workers start while more is imported and the data are prepared
+        pool.warm_up()  # workers start while more is imported and the data are prepared
     from ablate import console
-    from ablate.scheduling.coordinate import Options
     from ablate.study import design
 
-    options = Options(
-        budget=launch.seconds(budget, "--budget"),
-        timeout=launch.seconds(timeout, "--timeout"),
-        accept_code=accept_code,
-        fuse=not no_fuse,
-    )
     if dry_run:
         console.out.print(console.preview(launch.preview(parsed, store, seeds)))
         return
     with console.preparing(quiet=quiet or json):
         planned = design.plan(parsed, launch.data_lookup(), seeds)
+    if finished:
+        if not (json or seeds or storage) and (lines := launch.answer(store, finished, planned)):
+            for note in planned.data_notes:
+                launch.notify(f"data: {note}")
+            if not quiet:
+                launch.notify(f"nothing left to do: {planned.study.name} is complete")
+            console.out.print(console.paragraphs(lines))
+            _suggest(finished.record, quiet=quiet)
+            return
+        pool = launch.executor(parsed.baseline, *where, store.root, address)
+    from ablate.scheduling.coordinate import Options
+
+    options = Options(*limits, accept_code=accept_code, fuse=not no_fuse)
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.run(planned, store, pool, options, storage, observer, seeds)
-    _conclude(outcome, f"ablate run {study}", json=json, quiet=quiet)
+    _conclude(outcome, store, f"ablate run {study}", json=json, quiet=quiet)
 
 
 @app.command()
@@ -240,7 +249,7 @@ def top_up(
     )
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.top_up(stored, seeds, planned, store, pool, options, storage, observer)
-    _conclude(outcome, f"ablate top-up {name}", json=json, quiet=quiet)
+    _conclude(outcome, store, f"ablate top-up {name}", json=json, quiet=quiet)
 
 
 @app.command()
@@ -484,33 +493,40 @@ def ui(
 # --- what commands share ----------------------------------------------------------------------------------------------
 
 
-def _conclude(outcome: "Outcome", command: str, *, json: bool, quiet: bool) -> None:
+def _conclude(outcome: "Outcome", store: "Store", command: str, *, json: bool, quiet: bool) -> None:
     """Print what a study came to and what to do next. command: the one that continues it.
 
     Exits with 1 where runs failed, and where the store has not all of it.
     """
-    from ablate import console
+    from ablate import console, kept_answer
 
-    name = outcome.record.study
-    is_search = outcome.record.design == "search"
+    record = outcome.record
+    is_search = record.design == "search"
+    lines = console.candidates(record) if is_search else console.verdicts(outcome.analysis, record.study)
     if not json:
-        console.out.print(
-            console.candidates(outcome.record) if is_search else console.verdicts(outcome.analysis, name)
-        )
-    if is_search and outcome.record.tuned:
-        launch.notify(
-            f"`ablate init --from {name}` writes a study that compares these with the baseline on fresh seeds"
-        )
+        console.out.print(console.paragraphs(lines))
     if outcome.ending == "budget":
         launch.notify(
             f"the budget is spent with {counted(outcome.left, 'planned run')} left undone; `{command}` continues"
         )
     if outcome.failed:
-        launch.notify(f"{counted(outcome.failed, 'run')} failed; `ablate report {name}` shows why")
-    if not (json or quiet):
-        launch.notify(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
+        launch.notify(f"{counted(outcome.failed, 'run')} failed; `ablate report {record.study}` shows why")
+    _suggest(record, quiet=quiet or json)
     if outcome.failed or outcome.analysis.error or not outcome.is_recorded:
         raise typer.Exit(SOME_FAILED)
+    if outcome.ending == "complete" and not outcome.left:
+        kept_answer.keep(store, record, lines)
+
+
+def _suggest(record: "PlanRecord", *, quiet: bool) -> None:
+    """Print what can be done with the results of a study."""
+    name = record.study
+    if record.design == "search" and record.tuned:
+        launch.notify(
+            f"`ablate init --from {name}` writes a study that compares these with the baseline on fresh seeds"
+        )
+    if not quiet:
+        launch.notify(f"`ablate report {name}` writes the report, `ablate ui` opens MLflow")
 
 
 def main() -> None:

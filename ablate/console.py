@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.events import EpochEnd, Event, Failed, Finished
+from ablate.kept_answer import AnswerLine
 from ablate.scheduling.observer import Observer
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
@@ -718,58 +719,67 @@ class _Hanging:
             yield _line("    " if number else "  ").append_text(line)
 
 
-def verdicts(analysis: Analysis, study: str) -> RenderableType:
+def paragraphs(lines: Iterable[AnswerLine]) -> RenderableType:
+    """Return lines as they are printed."""
+    return Group(
+        *(
+            _Hanging(_line(line.text, style=line.style))
+            if line.is_item
+            else _line(line.text, style=line.style)
+            for line in lines
+        )
+    )
+
+
+def verdicts(analysis: Analysis, study: str) -> list[AnswerLine]:
     """Return the result of a study of that name: its headline, a sentence per arm, and what would settle the undecided ones."""
     from ablate.analysis import headline, sentence
     from ablate.analysis.words import beyond, caution, subject
 
-    lines: list[RenderableType] = [_line(headline(analysis), style="bold")]
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
-    lines += [
-        _Hanging(_line(sentence(item, analysis.rules), style=VERDICT_STYLE.get(item.verdict, "magenta")))
-        for item in items
-    ]
+    lines = [(sentence(item, analysis.rules), VERDICT_STYLE.get(item.verdict, "magenta")) for item in items]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
-            lines.append(_Hanging(_line(f"{title}: {sentence(check, analysis.rules)}", style="dim")))
+            lines.append((f"{title}: {sentence(check, analysis.rules)}", "dim"))
     lines += [
-        _Hanging(_line(f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", style="dim"))
+        (f"note: {caution(c, analysis.rules, subject(c, analysis.rules))}", "dim")
         for c in analysis.warnings
         # The methods of a report say which runs were stacked, and nobody needs to act on it; the headline has said the error.
         if c.code != "stacked-and-single" and c != analysis.error
     ]
     if (price := beyond(analysis, study)) is not None:
-        lines.append(_Hanging(_line(price)))
-    return Group(*lines)
+        lines.append((price, ""))
+    return [
+        AnswerLine(headline(analysis), "bold"),
+        *(AnswerLine(text, style, is_item=True) for text, style in lines),
+    ]
 
 
-def candidates(record: PlanRecord) -> RenderableType:
+def candidates(record: PlanRecord) -> list[AnswerLine]:
     """Return the candidates of a search, best first. They have no verdicts: they were chosen because they looked best."""
     if not record.tuned or record.search is None:
-        return _line("the search is not over yet")
+        return [AnswerLine("the search is not over yet")]
     (tuned,) = record.tuned.values()
     metric = record.metric
     cost = record.search.cost
-    lines: list[RenderableType] = [
-        _line(
-            "candidates, best first; they were chosen because they looked best, and have no verdict",
-            style="bold",
-        )
-    ]
+    title = "candidates, best first; they were chosen because they looked best, and have no verdict"
+    lines = [AnswerLine(title, "bold")]
     for number, candidate in enumerate(tuned.candidates, 1):
         mean = "diverged" if candidate.mean is None else f"{metric} {candidate.mean:.4f}"
         costs = "" if candidate.cost is None else f", {cost} {candidate.cost:.4g}"
         values = ", ".join(f"{path}={format_tried(candidate.values[path])}" for path in record.space)
-        lines.append(_line(f"  {number}. {mean}{costs} over {counted(candidate.runs, 'seed')}: {values}"))
+        lines.append(
+            AnswerLine(f"  {number}. {mean}{costs} over {counted(candidate.runs, 'seed')}: {values}")
+        )
     lines += [
-        _line(f"  the best {path} lies at the {end} end of its range", style="yellow")
+        AnswerLine(f"  the best {path} lies at the {end} end of its range", "yellow")
         for path, end in tuned.edge.items()
     ]
     for method, shares in record.importances.items():
         order = sorted(shares, key=lambda path: -shares[path])
         ranked = ", ".join(f"{path} ({shares[path]:.2f})" for path in order)
-        lines.append(_line(f"  {method} ranks: {ranked}; a ranking, not a verdict", style="dim"))
-    return Group(*lines)
+        lines.append(AnswerLine(f"  {method} ranks: {ranked}; a ranking, not a verdict", "dim"))
+    return lines
 
 
 BAR = 24

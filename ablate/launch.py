@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ablate.events import Bundle, Event
     from ablate.executors import Executor, Slot, Wanted
     from ablate.executors.local import LocalExecutor
+    from ablate.kept_answer import AnswerLine
     from ablate.scheduling.coordinate import Coordinator, Options, Outcome
     from ablate.scheduling.observer import Observer
     from ablate.scheduling.seed_check import SeedCheck
@@ -416,27 +417,39 @@ def preview(study: Study, store: Store, seeds: int | None = None) -> Preview:
     )
 
 
-def seems_done(study: Study, store: Store, seeds: int | None = None) -> bool:
-    """Return whether the last command on a study ended it, and the study is as it was: then workers are likely to be started for nothing.
+def finished_plan(study: Study, store: Store, seeds: int | None = None) -> StoredPlan | None:
+    """Return the latest plan of a study where the last command on it ended it, and the study is as it was; else None.
 
-    seeds: those that this command asks for. The plan, which takes longer, has the last word.
+    Then workers are likely to be started for nothing. The plan of the study, which takes longer, has the last word. seeds: those
+    that this command asks for.
     """
     import json
 
     from ablate.tracking.plans import stored_plans, study_names
 
     try:
-        if study.name not in study_names(store):
-            return False
-        plans = stored_plans(store, study.name)
+        plans = stored_plans(store, study.name) if study.name in study_names(store) else []
     except AblateError:
-        return False
+        return None
     if not plans:  # none that can be read
-        return False
+        return None
     latest = plans[-1]
     is_the_same = json.dumps(study.plain(), default=str) == json.dumps(latest.record.declared, default=str)
     enough = seeds is None or seeds <= latest.record.looks.last_taken
-    return latest.environment.get("ending") == "complete" and is_the_same and enough
+    return latest if latest.environment.get("ending") == "complete" and is_the_same and enough else None
+
+
+def answer(store: Store, finished: StoredPlan, plan: Plan) -> list[AnswerLine] | None:
+    """Return what a plan with nothing left to do came to, where that is kept; None where it has to be worked out, or something else be done.
+
+    finished: of `finished_plan`.
+    """
+    from ablate import kept_answer
+    from ablate.tracking.plans import unreadable_plans
+
+    if needs_recovery(store) or unreadable_plans(store, plan.study.name):
+        return None
+    return kept_answer.find(store, finished, plan)
 
 
 def recorded_plan(record: PlanRecord, name: str, allowed: Mapping[str, Sequence[str | bool] | None]) -> Plan:
@@ -717,15 +730,20 @@ def recover_to_read(store: Store) -> None:
 
 def recover(store: Store, study: Study | None = None) -> None:
     """Deliver and end what killed processes left behind. study: one whose code may be imported. Raises StoreError."""
-    from ablate.tracking.runs import orphans
-
-    spool = store.root / "spool"
-    if (spool.is_dir() and any(spool.glob("*.*"))) or orphans(store):
+    if needs_recovery(store):
         from ablate.tracking import recover as recovery
 
         ended = recovery.recover(store, notify, functools.partial(_permit, study))
         if ended:
             notify(f"marked {counted(ended, 'run')} of processes that died as killed")
+
+
+def needs_recovery(store: Store) -> bool:
+    """Return whether a killed process may have left something behind. Raises StoreError."""
+    from ablate.tracking.runs import orphans
+
+    spool = store.root / "spool"
+    return (spool.is_dir() and any(spool.glob("*.*"))) or bool(orphans(store))
 
 
 def _permit(study: Study | None, config: RunConfig) -> None:

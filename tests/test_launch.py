@@ -129,16 +129,16 @@ def test_an_unknown_executor_is_named_with_those_that_there_are(workplace):
     assert f"--executor: 'remote' is not an executor\n  {joined(launch.EXECUTORS, 'or')}" in output
 
 
-def test_workers_are_not_started_for_a_study_that_seems_done(workplace):
-    def seems_done(asked=None, **changes):
+def test_workers_are_not_started_for_a_study_that_is_finished(workplace):
+    def is_finished(asked=None, **changes):
         file = workplace.study(**{"factors": "{gain: [0.2]}", "seeds": "1", **changes})
         with contextlib.chdir(workplace.root):
-            return launch.seems_done(spec.read(Path(file)), current_store(), asked)
+            return launch.finished_plan(spec.read(Path(file)), current_store(), asked) is not None
 
-    assert not seems_done()
+    assert not is_finished()
     workplace.ablate("run", workplace.study(factors="{gain: [0.2]}", seeds="1"), "--executor", "inline", "-q")
-    assert seems_done()
-    assert seems_done(1)
-    assert not seems_done(2)
-    assert not seems_done(seeds="2")
-    assert not seems_done(factors="{gain: [0.2, 0.3]}")
+    assert is_finished()
+    assert is_finished(1)
+    assert not is_finished(2)
+    assert not is_finished(seeds="2")
+    assert not is_finished(factors="{gain: [0.2, 0.3]}")

@@ -56,6 +56,7 @@ ROOMS: dict[str, set[str]] = {
     "executors": {"errors", "events", "text"},
     "tracking": {
         "addresses",
+        "cache_folder",
         "locks",
         "errors",
         "plain_files",
@@ -87,8 +88,10 @@ ROOMS: dict[str, set[str]] = {
     },
     "given_study": {"errors", "study", "text", "tracking"},
     "documents": {"errors", "text"},
+    "kept_answer": {"cache_folder", "study", "tracking"},
     "launch": {
         "errors",
+        "kept_answer",
         "repository",
         "given_study",
         "code_digest",
@@ -148,6 +151,7 @@ ROOMS: dict[str, set[str]] = {
     "console": {
         "errors",
         "events",
+        "kept_answer",
         "study",
         "executors",
         "scheduling",

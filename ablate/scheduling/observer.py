@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ablate.analysis import Analysis
-from ablate.events import Event
-from ablate.executors import Slot
-from ablate.study.design import Run
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ablate.analysis import Analysis
+    from ablate.events import Event
+    from ablate.executors import Slot
+    from ablate.study.design import Run
 
 
 class Observer:

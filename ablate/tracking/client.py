@@ -14,7 +14,7 @@ from typing import Any
 from ablate import addresses, locks
 from ablate.errors import StoreError
 from ablate.text import without_password
-from ablate.tracking import busy
+from ablate.tracking import busy, new_database
 from ablate.tracking.store import Store, open_lock
 
 _LONGEST_MESSAGE = 300
@@ -99,7 +99,9 @@ def create(store: Store) -> None:
         for abandoned in store.database.parent.glob(f"{store.database.stem}.*.tmp*"):
             abandoned.unlink()
         try:
-            connect(addresses.database_address(building))
+            if not new_database.copied(building):
+                connect(addresses.database_address(building))
+                new_database.keep(building)
             building.rename(store.database)
         except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from making it
             building.unlink(missing_ok=True)

@@ -41,6 +41,8 @@ def test_every_arm_has_its_first_seed_before_any_has_its_second(workplace):
 def test_a_finished_study_is_not_trained_again(workplace):
     study = workplace.trained()
     before = {run.info.run_id for run in workplace.runs()}
+    assert "nothing left to do" in workplace.ablate("run", study, "--executor", "inline")
+    (workplace.root / "mlruns" / "cache" / "toy.answer.json").unlink()
     assert "9 of them done" in workplace.ablate("run", study, "--executor", "inline")
     assert {run.info.run_id for run in workplace.runs()} == before
     assert [run.info.status for run in workplace.runs(kind="report")] == ["FINISHED"]
