@@ -65,6 +65,20 @@ def test_the_readme_shows_what_the_command_prints(judge):
     assert judge("results.csv", *shlex.split(command)).partition("\n\nval/loss")[0] in readme
 
 
+def test_the_readme_shows_what_is_said_of_a_published_table(judge):
+    """The runs of https://github.com/KellerJordan/modded-nanogpt/pull/348: which arms, how often, how long, how well."""
+    readme = (DOCS.parent / "README.md").read_text()
+    commands = re.findall(r"^ablate judge (docs/examples/layer_dropout.csv --.*)$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        name, *options = shlex.split(command)
+        output = judge(str(DOCS.parent / name), *options)
+        [line] = [line for line in output.splitlines() if line.startswith("- topological_r8 ")]
+        assert line in readme
+        if "time_seconds" in command:
+            assert "All 3 arms help" in output
+
+
 def test_every_option_that_the_page_names_exists(judge):
     known = set(re.findall(r"--[a-z-]+", judge("--help")))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"`python [^`]*`", "", PAGE))) <= known
