@@ -150,6 +150,8 @@ def run(
         return
     with console.preparing(quiet=quiet or json):
         planned = design.plan(parsed, launch.data_lookup(), seeds)
+        if not finished:
+            import ablate.scheduling.coordinate  # noqa: F401 - takes a second, in which something should be on the screen
     if finished:
         if not (json or seeds or storage) and (lines := launch.answer(store, finished, planned)):
             for note in planned.data_notes:

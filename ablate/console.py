@@ -28,6 +28,7 @@ from ablate.study.record import PlanRecord
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
 from ablate.text import (
     counted,
+    cut,
     format_duration,
     format_short_duration,
     format_tried,
@@ -65,6 +66,15 @@ err = SafeConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty(
 out = SafeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
+BAR, GAP = 10, 2
+"""Width of the bar of a run, and of what is between two columns."""
+
+FORETOLD_FROM = 0.5
+"""Share of the first run that has to be done before the time left is shown."""
+
+SHORTEST_ARM = 12
+"""Characters of an arm's name that are shown at least."""
+
 STYLE = {WAITING: "dim", RUNNING: "bold cyan", FINISHED: "green", DIVERGED: "yellow", FAILED: "bold red"}
 LEGEND = {
     WAITING: "waiting",
@@ -89,25 +99,44 @@ Cell = tuple[str, Phase, int]
 """A place in the grid: arm, phase, and the number of the replicate in it."""
 
 
+@dataclass
+class _Tally:
+    """How many runs of a study are done, of how many that are known to be needed. It goes on from look to look, and never back."""
+
+    done: int = 0
+    total: int = 0
+
+    def go_on(self, runs: int, done: int, ended: int = 0) -> None:
+        """Add what a look, or a search, still lacks. runs: that it needs; done: of these. ended: runs of the study known to be done."""
+        self.done = max(self.done, done, ended)
+        self.total = self.done + runs - done
+
+    def __str__(self) -> str:
+        return f"{self.done}/{self.total}"
+
+
 class Lines(Observer):
     """Prints a plain line on stderr for every run that ends: for logs and pipes. quiet: prints failures only."""
 
     def __init__(self, plan: Plan, *, quiet: bool = False) -> None:
         self._plan = plan
         self._quiet = quiet
-        self._done = self._total = 0
+        self._tally = _Tally()
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
-        self._done, self._total = done, runs
         title = (
             f"look {look}: {counted(pairs, 'seed')} per arm"
             if look
             else f"confirmation: {counted(pairs, 'fresh seed')}"
         )
-        self._print(f"{title}, {counted(runs, 'run')}" + (f", {done} of them done" if done else ""))
+        if self._tally.total:
+            self._print(f"{title}, {counted(runs - done, 'more run')}")
+        else:
+            self._print(f"{title}, {counted(runs, 'run')}" + (f", {done} of them done" if done else ""))
+        self._tally.go_on(runs, done)
 
     def searching(self, runs: int, done: int) -> None:
-        self._done, self._total = done, runs
+        self._tally.go_on(runs, done)
 
     def event(self, run: Run, event: Event) -> None:
         name = f"{run.arm} · seed {run.seed}"
@@ -115,12 +144,12 @@ class Lines(Observer):
             tried = ", ".join(f"{path}={format_tried(value)}" for path, value in run.values.items())
             name = f"{run.arm} · {tried}"
         if isinstance(event, Failed) and event.kind == "pruned":
-            self._done += 1
-            self._print(f"[{self._done}/{self._total}] {name}: pruned")
+            self._tally.done += 1
+            self._print(f"[{self._tally}] {name}: pruned")
         elif isinstance(event, Finished):
-            self._done += 1
+            self._tally.done += 1
             seconds = event.metrics.get("time/train_seconds", float("nan"))
-            self._print(f"[{self._done}/{self._total}] {name}: {event.outcome} in {seconds:.1f} s")
+            self._print(f"[{self._tally}] {name}: {event.outcome} in {seconds:.1f} s")
         elif isinstance(event, Failed):
             err.print(_line(f"{name}: attempt {event.attempt} failed: {event.reason}", style="red"))
 
@@ -235,7 +264,7 @@ class Display(Observer):
         self._scale = self._rules.scale()
         self._title = ""
         self._pairs = plan.looks.at[0]
-        self._total = self._done = self._ended = 0
+        self._tally, self._ended = _Tally(), 0
         self._began = time.monotonic()
         self._lock = threading.RLock()
         self._live = Live(
@@ -261,14 +290,19 @@ class Display(Observer):
                 if look
                 else f"confirmation · {counted(pairs, 'fresh seed')} per arm"
             )
-            self._total, self._done, self._ended, self._began = runs, done, 0, time.monotonic()
+            self._go_on(runs, done)
             self._pairs = max(self._pairs, pairs) if look else self._pairs
             self._images.clear()
 
     def searching(self, runs: int, done: int) -> None:
         with self._lock:
             self._title = "searching"
-            self._total, self._done, self._ended, self._began = runs, done, 0, time.monotonic()
+            self._go_on(runs, done)
+
+    def _go_on(self, runs: int, done: int) -> None:
+        ended = sum(mark in (FINISHED, DIVERGED, FAILED) for mark in self._marks.values())
+        self._tally.go_on(runs, done, ended)
+        self._ended, self._began = 0, time.monotonic()
 
     def running(self, run: Run, slot: Slot, attempt: int) -> None:
         with self._lock:
@@ -287,7 +321,7 @@ class Display(Observer):
                 self._images.append((progress.at, data.train if data else 0))
             elif isinstance(event, Finished) or (isinstance(event, Failed) and event.kind == "pruned"):
                 self._running.pop(run.key, None)
-                self._done += 1
+                self._tally.done += 1
                 self._ended += 1
             elif isinstance(event, Failed):
                 self._marks[_cell(run)] = FAILED
@@ -328,18 +362,23 @@ class Display(Observer):
             return Group(head, self._progress_line(), grid, _line("   ".join(marks), style="dim"), slots)
 
     def _progress_line(self) -> Text:
-        """Return how much of the look is done, the images per second, and the time left."""
+        """Return how much of what is known to be needed is done, the images per second, and the time left."""
         now = time.monotonic()
         in_progress = sum(progress.share for progress in self._running.values())
-        done = self._done + in_progress
-        parts = [f"{self._done}/{counted(self._total, 'run')}"]
+        if not self._tally.total:
+            return Text("starting, and looking up what is done already", style="dim")
+        done = self._tally.done + in_progress
+        parts = [f"{self._tally.done}/{counted(self._tally.total, 'run')}"]
         while self._images and now - self._images[0][0] > RATE_WINDOW:
             self._images.popleft()
         if (images := sum(n for _, n in self._images)) and now - self._began > 1:
             parts.append(f"{images / min(RATE_WINDOW, now - self._began):,.0f} images/s")
-        if (ended := self._ended + in_progress) > 0 and (left := self._total - done) > 0:
+        furthest = max((progress.share for progress in self._running.values()), default=0.0)
+        # Before a run is half done, most of the time that went by was that of the start.
+        if (self._ended or furthest >= FORETOLD_FROM) and (left := self._tally.total - done) > 0:
+            ended = self._ended + in_progress
             parts.append(f"about {format_duration((now - self._began) / ended * left)} left")
-        return Text.assemble(_bar(done / self._total if self._total else 0, 30), "  ", " · ".join(parts))
+        return Text.assemble(_bar(done / self._tally.total, 30), "  ", " · ".join(parts))
 
     def _grid(self, height: int) -> Table:
         arms = list(dict.fromkeys([*self._plan.names, *(arm for arm, _, _ in self._marks)]))
@@ -440,22 +479,34 @@ class Display(Observer):
         by_slot: dict[str, list[_Progress]] = {}
         for progress in self._running.values():
             by_slot.setdefault(progress.slot, []).append(progress)
-        table = Table.grid(padding=(0, 2))
-        for _ in range(4):
-            table.add_column(no_wrap=True, overflow="ellipsis")
         room = max(1, self._console.height // 3)
+        rows = []
         for slot in sorted(by_slot, key=_by_number)[:room]:
             first, *others = by_slot[slot]
-            name = f"{first.run.arm} · seed {first.run.seed}"
-            name += f" and {len(others)} more" if others else ""
+            which = f" · seed {first.run.seed}" + (f" and {len(others)} more" if others else "")
             retry = f"attempt {first.attempt} · " if first.attempt > 1 else ""
+            state = f"{retry}starting"
             if first.epoch:
                 epochs = f"{first.epoch}/{first.epochs}" if first.epochs else f"{first.epoch}"
                 value = f" · {self._plan.study.metric} {first.value:.4f}" if first.value is not None else ""
-                state = _line(f"{retry}epoch {epochs}{value}", style="cyan")
-            else:
-                state = _line(f"{retry}starting", style="dim")
-            table.add_row(_line(slot, style="dim"), _line(name), _bar(first.share, 10), state)
+                state = f"{retry}epoch {epochs}{value}"
+            rows.append((slot, first, which, state))
+        # Of all that stands here, the name of an arm can be cut: the grid has it whole.
+        widest = max((len(slot) + len(which) + len(state) for slot, _, which, state in rows), default=0)
+        has_bar = self._console.width >= widest + BAR + 3 * GAP + SHORTEST_ARM
+        left = self._console.width - widest - (BAR + 3 * GAP if has_bar else 2 * GAP)
+        table = Table.grid(padding=(0, GAP))
+        for _ in range(4 if has_bar else 3):
+            table.add_column(no_wrap=True, overflow="ellipsis")
+        for slot, progress, which, state in rows:
+            name = f"{cut(visible(progress.run.arm), max(left, SHORTEST_ARM))}{which}"
+            bar = (_bar(progress.share, BAR),) if has_bar else ()
+            table.add_row(
+                _line(slot, style="dim"),
+                _line(name),
+                *bar,
+                _line(state, style="cyan" if progress.epoch else "dim"),
+            )
         if len(by_slot) > room:
             table.add_row(_line(f"… and {counted(len(by_slot) - room, 'more slot')}", style="dim"))
         return table

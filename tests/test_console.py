@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ablate import console
 from ablate.data.facts import DataFacts
-from ablate.events import EpochEnd, Failed
+from ablate.events import EpochEnd, Failed, Finished
 from ablate.executors import Slot
 from ablate.study import design, spec
 
@@ -97,6 +97,49 @@ def test_time_left_counts_what_is_under_way_too(screen, monkeypatch):
     now = 112.0
     shown.event(first, EpochEnd(first.key, 1, 2, 0.0, 2, {"val/accuracy": 0.5}))
     assert "6/12 runs · 250 images/s" in picture(shown, screen)[1]
+
+
+@pytest.mark.parametrize("kind", [console.Display, console.Lines])
+def test_totals_go_on_from_look_to_look(screen, monkeypatch, kind):
+    monkeypatch.setattr(console, "err", screen)
+    plan, _ = display(screen)
+    shown = kind(plan) if kind is console.Lines else kind(plan, screen)
+
+    def line() -> str:
+        if kind is console.Display:
+            return picture(shown, screen)[1]
+        return screen.file.getvalue().splitlines()[-1]
+
+    every = runs(plan)
+    if kind is console.Display:
+        assert line() == "starting, and looking up what is done already"
+    shown.looking(1, 2, 6, 2)
+    for run in every[:2]:
+        shown.settled(run, "finished", 0.7)
+    for number, run in enumerate(every[2:6], 3):
+        shown.event(run, Finished(run.key, 1, 1, 0.0, "finished", 1))
+        shown.settled(run, "finished", 0.7)
+        assert f"{number}/6" in line()
+    # Two of three arms go on: 4 of their 8 runs are done.
+    shown.looking(2, 4, 8, 4)
+    if kind is console.Lines:
+        assert line() == "look 2: 4 seeds per arm, 4 more runs"
+    shown.event(every[0], Finished(every[0].key, 1, 1, 0.0, "finished", 1, {}, {}, {}))
+    assert "7/10" in line()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_of_what_a_slot_trains_only_the_name_of_the_arm_is_cut(width):
+    screen = console.SafeConsole(file=io.StringIO(), width=width, height=30)
+    plan, shown = display(screen, levels="[8], optimizer.weight_decay: [0.00012345678912345]")
+    for number, run in enumerate([run for run in runs(plan) if "decay" in run.arm]):
+        shown.running(run, Slot(f"cuda:{number}", "cpu"), 2)
+        shown.event(run, EpochEnd(run.key, 2, 1, 0.0, 1, {"val/accuracy": 0.5}))
+    lines = picture(shown, screen)[-2:]
+    for number, line in enumerate(lines):
+        assert line.startswith(f"cuda:{number}  ")
+        assert f" · seed {number}" in line
+        assert line.endswith("attempt 2 · epoch 1/2 · val/accuracy 0.5000")
 
 
 def test_more_arms_than_lines_leave_room_for_what_is_under_way(screen):
