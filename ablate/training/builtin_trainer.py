@@ -5,6 +5,8 @@ Importing this file loads no torch: `steps` imports the loop where runs are trai
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, cast
@@ -36,6 +38,29 @@ def _try_out(config: RunConfig, shape: tuple[int, int, int], classes: int, image
         from ablate.models.trial import try_out
 
         try_out(config.model, shape, classes, last_batch)
+
+
+def _spare_dynamo() -> None:
+    """Let torch's optimizers do without `torch._dynamo` in this worker: its import takes 1.2 s of the processor.
+
+    They ask for it to tell `torch.compile` what it should not compile, and the built-in training compiles nothing. What they compute
+    stays the same, bit for bit. In a torch that has this elsewhere, they import it as ever; and so they do in a process that is not
+    ours alone, which may compile something of its own.
+    """
+    import torch
+    from torch import optim
+
+    if multiprocessing.parent_process() is None or "torch._dynamo" in sys.modules:
+        return
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        function = getattr(getattr(optim.Optimizer, name, None), "__wrapped__", None)
+        if function is not None:
+            setattr(function, "__dynamo_disable", function)
+    for kind in (optim.SGD, optim.Adam, optim.AdamW):
+        # Wrapped in what turns gradients off around a call of dynamo's.
+        step = getattr(kind.step, "__wrapped__", None)
+        if step is not None and not hasattr(kind.step, "hooked"):
+            kind.step = torch.no_grad()(step)  # type: ignore[method-assign]
 
 
 class BuiltinTrainer:
@@ -137,7 +162,9 @@ class BuiltinTrainer:
         return datasets.presence(cast("RunConfig", config).data) in ("prepared", "not here")
 
     def preload(self, config: Config) -> tuple[str, ...]:
-        return (*TORCH, "ablate.training.builtin.bundle", *cast("RunConfig", config).model.preload)
+        model = cast("RunConfig", config).model
+        torch = TORCH if model.is_foreign else ("torch",)
+        return (*torch, "ablate.training.builtin.bundle", *model.preload)
 
     def devices(self, config: Config) -> int:  # noqa: ARG002 — whatever the config
         return 1
@@ -151,6 +178,7 @@ class BuiltinTrainer:
         from ablate.training.builtin import bundle
 
         if all(task.payload.config["model"]["name"] != "import" for task in tasks):
+            _spare_dynamo()
             return bundle.steps(tasks, folders, cancelled)
         return foreign_code.watched(lambda some: bundle.steps(some, folders, cancelled), tasks)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -85,3 +88,47 @@ def test_numpys_network_has_the_rule_or_refuses_the_optimizer(kind):
     else:
         with pytest.raises(ValueError, match="numpy_mlp trains with"):
             RunConfig.model_validate(tree)
+
+
+IN_A_WORKER = """
+import multiprocessing, sys, torch
+from ablate.training import builtin_trainer
+
+multiprocessing.parent_process = lambda: "a forkserver"
+builtin_trainer._spare_dynamo()
+"""
+
+STEPS = """
+def steps(kind, **settings):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+    inputs = torch.randn(7, 5)
+    optimizer = getattr(torch.optim, kind)(network.parameters(), **settings)
+    for step in range(4):
+        if step == 2:  # as a run that is resumed
+            saved = optimizer.state_dict()
+            optimizer = getattr(torch.optim, kind)(network.parameters(), **settings)
+            optimizer.load_state_dict(saved)
+        optimizer.zero_grad()
+        network(inputs).square().mean().backward()
+        optimizer.step()
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    return [parameter.tolist() for parameter in network.parameters()]
+
+
+found = [
+    steps("SGD", lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    steps("Adam", lr=0.01, weight_decay=0.01),
+    steps("AdamW", lr=0.01),
+]
+"""
+
+
+def test_optimizers_compute_the_same_without_dynamo_which_a_worker_does_not_import():
+    program = f"{IN_A_WORKER}{STEPS}\nprint(json.dumps(found))\nassert 'torch._dynamo' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json\n{program}"], capture_output=True, text=True, check=True
+    )
+    ordinary = {"torch": torch}
+    exec(STEPS, ordinary)
+    assert json.loads(done.stdout) == ordinary["found"]
