@@ -852,7 +852,7 @@ def rate_sweep(result: RateSweep, settings: str) -> str:
         low, high = min(merit.values()), max(merit.values())
         share = (merit[trial.rate] - low) / (high - low) if high > low else 0.0
         mark = "█" * round(share * BAR) if trial.outcome == "finished" else trial.outcome
-        lines.append(f"{trial.rate:8.2g} {trial.epochs:6}{numbers}  {mark}".rstrip())
+        lines.append(f"{trial.rate:8g} {trial.epochs:6}{numbers}  {mark}".rstrip())
     if result.suggestion is None:
         return "\n".join([*lines, "", f"no suggestion: {result.reason}"])
     sentences = [f"suggested: {result.suggestion:g}"]

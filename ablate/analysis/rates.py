@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ablate.text import counted
+from ablate.text import counted, joined
 
 LADDER = (1, 2, 3, 5)
 """Rates are these times powers of ten: ratios of 1.5 to 2, in numbers that people write."""
@@ -27,6 +27,9 @@ BELOW = 2
 NEIGHBOUR = 0.25
 """Weight of each neighbour when a rate is judged: a rate that is next to one that fails is a worse choice than one that is not."""
 
+LARGEST = 1e100
+"""Where a metric is larger, or not a number, the training has diverged, whatever it calls that itself."""
+
 NOT_LEARNT = 0.99
 """From this share of the loss of guessing on, nothing was learnt."""
 
@@ -36,7 +39,7 @@ class RateTrial:
     """A training under one rate and seed. epochs: that it was to have. is_whole: whether these are all of the study's.
 
     curve: what short trainings are ranked by, at the end of each epoch. score: the same at the epoch that counts. value: the
-    study's metric there. Both are None where the training diverged or failed. reason: why it did.
+    study's metric there. Both are None where the training diverged or failed, and below `LARGEST` where not. reason: why it did.
     """
 
     rate: float
@@ -167,7 +170,7 @@ def merits(rules: RateRules, trials: Sequence[RateTrial], *, is_whole: bool) -> 
 
     def merit(trial: RateTrial) -> float:
         value = trial.value if is_whole else trial.score
-        if value is None or not math.isfinite(value):
+        if value is None:
             return -math.inf
         return value if (rules.is_higher_better if is_whole else rules.is_rank_higher_better) else -value
 
@@ -254,10 +257,10 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
     if len(first) > 1 and len({(trial.curve, trial.value) for trial in first}) == 1:
         return f"the rate does not reach the training: {counted(len(first), 'rate')} {span} give the same curve to the last digit"
     if not any(trial.is_whole for trial in finished):
-        tried = sorted(trial.rate for trial in trials if trial.is_whole)
+        tried = sorted({trial.rate for trial in trials if trial.is_whole})
         return (
-            f"the whole training diverges at {', '.join(f'{rate:g}' for rate in tried)}, though a shorter one did not: "
-            f"end lower with --to {tried[0] / 2:g}"
+            f"the whole training diverges at {joined(f'{rate:g}' for rate in tried or [rules.low])}, though a shorter one did not: "
+            "end lower with --to"
         )
     guessing = rules.guessing
     if guessing is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.analysis.rates import LARGEST
 from ablate.report import palette, wording
 from ablate.report.contents import (
     GROUPS,
@@ -529,13 +530,9 @@ def rate_response(sweep: RateSweep, *, is_value: bool) -> Figure:
     def shown(trial: RateTrial) -> float | None:
         return trial.value if is_value else trial.score
 
-    finite = [value for value in map(shown, sweep.trials) if value is not None and math.isfinite(value)]
-    # How far up the loss of a rate that ruins the network goes says nothing.
-    lowest = [value for t in sweep.trials if t.rate == rules.low and (value := shown(t)) is not None]
-    worst, best = (min, max) if is_higher_better else (max, min)
-    ends = sorted([best(finite, default=1.0), worst(lowest or finite, default=0.0)])
-    room = 0.12 * ((ends[1] - ends[0]) or abs(ends[1]) or 1.0)
-    ends = [ends[0] - room, ends[1] + room]
+    ends = _rate_limits(
+        sweep, [(t.rate, [shown(t)]) for t in sweep.trials], is_higher_better=is_higher_better
+    )
     edge = ends[0] if is_higher_better else ends[1]
 
     def clipped(value: float) -> float:
@@ -593,20 +590,35 @@ def rate_response(sweep: RateSweep, *, is_value: bool) -> Figure:
     return _figure(traces, layout)
 
 
+def _rate_limits(
+    sweep: RateSweep, values: Iterable[tuple[float, Sequence[float | None]]], *, is_higher_better: bool
+) -> list[float]:
+    """Return the ends of an axis: from the best value to the worst of the lowest rate. values: by rate.
+
+    How far up the loss of a rate that ruins the network goes says nothing.
+    """
+    finite = [(rate, v) for rate, some in values for v in some if v is not None and abs(v) < LARGEST]
+    lowest = [value for rate, value in finite if rate == sweep.rules.low] or [value for _, value in finite]
+    worst, best = (min, max) if is_higher_better else (max, min)
+    low, high = sorted([best((value for _, value in finite), default=1.0), worst(lowest, default=0.0)])
+    room = 0.12 * ((high - low) or abs(high) or 1.0)
+    return [low - room, high + room]
+
+
 def rate_curves(sweep: RateSweep) -> list[tuple[str, Figure]]:
     """Return (rate, figure): its training curves, those of every other rate behind them; short trainings grey, whole ones black."""
-    rules = sweep.rules
-    starts = [trial.curve[0] for trial in sweep.trials if trial.rate == rules.low and trial.curve]
-    values = [value for trial in sweep.trials for value in trial.curve if math.isfinite(value)]
-    worst, best = (min, max) if rules.is_rank_higher_better else (max, min)
-    ends = sorted([best(values, default=1.0), worst(starts or values, default=0.0)])
-    room = 0.12 * ((ends[1] - ends[0]) or abs(ends[1]) or 1.0)
+    ends = _rate_limits(
+        sweep,
+        [(t.rate, t.curve) for t in sweep.trials],
+        is_higher_better=sweep.rules.is_rank_higher_better,
+    )
     epochs = max((len(trial.curve) for trial in sweep.trials), default=1)
 
     def drawn(trial: RateTrial, colour: str, width: float, **more: Any) -> Any:
         return _scatter(
             x=list(range(1, len(trial.curve) + 1)),
-            y=_rounded(trial.curve),
+            # What leaves the figure goes along its edge.
+            y=_rounded(min(max(value, ends[0]), ends[1]) for value in trial.curve),
             mode="lines" if len(trial.curve) > 1 else "markers",
             line={"color": colour, "width": width},
             marker={"color": colour, "size": 3 * width},
@@ -623,8 +635,9 @@ def rate_curves(sweep: RateSweep) -> list[tuple[str, Figure]]:
             drawn(t, INK if t.is_whole else NEUTRALS[2], 2.2 if t.is_whole else 1.6, **hover) for t in own
         ]
         layout = _layout(150)
-        _axis(layout, "xaxis", "", range=[0.8, epochs + 0.2], tickformat="d", nticks=4)
-        _axis(layout, "yaxis", "", range=[ends[0] - room, ends[1] + room], nticks=4)
+        ticks: dict[str, Any] = {"dtick": 1} if epochs <= 8 else {"nticks": 4}
+        _axis(layout, "xaxis", "", range=[0.8, epochs + 0.2], tickformat="d", **ticks)
+        _axis(layout, "yaxis", "", range=ends, nticks=4)
         layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 24}
         ended = sorted({trial.outcome for trial in own} - {"finished"})
         name = f"{rate:g}{' (suggested)' if rate == sweep.suggestion else ''}{', ' + joined(ended) if ended else ''}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablate.analysis import rates as analysis
-from ablate.analysis.rates import RateRules, RateSweep, RateTrial
+from ablate.analysis.rates import HALVES, LADDER, LARGEST, RateRules, RateSweep, RateTrial
 from ablate.config import Config
 from ablate.errors import StudyError, TrainingError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started, Task
@@ -71,9 +71,11 @@ def sweep(
     data: str,
     classes: int,
 ) -> RateSweep:
-    """Sweep the learning rate of a study's baseline. executor: runs `ablate.training.runs.train`. data: the fingerprint of what is
-    trained on. classes: how many it has, 0 where that is not known. say: told what it will cost, and how far it is. The seeds are of the tuning phase: a rate must not be chosen on the seeds that it
-    is then judged by. Raises StudyError where the baseline names no rate, TrainingError where all trainings of a step fail.
+    """Sweep the learning rate of a study's baseline.
+
+    executor: runs `ablate.training.runs.train`. say: told what it will cost, and how far it is. data: the fingerprint of what is trained
+    on. classes: how many it has, 0 where that is not known. The seeds are of the tuning phase: a rate must not be chosen on the
+    seeds that it is then judged by. Raises StudyError where the baseline names no rate, TrainingError where no short training ends.
     """
     baseline = study.baseline
     path = options.path or rate_path(baseline)
@@ -112,8 +114,9 @@ def sweep(
     company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
     for rate in rates:
         baseline.override({path: rate})  # what the setting does not take is said before anything is trained
-    short_runs = (len(rates) + 2) * short / whole
-    runs = options.seeds * (short_runs + (analysis.BELOW + 2 if short < whole else 2))
+    halves, steps = (len(analysis.ladder(options.low, options.high, step)) for step in (HALVES, LADDER))
+    short_runs = min(len(rates) + 2, halves) * short / whole
+    runs = options.seeds * (short_runs + min(analysis.BELOW + 2 if short < whole else 2, steps))
     part = f"{short} of {counted(whole, 'epoch')} each, then the best of them to the end"
     say(
         f"{counted(len(rates), 'rate')} from {options.low:g} to {options.high:g}, {part if short < whole else 'all of a run each'}: "
@@ -212,20 +215,17 @@ class _Trainings(Client[Run]):
         curve = tuple(metrics[self._ranked_by] for metrics in by_epoch.values() if self._ranked_by in metrics)
         if isinstance(end, Failed):
             return RateTrial(rate, run.seed, epochs, is_whole, curve, None, None, "failed", end.reason)
-        counted_epoch = {**end.metrics, **by_epoch.get(end.epoch, {})}
-        outcome: Literal["finished", "diverged"] = end.outcome
-        is_over = outcome == "finished"
-        return RateTrial(
-            rate=rate,
-            seed=run.seed,
-            epochs=epochs,
-            is_whole=is_whole,
-            curve=curve,
-            score=counted_epoch.get(self._ranked_by) if is_over else None,
-            value=counted_epoch.get(self._study.metric) if is_over else None,
-            outcome=outcome,
-            reason=str(end.facts.get("reason", "")),
-        )
+        last = {**end.metrics, **by_epoch.get(end.epoch, {})}
+        score, value = last.get(self._ranked_by), last.get(self._study.metric)
+        outcome: Literal["finished", "diverged", "failed"] = end.outcome
+        reason = str(end.facts.get("reason", ""))
+        if outcome == "finished" and (score is None or value is None):
+            outcome, reason = "failed", f"it yields no {self._study.metric}"
+        elif outcome == "finished" and not (abs(score or 0.0) < LARGEST and abs(value or 0.0) < LARGEST):
+            outcome, reason = "diverged", f"{self._study.metric} is not finite"
+        if outcome != "finished":
+            score = value = None
+        return RateTrial(rate, run.seed, epochs, is_whole, curve, score, value, outcome, reason)
 
 
 def paste(study: Study, result: RateSweep, path: str | None = None) -> str:

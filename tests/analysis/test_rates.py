@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ablate.analysis.rates import (
@@ -167,9 +167,10 @@ def test_the_ladder_rises_from_one_end_to_the_other(low, ratio):
     assert set(ladder(low, low * ratio, (1,))) <= set(rates)
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_every_sweep_ends_in_a_rate_that_was_trained_to_the_end_or_in_a_reason(data):
-    value = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+    value = st.none() | st.floats(-1e99, 1e99)
 
     def any_trial(rate, *, whole):
         score, metric = data.draw(value), data.draw(value)

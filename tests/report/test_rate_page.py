@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import plotly.graph_objects as plotly
 import report_examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ablate import console
+from ablate.analysis.rates import RateTrial, rate_sweep
 from ablate.report import figures
 from ablate.report.rate_page import page
 
@@ -56,3 +61,26 @@ def test_the_terminal_has_a_line_for_each_training_and_the_longest_bar_at_the_be
     assert [float(line.split()[0]) for line in trials[: len(short)]] == short
     assert max(trials[len(short) :], key=lambda line: line.count("█")).split()[0] == "0.1"
     assert lines[-1] == "baseline: …"
+
+
+FINITE = st.floats(-1e99, 1e99) | st.sampled_from([0.0, 5e-324])
+
+
+@st.composite
+def any_trial(draw):
+    outcome = draw(st.sampled_from(["finished", "diverged", "failed"]))
+    score, value = (draw(FINITE) if outcome == "finished" else None for _ in range(2))
+    is_whole = draw(st.booleans())
+    curve = tuple(draw(st.lists(st.floats(), max_size=3)))
+    rate = draw(st.sampled_from([1e-5, 1e-3, 0.1, 10.0]))
+    return RateTrial(rate, 2000, 8 if is_whole else 2, is_whole, curve, score, value, outcome)
+
+
+@settings(max_examples=50)
+@given(st.lists(any_trial(), min_size=1, max_size=6))
+def test_whatever_comes_out_of_the_trainings_there_is_a_page_and_a_table(trials):
+    sweep = rate_sweep(SWEEP.rules, trials)
+    drawn = [figures.rate_response(sweep, is_value=is_value) for is_value in (True, False)]
+    for figure in [*drawn, *(figure for _, figure in figures.rate_curves(sweep))]:
+        json.dumps(figure, allow_nan=False)
+    assert len(console.rate_sweep(sweep, "").splitlines()) > len(trials)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ablate import launch
-from ablate.errors import StudyError
+from ablate.errors import StudyError, TrainingError
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
 from ablate.scheduling import rates
@@ -137,3 +137,58 @@ def test_a_network_that_shrinks_its_input_to_nothing_is_named_with_what_to_do(wo
 def test_rates_that_do_not_rise_or_have_no_end_are_refused(low, high, wrong):
     with pytest.raises(StudyError, match=f"^{wrong}: rates from .* are no range"):
         rates.SweepOptions(low, high)
+
+
+OWN = """
+import math
+
+def fit(config, seed):
+    depth = math.exp(-math.log10(config["optim"]["lr"] / 0.03) ** 2)
+    if config["optim"]["lr"] > 5:
+        raise FloatingPointError("loss is NaN")
+    for epoch in range(1, config["epochs"] + 1):
+        yield {"val/accuracy": depth * epoch / config["epochs"] + seed * 1e-9}
+"""
+
+OWN_STUDY = """
+study: own
+margin: 0.01
+train: rated:fit
+baseline: {optim: {name: sgd, lr: 0.1}, epochs: 8, width: 3}
+factors: {width: [5]}
+"""
+
+
+def test_training_of_ones_own_is_swept_where_the_baseline_names_its_rate(workplace, monkeypatch):
+    (workplace.root / "rated.py").write_text(OWN)
+    monkeypatch.syspath_prepend(workplace.root)
+    study, result, said = swept(OWN_STUDY, rates.SweepOptions())
+    assert said[0].startswith("7 rates from 1e-05 to 10, 2 of 8 epochs each")
+    assert (result.suggestion, result.rules.ranked_by) == (0.03, "val/accuracy")
+    assert {t.rate: t.outcome for t in result.trials}[10.0] == "failed"
+    assert "loss is NaN" in next(t.reason for t in result.trials if t.rate == 10)
+    assert rates.paste(study, result).splitlines()[1] == "  optim: {name: sgd, lr: 0.03}"
+    assert 10 not in result.levels
+
+
+def test_where_every_training_fails_its_error_is_said(workplace, monkeypatch):
+    (workplace.root / "rated.py").write_text(OWN)
+    monkeypatch.syspath_prepend(workplace.root)
+    with pytest.raises(TrainingError, match="loss is NaN"):
+        swept(OWN_STUDY, rates.SweepOptions(6, 60))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [
+        ("width: 3", "the baseline names no learning rate"),
+        ("lr: fast", "the baseline names no learning rate"),
+        ("generator: {lr: 0.1}, critic: {lr: 0.2}", "the baseline has generator.lr and critic.lr"),
+    ],
+)
+def test_a_baseline_that_names_no_rate_or_several_is_told_to_say_which(baseline, said):
+    text = f"study: own\nmargin: 1\ntrain: a:b\nbaseline: {{extra: 1, {baseline}}}\nfactors: {{extra: [2]}}"
+    study = spec.parse(text)
+    with pytest.raises(StudyError, match=said) as error:
+        rates.rate_path(study.baseline)
+    assert "--path" in error.value.hint
