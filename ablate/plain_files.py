@@ -21,6 +21,9 @@ _IN_THE_WAY = re.compile(r"[\x00-\x1f\x7f]")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 """Pattern of what names files in the store: studies, and the keys of runs."""
 
+MOST_BYTES = 1 << 30
+"""Bytes of a file that is read whole: a file of holes may claim any number of them."""
+
 LONGEST_NAME = 255
 """Bytes of one part of a path, as file systems have it."""
 
@@ -61,9 +64,11 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def read(path: Path) -> bytes:
-    """Return the content of a file. Raises OSError as `open_plain` does."""
+def read(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Return the content of a file. Raises OSError as `open_plain` does, and where it has more than `most` bytes."""
     with open_plain(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         return file.read()
 
 

@@ -309,7 +309,7 @@ def damage(path: Path, rng: random.Random, others: Sequence[bytes], outside: Pat
     Returns what was done.
     """
     content = path.read_bytes()
-    kind = rng.choice(("tree", "tree", "bytes", "flip", "cut", "empty", "zeros", "other", "link", "link to a folder", "dangling", "loop", "folder", "pipe", "missing", "deep", "pickle"))  # fmt: skip
+    kind = rng.choice(("tree", "tree", "bytes", "flip", "cut", "empty", "zeros", "other", "link", "link to a folder", "dangling", "loop", "folder", "pipe", "missing", "deep", "pickle", "holes", "device", "no more"))  # fmt: skip
     path.unlink()
     match kind:
         case "tree":
@@ -347,6 +347,14 @@ def damage(path: Path, rng: random.Random, others: Sequence[bytes], outside: Pat
             path.mkdir()
         case "pipe":
             os.mkfifo(path)
+        case "holes":
+            path.write_bytes(content)
+            os.truncate(path, 1 << 40)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "no more":
+            path.write_bytes(content)
+            path.chmod(0)
         case "deep":
             path.write_bytes(b"[" * 100_000)
         case "pickle":

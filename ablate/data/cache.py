@@ -33,7 +33,7 @@ import numpy as np
 
 from ablate import locks
 from ablate.cache_folder import default_folder as default_folder  # noqa: PLC0414 — training looks for it here
-from ablate.cache_folder import read_json, with_digest
+from ablate.cache_folder import keep, read_json, with_digest
 from ablate.errors import DataError
 from ablate.text import counted, format_bytes, shown
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 FORMAT = 3
 
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+_LATER = "contradictions"
+"""Part of an index that older versions of ablate have not written."""
+
 _ON_DISK = (0, 2, 3, 1)  # the axes (N, C, H, W) of images, as they are written
 _CHUNK = 1024
 _FINGERPRINT = re.compile("[0-9a-f]{64}").fullmatch
@@ -122,10 +125,14 @@ def find(source: Source, folder: Path) -> Dataset | None:
     if not source.is_stable:
         return None
     try:
-        index = read_json(folder / "sources" / f"{source.digest}.json")
+        file = folder / "sources" / f"{source.digest}.json"
+        index = read_json(file)
         if (dataset := _load(folder / index["fingerprint"])) is None:
             return None
-        return replace(dataset, notes=(*source.notes, *index["notes"]))
+        if _LATER not in index:
+            index[_LATER] = list(_contradictions(dataset))
+            keep(file, index)
+        return replace(dataset, notes=(*source.notes, *index["notes"], *index[_LATER]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -181,12 +188,12 @@ def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
     try:
         content = source.read(scratch, progress)
         fingerprint = fingerprint_of(content)
-        notes = (*content.notes, *_repeated(content))
+        notes, contradictions = (*content.notes, *_repeated(content)), tuple(_contradictions(content))
         if _load(folder / fingerprint) is None:
             _write(content, scratch / "entry")
             _publish(scratch / "entry", folder / fingerprint)
         index = folder / "sources" / f"{source.digest}.json"
-        _write_json(scratch / "index", {"fingerprint": fingerprint, "notes": notes})
+        _write_json(scratch / "index", {"fingerprint": fingerprint, "notes": notes, _LATER: contradictions})
         if index.is_dir():
             shutil.rmtree(index)
         (scratch / "index").rename(index)
@@ -199,7 +206,7 @@ def _build(source: Source, folder: Path, progress: Progress) -> Dataset:
             f"{folder / fingerprint} is not what was just written there: the disk, or another program, changes it",
             hint="set the environment variable ABLATE_CACHE to another folder",
         )
-    return replace(dataset, notes=(*source.notes, *notes))
+    return replace(dataset, notes=(*source.notes, *notes, *contradictions))
 
 
 def _repeated(content: Content) -> Iterator[str]:
@@ -220,6 +227,25 @@ def _repeated(content: Content) -> Iterator[str]:
                 else "are the same, pixel for pixel, as"
             )
             yield f"{repeated:,} of {counted(len(digests[part]), f'{part} image')} {verb} the {other} images"
+
+
+def _contradictions(data: Content | Dataset) -> Iterator[str]:
+    """Yield how many images of a part have every pixel of an image of the same part that has another label: one of the two is wrong."""
+    cut_at = len(data.train_images) - data.validation
+    for part, images, labels in (
+        ("training", data.train_images[:cut_at], data.train_labels[:cut_at]),
+        ("validation", data.train_images[cut_at:], data.train_labels[cut_at:]),
+        ("test", data.test_images, data.test_labels),
+    ):
+        digests = list(_digests(images))
+        labels_of: dict[bytes, set[int]] = {}
+        for digest, label in zip(digests, labels.tolist(), strict=True):
+            labels_of.setdefault(digest, set()).add(label)
+        if number := sum(len(labels_of[digest]) > 1 for digest in digests):
+            yield (
+                f"{number:,} of {counted(len(digests), f'{part} image')} are the same, pixel for pixel, as another {part} image "
+                "with another label"
+            )
 
 
 def _digests(images: NDArray[np.uint8]) -> Iterator[bytes]:

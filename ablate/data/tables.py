@@ -180,8 +180,8 @@ def huggingface(root: str, image: str | None, label: str | None, resize: int | N
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise DataError(f"{path} is too large", place="data.root")
+        if path.stat().st_size > MOST_JSON_BYTES or not path.is_file():
+            raise DataError(f"{path} is no file, or too large", place="data.root")
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(

@@ -36,6 +36,9 @@ BUSY = 30.0
 LARGEST = 1.7976931348623157e308
 """What MLflow stores for infinity."""
 
+LARGEST_FILE = 1 << 36
+"""Bytes of a file that is copied into a run, or out of it."""
+
 LONGEST_NAME = 250
 """Characters in a name of a metric, parameter or tag."""
 
@@ -352,7 +355,9 @@ class LocalClient:
         if source.is_dir() and not source.is_symlink():
             _copy(source, target)
         else:
-            plain_files.write(plain_files.inner(Path(folder), path), plain_files.read(source), sync=False)
+            plain_files.write(
+                plain_files.inner(Path(folder), path), plain_files.read(source, LARGEST_FILE), sync=False
+            )
         return str(target)
 
     def _folder(self, run: str) -> Path:
@@ -412,7 +417,7 @@ def _copy(source: Path, target: Path) -> None:
         for name in names:
             path = Path(folder) / name
             place = plain_files.inner(target, path.relative_to(source).as_posix())
-            plain_files.write(place, plain_files.read(path), sync=False)
+            plain_files.write(place, plain_files.read(path, LARGEST_FILE), sync=False)
 
 
 def _gone(run: str) -> LookupError:

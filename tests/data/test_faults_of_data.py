@@ -203,6 +203,13 @@ USED: dict[str, tuple[Callable[[Path], object], tuple[int, int, int], list[str]]
         SIZES,
         [],
     ),
+    "one image under two labels": (
+        lambda root: shutil.copy(root / "train" / "cat" / "0.png", root / "train" / "dog" / "twin.png"),
+        (13, 0, 6),
+        [
+            r"2 of 13 training images are the same, pixel for pixel, as another training image with another label"
+        ],
+    ),
     "the same images in both": (
         lambda root: [
             shutil.copy(root / "train" / kind / "0.png", root / "test" / kind / "0.png")
@@ -229,7 +236,12 @@ USED: dict[str, tuple[Callable[[Path], object], tuple[int, int, int], list[str]]
             ]
         ),
         (14, 0, 4),
-        [r"no test set: 4 of 18", r"1 of 4 test images is the same"],
+        [
+            r"no test set: 4 of 18",
+            r"1 of 4 test images is the same",
+            r"training images are the same, .* with another label",
+            r"2 of 4 test images are the same, .* with another label",
+        ],
     ),
 }
 
@@ -518,6 +530,10 @@ def faulty_study(workplace) -> tuple[str, list[str]]:
     shutil.copy(
         workplace.root / "two" / "train" / "cat" / "0.png", workplace.root / "two" / "test" / "cat" / "0.png"
     )
+    shutil.copy(
+        workplace.root / "two" / "train" / "cat" / "1.png",
+        workplace.root / "two" / "train" / "dog" / "twin.png",
+    )
     (workplace.root / "faulty.yaml").write_text(
         "study: faulty\nmargin: 0.1\nseeds: 1\nfactors: {data.root: [three]}\n"
         "baseline: {data: {name: image_folder, root: two, validation: 0.5}, model: {name: cnn, depth: 1, width: 2},"
@@ -526,6 +542,7 @@ def faulty_study(workplace) -> tuple[str, list[str]]:
     return "faulty.yaml", [
         r"baseline: 1 file is not used (by name not an image): train/cat/\x1b[2J\xff.heic",
         "baseline: 1 of 6 test images is the same, pixel for pixel, as one of the training images",
+        "baseline: 2 of 13 training images are the same, pixel for pixel, as another training image with another label",
         "data.root=three has other classes than baseline, with elk: its 3 classes are another task",
     ]
 

@@ -20,7 +20,7 @@ from ablate.training.builtin.checkpoint import Keeper
 from ablate.training.builtin.learner import Learner, device_of, make_learner
 from ablate.training.builtin.loop import Loop, beside_others, saved_groups, step_group
 from ablate.training.builtin.member import Member
-from ablate.training.outcome import CANCELLED, Steps, failure, is_end, machine
+from ablate.training.outcome import CANCELLED, Steps, failure, is_end, is_out_of_memory, machine
 from ablate.training.payload import Folders, RunPayload
 
 
@@ -162,10 +162,31 @@ def _loop(
         for run in runs
         if run.key in learners
     }
+
+    def loop_of(chosen: Sequence[tuple[Sequence[str], bool]]) -> Loop:
+        groups = [
+            step_group([members[key] for key in keys], learners, device, stacked=stacked)
+            for keys, stacked in chosen
+        ]
+        loop = Loop(groups, splits, device, keeper, alone=alone, began=began, cancelled=cancelled)
+        keeper.runs = frozenset(member.run for member in loop.members)
+        return loop
+
     saved = keeper.load() if len(members) == len(runs) else None
     if saved is not None:
-        chosen = saved_groups(saved)
-    elif alone:
+        try:
+            loop = loop_of(saved_groups(saved))
+            loop.load(saved)
+        except checkpoint.NO_STATE as error:
+            if is_out_of_memory(error):
+                raise
+            keeper.remove()
+            yield from _loop(runs, data, folders, keeper, cancelled, separate, alone=alone)
+            return
+        learners.clear()
+        yield from loop.steps()
+        return
+    if alone:
         chosen = [([run.key for run in runs], False)]
     else:
         if folders.checkpoints is not None:
@@ -179,15 +200,8 @@ def _loop(
         chosen = [([keys[i] for i in group], len(group) > 1) for group in arrangement.groups]
     if not chosen:
         return
-    groups = [
-        step_group([members[key] for key in keys], learners, device, stacked=stacked)
-        for keys, stacked in chosen
-    ]
-    del learners
-    loop = Loop(groups, splits, device, keeper, alone=alone, began=began, cancelled=cancelled)
-    keeper.runs = frozenset(member.run for member in loop.members)
-    if saved is not None:
-        loop.load(saved)
+    loop = loop_of(chosen)
+    learners.clear()
     yield from loop.steps()
 
 

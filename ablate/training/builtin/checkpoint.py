@@ -20,8 +20,16 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ablate import plain_files
+
 EVERY = 60.0
 """Seconds between checkpoints; a run that takes less has none."""
+
+LARGEST = 1 << 34
+"""Bytes of a checkpoint that is read."""
+
+NO_STATE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What loading raises where a file is a checkpoint by its first line and its digest, and holds something else."""
 
 _MARK = ["ablate", "checkpoint"]
 _VERSION = "5"
@@ -55,7 +63,7 @@ def together(folder: Path) -> dict[Path, frozenset[str]]:
     """List the checkpoints of runs that train together, of any version, each with its unfinished runs. Only first lines are read."""
     checkpoints: dict[Path, frozenset[str]] = {}
     for path in sorted(folder.glob(f"{_TOGETHER}*.checkpoint")):
-        with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        with contextlib.suppress(OSError, ValueError), plain_files.open_plain(path) as file:
             words = file.readline(1 << 16).decode().split()
             if words[:2] == _MARK and len(words) == 5:
                 checkpoints[path] = frozenset(words[-1].split(","))
@@ -146,19 +154,17 @@ class Keeper:
         import torch
 
         try:
-            first, _, content = self._path.read_bytes().partition(b"\n")
+            first, _, content = plain_files.read(self._path, LARGEST).partition(b"\n")
             if first.decode() != _first_line(hashlib.sha256(content).hexdigest(), self.runs):
                 return None
             # Weights only: a checkpoint is data, and loading it runs no code.
             saved = torch.load(io.BytesIO(content), weights_only=True)
-        except (OSError, EOFError, ValueError, RuntimeError, pickle.UnpicklingError):
+            if json.dumps(saved["conditions"]) != json.dumps(self._conditions):
+                return None
+            state: dict[str, Any] = saved["state"]
+            return state if saved["runs"] == sorted(self.runs) else None
+        except (EOFError, MemoryError, OSError, pickle.UnpicklingError, *NO_STATE):
             return None
-        if json.dumps(saved["conditions"]) != json.dumps(self._conditions):
-            return None
-        if saved["runs"] != sorted(self.runs):
-            return None
-        state: dict[str, Any] = saved["state"]
-        return state
 
 
 def _first_line(digest: str, runs: Collection[str]) -> str:

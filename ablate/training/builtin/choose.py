@@ -8,21 +8,18 @@ its own.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ablate import cache_folder
 from ablate.config import RunConfig, shared_in_a_stack
-from ablate.data import cache
 from ablate.models import table
 from ablate.training.builtin.evaluation import sum_dtype
 from ablate.training.builtin.learner import Learner, TorchLearner, initialised
@@ -158,28 +155,19 @@ def pays(
         "shape": shape,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    file = cache.default_folder() / "fused" / f"{digest}.json"
+    file = cache_folder.default_folder() / "fused" / f"{digest}.json"
+    measured = cache_folder.kept(file)
+    if "stacked" in measured:
+        return bool(measured["stacked"])
     try:
-        return bool(json.loads(file.read_bytes())["stacked"])
-    except (OSError, ValueError, KeyError, TypeError):
-        try:
-            seconds = measure(configs, shape, classes, device)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        stacked = seconds["stacked"] < WORTH * seconds["in turn"]
-        _cache(file, {"stacked": stacked, "seconds": seconds, "of": key})
-        return stacked
-
-
-def _cache(file: Path, content: Mapping[str, Any]) -> None:
-    """Write the file complete or not at all; where nothing can be written, the next process measures again."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(content, indent=1))
-        part.replace(file)
+        seconds = measure(configs, shape, classes, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    stacked = seconds["stacked"] < WORTH * seconds["in turn"]
+    cache_folder.keep(file, {"stacked": stacked, "seconds": seconds, "of": key})
+    return stacked
 
 
 def measure(

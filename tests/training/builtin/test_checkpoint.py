@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import math
+import os
+import re
 from functools import cache
 
 import pytest
@@ -34,6 +37,22 @@ VARIANTS = {
     "numpy": {"model": {"name": "numpy_mlp", "hidden": [16, 8]}},
     "numpy adam": {"model": {"name": "numpy_mlp", "hidden": [16]}, "optimizer.name": "adamw"},
 }
+
+
+NO_STATES = {
+    "no keys": lambda saved: {},
+    "a list": lambda saved: [saved],
+    "no state": lambda saved: {**saved, "state": None},
+    "a state without groups": lambda saved: {**saved, "state": {}},
+    "groups of other runs": lambda saved: {**saved, "state": {**saved["state"], "groups": []}},
+    "a group without networks": lambda saved: {
+        **saved, "state": {**saved["state"], "groups": [{"runs": ["run"], "stacked": False}]}
+    },
+    "no members": lambda saved: {**saved, "state": {**saved["state"], "members": {}}},
+    "no streams": lambda saved: {**saved, "state": {**saved["state"], "streams": {3: {"weather": torch.zeros(1)}}}},
+    "other batches": lambda saved: {**saved, "state": {**saved["state"], "orders": 7}},
+}  # fmt: skip
+"""What a checkpoint may hold whose first line and digest are right."""
 
 
 class Interrupted(BaseException):
@@ -300,3 +319,38 @@ def test_runs_together_resume_with_the_same_runs_or_begin_again(tmp_path, monkey
         run: outcome for run, (_, outcome) in from_the_beginning.items()
     }
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_the_digest_of_a_checkpoint_and_holds_none_is_not_used(tmp_path, monkeypatch):
+    config = RunConfig.parse(BASE).override({"training.epochs": 1})
+    uninterrupted = without_times(events(config))
+    interrupt(config, tmp_path, monkeypatch, 3)
+    path = checkpoint.place(tmp_path, "run")
+    first, _, content = path.read_bytes().partition(b"\n")
+    for name, change in NO_STATES.items():
+        changed = io.BytesIO()
+        torch.save(change(torch.load(io.BytesIO(content), weights_only=True)), changed)
+        digest = hashlib.sha256(changed.getbuffer()).hexdigest().encode()
+        path.write_bytes(re.sub(rb"[0-9a-f]{64}", digest, first) + b"\n" + changed.getvalue())
+        run_events = events(config, tmp_path)
+        assert "resumed" not in run_events[0].facts, name
+        assert without_times(run_events) == uninterrupted, name
+        assert not path.exists(), name
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "holes"])
+def test_what_lies_in_the_place_of_a_checkpoint_holds_nothing_up(tmp_path, kind):
+    for path in (checkpoint.place(tmp_path, "run"), checkpoint.place_together(tmp_path, ["run", "b"])):
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "link":
+            path.symlink_to("/dev/zero")
+        else:
+            path.touch()
+            os.truncate(path, 1 << 40)
+    assert "together" not in str(checkpoint.saved_together(tmp_path, ["run", "b"]))
+    run_events = events(RunConfig.parse(BASE).override({"training.epochs": 1}), tmp_path)
+    assert "resumed" not in run_events[0].facts
+    assert isinstance(run_events[-1], Finished)

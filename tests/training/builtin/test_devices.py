@@ -88,7 +88,7 @@ def stacked(request, monkeypatch) -> bool:
     is_stacked = request.param == "stacked"
     seconds = {"stacked": 0.0 if is_stacked else 1.0, "in turn": 0.5}
     monkeypatch.setattr(choose, "measure", lambda *_: seconds)
-    monkeypatch.setattr(choose, "_cache", lambda *_: None)
+    monkeypatch.setattr(choose.cache_folder, "keep", lambda *_: None)
     return is_stacked
 
 

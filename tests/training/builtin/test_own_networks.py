@@ -72,7 +72,7 @@ def test_a_run_is_its_seeds_bit_for_bit_alone_and_beside_others(function, monkey
 
 def test_layers_that_torch_has_are_stacked_and_agree_with_separate_training(monkeypatch):
     monkeypatch.setattr(choose, "measure", lambda *_: {"stacked": 0.0, "in turn": 1.0})
-    monkeypatch.setattr(choose, "_cache", lambda *_: None)
+    monkeypatch.setattr(choose.cache_folder, "keep", lambda *_: None)
     config = base("build", width=4, dropout=0.2)
     arms = {
         "a": config,

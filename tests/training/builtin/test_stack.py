@@ -50,7 +50,7 @@ def _one_thread(monkeypatch):
 def stacked(monkeypatch):
     """Whatever can be stacked is, whether it pays or not."""
     monkeypatch.setattr(choose, "measure", lambda *_: {"stacked": 0.0, "in turn": 1.0})
-    monkeypatch.setattr(choose, "_cache", lambda *_: None)
+    monkeypatch.setattr(choose.cache_folder, "keep", lambda *_: None)
 
 
 @pytest.fixture
