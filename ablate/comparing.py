@@ -19,7 +19,7 @@ from ablate.comparisons import ArmVerdict, Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing.columns import UNDEFINED, is_counter, is_seed
 from ablate.importing.curves import named_row
-from ablate.text import brief, counted, cut, format_value, joined
+from ablate.text import brief, counted, cut, format_value, joined, margin_in_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,6 +221,13 @@ def judge_frame(
             f"the name {metric!r} does not say whether more or less of it is better",
             place=caller.place("direction"),
             hint=f"{caller.setting('direction', 'maximize')} or {caller.setting('direction', 'minimize')}",
+        )
+    values = pd.to_numeric(frame[metric], errors="coerce")
+    if not relative and metrics.is_beyond_shares(float(margin), values.to_list()):
+        raise StudyError(
+            f"every {metric} here lies between 0 and 1, so no difference can be more than {margin:g}",
+            place=caller.place("margin"),
+            hint=margin_in_points(float(margin)),
         )
     names = _arms(frame, arm_columns, caller)
     reference = _baseline(names, baseline, arm_columns, caller)

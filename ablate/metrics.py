@@ -5,6 +5,7 @@ The only table of its kind: studies and the Python API ask here, so that `val_lo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Literal
@@ -403,3 +404,11 @@ def splits_of(metrics: Iterable[str]) -> dict[str, tuple[Split, str]]:
         else (split, quantity)
         for metric, (split, quantity) in known.items()
     }
+
+
+def is_beyond_shares(margin: float, values: Iterable[float]) -> bool:
+    """Return whether there are finite values, all in [0, 1], so that no two of them could differ by more than this margin: at least 1."""
+    if margin < 1:
+        return False
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and all(0 <= value <= 1 for value in finite)

@@ -266,6 +266,13 @@ def measured(number: str, unit: str) -> str:
     return f"{number} {unit}".rstrip()
 
 
+def margin_in_points(margin: float) -> str:
+    """Return what was probably meant by a margin of 1 or more on values between 0 and 1."""
+    if margin >= 100:
+        return "state it in the units of the metric"
+    return f"did you mean {margin / 100:g}, {measured(f'{margin:g}', 'points')} of a hundred?"
+
+
 def joined(parts: Iterable[str], word: str = "and") -> str:
     """Join at least one part as a sentence does: `a`, `a and b`, `a, b and c`."""
     *most, last = parts

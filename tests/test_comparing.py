@@ -507,3 +507,27 @@ def test_no_interval_is_no_number_in_any_form():
     assert judged.frame()["lo"].isna().tolist() == [False, True]
     assert "| single | inconclusive |" in judged.markdown()
     assert "nan" not in judged._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("scale", "margin", "relative", "is_refused"),
+    [
+        (1, 1, False, True),
+        (1, 2.0, False, True),
+        (1, 0.9, False, False),
+        (100, 1, False, False),
+        (1, 1, True, False),
+    ],
+)
+def test_a_margin_that_no_share_can_differ_by_is_refused(scale, margin, relative, is_refused):
+    rows = [
+        (arm, seed, scale * (0.5 + 0.1 * i + 0.01 * seed)) for i, arm in enumerate("ab") for seed in range(4)
+    ]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "quality"])
+    options = {"metric": "quality", "direction": "maximize", "arm": "arm", "baseline": "a", "seed": "seed"}
+    if is_refused:
+        with pytest.raises(StudyError, match="between 0 and 1") as error:
+            ablate.compare(frame, margin=margin, relative=relative, **options)
+        assert f"did you mean {margin / 100:g}" in error.value.hint
+    else:
+        assert len(ablate.compare(frame, margin=margin, relative=relative, **options)) == 1

@@ -74,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
     # Where they are joined.
     "scheduling": {
         "errors",
+        "metrics",
         "plain_files",
         "locks",
         "events",

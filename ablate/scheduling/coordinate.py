@@ -18,6 +18,7 @@ from ablate.config import Config
 from ablate.errors import AblateError, StudyError, TrainingError
 from ablate.events import LONGEST_REASON, EpochEnd, Event, Failed, Finished, Task, is_last
 from ablate.executors import Executor, Slot
+from ablate.metrics import is_beyond_shares
 from ablate.scheduling.budget import Budget
 from ablate.scheduling.bundles import SharedSlots
 from ablate.scheduling.dispatch import Claim, Client, Dispatcher, Flight
@@ -28,7 +29,7 @@ from ablate.scheduling.queue import Queue
 from ablate.scheduling.seed_check import ignored
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord
-from ablate.text import counted, cut, joined, without_password
+from ablate.text import counted, cut, joined, margin_in_points, without_password
 from ablate.tracking.frames import replicate_row
 from ablate.tracking.runs import duplicates
 from ablate.tracking.spool import Tracker
@@ -199,6 +200,7 @@ class _Training(Client[Run]):
         # Runs whose attempts have failed, and arms of which none has finished → where, or else why.
         self._failures: dict[str, dict[str, str]] = {}
         self._stop: AblateError | None = None
+        self._margin_is_possible = study.record.margin < 1
         # Trace of a finished run of the reference → its seed.
         self._traces: dict[str, int] = {}
 
@@ -354,7 +356,25 @@ class _Training(Client[Run]):
         self._known.add(flight.work, flight.events, self._study.record)
         if isinstance(event, Failed) and not event.place:
             self._stop = self._stop or self._hopeless(flight.work, event)
+        if not self._margin_is_possible:
+            self._stop = self._stop or self._beyond_the_metric()
         self._compare_seeds(flight.work)
+
+    def _beyond_the_metric(self) -> StudyError | None:
+        """Return a mistake where a run of every arm has finished, all at values that cannot differ by more than the margin."""
+        record = self._study.record
+        values = {
+            row["arm"]: row["value"] for row in self._known.rows.values() if row["outcome"] == "finished"
+        }
+        if values and not is_beyond_shares(record.margin, values.values()):
+            self._margin_is_possible = True
+        if self._margin_is_possible or not {arm.name for arm in self._study.plan.arms} <= values.keys():
+            return None
+        return StudyError(
+            f"every {record.metric} so far lies between 0 and 1, so no difference can be more than {record.margin:g}",
+            place="margin",
+            hint=f"{margin_in_points(record.margin)} What is trained is kept, and used with another margin too",
+        )
 
     def _compare_seeds(self, run: Run) -> None:
         """Note where the reference has come out the same under two seeds, to the last digit of its losses."""

@@ -26,7 +26,7 @@ from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
-from ablate.text import brief, cut, measured
+from ablate.text import brief, cut, margin_in_points
 from ablate.training import TRAINERS, Trainer, trainer_of, trainer_wanted
 
 MOST_BYTES = 200_000
@@ -280,11 +280,10 @@ def _check_metric(study: Study) -> None:
             hint="leave `direction:` out: it is known for the built-in metrics",
         )
     if trainer.metrics and known == "maximize" and study.margin >= 1:
-        points = study.margin / 100
         raise StudyError(
             f"{study.metric} lies between 0 and 1, so no difference can be {study.margin:g}",
             place="margin",
-            hint=f"did you mean {points:g}, {measured(f'{study.margin:g}', 'points')} of a hundred?",
+            hint=margin_in_points(study.margin),
         )
 
 

@@ -686,3 +686,15 @@ def test_a_budget_that_does_not_allow_another_round_begins_none_also_when_it_goe
     assert "planned runs left undone" in said
     trained = [run.data.tags["ablate.seed"] for run in workplace.runs() if run.info.status == "FINISHED"]
     assert sorted(trained) == ["0", "0", "0"]
+
+
+@pytest.mark.parametrize(("margin", "is_refused"), [("1", True), ("0.5", False)])
+def test_a_margin_that_no_share_can_differ_by_ends_the_study_after_a_run_of_each_arm(
+    workplace, margin, is_refused
+):
+    study = workplace.study(seeds="4")
+    path = Path(study)
+    path.write_text(path.read_text().replace("margin: 0.02", f"margin: {margin}"))
+    told = workplace.ablate("run", study, "--executor", "inline", code=2 if is_refused else 0)
+    assert ("did you mean 0.01, 1 point of a hundred?" in told) is is_refused
+    assert len(workplace.runs("toy")) == (3 if is_refused else 12)
