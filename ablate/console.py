@@ -66,11 +66,14 @@ err = SafeConsole(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty(
 out = SafeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "·", "▸", "■", "≈", "✗"
-BAR, GAP = 10, 2
+RUN_BAR, GAP = 10, 2
 """Width of the bar of a run, and of what is between two columns."""
 
 FORETOLD_FROM = 0.5
 """Share of the first run that has to be done before the time left is shown."""
+
+WIDE = 100
+"""Characters of a line in which there is room for the bars of runs too."""
 
 SHORTEST_ARM = 12
 """Characters of an arm's name that are shown at least."""
@@ -493,14 +496,14 @@ class Display(Observer):
             rows.append((slot, first, which, state))
         # Of all that stands here, the name of an arm can be cut: the grid has it whole.
         widest = max((len(slot) + len(which) + len(state) for slot, _, which, state in rows), default=0)
-        has_bar = self._console.width >= widest + BAR + 3 * GAP + SHORTEST_ARM
-        left = self._console.width - widest - (BAR + 3 * GAP if has_bar else 2 * GAP)
+        has_bar = self._console.width >= WIDE
+        left = self._console.width - widest - (RUN_BAR + 3 * GAP if has_bar else 2 * GAP)
         table = Table.grid(padding=(0, GAP))
         for _ in range(4 if has_bar else 3):
             table.add_column(no_wrap=True, overflow="ellipsis")
         for slot, progress, which, state in rows:
             name = f"{cut(visible(progress.run.arm), max(left, SHORTEST_ARM))}{which}"
-            bar = (_bar(progress.share, BAR),) if has_bar else ()
+            bar = (_bar(progress.share, RUN_BAR),) if has_bar else ()
             table.add_row(
                 _line(slot, style="dim"),
                 _line(name),
