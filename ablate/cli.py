@@ -484,7 +484,8 @@ def ui(
     note_place(store)
     pages = server.links(store, address)
     for about, page in pages:
-        launch.notify(f"{about}\n  {page}")
+        launch.notify(f"{about}:")
+        launch.notify(f"  {page}")
     launch.notify("Ctrl-C ends the server")
     if browser or (browser is None and sys.stderr.isatty() and server.has_display()):
         server.open_when_served(address, pages[0][1])
