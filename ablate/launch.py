@@ -718,11 +718,12 @@ def recover_to_read(store: Store) -> None:
 
     Raises StoreError where it cannot be read.
     """
+    from ablate.tracking.client import NoAnswerError
     from ablate.tracking.queries import UnreadableStoreError
 
     try:
         recover(store)
-    except UnreadableStoreError:
+    except (NoAnswerError, UnreadableStoreError):
         raise  # whatever is read next could not be read either
     except StoreError as error:
         notify(f"what killed processes left behind is not counted: {error.sentence}", error.hint)

@@ -468,7 +468,7 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
     ]
     lines += [f"  {visible(note)}" for note in table.notes]
     width = min(30, max(len(column.name) for column in columns))
-    lines += [f"  {visible(column.name):<{width}}  {column.line()}" for column in columns]
+    lines += [f"  {cut(visible(column.name)):<{width}}  {column.line()}" for column in columns]
     arms, measured = candidates(columns, "arm"), candidates(columns, "metric")
     seeds, counters = candidates(columns, "seed"), candidates(columns, "counter")
     remarks: list[str] = []

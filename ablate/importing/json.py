@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.errors import DataError
 from ablate.importing.source import ResultSource
-from ablate.importing.table import HowToRead, Table, checked_columns, decoded
+from ablate.importing.table import HowToRead, Table, checked_columns, decoded, rows_of
 from ablate.metrics import direction
 
 _DEEP = "is nested too deeply to be read"
@@ -71,7 +71,7 @@ def _table(path: Path, records: Sequence[Mapping[str, Any]], notes: tuple[str, .
     checked_columns(path, list(names))
     if not names:
         raise DataError("has no record in it", place=str(path))
-    rows = pd.DataFrame(flat, columns=list(names), index=pd.RangeIndex(1, len(flat) + 1), dtype=object)
+    rows = rows_of(flat, list(names), pd.RangeIndex(1, len(flat) + 1))
     return Table(rows.fillna("").astype(str), {"reader": "json", "encoding": encoding}, notes)
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from ablate import addresses
 from ablate.errors import DataError, nearest
 from ablate.importing.source import ResultSource
-from ablate.importing.table import HowToRead, Table, checked_columns
+from ablate.importing.table import HowToRead, Table, checked_columns, rows_of
 
 _PLACES = ("mlruns/mlflow.db", "mlflow.db", "mlruns")
 """Where experiments are looked for, where nothing names the store."""
@@ -108,7 +108,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     records, measured, settings = _records(runs, metric)
     columns = list(dict.fromkeys(name for record in records for name in record))
     checked_columns(Path(source.text), columns)
-    rows = pd.DataFrame(records, columns=columns, dtype=object, index=pd.RangeIndex(1, len(records) + 1))
+    rows = rows_of(records, columns, pd.RangeIndex(1, len(records) + 1))
     notes = () if len(found) == 1 and store else (f"read from {_masked(place)}",)
     return Table(rows.fillna(""), {}, notes, measured=measured, settings=settings)
 

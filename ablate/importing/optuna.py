@@ -13,7 +13,7 @@ from typing import Any
 from ablate import addresses
 from ablate.errors import DataError, nearest
 from ablate.importing.source import ResultSource
-from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns
+from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns, rows_of
 from ablate.metrics import Direction
 from ablate.text import format_bytes, joined
 
@@ -86,7 +86,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     columns = list(dict.fromkeys(column for record in records for column in record))
     columns += [column for column in values if column not in columns]
     checked_columns(Path(storage), columns)
-    rows = pd.DataFrame(records, columns=columns, dtype=object, index=pd.RangeIndex(1, len(records) + 1))
+    rows = rows_of(records, columns, pd.RangeIndex(1, len(records) + 1))
     better: dict[str, Direction] = {
         column: "minimize" if direction.name == "MINIMIZE" else "maximize"
         for column, direction in zip(values, directions, strict=True)

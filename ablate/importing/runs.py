@@ -12,8 +12,8 @@ from ablate.errors import DataError, StudyError
 from ablate.importing import csv, json, tensorboard, yaml_values
 from ablate.importing.columns import FILE, step_rank
 from ablate.importing.source import ResultSource, matching
-from ablate.importing.table import HowToRead, Table, checked_total, decoded
-from ablate.text import counted, cut, joined
+from ablate.importing.table import HowToRead, Table, checked_total, decoded, rows_of
+from ablate.text import counted, cut, joined, storable
 
 READING = "reading"
 """Column that counts the values of a log that names no step."""
@@ -54,7 +54,8 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
     resolutions: dict[str, float] = {}
     patterns = dict(_patterns(how))
     silent: list[Path] = []
-    for path, columns in files:
+    for path, named in files:
+        columns = {name: storable(text) for name, text in named.items()}
         if patterns:
             table = _log(path, patterns)
             silent += [] if table.resolutions else [path]
@@ -69,12 +70,12 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
                     place=str(path),
                     hint=f"give {{{name}}} another name in the pattern",
                 )
-        parts.append(rows.assign(**({} if FILE in rows else {FILE: str(path)}) | dict(columns)))
+        parts.append(rows.assign(**({} if FILE in rows else {FILE: storable(str(path))}) | columns))
         notes += [f"{path}: {note}" for note in table.notes]
         options = dict(table.options) if options in (None, table.options) else {}
         for name, step in table.resolutions.items():
             resolutions[name] = max(step, resolutions.get(name, 0.0))
-    rows = pd.concat(parts, keys=[str(path) for path, _ in files]).fillna("")
+    rows = pd.concat(parts, keys=[storable(str(path)) for path, _ in files]).fillna("")
     names = [name for name in rows if name in files[0][1] and name != FILE]
     rows = rows[[*names, *(name for name in rows if name not in {*names, FILE}), FILE]]
     if silent and len(silent) == len(files):
@@ -209,7 +210,7 @@ def _log(path: Path, patterns: Mapping[str, Any]) -> Table:
     names = [name for name, pattern in patterns.items() if pattern.groups]
     counter = "step" if any("step" in record for record in records) else READING
     columns = [counter, *names]
-    rows = pd.DataFrame(records or [{}], columns=columns, dtype=object).fillna("")
+    rows = rows_of(records or [{}], columns).fillna("")
     rows.index = pd.RangeIndex(1, len(rows) + 1)
     notes = tuple(f"{text!r} is no number" for text in reader.unreadable.values())
     return Table(rows, {}, notes, resolutions=reader.resolutions)

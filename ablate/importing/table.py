@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate.errors import DataError, nearest
 from ablate.importing.columns import FILE
 from ablate.metrics import Direction
-from ablate.text import counted, format_bytes
+from ablate.text import counted, format_bytes, storable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,6 +207,21 @@ def checked_columns(path: Path, names: Sequence[str]) -> None:
         )
 
 
+def rows_of(records: Sequence[Mapping[str, Any]], columns: Sequence[str], index: Any = None) -> pd.DataFrame:
+    """Return records as a table of objects. Its text is such as every file takes: JSON and names of files may have halves of characters."""
+    import pandas as pd
+
+    def clean(value: Any) -> Any:
+        return (
+            value
+            if not isinstance(value, str) or (value.isascii() and "\0" not in value)
+            else storable(value)
+        )
+
+    cleaned = [{clean(name): clean(value) for name, value in record.items()} for record in records]
+    return pd.DataFrame(cleaned, columns=list(dict.fromkeys(map(clean, columns))), dtype=object, index=index)
+
+
 def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
     """Return the rows of several sources under all their columns, with a column `file`; of one source as they are."""
     if len(tables) == 1:
@@ -214,7 +229,7 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
     import pandas as pd
 
     named = [
-        table.rows if FILE in table.rows else table.rows.assign(**{FILE: Path(name).stem})
+        table.rows if FILE in table.rows else table.rows.assign(**{FILE: storable(Path(name).stem)})
         for name, table in zip(names, tables, strict=True)
     ]
     options: dict[str, str] = {}
@@ -231,7 +246,7 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
     repeated = frozenset(name for table in tables for name in table.repeated)
     # A source of several files has their names in its index already.
     is_plain = not any(rows.index.nlevels > 1 for rows in named) and len(set(names)) == len(names)
-    rows = pd.concat(named, keys=list(names)) if is_plain else pd.concat(named)
+    rows = pd.concat(named, keys=list(map(storable, names))) if is_plain else pd.concat(named)
     return Table(
         rows.fillna(""),
         options,

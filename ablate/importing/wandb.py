@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ablate.errors import DataError
 from ablate.importing import csv
 from ablate.importing.source import ResultSource
-from ablate.importing.table import HowToRead, Table, checked_columns
+from ablate.importing.table import HowToRead, Table, checked_columns, rows_of
 from ablate.text import counted, cut
 
 if TYPE_CHECKING:
@@ -87,8 +87,6 @@ def _kind(header: list[str]) -> str | None:
 
 def _unfolded(source: ResultSource, table: Table) -> Table:
     """The rows of a frame whose cells are dicts, with a dotted column for each of their keys."""
-    import pandas as pd
-
     folded = [name for name in ("config", "summary", "attributes", "user_attrs") if name in table.rows]
     records: list[dict[str, str]] = []
     unread = 0
@@ -110,7 +108,7 @@ def _unfolded(source: ResultSource, table: Table) -> Table:
         records.append(record)
     columns = list(dict.fromkeys(column for record in records for column in record))
     checked_columns(source.path, columns)
-    rows = pd.DataFrame(records, columns=columns, dtype=object, index=table.rows.index)
+    rows = rows_of(records, columns, table.rows.index)
     settings = tuple(
         dict.fromkeys(
             key

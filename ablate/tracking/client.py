@@ -20,6 +20,10 @@ from ablate.tracking.store import Store, open_lock
 _LONGEST_MESSAGE = 300
 
 
+class NoAnswerError(StoreError):
+    """The store does not answer."""
+
+
 class DeletedExperimentError(StoreError):
     """The experiment was deleted in MLflow, so nothing can be recorded there."""
 
@@ -77,7 +81,7 @@ def _check_database(uri: str) -> None:
             "unset, everything stays under ./mlruns",
         ) from None
     except Exception as error:  # noqa: BLE001 — whatever the driver raises
-        raise StoreError(
+        raise NoAnswerError(
             f"the store does not answer ({without_password(first_line(error))})",
             place=place,
             hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",
@@ -124,7 +128,7 @@ def reading(store: Store) -> Iterator[Any]:
     except (MlflowException, OSError) as error:
         # After these words follows the whole stack of the HTTP library, in one line.
         text = re.sub(r" failed with exception .*", " failed", first_line(error))
-        raise StoreError(
+        raise NoAnswerError(
             f"the store does not answer ({without_password(text)})",
             place=store.place,
             hint="is the server running? MLFLOW_TRACKING_URI names it; unset, everything stays under ./mlruns",

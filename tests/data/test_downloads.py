@@ -10,8 +10,10 @@ import pickle
 import socket
 import struct
 import tarfile
+import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,3 +346,38 @@ def test_another_root_is_another_source(served, tmp_path, monkeypatch):
     data = datasets.prepare(Mnist(), tmp_path / "cache")
     assert datasets.fingerprint(Mnist(), tmp_path / "cache") == data.fingerprint
     assert datasets.fingerprint(Mnist(root=str(tmp_path / "mine")), tmp_path / "cache") is None
+
+
+MEMBERS = {
+    "a name with ..": lambda member: setattr(member, "name", "../escaped"),
+    "an absolute name": lambda member: setattr(member, "name", f"{tempfile.gettempdir()}/ablate-escaped"),
+    "a link that leads out": lambda member: (setattr(member, "type", tarfile.SYMTYPE), setattr(member, "linkname", "../../x")),
+    "a hard link that leads out": lambda member: (setattr(member, "type", tarfile.LNKTYPE), setattr(member, "linkname", "../../x")),
+    "a device": lambda member: setattr(member, "type", tarfile.CHRTYPE),
+    "a pipe": lambda member: setattr(member, "type", tarfile.FIFOTYPE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+@pytest.mark.parametrize("name", MEMBERS)
+def test_an_archive_with_members_that_lead_out_writes_nothing_there(
+    nobody, tmp_path, monkeypatch, name, is_published
+):
+    cifar(monkeypatch, nobody)
+    member = tarfile.TarInfo(f"{tv.CIFAR10.base_folder}/x")
+    MEMBERS[name](member)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        archive.addfile(member, io.BytesIO())
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / tv.CIFAR10.filename).write_bytes(out.getvalue())
+    if is_published:
+        monkeypatch.setattr(tv.CIFAR10, "tgz_md5", md5(out.getvalue()))
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(DataError) as refused:
+        datasets.prepare(Cifar10(root=str(root)), tmp_path / "cache")
+    assert "\n" not in refused.value.sentence
+    assert {path.name for path in tmp_path.iterdir()} - before <= {"cache"}
+    assert not (Path(tempfile.gettempdir()) / "ablate-escaped").exists()
+    assert not any(path.is_fifo() or path.is_symlink() or path.is_char_device() for path in root.rglob("*"))

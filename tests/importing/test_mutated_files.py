@@ -134,6 +134,65 @@ def test_two_thousand_damaged_files(sandbox, seed):
     assert check(*sandbox, 200, seed) == {"described", "judged", "refused"}
 
 
+DEEP = "{'a': " * 4000 + "1" + "}" * 4000
+HOSTILE = {
+    "deep": {"summary": DEEP},
+    "deep lists": {"summary": "[" * 100_000},
+    "deep JSON": {"config": '{"a":' * 3000 + "1" + "}" * 3000},
+    "NaN": {"summary": "{'val_acc': NaN, 'b': nan, 'c': -Infinity}"},
+    "a huge number": {"summary": "{'val_acc': " + "9" * 5000 + "}"},
+    "a number beyond all floats": {"summary": "{'val_acc': 1e999}"},
+    "a huge power": {"summary": "{'val_acc': 9**9**9**9}"},
+    "keys that are paths": {"config": "{'../../etc/passwd': 1, '/tmp/x': 2, 'a/../..': 3, 'C:\\\\x': 4}"},
+    "keys that are the names of columns": {
+        "config": "{'summary': 1, 'config': 2, 'name': 3, 'seed': 4, 'arm': 5}"
+    },
+    "keys of other types": {"config": "{1: 2, None: 3, (4, 5): 6, 1.5: 7}"},
+    "keys of the terminal": {"config": "{'\\x1b[2J\\nFAKE: 1': 1, '\\u202e': 2, '\\ud800': 3, '\\x00': 4}"},
+    "code": {"summary": "__import__('os').system('touch executed')", "config": "{'a': (lambda: 1)()}"},
+    "many keys": {"config": "{" + ", ".join(f"'k{i}': {i}" for i in range(20_000)) + "}"},
+    "a long key": {"config": "{'" + "k" * 100_000 + "': 1}"},
+    "no dict": {"summary": "[1, 2]", "config": "7"},
+    "bytes": {"config": "{'a': b'\\xff', 'b': {1, 2}, 'c': ..., 'd': 1j}"},
+    "a name that is a path": {"name": "../../x"},
+}
+"""Cells of an export of Weights & Biases."""
+
+
+def test_hostile_exports_are_judged_described_or_refused(sandbox):
+    import csv
+
+    root, watch = sandbox
+    for kind, changed in HOSTILE.items():
+        with (root / "w.csv").open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["summary", "config", "name"])
+            for number, (arm, seed, value) in enumerate(ROWS):
+                whole = {
+                    "summary": str({"val_acc": value}),
+                    "config": str({"arm": arm, "seed": seed}),
+                    "name": f"n{number}",
+                }
+                rows.writerow((whole | (changed if number % 3 == 0 else {})).values())
+        before = tree(root)
+        for asked in (
+            Asked(),
+            PAIRED,
+            Asked(arm=("arm",), metric="val_acc", baseline="sgd", margin=0.01, unpaired=True, nan="missing"),
+        ):
+            try:
+                with watch.on():
+                    judged = judge(["w.csv"], HowToRead(), asked, lambda _: None)
+            except AblateError as error:
+                said = error.sentence
+            else:
+                said = judged if isinstance(judged, str) else str(judged)
+            assert not any(line.startswith("FAKE") for line in said.splitlines()), kind
+            assert len(said) < 20_000, kind
+        assert tree(root) == before, kind
+        assert (watch.started, watch.written) == ([], []), kind
+
+
 def test_the_check_sees_what_is_written_and_what_is_run(sandbox, tmp_path):
     _, watch = sandbox
     with watch.on(inside=tmp_path / "in"):
@@ -155,3 +214,37 @@ def test_the_check_sees_what_does_not_end(sandbox):
 
     with pytest.raises(AssertionError, match="processor time"), watch.on():
         endless()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "a name of a file"])
+def test_text_with_half_a_character_in_it_is_judged(sandbox, kind):
+    root, _ = sandbox
+    half = "sgd\ud800"
+    rows = [
+        {"arm": half if arm == "sgd" else arm, "seed": seed, "val_acc": value, "\udcff": 1}
+        for arm, seed, value in ROWS
+    ]
+    where, how = ["r.json"], HowToRead()
+    if kind == "json":
+        (root / "r.json").write_text(json.dumps(rows))
+    elif kind == "jsonl":
+        (root / "r.json").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        where, how = ["runs/{arm}/{seed}.txt"], HowToRead(lines=(r"val_acc (\S+)",))
+        for row in rows:
+            path = Path(
+                os.fsdecode(f"{root}/runs/{row['arm']}/{row['seed']}.txt".encode("utf-8", "surrogatepass"))
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"val_acc {row['val_acc']}\n")
+    try:
+        judged = judge(
+            where,
+            how,
+            Asked(arm=("arm",), metric="val_acc", baseline="adam", margin=0.01, seed="seed"),
+            lambda _: None,
+        )
+    except AblateError as error:
+        pytest.fail(str(error))
+    assert not isinstance(judged, str)
+    str(judged).encode()
