@@ -414,7 +414,13 @@ def lr(
     facts = launch.data_lookup()(parsed.baseline)
     executor = launch.local_executor(runs.train, parsed.baseline, devices, workers)
     result = rates.sweep(
-        parsed, options, executor, launch.notify, data=facts.fingerprint, classes=len(facts.classes)
+        parsed,
+        options,
+        executor,
+        launch.notify,
+        data=facts.fingerprint,
+        classes=len(facts.classes),
+        images=facts.validation,
     )
     target = output or reporting.rate_page_for(reporting.FOLDER, parsed.name)
     reporting.write(target, rate_page.page(result, parsed.name))

@@ -858,13 +858,9 @@ def rate_sweep(result: RateSweep, settings: str) -> str:
         lines.append(f"{trial.rate:8g} {trial.epochs:6}{numbers}  {mark}".rstrip())
     if result.suggestion is None:
         return "\n".join([*lines, "", f"no suggestion: {result.reason}"])
-    sentences = [f"suggested: {result.suggestion:g}"]
-    if result.between is not None:
-        low, high = result.between
-        sentences.append(
-            f"from {low:g} to {high:g} the difference is less than the margin of {rules.margin:g}"
-        )
-    return "\n".join([*lines, "", *sentences, *result.notes, "in the study:", "", settings])
+    return "\n".join(
+        [*lines, "", f"suggested: {result.suggestion:g}", *result.limits, "in the study:", "", settings]
+    )
 
 
 def is_terminal() -> bool:

@@ -28,7 +28,7 @@ from ablate.study import spec
 from ablate.training import runs
 from ablate.training.payload import RunPayload
 
-GRID = [10 ** (k / 2) for k in range(-8, 2)]
+GRID = [10 ** (k / 2) for k in range(-6, 2)]
 
 DIGITS = {
     "data": {"name": "digits", "validation": 0.25},
@@ -118,6 +118,7 @@ def main() -> None:
             lambda _: None,
             data=facts.fingerprint,
             classes=len(facts.classes),
+            images=facts.validation,
         )
         swept = time.process_time()
         accuracies(config, [result.suggestion or 0.01], [2000])

@@ -61,8 +61,8 @@ class RateTrial:
 @dataclass(frozen=True)
 class RateRules:
     """How a sweep is read. low, high: ends of the rates. ranked_by: the metric of short trainings; metric: the study's, which decides
-    among whole ones; for each whether higher is better. margin: the study's. guessing: `ranked_by` of a network that has
-    learnt nothing; None where that is not known.
+    among whole ones; for each whether higher is better. margin: the study's. images: of the validation split, 0 where that is not
+    known. guessing: `ranked_by` of a network that has learnt nothing; None where that is not known.
     """
 
     low: float
@@ -72,6 +72,7 @@ class RateRules:
     ranked_by: str
     is_rank_higher_better: bool
     margin: float
+    images: int = 0
     guessing: float | None = None
 
 
@@ -79,7 +80,7 @@ class RateRules:
 class RateSweep:
     """trials: in the order in which they were trained. suggestion: a baseline rate, None where there is none; `reason` says why.
 
-    between: the lowest and the highest rate that differ from the suggestion by less than the margin. levels: for a factor, a decade
+    between: the lowest and the highest rate that the metric does not tell from the suggestion; within: by how much. levels: for a factor, a decade
     apart, without the suggestion. notes: what limits the suggestion.
     """
 
@@ -87,9 +88,23 @@ class RateSweep:
     trials: tuple[RateTrial, ...]
     suggestion: float | None
     between: tuple[float, float] | None
+    within: float | None
     levels: tuple[float, ...]
     reason: str
     notes: tuple[str, ...]
+
+    @property
+    def limits(self) -> list[str]:
+        """What limits the suggestion, in sentences without a full stop."""
+        if self.between is None or self.within is None:
+            return list(self.notes)
+        low, high = self.between
+        amount = (
+            f"the margin of {self.rules.margin:g}"
+            if self.within == self.rules.margin
+            else f"{self.within:.2g}, a standard error of an accuracy on {counted(self.rules.images, 'image')}"
+        )
+        return [f"from {low:g} to {high:g} the difference is no more than {amount}", *self.notes]
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -106,6 +121,7 @@ class RateSweep:
             "trials": [trial.to_json() for trial in self.trials],
             "suggestion": self.suggestion,
             "between": None if self.between is None else list(self.between),
+            "within": self.within,
             "levels": list(self.levels),
             "reason": self.reason,
             "notes": list(self.notes),
@@ -143,14 +159,14 @@ def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> tuple[list[floa
     if not whole:
         at = rates.index(best_rate(short))
         return rates[max(at - BELOW, 0) : at + 1], True
-    best = best_rate(whole)
+    best = chosen_rate(rules, trials)
     tried = list(whole)
     is_level = len(set(whole.values())) == 1
     further = []
     for rate in _neighbours(best, rates):
         inner = tried.index(best) + (1 if rate < best else -1)
-        # Beyond an end that is better by less than the margin than what lies within, no more than a margin is to be won.
-        rises = not 0 <= inner < len(tried) or whole[best] - whole[tried[inner]] > rules.margin
+        # Beyond an end that is hardly better than what lies within, hardly anything is to be won.
+        rises = not 0 <= inner < len(tried) or whole[best] - whole[tried[inner]] > tolerance(rules, whole)
         if rate not in whole and (rises or is_level):
             further.append(rate)
     return further, True
@@ -161,18 +177,22 @@ def _neighbours(rate: float, rates: Sequence[float]) -> list[float]:
     return [*[r for r in rates if r < rate][-1:], *[r for r in rates if r > rate][:1]]
 
 
-def merits(rules: RateRules, trials: Sequence[RateTrial], *, is_whole: bool) -> dict[float, float]:
+def merits(
+    rules: RateRules, trials: Sequence[RateTrial], *, is_whole: bool, by_value: bool | None = None
+) -> dict[float, float]:
     """Return how good each rate is, rising; higher is better: the mean over its seeds.
 
-    is_whole: of whole trainings, by the study's metric; else of the short ones, by `ranked_by`. No rate is worse than the lowest
-    was at first: that has hardly changed the network, and how much worse another is must not bend its neighbours.
+    is_whole: of whole trainings, else of the short ones. by_value: by the study's metric, else by `ranked_by`; None: as `is_whole`.
+    No rate is worse than the lowest was at first: that has hardly changed the network, and how much worse another is must not
+    bend its neighbours.
     """
+    by_value = is_whole if by_value is None else by_value
 
     def merit(trial: RateTrial) -> float:
-        value = trial.value if is_whole else trial.score
+        value = trial.value if by_value else trial.score
         if value is None:
             return -math.inf
-        return value if (rules.is_higher_better if is_whole else rules.is_rank_higher_better) else -value
+        return value if (rules.is_higher_better if by_value else rules.is_rank_higher_better) else -value
 
     first = min((trial.epochs for trial in trials), default=0)
     chosen = [trial for trial in trials if trial.is_whole == is_whole]
@@ -190,13 +210,38 @@ def best_rate(merit_of: Mapping[float, float]) -> float:
 
     merit_of: by rate, rising, higher is better.
     """
-    rates, values = list(merit_of), list(merit_of.values())
+    smooth = with_neighbours(merit_of)
+    return max(merit_of, key=lambda rate: (smooth[rate], merit_of[rate], -rate))
 
-    def with_neighbours(at: int) -> float:
-        beside = [values[i] if 0 <= i < len(values) else values[at] for i in (at - 1, at + 1)]
-        return (values[at] + NEIGHBOUR * sum(beside)) / (1 + 2 * NEIGHBOUR)
 
-    return rates[max(range(len(rates)), key=lambda at: (with_neighbours(at), values[at], -at))]
+def with_neighbours(merit_of: Mapping[float, float]) -> dict[float, float]:
+    """Return the mean of each rate's merit and a part of its neighbours'. merit_of: by rate, rising."""
+    values = list(merit_of.values())
+    padded = [*values[:1], *values, *values[-1:]]
+    triples = zip(padded, values, padded[2:], strict=False)
+    return {
+        rate: (own + NEIGHBOUR * (below + above)) / (1 + 2 * NEIGHBOUR)
+        for rate, (below, own, above) in zip(merit_of, triples, strict=True)
+    }
+
+
+def chosen_rate(rules: RateRules, trials: Sequence[RateTrial]) -> float:
+    """Return the best of the rates that were trained to the end: of those that the metric does not tell apart, the one that is best
+    by `ranked_by`, which is less noisy. What diverged is chosen only where all did.
+    """
+    whole = merits(rules, trials, is_whole=True)
+    finished = {trial.rate for trial in trials if trial.is_whole and trial.outcome == "finished"}
+    smooth = {r: merit for r, merit in with_neighbours(whole).items() if r in finished or not finished}
+    least = max(smooth.values()) - tolerance(rules, whole)
+    rank = with_neighbours(merits(rules, trials, is_whole=True, by_value=False))
+    return max((r for r in smooth if smooth[r] >= least), key=lambda rate: (rank[rate], smooth[rate], -rate))
+
+
+def tolerance(rules: RateRules, whole: Mapping[float, float]) -> float:
+    """Return the difference up to which the metric does not tell rates apart: the margin, or a standard error of an accuracy."""
+    best = max(whole.values())
+    is_share = rules.images > 0 and "accuracy" in rules.metric and 0 <= best <= 1
+    return max(rules.margin, math.sqrt(best * (1 - best) / rules.images) if is_share else 0.0)
 
 
 def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
@@ -204,9 +249,9 @@ def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
     whole = merits(rules, trials, is_whole=True)
     reason = _why_nothing(rules, trials)
     if reason:
-        return RateSweep(rules, tuple(trials), None, None, (), reason, ())
-    suggestion = best_rate(whole)
-    near = _within_margin(whole, suggestion, rules.margin)
+        return RateSweep(rules, tuple(trials), None, None, None, (), reason, ())
+    suggestion = chosen_rate(rules, trials)
+    near = _as_good(whole, suggestion, tolerance(rules, whole))
     dropped = min(
         (t.rate for t in trials if t.outcome != "finished" and t.rate > suggestion), default=math.inf
     )
@@ -215,6 +260,7 @@ def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
         trials=tuple(trials),
         suggestion=suggestion,
         between=near if near[0] < near[1] else None,
+        within=tolerance(rules, whole),
         levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped),
         reason="",
         notes=tuple(_limits(rules, whole, suggestion, is_unfinished=bool(next_rates(rules, trials)[0]))),
@@ -229,13 +275,13 @@ def levels(suggestion: float, lowest: float) -> tuple[float, ...]:
     return tuple(rate for rate in powers if not math.isclose(rate, suggestion, rel_tol=1e-6))
 
 
-def _within_margin(whole: Mapping[float, float], suggestion: float, margin: float) -> tuple[float, float]:
-    """Return the ends of the rates around the suggestion that are worse or better by less than the margin."""
+def _as_good(whole: Mapping[float, float], suggestion: float, within: float) -> tuple[float, float]:
+    """Return the ends of the rates around the suggestion that are worse or better by no more than `within`."""
     rates = list(whole)
     low = high = rates.index(suggestion)
 
     def is_near(at: int) -> bool:
-        return 0 <= at < len(rates) and abs(whole[rates[at]] - whole[suggestion]) < margin
+        return 0 <= at < len(rates) and abs(whole[rates[at]] - whole[suggestion]) <= within
 
     while is_near(low - 1):
         low -= 1

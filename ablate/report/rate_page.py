@@ -18,7 +18,7 @@ def page(sweep: RateSweep, study: str) -> str:
         answer, more = "No suggestion:", f"{sweep.reason}."
     else:
         answer = f"Suggested baseline: {sweep.suggestion:g}."
-        sentences = [*_between(sweep), *(f"{note[0].upper()}{note[1:]}." for note in sweep.notes)]
+        sentences = [f"{limit[0].upper()}{limit[1:]}." for limit in sweep.limits]
         more = " ".join([*sentences, f"As levels: {', '.join(f'{rate:g}' for rate in sweep.levels)}."])
     responses = [(rules.metric, figures.rate_response(sweep, is_value=True))]
     if rules.ranked_by != rules.metric:
@@ -31,8 +31,8 @@ def page(sweep: RateSweep, study: str) -> str:
         [
             FigureGroup(
                 "Over the rate",
-                f"A dot for each training. Short ones are ranked by {rules.ranked_by}, whole ones by {rules.metric}, each with a part of its "
-                "neighbours. A cross at the edge: it diverged or failed. Dotted: the suggestion.",
+                f"A dot for each training. Short ones are ranked by {rules.ranked_by}; {rules.metric} decides among whole ones, as far as "
+                "it tells them apart. A cross at the edge: it diverged or failed. Dotted: the suggestion.",
                 responses,
                 "Learning rates",
                 small=len(responses) > 1,
@@ -50,13 +50,6 @@ def page(sweep: RateSweep, study: str) -> str:
             *(_row(trial) for trial in sorted(sweep.trials, key=lambda t: (t.rate, t.epochs, t.seed))),
         ],
     )
-
-
-def _between(sweep: RateSweep) -> list[str]:
-    if sweep.between is None:
-        return []
-    low, high = sweep.between
-    return [f"From {low:g} to {high:g} the difference is less than the margin of {sweep.rules.margin:g}."]
 
 
 def _row(trial: RateTrial) -> tuple[str, ...]:

@@ -69,12 +69,13 @@ def sweep(
     say: Callable[[str], None],
     *,
     data: str,
-    classes: int,
+    classes: int = 0,
+    images: int = 0,
 ) -> RateSweep:
     """Sweep the learning rate of a study's baseline.
 
     executor: runs `ablate.training.runs.train`. say: told what it will cost, and how far it is. data: the fingerprint of what is trained
-    on. classes: how many it has, 0 where that is not known. The seeds are of the tuning phase: a rate must not be chosen on the
+    on. classes: how many it has; images: of its validation split; 0 where that is not known. The seeds are of the tuning phase: a rate must not be chosen on the
     seeds that it is then judged by. Raises StudyError where the baseline names no rate, TrainingError where no short training ends.
     """
     baseline = study.baseline
@@ -91,6 +92,7 @@ def sweep(
         ranked_by=ranked_by,
         is_rank_higher_better=ranked_by != LOSS and study.direction == "maximize",
         margin=study.margin,
+        images=images,
         guessing=math.log(classes) if ranked_by == LOSS and classes > 1 else None,
     )
     rates = analysis.first_rates(rules)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from ablate.analysis.rates import (
     rate_sweep,
 )
 
-RULES = RateRules(1e-5, 10.0, "val/accuracy", True, "val/loss", False, 0.01, math.log(10))
+RULES = RateRules(1e-5, 10.0, "val/accuracy", True, "val/loss", False, 0.01, guessing=math.log(10))
 
 
 def trial(rate, *, whole=False, centre=0.1, width=1.0, ruined=math.inf, seed=2000):
@@ -105,14 +106,10 @@ def test_rates_within_the_margin_of_the_suggestion_are_said():
 
 
 def test_the_ends_of_the_rates_are_said_where_the_best_lies_there():
-    low = rate_sweep(
-        rules := RateRules(1e-2, 10.0, *list(vars(RULES).values())[2:]), swept(rules, centre=1e-3)
-    )
+    low = rate_sweep(rules := replace(RULES, low=1e-2), swept(rules, centre=1e-3))
     assert low.suggestion == 1e-2
     assert "--from" in low.notes[0]
-    high = rate_sweep(
-        rules := RateRules(1e-5, 0.02, *list(vars(RULES).values())[2:]), swept(rules, centre=1.0)
-    )
+    high = rate_sweep(rules := replace(RULES, high=0.02), swept(rules, centre=1.0))
     assert high.suggestion == 0.02
     assert "--to" in high.notes[0]
 
@@ -193,3 +190,21 @@ def test_every_sweep_ends_in_a_rate_that_was_trained_to_the_end_or_in_a_reason(d
 def test_levels_are_powers_of_ten_around_the_suggestion():
     assert levels(0.1, 1e-5) == (1e-5, 1e-4, 1e-3, 1e-2, 1.0)
     assert levels(0.03, 1e-4) == (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+
+
+def test_what_the_metric_does_not_tell_apart_is_decided_by_the_loss():
+    values = {0.1: (0.36, 1.70), 0.2: (0.362, 1.69), 0.3: (0.366, 1.72), 0.5: (0.372, 1.80)}
+    trials = [trial(1e-5), *(RateTrial(r, 2000, 8, True, (s,), s, v) for r, (v, s) in values.items())]
+    assert rate_sweep(replace(RULES, margin=0.001), trials).suggestion == 0.5
+    few = rate_sweep(replace(RULES, margin=0.001, images=1000), trials)
+    assert (few.suggestion, few.between) == (0.2, (0.1, 0.5))
+    assert few.limits[0].endswith("no more than 0.015, a standard error of an accuracy on 1,000 images")
+    clear = [replace(t, value=0.5) if t.rate == 0.5 else t for t in trials]
+    assert rate_sweep(replace(RULES, images=1000), clear).suggestion == 0.5
+
+
+def test_what_diverged_is_not_suggested_even_where_nothing_else_is_better_than_the_lowest_rate():
+    trials = [trial(rate, centre=1e-3) for rate in first_rates(RULES)]
+    lost = RateTrial(0.05, 2000, 8, True, (math.inf,), None, None, "diverged")
+    bad = RateTrial(0.1, 2000, 8, True, (2.0, 1.9), 1.9, 0.05)
+    assert rate_sweep(RULES, [*trials, lost, bad]).suggestion == 0.1

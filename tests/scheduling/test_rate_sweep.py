@@ -43,7 +43,13 @@ def swept(text=STUDY, options=None, sets=()):
     facts = launch.data_lookup()(study.baseline)
     options = options or rates.SweepOptions(1e-3, 1.0)
     result = rates.sweep(
-        study, options, executor, said.append, data=facts.fingerprint, classes=len(facts.classes)
+        study,
+        options,
+        executor,
+        said.append,
+        data=facts.fingerprint,
+        classes=len(facts.classes),
+        images=facts.validation,
     )
     return study, result, said
 
