@@ -30,6 +30,12 @@ NEIGHBOUR = 0.25
 LARGEST = 1e100
 """Where a metric is larger, or not a number, the training has diverged, whatever it calls that itself."""
 
+BY_CHANCE = ("val/accuracy", "val/balanced_accuracy")
+"""Metrics that are one by the number of classes where all is guessed."""
+
+CLEARLY = 3.0
+"""Standard errors by which the best of many accuracies has to exceed that of guessing."""
+
 NOT_LEARNT = 0.99
 """From this share of the loss of guessing on, nothing was learnt."""
 
@@ -309,7 +315,7 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
             "end lower with --to"
         )
     guessing = rules.guessing
-    if guessing is not None:
+    if guessing is not None and not _is_beyond_chance(rules, finished):
         best = min(finished, key=lambda trial: math.inf if trial.score is None else trial.score)
         if best.score is not None and best.score > NOT_LEARNT * guessing:
             return (
@@ -317,6 +323,15 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
                 f"{counted(best.epochs, 'epoch')} at {best.rate:g}, and guessing has {guessing:.3f}; train longer, or look at data and network"
             )
     return ""
+
+
+def _is_beyond_chance(rules: RateRules, finished: Sequence[RateTrial]) -> bool:
+    """Return whether some accuracy is better than that of guessing: a network that over-fits may have a worse loss all the same."""
+    if rules.metric not in BY_CHANCE or not rules.images or rules.guessing is None:
+        return False
+    chance = math.exp(-rules.guessing)
+    clearly = chance + CLEARLY * math.sqrt(chance * (1 - chance) / rules.images)
+    return any(trial.value is not None and trial.value > clearly for trial in finished)
 
 
 def _limits(

@@ -208,3 +208,10 @@ def test_what_diverged_is_not_suggested_even_where_nothing_else_is_better_than_t
     lost = RateTrial(0.05, 2000, 8, True, (math.inf,), None, None, "diverged")
     bad = RateTrial(0.1, 2000, 8, True, (2.0, 1.9), 1.9, 0.05)
     assert rate_sweep(RULES, [*trials, lost, bad]).suggestion == 0.1
+
+
+def test_a_network_that_over_fits_has_learnt_something_whatever_its_loss():
+    trials = [RateTrial(r, 2000, 8, True, (2.3, 3.0 + r), 3.0 + r, 0.6 - r) for r in (1e-5, 0.01)]
+    assert rate_sweep(replace(RULES, images=400), trials).suggestion == 1e-5
+    chance = [replace(t, value=0.12) for t in trials]
+    assert "nothing is learnt" in rate_sweep(replace(RULES, images=400), chance).reason
