@@ -8,6 +8,7 @@ be repeated after a crash; every operation is written so that doing it twice is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -69,6 +70,9 @@ MOST_AT_ONCE = 100
 
 LONGEST_LINE = 1 << 29
 """Bytes of a line of a spool that is read; the files of a run stand in one."""
+
+_PIECE = 1 << 20
+"""Bytes of a line that are read at once."""
 
 MOST_SHOWN = 1 << 20
 """Bytes that are kept of a line that cannot be read."""
@@ -354,14 +358,12 @@ def read_spool(file: BinaryIO) -> tuple[str, list[Operation | Unreadable]]:
     owner = ""
     records: list[Operation | Unreadable] = []
     number = 0
-    while line := file.readline(LONGEST_LINE):
+    for line, is_too_long in _lines(file):
         number += 1
         is_whole = line.endswith(b"\n")
-        if not is_whole and len(line) == LONGEST_LINE:
-            why = f"it is longer than {format_bytes(LONGEST_LINE)}"
+        if is_too_long:
+            why = f"it is longer than {format_bytes(LONGEST_LINE)}, or has holes in it"
             records.append(Unreadable(number, _shown(line), why))
-            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
-                pass
             continue
         plain: Any = None
         try:
@@ -377,6 +379,40 @@ def read_spool(file: BinaryIO) -> tuple[str, list[Operation | Unreadable]]:
                 why = error.message if isinstance(error, StoreError) else reason(error)
                 records.append(Unreadable(number, _shown(line), why, text))
     return owner, records
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line of a spool, and whether it is more than what is kept of it.
+
+    A file of holes may claim any length without taking space on the disk: they are not read.
+    """
+    while True:
+        line, is_too_long = bytearray(), False
+        while piece := file.readline(_PIECE):
+            if not is_too_long:
+                line += piece
+                is_too_long = len(line) > LONGEST_LINE
+            if piece.endswith(b"\n"):
+                break
+            is_too_long |= _skip_hole(file)
+        if not line:
+            return
+        yield bytes(line), is_too_long
+
+
+def _skip_hole(file: BinaryIO) -> bool:
+    """Move to where data go on, and return whether there was a hole before."""
+    at = file.tell()
+    try:
+        data = os.lseek(file.fileno(), at, os.SEEK_DATA)
+    except (
+        AttributeError,
+        OSError,
+    ) as error:  # or there are no data any more, or the file system tells of no holes
+        is_end = isinstance(error, OSError) and error.errno == errno.ENXIO
+        data = max(at, os.fstat(file.fileno()).st_size) if is_end else at
+    file.seek(data)
+    return data > at
 
 
 def _shown(line: bytes) -> str:

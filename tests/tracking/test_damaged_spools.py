@@ -266,6 +266,23 @@ def test_a_living_tracker_goes_on_after_what_mlflow_refuses(store):
     assert [path.name for path in (store.root / "spool").iterdir()] == ["rejected"]
 
 
+def test_holes_in_a_spool_are_not_read_and_what_is_around_them_is(store):
+    """A file may claim a terabyte and take a block."""
+    path = store.folder("spool") / "0-x.jsonl"
+    first, second = (b"".join(map(line, attempt("toy", number))) for number in (0, 1))
+    with path.open("wb") as file:
+        file.write(first)
+        file.seek(1 << 39)
+        file.write(b"\n" + second)
+        file.truncate(1 << 40)
+    recover(store)
+    assert sorted(replicates(store, "toy")) == [0, 1]
+    assert {rejection.what for rejection in rejections(store)} == {
+        "line 3 of 0-x.jsonl",
+        "line 6 of 0-x.jsonl",
+    }
+
+
 def test_bytes_that_are_no_text_in_the_database_are_not_the_fault_of_a_record(store):
     """sqlite quotes what is damaged, and Python cannot read the message: UnicodeDecodeError."""
     database = store.database
