@@ -26,19 +26,19 @@ _CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.sym
 class Watch:
     """What code does while it is watched. started: programs, connections and modules of strangers. written: files that it changes.
 
-    A connection is refused, as where there is no network. inside: the folder in which files may be changed; None: nowhere.
+    A connection is refused, as where there is no network. inside: the folders in which files may be changed.
     """
 
     def __init__(self) -> None:
         self.started: list[str] = []
         self.written: list[str] = []
-        self.inside: Path | None = None
+        self.inside: tuple[Path, ...] = ()
         self.seconds: float = SECONDS
         self._is_on = False
         sys.addaudithook(self._note)
 
     @contextlib.contextmanager
-    def on(self, inside: Path | None = None) -> Iterator[None]:
+    def on(self, *inside: Path) -> Iterator[None]:
         """Watch, and end with AssertionError what takes more processor time than a damaged file may."""
 
         def too_long(_number: int, _frame: object) -> None:
@@ -81,7 +81,9 @@ class Watch:
         with self.off():
             folder, name = os.path.split(os.fsdecode(path))
             place = os.path.realpath(path) if follows else os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
-        if place.startswith(("/dev/", "/proc/")) or (self.inside and place.startswith(f"{self.inside}/")):
+        if place.startswith(("/dev/", "/proc/")) or any(
+            place.startswith(f"{folder}/") for folder in self.inside
+        ):
             return
         self.written.append(f"{event} {place}")
 

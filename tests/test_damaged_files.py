@@ -186,7 +186,7 @@ def check(name: str, tmp_path: Path, monkeypatch, rounds: int, seed: int) -> Non
         path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
     monkeypatch.chdir(folder)
-    with watch.on(inside=tmp_path):
+    with watch.on(tmp_path):
         reader.read(folder)  # whole, and whatever it loads
     names = [path for path in whole if path.match(reader.name)]
     before = peak_bytes()
@@ -201,7 +201,7 @@ def check(name: str, tmp_path: Path, monkeypatch, rounds: int, seed: int) -> Non
         path = rng.choice(names)
         what = f"{path}: {damage(folder / path, rng, list(whole.values()), outside)}"
         try:
-            with watch.on(inside=tmp_path):
+            with watch.on(tmp_path):
                 reader.read(folder)
         except reader.refusals as error:
             said = error.sentence if isinstance(error, AblateError) else ""

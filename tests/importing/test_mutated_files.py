@@ -195,7 +195,7 @@ def test_hostile_exports_are_judged_described_or_refused(sandbox):
 
 def test_the_check_sees_what_is_written_and_what_is_run(sandbox, tmp_path):
     _, watch = sandbox
-    with watch.on(inside=tmp_path / "in"):
+    with watch.on(tmp_path / "in"):
         (tmp_path / "x").write_text("")
         (tmp_path / "x").unlink()
         os.system("true")

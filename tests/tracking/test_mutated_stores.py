@@ -22,7 +22,7 @@ COMMANDS = (
 )
 
 
-def check(workplace, number: int, seed: int) -> Counter[int]:
+def check(workplace, shared_cache: Path, number: int, seed: int) -> Counter[int]:
     """Damage a file of a finished study, and run commands. Returns how many ended with which exit code."""
     from ablate import cli
     from ablate.errors import AblateError
@@ -46,7 +46,7 @@ def check(workplace, number: int, seed: int) -> Counter[int]:
         path = rng.choice(by_name[rng.choice(sorted(by_name))])
         what = f"{path.relative_to(root)}: {damage(path, rng, contents, outside)}"
         for command in rng.sample(COMMANDS, 2):
-            with watch.on(inside=root):
+            with watch.on(root, shared_cache):
                 result = CliRunner().invoke(cli.app, command)
             error = result.exception
             if isinstance(error, AblateError):
@@ -65,14 +65,14 @@ def check(workplace, number: int, seed: int) -> Counter[int]:
     return codes
 
 
-def test_a_damaged_store_costs_a_sentence_and_nothing_else(workplace):
-    assert check(workplace, 8, 0)[0] > 4
+def test_a_damaged_store_costs_a_sentence_and_nothing_else(workplace, shared_cache):
+    assert check(workplace, shared_cache, 8, 0)[0] > 4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_five_hundred_damaged_stores(workplace, seed):
-    assert {0, 2} <= set(check(workplace, 50, seed)) <= {0, 1, 2}
+def test_five_hundred_damaged_stores(workplace, shared_cache, seed):
+    assert {0, 2} <= set(check(workplace, shared_cache, 50, seed)) <= {0, 1, 2}
 
 
 def test_a_study_whose_only_plan_cannot_be_read_runs_again(workplace):
