@@ -1,6 +1,7 @@
 """`ablate models`, `data` and `docs`: which networks, data sets and pages there are, and what one of them is like."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -132,7 +133,8 @@ def docs(
     from ablate import documents
 
     if name is None:
-        print_result(documents.listing())
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print_result(documents.listing(width))
         return
     path = documents.find(name)
     text = path.read_text(encoding="utf-8")

@@ -654,7 +654,7 @@ def outlook(outlook: Outlook) -> RenderableType:
     study = plan.study
     scale = rules(plan.record()).scale(outlook.noise.typical)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("arm")
+    table.add_column("arm", overflow="fold")
     # What nobody knows of training by the user's own code has no column.
     sizes = {
         "parameters": [f"{arm.parameters:,}" if arm.parameters else "" for arm in cost.arms],

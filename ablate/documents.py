@@ -63,11 +63,12 @@ def find(name: str) -> Path:
     raise StudyError(f"there is no page {cut(name)!r}", place="docs", hint=hint)
 
 
-def listing() -> str:
-    """Return a line for each page and study: its name, and its title or question."""
+def listing(width: int | None = None) -> str:
+    """Return a line for each page and study: its name, and its title or question. width: at which lines are cut; None: nowhere."""
     known = names()
-    width = max(map(len, known))
-    return "\n".join(f"{name:{width}}  {_title(path)}".rstrip() for name, path in known.items())
+    longest = max(map(len, known))
+    lines = [f"{name:{longest}}  {_title(path)}".rstrip() for name, path in known.items()]
+    return "\n".join(lines if width is None else (cut(line, width) for line in lines))
 
 
 def _title(path: Path) -> str:

@@ -1,6 +1,7 @@
 """`ablate judge`: verdicts from results that are there already. Its options are most of it, so it has a file of its own."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 from ablate import completion, launch, reporting
 from ablate.metrics import DIRECTIONS
 from ablate.options import FAILING, SOME_FAILED, one_of, print_result
+from ablate.text import folded
 
 _PACKAGES = ("numpy", "pandas", "scipy")
 """Packages that a judgement depends on."""
@@ -203,7 +205,7 @@ def judge(
     how = HowToRead(reader, encoding, delimiter, header, tuple(line or ()))
     judged = results.judge(sources, how, asked, launch.notify, origin, _ask if _is_at_terminal() else None)
     if isinstance(judged, str):
-        print_result(judged, end="")
+        print_result(_for_people(judged), end="")
         return
     written_as = results.format_of(format, output)
     if name is None:
@@ -218,7 +220,7 @@ def judge(
         judged = judgements.keep(store, judged, launch.environment(packages=_PACKAGES), launch.notify)
     text = results.text(judged, written_as)
     if output is None:
-        print_result(text, end="")
+        print_result(_for_people(text) if written_as == "text" else text, end="")
     else:
         reporting.write(output, text)
         launch.notify(str(output))
@@ -231,6 +233,11 @@ def judge(
 def _is_at_terminal() -> bool:
     """Whether somebody is there to answer questions."""
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _for_people(told: str) -> str:
+    """Return a text with lines that a terminal does not have to break; for a file or a pipe as it is."""
+    return folded(told, shutil.get_terminal_size().columns) if sys.stdout.isatty() else told
 
 
 def _ask(question: str, proposed: str | None) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import re
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate import given_study
 from ablate.errors import AblateError, StoreError, StudyError
-from ablate.text import counted, joined, parse_duration, visible, without_password
+from ablate.text import counted, folded, joined, parse_duration, visible, without_password
 
 if TYPE_CHECKING:
     from ablate.analysis import Analysis, Comparison, Effect
@@ -57,9 +58,12 @@ def notify(text: str, hint: str | None = None) -> None:
 
     No name in it can pretend to be another line.
     """
-    print(visible(without_password(text)), file=sys.stderr)
-    for line in (hint or "").splitlines():
-        print(f"  {visible(without_password(line.strip()))}", file=sys.stderr)
+    lines = [visible(without_password(text))]
+    lines += [f"  {visible(without_password(line.strip()))}" for line in (hint or "").splitlines()]
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [folded(line, width) for line in lines]
+    print("\n".join(lines), file=sys.stderr)
 
 
 def notify_error(error: AblateError) -> None:

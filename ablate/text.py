@@ -266,6 +266,28 @@ def measured(number: str, unit: str) -> str:
     return f"{number} {unit}".rstrip()
 
 
+def folded(text: str, width: int) -> str:
+    """Return a text whose lines break between words where a terminal would break them anywhere; what follows is set in.
+
+    A line with a command, an option or an address stays whole, to be copied.
+    """
+    import textwrap
+
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())] + "  "
+        is_copied = any(mark in line for mark in ("ablate ", " --", "://"))
+        parts = (
+            []
+            if is_copied or len(line) <= width
+            else textwrap.wrap(
+                line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        )
+        lines += parts or [line]
+    return "\n".join(lines)
+
+
 def margin_in_points(margin: float) -> str:
     """Return what was probably meant by a margin of 1 or more on values between 0 and 1."""
     if margin >= 100:

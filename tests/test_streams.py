@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ablate.text import folded
+
 HELLO = (
     "import sys; from ablate import streams; streams.prepare(); "
     "print('gr\\u00f6\\u00dfer \\u2192 \\u65e5\\u672c \\udcff'); print('note \\u2713 \\udc80', file=sys.stderr); "
@@ -70,3 +72,19 @@ def test_warnings_of_packages_never_end_a_command(tmp_path):
         [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, check=True
     )
     assert b"DeprecationWarning" in done.stderr
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_lines_for_people_break_between_words_and_commands_stay_whole(width):
+    prose = "note: one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    command = "  for example: ablate judge results.csv --arm optimizer --metric val/loss --baseline sgd --margin 0.01"
+    address = f"  http://127.0.0.1:5000/{'x' * 90}"
+    table = "  minutes    7 values, 10.8 (5)"
+    told = folded(f"{prose}\n{command}\n{address}\n{table}", width).split("\n")
+    assert command in told
+    assert address in told
+    rest = [line for line in told if line not in (command, address)]
+    assert all(len(line) <= width for line in rest)
+    assert " ".join(" ".join(rest).split()) == " ".join(f"{prose} {table}".split())
+    if width == 80:
+        assert table in told
