@@ -82,7 +82,7 @@ class Watch:
             folder, name = os.path.split(os.fsdecode(path))
             place = os.path.realpath(path) if follows else os.path.join(os.path.realpath(folder), name)  # noqa: PTH118
         if place.startswith(("/dev/", "/proc/")) or any(
-            place.startswith(f"{folder}/") for folder in self.inside
+            f"{place}/".startswith(f"{folder}/") for folder in self.inside
         ):
             return
         self.written.append(f"{event} {place}")
