@@ -108,6 +108,7 @@ def planned(path: Path, sets: tuple[str, ...] = ()) -> None:
 def project(tmp_path, monkeypatch) -> Iterator[tuple[Path, Watch]]:
     """A folder with the modules that the studies name, and a watch."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))  # where what is known of code may be kept
     (tmp_path / "toy.py").write_text("def fit(config, seed):\n    yield {'val/accuracy': 1.0}\n")
     (tmp_path / "nets.py").write_text("def build(classes, channels, width=8, dropout=0.0): ...\n")
     (tmp_path / "train.py").write_text("print('epoch 1 accuracy 0.5')\n")
@@ -130,14 +131,14 @@ def check(project: tuple[Path, Watch], number: int, seed: int) -> Mapping[str, i
     path = folder / "study.yaml"
     for text in originals:
         path.write_text(text)
-        with watch.on():
+        with watch.on(folder / "cache"):
             planned(path)
     before = peak_bytes()
     for _ in range(number):
         content = mutated_study(rng.choice(originals), rng)
         path.write_bytes(content)
         try:
-            with watch.on():
+            with watch.on(folder / "cache"):
                 planned(path)
         except AblateError as error:
             outcomes["refused" if is_short(error) else f"said {error}"] += 1
