@@ -76,10 +76,16 @@ class Commands(typer.core.TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            is_study = args[0].endswith((".yaml", ".yml"))
+            meant = (
+                f"did you mean `{ctx.command_path} run {args[0]}`?"
+                if is_study
+                else nearest(args[0], self.list_commands(ctx))
+            )
             raise StudyError(
                 f"there is no command {args[0]!r}",
                 place=ctx.command_path,
-                hint=f"{nearest(args[0], self.list_commands(ctx))}\n  `{ctx.command_path} --help` lists them all",
+                hint=f"{meant}\n  `{ctx.command_path} --help` lists them all",
             )
         return super().resolve_command(ctx, args)
 

@@ -313,6 +313,7 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
     ("typed", "message"),
     [
         ("rnu x", "error: ablate: there is no command 'rnu'\n  did you mean 'run'?\n  `ablate --help`"),
+        ("x.yaml", "error: ablate: there is no command 'x.yaml'\n  did you mean `ablate run x.yaml`?\n"),
         ("run --sed 3 x.yaml", "error: ablate run: there is no option --sed\n  did you mean '--seeds'?"),
         (
             "run --zz x.yaml",
