@@ -86,6 +86,7 @@ def main() -> None:
     )
     parser.add_argument("--cifar", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=2, help="of every rate of the sweep")
+    parser.add_argument("--case", action="append", help="only this one; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as in `ablate lr`")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,6 +99,8 @@ def main() -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, changes in cases.items():
+        if asked.case and name not in asked.case:
+            continue
         study = spec.parse(
             json.dumps(
                 {"study": "bench", "margin": 0.01, "baseline": tree, "factors": {"training.epochs": [99]}}

@@ -24,6 +24,9 @@ HALVES = (1, 3)
 BELOW = 2
 """How many rates of the ladder below the best of the short trainings are trained to the end, beside that one."""
 
+NOISE = 2.0
+"""Standard errors of an accuracy by which two of them differ for no reason: they are of two trainings, and the best of several."""
+
 NEIGHBOUR = 0.25
 """Weight of each neighbour when a rate is judged: a rate that is next to one that fails is a worse choice than one that is not."""
 
@@ -108,7 +111,7 @@ class RateSweep:
         amount = (
             f"the margin of {self.rules.margin:g}"
             if self.within == self.rules.margin
-            else f"{self.within:.2g}, a standard error of an accuracy on {counted(self.rules.images, 'image')}"
+            else f"{self.within:.2g}, two standard errors of an accuracy on {counted(self.rules.images, 'image')}"
         )
         return [f"from {low:g} to {high:g} the difference is no more than {amount}", *self.notes]
 
@@ -244,10 +247,10 @@ def chosen_rate(rules: RateRules, trials: Sequence[RateTrial]) -> float:
 
 
 def tolerance(rules: RateRules, whole: Mapping[float, float]) -> float:
-    """Return the difference up to which the metric does not tell rates apart: the margin, or a standard error of an accuracy."""
+    """Return the difference up to which the metric does not tell rates apart: the margin, or the noise of an accuracy."""
     best = max(whole.values())
     is_share = rules.images > 0 and "accuracy" in rules.metric and 0 <= best <= 1
-    return max(rules.margin, math.sqrt(best * (1 - best) / rules.images) if is_share else 0.0)
+    return max(rules.margin, NOISE * math.sqrt(best * (1 - best) / rules.images) if is_share else 0.0)
 
 
 def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:

@@ -198,7 +198,7 @@ def test_what_the_metric_does_not_tell_apart_is_decided_by_the_loss():
     assert rate_sweep(replace(RULES, margin=0.001), trials).suggestion == 0.5
     few = rate_sweep(replace(RULES, margin=0.001, images=1000), trials)
     assert (few.suggestion, few.between) == (0.2, (0.1, 0.5))
-    assert few.limits[0].endswith("no more than 0.015, a standard error of an accuracy on 1,000 images")
+    assert few.limits[0].endswith("no more than 0.031, two standard errors of an accuracy on 1,000 images")
     clear = [replace(t, value=0.5) if t.rate == 0.5 else t for t in trials]
     assert rate_sweep(replace(RULES, images=1000), clear).suggestion == 0.5
 
