@@ -690,6 +690,8 @@ def _parsed_in_archive(origin: str, loader: Any, _changed: int, _size: int) -> P
     return parse(loader.get_data(origin))
 
 
+# Every bundle of a user's network asks it of every module that is loaded, some thousands: links are followed once.
+@functools.lru_cache(maxsize=1 << 15)
 def is_users(file: str) -> bool:
     """Return whether a file is the user's: neither installed nor a part of Python or of ablate."""
     return not file.startswith("<") and not _is_under(file, _installed_folders())
