@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import os
@@ -13,9 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import typer.testing
 from hypothesis import settings
 from stores import copy_store, move_artifacts
 from typer.testing import CliRunner
+
+# Typer makes all commands anew for every invocation, which takes as long as many of them.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 def pytest_configure(config: pytest.Config) -> None:

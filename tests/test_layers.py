@@ -497,9 +497,9 @@ WITHOUT_TORCH = """
 import contextlib, sys
 from ablate import cli
 for command in (
-    "run function.yaml --allow-import own",
+    "run function.yaml --allow-import own --workers 1",
     "report function",
-    "run command.yaml --allow-command",
+    "run command.yaml --allow-command --workers 1",
     "report command",
     "judge results.csv --arm arm --metric loss --baseline a --margin 0.1 --seed seed",
 ):

@@ -27,7 +27,7 @@ LONGEST_LEFT = 300
 
 CHANGED = "its code has changed since the plan was made; run the study again: it makes a plan with the code as it is"
 
-_states: dict[tuple[str, ...], ProcessState] = {}
+_states: dict[tuple[str, ...], ProcessState | None] = {}
 """What there was before the first bundle of some targets, once their modules were imported."""
 
 
@@ -54,12 +54,15 @@ def watched(train: Callable[[Sequence[Task]], Steps], tasks: Sequence[Task]) -> 
             tasks = [task for task in tasks if task not in stale]
         else:
             new = {name for name in set(sys.modules) - loaded if is_users_module(name)}
-            _states[names] = ProcessState({*new, *_modules(names)})
-    state = _states.get(names)
-    if state is None:
+            # A process that is no worker has threads and settings of its own.
+            is_worker = multiprocessing.parent_process() is not None
+            _states[names] = ProcessState({*new, *_modules(names)}) if is_worker else None
+    if names not in _states:
         yield from train(tasks)
         return
-    state.begin()
+    state = _states[names]
+    if state is not None:
+        state.begin()
     by_run = {task.run: task for task in tasks}
     seen = _users_modules()
     held: tuple[str, Message] | None = None
@@ -82,12 +85,10 @@ def watched(train: Callable[[Sequence[Task]], Steps], tasks: Sequence[Task]) -> 
         yield held[0], _last(held[1], state, failed=failed)
 
 
-def _last(end: Message, state: ProcessState, *, failed: bool) -> Message:
+def _last(end: Message, state: ProcessState | None, *, failed: bool) -> Message:
     """Return the last end of a bundle, with whether its process may train anything else."""
     assert isinstance(end, Result | Failure)
-    # A process that is no worker has threads and settings of its own.
-    is_worker = multiprocessing.parent_process() is not None
-    left = state.left_behind(is_users_module) if is_worker else []
+    left = state.left_behind(is_users_module) if state is not None else []
     if isinstance(end, Result) and left:
         end = replace(end, facts={**end.facts, "left_behind": cut(", ".join(left), LONGEST_LEFT)})
     return replace(end, spent=bool(left) or failed)

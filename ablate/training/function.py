@@ -301,7 +301,7 @@ class FunctionTrainer(OwnTrainer):
                         yield task.run, message
 
 
-_states: dict[str, tuple[Fit, ProcessState]] = {}
+_states: dict[str, tuple[Fit, ProcessState | None]] = {}
 """The trainings that this process has imported, with what there was before their first runs."""
 
 
@@ -368,8 +368,13 @@ class _FunctionAttempt:
             surroundings.adopt()
             self._check_code()
             new = (name for name in set(sys.modules) - loaded if _is_users_module(name))
-            _states[self._train] = fit, ProcessState({*training_code(self._train).modules, *new})
-        _states[self._train][1].begin()
+            modules = {*training_code(self._train).modules, *new}
+            # A process that is no worker has threads of its own, which set and import things meanwhile, and would be set back with them.
+            is_worker = multiprocessing.parent_process() is not None
+            _states[self._train] = fit, ProcessState(modules) if is_worker else None
+        state = _states[self._train][1]
+        if state is not None:
+            state.begin()
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self._payload.threads)
         return fit
@@ -417,10 +422,8 @@ class _FunctionAttempt:
         assert isinstance(end, Result | Failure)
         figures = left_figures(self._run.folder) if isinstance(end, Result) else {}
         files = {**end.files, **figures, **self._run.files(), **({OUTPUT: printed} if printed else {})}
-        # A process that is no worker has threads of its own, which set and import things meanwhile, and would be set back with them.
-        is_worker = multiprocessing.parent_process() is not None
-        is_seen_to = is_worker and self._train in _states
-        left = _states[self._train][1].left_behind(_is_users_module) if is_seen_to else []
+        _, state = _states.get(self._train, (None, None))
+        left = state.left_behind(_is_users_module) if state is not None else []
         if isinstance(end, Result) and any(name.startswith("the module") for name in left):
             # What was imported in the middle of the run may have been edited since the plan was made.
             try:

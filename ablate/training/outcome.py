@@ -6,6 +6,7 @@ Needs no torch: training of the user's own waits only for what it imports itself
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import math
@@ -209,7 +210,7 @@ def machine(device: torch.device | str) -> dict[str, Any]:
             # A process that cannot open the device may still start a command that can.
             with contextlib.suppress(RuntimeError, AssertionError):
                 name = get_name(device)
-    version: str = loaded.__version__ if loaded else importlib.metadata.version("torch")
+    version: str = loaded.__version__ if loaded else _installed_torch()
     return {
         "device": f"{kind}: {name}",
         "torch": version.partition("+")[0],
@@ -217,6 +218,12 @@ def machine(device: torch.device | str) -> dict[str, Any]:
         "host": platform.node(),
         "pid": os.getpid(),
     }
+
+
+@functools.cache
+def _installed_torch() -> str:
+    """Return the version of torch, where it is not loaded: reading it from the package's description takes milliseconds."""
+    return importlib.metadata.version("torch")
 
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")

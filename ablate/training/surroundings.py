@@ -81,7 +81,7 @@ class Surroundings:
         _flush(*streams)
         kept = [os.dup(number) for number in (1, 2)]
         try:
-            _set_environment(self._environment)
+            _set_environment(self._environment, environment)
             if self._folder is not None:
                 os.chdir(self._folder)
             for number in (1, 2):
@@ -95,7 +95,7 @@ class Surroundings:
                 os.dup2(original, number)
                 os.close(original)
             self._environment, self._folder = dict(os.environ), _working_folder()
-            _set_environment(environment)
+            _set_environment(environment, self._environment)
             if folder is not None and folder != self._folder:
                 os.chdir(folder)
 
@@ -130,10 +130,13 @@ def _working_folder() -> str | None:
         return None
 
 
-def _set_environment(environment: Mapping[str, str]) -> None:
-    if dict(os.environ) != environment:
-        os.environ.clear()
-        os.environ.update(environment)
+def _set_environment(environment: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Set the environment, which is `now`: what differs alone, since every step of a function changes it there and back."""
+    for name in now.keys() - environment.keys():
+        os.environ.pop(name, None)
+    for name, value in environment.items():
+        if now.get(name) != value:
+            os.environ[name] = value
 
 
 def _flush(*streams: io.TextIOBase | object) -> None:

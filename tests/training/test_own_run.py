@@ -74,11 +74,6 @@ def leaves_a_process_that_prints(config, seed):
 def device(config, seed, *, device):
     yield {"is cpu": float(device == "cpu")}
 
-def loads(config, seed):
-    from torch.utils.data import DataLoader
-
-    yield {"sum": sum(batch.sum() for batch in DataLoader(range(10), batch_size=2, num_workers=2))}
-
 def logs_to_mlflow(config, seed):
     its_own = "runs/logs_to_mlflow/" in os.environ["MLFLOW_TRACKING_URI"]
     yield {"in its folder": float(its_own), "run": float("MLFLOW_RUN_ID" in os.environ)}
@@ -135,6 +130,13 @@ def returns_nothing(config, seed):
     inner()
 """
 
+# Apart from the others: a fresh process imports torch where the module of its function does.
+LOADS = """
+from torch.utils.data import DataLoader
+
+def loads(config, seed):
+    yield {"sum": sum(batch.sum() for batch in DataLoader(range(10), batch_size=2, num_workers=2))}
+"""
 
 PRELOAD = ("ablate.training.runs",)
 
@@ -143,6 +145,7 @@ PRELOAD = ("ablate.training.runs",)
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own_run")
     (folder / "own_functions.py").write_text(MODULE)
+    (folder / "own_loads.py").write_text(LOADS)
     (folder / "lately.py").write_text("X = 1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -159,7 +162,7 @@ def worker(folder):
 
 
 def task(name: str, config: dict | None = None, attempt: int = 1, **payload) -> Task:
-    source = {"train": f"own_functions:{name}", **payload.pop("source", {})}
+    source = {"train": name if ":" in name else f"own_functions:{name}", **payload.pop("source", {})}
     return Task(name, attempt, RunPayload(config or {}, 0, kind="function", source=source, **payload))
 
 
@@ -255,7 +258,7 @@ def test_a_function_is_told_its_device_and_the_record_too(worker):
 
 
 def test_workers_of_a_data_loader_work(worker):
-    assert epochs(trained(worker, task("loads"))) == [{"sum": 45.0}]
+    assert epochs(trained(worker, task("own_loads:loads"))) == [{"sum": 45.0}]
 
 
 def test_what_a_function_logs_to_mlflow_goes_to_its_folder(folder, monkeypatch):
