@@ -227,6 +227,7 @@ def finish(cluster: Cluster, job: str) -> int:
     return restarts(cluster, job)
 
 
+@pytest.mark.slow  # two Ray clusters, one after the other, and five commands
 def test_a_study_stops_on_notice_and_goes_on_in_the_next_allocation(cluster):
     (cluster.folder / "slept.yaml").write_text(STUDY.format(sleep=1.0, seeds=6))
     job = submitted(cluster, "--time", "10")

@@ -216,25 +216,29 @@ def test_every_key_and_every_path_has_words():
     assert unexplained == []
 
 
-def test_the_files_made_from_the_fields_are_fresh():
+@pytest.fixture(scope="module")
+def written():
+    """The pages of all fields: making them takes a second."""
+    return pages.pages()
+
+
+def test_the_files_made_from_the_fields_are_fresh(written):
     """`ablate schema -o studies/study.schema.json` and `ablate schema --markdown -o docs` make them."""
     assert json.loads((ROOT / "studies" / template.SCHEMA_FILE).read_text()) == schema.schema()
-    written = pages.pages()
     assert {name: (ROOT / "docs" / name).read_text() for name in written} == written
     assert {f"fields/{file.name}" for file in (ROOT / "docs" / "fields").iterdir()} | {"fields.md"} == set(
         written
     )
 
 
-def test_the_pages_of_fields_lead_only_to_sections_that_are_there():
-    made = pages.pages()
+def test_the_pages_of_fields_lead_only_to_sections_that_are_there(written):
     sections = {
         name: {re.sub(r"[^\w]", "", heading) for heading in re.findall(r"^##+ (.*)$", text, re.MULTILINE)}
-        for name, text in {**made, "recipe.md": (ROOT / "docs" / "recipe.md").read_text()}.items()
+        for name, text in {**written, "recipe.md": (ROOT / "docs" / "recipe.md").read_text()}.items()
     }
     links = [
         (os.path.normpath(Path(name).parent / page), anchor)
-        for name, text in made.items()
+        for name, text in written.items()
         for page, anchor in re.findall(r"\(([\w./]+\.md)#(\w+)\)", text)
     ]
     assert len(links) > 80
