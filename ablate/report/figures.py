@@ -602,7 +602,8 @@ def _rate_limits(
     worst, best = (min, max) if is_higher_better else (max, min)
     low, high = sorted([best((value for _, value in finite), default=1.0), worst(lowest, default=0.0)])
     room = 0.12 * ((high - low) or abs(high) or 1.0)
-    return [low - room, high + room]
+    # In fewer digits than values are drawn with: what lies on an end must not be rounded to beyond it.
+    return [float(f"{end:.4g}") for end in (low - room, high + room)]
 
 
 def rate_curves(sweep: RateSweep) -> list[tuple[str, Figure]]:

@@ -134,9 +134,8 @@ def sweep(
             if not chosen:
                 break
             extensions += is_whole
-            say(
-                f"{counted(whole if is_whole else short, 'epoch')} at {joined(f'{rate:g}' for rate in chosen)}"
-            )
+            length = "to the end" if is_whole else counted(short, "epoch")
+            say(f"{length} at {joined(f'{rate:g}' for rate in chosen)}")
             train(chosen, whole if is_whole else short)
     return analysis.rate_sweep(rules, trials)
 
