@@ -36,7 +36,7 @@ from ablate.training.builtin.schedules import schedule
 from ablate.training.builtin.stack import Stacked
 
 CPU = torch.device("cpu")
-RESULTS = Path(__file__).parent / "results" / "average.csv"
+RESULTS = Path(__file__).parent / "results"
 DIGITS = {
     "data": {"name": "digits", "validation": 0.25},
     "model": {"name": "cnn", "depth": 2, "width": 8},
@@ -206,8 +206,9 @@ def main() -> None:
     if given.epochs:
         base = base.override({"training.epochs": given.epochs})
     data = datasets.prepare(base.data)
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    frame = pd.read_csv(given.output) if given.output.exists() else pd.DataFrame()
+    output = given.output or RESULTS / f"average_{'cifar' if given.cifar else 'digits'}.csv"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    frame = pd.read_csv(output) if output.exists() else pd.DataFrame()
     done = set(zip(frame.get("schedule", ()), frame.get("seed", ()), strict=True))
     began = time.process_time()
     for seed in range(given.first, given.first + given.seeds):
@@ -218,7 +219,7 @@ def main() -> None:
             rows = [(name, seed, *row) for row in results]
             columns = ["schedule", "seed", "arm", "average", "accuracy"]
             frame = pd.concat([frame, pd.DataFrame(rows, columns=columns)], ignore_index=True)
-            frame.to_csv(given.output, index=False)
+            frame.to_csv(output, index=False)
         print(f"seed {seed}: {time.process_time() - began:.0f} s of the processor", flush=True)
     print("\n".join(table(frame)))
 
