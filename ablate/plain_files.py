@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +92,7 @@ def written_aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
     sync: its content is on the disk by then, so that not even a power cut leaves half of it.
     """
-    aside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    aside = path.with_name(f".{os.urandom(8).hex()}.tmp")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
