@@ -166,6 +166,15 @@ def visible(text: str) -> str:
     return re.sub(_UNSEEN, lambda found: _code(found[0]), text)
 
 
+def is_visible(text: str) -> bool:
+    """Return whether a text holds only what is seen, which `visible` leaves as it is; False too where neighbours of a letter decide.
+
+    Quick for a long text, which has few different characters.
+    """
+    characters = set(text)
+    return not characters & {"\u200c", "\u200d"} and not re.search(_UNSEEN, "".join(characters))
+
+
 def shown(text: str) -> str:
     """Return a text of several lines as `visible` writes each: breaks of lines and tabs stay. For whatever is printed or written."""
     if text.isascii() and text.isprintable():

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ablate.analysis.family import arm_name
 from ablate.analysis.groups import Group
-from ablate.analysis.intervals import rounding
+from ablate.analysis.intervals import Floats, rounding
 from ablate.analysis.rules import Rules
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.seeds import Phase
@@ -63,13 +63,18 @@ def numbers(frame: pd.DataFrame, name: str) -> list[float]:
     """
     if name not in frame.columns:
         return [math.nan] * len(frame)
+    values: list[float] = number_array(frame, name).tolist()
+    return values
+
+
+def number_array(frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column that a frame has as numbers, as `numbers` does."""
     if frame[name].dtype.kind == "c":
         raise StoreError("holds complex numbers, which have no order", place=f"column {name!r}")
     try:
-        values: list[float] = frame[name].to_numpy(dtype=float, na_value=math.nan).tolist()
+        return np.asarray(frame[name].to_numpy(dtype=float, na_value=math.nan))
     except (TypeError, ValueError) as error:
         raise StoreError(f"holds something that is no number: {error}", place=f"column {name!r}") from error
-    return values
 
 
 def texts(frame: pd.DataFrame, name: str) -> list[str]:
@@ -85,13 +90,17 @@ def texts(frame: pd.DataFrame, name: str) -> list[str]:
 def arm_names(frame: pd.DataFrame) -> list[str]:
     """Return the arm of every row. Raises StoreError where one is neither text nor a whole number."""
     values = frame["arm"].to_numpy(dtype=object)
-    names = {}
-    for value in pd.unique(values):
-        try:
-            names[value] = arm_name(value)
-        except StudyError as error:
-            raise StoreError(error.message, place="column 'arm'", hint=error.hint) from error
+    unique = pd.unique(values)
+    names = dict(zip(unique, names_of(unique), strict=True))
     return [names[value] for value in values]
+
+
+def names_of(values: Iterable[object]) -> list[str]:
+    """Return the name of every value of a column of arms, as `arm_names` does."""
+    try:
+        return [arm_name(value) for value in values]
+    except StudyError as error:
+        raise StoreError(error.message, place="column 'arm'", hint=error.hint) from error
 
 
 def seed_numbers(values: Iterable[object], place: str) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ablate.analysis.compare import arm_names, numbers, refuse_repeated, seed_numbers
+from ablate.analysis.compare import names_of, number_array, refuse_repeated, seed_numbers
 from ablate.analysis.intervals import Floats
 from ablate.errors import StoreError
 
@@ -71,17 +71,22 @@ def grids(curves: pd.DataFrame | Grids | None) -> Grids:
             raise StoreError(f"a row has no {name}", place=f"column {name!r} of the curves")
     # Sorting whole rows would cost more than all that is done with them: codes of the texts are enough.
     arm, phase, metric = (pd.factorize(curves[name]) for name in ("arm", "phase", "metric"))
-    group = (arm[0].astype(np.int64) * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
     if curves["seed"].isna().any():
         raise StoreError("a row has no seed", place="column 'seed' of the curves")
     place, seeds = pd.factorize(curves["seed"], sort=True)
     all_seeds = np.asarray(seed_numbers(seeds.tolist(), "column 'seed' of the curves"))
-    names = list(dict.fromkeys(arm_names(curves)))
-    epoch = np.asarray(numbers(curves, "epoch"))
+    if (arm[0] < 0).any():
+        names_of(curves.loc[arm[0] < 0, "arm"].to_numpy(dtype=object))  # raises: an arm has no name
+    # Two values may be one name: 1 and "1".
+    names = {name: code for code, name in enumerate(dict.fromkeys(names_of(arm[1])))}
+    arm_codes = np.array([names[name] for name in names_of(arm[1])], dtype=np.int64)[arm[0]]
+    group = (arm_codes * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
+    name_of_code = list(names)
+    epoch = number_array(curves, "epoch")
     if not (epoch >= 1).all() or (epoch % 1 != 0).any():
         raise StoreError("epochs are whole numbers from 1 on", place="column 'epoch' of the curves")
     epoch = epoch.astype(np.int64)
-    value = np.asarray(numbers(curves, "value"))
+    value = number_array(curves, "value")
     # Numbers of two bytes are sorted by radix, several times faster.
     order = np.argsort(group.astype(np.int16) if group.max() < 2**15 else group, kind="stable")
     edges = np.flatnonzero(np.diff(group[order])) + 1
@@ -96,6 +101,6 @@ def grids(curves: pd.DataFrame | Grids | None) -> Grids:
         np.maximum.at(ends, seed_codes, epochs)
         values = np.full((int(row[-1]) + 1, int(ends.max())), np.nan)
         values[row[seed_codes], epochs - 1] = value[rows]
-        by_metric = tables.setdefault((names[arm_code], str(phase[1][phase_code])), {})
+        by_metric = tables.setdefault((name_of_code[arm_code], str(phase[1][phase_code])), {})
         by_metric[str(metric[1][metric_code])] = Grid(all_seeds[counts > 0], ends[counts > 0], values)
     return {key: dict(sorted(metrics.items())) for key, metrics in tables.items()}

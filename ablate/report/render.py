@@ -8,6 +8,7 @@ become one even if it slipped through the escaping.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -23,7 +24,7 @@ from urllib.parse import quote
 from ablate.report import figures, palette, wording
 from ablate.report.contents import GROUPS, INTERACTIONS, Curves, OwnFigure, RunRow, Section, Summary
 from ablate.report.drawings import SmallCurves, axis_svg, interval_svg
-from ablate.text import counted, shown, shown_values
+from ablate.text import counted, is_visible, shown, shown_values
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -556,7 +557,14 @@ def _asset(name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(shown_values(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    dumped = functools.partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    with contextlib.suppress(TypeError):  # some mapping
+        text = dumped(value)
+        # Going through a hundred thousand values takes longer than to see that there is nothing in any of them.
+        escapes = text.replace(r"\\", "") if "\\" in text else ""
+        if is_visible(text) and not any(escape in escapes for escape in (r"\u", r"\b", r"\f", r"\r")):
+            return text
+    return dumped(shown_values(value))
 
 
 def _packed(content: bytes, level: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +36,41 @@ Header = tuple[tuple[int, ...], bool, np.dtype[Any], int]
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def read_arrays(source: bytes | Path) -> tuple[Arrays, dict[str, int]]:
-    """Return the arrays of an `.npz` file, and the checksum of each. Raises DamagedError; OSError where it cannot be opened."""
+def read_arrays(source: bytes | Path) -> Arrays:
+    """Return the arrays of an `.npz` file. Raises DamagedError; OSError where it cannot be opened."""
     if isinstance(source, Path):
         if source.stat().st_size > LARGEST:
             raise DamagedError("it would take too much memory")
         source = plain_files.read(source)
-    try:
-        with warnings.catch_warnings(), zipfile.ZipFile(io.BytesIO(source)) as archive:
+    archive = ArrayFile(source)
+    return {name: archive[name] for name in archive.checksums}
+
+
+class ArrayFile:
+    """An `.npz` file whose arrays are read when they are asked for. checksums: name → checksum and size of each, as the file has them.
+
+    Raises DamagedError. content: of the file.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        with _damaged():
+            self._archive = zipfile.ZipFile(io.BytesIO(content))
+            self._entries = {entry.filename.removesuffix(".npy"): entry for entry in _entries(self._archive)}
+        self.checksums = {name: (entry.CRC, entry.file_size) for name, entry in self._entries.items()}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Return an array. Raises KeyError where there is none of that name."""
+        entry = self._entries[name]
+        with _damaged(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy's, about headers
-            arrays, checksums = {}, {}
-            for entry in _entries(archive):
-                name = entry.filename.removesuffix(".npy")
-                # Read to its end, where its checksum is compared; and no further than it says that it is long.
-                arrays[name] = _array(archive.read(entry))
-                checksums[name] = entry.CRC
-            return arrays, checksums
+            # Read to its end, where its checksum is compared; and no further than it says that it is long.
+            return _array(self._archive.read(entry))
+
+
+@contextlib.contextmanager
+def _damaged() -> Iterator[None]:
+    try:
+        yield
     except DamagedError:
         raise
     except (MemoryError, RecursionError) as error:

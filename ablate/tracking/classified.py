@@ -17,7 +17,7 @@ from ablate.text import counted
 from ablate.tracking import frames, predictions
 from ablate.tracking.frames import WORTH_SAVING
 from ablate.tracking.predictions import CorrectBits, CorrectFrames, KnownImages, Predictions
-from ablate.tracking.queries import StoredRun, artifact
+from ablate.tracking.queries import StoredRun, artifacts
 from ablate.tracking.runs import counted_runs
 from ablate.tracking.store import Store
 
@@ -160,7 +160,7 @@ def _predictions(
         whole = dict(cached.runs)
         torn: dict[tuple[str, float], predictions.RunPredictions] = {}
         for run, classes in missing:
-            confusion, predicted = (artifact(store, run, name) for name in predictions.FILES)
+            confusion, predicted = artifacts(store, run, predictions.FILES)
             its_own, wrong = predictions.read(confusion, predicted, known, classes)
             # What is torn is read, and named, every time.
             (torn if wrong else whole)[run.run_id, run.end or 0.0] = its_own

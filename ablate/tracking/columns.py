@@ -139,7 +139,7 @@ NOTHING = Cached({}, Columns.of(0, ()))
 def load(path: Path) -> Cached:
     """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        arrays, _ = read_arrays(path)
+        arrays = read_arrays(path)
         return _cached(arrays)
     except (OSError, DamagedError, LookupError, TypeError, ValueError):
         return NOTHING

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ablate.tracking.arrays import Arrays, DamagedError, check_whole, read_arrays
+from ablate.tracking.arrays import ArrayFile, Arrays, DamagedError, check_whole, read_arrays
 from ablate.tracking.columns import write_whole
 
 if TYPE_CHECKING:
@@ -142,16 +142,17 @@ def read(
             damaged.append(FILES[0])
     if predictions_file is not None:
         try:
-            arrays, checksums = read_arrays(predictions_file)
+            arrays = ArrayFile(predictions_file)
             parts = []
             for part in ("val", "test"):
-                digest, images = _images(arrays, checksums, part, known, classes)
+                digest, images = _images(arrays, part, known, classes)
                 predicted = arrays[f"{part}_predicted"]
                 check_whole(predicted, len(images.truth))
                 parts.append(CorrectBits(digest, np.packbits(images.truth == predicted)))
-            if "val_in_top5" in arrays:
-                check_whole(arrays["val_in_top5"], len(arrays["val_truth"]), kinds="b")
-                validation_top = CorrectBits(parts[0].images, np.packbits(arrays["val_in_top5"]))
+                if part == "val" and "val_in_top5" in arrays.checksums:
+                    in_top5 = arrays["val_in_top5"]
+                    check_whole(in_top5, len(images.truth), kinds="b")
+                    validation_top = CorrectBits(digest, np.packbits(in_top5))
             validation, test = parts
         except (DamagedError, LookupError, TypeError, ValueError):
             damaged.append(FILES[1])
@@ -169,12 +170,10 @@ def _confusion(content: bytes, classes: int) -> npt.NDArray[np.int32]:
     return counts.astype(np.int32)
 
 
-def _images(
-    arrays: Arrays, checksums: Mapping[str, int], part: str, known: KnownImages, classes: int
-) -> tuple[str, ImageSet]:
-    """Return the images of a part of `predictions.npz`, with their digest."""
+def _images(arrays: ArrayFile, part: str, known: KnownImages, classes: int) -> tuple[str, ImageSet]:
+    """Return the images of a part of `predictions.npz`, with their digest; those that are known are not read again."""
     names = [f"{part}_truth", *(["val_index"] if part == "val" else [])]
-    sums = (part, *((checksums[name], len(arrays[name])) for name in names))
+    sums = (part, *(arrays.checksums[name] for name in names))
     if sums not in known:
         truth = arrays[f"{part}_truth"]
         check_whole(truth, len(truth), below=classes or 2**16)
@@ -190,7 +189,7 @@ def _images(
 def load(path: Path) -> Predictions:
     """Return what was saved at `path`; nothing where it cannot be read."""
     try:
-        arrays, _ = read_arrays(path)
+        arrays = read_arrays(path)
         return _cached(arrays)
     except (OSError, DamagedError, LookupError, TypeError, ValueError):
         return NOTHING

@@ -131,18 +131,30 @@ def queries(store: Store, patience: float = busy.PATIENCE) -> Queries:
 
 def artifact(store: Store, run: StoredRun, name: str) -> bytes | None:
     """Return the content of an artifact of a run, None where it has none of that name."""
+    (content,) = artifacts(store, run, [name])
+    return content
+
+
+def artifacts(store: Store, run: StoredRun, names: Sequence[str]) -> list[bytes | None]:
+    """Return the content of some artifacts of a run, each None where it has none of that name."""
     place = store.artifacts(run.artifacts)
     if place is not None:
-        try:
-            return plain_files.read(place / name)
-        except OSError:  # not there; or a link or a pipe, which no ablate has made
-            return None
+        return [_content(place / name) for name in names]
     if store.database is not None:  # a local database, which may be from somebody else, names another machine
-        return None
+        return [None] * len(names)
     with client.reading(store) as mlflow, tempfile.TemporaryDirectory() as folder:
-        if name not in {item.path for item in mlflow.list_artifacts(run.run_id)}:
-            return None
-        return Path(mlflow.download_artifacts(run.run_id, name, folder)).read_bytes()
+        there = {item.path for item in mlflow.list_artifacts(run.run_id)}
+        return [
+            Path(mlflow.download_artifacts(run.run_id, name, folder)).read_bytes() if name in there else None
+            for name in names
+        ]
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return plain_files.read(path)
+    except OSError:  # not there; or a link or a pipe, which no ablate has made
+        return None
 
 
 def artifact_sizes(store: Store, run: StoredRun, suffixes: Collection[str]) -> dict[str, int | None]:

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +51,7 @@ class Store:
     uri: str
     root: Path
 
-    @property
+    @cached_property
     def database(self) -> Path | None:
         """Return the file of a local sqlite store; None for a server or another database."""
         return addresses.database_path(self.uri)

@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import report_examples
+from hypothesis import given
+from hypothesis import strategies as st
 from report_examples import ATTACK
 
 import ablate
 from ablate.report import render
 from ablate.report.contents import Axis, Interval, Tracking
 from ablate.report.summary import summarise
+from ablate.text import shown_values
 
 NO_CURVES = pd.DataFrame(columns=["arm", "seed", "phase", "epoch", "metric", "value"])
 VOID = {"meta", "input", "br", "hr", "img", "link"}
@@ -277,3 +280,20 @@ def test_results_of_very_many_runs_make_a_page_of_some_size():
     assert "for the first 200 of 11,000" in page
     unpaired = ablate.compare(frame, metric="loss", margin=0.1, paired=False).page()
     assert max(len(page), len(unpaired)) < 900_000
+
+
+@given(
+    value=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text()
+        | st.text(st.sampled_from('a\\"nrbfu\n\t\r\b\x7f\u200b\u200d\u0645×−\ud800')),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_json_in_a_page_is_that_of_the_values_as_they_are_shown(value):
+    expected = json.dumps(shown_values(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    assert render._json(value) == expected
