@@ -267,11 +267,13 @@ def test_what_the_reader_accepts_of_changed_studies_keeps_to_the_schema(complain
     rng = random.Random(20)
     texts = [path.read_text() for path in STUDIES]
     accepted = 0
-    for _ in range(60):
+    for _ in range(400):  # which of them are accepted changes with every study that is added
         tree = mutated_tree(document.load(rng.choice(texts), "study").values, rng)
         text = yaml.safe_dump(tree, allow_unicode=True)
         with contextlib.suppress(StudyError):
             spec.parse(text)
             accepted += 1
             assert complaints(text) == [], text
-    assert accepted > 3
+        if accepted == 6:
+            return
+    pytest.fail(f"{accepted} accepted")
