@@ -357,7 +357,8 @@ class Study(Block):
         Field(
             description="Whether a higher metric is better. Needed where the name of the metric does not say so: a loss, an error or"
             " a perplexity is minimised; an accuracy or a known score (F1, AUC, BLEU) is maximised.",
-            default_factory=lambda data: metrics.direction(data["metric"]) or "maximize",
+            # pydantic before 2.12 asks for it also where the metric is none.
+            default_factory=lambda data: metrics.direction(data.get("metric", "")) or "maximize",
         ),
         Key("train: my_package.fit:train\nmetric: val/surprise\ndirection: minimize"),
     ]

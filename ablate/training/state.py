@@ -392,10 +392,11 @@ def _generator_of_numpy() -> str:
 def _torch_modes() -> tuple[Any, ...]:
     """Return how many modes are entered that change what the operations of torch do."""
     core = _module("torch")._C  # noqa: SLF001
+    hooks = getattr(core._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 — torch 2.6 has none
     return (
         core._len_torch_function_stack(),  # noqa: SLF001
         core._len_torch_dispatch_stack(),  # noqa: SLF001
-        core._autograd._top_saved_tensors_default_hooks(True),  # noqa: SLF001
+        hooks(True) if hooks is not None else None,
     )
 
 
