@@ -11,7 +11,7 @@ threads included: other work on the machine slows it less than the clock's. Each
 - **per run, among those**: a further study of a tenth as many runs, in the store that the first has left.
 - **per event**: what 20 more epochs a run add, in a study of that size.
 - **resume**: the first study broken off before its last tenth, from the start of the command until a run is handed out.
-- **again**: the finished study once more, `ablate run STUDY.yaml`: all of the process, imports included.
+- **again**: the finished study, `ablate run STUDY.yaml`: all of the process, imports included; and once more, when the answer is kept.
 - **report**: the first of the finished study, and the next of the same process, imports not included.
 """
 
@@ -165,6 +165,7 @@ def rows(executor: str, slots: int, runs: int) -> dict[str, Any]:
             "clock per run": begun["clock per run"],
             "resume": resumed["until the first"],
             "again": again("first"),
+            "once more": again("first"),
             "report": asked("report", "first"),
             "memory": max(begun["memory"], resumed["memory"], further["memory"]),
             "load": os.getloadavg()[0],
@@ -174,14 +175,14 @@ def rows(executor: str, slots: int, runs: int) -> dict[str, Any]:
 def table(found: list[dict[str, Any]]) -> str:
     heads = (
         "executor", "slots", "runs", "per run", "per run, among those", "per event", "one processor takes", "resume", "again",
-        "report, first", "warm", "memory", "of the report", "clock, per run", "load",
+        "once more", "report, first", "warm", "memory", "of the report", "clock, per run", "load",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     for row in found:
         cells = (
             row["executor"], str(row["slots"]), f"{row['runs']:,}", f"{1000 * row['per run']:.1f} ms",
             f"{1000 * row['among those']:.1f} ms", f"{1000 * row['per event']:.2f} ms", f"{1 / max(row['per event'], 1e-6):,.0f} events/s",
-            f"{row['resume']:.1f} s", f"{row['again']:.1f} s", f"{row['report']['first']:.1f} s", f"{row['report']['warm']:.1f} s",
+            f"{row['resume']:.1f} s", f"{row['again']:.1f} s", f"{row['once more']:.1f} s", f"{row['report']['first']:.1f} s", f"{row['report']['warm']:.1f} s",
             f"{row['memory']:.0f} MB", f"{row['report']['memory']:.0f} MB", f"{1000 * row['clock per run']:.0f} ms", f"{row['load']:.0f}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
