@@ -139,7 +139,9 @@ def tell_once(permitted: Mapping[str, Sequence[Any]]) -> None:
     project = Path("pyproject.toml").resolve()
     listed = ", ".join(f"{setting} = {json.dumps(value)}" for setting, value in permitted.items() if value)
     with contextlib.suppress(OSError, AblateError):  # it is said once more, then
-        told = default_folder() / "permissions" / hashlib.sha256(f"{project}\0{listed}".encode()).hexdigest()
+        told = (
+            default_folder() / "permissions" / hashlib.sha256(os.fsencode(f"{project}\0{listed}")).hexdigest()
+        )
         if told.exists():
             return
         told.parent.mkdir(parents=True, exist_ok=True)
@@ -747,8 +749,8 @@ def needs_recovery(store: Store) -> bool:
     """Return whether a killed process may have left something behind. Raises StoreError."""
     from ablate.tracking.runs import orphans
 
-    spool = store.root / "spool"
-    return (spool.is_dir() and any(spool.glob("*.*"))) or bool(orphans(store))
+    left = (*store.root.glob("spool/*.*"), *store.root.glob("cache/.*.tmp"))
+    return bool(left) or bool(orphans(store))
 
 
 def _permit(study: Study | None, config: RunConfig) -> None:

@@ -44,6 +44,13 @@ def test_it_prints_what_the_command_before_it_did_and_runs_nothing(workplace, tr
     assert '"kind": "verdicts"' in workplace.ablate("run", trained, "--executor", "inline", "--json")
 
 
+def test_what_a_killed_process_was_writing_in_the_cache_is_removed_by_the_next_command(workplace, trained):
+    left = place(workplace).with_name(".3684f09c51e6622c.tmp")
+    left.write_text('{"of": "')
+    workplace.ablate("run", trained, "--executor", "inline", "-q")
+    assert not left.exists()
+
+
 def test_its_options_are_checked(workplace, trained):
     for option, value in (("--budget", "1 fortnight"), ("--executor", "remote"), ("--devices", "toaster")):
         assert f"error: {option}" in workplace.ablate("run", trained, option, value, code=2)

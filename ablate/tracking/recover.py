@@ -63,6 +63,10 @@ def recover(
                     discard(path)
             if rejected.records:
                 notify(told(rejected.records))
+    for left in (store.root / "cache").glob(".*.tmp"):
+        # Of a process that was killed; where another is writing it now, that cache is made again the next time.
+        with contextlib.suppress(OSError):
+            left.unlink()
     for left in [*spool.glob("*.delivered"), *spool.glob(".*.tmp")]:
         # Of a process that was killed as it removed its spool, or wrote beside it.
         if not left.with_suffix(".jsonl").exists():

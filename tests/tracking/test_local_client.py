@@ -257,6 +257,6 @@ def test_the_runs_of_all_arms_are_looked_up_at_once(workplace, monkeypatch):
     monkeypatch.setattr(
         LocalClient, "matching", lambda *given: asked.append(dict(given[2])) or matching(*given)
     )
-    workplace.ablate("run", study, "--executor", "inline", "-q")
+    workplace.ablate("run", study, "--executor", "inline", "--json")  # which works the answer out again
     assert [tags for tags in asked if tags.get("ablate.kind") == "arm"] == [{"ablate.kind": "arm"}]
     assert len(workplace.runs(kind="arm")) == 3
