@@ -6,6 +6,7 @@ Each coordinator has a folder and a cache of claims of its own, as if it were on
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -137,12 +138,17 @@ def postgres() -> Iterator[Postgres]:
     running.stop()
 
 
+NUMBERS = itertools.count()
+"""Of the teams of this process: one PostgreSQL has the databases of all."""
+
+
 @pytest.fixture
 def team(postgres, tmp_path) -> Iterator[Team]:
     (tmp_path / "server").mkdir()
-    server = Server(tmp_path / "server", database=postgres.database(f"mlflow{os.getpid()}"))
+    own = f"{os.getpid()}_{next(NUMBERS)}"
+    server = Server(tmp_path / "server", database=postgres.database(f"mlflow{own}"))
     server.start()
-    yield Team(tmp_path, server, postgres.database(f"optuna{os.getpid()}"))
+    yield Team(tmp_path, server, postgres.database(f"optuna{own}"))
     server.stop()
 
 
