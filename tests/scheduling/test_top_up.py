@@ -154,7 +154,9 @@ def test_a_top_up_by_budget_that_was_killed_keeps_what_it_trained(workplace):
     assert arms(verdicts(workplace))["spread=0.06"]["n"] == 5
 
 
-def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promise_left(workplace, monkeypatch):
+def test_a_top_up_whose_budget_ends_in_its_middle_has_whole_rounds_and_no_promise_left(
+    workplace, monkeypatch
+):
     run(workplace, "run", workplace.study(factors="{spread: [0.06, 0.07]}", seeds="3"))
     # Ten seconds that pass as the budget is asked, however busy the machine is.
     asked = itertools.count()
