@@ -639,7 +639,12 @@ def _coordinate(
         claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(Tracker(store, plan.study.name))
         stack.enter_context(executor)
-        check_code(plan, executor, options)
+        try:
+            check_code(plan, executor, options)
+        except AblateError:
+            if stop():  # what was sent to this process has reached its workers too
+                raise KeyboardInterrupt from None
+            raise
         ledger = Queue(plan, store.root, storage, functools.partial(is_gone, store))
         if ledger.rebuilt is not None:
             notify(

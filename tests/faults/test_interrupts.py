@@ -18,10 +18,9 @@ ABLATE = [sys.executable, "-m", "ablate"]
 @pytest.mark.slow
 @pytest.mark.parametrize("signals", [["SIGINT"], ["SIGTERM"], ["SIGHUP"], ["SIGINT", "SIGINT"]], ids="+".join)
 def test_an_interrupt_in_the_first_seconds_prints_no_traceback(workplace, signals):
-    study = workplace.study(seeds="30")
-    for name in (
-        signals
-    ):  # what is ignored here, as in the background of a script, programs that are started ignore too
+    study = workplace.study(seeds="300")  # more than all these commands together come to
+    for name in signals:
+        # What is ignored here, as in the background of a script, programs that are started ignore too.
         if signal.getsignal(signal.Signals[name]) is signal.SIG_IGN:
             signal.signal(signal.Signals[name], signal.SIG_DFL)
     for step in range(61):
