@@ -116,6 +116,7 @@ class Loop:
         self.groups = list(groups)
         self._splits, self._device, self._keeper, self._alone = splits, device, keeper, alone
         self._clock = began
+        self._attributed = 0.0
         self._resumed = False
         self._cancelled = cancelled
         self._recipe = self.members[0].config
@@ -237,11 +238,13 @@ class Loop:
         for drawn in zip(*feeds, strict=True):
             batches = dict(zip(self._orders, drawn, strict=True))
             for group in list(self.groups):
+                began = time.perf_counter()
                 try:
                     group.step(batches)
                 except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
                     failed = self._failure(error)
                 else:
+                    self._attribute(group, began)
                     continue
                 is_checkpoint_outdated = True
                 yield from self._fail(group, failed)
@@ -260,6 +263,7 @@ class Loop:
         groups = list(groups)
         for images, labels in pixels.in_order():
             for group in list(groups):
+                began = time.perf_counter()
                 try:
                     with torch.no_grad():
                         for member, logits in zip(group.members, group.networks.logits(images), strict=True):
@@ -267,6 +271,7 @@ class Loop:
                 except Exception as error:  # noqa: BLE001 — failed attempts, not a dead worker
                     failed = self._failure(error)
                 else:
+                    self._attribute(group, began)
                     continue
                 groups.remove(group)
                 yield from self._fail(group, failed)
@@ -332,12 +337,22 @@ class Loop:
                 groups.append(group.subset(positions))
         return groups
 
+    def _attribute(self, group: StepGroup, began: float) -> None:
+        """Give the time since `began` to the runs of a group, evenly: they are of one shape. On a GPU it is the time in which their
+        operations were queued.
+        """
+        seconds = time.perf_counter() - began
+        for member in group.members:
+            member.seconds += seconds / len(group.members)
+        self._attributed += seconds
+
     def _share_time(self) -> None:
-        """Divide the time since the last call evenly among the runs that have not ended."""
+        """Divide the time since the last call evenly among the runs that have not ended, but for what groups had to themselves."""
         now, members = time.perf_counter(), self.members
+        shared = now - self._clock - self._attributed
         for member in members:
-            member.seconds += (now - self._clock) / len(members)
-        self._clock = now
+            member.seconds += shared / len(members)
+        self._clock, self._attributed = now, 0.0
 
     # --- checkpoints ---
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.executors import stream
 from ablate.models import layers
 from ablate.training import runs
-from ablate.training.builtin import choose, losses
+from ablate.training.builtin import choose, loop, losses
 from ablate.training.builtin.learner import TorchLearner
 from ablate.training.builtin.optimizers import optimizer
 from ablate.training.builtin.randomness import generator
@@ -471,6 +473,21 @@ def test_the_time_of_a_bundle_is_divided_among_its_members(stacked):
     parts = [e.metrics["time/train_seconds"] for e in events if isinstance(e, Finished)]
     assert sum(parts) >= 0.5 * took
     assert max(parts) < 1.5 * min(parts)
+
+
+def test_a_network_that_takes_longer_has_more_of_the_time(in_turn, monkeypatch):
+    clock, later, step = time.perf_counter, [0.0], loop.StepGroup.step
+
+    def slow_step(group, batches):
+        step(group, batches)
+        later[0] += group.members[0].config.model.width
+
+    monkeypatch.setattr(loop.StepGroup, "step", slow_step)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock() + later[0]))
+    found = together(tasks({"narrow": {"model.width": 2}, "wide": {"model.width": 16}}))
+    narrow, wide = (found[run][-1].metrics["time/train_seconds"] for run in ("narrow", "wide"))
+    assert wide == pytest.approx(8 * narrow, rel=0.2)
+    assert narrow + wide == pytest.approx(later[0], rel=0.2)
 
 
 def test_best_weights_are_kept_for_each_member(stacked):
