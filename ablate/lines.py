@@ -6,6 +6,9 @@ r"""Metrics out of the lines that a program prints: patterns of the user's, and 
 
 A pattern is a regular expression of Python's, and may match anywhere in a line; where it matches several times, the first counts. Lines
 are read as a terminal shows them, without colours, and end where the cursor returns (`\r`), as progress bars do it.
+
+Patterns are often written for the numbers that their author saw. One for digits, `loss[^\d]*([\d.]+)`, also reads `loss -0.2`, `loss 9e-05` and
+`loss nan` as the program meant them, and not as 0.2, 9 and the next number in the line.
 """
 
 from __future__ import annotations
@@ -36,6 +39,20 @@ _ESCAPES = (
     r"|[\x00-\x08\x0e-\x1f\x7f]"
 )
 _THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?"
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)\]])[-+])?"  # a hyphen or minus between two words or numbers is no sign
+    r"(?:(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d*)?|\d+\.?\d*|(?<!\.)\.\d+)"
+    r"(?:[eE][-+]?\d+)?"
+)
+_NOT_FINITE = re.compile(r"(?<![\w.-])[-+]?(?:nan|inf(?:inity)?)(?![\w-])", re.IGNORECASE)
+_IN_NUMBERS = frozenset("0123456789.,eE+-")
+_UNUSUAL = frozenset(",eE+-")
+_STAND_INS = ("0.0000", "0.000", "0.00", "0.0", "0", "0.0000e+00")
+"""Numbers as patterns expect them, in the place of one that has a sign or an exponent, or is not finite."""
+
+_MOST_UNUSUAL = 20
+"""Of a line, how many of those are looked at."""
+
 _PRINTED = r"[-+]?\d*\.?(?P<decimals>\d*)(?:[eE](?P<exponent>[-+]?\d+))?"
 
 
@@ -174,35 +191,104 @@ class LineReader:
         if not line:
             return {}
         line = plain_text(line)
-        whole = len(line) <= LONGEST_LINE
-        matches: dict[str, re.Match[str]] = {}
+        matches: dict[str, _Match] = {}
         for name, pattern in self._patterns.items():
-            match = pattern.regex.search(line, 0, LONGEST_LINE)
-            # A number that reaches the limit may go on behind it.
-            if match and (whole or match.end() < LONGEST_LINE):
+            match = _match(pattern, line)
+            if match is not None:
                 matches[name] = match
-                if pattern.has_step and (step := _whole_number(match["step"])) is not None:
+                if (step := _whole_number(match.step)) is not None:
                     self.step = step
         readings: dict[str, PrintedValue] = {}
         for name, match in matches.items():
-            pattern = self._patterns[name]
-            if not pattern.groups:
+            texts = match.texts
+            if not self._patterns[name].groups:
                 self.found[name] += 1
                 self.counters.append(name)
                 continue
-            # Of `(\d+) correct|accuracy (\S+)` only one group takes part in a match.
-            texts = [text for group in pattern.groups if (text := match[group]) is not None]
             number = share(*texts) if len(texts) == 2 else parse_number(texts[0]) if texts else None
             if number is None:
                 self.unreadable[name] = "/".join(texts)
                 continue
             value, resolution = number
-            step = _whole_number(match["step"]) if pattern.has_step else None
+            step = _whole_number(match.step)
             self.found[name] += 1
             readings[name] = PrintedValue(value, resolution, self.step if step is None else step)
             if resolution is not None:
                 self.resolutions[name] = min(resolution, self.resolutions.get(name, math.inf))
         return readings
+
+
+@dataclass(frozen=True)
+class _Match:
+    """What a pattern found in a line. step: what it told of a step; None: nothing. texts: of the value: one, or two that are a share.
+
+    unusual: whether one of them stood where another number was put.
+    """
+
+    step: str | None
+    texts: list[str]
+    unusual: bool
+
+
+def _match(pattern: LinePattern, line: str) -> _Match | None:
+    """Return what a pattern finds in a line: numbers whole, also those that have a sign or an exponent or are not finite."""
+    tokens = _unusual_numbers(line)
+    for number in _STAND_INS if tokens else ():
+        text, end, places = "", 0, {}
+        for token in tokens:
+            text += line[end : token.start()]
+            places[range(len(text), len(text) + len(number))] = token[0]
+            text, end = text + number, token.end()
+        found = _search(pattern, text + line[end:], places)
+        if found and found.unusual:
+            return found
+    return _search(pattern, line, {})
+
+
+def _unusual_numbers(line: str) -> list[re.Match[str]]:
+    """Return the numbers of a line that are not written with digits and a point alone."""
+    tokens = [*_NOT_FINITE.finditer(line, 0, LONGEST_LINE)]
+    tokens += [each for each in _NUMBER.finditer(line, 0, LONGEST_LINE) if set(each[0]) & _UNUSUAL]
+    return sorted(tokens[:_MOST_UNUSUAL], key=lambda each: each.start())
+
+
+def _search(pattern: LinePattern, line: str, stand_ins: Mapping[range, str]) -> _Match | None:
+    """Return what a pattern finds in a line. stand_ins: place in the line → the number that stood there."""
+    match = pattern.regex.search(line, 0, LONGEST_LINE)
+    if match is None or match.end() == LONGEST_LINE < len(line):
+        return None  # a number that reaches the limit may go on behind it
+    texts, unusual = [], False
+    # Of `(\d+) correct|accuracy (\S+)` only one group takes part in a match.
+    for group in pattern.groups:
+        if match[group] is None:
+            continue
+        start, end = match.span(group)
+        number = next((n for place, n in stand_ins.items() if start < place.stop and place.start < end), None)
+        unusual |= number is not None
+        texts.append(_whole(pattern, line, match, group) if number is None else number)
+    return _Match(match["step"] if pattern.has_step else None, texts, unusual)
+
+
+def _whole(pattern: LinePattern, line: str, match: re.Match[str], group: int) -> str:
+    r"""Return the number that a group found, whole where it found a part of one and the pattern does not ask for the rest.
+
+    Of `0.91`, `acc.*([\d.]+)` finds `1`, and `0\.(\d+)`, which asks for the rest, `91`.
+    """
+    start, end = match.span(group)
+    if (
+        not line[start:end].strip()
+        or not set(line[max(0, start - 1) : start] + line[end : end + 1]) & _IN_NUMBERS
+    ):
+        return match[group]
+    for number in _NUMBER.finditer(line, 0, LONGEST_LINE):
+        if number.start() <= start and end <= number.end() and number[0] != match[group]:
+            for filler in " x=":
+                before, after = filler * (start - number.start()), filler * (number.end() - end)
+                without = f"{line[: number.start()]}{before}{line[start:end]}{after}{line[number.end() :]}"
+                other = pattern.regex.search(without, 0, LONGEST_LINE)
+                if other and other.span(group) == (start, end):
+                    return number[0]
+    return match[group]
 
 
 def _whole_number(text: str | None) -> int | None:

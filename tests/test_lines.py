@@ -120,6 +120,55 @@ def test_a_pattern_reads_a_value_wherever_it_stands_in_a_line(pattern, line, exp
     }
 
 
+PATTERNS = (
+    r"loss[^\d]*([\d.]+)",
+    r"loss\D*(\d+)",
+    r"loss[:= ]+([\d.]+)",
+    r"loss.*?([\d.]+)",
+    r"loss\W*([\w.+-]+)",
+    r"loss.*([\d.]+), acc",
+    r"loss\S* (\d+\.?\d*)",
+    r"loss[:= ]+(\S+)",
+    r"loss[:= ]+([\d.]+), acc",
+)
+
+
+@given(
+    pattern=st.sampled_from(PATTERNS),
+    value=st.floats(-1e300, 1e300)
+    | st.floats(-2000, 2000)
+    | st.sampled_from([math.nan, math.inf, -math.inf]),
+    style=st.sampled_from(["{:.4f}", "{:.2f}", "{:.0f}", "{:.3e}", "{:g}", "{!r}", "{:+.3f}", "{:,.1f}"]),
+)
+def test_a_pattern_for_digits_reads_the_number_that_was_printed(pattern, value, style):
+    """A part of it, the number of an earlier epoch, or the next number of the line would be a wrong result without a word."""
+    printed = style.format(value)
+    (read,) = reader(m=pattern).read(f"Epoch 3/10 - loss: {printed}, acc 0.71 in 12:05").values()
+    expected = float(printed.replace(",", ""))
+    assert read.value == expected or (math.isnan(read.value) and math.isnan(expected))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "expected"),
+    [
+        (r"0\.(\d+)", "acc 0.91", 91),
+        (r"ELBO: -([\d.]+)", "ELBO: -12.5", 12.5),
+        (r"(\d+)\.\d+ s", "12.75 s", 12),
+        (r"nan steps: (\d+)", "nan steps: 3", 3),
+        (r"run-(\d+)", "run-7", 7),
+        (r"(\d+)-", "3-5", 3),
+        (r"at (\d+):", "at 12:30", 12),
+        (r"acc\.*([\d.]+)", "acc....91", 91),
+        (r"lr (\d+)e-", "lr 3e-05", 3),
+        (r"version (\d)", "version 3.11.2", 3.11),
+        (r"(\d+) of", "0.3 of 1", 0.3),
+        (r"loss ([\d.]+)", "inf-norm 3, loss 0.5", 0.5),
+    ],
+)
+def test_a_part_of_a_number_is_read_where_the_pattern_asks_for_the_rest(pattern, line, expected):
+    assert reader(m=pattern).read(line)["m"].value == expected
+
+
 def test_a_step_on_another_line_counts_until_the_next_one():
     lines = reader(counter=r"Epoch (?P<step>\d+)", loss=r"loss (\S+)", accuracy=r"acc (\S+)")
     assert lines.read("loss 3") == {"loss": PrintedValue(3, 1, None)}
