@@ -14,7 +14,7 @@ import pandas as pd
 
 from ablate.analysis.family import arm_name
 from ablate.analysis.groups import Group
-from ablate.analysis.intervals import Floats, rounding
+from ablate.analysis.intervals import Floats, rounding, t_quantile
 from ablate.analysis.rules import Rules
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.study.seeds import Phase
@@ -404,6 +404,30 @@ def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
 def ratio(arm: float | None, reference: float | None) -> float | None:
     """Return arm / reference; None where one is unknown or the reference is zero."""
     return arm / reference if arm is not None and reference is not None and reference > 0 else None
+
+
+SAME_TIME = 1.1
+"""Ratio of times up to which nobody would speak of a difference."""
+
+
+def time_ratio(arm: Sequence[Replicate], reference: Sequence[Replicate]) -> float | None:
+    """Return the typical time of an arm's runs over the reference's; None where their spread leaves open whether they differ.
+
+    That is where its 95 % interval (Welch's, of logarithms) holds 1 and a ratio beyond `SAME_TIME`: a machine that does other things,
+    and runs of less than a second, make such ratios out of nothing.
+    """
+    found = ratio(typical_seconds(arm), typical_seconds(reference))
+    if found is None or min(len(arm), len(reference)) < 2:
+        return None
+    logs = [np.log([max(r.seconds, 1e-9) for r in runs]) for runs in (arm, reference)]
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in logs]
+    middle, variance = float(np.mean(logs[0]) - np.mean(logs[1])), sum(parts)
+    half = 0.0
+    if variance > 0.0:
+        freedom = variance**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, logs, strict=True))
+        half = float(t_quantile(0.975, np.array(freedom))) * math.sqrt(variance)
+    low, high, same = middle - half, middle + half, math.log(SAME_TIME)
+    return found if low > 0.0 or high < 0.0 or (-same <= low and high <= same) else None
 
 
 @contextlib.contextmanager

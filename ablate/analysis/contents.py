@@ -82,7 +82,8 @@ class Comparison:
     0. clearly: helps or hurts by at least the margin. real: no practical effect, and yet not zero.
     ruled_out: what an inconclusive interval excludes, a `gain` or a `loss` of the margin. n: pairs. noise: standard deviation
     (std) of the paired differences. ci_new_images: interval for new images, None without per-image correctness.
-    cost_ratio: compute against the reference (FLOPs; device seconds where those are unknown, then cost_is_time).
+    cost_ratio: compute against the reference (FLOPs; device seconds where those are unknown and the spread of the
+    runs shows whether they differ, then cost_is_time). seconds_ratio: of the typical times, whatever their spread.
     more_seeds: the price of certainty, for inconclusive arms. test_effect: oriented, never used to choose.
     differences: (seed, oriented difference) of each pair. summary: the arm's own raw figures. look: index of the look
     (0: none yet), alpha: what that look spends. provisional: no look is closed yet, and more pairs are due.

@@ -30,6 +30,7 @@ from ablate.analysis.compare import (
     not_paired,
     pair,
     ratio,
+    time_ratio,
     typical_seconds,
 )
 from ablate.analysis.contents import Analysis, ArmSummary, Comparison, Effect, Runs
@@ -234,7 +235,7 @@ def _comparison(
         )
     flops = ratio(mean_of(own_runs, "flops"), mean_of(other_runs, "flops"))
     seconds = ratio(typical_seconds(own_runs), typical_seconds(other_runs))
-    cost = seconds if flops is None else flops
+    cost = time_ratio(own_runs, other_runs) if flops is None else flops
     clearly, real, ruled_out = claims(reading.verdict, reading.lo, reading.hi, rules.margin)
     fit = diagnose(
         curves,

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ablate.analysis import ArmRule, Caution, headline, judge, undecided, winner
+from ablate.analysis.compare import Replicate, time_ratio
 from ablate.analysis.intervals import sequence
 from ablate.analysis.judging import new_images_half
 from ablate.errors import StoreError, StudyError
@@ -441,6 +442,26 @@ def test_cost_is_compute_and_falls_back_to_time():
     frame.loc[mine, "flops"] = np.nan
     found = only(judge(rules("A"), frame))
     assert (found.cost_ratio, found.cost_is_time) == (pytest.approx(1.5), True)
+
+
+@pytest.mark.parametrize(
+    ("of_arm", "of_baseline", "expected"),
+    [
+        ([0.4, 0.5, 0.3, 0.3, 0.3], [0.4, 0.3, 0.3, 0.3, 0.3], None),  # 1.1 and more out of a busy machine
+        ([8.2, 1.3, 1.1], [7.4, 0.5, 0.4], None),
+        ([3.0, 3.1, 2.9], [2.0, 2.1, 1.9], 1.5),
+        ([2.0, 2.02, 1.98], [2.0, 2.01, 1.99], 1.0),
+        ([2.0] * 3, [2.0] * 3, 1.0),
+        ([4.0] * 3, [2.0] * 3, 2.0),
+        ([3.0], [2.0], None),
+    ],
+)
+def test_a_ratio_of_times_is_one_only_where_the_runs_show_it(of_arm, of_baseline, expected):
+    arm, baseline = (
+        [Replicate(seed, "finished", seconds=seconds) for seed, seconds in enumerate(times)]
+        for times in (of_arm, of_baseline)
+    )
+    assert time_ratio(arm, baseline) == (None if expected is None else pytest.approx(expected))
 
 
 # --- references, A/A, confirmation ---
