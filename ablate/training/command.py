@@ -28,12 +28,12 @@ from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
 from ablate.lines import plain_text
-from ablate.text import counted, cut, format_value, parse_duration
+from ablate.text import counted, cut, format_value, joined, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import open_channels, tells_only_steps
 from ablate.training.channels.reading import Findings, Found, Places
 from ablate.training.curves import CurveBuilder
-from ablate.training.isolation import FolderCopy
+from ablate.training.isolation import FolderCopy, Footprint
 from ablate.training.left_figures import left_figures
 from ablate.training.outcome import (
     CANCELLED,
@@ -342,22 +342,29 @@ class CommandTrainer(OwnTrainer):
                 yield message
 
     def trial(self, task: Task) -> Iterator[str]:
-        """Show the lines in which metrics were found, the first of each metric, and where none was found the last of the output."""
+        """Show the lines in which metrics were found, the first of each metric and the last, which counts, and where none was found the
+        last of the output.
+        """
         payload: RunPayload = task.payload
         config = CommandConfig(payload.source, payload.config, payload.seed)
         counts = dict.fromkeys(config.metrics, 0)
         lines: list[str] = []
+        last: dict[str, str] = {}
 
         def told(findings: Findings, line: str) -> None:
             for each in findings:
                 if not each.metric:
                     continue
                 counts[each.metric] += 1
-                if line and counts[each.metric] <= SHOWN_MATCHES:
+                if line:
                     value = (
                         f" = {format_value(each.value)}" if isinstance(each, Found) else f": step {each.step}"
                     )
-                    lines.append(f"  {each.metric}{value}  ←  {cut(plain_text(line).strip(), 200)}")
+                    shown_line = f"  {each.metric}{value}  ←  {cut(plain_text(line).strip(), 200)}"
+                    if counts[each.metric] <= SHOWN_MATCHES:
+                        lines.append(shown_line)
+                    else:
+                        last[each.metric] = shown_line
 
         given = {
             "seed": payload.seed,
@@ -366,13 +373,21 @@ class CommandTrainer(OwnTrainer):
             "attempt": task.attempt,
         }
         yield f"$ {shlex.join(config.filled(given)[0])}  (in {config.folder})"
+        footprint = None if config.source.get("isolate") else Footprint(config.folder)
         for message in self._run(task, NO_FOLDERS, (), told):
             yield from lines
             lines.clear()
             yield from shown(message)
             if isinstance(message, Failure):
                 yield from message.detail.splitlines()[1:]
-        yield from (f"{name}: found {counted(number, 'time')}" for name, number in counts.items())
+        for name, number in counts.items():
+            yield f"{name}: found {counted(number, 'time')}{'; the last counts' if name in last else ''}"
+            yield from [last[name]] if name in last else []
+        if footprint and (written := footprint.written()):
+            yield (
+                f"it wrote {cut(joined(written), 200)} in {config.folder}, where runs that go side by side write them too: with"
+                " `isolate: true` each run has a copy of the folder; or let it write to {run_dir}"
+            )
 
 
 def _own(config: Config) -> CommandConfig:

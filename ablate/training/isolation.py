@@ -25,6 +25,7 @@ MOST_FILES = 20_000
 """Files that are copied or linked one by one at most: with more, every run would wait for them."""
 
 LINKED_WHOLE = frozenset({".git", "node_modules"})
+STORE = "mlruns"
 LEFT_OUT = frozenset({"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints"})
 
 _Signature = tuple[int, int, int]
@@ -161,6 +162,33 @@ class FolderCopy:
 
     def _remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Footprint:
+    """Which files of a folder are written from now on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before = self._files()
+
+    def written(self) -> list[str]:
+        """Return the files that are new or changed, relative to the folder. Of more than `MOST_FILES`, some are not seen."""
+        return [path for path, signature in self._files().items() if self._before.get(path) != signature]
+
+    def _files(self) -> dict[str, _Signature | None]:
+        files: dict[str, _Signature | None] = {}
+        for place, folders, names in os.walk(self._folder):
+            here = Path(place)
+            folders[:] = sorted(
+                name
+                for name in folders
+                if name not in {*LEFT_OUT, STORE} and not _is_linked_whole(here / name)
+            )
+            for name in sorted(names):
+                if len(files) == MOST_FILES:
+                    return files
+                files[str((here / name).relative_to(self._folder))] = _signature_or_none(here / name)
+        return files
 
 
 def _is_linked_whole(folder: Path) -> bool:

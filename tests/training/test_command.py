@@ -278,10 +278,45 @@ def test_a_trial_counts_the_steps_that_a_pattern_without_a_value_tells(tmp_path)
     study = script(
         tmp_path, "for n in 1, 2: print('Epoch', n), print('accuracy', n / 4)", metrics=WITH_A_COUNTER
     )
-    payload = RunPayload(study.baseline.tree(), 0, kind="command", source=study.baseline.source)
-    shown = list(trainer_of(study.baseline).trial(Task("trial", 1, payload)))
+    shown = tried(study)
     assert "  n: step 2  ←  Epoch 2" in shown
     assert shown[-2:] == ["accuracy: found 2 times", "n: found 2 times"]
+
+
+def tried(study: Study) -> list[str]:
+    payload = RunPayload(study.baseline.tree(), 0, kind="command", source=study.baseline.source)
+    return list(trainer_of(study.baseline).trial(Task("trial", 1, payload)))
+
+
+def test_a_trial_shows_the_line_that_counts(tmp_path):
+    text = "for n in range(9): print('accuracy', n / 10)\nprint('best accuracy 0.95')"
+    study = script(tmp_path, text, metrics={"accuracy": {"line": r"accuracy (\S+)"}})
+    shown = tried(study)
+    assert "  accuracy = 0.2  ←  accuracy 0.2" in shown
+    assert "  accuracy = 0.3  ←  accuracy 0.3" not in shown
+    assert shown[-2:] == [
+        "accuracy: found 10 times; the last counts",
+        "  accuracy = 0.95  ←  best accuracy 0.95",
+    ]
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_trial_names_the_files_that_runs_would_share(tmp_path, isolate):
+    """A checkpoint that a program goes on from, say, would be another run's."""
+    text = """
+        import os
+        from pathlib import Path
+        Path("new").mkdir(exist_ok=True)
+        for path in ("new/model.pt", "log.txt", os.environ["ABLATE_RUN_DIR"] + "/own.pt"):
+            Path(path).write_text("x")
+        Path("__pycache__").mkdir(exist_ok=True)
+        Path("__pycache__/main.pyc").write_text("x")
+        print("accuracy 0.5")
+    """
+    write_project(tmp_path, {"log.txt": "of an earlier run", "kept.txt": "as it is"})
+    study = script(tmp_path, text, metrics={"accuracy": {"line": r"accuracy (\S+)"}}, isolate=isolate)
+    last = tried(study)[-1]
+    assert last.startswith("accuracy: found" if isolate else "it wrote log.txt and new/model.pt in ")
 
 
 def test_dotted_overrides_and_quotes_that_are_passed_on_as_they_are(tmp_path):
@@ -777,18 +812,34 @@ def test_a_file_that_grows(tmp_path, where, rewritten):
                 file.write("\\n".join(lines[done:]) + "\\n")
     """
     metrics = {"accuracy": {"file": where, "column": "val_acc"}, "loss": {"file": where}}
-    study = script(tmp_path, text % rewritten, metrics=metrics, command=["python", "main.py", "{lr}", where])
+    command = ["python", "main.py", "{lr}", where]
+    study = script(tmp_path, text % rewritten, metrics=metrics, command=command, isolate="{" not in where)
+    if "{" not in where:
+        Path(tmp_path, where).parent.mkdir(exist_ok=True)
+        Path(tmp_path, where).write_text("val_acc\n0.99\n")
     expected = [(epoch, {"accuracy": epoch / 4, "loss": 1 / epoch}) for epoch in (1, 2, 3)]
     assert epochs(events_of(study, tmp_path)) == expected
-    # What is there from an earlier run is not this one's.
-    assert epochs(events_of(study, tmp_path)) == expected
+
+
+@pytest.mark.parametrize("where", ["log.csv", "../log.csv", "{here}/log.csv"])
+def test_metrics_are_not_read_from_a_file_that_runs_share(tmp_path, where):
+    """Two runs side by side would each have the values of both."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    where = where.format(here=tmp_path)
+    text = f"open({where!r}, 'w').write('accuracy\\n0.5\\n')"
+    study = script(folder, text, metrics={"accuracy": {"file": where}})
+    end = failed(events_of(study, folder))
+    assert end.kind == "metrics"
+    assert "is not the run's own: runs that go side by side write the same file" in end.reason
+    assert "isolate: true" in end.reason
+    assert "{run_dir}" in end.reason
 
 
 def test_a_file_without_the_column_and_a_file_that_is_not_there(tmp_path):
     text = "open('log.csv', 'w').write('a,b\\n1,2\\n')"
-    study = script(tmp_path, text, metrics={"accuracy": {"file": "log.csv", "column": "c"}})
+    study = script(tmp_path, text, metrics={"accuracy": {"file": "log.csv", "column": "c"}}, isolate=True)
     assert "no number in a column 'c'; it has a, b" in failed(events_of(study, tmp_path)).reason
-    (tmp_path / "log.csv").unlink()
     study = script(tmp_path, "pass", metrics={"accuracy": {"file": "log.csv", "column": "c"}})
     assert "nothing was written to 'log.csv'" in failed(events_of(study, tmp_path)).reason
 
@@ -860,7 +911,7 @@ def test_scalars_of_tensorboard(tmp_path):
 def test_what_is_in_a_file_before_a_line_ends_the_epoch_belongs_to_it(tmp_path):
     text = "open('log.csv', 'w').write('loss\\n0.5\\n0.4\\n')\nprint('accuracy 0.7')"
     metrics = {"accuracy": {"line": r"accuracy (\S+)"}, "loss": {"file": "log.csv"}}
-    events = events_of(script(tmp_path, text, metrics=metrics), tmp_path)
+    events = events_of(script(tmp_path, text, metrics=metrics, isolate=True), tmp_path)
     assert epochs(events) == [(1, {"accuracy": 0.7, "loss": 0.4})]
 
 

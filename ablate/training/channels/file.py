@@ -2,7 +2,8 @@
 
     metrics: {accuracy: {file: "{run_dir}/log.csv", column: val_acc}}
 
-A path is looked for in the folder of the run, then in the folder that the command runs in.
+A path is looked for in the folder of the run, then in the folder that the command runs in. That has to be the run's own copy (`isolate:
+true`): in one that runs share, those that go side by side write the same file, and each would read what another has written.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ablate.text import cut
 from ablate.training.arguments import parse
 from ablate.training.channels.json_lines import check_names, json_object, number_in, step_of, value_at
 from ablate.training.channels.reading import Findings, Places
+from ablate.training.outcome import MetricsError
 
 MOST_READ = 256 << 20
 """Bytes of a file beyond which it is no list of metrics."""
@@ -35,7 +37,8 @@ class _Growing:
         self._old = {path: self._content(path) for path in candidates}
         self._state_read: object = None
         self._rows = 0
-        self._file: Path | None = None
+        self.path: Path | None = None
+        """The one that rows were read from; None: nothing was written yet."""
 
     @staticmethod
     def _state(path: Path) -> tuple[int, int, int] | None:
@@ -63,8 +66,8 @@ class _Growing:
         self._state_read = now
         content = self._content(path)
         rows = self._parsed(path, content)
-        if path != self._file:
-            self._file, self._rows = path, 0
+        if path != self.path:
+            self.path, self._rows = path, 0
             old = self._old[path]
             if old and len(content) > len(old) and content.startswith(old):
                 self._rows = len(self._parsed(path, old))
@@ -113,6 +116,7 @@ class FileChannel:
 
     def __init__(self, specs: Mapping[str, Mapping[str, Any]], places: Places) -> None:
         self._specs = specs
+        self._run = places.run
         self._found: set[str] = set()
         self._files: dict[str, _Growing] = {}
         for spec in specs.values():
@@ -128,7 +132,16 @@ class FileChannel:
     def look(self) -> list[Findings]:
         groups: list[Findings] = []
         for name, file in self._files.items():
-            for row in file.new_rows():
+            rows = file.new_rows()
+            if rows and file.path is not None and not self._is_own(file.path):
+                raise MetricsError(
+                    f"{str(file.path)!r} is not the run's own: runs that go side by side write the same file. With `isolate: true` each has"
+                    " a copy of the folder; or let the command write it to {run_dir}",
+                    place=next(
+                        f"metrics.{m}.file" for m, spec in self._specs.items() if spec["file"] == name
+                    ),
+                )
+            for row in rows:
                 groups.append([])
                 for metric, spec in self._specs.items():
                     if spec["file"] != name:
@@ -139,6 +152,10 @@ class FileChannel:
                         self._found.add(metric)
                         groups[-1].append(found)
         return groups
+
+    def _is_own(self, path: Path) -> bool:
+        # Real folders: the run's may be named by a path with links in it.
+        return path.parent.resolve().is_relative_to(self._run.resolve())
 
     def missing(self) -> Mapping[str, str]:
         return {
