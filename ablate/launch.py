@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ablate.study.record import PlanRecord
     from ablate.tracking.plans import StoredPlan
     from ablate.tracking.store import Store
+    from ablate.training import Trainer
 
 EXECUTORS = {"local": "a process per slot", "inline": "this process", "ray": "the machines of a Ray cluster"}
 """Where `--executor` lets runs train: modules of `ablate.executors`, each with the functions `create` and `check`."""
@@ -356,13 +357,13 @@ def data_lookup() -> Callable[[Config], DataFacts]:
     """
     from ablate.training import trainer_of
 
-    preparers: dict[str, Callable[[Config], DataFacts]] = {}
+    preparers: dict[Trainer, Callable[[Config], DataFacts]] = {}
 
     def facts(config: Config) -> DataFacts:
         trainer = trainer_of(config)
-        if trainer.kind not in preparers:
-            preparers[trainer.kind] = trainer.preparer()
-        return preparers[trainer.kind](config)
+        if trainer not in preparers:
+            preparers[trainer] = trainer.preparer()
+        return preparers[trainer](config)
 
     return facts
 
@@ -504,9 +505,7 @@ def try_baseline(study: Study, devices: str) -> Iterator[str]:
     data_lookup()(config)
     slot = slots(devices, None, 1, trainer.devices(config))[0]
     os.environ.update(slot.environment)
-    payload = RunPayload(
-        config.tree(), 0, kind=trainer.kind, device=slot.device, source=config.source, metric=study.metric
-    )
+    payload = RunPayload(config.tree(), 0, device=slot.device, source=config.source, metric=study.metric)
     last = ""
     for line in trainer.trial(Task("trial", 1, payload)):
         yield line
@@ -558,7 +557,6 @@ def check_code(plan: Plan, executor: Executor, options: Options) -> None:
         return RunPayload(
             config.tree(),
             config.seed,
-            kind=trainer.kind,
             device=slot.device,
             threads=options.threads,
             source=config.source,

@@ -173,9 +173,7 @@ def of_commands(repeat: int) -> Iterator[dict[str, Any]]:
             own = statistics.median(by_itself() for _ in range(10))
             scheduled.append((takes[1] - takes[0]) / (2 * (MANY - FEW)) - own)
         config = spec.read(path).baseline
-        payload = RunPayload(
-            config.tree(), 0, kind="command", source=config.source, metric="accuracy", code=config.code()
-        )
+        payload = RunPayload(config.tree(), 0, source=config.source, metric="accuracy", code=config.code())
         folders = Folders.under(root / "mlruns")
         for number in range(1, 10 * repeat + 1):
             own = by_itself()

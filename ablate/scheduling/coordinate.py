@@ -212,7 +212,6 @@ class _Training(Client[Run]):
         payload = RunPayload(
             config=config.tree(),
             seed=work.seed,
-            kind=trainer_of(config).kind,
             device=slot.device,
             threads=self._options.threads,
             source=config.source,

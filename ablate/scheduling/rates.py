@@ -186,7 +186,6 @@ class _Trainings(Client[Run]):
         payload = RunPayload(
             config=config.tree(),
             seed=work.seed,
-            kind=trainer_of(config).kind,
             device=slot.device,
             source=config.source,
             data=self._data,

@@ -102,7 +102,6 @@ def _measured(plan: Plan, runs: list[Run], executor: Executor) -> SeedCheck:
             return RunPayload(
                 config=config.tree(),
                 seed=runs[number].seed,
-                kind=trainer_of(config).kind,
                 device=slot.device,
                 source=config.source,
                 data=plan.fingerprint(runs[number]),

@@ -24,13 +24,11 @@ from ablate.training.permission import Permission
 class Trainer(Protocol):
     """One kind of training.
 
-    kind: its name in payloads. keys: the keys of a study that belong to it, the first of which asks for it; empty: the kind of
-    studies that ask for no other. metrics: every metric that all of its configs yield and arms may be compared by; empty where that
-    is the user's to say. imports_code: whether
-    workers import code of the user's, which is tried before anything is trained (`RunPayload.check`).
+    keys: the keys of a study that belong to it, the first of which asks for it; empty: the kind of studies that ask for no other.
+    metrics: every metric that all of its configs yield and arms may be compared by; empty where that is the user's to say.
+    imports_code: whether workers import code of the user's, which is tried before anything is trained (`RunPayload.check`).
     """
 
-    kind: str
     keys: tuple[str, ...]
     metrics: tuple[str, ...]
     imports_code: bool
@@ -131,7 +129,6 @@ __all__ = [
     "Trainer",
     "builtin_config",
     "parse_config",
-    "trainer_named",
     "trainer_of",
     "trainer_wanted",
 ]
@@ -142,11 +139,6 @@ TRAINERS: tuple[Trainer, ...] = (BuiltinTrainer(), FunctionTrainer(), CommandTra
 def trainer_of(config: Config) -> Trainer:
     """Return the trainer of a config."""
     return next(trainer for trainer in TRAINERS if trainer.owns(config))
-
-
-def trainer_named(kind: str) -> Trainer:
-    """Return the trainer of a kind, as payloads name it."""
-    return next(trainer for trainer in TRAINERS if trainer.kind == kind)
 
 
 def trainer_wanted(keys: Mapping[str, Any]) -> Trainer:

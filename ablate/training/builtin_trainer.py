@@ -66,7 +66,6 @@ def _spare_dynamo() -> None:
 class BuiltinTrainer:
     """The kind of training that studies have which name no other."""
 
-    kind = "builtin"
     imports_code = False
     keys: tuple[str, ...] = ()
     metrics: tuple[str, ...] = (

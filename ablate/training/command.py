@@ -250,7 +250,6 @@ def _overlap(path: str, other: str) -> bool:
 class CommandTrainer(OwnTrainer):
     """Training by a command, which a study names under `command:`."""
 
-    kind = "command"
     keys: tuple[str, ...] = (
         *("command", "folder", "python", "env", "metrics", "epoch", "until", "silence"),
         *("resume", "tty", "isolate", "devices", "data"),

@@ -231,7 +231,6 @@ class FunctionConfig(FreeConfig):
 class FunctionTrainer(OwnTrainer):
     """Training by a function of the user's, which a study names under `train:`."""
 
-    kind = "function"
     imports_code = True
     keys: tuple[str, ...] = ("train", "isolate")
 

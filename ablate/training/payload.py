@@ -17,8 +17,7 @@ from ablate.errors import TrainingError
 class RunPayload:
     """A run to train.
 
-    config: the tree of the run's config. kind: of training, as in `ablate.training.TRAINERS`. source: of the config, what the
-    study says of the code that trains. data: the fingerprint that the data should have; None where that does not matter. fuse:
+    config: the tree of the run's config. source: of the config, what the study says of the code that trains. data: the fingerprint that the data should have; None where that does not matter. fuse:
     whether the run may share what it can with the other runs of its bundle. metric: the study's. checkpoint_every: seconds;
     None: the default. code: the digest of the code that the run was planned with; None where that does not matter. check: only see
     whether the run could be trained.
@@ -26,7 +25,6 @@ class RunPayload:
 
     config: Mapping[str, Any]
     seed: int
-    kind: str = "builtin"
     device: str = "cpu"
     threads: int = 1
     source: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from typing import Literal
 
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
-from ablate.training import trainer_named
+from ablate.training import Trainer, trainer_wanted
 from ablate.training.outcome import Epoch, Failure, Message, Result
 from ablate.training.payload import NO_FOLDERS, Folders
 
@@ -23,11 +23,11 @@ def train(bundle: Bundle, folders: Folders = NO_FOLDERS) -> Generator[Event, fro
     """
     stamps = {task.run: _Stamp(task) for task in bundle.tasks}
     cancelled = _Cancelled(bundle.cancelled)
-    by_kind: dict[str, list[Task]] = {}
+    tasks_of: dict[Trainer, list[Task]] = {}
     for task in bundle.tasks:
-        by_kind.setdefault(task.payload.kind, []).append(task)
-    for kind, tasks in by_kind.items():
-        for run, message in trainer_named(kind).steps(tasks, folders, cancelled):
+        tasks_of.setdefault(trainer_wanted(task.payload.source), []).append(task)
+    for trainer, tasks in tasks_of.items():
+        for run, message in trainer.steps(tasks, folders, cancelled):
             cancelled.add((yield stamps[run].event(message)) or frozenset())
 
 

@@ -251,7 +251,7 @@ def test_a_training_that_ends_early_or_fails_is_told_of(mine, monkeypatch):
     monkeypatch.syspath_prepend(str(mine.root))
 
     def events(name):
-        payload = RunPayload({}, 0, kind="function", source={"train": f"mine:{name}"}, metric="never")
+        payload = RunPayload({}, 0, source={"train": f"mine:{name}"}, metric="never")
         return list(first_epochs.train(Bundle((Task("run", 1, payload),))))
 
     *_, last = events("seeded")

@@ -191,9 +191,7 @@ def events_of(
     """All events of one run of a study's baseline. change: overrides."""
     config = study.baseline.override(change or {}).with_seed(seed)
     trainer_of(config).preparer()(config)
-    payload = RunPayload(
-        config.tree(), seed, kind="command", device=device, source=config.source, metric=study.metric
-    )
+    payload = RunPayload(config.tree(), seed, device=device, source=config.source, metric=study.metric)
     task = Task(f"run-{seed}", attempt, payload)
     return list(runs.train(Bundle((task,)), Folders.under(store / "mlruns")))
 
@@ -284,7 +282,7 @@ def test_a_trial_counts_the_steps_that_a_pattern_without_a_value_tells(tmp_path)
 
 
 def tried(study: Study) -> list[str]:
-    payload = RunPayload(study.baseline.tree(), 0, kind="command", source=study.baseline.source)
+    payload = RunPayload(study.baseline.tree(), 0, source=study.baseline.source)
     return list(trainer_of(study.baseline).trial(Task("trial", 1, payload)))
 
 
@@ -732,7 +730,7 @@ def test_a_command_that_never_ends_is_stopped_after_an_epoch_and_counts_as_finis
 def test_a_run_that_is_cancelled_ends_although_it_prints_nothing(tmp_path):
     study = script(tmp_path, "import time\nprint('accuracy 0.5', flush=True)\ntime.sleep(1000)")
     config = study.baseline
-    payload = RunPayload(config.tree(), 0, kind="command", source=config.source, metric="accuracy")
+    payload = RunPayload(config.tree(), 0, source=config.source, metric="accuracy")
     cancelled: set[str] = set()
     got = []
     for event in runs.train(Bundle((Task("run", 1, payload),), cancelled=lambda: cancelled)):
@@ -1014,9 +1012,7 @@ def test_which_edits_make_other_runs(tmp_path, files, in_git, in_folder, reposit
 def test_code_that_was_changed_since_the_plan_fails_the_run_and_the_study_says_so(tmp_path):
     study = script(tmp_path, "print('accuracy 0.5')")
     config = study.baseline
-    planned = RunPayload(
-        config.tree(), 0, kind="command", source=config.source, metric="accuracy", code=config.code()
-    )
+    planned = RunPayload(config.tree(), 0, source=config.source, metric="accuracy", code=config.code())
 
     def run(number: int) -> Event:
         return list(runs.train(Bundle((Task("run", number, planned),))))[-1]

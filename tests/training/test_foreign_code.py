@@ -68,7 +68,7 @@ def config(**arguments) -> RunConfig:
 
 def end_of(executor, run: RunConfig, code: str):
     """Train a run that was planned with a digest of its code. Returns how it ended."""
-    task = Task(str(next(number)), 1, RunPayload(run.tree(), 1, kind="builtin", code=code, metric="val/loss"))
+    task = Task(str(next(number)), 1, RunPayload(run.tree(), 1, code=code, metric="val/loss"))
     executor.submit(Bundle((task,)), executor.slots[0])
     events = []
     while not events or not is_last(events[-1]):

@@ -198,7 +198,6 @@ def task(name: str, config: dict | None = None, seed: int = 0, module: str = "tr
         RunPayload(
             config or {},
             seed,
-            kind="function",
             source={"train": f"{module}:{name}"},
             metric="val/accuracy",
         ),
@@ -431,7 +430,7 @@ def test_training_of_ones_own_needs_no_torch_and_has_the_threads_of_its_slot_whe
         "from ablate.training.payload import RunPayload\n"
         "from ablate.training.runs import train\n"
         "for name in ('plain', 'threads'):\n"
-        "    payload = RunPayload({}, 0, kind='function', source={'train': f'{name}:fit'})\n"
+        "    payload = RunPayload({}, 0, source={'train': f'{name}:fit'})\n"
         "    started, epoch, finished = train(Bundle((Task('run', 1, payload),)))\n"
         "    print(*epoch.metrics.values())\n"
     )

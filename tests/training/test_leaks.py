@@ -328,7 +328,7 @@ def worker(tmp_path_factory):
 
 def trained(executor, leak: int | None, looks: list[int]):
     """Train a run: what it sees, the process that trained it, and what it left behind."""
-    payload = RunPayload({"leak": leak, "looks": looks}, 3, kind="function", source={"train": "leaky:train"})
+    payload = RunPayload({"leak": leak, "looks": looks}, 3, source={"train": "leaky:train"})
     executor.submit(Bundle((Task("run", 1, payload),)), executor.slots[0])
     events = []
     while not events or not is_last(events[-1]):

@@ -163,7 +163,7 @@ def worker(folder):
 
 def task(name: str, config: dict | None = None, attempt: int = 1, **payload) -> Task:
     source = {"train": name if ":" in name else f"own_functions:{name}", **payload.pop("source", {})}
-    return Task(name, attempt, RunPayload(config or {}, 0, kind="function", source=source, **payload))
+    return Task(name, attempt, RunPayload(config or {}, 0, source=source, **payload))
 
 
 def trained(executor, task: Task, told=lambda event: None):
