@@ -154,13 +154,13 @@ def open_for_writing(store: Store, patience: float | None = None) -> Any:
 
     A local database of a known layout is written without MLflow (`LocalClient`). patience: as it takes it.
     """
-    from ablate.tracking.local_client import BUSY, LocalClient, has_known_layout
+    from ablate.tracking.local_client import PATIENCE, LocalClient, has_known_layout
 
     try:
         create(store)
         note_place(store)
         if store.database is not None and has_known_layout(store.database):
-            return LocalClient(store.database, store.artifacts, BUSY if patience is None else patience)
+            return LocalClient(store.database, store.artifacts, PATIENCE if patience is None else patience)
         return connect(store.uri)
     except StoreError:
         raise

@@ -26,11 +26,12 @@ from typing import Any
 
 from ablate import addresses, plain_files
 from ablate.tracking import busy
+from ablate.tracking.store import is_run_folder, link_in
 
 LAYOUTS = frozenset({"dc11669786a5"})
 """Versions of MLflow's database (`alembic_version`) whose tables are known here: that of MLflow 3.17."""
 
-BUSY = 30.0
+PATIENCE = 30.0
 """Seconds that a transaction waits while another process writes, unless somebody is to be told of it."""
 
 LARGEST = 1.7976931348623157e308
@@ -103,7 +104,7 @@ class LocalClient:
         self,
         database: Path,
         place: Callable[[str], Path | None] = addresses.folder_path,
-        patience: float = BUSY,
+        patience: float = PATIENCE,
     ) -> None:
         self._place = place
         self._name = str(database.resolve())
@@ -183,7 +184,7 @@ class LocalClient:
             where.append("run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)")
             values += [key, value]
         statement = (
-            f"SELECT run_uuid FROM runs WHERE {' AND '.join(where)} ORDER BY start_time DESC, run_uuid"  # noqa: S608
+            f"SELECT run_uuid FROM runs WHERE {' AND '.join(where)} ORDER BY start_time DESC, run_uuid"  # noqa: S608 — only question marks
         )
         for (run,) in self._db.execute(statement, values).fetchall():
             yield self.get_run(run)
@@ -198,7 +199,7 @@ class LocalClient:
         identity, experiment, *rest = row
         info = LocalRunInfo(identity, str(experiment), *rest)
         tags, params = (
-            dict(self._db.execute(f"SELECT key, value FROM {table} WHERE run_uuid = ?", [run]))  # noqa: S608
+            dict(self._db.execute(f"SELECT key, value FROM {table} WHERE run_uuid = ?", [run]))  # noqa: S608 — one of two names
             for table in ("tags", "params")
         )
         metrics = {
@@ -363,9 +364,9 @@ class LocalClient:
     def _folder(self, run: str) -> Path:
         """Return the folder of a run's artifacts. Raises ValueError where it is one that no ablate makes."""
         folder = self._place(self.get_run(run).info.artifact_uri)
-        if folder is None or (folder.parent.name, folder.name) != (run, "artifacts"):
+        if folder is None or not is_run_folder(folder, run):
             raise ValueError(f"the database names a folder for the files of {run} that no ablate makes")
-        if any(part.is_symlink() for part in (folder, folder.parent, folder.parent.parent)):
+        if link_in(folder) is not None:
             raise ValueError(f"a link leads out of the folder for the files of {run}")
         return folder
 

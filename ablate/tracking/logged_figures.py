@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from ablate.figure_files import KINDS, LoggedFigures
@@ -52,18 +53,20 @@ def logged_figures(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun]
     if len(figures) > MOST_NAMES:
         left_out.append(f"the first {MOST_NAMES} of {len(figures)} figures are shown")
     files: dict[str, dict[str, bytes]] = {}
-    large: dict[str, int] = {}
+    large: Counter[str] = Counter()
     total = 0
     for name in figures[:MOST_NAMES]:
         for arm, of_arm in sizes.items():
-            if name not in of_arm or (of_arm[name] or 0) > MOST_BYTES:
-                large[name] = large.get(name, 0) + (name in of_arm)
+            if name not in of_arm:
+                continue
+            if (of_arm[name] or 0) > MOST_BYTES:
+                large[name] += 1
                 continue
             content = artifact(store, by_seed[seed][arm], name)
             if content is None:
                 continue
             if len(content) > MOST_BYTES or total + len(content) > MOST_OF_ALL:
-                large[name] = large.get(name, 0) + 1
+                large[name] += 1
                 continue
             total += len(content)
             files.setdefault(arm, {})[name] = content
@@ -71,6 +74,5 @@ def logged_figures(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun]
         f"{name} of {counted(number, 'run')} is left out: a figure may have {format_bytes(MOST_BYTES)}, and all of "
         f"them {format_bytes(MOST_OF_ALL)}"
         for name, number in large.items()
-        if number
     ]
     return LoggedFigures(seed, files, tuple(left_out))

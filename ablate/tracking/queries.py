@@ -24,7 +24,7 @@ from ablate import addresses, plain_files
 from ablate.errors import StoreError
 from ablate.tracking import busy, client
 from ablate.tracking.searches import PAGE, matching_runs, pages, run_filter
-from ablate.tracking.store import Store
+from ablate.tracking.store import Store, is_run_folder, link_in
 from ablate.tracking.tags import is_whole, whole
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ def artifact_sizes(store: Store, run: StoredRun, suffixes: Collection[str]) -> d
     """
     place = store.artifacts(run.artifacts)
     if place is not None:
-        is_own = (place.parent.name, place.name) == (run.run_id, "artifacts")
-        if not is_own or any(part.is_symlink() for part in (place, place.parent, place.parent.parent)):
+        if not is_run_folder(place, run.run_id) or link_in(place) is not None:
             return {}
         files = [Path(folder) / name for folder, _, names in os.walk(place) for name in names]
         kept = [file for file in files if file.suffix.lower() in suffixes and not file.is_symlink()]
@@ -302,7 +301,7 @@ class LocalQueries:
             [json.dumps(list(run_ids))],
         )
         if None in map(itemgetter(4), rows):  # sqlite has no NaN
-            rows = [(*point, math.nan if value is None else value) for *point, value in rows]  # type: ignore[misc]
+            rows = [(*row[:4], math.nan if row[4] is None else row[4]) for row in rows]
         for place, kinds in enumerate(_POINT):
             if not {type(row[place]) for row in rows} <= kinds:
                 raise self._unreadable(TypeError(_OTHER_TYPE))
@@ -470,7 +469,7 @@ class ServerQueries:
     def position(self) -> int:
         return 0
 
-    def keys_since(self, position: int) -> set[str] | None:  # noqa: ARG002
+    def keys_since(self, position: int) -> set[str] | None:  # noqa: ARG002 — of the protocol
         return None
 
 

@@ -58,7 +58,9 @@ def recover(
                 newly_ended, waiting = _deliver(store, path, owner, records, rejected, permit)
                 ended += newly_ended
                 for why, runs in waiting.items():
-                    notify(f"{path}: the trained network of {runs} stays in {store.root / 'models'}: {why}")
+                    notify(
+                        f"{path}: the trained network of {', '.join(runs)} stays in {store.root / 'models'}: {why}"
+                    )
                 if not waiting:
                     discard(path)
             if rejected.records:
@@ -87,7 +89,7 @@ def _deliver(
     records: Sequence[Operation | Unreadable],
     rejected: Rejected,
     permit: Permit | None,
-) -> tuple[int, Mapping[str, str]]:
+) -> tuple[int, Mapping[str, Sequence[str]]]:
     """Deliver what is not yet delivered of one spool, and end the runs of its owner. Returns their number, and `Delivery.waiting`.
 
     Every spool has a delivery of its own, so that none closes what another has open.

@@ -59,7 +59,7 @@ RENEW = 120.0
 RETRY_AFTER = (0.2, 0.5, 1, 2, 5, 10)
 """Seconds before each further try to deliver; the last one repeats."""
 
-BUSY = 1.0
+PATIENCE = 1.0
 """Seconds of waiting for a database that another program writes, after which that is a problem to be told, and it is tried again."""
 
 TELL_AFTER = 5.0
@@ -251,7 +251,7 @@ class Tracker:
             for wait in _forever(RETRY_AFTER):
                 try:
                     if operations and delivery is None:
-                        delivery = self._delivery = Delivery(self._store, self.rejected, patience=BUSY)
+                        delivery = self._delivery = Delivery(self._store, self.rejected, patience=PATIENCE)
                     if delivery is not None:
                         delivery.deliver(operations, again=again)
                     break
@@ -405,10 +405,8 @@ def _skip_hole(file: BinaryIO) -> bool:
     at = file.tell()
     try:
         data = os.lseek(file.fileno(), at, os.SEEK_DATA)
-    except (
-        AttributeError,
-        OSError,
-    ) as error:  # or there are no data any more, or the file system tells of no holes
+    except (AttributeError, OSError) as error:
+        # There are no data any more, or the file system tells of no holes.
         is_end = isinstance(error, OSError) and error.errno == errno.ENXIO
         data = max(at, os.fstat(file.fileno()).st_size) if is_end else at
     file.seek(data)

@@ -100,19 +100,12 @@ class Store:
         A store may have come with a folder of somebody else's. A user who wants it on another disk links `mlruns` as a whole, or
         names a database.
         """
-        within = self.database is not None and self.database.parent == self.root
-        files = (
-            [self.root / f"{self.database.name}{end}" for end in _DATABASE_FILES]
-            if within and self.database
-            else []
-        )
-        for path in (*files, *(self.root / name for name in FOLDERS)):
+        names = list(FOLDERS)
+        if self.database is not None and self.database.parent == self.root:
+            names += [f"{self.database.name}{end}" for end in _DATABASE_FILES]
+        for path in (self.root / name for name in names):
             if path.is_symlink():
-                raise StoreError(
-                    "is a link, which may lead to files that are not the store's",
-                    place=str(path),
-                    hint="remove it; to keep the store on another disk, let `mlruns` itself be a link",
-                )
+                raise link_error(path)
         for name in _OF_PLAIN_FILES:
             with contextlib.suppress(OSError):
                 plain_files.remove_others(self.root / name)
@@ -159,6 +152,25 @@ class Store:
             file.write(owner().encode())
             file.flush()
             yield
+
+
+def link_error(path: Path) -> StoreError:
+    """Return the error of a link where the store has a file or folder of its own."""
+    return StoreError(
+        "is a link, which may lead to files that are not the store's",
+        place=str(path),
+        hint="remove it; to keep the store on another disk, let `mlruns` itself be a link",
+    )
+
+
+def is_run_folder(folder: Path, run: str) -> bool:
+    """Return whether a folder is called as ablate calls that of a run's artifacts: a local database may be from somebody else."""
+    return (folder.parent.name, folder.name) == (run, "artifacts")
+
+
+def link_in(folder: Path) -> Path | None:
+    """Return a link by which the folder of a run's artifacts may lead out of the store; None where there is none."""
+    return next((path for path in (folder, *folder.parents[:2]) if path.is_symlink()), None)
 
 
 def _digest(text: str) -> str:

@@ -99,9 +99,10 @@ class Delivery:
     rejected: takes what MLflow refuses, down to a single metric of a run; the rest of it is done.
     Without `recovering` the operations are this process's own. recovering: they were left by another process, named by
     `stores.owner()` ('' where its spool does not name it). Only runs of that process are then changed: what another process has
-    worked on since stays as it is. permit: of these operations, raises AblateError where the code that a config names may not be
-    imported, as it is where its network is built; None: no code of the user's may be. patience: seconds that a local database is waited
-    for while another process writes. steps: how many operations were tried, for whoever wonders whether it goes on.
+    worked on since stays as it is. permit: of these operations, says where the code that a config names may not be imported, as it is
+    where its network is built; None: no code of the user's may be. patience: seconds that a local database is waited for while another
+    process writes. waiting: weights that stay in the store's folder: why their networks may not be built here → runs. steps: how many
+    operations were tried, for whoever wonders whether it goes on.
     """
 
     def __init__(
@@ -118,8 +119,7 @@ class Delivery:
         self._subject = ("", "")
         self._recovering = recovering is not None
         self._permit = permit
-        self.waiting: dict[str, str] = {}
-        """Weights that stay in the store's folder: why none of the networks is built here → which."""
+        self.waiting: dict[str, list[str]] = {}
         self._owner = stores.owner() if recovering is None else recovering
         self._experiments: dict[str, str] = {}
         self._latest_start = 0
@@ -351,9 +351,8 @@ class Delivery:
                 "study.yaml": plan.text.encode(),
             }
             self._files(run, files)
-        for arm in (
-            plan.arms if plan.judged is None else ()
-        ):  # what was judged trained on nothing that is known
+        # What was judged trained on nothing that is known.
+        for arm in plan.arms if plan.judged is None else ():
             self._dataset(self._arm_run(experiment, arm.name), arm, plan.declared.get("data"))
         present = self._client.get_experiment(experiment).tags
         for name, value in views.tags(plan.metric, operation.time).items():
@@ -442,10 +441,7 @@ class Delivery:
         try:
             (self._permit or permit_nothing)(RunConfig.parse(opening.config))
         except NotPermittedError as error:
-            named = self.waiting.get(str(error), "")
-            self.waiting[str(error)] = (
-                f"{named}, {_run_name(opening.run)}" if named else _run_name(opening.run)
-            )
+            self.waiting.setdefault(str(error), []).append(_run_name(opening.run))
             return True
         return False
 
@@ -837,19 +833,14 @@ def _local_folder(store: Store, address: str, run: str) -> Path | None:
     folder = store.artifacts(address)
     if store.database is None:
         return folder
-    if folder is None or folder.name != "artifacts" or folder.parent.name != run:
+    if folder is None or not stores.is_run_folder(folder, run):
         raise StoreError(
             f"the database names {cut(without_password(address) if folder is None else str(folder))!r} as the folder of a run, where no ablate puts files",
             place=str(store.database),
             hint="it was made or changed by another program",
         )
-    for part in (folder, folder.parent, folder.parent.parent):
-        if part.is_symlink():
-            raise StoreError(
-                "is a link, which may lead to files that are not the store's",
-                place=str(part),
-                hint="remove it; to keep the store on another disk, let `mlruns` itself be a link",
-            )
+    if (link := stores.link_in(folder)) is not None:
+        raise stores.link_error(link)
     return folder
 
 
