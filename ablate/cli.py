@@ -150,20 +150,20 @@ def run(
         return
     with console.preparing(quiet=quiet or json):
         planned = design.plan(parsed, launch.data_lookup(), seeds)
-        if not finished:
-            import ablate.scheduling.coordinate  # noqa: F401 - takes a second, in which something should be on the screen
+        is_kept = finished and not (json or seeds or storage)
+        lines = launch.answer(store, finished, planned) if finished and is_kept else None
+        if not lines:
+            from ablate.scheduling.coordinate import Options  # takes a second
+    if finished and lines:
+        for note in planned.data_notes:
+            launch.notify(f"data: {note}")
+        if not quiet:
+            launch.notify(f"nothing left to do: {planned.study.name} is complete")
+        console.out.print(console.paragraphs(lines))
+        _suggest(finished.record, quiet=quiet)
+        return
     if finished:
-        if not (json or seeds or storage) and (lines := launch.answer(store, finished, planned)):
-            for note in planned.data_notes:
-                launch.notify(f"data: {note}")
-            if not quiet:
-                launch.notify(f"nothing left to do: {planned.study.name} is complete")
-            console.out.print(console.paragraphs(lines))
-            _suggest(finished.record, quiet=quiet)
-            return
         pool = launch.executor(parsed.baseline, *where, store.root, address)
-    from ablate.scheduling.coordinate import Options
-
     options = Options(*limits, accept_code=accept_code, fuse=not no_fuse)
     observer = console.observer(planned, json=json, quiet=quiet)
     outcome = launch.run(planned, store, pool, options, storage, observer, seeds)
@@ -262,7 +262,7 @@ def report(
             help="Studies by name or file; by default all in the store.", autocompletion=completion.studies
         ),
     ] = None,
-    format: Annotated[  # noqa: A002
+    format: Annotated[  # noqa: A002 — as the option
         str,
         typer.Option(
             help="html, md, latex, csv or json.", autocompletion=completion.one_of(*reporting.FORMATS)

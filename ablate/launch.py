@@ -135,7 +135,7 @@ def tell_once(permitted: Mapping[str, Sequence[Any]]) -> None:
     import hashlib
     import json
 
-    from ablate.data.cache import default_folder
+    from ablate.cache_folder import default_folder
 
     project = Path("pyproject.toml").resolve()
     listed = ", ".join(f"{setting} = {json.dumps(value)}" for setting, value in permitted.items() if value)
@@ -765,15 +765,12 @@ def _permit(study: Study | None, config: RunConfig) -> None:
     from ablate.tracking.write import NotPermittedError
     from ablate.training import trainer_of
 
-    wanted = dict.fromkeys(trainer_of(config).permissions(config))
     settings = design.settings(study) if study is not None else ()
-    allowed = {permission for known in settings for permission in trainer_of(known).permissions(known)}
-    missing = [
-        permission for permission in wanted if permission.value not in {each.value for each in allowed}
-    ]
+    allowed = {each.value for known in settings for each in trainer_of(known).permissions(known)}
+    missing = [each.action for each in trainer_of(config).permissions(config) if each.value not in allowed]
     if missing:
         raise NotPermittedError(
-            f"to store it would {joined(dict.fromkeys(each.action for each in missing))}; the next `ablate run` of its study may"
+            f"to store it would {joined(dict.fromkeys(missing))}; the next `ablate run` of its study may"
         )
 
 
