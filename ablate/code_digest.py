@@ -204,7 +204,10 @@ def parse(content: bytes) -> Parsed:
 _ANYTHING = Import("", whole=True)
 """An import of a module of which nothing is known."""
 
-_IMPORTING = {"import_module": b"import_module", "__import__": b"__import__", "run_module": b"run_module"} | {
+_IMPORTING = {
+    "import_module": b"import_module",
+    "__import__": b"__import__",
+    "run_module": b"run_module",
     "resolve_name": b"resolve_name",
     "locate": b"pydoc",
     "find_spec": b"module_from_spec",
@@ -299,6 +302,9 @@ def _exported(tree: ast.Module) -> Iterator[str]:
                         yield inner.value
 
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
 def _shape(node: Any, docstrings: bool = False) -> Any:
     """Return a syntax tree as nested lists. Absent and empty fields are left out: newer Pythons add such fields.
 
@@ -307,12 +313,12 @@ def _shape(node: Any, docstrings: bool = False) -> Any:
     if isinstance(node, ast.AST):
         parts: list[Any] = [type(node).__name__]
         for name, value in ast.iter_fields(node):
-            has_docstring = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-            if name == "body" and not docstrings and isinstance(node, has_docstring):
-                value = value[1:] if ast.get_docstring(node, clean=False) is not None else value  # noqa: PLW2901
-            if value is None or value == [] or name in {"kind", "type_comment"}:
+            kept = value
+            if name == "body" and not docstrings and isinstance(node, _DOCUMENTED):
+                kept = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+            if kept is None or kept == [] or name in {"kind", "type_comment"}:
                 continue
-            parts.append([name, _shape(value, docstrings)])
+            parts.append([name, _shape(kept, docstrings)])
         return parts
     if isinstance(node, list):
         return [_shape(n, docstrings) for n in node]
@@ -633,8 +639,8 @@ def _python_files(root: Path) -> Iterator[Path]:
             and not Path(place, name, "pyvenv.cfg").exists()
         )
         for name in sorted(files):
-            stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
-            if suffix == ".py" and not stem.startswith((".", "test_")) and stem not in _NO_CODE_OF_TRAINING:
+            is_code = name.endswith(".py") and not name.startswith((".", "test_"))
+            if is_code and name.removesuffix(".py") not in _NO_CODE_OF_TRAINING:
                 left -= 1
                 if left < 0:
                     return

@@ -115,7 +115,7 @@ def _loaded(tree: ast.Module, assigned: Mapping[str, Sequence[ast.expr]]) -> Ite
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        name = _called(node)
         if name in loaders:
             named = [word.value for word in node.keywords if word.arg in ("path_name", "location", "path")]
             yield from (node.args[loaders[name] : loaders[name] + 1] or named)
@@ -131,12 +131,17 @@ def _read(node: ast.expr, assigned: Mapping[str, Sequence[ast.expr]], depth: int
                 yield from _read(value, assigned, depth + 1)
         if isinstance(inner, ast.Call):
             owner = inner.func.value if isinstance(inner.func, ast.Attribute) else None
-            name = inner.func.attr if isinstance(inner.func, ast.Attribute) else getattr(inner.func, "id", "")
+            name = _called(inner)
             is_of_path = name in _READING and owner is not None and not _is_module(owner)
             if name == "open" and inner.args and not is_of_path:
                 yield inner.args[0]
             elif is_of_path and owner is not None:
                 yield owner
+
+
+def _called(call: ast.Call) -> str:
+    """Return the name of the function or method that is called; '' where it has none."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def _is_module(node: ast.expr) -> bool:

@@ -153,6 +153,8 @@ def _secrets() -> set[str]:
 
 def storable(text: str) -> str:
     r"""Return a text that every database and file takes: what is no character (a byte of a file's name, NUL) as `\udcff`, `\x00`."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
 
 

@@ -78,10 +78,8 @@ def grids(curves: pd.DataFrame | Grids | None) -> Grids:
     if (arm[0] < 0).any():
         names_of(curves.loc[arm[0] < 0, "arm"].to_numpy(dtype=object))  # raises: an arm has no name
     # Two values may be one name: 1 and "1".
-    names = {name: code for code, name in enumerate(dict.fromkeys(names_of(arm[1])))}
-    arm_codes = np.array([names[name] for name in names_of(arm[1])], dtype=np.int64)[arm[0]]
-    group = (arm_codes * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
-    name_of_code = list(names)
+    codes, names = pd.factorize(np.array(names_of(arm[1]), dtype=object))
+    group = (codes.astype(np.int64)[arm[0]] * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
     epoch = number_array(curves, "epoch")
     if not (epoch >= 1).all() or (epoch % 1 != 0).any():
         raise StoreError("epochs are whole numbers from 1 on", place="column 'epoch' of the curves")
@@ -101,6 +99,6 @@ def grids(curves: pd.DataFrame | Grids | None) -> Grids:
         np.maximum.at(ends, seed_codes, epochs)
         values = np.full((int(row[-1]) + 1, int(ends.max())), np.nan)
         values[row[seed_codes], epochs - 1] = value[rows]
-        by_metric = tables.setdefault((name_of_code[arm_code], str(phase[1][phase_code])), {})
+        by_metric = tables.setdefault((str(names[arm_code]), str(phase[1][phase_code])), {})
         by_metric[str(metric[1][metric_code])] = Grid(all_seeds[counts > 0], ends[counts > 0], values)
     return {key: dict(sorted(metrics.items())) for key, metrics in tables.items()}

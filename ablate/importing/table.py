@@ -212,11 +212,7 @@ def rows_of(records: Sequence[Mapping[str, Any]], columns: Sequence[str], index:
     import pandas as pd
 
     def clean(value: Any) -> Any:
-        return (
-            value
-            if not isinstance(value, str) or (value.isascii() and "\0" not in value)
-            else storable(value)
-        )
+        return storable(value) if isinstance(value, str) else value
 
     cleaned = [{clean(name): clean(value) for name, value in record.items()} for record in records]
     return pd.DataFrame(cleaned, columns=list(dict.fromkeys(map(clean, columns))), dtype=object, index=index)

@@ -17,9 +17,8 @@ def load(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         def fetch_flow_collection_start(self, kind: Any) -> None:
-            if (
-                self.flow_level > MOST_DEPTH
-            ):  # before PyYAML spends a time that grows with the square of the depth
+            # Before PyYAML spends a time that grows with the square of the depth.
+            if self.flow_level > MOST_DEPTH:
                 raise RecursionError
             super().fetch_flow_collection_start(kind)
 
