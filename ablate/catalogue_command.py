@@ -21,7 +21,7 @@ def models(
             autocompletion=completion.models,
         ),
     ] = None,
-    input: Annotated[  # noqa: A002
+    input: Annotated[  # noqa: A002 — as the option
         str, typer.Option("--input", metavar="CxHxW", help="Channels, height and width of an image.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option(min=1, max=100_000, help="Number of classes.")] = 10,

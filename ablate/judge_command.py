@@ -137,7 +137,7 @@ def judge(
     header: Annotated[
         int | None, typer.Option(min=1, metavar="LINE", help="Line that names the columns.")
     ] = None,
-    format: Annotated[  # noqa: A002
+    format: Annotated[  # noqa: A002 — as the option
         str | None,
         typer.Option(
             help="text, html, md, latex, csv or json; by default what the suffix of --output says, else text.",

@@ -91,9 +91,8 @@ def keep(store: Store, judged: Comparisons, environment: Mapping[str, str], noti
             )
             break
         else:
-            id = _digest(record, frame)  # noqa: A001
             shared = sum(_share_rows(before, frame) for _, before in earlier)
-            kept = replace(record, id=id, read_before=shared)
+            kept = replace(record, id=_digest(record, frame), read_before=shared)
             # Judged already; but that others have read these runs is one more thing to say.
             again = judged.with_environment(environment)
             again = _judge_again(kept, frame, environment) if shared else again

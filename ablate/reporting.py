@@ -194,7 +194,7 @@ class Written:
 def write_reports(
     store: Store,
     plans: Mapping[str, str | None],
-    format: str,  # noqa: A002
+    format: str,  # noqa: A002 — as the option
     output: Path | None,
     notify: Notify,
     *,

@@ -306,7 +306,7 @@ def study_of(sources: Sequence[str]) -> str:
     return stem or name
 
 
-def text(judged: Comparisons, format: str) -> str:  # noqa: A002
+def text(judged: Comparisons, format: str) -> str:  # noqa: A002 — as the option
     """Return verdicts in one of `FORMATS`."""
     writers = {"md": judged.markdown, "html": judged.page, "latex": judged.latex}
     if format in writers:

@@ -48,7 +48,7 @@ def prepare() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stdin = sys.stdin or open(0, closefd=False, encoding="utf-8", errors="replace")  # noqa: SIM115 — open as long as the process
     sys.stdout, sys.stderr = _replaced(sys.stdout, 1), _replaced(sys.stderr, 2)
     # `-W error` is about the user's own code: what packages warn of among themselves would end every command.
     if any(action == "error" for action, *_ in warnings.filters):

@@ -138,7 +138,7 @@ def create(
     return LocalExecutor(training, slots(), preload)
 
 
-def check(wanted: Wanted, slots: Callable[[], tuple[Slot, ...]]) -> None:  # noqa: ARG001
+def check(wanted: Wanted, slots: Callable[[], tuple[Slot, ...]]) -> None:  # noqa: ARG001 — the slots are made of it
     """Refuse what `create` does. Raises StudyError."""
     slots()
 

@@ -216,7 +216,7 @@ class _Database:
                 runs[identity].metrics[str(key)] = "nan" if is_nan else _number(float(value))
         if metric is not None:
             for identity, step, value, is_nan in self._rows(
-                f"SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND {within} ORDER BY timestamp",  # noqa: S608
+                f"SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND {within} ORDER BY timestamp",  # noqa: S608 — as above
                 metric,
                 experiment,
             ):

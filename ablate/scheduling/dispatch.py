@@ -110,15 +110,15 @@ class Client(ABC, Generic[W]):
         """Return what an executor is given. fuse: whether the run is to be trained in one with the others of its bundle."""
         ...
 
-    def attempts(self, work: W) -> int:  # noqa: ARG002
+    def attempts(self, work: W) -> int:  # noqa: ARG002 — of the protocol
         """Return how many attempts of the run were begun before, by whatever process."""
         return 0
 
-    def more(self, room: int) -> Iterable[W]:  # noqa: ARG002
+    def more(self, room: int) -> Iterable[W]:  # noqa: ARG002 — of the protocol
         """Return runs to add to those that wait. room: for how many a slot is free; it may be less than one."""
         return ()
 
-    def claim(self, work: W) -> Claim:  # noqa: ARG002
+    def claim(self, work: W) -> Claim:  # noqa: ARG002 — of the protocol
         """Ask whether the run may be trained here now. Asked again for a run that is `elsewhere`."""
         return "taken"
 
@@ -128,7 +128,7 @@ class Client(ABC, Generic[W]):
     def elsewhere(self, work: W) -> None:
         """Hear that a run is trained by another process, and is waited for; called for the first of them only."""
 
-    def may_start(self, work: W, waiting: Iterator[W]) -> bool:  # noqa: ARG002
+    def may_start(self, work: W, waiting: Iterator[W]) -> bool:  # noqa: ARG002 — of the protocol
         """Return whether the budget allows a run. waiting: all that wait, `work` first."""
         return True
 
@@ -139,14 +139,14 @@ class Client(ABC, Generic[W]):
     def starting(self, work: W, attempt: int, slot: Slot) -> None:
         """Hear that an attempt is about to be handed to a slot."""
 
-    def verified(self, flight: Flight[W], event: Event) -> Event:  # noqa: ARG002
+    def verified(self, flight: Flight[W], event: Event) -> Event:  # noqa: ARG002 — of the protocol
         """Return the event, or a Failed in place of a Finished that is of no use; such a run is not tried again.
 
         flight: with the events before this one.
         """
         return event
 
-    def event(self, flight: Flight[W], event: Event) -> bool:  # noqa: ARG002
+    def event(self, flight: Flight[W], event: Event) -> bool:  # noqa: ARG002 — of the protocol
         """Hear of an event, the last of `flight.events`. Returns whether the run is to be broken off as hopeless."""
         return False
 
@@ -437,10 +437,10 @@ class _Jobs(Client[Job]):
         self._told = told
         self.results: dict[str, Finished] = {}
 
-    def task(self, work: Job, attempt: int, slot: Slot, *, fuse: bool) -> Task:  # noqa: ARG002
+    def task(self, work: Job, attempt: int, slot: Slot, *, fuse: bool) -> Task:  # noqa: ARG002 — of the protocol
         return Task(work.key, attempt, work.payload(slot))
 
-    def event(self, flight: Flight[Job], event: Event) -> bool:  # noqa: ARG002
+    def event(self, flight: Flight[Job], event: Event) -> bool:  # noqa: ARG002 — of the protocol
         self._told(event)
         return False
 

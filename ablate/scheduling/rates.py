@@ -194,7 +194,7 @@ class _Trainings(Client[Run]):
         )
         return Task(work.key, attempt, payload)
 
-    def event(self, flight: Flight[Run], event: Event) -> bool:  # noqa: ARG002
+    def event(self, flight: Flight[Run], event: Event) -> bool:  # noqa: ARG002 — of the protocol
         if isinstance(event, Started) and not self._has_said:
             self._has_said = True
             label = str(event.facts.get("fused", ""))

@@ -78,7 +78,7 @@ def dump(tree: dict[str, Any]) -> str:
 class _Dumper(yaml.SafeDumper):
     """Writes blocks out wherever they occur, and floats so that they are read as the same number."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 — of the protocol
         return True
 
 

@@ -265,12 +265,12 @@ def descendants(ancestor: int) -> list[int] | None:
     parents: dict[int, list[int]] = {}
     try:
         # pathlib would take as long to import as all else together.
-        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
+        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 — as above
     except OSError:
         return None
     for entry in entries:
         try:
-            with open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123
+            with open(f"/proc/{entry}/stat", "rb") as file:  # noqa: PTH123 — as above
                 # The name of the program, in parentheses, may hold anything.
                 parent = int(file.read().rpartition(b")")[2].split()[1])
         except (OSError, IndexError, ValueError):
