@@ -6,15 +6,11 @@ escaped, because plotly reads a little markup in every text.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from ablate.analysis.rates import LARGEST
-from ablate.report import palette, wording
+from ablate.report import figure_parts, palette, wording
 from ablate.report.contents import (
     GROUPS,
     ArmCurves,
@@ -32,6 +28,7 @@ from ablate.report.contents import (
     Row,
     SettingResponse,
 )
+from ablate.report.figure_parts import Figure
 from ablate.report.palette import (
     BETTER,
     FAINT,
@@ -45,12 +42,8 @@ from ablate.report.palette import (
     mark,
 )
 from ablate.report.scales import reach
-from ablate.text import counted, cut, joined, measured
+from ablate.text import counted, joined, measured
 
-if TYPE_CHECKING:
-    from ablate.analysis.rates import RateSweep, RateTrial
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 OVERLAID = 3
 """Up to this many arms share one figure with their reference; more get a figure each."""
 
@@ -62,12 +55,6 @@ MOST_WRITTEN = 12
 
 LEVEL_LINES = ((MUTED, "solid"), (NEUTRALS[0], "solid"), (NEUTRALS[2], "5px,4px"), (NEUTRALS[1], "dot"))
 """Colour and dash of the lines of a factor's levels, the baseline's first: no verdict is about a level alone."""
-
-CLEAR = "rgba(0,0,0,0)"
-
-Figure = dict[str, Any]
-"""What plotly.js draws: its traces under `data`, and its `layout`. Plain values: plotly's Python classes check each against a
-schema, which took longer than all else on the page; the tests let them check every figure instead."""
 
 
 def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
@@ -95,7 +82,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
         if not axis.low <= interval.estimate <= axis.high:
             layout_notes.append(_beyond(interval.estimate, axis, y, sign.colour))
         traces.append(
-            _scatter(
+            figure_parts.scatter(
                 visible=axis.low <= interval.estimate <= axis.high,
                 x=[_within(interval.estimate, axis)],
                 y=[y],
@@ -118,7 +105,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
         ):
             if off:
                 traces.append(
-                    _scatter(
+                    figure_parts.scatter(
                         x=[edge],
                         y=[y],
                         mode="markers",
@@ -130,9 +117,11 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
                     )
                 )
     # Rows are equally high: each has room for the longest name.
-    layout = _layout(80 + len(shown) * (28 + 12 * max((name.count("<br>") for name in names), default=0)))
+    layout = figure_parts.layout(
+        80 + len(shown) * (28 + 12 * max((name.count("<br>") for name in names), default=0))
+    )
     unit = f"effect, {axis.unit}" if axis.unit else "effect"
-    _axis(
+    figure_parts.axis(
         layout,
         "xaxis",
         f"{unit} (right of 0 is better)",
@@ -155,7 +144,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
         },
     ]
     layout["annotations"] = layout_notes
-    return _figure(traces, layout)
+    return figure_parts.figure(traces, layout)
 
 
 def response(data: Response) -> Figure:
@@ -169,12 +158,12 @@ def response(data: Response) -> Figure:
             dots[0].append(_dot_place(place, data))
             dots[1].append(value)
             which = f", {data.dots_are} {seed}" if data.dots_are == "seed" else ""
-            dots[2].append(f"{_text(level.label)}{which}: {_number(value, data)}")
+            dots[2].append(f"{figure_parts.text(level.label)}{which}: {_number(value, data)}")
     means = [(p, level) for p, level in zip(places, data.levels, strict=True) if level.mean is not None]
 
     def scatter(where: Iterable[Any], values: Iterable[Any], **more: Any) -> Any:
         x, y = (list(where), list(values)) if along else (list(values), list(where))
-        return _scatter(x=x, y=y, showlegend=False, **more)
+        return figure_parts.scatter(x=x, y=y, showlegend=False, **more)
 
     hovered = {"hovertemplate": "%{customdata}<extra></extra>"}
     traces = []
@@ -210,9 +199,11 @@ def response(data: Response) -> Figure:
             **hovered,
         )
     )
-    notes = [f"<br>{_text(level.trouble)}" if level.trouble else "" for level in data.levels]
+    notes = [f"<br>{figure_parts.text(level.trouble)}" if level.trouble else "" for level in data.levels]
     names = [_wrap(level.text) + note for level, note in zip(data.levels, notes, strict=True)]
-    layout = _layout(340 if along else 90 + 36 * len(names) + 12 * sum(name.count("<br>") for name in names))
+    layout = figure_parts.layout(
+        340 if along else 90 + 36 * len(names) + 12 * sum(name.count("<br>") for name in names)
+    )
     ends = [v for _, level in means for v in (level.mean, *(d for _, d in level.dots)) if v is not None]
     ends += data.band or ()
     pad = 0.06 * (max(ends) - min(ends)) or 1e-9
@@ -225,17 +216,23 @@ def response(data: Response) -> Figure:
             at = [math.log10(p) if data.scale == "log" else p for p in places]
             margin = 0.08 * (max(at) - min(at))
             labels["range"] = [min(at) - margin, max(at) + margin]
-        _axis(layout, "xaxis", _scaled(_short(data.title, 60), data.scale), type=data.scale, **labels)
-        _axis(layout, "yaxis", value_title, **shown)
+        figure_parts.axis(
+            layout,
+            "xaxis",
+            _scaled(figure_parts.short(data.title, 60), data.scale),
+            type=data.scale,
+            **labels,
+        )
+        figure_parts.axis(layout, "yaxis", value_title, **shown)
     else:
-        _axis(layout, "xaxis", value_title, **shown)
+        figure_parts.axis(layout, "xaxis", value_title, **shown)
         _names(layout, names)
     if data.band:
         low, high = data.band
         across = {"y0": low, "y1": high, "x0": 0, "x1": 1, "xref": "paper", "yref": "y"}
         down = {"x0": low, "x1": high, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
         layout["shapes"] = [_rectangle(**(across if along else down))]
-    return _figure(traces, layout)
+    return figure_parts.figure(traces, layout)
 
 
 def setting_response(data: SettingResponse) -> Figure:
@@ -245,9 +242,9 @@ def setting_response(data: SettingResponse) -> Figure:
         points = [(x, y) for x, y, second in data.points if second == again]
         if points:
             traces.append(
-                _scatter(
-                    x=_rounded(x for x, _ in points),
-                    y=_rounded(y for _, y in points),
+                figure_parts.scatter(
+                    x=figure_parts.rounded(x for x, _ in points),
+                    y=figure_parts.rounded(y for _, y in points),
                     mode="markers",
                     marker={
                         "size": 13 if again else 8,
@@ -262,17 +259,24 @@ def setting_response(data: SettingResponse) -> Figure:
                     showlegend=False,
                 )
             )
-    layout = _layout(260)
+    layout = figure_parts.layout(260)
     low, high = (math.log10(end) if data.scale == "log" else end for end in data.ends)
     room = 0.03 * (high - low)
     ticks = {"dtick": 1, "exponentformat": "e"} if data.scale == "log" and high - low > 2 else {}
     extent = {"range": [low - room, high + room]}
-    _axis(layout, "xaxis", _scaled(_short(data.setting, 60), data.scale), type=data.scale, **extent, **ticks)
-    _axis(layout, "yaxis", _titled(data.metric, data.unit))
+    figure_parts.axis(
+        layout,
+        "xaxis",
+        _scaled(figure_parts.short(data.setting, 60), data.scale),
+        type=data.scale,
+        **extent,
+        **ticks,
+    )
+    figure_parts.axis(layout, "yaxis", _titled(data.metric, data.unit))
     line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
     across = {"x0": data.chosen, "x1": data.chosen, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
     layout["shapes"] = [{"type": "line", "line": line} | across]
-    return _figure(traces, layout)
+    return figure_parts.figure(traces, layout)
 
 
 def pareto(data: Front) -> Figure:
@@ -280,9 +284,9 @@ def pareto(data: Front) -> Figure:
     trials = [p for p in data.points if p.candidate is None]
     front = sorted({(p.cost, p.value) for p in trials if p.front})
     traces = [
-        _scatter(
+        figure_parts.scatter(
             x=[cost for cost, _ in front],
-            y=_rounded(value for _, value in front),
+            y=figure_parts.rounded(value for _, value in front),
             mode="lines",
             line={"color": fade(INK, 0.6), "width": 1.5, "dash": "dot", "shape": "hv"},
             hoverinfo="skip",
@@ -300,9 +304,9 @@ def pareto(data: Front) -> Figure:
     ):
         if points:
             traces.append(
-                _scatter(
+                figure_parts.scatter(
                     x=[p.cost for p in points],
-                    y=_rounded(p.value for p in points),
+                    y=figure_parts.rounded(p.value for p in points),
                     mode="markers+text" if points[0].candidate is not None else "markers",
                     text=[str(p.candidate) for p in points] if points[0].candidate is not None else None,
                     textposition="bottom right",
@@ -317,7 +321,7 @@ def pareto(data: Front) -> Figure:
                     hovertemplate="%{customdata}<extra></extra>",
                 )
             )
-    layout = _layout(380)
+    layout = figure_parts.layout(380)
     costs = [p.cost for p in data.points]
     if min(costs) > 0 and max(costs) > 4 * min(costs):
         ends = math.log10(min(costs)), math.log10(max(costs))
@@ -331,40 +335,42 @@ def pareto(data: Front) -> Figure:
         }
     else:
         axis = {"tickformat": ".3~s"}
-    _axis(layout, "xaxis", _scaled(data.cost, axis.get("type", "")), **axis)
-    _axis(layout, "yaxis", _titled(data.metric, data.unit))
-    return _figure(traces, layout)
+    figure_parts.axis(layout, "xaxis", _scaled(data.cost, axis.get("type", "")), **axis)
+    figure_parts.axis(layout, "yaxis", _titled(data.metric, data.unit))
+    return figure_parts.figure(traces, layout)
 
 
 def crossing(data: Crossing) -> Figure:
     """Draw how two factors act together: the metric over the levels of one, a line for each level of the other. Parallel: they don't."""
     traces = [
-        _scatter(
+        figure_parts.scatter(
             x=list(range(len(data.across))),
-            y=_rounded(math.nan if v is None else v for v in line),
+            y=figure_parts.rounded(math.nan if v is None else v for v in line),
             mode="lines+markers",
             line={"color": colour, "width": 2, "dash": dash},
             marker={"size": 8, "color": colour},
-            name=_short(name),
-            customdata=[f"{_text(name)}, {_text(level)}" for level in data.across],
+            name=figure_parts.short(name),
+            customdata=[f"{figure_parts.text(name)}, {figure_parts.text(level)}" for level in data.across],
             hovertemplate=f"%{{customdata}}: %{{y:.4~g}}{f' {data.unit}' if data.unit else ''}<extra></extra>",
         )
         for (name, line), (colour, dash) in zip(data.lines, LEVEL_LINES, strict=False)
     ]
-    layout = _layout(250)
+    layout = figure_parts.layout(250)
     last = len(data.across) - 1
-    _axis(
+    figure_parts.axis(
         layout,
         "xaxis",
-        _short(data.factor, 40),
+        figure_parts.short(data.factor, 40),
         tickvals=list(range(last + 1)),
-        ticktext=[_short(level, 16) for level in data.across],
+        ticktext=[figure_parts.short(level, 16) for level in data.across],
         range=[-0.25, last + 0.25],
         showgrid=False,
     )
-    _axis(layout, "yaxis", _titled(data.metric, data.unit), nticks=5)
-    layout["legend"] |= {"title": {"text": _short(data.other, 40), "font": {"color": MUTED, "size": 11}}}
-    return _figure(traces, layout)
+    figure_parts.axis(layout, "yaxis", _titled(data.metric, data.unit), nticks=5)
+    layout["legend"] |= {
+        "title": {"text": figure_parts.short(data.other, 40), "font": {"color": MUTED, "size": 11}}
+    }
+    return figure_parts.figure(traces, layout)
 
 
 def curves(data: Curves) -> list[tuple[str, Figure]]:
@@ -391,7 +397,7 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
     inside = [p for p in points if low <= p.mean <= high]
     front = sorted((p for p in inside if p.best), key=lambda p: p.cost)
     traces = [
-        _scatter(
+        figure_parts.scatter(
             x=[p.cost for p in front],
             y=[p.mean for p in front],
             mode="lines",
@@ -399,7 +405,7 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
             hoverinfo="skip",
             showlegend=False,
         ),
-        _scatter(
+        figure_parts.scatter(
             x=[p.cost for p in points],
             y=[min(max(p.mean, low), high) for p in points],
             mode="markers",
@@ -420,14 +426,14 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
                 "line": {"width": 1.5, "color": [mark(p.verdict).colour for p in points]},
             },
             customdata=[
-                f"{_text(p.label)}<br>{wording.plain(p.mean, digits)} {unit} at {wording.ratio(p.cost)}"
+                f"{figure_parts.text(p.label)}<br>{wording.plain(p.mean, digits)} {unit} at {wording.ratio(p.cost)}"
                 for p in points
             ],
             hovertemplate="%{customdata}<extra></extra>",
             showlegend=False,
         ),
     ]
-    layout = _layout(400)
+    layout = figure_parts.layout(400)
     ratios = [p.cost for p in points]
     if _is_wide(points):
         ends = math.log10(min(ratios)), math.log10(max(ratios))
@@ -441,12 +447,14 @@ def costs(points: Sequence[Cost], basis: str, metric: str, unit: str, digits: in
         }
     else:
         axis = {"ticksuffix": "×"}
-    _axis(layout, "xaxis", _scaled(f"{basis} against the baseline", str(axis.get("type", ""))), **axis)
-    _axis(
+    figure_parts.axis(
+        layout, "xaxis", _scaled(f"{basis} against the baseline", str(axis.get("type", ""))), **axis
+    )
+    figure_parts.axis(
         layout, "yaxis", _titled(metric, unit), range=[low - 0.04 * (high - low), high + 0.08 * (high - low)]
     )
     layout["annotations"] = _captions(points, low, high, unit, digits)
-    return _figure(traces, layout)
+    return figure_parts.figure(traces, layout)
 
 
 def interactions(data: Interactions) -> Figure:
@@ -518,188 +526,12 @@ def per_class(data: Confusion) -> Figure:
     )
 
 
-def rate_response(sweep: RateSweep, *, is_value: bool) -> Figure:
-    """Draw what rates were judged by over the rate: a dot for each training, a line through the means; short ones grey, whole ones black.
-
-    is_value: the study's metric; else what short trainings are ranked by. A cross at the edge: a training that diverged or failed.
-    """
-    rules = sweep.rules
-    metric = rules.metric if is_value else rules.ranked_by
-    is_higher_better = rules.is_higher_better if is_value else rules.is_rank_higher_better
-
-    def shown(trial: RateTrial) -> float | None:
-        return trial.value if is_value else trial.score
-
-    ends = _rate_limits(
-        sweep, [(t.rate, [shown(t)]) for t in sweep.trials], is_higher_better=is_higher_better
-    )
-    edge = ends[0] if is_higher_better else ends[1]
-
-    def clipped(value: float) -> float:
-        return min(max(value, ends[0]), ends[1])
-
-    traces: list[Any] = []
-    for is_whole, colour in ((False, NEUTRALS[2]), (True, INK)):
-        trials = [trial for trial in sweep.trials if trial.is_whole == is_whole]
-        if not trials:
-            continue
-        by_rate: dict[float, list[float]] = {}
-        for trial in sorted(trials, key=lambda trial: trial.rate):
-            if (value := shown(trial)) is not None:
-                by_rate.setdefault(trial.rate, []).append(value)
-        means = {rate: sum(values) / len(values) for rate, values in by_rate.items()}
-        points = [(t.rate, edge if (value := shown(t)) is None else clipped(value), t) for t in trials]
-        traces.append(
-            _scatter(
-                x=list(means),
-                y=_rounded(map(clipped, means.values())),
-                mode="lines",
-                line={"color": colour, "width": 2.2 if is_whole else 1.4},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-        traces.append(
-            _scatter(
-                x=[rate for rate, _, _ in points],
-                y=_rounded(y for _, y, _ in points),
-                mode="markers",
-                marker={
-                    "size": 9 if is_whole else 6,
-                    "color": colour,
-                    "symbol": ["x" if shown(trial) is None else "circle" for _, _, trial in points],
-                },
-                cliponaxis=False,
-                name=counted(trials[0].epochs, "epoch") + (" (all)" if is_whole else ""),
-                customdata=[
-                    f"{trial.rate:g}: {trial.outcome if (value := shown(trial)) is None else f'{value:.4g}'}"
-                    for trial in trials
-                ],
-                hovertemplate="%{customdata}<extra></extra>",
-            )
-        )
-    layout = _layout(300)
-    extent = [math.log10(rules.low) - 0.1, math.log10(rules.high) + 0.1]
-    ticks = {"dtick": 1, "exponentformat": "power"} if extent[1] - extent[0] > 1.5 else {}
-    _axis(layout, "xaxis", "learning rate", type="log", range=extent, **ticks)
-    _axis(layout, "yaxis", _short(metric), range=ends)
-    if sweep.suggestion is not None:
-        mark_ = {"x0": sweep.suggestion, "x1": sweep.suggestion, "y0": 0, "y1": 1, "yref": "paper"}
-        line = {"color": fade(INK, 0.55), "width": 1.5, "dash": "dot"}
-        layout["shapes"] = [{"type": "line", "line": line} | mark_]
-    return _figure(traces, layout)
-
-
-def _rate_limits(
-    sweep: RateSweep, values: Iterable[tuple[float, Sequence[float | None]]], *, is_higher_better: bool
-) -> list[float]:
-    """Return the ends of an axis: from the best value to the worst of the lowest rate. values: by rate.
-
-    How far up the loss of a rate that ruins the network goes says nothing.
-    """
-    finite = [(rate, v) for rate, some in values for v in some if v is not None and abs(v) < LARGEST]
-    lowest = [value for rate, value in finite if rate == sweep.rules.low] or [value for _, value in finite]
-    worst, best = (min, max) if is_higher_better else (max, min)
-    low, high = sorted([best((value for _, value in finite), default=1.0), worst(lowest, default=0.0)])
-    room = 0.12 * ((high - low) or abs(high) or 1.0)
-    # In fewer digits than values are drawn with: what lies on an end must not be rounded to beyond it.
-    return [float(f"{end:.4g}") for end in (low - room, high + room)]
-
-
-def rate_curves(sweep: RateSweep) -> list[tuple[str, Figure]]:
-    """Return (rate, figure): its training curves, those of every other rate behind them; short trainings grey, whole ones black."""
-    ends = _rate_limits(
-        sweep,
-        [(t.rate, t.curve) for t in sweep.trials],
-        is_higher_better=sweep.rules.is_rank_higher_better,
-    )
-    epochs = max((len(trial.curve) for trial in sweep.trials), default=1)
-
-    def drawn(trial: RateTrial, colour: str, width: float, **more: Any) -> Any:
-        return _scatter(
-            x=list(range(1, len(trial.curve) + 1)),
-            # What leaves the figure goes along its edge.
-            y=_rounded(min(max(value, ends[0]), ends[1]) for value in trial.curve),
-            mode="lines" if len(trial.curve) > 1 else "markers",
-            line={"color": colour, "width": width},
-            marker={"color": colour, "size": 3 * width},
-            showlegend=False,
-            **more,
-        )
-
-    behind = [drawn(trial, FAINT, 1.0, hoverinfo="skip") for trial in sweep.trials]
-    result = []
-    for rate in sweep.rates:
-        own = [trial for trial in sweep.trials if trial.rate == rate]
-        hover = {"hovertemplate": "epoch %{x}: %{y:.4~g}<extra></extra>"}
-        front = [
-            drawn(t, INK if t.is_whole else NEUTRALS[2], 2.2 if t.is_whole else 1.6, **hover) for t in own
-        ]
-        layout = _layout(150)
-        ticks: dict[str, Any] = {"dtick": 1} if epochs <= 8 else {"nticks": 4}
-        _axis(layout, "xaxis", "", range=[0.8, epochs + 0.2], tickformat="d", **ticks)
-        _axis(layout, "yaxis", "", range=ends, nticks=4)
-        layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 24}
-        ended = sorted({trial.outcome for trial in own} - {"finished"})
-        name = f"{rate:g}{' (suggested)' if rate == sweep.suggestion else ''}{', ' + joined(ended) if ended else ''}"
-        result.append((name, _figure([*behind, *front], layout)))
-    return result
-
-
 # --- parts ------------------------------------------------------------------------------------------------------------
-
-
-def _figure(traces: list[Any], layout: dict[str, Any]) -> Figure:
-    return {"data": traces, "layout": layout}
-
-
-def _trace(kind: str, **fields: Any) -> dict[str, Any]:
-    return {"type": kind} | {name: value for name, value in fields.items() if value is not None}
-
-
-def _scatter(**fields: Any) -> dict[str, Any]:
-    return _trace("scatter", **fields)
-
-
-def _layout(height: int) -> dict[str, Any]:
-    axis = {
-        "gridcolor": fade(FAINT, 0.7),
-        "linecolor": FAINT,
-        "tickcolor": FAINT,
-        "zeroline": False,
-        "automargin": True,
-        "tickfont": {"color": MUTED},
-        "title": {"font": {"color": MUTED, "size": 12}, "standoff": 12},
-    }
-    return {
-        "height": height,
-        "font": {"family": FONT, "size": 12, "color": INK},
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "margin": {"l": 48, "r": 16, "t": 12, "b": 44},
-        "hoverlabel": {
-            "bgcolor": GROUND,
-            "bordercolor": FAINT,
-            "font": {"color": INK, "size": 12},
-            "align": "left",
-        },
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"color": INK}},
-        # Anywhere on a figure the nearest point answers.
-        "hovermode": "closest",
-        "hoverdistance": -1,
-        "xaxis": dict(axis),
-        "yaxis": dict(axis),
-    }
-
-
-def _axis(layout: dict[str, Any], which: str, title: str, **more: Any) -> None:
-    layout[which] |= more
-    layout[which]["title"] = layout[which]["title"] | {"text": title}
 
 
 def _names(layout: dict[str, Any], names: Sequence[str], title: str = "") -> None:
     """An axis of names, from top to bottom."""
-    _axis(
+    figure_parts.axis(
         layout,
         "yaxis",
         title,
@@ -717,7 +549,7 @@ def _names(layout: dict[str, Any], names: Sequence[str], title: str = "") -> Non
 def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, height: int) -> Figure:
     drawn = ([(data.reference, MUTED)] if data.reference else []) + arms
     traces: list[Any] = []
-    layout = _layout(height)
+    layout = figure_parts.layout(height)
     for arm, colour in drawn:
         # No more than four bands over each other: of several arms those of validation alone.
         bands = [
@@ -729,20 +561,20 @@ def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, he
         for line in reversed(arm.lines):
             split = f", {line.split}" if line.split else ""
             traces.append(
-                _scatter(
+                figure_parts.scatter(
                     x=list(line.epochs),
-                    y=_rounded(line.mean),
+                    y=figure_parts.rounded(line.mean),
                     mode="lines" if len(line.epochs) > 1 else "markers",
                     line={
                         "color": colour,
                         "width": 1.4 if line.split == "train" else 2.2,
                         "dash": _dash(line),
                     },
-                    name=_short(arm.label),
+                    name=figure_parts.short(arm.label),
                     legendgroup=str(group),
                     showlegend=legend and not named,
                     # The name goes in as data: in the template, plotly would read what looks like a variable in it.
-                    customdata=[f"{_text(arm.label)}{split} ({counted(line.seeds, 'seed')})"]
+                    customdata=[f"{figure_parts.text(arm.label)}{split} ({counted(line.seeds, 'seed')})"]
                     * len(line.epochs),
                     hovertemplate=f"%{{y:.4~g}}{data.unit} %{{customdata}}<extra></extra>",
                 )
@@ -768,11 +600,11 @@ def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, he
     last = max((line.epochs[-1] for arm, _ in drawn for line in arm.lines if line.epochs), default=1)
     # Left to itself plotly marks half epochs on a short axis, and writes them as whole ones.
     ticks: dict[str, Any] = {"dtick": 1} if last <= 8 else {"nticks": 8}
-    _axis(layout, "xaxis", "epoch", tickformat="d", **ticks)
+    figure_parts.axis(layout, "xaxis", "epoch", tickformat="d", **ticks)
     # Beside each other, figures have a title above them already.
-    title = f"{_short(data.quantity)}{', %' if data.unit == '%' else ''}" if legend else ""
+    title = f"{figure_parts.short(data.quantity)}{', %' if data.unit == '%' else ''}" if legend else ""
     if data.log:
-        _axis(
+        figure_parts.axis(
             layout,
             "yaxis",
             f"{title} (log scale)" if title else "log scale",
@@ -781,17 +613,17 @@ def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, he
             dtick=1,
         )
     else:
-        _axis(layout, "yaxis", title, range=[data.low, data.high])
+        figure_parts.axis(layout, "yaxis", title, range=[data.low, data.high])
     if not legend:
         layout["margin"] = {"l": 36, "r": 12, "t": 8, "b": 40}
-    return _figure(traces, layout)
+    return figure_parts.figure(traces, layout)
 
 
 def _band(line: Line, colour: str) -> Any:
     """From the lowest seed to the highest."""
-    return _scatter(
+    return figure_parts.scatter(
         x=[*line.epochs, *reversed(line.epochs)],
-        y=_rounded([*line.high, *reversed(line.low)]),
+        y=figure_parts.rounded([*line.high, *reversed(line.low)]),
         mode="none",
         fill="toself",
         fillcolor=fade(colour, 0.10 if line.split == "train" else 0.18),
@@ -810,9 +642,9 @@ def _overfit(arm: ArmCurves, colour: str) -> list[Any]:
         if line.split == "validation" and arm.overfits in line.epochs:
             at = line.epochs.index(arm.overfits)
             return [
-                _scatter(
+                figure_parts.scatter(
                     x=[arm.overfits],
-                    y=_rounded([line.mean[at]]),
+                    y=figure_parts.rounded([line.mean[at]]),
                     mode="markers",
                     marker={
                         "symbol": "circle-open",
@@ -820,7 +652,7 @@ def _overfit(arm: ArmCurves, colour: str) -> list[Any]:
                         "color": colour,
                         "line": {"width": 2, "color": colour},
                     },
-                    customdata=[f"{_text(arm.label)} over-fits from here"],
+                    customdata=[f"{figure_parts.text(arm.label)} over-fits from here"],
                     hovertemplate="%{customdata}<extra></extra>",
                     showlegend=False,
                 )
@@ -843,9 +675,9 @@ def _heatmap(
 ) -> Figure:
     """Return a table in colours. values: to show; colours: what each is coloured by, where that is not the value itself."""
     written = len(columns) <= MOST_WRITTEN
-    trace = _trace(
+    trace = figure_parts.trace(
         "heatmap",
-        z=[_rounded(row) for row in colours or values],
+        z=[figure_parts.rounded(row) for row in colours or values],
         x=list(range(len(columns))),
         y=list(range(len(rows))),
         zmin=limits[0],
@@ -860,16 +692,16 @@ def _heatmap(
         textfont={"size": 11, "color": INK},
         customdata=[
             [
-                f"{_text(row)}{' → ' if titles[1] else ', '}{_text(column)}: {wording.plain(value, 2)} {unit}"
+                f"{figure_parts.text(row)}{' → ' if titles[1] else ', '}{figure_parts.text(column)}: {wording.plain(value, 2)} {unit}"
                 for column, value in zip(columns, line, strict=True)
             ]
             for row, line in zip(rows, values, strict=True)
         ],
         hovertemplate="%{customdata}<extra></extra>",
     )
-    layout = _layout(110 + (row_height if written else 14) * len(rows))
+    layout = figure_parts.layout(110 + (row_height if written else 14) * len(rows))
     bare = {"showgrid": False, "showline": False, "ticks": ""}
-    _axis(
+    figure_parts.axis(
         layout,
         "xaxis",
         titles[0],
@@ -878,7 +710,7 @@ def _heatmap(
         **bare,
     )
     _names(layout, [_wrap(row) for row in rows], titles[1])
-    return _figure([trace], layout)
+    return figure_parts.figure([trace], layout)
 
 
 def _diverging() -> list[list[Any]]:
@@ -900,7 +732,7 @@ def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
 
 
 def _segment(ends: Sequence[float], y: int, colour: str, width: float, *, dash: str) -> Any:
-    return _scatter(
+    return figure_parts.scatter(
         x=list(ends),
         y=[y, y],
         mode="lines",
@@ -921,7 +753,7 @@ def _within(value: float, axis: Axis) -> float:
 
 def _hover_of(row: Row, axis: Axis) -> str:
     interval = row.interval
-    lines = [f"<b>{_text(row.label)}</b>: {_text(row.verdict)}"]
+    lines = [f"<b>{figure_parts.text(row.label)}</b>: {figure_parts.text(row.verdict)}"]
     lines.append(measured(wording.signed(interval.estimate, axis.digits), axis.unit))
     if interval.lo is not None:
         lines[-1] += (
@@ -934,8 +766,8 @@ def _hover_of(row: Row, axis: Axis) -> str:
 
 
 def _level_hover(level: Level, data: Response) -> str:
-    text = f"<b>{_text(level.label)}</b>: mean {_number(level.mean, data)} over {counted(len(level.dots), 'seed')}"
-    return f"{text}<br>{_text(level.trouble)}" if level.trouble else text
+    text = f"<b>{figure_parts.text(level.label)}</b>: mean {_number(level.mean, data)} over {counted(len(level.dots), 'seed')}"
+    return f"{text}<br>{figure_parts.text(level.trouble)}" if level.trouble else text
 
 
 def _number(value: float | None, data: Response) -> str:
@@ -1026,33 +858,12 @@ def _scaled(title: str, scale: str) -> str:
 
 
 def _titled(metric: str, unit: str) -> str:
-    return f"{_short(metric)}, {unit}" if unit else _short(metric)
+    return f"{figure_parts.short(metric)}, {unit}" if unit else figure_parts.short(metric)
 
 
 def _tick(value: float, ticks: Sequence[float]) -> str:
     step = abs(ticks[1] - ticks[0]) if len(ticks) > 1 else abs(value) or 1.0
     return wording.signed(value, max(0, -math.floor(math.log10(step) + 1e-9)))
-
-
-def _rounded(values: Iterable[float]) -> list[float | None]:
-    """Five significant digits: more than a screen shows, in a fraction of the bytes."""
-    array = np.asarray(list(values), dtype=float)
-    finite = np.isfinite(array)
-    size = np.floor(np.log10(np.abs(array), out=np.zeros_like(array), where=finite & (array != 0)))
-    # Multiplied and divided by a whole power of ten, so that what comes out is the float that is written with these digits.
-    power = 10.0 ** np.clip(4 - size, 0, 22)
-    rounded = np.rint(array * power, out=np.zeros_like(array), where=finite) / power
-    return [v if is_finite else None for v, is_finite in zip(rounded.tolist(), finite.tolist(), strict=True)]
-
-
-def _text(name: str) -> str:
-    """Return a name as plotly must be given it to show it as it is."""
-    return html.escape(name, quote=False)
-
-
-def _short(name: str, width: int = 28) -> str:
-    """Return a name that leaves room for the figure; the hover text and the tables have all of it."""
-    return _text(cut(name, width))
 
 
 def _wrap(name: str, width: int = 26) -> str:
@@ -1064,4 +875,4 @@ def _wrap(name: str, width: int = 26) -> str:
         lines[-1] = f"{lines[-1]} {word}".strip(" ")
     if len(lines) > 3:
         lines = [*lines[:2], f"{lines[2]} …"]
-    return "<br>".join(_short(line, width + 2) for line in lines)
+    return "<br>".join(figure_parts.short(line, width + 2) for line in lines)

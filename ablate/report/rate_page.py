@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ablate.report import figures
+from ablate.report import rate_figures
 from ablate.report.render import FigureGroup, figures_html
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ def page(sweep: RateSweep, study: str) -> str:
         answer = f"Suggested baseline: {sweep.suggestion:g}."
         sentences = [f"{limit[0].upper()}{limit[1:]}." for limit in sweep.limits]
         more = " ".join([*sentences, f"As levels: {', '.join(f'{rate:g}' for rate in sweep.levels)}."])
-    responses = [(rules.metric, figures.rate_response(sweep, is_value=True))]
+    responses = [(rules.metric, rate_figures.response(sweep, is_value=True))]
     if rules.ranked_by != rules.metric:
-        responses.insert(0, (rules.ranked_by, figures.rate_response(sweep, is_value=False)))
+        responses.insert(0, (rules.ranked_by, rate_figures.response(sweep, is_value=False)))
     return figures_html(
         "Learning rate",
         study,
@@ -40,7 +40,7 @@ def page(sweep: RateSweep, study: str) -> str:
             FigureGroup(
                 f"{rules.ranked_by} by epoch",
                 "Grey: the short training of a rate; black: the whole one; behind them all others.",
-                figures.rate_curves(sweep),
+                rate_figures.curves(sweep),
                 f"{rules.ranked_by} by epoch at a learning rate of",
                 small=True,
             ),

@@ -24,6 +24,7 @@ from urllib.parse import quote
 from ablate.report import figures, palette, wording
 from ablate.report.contents import GROUPS, INTERACTIONS, Curves, OwnFigure, RunRow, Section, Summary
 from ablate.report.drawings import SmallCurves, axis_svg, interval_svg
+from ablate.report.figure_parts import Figure
 from ablate.text import counted, is_visible, shown, shown_values
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class FigureGroup:
 
     title: str
     caption: str
-    drawn: Sequence[tuple[str, figures.Figure]]
+    drawn: Sequence[tuple[str, Figure]]
     label: str
     small: bool = False
 
@@ -233,7 +234,7 @@ class _Figures:
         self,
         title: str,
         caption: str,
-        drawn: Iterable[tuple[str, figures.Figure]],
+        drawn: Iterable[tuple[str, Figure]],
         label: str,
         *,
         small: bool = False,

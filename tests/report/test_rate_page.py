@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from ablate import console
 from ablate.analysis.rates import RateTrial, rate_sweep
-from ablate.report import figures
+from ablate.report import rate_figures
 from ablate.report.rate_page import page
 
 SWEEP = report_examples.rate_sweep()
 
 
 def test_the_curve_over_rates_has_a_dot_for_every_training_and_a_cross_for_what_diverged():
-    drawn = figures.rate_response(SWEEP, is_value=False)
+    drawn = rate_figures.response(SWEEP, is_value=False)
     dots = [trace for trace in drawn["data"] if trace["mode"] == "markers"]
     for trace, is_whole in zip(dots, (False, True), strict=True):
         trials = [trial for trial in SWEEP.trials if trial.is_whole == is_whole]
@@ -29,7 +29,7 @@ def test_the_curve_over_rates_has_a_dot_for_every_training_and_a_cross_for_what_
 
 
 def test_every_rate_has_its_curves_in_front_of_all_others():
-    drawn = figures.rate_curves(SWEEP)
+    drawn = rate_figures.curves(SWEEP)
     assert len(drawn) == len(SWEEP.rates)
     for (name, figure), rate in zip(drawn, SWEEP.rates, strict=True):
         own = [trial for trial in SWEEP.trials if trial.rate == rate]
@@ -80,7 +80,7 @@ def any_trial(draw):
 @given(st.lists(any_trial(), min_size=1, max_size=6))
 def test_whatever_comes_out_of_the_trainings_there_is_a_page_and_a_table(trials):
     sweep = rate_sweep(SWEEP.rules, trials)
-    drawn = [figures.rate_response(sweep, is_value=is_value) for is_value in (True, False)]
-    for figure in [*drawn, *(figure for _, figure in figures.rate_curves(sweep))]:
+    drawn = [rate_figures.response(sweep, is_value=is_value) for is_value in (True, False)]
+    for figure in [*drawn, *(figure for _, figure in rate_figures.curves(sweep))]:
         json.dumps(figure, allow_nan=False)
     assert len(console.rate_sweep(sweep, "").splitlines()) > len(trials)
