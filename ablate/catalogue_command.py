@@ -1,14 +1,13 @@
 """`ablate models`, `data` and `docs`: which networks, data sets and pages there are, and what one of them is like."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ablate import completion, launch, reporting
+from ablate import completion, launch, reporting, streams
 from ablate.errors import StudyError, nearest
 from ablate.options import AllowImport, Sets, print_result
 
@@ -133,8 +132,7 @@ def docs(
     from ablate import documents
 
     if name is None:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print_result(documents.listing(width))
+        print_result(documents.listing(streams.width(sys.stdout)))
         return
     path = documents.find(name)
     text = path.read_text(encoding="utf-8")

@@ -413,15 +413,7 @@ def lr(
     # Reports mistakes in data and network before a process is started.
     facts = launch.data_lookup()(parsed.baseline)
     executor = launch.local_executor(runs.train, parsed.baseline, devices, workers)
-    result = rates.sweep(
-        parsed,
-        options,
-        executor,
-        launch.notify,
-        data=facts.fingerprint,
-        classes=len(facts.classes),
-        images=facts.validation,
-    )
+    result = rates.sweep(parsed, options, executor, launch.notify, facts)
     target = output or reporting.rate_page_for(reporting.FOLDER, parsed.name)
     reporting.write(target, rate_page.page(result, parsed.name))
     print_result(result.to_json() if json else console.rate_sweep(result, rates.paste(parsed, result, path)))

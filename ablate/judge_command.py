@@ -1,14 +1,13 @@
 """`ablate judge`: verdicts from results that are there already. Its options are most of it, so it has a file of its own."""
 
 # Without `from __future__ import annotations`, as in `cli.py`.
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ablate import completion, launch, reporting
+from ablate import completion, launch, reporting, streams
 from ablate.metrics import DIRECTIONS
 from ablate.options import FAILING, SOME_FAILED, one_of, print_result
 from ablate.text import folded
@@ -237,7 +236,8 @@ def _is_at_terminal() -> bool:
 
 def _for_people(told: str) -> str:
     """Return a text with lines that a terminal does not have to break; for a file or a pipe as it is."""
-    return folded(told, shutil.get_terminal_size().columns) if sys.stdout.isatty() else told
+    width = streams.width(sys.stdout)
+    return told if width is None else folded(told, width)
 
 
 def _ask(question: str, proposed: str | None) -> str:

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import re
-import shutil
 import signal
 import sys
 from collections import Counter
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ablate import given_study
+from ablate import given_study, streams
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.text import counted, folded, joined, parse_duration, visible, without_password
 
@@ -61,8 +60,7 @@ def notify(text: str, hint: str | None = None) -> None:
     """
     lines = [visible(without_password(text))]
     lines += [f"  {visible(without_password(line.strip()))}" for line in (hint or "").splitlines()]
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
+    if (width := streams.width(sys.stderr)) is not None:
         lines = [folded(line, width) for line in lines]
     print("\n".join(lines), file=sys.stderr)
 

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import sys
 import warnings
 from typing import Any, TextIO
@@ -53,6 +54,11 @@ def prepare() -> None:
     # `-W error` is about the user's own code: what packages warn of among themselves would end every command.
     if any(action == "error" for action, *_ in warnings.filters):
         warnings.simplefilter("default")
+
+
+def width(stream: TextIO) -> int | None:
+    """Return how many characters a line of a terminal has; None where a stream leads to none, and lines need not be broken."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def _replaced(stream: TextIO | None, number: int) -> TextIO:

@@ -119,9 +119,7 @@ def main() -> None:
             rates.SweepOptions(),
             InlineExecutor(runs.train, Slot("inline", "cpu")),
             lambda _: None,
-            data=facts.fingerprint,
-            classes=len(facts.classes),
-            images=facts.validation,
+            facts,
         )
         swept = time.process_time()
         accuracies(config, [result.suggestion or 0.01], [2000])

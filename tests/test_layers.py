@@ -79,6 +79,7 @@ ROOMS: dict[str, set[str]] = {
         "locks",
         "events",
         "config",
+        "data.facts",
         "study",
         "training",
         "measuring",
@@ -90,8 +91,11 @@ ROOMS: dict[str, set[str]] = {
     "given_study": {"errors", "study", "text", "tracking"},
     "documents": {"errors", "text"},
     "kept_answer": {"cache_folder", "study", "tracking"},
+    "streams": set(),
     "launch": {
         "errors",
+        "cache_folder",
+        "streams",
         "kept_answer",
         "repository",
         "given_study",
@@ -147,7 +151,6 @@ ROOMS: dict[str, set[str]] = {
         "judgements",
         "comparisons",
     },
-    "streams": set(),
     "ui": {"addresses", "errors", "tracking"},
     "console": {
         "errors",
@@ -201,6 +204,7 @@ ROOMS: dict[str, set[str]] = {
         "launch",
         "reporting",
         "options",
+        "streams",
     },
     "init_command": {"errors", "study", "completion", "follow_up", "launch", "options", "reporting"},
     "judge_command": {
@@ -214,6 +218,7 @@ ROOMS: dict[str, set[str]] = {
         "options",
         "text",
         "judgements",
+        "streams",
         "tracking",
     },
     "cli": {"*"},

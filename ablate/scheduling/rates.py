@@ -13,6 +13,7 @@ from typing import Literal
 from ablate.analysis import rates as analysis
 from ablate.analysis.rates import HALVES, LADDER, LARGEST, RateRules, RateSweep, RateTrial
 from ablate.config import Config
+from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, TrainingError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started, Task
 from ablate.executors import Executor, Slot
@@ -67,16 +68,13 @@ def sweep(
     options: SweepOptions,
     executor: Executor,
     say: Callable[[str], None],
-    *,
-    data: str,
-    classes: int = 0,
-    images: int = 0,
+    data: DataFacts,
 ) -> RateSweep:
     """Sweep the learning rate of a study's baseline.
 
-    executor: runs `ablate.training.runs.train`. say: told what it will cost, and how far it is. data: the fingerprint of what is trained
-    on. classes: how many it has; images: of its validation split; 0 where that is not known. The seeds are of the tuning phase: a rate must not be chosen on the
-    seeds that it is then judged by. Raises StudyError where the baseline names no rate, TrainingError where no short training ends.
+    executor: runs `ablate.training.runs.train`. say: told what it will cost, and how far it is. data: what the baseline is trained on.
+    The seeds are of the tuning phase: a rate must not be chosen on the seeds that it is then judged by. Raises StudyError where the
+    baseline names no rate, TrainingError where no short training ends.
     """
     baseline = study.baseline
     path = options.path or rate_path(baseline)
@@ -92,8 +90,8 @@ def sweep(
         ranked_by=ranked_by,
         is_rank_higher_better=ranked_by != LOSS and study.direction == "maximize",
         margin=study.margin,
-        images=images,
-        guessing=math.log(classes) if ranked_by == LOSS and classes > 1 else None,
+        images=data.validation,
+        guessing=math.log(len(data.classes)) if ranked_by == LOSS and len(data.classes) > 1 else None,
     )
     rates = analysis.first_rates(rules)
     seeds = [seed_of("tune", replicate) for replicate in range(options.seeds)]
@@ -112,7 +110,7 @@ def sweep(
         Dispatcher(executor, client, company=company).run(runs)
         trials.extend(client.trial(run, run.values[path], epochs, is_whole=epochs == whole) for run in runs)
 
-    client = _Trainings(study, data, config, ranked_by, say)
+    client = _Trainings(study, data.fingerprint, config, ranked_by, say)
     company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
     for rate in rates:
         baseline.override({path: rate})  # what the setting does not take is said before anything is trained

@@ -42,15 +42,7 @@ def swept(text=STUDY, options=None, sets=()):
     executor = InlineExecutor(runs.train, Slot("inline", "cpu"))
     facts = launch.data_lookup()(study.baseline)
     options = options or rates.SweepOptions(1e-3, 1.0)
-    result = rates.sweep(
-        study,
-        options,
-        executor,
-        said.append,
-        data=facts.fingerprint,
-        classes=len(facts.classes),
-        images=facts.validation,
-    )
+    result = rates.sweep(study, options, executor, said.append, facts)
     return study, result, said
 
 
