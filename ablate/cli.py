@@ -142,13 +142,13 @@ def run(
     else:
         pool = launch.executor(parsed.baseline, *where, store.root, address)
         pool.warm_up()  # workers start while more is imported and the data are prepared
-    from ablate import console
+    from ablate import console, progress
     from ablate.study import design
 
     if dry_run:
         console.out.print(console.preview(launch.preview(parsed, store, seeds)))
         return
-    with console.preparing(quiet=quiet or json):
+    with progress.preparing(quiet=quiet or json):
         planned = design.plan(parsed, launch.data_lookup(), seeds)
         is_kept = finished and not (json or seeds or storage)
         lines = launch.answer(store, finished, planned) if finished and is_kept else None
@@ -165,7 +165,7 @@ def run(
     if finished:
         pool = launch.executor(parsed.baseline, *where, store.root, address)
     options = Options(*limits, accept_code=accept_code, fuse=not no_fuse)
-    observer = console.observer(planned, json=json, quiet=quiet)
+    observer = progress.observer(planned, json=json, quiet=quiet)
     outcome = launch.run(planned, store, pool, options, storage, observer, seeds)
     _conclude(outcome, store, f"ablate run {study}", json=json, quiet=quiet)
 
@@ -225,7 +225,7 @@ def top_up(
     """Add seeds to the undecided arms of a study, and judge them again; beyond the most seeds, with wider intervals."""
     if (seeds is None) == (budget is None):
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
-    from ablate import console
+    from ablate import progress
     from ablate.scheduling.coordinate import Options
     from ablate.tracking.plans import stored_plan
     from ablate.tracking.store import current_store
@@ -249,7 +249,7 @@ def top_up(
     pool = launch.executor(
         planned.study.baseline, executor, devices, workers, runs_per_device, store.root, address
     )
-    observer = console.observer(planned, json=json, quiet=quiet)
+    observer = progress.observer(planned, json=json, quiet=quiet)
     outcome = launch.top_up(stored, seeds, planned, store, pool, options, storage, observer)
     _conclude(outcome, store, f"ablate top-up {name}", json=json, quiet=quiet)
 

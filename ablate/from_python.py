@@ -55,7 +55,7 @@ def run(
     Finished runs are taken from the store, so that running a study again costs nothing. Runs that failed are counted in the
     notes of what is returned. Raises StudyError for a mistake in the study, StoreError where the store cannot be written.
     """
-    from ablate import console, launch, reporting
+    from ablate import launch, progress, reporting
     from ablate.scheduling.coordinate import Options
     from ablate.study import design, spec
     from ablate.text import format_value
@@ -90,9 +90,9 @@ def run(
         accept_code=accept_code,
         fuse=fuse,
     )
-    with console.preparing(quiet=quiet):
+    with progress.preparing(quiet=quiet):
         plan = design.plan(parsed, launch.data_lookup(), seeds)
-    launch.run(plan, store, pool, options, storage, console.observer(plan, json=False, quiet=quiet), seeds)
+    launch.run(plan, store, pool, options, storage, progress.observer(plan, json=False, quiet=quiet), seeds)
     return reporting.comparisons(store, parsed.name, None)
 
 

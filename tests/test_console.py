@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from ablate import console
+from ablate import console, progress
 from ablate.data.facts import DataFacts
 from ablate.events import EpochEnd, Failed, Finished
 from ablate.executors import Slot
@@ -31,7 +31,7 @@ def screen():
 
 def display(screen, levels="[2, 8]"):
     plan = design.plan(spec.parse(STUDY.format(levels=levels)), lambda _: DataFacts(train=500))
-    return plan, console.Display(plan, screen)
+    return plan, progress.Display(plan, screen)
 
 
 def picture(shown, screen) -> list[str]:
@@ -80,7 +80,7 @@ def test_effects_so_far_are_of_the_seeds_that_both_arms_have_and_become_verdicts
 
 def test_time_left_counts_what_is_under_way_too(screen, monkeypatch):
     now = 100.0
-    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     plan, shown = display(screen)
     first, second, *_ = runs(plan)
     shown.looking(1, 2, 6, 0)
@@ -99,19 +99,19 @@ def test_time_left_counts_what_is_under_way_too(screen, monkeypatch):
     assert "6/12 runs · 250 images/s" in picture(shown, screen)[1]
 
 
-@pytest.mark.parametrize("kind", [console.Display, console.Lines])
+@pytest.mark.parametrize("kind", [progress.Display, progress.Lines])
 def test_totals_go_on_from_look_to_look(screen, monkeypatch, kind):
-    monkeypatch.setattr(console, "err", screen)
+    monkeypatch.setattr(progress, "err", screen)
     plan, _ = display(screen)
-    shown = kind(plan) if kind is console.Lines else kind(plan, screen)
+    shown = kind(plan) if kind is progress.Lines else kind(plan, screen)
 
     def line() -> str:
-        if kind is console.Display:
+        if kind is progress.Display:
             return picture(shown, screen)[1]
         return screen.file.getvalue().splitlines()[-1]
 
     every = runs(plan)
-    if kind is console.Display:
+    if kind is progress.Display:
         assert line() == "starting, and looking up what is done already"
     shown.looking(1, 2, 6, 2)
     for run in every[:2]:
@@ -122,7 +122,7 @@ def test_totals_go_on_from_look_to_look(screen, monkeypatch, kind):
         assert f"{number}/6" in line()
     # Two of three arms go on: 4 of their 8 runs are done.
     shown.looking(2, 4, 8, 4)
-    if kind is console.Lines:
+    if kind is progress.Lines:
         assert line() == "look 2: 4 seeds per arm, 4 more runs"
     shown.event(every[0], Finished(every[0].key, 1, 1, 0.0, "finished", 1, {}, {}, {}))
     assert "7/10" in line()
@@ -155,17 +155,17 @@ def test_more_arms_than_lines_leave_room_for_what_is_under_way(screen):
 
 def test_a_run_at_a_terminal_shows_what_the_store_had_already_as_done(workplace, screen, monkeypatch):
     frames = []
-    monkeypatch.setattr(console, "is_terminal", lambda: True)
-    monkeypatch.setattr(console, "err", screen)
+    monkeypatch.setattr(progress, "is_terminal", lambda: True)
+    monkeypatch.setattr(progress, "err", screen)
     study = workplace.study(factors="{gain: [0.2]}", seeds="[2, 3]")
     workplace.ablate("run", study, "--executor", "inline", "--seeds", "2")
-    judged = console.Display.judged
+    judged = progress.Display.judged
 
     def watched(self, analysis):
         judged(self, analysis)
         frames.append(picture(self, screen))
 
-    monkeypatch.setattr(console.Display, "judged", watched)
+    monkeypatch.setattr(progress.Display, "judged", watched)
     output = workplace.ablate("run", study, "--executor", "inline")
     assert "Gain 0.2" in output
     assert [frame[3].split()[:2] for frame in frames] == [["baseline", "■■"], ["baseline", "■■■"]]

@@ -152,18 +152,8 @@ ROOMS: dict[str, set[str]] = {
         "comparisons",
     },
     "ui": {"addresses", "errors", "tracking"},
-    "console": {
-        "errors",
-        "events",
-        "kept_answer",
-        "study",
-        "executors",
-        "scheduling",
-        "analysis",
-        "text",
-        "launch",
-        "standing",
-    },
+    "console": {"kept_answer", "study", "scheduling", "analysis", "text", "launch", "standing"},
+    "progress": {"console", "events", "executors", "study", "scheduling", "analysis", "text"},
     "from_python": {
         "errors",
         "given_study",
@@ -172,8 +162,8 @@ ROOMS: dict[str, set[str]] = {
         "tracking",
         "scheduling",
         "comparisons",
-        "console",
         "launch",
+        "progress",
         "reporting",
     },
     "completion": {"errors", "documents", "data", "models", "study", "tracking", "text"},
@@ -245,7 +235,7 @@ HOMES: dict[str, set[str]] = {
         "slurm_command",
         "usage",
     },
-    "rich": {"console"},
+    "rich": {"console", "progress"},
 }
 
 # Modules that importing the command line must not load.
