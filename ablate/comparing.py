@@ -310,7 +310,8 @@ def judge_frame(
     # Runs come on top of those that were there; a table of means takes the place of the last one.
     begins = (0, *read_at[:-1]) if means is not None else (0,) * len(read_at)
     parts = zip(begins, read_at, strict=True)
-    stages = [_stage(question.part(*part, i), block, judged) for i, part in enumerate(parts)]
+    asked = [question.part(*part, i) for i, part in enumerate(parts)]
+    stages = [judged(part) if block is None else _in_blocks(part, block, judged) for part in asked]
     found = _together(stages)
     blocked = found.blocked
     baseline_runs = (
@@ -410,11 +411,6 @@ def _record(
         looks=LookPlan(rules.most, rules.looks, analysis.look),
         judged=JudgedRecord(origin.source, options, origin.command, sizes),
     )
-
-
-def _stage(question: _Question, block: str | None, judged: Callable[[_Question], _Found]) -> _Found:
-    """What one look at some rows came to."""
-    return judged(question) if block is None else _in_blocks(question, block, judged)
 
 
 def _together(stages: Sequence[_Found]) -> _Found:

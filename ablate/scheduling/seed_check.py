@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 from ablate import plain_files
 from ablate.config import Config
@@ -31,16 +31,17 @@ LAST_DIGITS = 1e-3
 """Two runs of one seed that differ by less than this share of what another seed changes differ in their last digits only."""
 
 
+SeedVerdict = Literal["fixed", "ignored", "never repeatable", "unknown", "not checked"]
+"""`fixed`: one seed repeats a run, and another one changes it. `ignored`: it changes nothing. `never repeatable`: one seed gives
+different runs. `unknown`: too few digits to tell.
+"""
+
+
 @dataclass(frozen=True)
 class SeedCheck:
-    """What the seed does to the training.
+    """What the seed does to the training. reason: of `unknown` and `not checked`, in words. seconds: that the check took."""
 
-    verdict: `fixed` (one seed repeats a run, another one changes it), `ignored` (it changes nothing), `never repeatable` (one seed
-    gives different runs), `unknown` (too few digits to tell), `not checked`. reason: of the last two, in words. seconds: that
-    the check took.
-    """
-
-    verdict: Literal["fixed", "ignored", "never repeatable", "unknown", "not checked"]
+    verdict: SeedVerdict
     reason: str = ""
     seconds: float = 0.0
 
@@ -77,11 +78,8 @@ def _recorded(plain: Any) -> SeedCheck | None:
     if not isinstance(plain, dict) or plain.keys() != {field.name for field in fields(SeedCheck)}:
         return None
     result = SeedCheck(**plain)
-    is_known = isinstance(result.verdict, str) and result.verdict in get_args(
-        get_type_hints(SeedCheck)["verdict"]
-    )
     is_plain = isinstance(result.reason, str) and type(result.seconds) in (int, float)
-    return result if is_known and is_plain else None
+    return result if is_plain and result.verdict in get_args(SeedVerdict) else None
 
 
 def ignored(config: Config, seeds: tuple[int, int]) -> StudyError:
