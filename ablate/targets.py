@@ -32,11 +32,6 @@ Target = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "strin
 """A field of a configuration block that names code of the user's."""
 
 
-def package_of(target: str) -> str:
-    """Return the package that a target imports, which the user has to allow."""
-    return target.partition(":")[0].partition(".")[0]
-
-
 def load(target: str, place: str) -> Callable[..., Any]:
     """Import what a target names, from the working folder too. place: the field that names it. Raises StudyError."""
     module_name, _, name = target.partition(":")
