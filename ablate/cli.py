@@ -150,8 +150,9 @@ def run(
         return
     with progress.preparing(quiet=quiet or json):
         planned = design.plan(parsed, launch.data_lookup(), seeds)
-        is_kept = finished and not (json or seeds or storage)
-        lines = launch.answer(store, finished, planned) if finished and is_kept else None
+        lines = None
+        if finished and not (json or seeds or storage):
+            lines = launch.answer(store, finished, planned)
         if not lines:
             from ablate.scheduling.coordinate import Options  # takes a second
     if finished and lines:
