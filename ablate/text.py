@@ -235,9 +235,9 @@ def parse_whole(text: str) -> int | None:
 
 def parse_real(text: str) -> float | None:
     """Return the finite number that a text is, as YAML has it; None where it is none."""
-    number = (
-        float(text) if re.fullmatch(REAL, text) and text.lstrip("-+").lower() not in _NOT_FINITE else math.nan
-    )
+    if not re.fullmatch(REAL, text) or text.lstrip("-+").lower() in _NOT_FINITE:
+        return None
+    number = float(text)
     return number if math.isfinite(number) else None
 
 

@@ -272,7 +272,7 @@ def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
         within=tolerance(rules, whole),
         levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped),
         reason="",
-        notes=tuple(_limits(rules, whole, suggestion, is_unfinished=bool(next_rates(rules, trials)[0]))),
+        notes=tuple(_notes(rules, whole, suggestion, is_unfinished=bool(next_rates(rules, trials)[0]))),
     )
 
 
@@ -337,9 +337,10 @@ def _is_beyond_chance(rules: RateRules, finished: Sequence[RateTrial]) -> bool:
     return any(trial.value is not None and trial.value > clearly for trial in finished)
 
 
-def _limits(
+def _notes(
     rules: RateRules, whole: Mapping[float, float], suggestion: float, *, is_unfinished: bool
 ) -> list[str]:
+    """Return what limits the suggestion beside what the metric does not tell apart: where it lies among the rates."""
     if suggestion == rules.low:
         return ["it is the lowest rate that was tried: --from would go lower"]
     if suggestion == rules.high:

@@ -110,7 +110,7 @@ def sweep(
         Dispatcher(executor, client, company=company).run(runs)
         trials.extend(client.trial(run, run.values[path], epochs, is_whole=epochs == whole) for run in runs)
 
-    client = _Trainings(study, data.fingerprint, config, ranked_by, say)
+    client = _SweepRuns(study, data.fingerprint, config, ranked_by, say)
     company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
     for rate in rates:
         baseline.override({path: rate})  # what the setting does not take is said before anything is trained
@@ -163,7 +163,7 @@ def _epochs(config: Config) -> tuple[str | None, int]:
     return None, 1
 
 
-class _Trainings(Client[Run]):
+class _SweepRuns(Client[Run]):
     """The runs of a sweep, and what came of them."""
 
     def __init__(
