@@ -19,7 +19,7 @@ from ablate.data import datasets
 from ablate.events import Bundle, EpochEnd, Failed, Finished, Started, Task, is_last
 from ablate.executors.local import LocalExecutor, cpu_slots
 from ablate.models import layers
-from ablate.training import runs, trainer_named
+from ablate.training import runs, trainer_wanted
 from ablate.training.builtin import learner, schedules
 from ablate.training.builtin.batches import Pixels
 from ablate.training.builtin.randomness import FIXED_SPLIT, derive, generator
@@ -356,7 +356,7 @@ def test_a_run_starts_ends_its_epochs_and_finishes(device):
     times = [event.time for event in found]
     assert times == sorted(times)
     for event in found[1:3]:
-        assert set(event.metrics) == {*trainer_named("builtin").metrics, "lr"}
+        assert set(event.metrics) == {*trainer_wanted({}).metrics, "lr"}
         assert all(math.isfinite(value) for value in event.metrics.values())
         assert all(type(value) is float for value in event.metrics.values())
     facts, last = found[0].facts, found[-1]

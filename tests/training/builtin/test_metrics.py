@@ -13,7 +13,7 @@ from sklearn import metrics as reference
 
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
-from ablate.training import trainer_named
+from ablate.training import trainer_wanted
 from ablate.training.builtin import evaluation, metrics
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
@@ -121,7 +121,7 @@ def evaluated(classes: int, parts: int = 1) -> evaluation.Evaluation:
 
 
 def test_every_metric_that_a_study_may_have_is_evaluated_each_epoch():
-    measured = {name for name in trainer_named("builtin").metrics if name.startswith("val/")}
+    measured = {name for name in trainer_wanted({}).metrics if name.startswith("val/")}
     assert set(evaluated(7).metrics("val")) == measured
     assert set(evaluated(5).metrics("val")) == measured - {"val/top5_accuracy"}
 
@@ -135,7 +135,7 @@ def test_an_evaluation_does_not_depend_on_its_batches_and_can_be_kept():
 
 
 def test_the_step_of_a_metric_is_the_share_of_an_image_and_five_classes_have_no_top_5():
-    trainer = trainer_named("builtin")
+    trainer = trainer_wanted({})
     data = DataFacts("f", 300, 50, 20, (1, 8, 8), tuple("abcdef"))
     for metric in trainer.metrics:
         images = 300 if metric.startswith("train/") else 50
