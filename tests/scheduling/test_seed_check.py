@@ -188,7 +188,7 @@ def test_it_stops_at_the_first_epoch_that_tells_and_is_done_once(mine):
 
 
 def test_the_built_in_training_needs_no_check():
-    assert [trainer.kind for trainer in TRAINERS if trainer.seed_advice() is None] == ["builtin"]
+    assert [trainer.keys for trainer in TRAINERS if trainer.seed_advice() is None] == [()]
 
 
 def test_a_plan_says_what_the_seed_does_and_what_to_do(mine):
