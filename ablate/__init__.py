@@ -1,14 +1,19 @@
 """Ablation studies that end in a verdict with an interval."""
 
+from __future__ import annotations
+
 import sys
 
 # `python -m ablate` looks for every module in the working folder first, where somebody else may have put one of any name.
 if sys.argv[:1] == ["-m"] and "ablate" in sys.orig_argv and not sys.flags.safe_path:
     del sys.path[0]
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = (
+    False  # as typing has it, whose import would take longer than all the rest here (see `interrupts`)
+)
 if TYPE_CHECKING:
+    from typing import Any
+
     from ablate.comparing import compare
     from ablate.comparisons import ArmVerdict, Comparisons
     from ablate.errors import AblateError

@@ -6,9 +6,12 @@ from ablate import interrupts
 def main() -> None:
     """Run the command line; Ctrl-C is seen to before anything else is imported."""
     interrupts.prepare()
-    from ablate import cli
+    try:
+        from ablate import cli
 
-    cli.main()
+        cli.main()
+    finally:
+        interrupts.conclude()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate import completion, given_study, launch, reporting, standing, streams
+from ablate import completion, given_study, interrupts, launch, reporting, standing, streams
 from ablate.catalogue_command import data, docs, models
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.init_command import init
@@ -40,7 +40,6 @@ from ablate.options import (
 )
 from ablate.slurm_command import slurm
 from ablate.text import counted, visible
-from ablate.usage import INTERRUPTED as INTERRUPTED_MESSAGE
 from ablate.usage import Commands
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ _ENVIRONMENT_ERRORS = {
 _ENVIRONMENT_ERRORS |= {errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.ENAMETOOLONG, errno.ELOOP}
 _ENVIRONMENT_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.ENOSYS}
 
-MISTAKE, INTERRUPTED = 2, 130
+MISTAKE = 2
 
 
 def _show_version(is_given: bool) -> None:
@@ -131,7 +130,7 @@ def run(
                 print_result(line)
         except KeyboardInterrupt:
             launch.notify("interrupted: nothing is kept of a trial")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(interrupts.EXIT_CODE) from None
         return
     store = current_store()
     limits = (launch.seconds(budget, "--budget"), launch.seconds(timeout, "--timeout"))
@@ -546,27 +545,33 @@ def _run() -> None:
     try:
         launch.prepare_process()
         app()
-    except AblateError as error:
-        launch.notify_error(error)
-        sys.exit(MISTAKE)
-    except OSError as error:
-        if error.errno not in _ENVIRONMENT_ERRORS:
-            raise
+    except Exception as error:  # noqa: BLE001 — after an interrupt whatever fails may fail because of it
+        if not interrupts.has_come():
+            launch.notify(*_refusal(error))
+            sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        pass
+    else:
+        return
+    launch.notify(interrupts.MESSAGE)
+    sys.exit(interrupts.EXIT_CODE)
+
+
+def _refusal(error: Exception) -> tuple[str, str | None]:
+    """Return a line and a hint about what has ended a command. Raises the error again where it is a fault of ablate's."""
+    if isinstance(error, AblateError):
+        return f"error: {error.sentence}", error.hint
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRORS:
         place = f"{error.filename}: " if error.filename else ""
         if error.errno == errno.EAGAIN:
             place = "no process can be started (`ulimit -u`): "
-        launch.notify(
+        return (
             f"error: {place}{error.strerror}",
             "what is finished is kept; the same command continues from there",
         )
-        sys.exit(MISTAKE)
-    except RuntimeError as error:
-        if "start new thread" not in str(error):
-            raise
-        launch.notify(
-            "error: no thread can be started", "`ulimit -u` says how many processes and threads you may have"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return (
+            "error: no thread can be started",
+            "`ulimit -u` says how many processes and threads you may have",
         )
-        sys.exit(MISTAKE)
-    except KeyboardInterrupt:
-        launch.notify(INTERRUPTED_MESSAGE)
-        sys.exit(INTERRUPTED)
+    raise error

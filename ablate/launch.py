@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ablate import given_study, streams
+from ablate import given_study, interrupts, streams
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.text import counted, folded, joined, parse_duration, visible, without_password
 
@@ -631,43 +631,37 @@ def _coordinate(
         entered = stack.enter_context(observer)
         for note in plan.data_notes:
             entered.caution(f"data: {note}")
-        stop = stack.enter_context(_interruptible())
         claims = stack.enter_context(contextlib.closing(Claims(store)))
         tracker = stack.enter_context(Tracker(store, plan.study.name))
         stack.enter_context(executor)
-        try:
-            check_code(plan, executor, options)
-        except AblateError:
-            if stop():  # what was sent to this process has reached its workers too
-                raise KeyboardInterrupt from None
-            raise
+        check_code(plan, executor, options)
         ledger = Queue(plan, store.root, storage, functools.partial(is_gone, store))
         if ledger.rebuilt is not None:
             notify(
                 f"Optuna's ledger could not be read, and is now {ledger.rebuilt}; a new one is made from the record"
             )
-        coordinator = Coordinator(
-            plan,
-            executor=executor,
-            tracker=tracker,
-            ledger=ledger,
-            store=store,
-            claims=claims,
-            options=replace(options, stop=stop, checkpoint_every=checkpoint_every),
-            observer=entered,
-            record=None if stored is None else stored.record,
-        )
         about = environment(trainer_of(plan.study.baseline).code_folder(plan.study.baseline))
         try:
-            outcome = act(coordinator, about)
+            with _interruptible() as stop:
+                coordinator = Coordinator(
+                    plan,
+                    executor=executor,
+                    tracker=tracker,
+                    ledger=ledger,
+                    store=store,
+                    claims=claims,
+                    options=replace(options, stop=stop, checkpoint_every=checkpoint_every),
+                    observer=entered,
+                    record=None if stored is None else stored.record,
+                )
+                outcome = act(coordinator, about)
         except BaseException:
             # A top-up that ends before it has added anything leaves its study as it was.
             as_before = None if stored is None or tracker.planned else stored.environment.get("ending")
             try:
                 tracker.end(plan.id, as_before or "interrupted")
             finally:
-                # An interrupt should not take long; the next command delivers what is not delivered by then.
-                tracker.close(timeout=1)
+                tracker.close(timeout=1)  # the next command delivers what is not delivered by then
             raise
         import json
 
@@ -704,20 +698,27 @@ def _description(question: str, analysis: Analysis) -> str:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yield whether Ctrl-C or SIGTERM has asked for the end. A second Ctrl-C ends the process at once."""
+    """Yield whether a signal has asked for the end. A second Ctrl-C ends the process at once.
+
+    In a program of the user's, its own handlers are back afterwards; the command line is at its end then.
+    """
     is_asked = False
 
     def stop(_number: int, _frame: Any) -> None:
         nonlocal is_asked
         is_asked = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupts.note()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
     try:
+        for number in previous:
+            signal.signal(number, stop)
         yield lambda: is_asked
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if not (is_asked and handler is interrupts.interrupt):
+                signal.signal(number, handler)
 
 
 def recover_to_read(store: Store) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ablate import addresses
+from ablate import addresses, interrupts
 from ablate.errors import StudyError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 MOST_LINKS = 3
 """Studies whose addresses are given, the latest first."""
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that end the server, and then this process."""
 
 UP_WITHIN, ASK_EVERY = 120.0, 0.2
 """Seconds within which a server is expected to answer before a browser is opened, and between two attempts."""
@@ -154,8 +151,11 @@ def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -
         if is_first and server is not None:
             raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    previous = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
     try:
+        for number in previous:
+            signal.signal(number, interrupt)
         server = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _WATCH, str(ENDS_WITHIN), *command],
             env=environment,
@@ -168,7 +168,7 @@ def _run_until_interrupted(command: list[str], environment: Mapping[str, str]) -
             raise KeyboardInterrupt
         return server.wait()
     finally:
-        for number in SIGNALS:
+        for number in previous:
             signal.signal(number, signal.SIG_IGN)
         if server is not None:
             assert server.stdin is not None

@@ -25,9 +25,6 @@ _REWORDED = (
 )
 
 
-INTERRUPTED = MESSAGE
-
-
 class Commands(typer.core.TyperGroup):
     """The group of all commands. Its usage errors are reported like every other mistake."""
 
@@ -60,7 +57,7 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:  # Typer exits with 130 without a message
-            print(INTERRUPTED, file=sys.stderr)
+            print(MESSAGE, file=sys.stderr)
             raise
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate import ui
+from ablate import interrupts, ui
 from ablate.tracking.store import Store
 
 
@@ -77,11 +77,11 @@ def test_an_interrupt_while_the_server_is_being_started_leaves_no_process(tmp_pa
         return started[0]
 
     monkeypatch.setattr(subprocess, "Popen", interrupted_popen)
-    handlers = [signal.getsignal(number) for number in ui.SIGNALS]
+    handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     with pytest.raises(KeyboardInterrupt):
         ui.serve(Store(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path), 1)
     assert started[0].returncode is not None
-    assert [signal.getsignal(number) for number in ui.SIGNALS] == handlers
+    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == handlers
 
 
 @pytest.mark.parametrize(

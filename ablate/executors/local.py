@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.reduction import ForkingPickler
@@ -28,8 +28,11 @@ from typing import Any, Self
 
 from ablate.errors import TrainingError
 from ablate.events import Bundle, Event, Failed, Finished, Training, in_one_line
-from ablate.executors import Slot, Wanted, stream
+from ablate.executors import Slot, Wanted, left_by_parent, stream
 from ablate.executors.devices import VISIBLE
+
+SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""Signals that may be sent to all processes of a command, and that its first one decides on."""
 
 
 class _Worker:
@@ -173,7 +176,7 @@ class LocalExecutor:
         self._training = training
         self.slots = slots
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([__name__, *preload])
+        self._context.set_forkserver_preload([left_by_parent.__name__, __name__, *preload])
         self._workers: dict[str, _Worker] = {}
 
     def warm_up(self) -> None:
@@ -334,6 +337,7 @@ path of the command, and what they start has Python's own.
 def _of_worker(slot: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a worker, to be called within `_set_at_start`. slot: what its slot adds."""
     inherited = {name: value for name, value in os.environ.items() if name != _SAFE_PATH or value != _OURS}
+    inherited.pop(left_by_parent.FOLDER, None)
     return inherited | dict(slot)
 
 
@@ -344,18 +348,20 @@ def _set_at_start() -> Iterator[None]:
     The workers' allocator, glibc's, keeps the memory that it frees. By default every large tensor is mapped from the kernel and
     returned to it, page by page, at every step; a third of the time of a small convolutional network goes there (docs/log.md).
     """
-    at_start = {**AT_START, _SAFE_PATH: _OURS}
+    at_start = {**AT_START, _SAFE_PATH: _OURS, left_by_parent.FOLDER: util.get_temp_dir()}
     added = [name for name in at_start if name not in os.environ]
     os.environ.update({name: at_start[name] for name in added})
     resource_tracker.ensure_running()  # which lets signals through when it begins
-    # A Ctrl-C, which reaches the forkserver too, would end it with a traceback while it imports; here it waits a moment.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # They reach the forkserver too, which would end with a traceback, or before this process has seen that it is to end itself.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for name in added:
             del os.environ[name]
+        signal.pthread_sigmask(
+            signal.SIG_SETMASK, before
+        )  # which lets those through that have come meanwhile
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------
@@ -369,7 +375,8 @@ def _serve(pipe: Connection, training: Training, environment: Mapping[str, str],
     sys.path[:] = path
     # Ctrl-C may reach a worker too; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    sys.excepthook = sys.__excepthook__
     # Daemons may have no children, but the data loaders of a training may.
     multiprocessing.current_process().daemon = False
     multiprocessing.set_start_method(None, force=True)

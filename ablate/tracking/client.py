@@ -108,12 +108,14 @@ def create(store: Store) -> None:
                 new_database.keep(building)
             building.rename(store.database)
         except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from making it
-            building.unlink(missing_ok=True)
             raise StoreError(
                 f"the database cannot be made ({first_line(error)})",
                 place=str(store.database),
                 hint="is there space, and may you write there?",
             ) from None
+        finally:  # also where Ctrl-C ends it
+            for left in building.parent.glob(f"{building.name}*"):
+                left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

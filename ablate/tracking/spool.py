@@ -212,7 +212,8 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # An interrupt should not take long; the next command delivers what is not delivered by then.
+        self.close(timeout=1 if kind is KeyboardInterrupt else 30)
 
     def _put(self, operation: Operation) -> None:
         plain = to_json(operation)

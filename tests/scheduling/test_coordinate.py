@@ -15,11 +15,11 @@ import pytest
 
 import ablate.training.builtin.bundle  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
 from ablate.events import Started
+from ablate.interrupts import MESSAGE
 from ablate.study.design import Run
 from ablate.tracking.spool import Tracker
 from ablate.training.builtin import checkpoint
 from ablate.training.function import FunctionConfig
-from ablate.usage import INTERRUPTED
 
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 
@@ -461,7 +461,7 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
             process.send_signal(sign)
             _, said = process.communicate()
     if sign is not signal.SIGKILL:
-        assert said.splitlines()[-1] == INTERRUPTED
+        assert said.splitlines()[-1] == MESSAGE
     assert process.returncode == (-sign if sign is signal.SIGKILL else 130)
     workplace.ablate("status")
     for kind in ("replicate", "arm", "report"):

@@ -1,0 +1,38 @@
+"""Imported by the forkserver alone: what it sees to where its parent ends before it, by whatever signal.
+
+Its parent makes a folder for the socket between them, and removes it when it ends, unless it is killed. And a worker that is being
+started when its parent ends has nobody to tell of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+from types import TracebackType
+
+FOLDER = "ABLATE_FORKSERVER_FOLDER"
+"""Variable that names the folder of the socket, set while the forkserver starts; no other process has it."""
+
+_FOLDERS = "pymp-"
+"""How multiprocessing names its folders."""
+
+
+def _remove(folder: str, forkserver: int) -> None:
+    """Remove the folder when the forkserver ends, which it does after its parent; workers have inherited this handler."""
+    if os.getpid() == forkserver:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _not_caught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell of an exception as ever, but not that the parent has sent only half of what a worker needs, or nothing."""
+    if not isinstance(error, EOFError | UnpicklingError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
+
+
+if (folder := os.environ.pop(FOLDER, "")) and Path(folder).name.startswith(_FOLDERS):
+    atexit.register(_remove, folder, os.getpid())
+    sys.excepthook = _not_caught
