@@ -32,10 +32,10 @@ def prepare() -> None:
 
     A signal that is ignored, as under `nohup`, stays ignored.
     """
+    sys.unraisablehook, sys.excepthook = _not_raised, _not_caught
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
             signal.signal(number, interrupt)
-    sys.unraisablehook, sys.excepthook = _not_raised, _not_caught
 
 
 def has_come() -> bool:
@@ -85,10 +85,9 @@ def _not_raised(unraisable: Any) -> None:
 
 
 def _not_caught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not _has_come:
-        sys.__excepthook__(kind, error, trace)
-    else:
+    if _has_come or issubclass(kind, KeyboardInterrupt):
         _end()
+    sys.__excepthook__(kind, error, trace)
 
 
 def _end() -> NoReturn:

@@ -53,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "study": {"errors", "plain_files", "data", "fields", "config", "metrics", "text", "training"},
     "measuring": {"errors", "events", "metrics", "data", "config", "text", "training"},
     # Side branches, joined only by `launch`, `reporting` and `scheduling`.
-    "executors": {"errors", "events", "text"},
+    "executors": {"errors", "events", "interrupts", "text"},
     "tracking": {
         "addresses",
         "cache_folder",
@@ -95,6 +95,7 @@ ROOMS: dict[str, set[str]] = {
     "launch": {
         "errors",
         "cache_folder",
+        "interrupts",
         "streams",
         "kept_answer",
         "repository",
@@ -151,7 +152,7 @@ ROOMS: dict[str, set[str]] = {
         "judgements",
         "comparisons",
     },
-    "ui": {"addresses", "errors", "tracking"},
+    "ui": {"addresses", "errors", "interrupts", "tracking"},
     "console": {"kept_answer", "study", "scheduling", "analysis", "text", "launch", "standing"},
     "progress": {"console", "events", "executors", "study", "scheduling", "analysis", "text"},
     "from_python": {

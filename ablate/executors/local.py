@@ -30,9 +30,7 @@ from ablate.errors import TrainingError
 from ablate.events import Bundle, Event, Failed, Finished, Training, in_one_line
 from ablate.executors import Slot, Wanted, left_by_parent, stream
 from ablate.executors.devices import VISIBLE
-
-SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-"""Signals that may be sent to all processes of a command, and that its first one decides on."""
+from ablate.interrupts import SIGNALS
 
 
 class _Worker:

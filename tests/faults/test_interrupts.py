@@ -160,7 +160,7 @@ class Interrupted:
         return [*processes, *files, *map(str, self._root.rglob("*.tmp*"))]
 
 
-def interrupt_often(workplace, command: str, moments: int, begin: int = 1) -> None:
+def interrupt_often(workplace, command: str, moments: int, begin: int = 10) -> None:
     """Interrupt a command at calls drawn at random, and see to it that it ends with a line, leaves nothing, and works afterwards."""
     interrupted = Interrupted(workplace, command)
     if command == "ui":  # which serves until it is interrupted
