@@ -130,7 +130,7 @@ def run(
                 print_result(line)
         except KeyboardInterrupt:
             launch.notify("interrupted: nothing is kept of a trial")
-            raise typer.Exit(interrupts.EXIT_CODE) from None
+            sys.exit(interrupts.EXIT_CODE)
         return
     store = current_store()
     limits = (launch.seconds(budget, "--budget"), launch.seconds(timeout, "--timeout"))

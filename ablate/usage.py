@@ -12,7 +12,7 @@ import typer.core
 from typer.exceptions import TyperException
 
 from ablate.errors import StudyError, nearest
-from ablate.interrupts import MESSAGE
+from ablate.interrupts import EXIT_CODE, MESSAGE
 from ablate.text import NUMBERS, cut, parse_real, parse_whole, shown, without_password
 
 # Typer's messages about a value, and those that are printed instead.
@@ -49,16 +49,11 @@ class Commands(typer.core.TyperGroup):
                 print(shown(without_password(f"error: {mistake(error)}")), file=sys.stderr)
             sys.exit(error.exit_code)
         if standalone_mode:
+            if code == EXIT_CODE:  # of an interrupt, wherever it came; Typer says nothing of it
+                print(MESSAGE, file=sys.stderr)
             # Typer returns the code of an `Exit` as if it were a result; our commands return nothing.
             sys.exit(code if isinstance(code, int) else 0)
         return code
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:  # Typer exits with 130 without a message
-            print(MESSAGE, file=sys.stderr)
-            raise
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command as Typer does, whose numbers are read by the rule of studies: Typer's takes `1_000`."""
