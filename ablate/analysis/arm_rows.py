@@ -1,4 +1,4 @@
-"""What the tracking server shows of an arm: means, standard deviations, the verdict and its sentence."""
+"""What the tracking server shows of an arm or an effect: means, standard deviations, the verdict and its sentence."""
 
 from __future__ import annotations
 
@@ -6,44 +6,63 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablate.analysis.contents import Analysis
-from ablate.analysis.words import sentence
+from ablate.analysis.contents import Analysis, Comparison, Effect
+from ablate.analysis.words import effect_code, sentence
 
 
 def arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
-    """Return what an arm's own run in MLflow carries: means, standard deviations, the verdict and its sentence."""
+    """Return what the runs of arms and effects in MLflow carry: means, standard deviations, the verdict and its sentence.
+
+    The names of arms are keys; of effects that no cell stands for, "main effect: …" and "interaction: …".
+    """
     base = analysis.baseline
     rows: dict[str, dict[str, Any]] = {}
     if base.mean is not None:
         tags = {"ablate.verdict": "baseline", "mlflow.note.content": "What every other arm is compared with."}
         rows[base.arm] = {"metrics": _rounded({"mean": base.mean, "sd": base.sd, "n": base.n}), "tags": tags}
-    # A cell is no arm with a verdict: its row holds the effect of its changes, which all cells together estimate.
+    # The row of a cell that changes what an effect is about holds that effect, which all cells together estimate. Other
+    # cells are compared with the baseline, and effects that have no such cell get rows of their own.
     effects = {
         _changes((str(term.factor), term.level) for term in effect.terms): effect
-        for effect in analysis.effects
+        for effect in (analysis.effects if analysis.cells else ())
     }
-    for cell in analysis.cells:
-        numbers: dict[str, float | None] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
-        tags = {
-            "ablate.verdict": "combination",
-            "mlflow.note.content": "One combination; main effects and interactions get the verdicts.",
-        }
+    for cell, c in zip(analysis.cells, analysis.combinations, strict=True):
         levels = dict(analysis.rules.arm(cell.arm).level or {})
         unchanged = _changes((name, analysis.rules.baseline_levels.get(name)) for name in levels)
-        if (effect := effects.get(_changes(levels.items()) - unchanged)) is not None:
-            numbers |= {"effect": effect.estimate, "effect_low": effect.lo, "effect_high": effect.hi}
-            kind = "main effect" if len(effect.terms) == 1 else "interaction"
-            tags = {
-                "ablate.verdict": f"{kind}: {effect.verdict}",
-                "mlflow.note.content": f"{sentence(effect, analysis.rules)} (over all combinations)",
-            }
-        rows[cell.arm] = {"metrics": _rounded(numbers), "tags": tags}
+        effect = effects.pop(_changes(levels.items()) - unchanged, None)
+        numbers: dict[str, float | None] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
+        if effect is None:
+            beside = f"this combination against the baseline, corrected for all {len(analysis.cells)} combinations"
+            row = _compared(c, f"combination: {c.verdict}", f"{sentence(c, analysis.rules)} ({beside})")
+        else:
+            row = _of_effect(effect, analysis)
+        rows[cell.arm] = {"metrics": row["metrics"] | _rounded(numbers), "tags": row["tags"]}
+    for effect in effects.values():
+        row = _of_effect(effect, analysis)
+        name = f"{_kind(effect)}: {effect_code(effect.terms)}"
+        rows[name] = {"metrics": row["metrics"] | _rounded({"n": effect.n}), "tags": row["tags"]}
     for c in (*analysis.comparisons, *((analysis.aa,) if analysis.aa else ())):
-        numbers = {"mean": c.summary.mean, "sd": c.summary.sd, "n": c.n, "effect": c.effect}
-        numbers |= {"effect_low": c.lo, "effect_high": c.hi, "cost_ratio": c.cost_ratio}
-        tags = {"ablate.verdict": c.verdict, "mlflow.note.content": sentence(c, analysis.rules)}
-        rows[c.arm] = {"metrics": _rounded(numbers), "tags": tags}
+        rows[c.arm] = _compared(c, c.verdict, sentence(c, analysis.rules))
     return rows
+
+
+def _compared(c: Comparison, verdict: str, note: str) -> dict[str, Any]:
+    numbers = {"mean": c.summary.mean, "sd": c.summary.sd, "n": c.n, "effect": c.effect}
+    numbers |= {"effect_low": c.lo, "effect_high": c.hi, "cost_ratio": c.cost_ratio}
+    return {"metrics": _rounded(numbers), "tags": {"ablate.verdict": verdict, "mlflow.note.content": note}}
+
+
+def _of_effect(effect: Effect, analysis: Analysis) -> dict[str, Any]:
+    numbers = {"effect": effect.estimate, "effect_low": effect.lo, "effect_high": effect.hi}
+    tags = {
+        "ablate.verdict": f"{_kind(effect)}: {effect.verdict}",
+        "mlflow.note.content": f"{sentence(effect, analysis.rules)} (over all combinations)",
+    }
+    return {"metrics": _rounded(numbers), "tags": tags}
+
+
+def _kind(effect: Effect) -> str:
+    return "main effect" if len(effect.terms) == 1 else "interaction"
 
 
 def _changes(changed: Iterable[tuple[str, Any]]) -> frozenset[tuple[str, str]]:

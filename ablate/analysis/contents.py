@@ -238,7 +238,8 @@ class Analysis:
     look: index of the last closed look (0: none), pairs: its number of pairs, alpha: what it spends (before the first
     is closed: what that one will spend). declared: whether it was a declared one. next_look: where the undecided go.
     comparisons: in arm order, empty in factorial designs, which have cells (raw figures) and effects instead. effects:
-    of those, and the interactions with the rest where every factor is tried alone and left out.
+    of those, and the interactions with the rest where every factor is tried alone and left out. combinations: each cell
+    against the reference, corrected for the cells alone: none of the study's verdicts.
     aa: A/A against the baseline, outside the family. confirmation: the winner on fresh seeds, with its own full error.
     noise: typical std of a paired difference. optimism: by how much the best of k equal arms is expected to look better.
     detectable: effect that the last declared look detects with 80 % power at that noise.
@@ -257,6 +258,7 @@ class Analysis:
     baseline: ArmSummary
     effects: tuple[Effect, ...] = ()
     cells: tuple[ArmSummary, ...] = ()
+    combinations: tuple[Comparison, ...] = ()
     references: tuple[ArmSummary, ...] = ()
     aa: Comparison | None = None
     confirmation: Comparison | None = None

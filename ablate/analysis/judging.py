@@ -136,6 +136,7 @@ def judge(
         baseline=baseline,
         effects=effects,
         cells=tuple(study.summary(arm.name) for arm in rules.arms) if rules.factorial else (),
+        combinations=_combinations(study, looks, over) if rules.factorial else (),
         references=references,
         aa=_aa(study),
         confirmation=_confirmation(study, comparisons),
@@ -191,6 +192,28 @@ class _Study:
             runs=runs,
         )
         return replace(summary, fit=fit)
+
+
+def _combinations(
+    study: _Study, looks: Sequence[Look], over: Callable[[Look, Sequence[Unit]], bool]
+) -> tuple[Comparison, ...]:
+    """Return each cell against the reference: a family of their own, beside the effects that the study is about."""
+    rules, arms = study.rules, study.rules.arms
+    units = arm_units(rules, study.ledger, arms)
+    readings, _ = go_through(units, looks, over, rules, k=len(arms), seeds=study.seeds)
+    return tuple(
+        _comparison(
+            arm,
+            reading,
+            rules,
+            study.within(arm.name, reading.look),
+            study.within(rules.reference, reading.look),
+            curves={},
+            reference_curves={},
+            family=len(arms),
+        )
+        for arm, reading in zip(arms, readings, strict=True)
+    )
 
 
 def _arm_comparison(arm: ArmRule, reading: UnitReading, study: _Study) -> Comparison:

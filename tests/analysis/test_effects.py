@@ -95,14 +95,35 @@ def test_the_row_of_a_cell_has_the_effect_of_its_changes(explicit):
     for name, shown in rows.items():
         if name == "baseline":
             continue
-        effect = effects[frozenset(name.split(","))] if name.count(",") < 2 else None
-        if effect is None:
-            assert shown["tags"]["ablate.verdict"] == "combination"
+        if name.count(",") == 2:
+            differences = frame.pivot(index="seed", columns="arm", values="value")
+            expected = (differences[name] - differences["baseline"]).mean()
+            assert shown["tags"]["ablate.verdict"] == "combination: helps"
+            assert shown["tags"]["mlflow.note.content"].endswith(
+                "(this combination against the baseline, corrected for all 7 combinations)"
+            )
+            assert shown["metrics"]["effect"] == pytest.approx(expected, rel=1e-4)
+            assert 0 < shown["metrics"]["effect_low"] < shown["metrics"]["effect"]
             continue
+        effect = effects[frozenset(name.split(","))]
         kind = "interaction" if "," in name else "main effect"
         assert shown["tags"]["ablate.verdict"] == f"{kind}: {effect.verdict}"
         assert shown["metrics"]["effect"] == pytest.approx(effect.estimate, rel=1e-4)
         assert shown["metrics"]["effect_low"] == pytest.approx(effect.lo, rel=1e-4)
+
+
+def test_effects_of_a_fraction_that_no_cell_stands_for_have_rows_of_their_own():
+    half = factorial(FACTORS, design="fractional", keep=lambda at: sum(at.values()) % 2 == 0, looks=(3,))
+    frame = frame_of(FACTORS, pilot, np.random.default_rng(0).normal(0, 0.5, (3, 8)))
+    found = judge(half, frame[frame["arm"].isin({"baseline", *(arm.name for arm in half.arms)})])
+    rows = arm_rows(found)
+    names = [f"main effect: {term_code(e.terms[0])}" for e in found.effects]
+    assert list(rows) == ["baseline", *(arm.name for arm in half.arms), *names]
+    for name, effect in zip(names, found.effects, strict=True):
+        assert rows[name]["tags"]["ablate.verdict"] == f"main effect: {effect.verdict}"
+        assert rows[name]["metrics"]["effect_high"] == pytest.approx(effect.hi, rel=1e-4)
+    assert all(rows[arm.name]["tags"]["ablate.verdict"].startswith("combination: ") for arm in half.arms)
+    assert all("effect_low" in rows[arm.name]["metrics"] for arm in half.arms)
 
 
 def test_effects_and_intervals_agree_with_regression_on_each_seed():
