@@ -36,7 +36,7 @@ class Changes:
     """The forms of changes to a configuration of the built-in training.
 
     blocks: block → its form. members: name of a definition → it. meanings: path → what it means. defs: what the forms refer to, to be
-    put into the schema's `$defs`.
+    put into the schema's `$defs` once all forms are made.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Changes:
         columns = {path: _list(_reference(path)) for path in self._levels}
         others = {ARGUMENTS: _list({})}
         zipped = zip_form({"properties": columns, "patternProperties": others, "additionalProperties": False})
-        self.defs: dict[str, Form] = self._levels | {"zip": zipped, "Range": {"anyOf": _ends([{}])}}
+        self.defs: dict[str, Form] = self._levels | {"zip": zipped}
 
     def factors(self) -> Form:
         """Return the form of `factors:` of all designs but a search."""
@@ -101,7 +101,7 @@ class Changes:
             _bare(kind)
             | {
                 "properties": {
-                    name: {"anyOf": [_bare(field), _reference("Range")]} if _numbers(field) else _bare(field)
+                    name: {"anyOf": [_bare(field), self._range_within(field)]} if _numbers(field) else _bare(field)
                     for name, field in kind["properties"].items()
                 }
             }
@@ -109,6 +109,14 @@ class Changes:
         ]
         choices += [form for form in self._blocks[path].get("anyOf", ()) if form == {"type": "null"}]
         return range_form([], {"anyOf": choices})
+
+
+    def _range_within(self, field: Form) -> Form:
+        """Return a reference to the form of a range of a field's numbers. Fields with the same limits share it: there are many fields."""
+        numbers = [{name: part[name] for name in ("type", *_LIMITS) if name in part} for part in _numbers(field)]
+        name = "-".join(["Range", *(f"{key}-{value}" for part in numbers for key, value in part.items())]).replace("type-", "")
+        self.defs.setdefault(name, {"anyOf": _ends(numbers)})
+        return _reference(name)
 
 
 def any_factors() -> Form:

@@ -32,6 +32,7 @@ def schema() -> dict[str, Any]:
     ]  # `augment: null` is how a study says none
     declared = Study.model_json_schema()
     changes = level_forms.Changes(configured["properties"], defs, paths())
+    space = changes.space()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A study of ablate",
@@ -47,7 +48,7 @@ def schema() -> dict[str, Any]:
         ),
         "else": _of_training(configured, changes.factors(), {"$ref": "#/$defs/space"}),
         "allOf": [_ON_VALIDATION_DATA],
-        "$defs": {**defs, **changes.defs, "space": changes.space()},
+        "$defs": {**defs, **changes.defs, "space": space},
     }
 
 

@@ -99,7 +99,13 @@ def test_ranges_and_searches_are_described_to_their_ends(complaints):
     ranges = made["$defs"]["space"]["properties"]
     inside = [
         *made["properties"]["search"]["properties"].values(),
-        *(form for kind in made["$defs"]["Range"]["anyOf"] for form in kind["properties"].values()),
+        *(
+            form
+            for name, ranges in made["$defs"].items()
+            if name.startswith("Range-")
+            for kind in ranges["anyOf"]
+            for form in kind["properties"].values()
+        ),
         *ranges.values(),
     ]
     assert all(len(about["description"]) > 10 for about in inside)
@@ -167,6 +173,12 @@ baseline: {data: {name: digits}, model: {name: cnn}}
         ("{model.width: {int: [8, 64.5]}}\ndesign: search", ""),
         ("{model.widht: {int: [8, 64]}}\ndesign: search", ""),
         ("{model: [{name: cnn}, {name: cnn, depht: {int: [1, 3]}}]}\ndesign: search", ""),
+        ("{model: [{name: cnn}, {name: cnn, depth: {int: [0, 3]}}]}\ndesign: search", "model"),
+        ("{model: [{name: cnn}, {name: cnn, depth: {log: [1, 3]}}]}\ndesign: search", "model"),
+        ("{model: [{name: cnn}, {name: cnn, dropout: {range: [0, 1]}}]}\ndesign: search", "model"),
+        ("{optimizer: [{name: adam}, {name: sgd, lr: {range: [0, 1]}}]}\ndesign: search", "optimizer"),
+        ("{optimizer: [{name: adam}, {name: sgd, momentum: {range: [0.5, 1]}}]}\ndesign: search", "optimizer"),
+        ("{model.width: [8]}\nnuisance: {schedule: [{name: constant}, {name: step, gamma: {log: [0.1, 2]}}]}", ""),
         ("{data.validation: [0.1, 0.2]}\ndesign: search", ""),
     ],
 )
@@ -189,6 +201,8 @@ def test_mistakes_in_factors_and_levels_are_refused_by_the_schema_and_the_reader
         "{model: [{name: small_cnn, channels: [8, 16]}], model.name: [what_worked]}",
         "{data.subset: [200], data.split: [per-seed], data.validation: [0.2]}",
         "{model: [{name: cnn, depth: {int: [1, 3]}}, {name: small_cnn}]}\ndesign: search",
+        "{model: [{name: cnn, dropout: {range: [0, 0.9]}}, {name: small_cnn}]}\ndesign: search",
+        "{optimizer: [{name: sgd, lr: {log: [1e-5, 100]}, momentum: {range: [0, 0.99]}}, {name: adam}]}\ndesign: search",
         "{model.width: {int: [8, 64]}, model.activation: [relu, gelu], optimizer.lr: {log: [1e-3, 1]}}\ndesign: search",
         "{model.width: [8]}\nnuisance: {model.dropout: {range: [0, 0.5], trials: 5}, training.loss: [focal, cross-entropy]}",
     ],
