@@ -119,6 +119,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train the runs that a study still lacks, look by look, until its arms are decided."""
+    launch.announce(f"reading {study}", quiet=quiet or json)
     from ablate.study import spec
     from ablate.tracking.store import current_store
 
@@ -183,6 +184,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Estimate what a study costs and which effects it can detect, by training a little of each arm."""
+    launch.announce(f"reading {study}, then training a little of each arm", quiet=json)
     from ablate import console
     from ablate.measuring import probe
     from ablate.scheduling import outlook
@@ -225,6 +227,7 @@ def top_up(
     """Add seeds to the undecided arms of a study, and judge them again; beyond the most seeds, with wider intervals."""
     if (seeds is None) == (budget is None):
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
+    launch.announce(f"reading the record of {study}", quiet=quiet or json)
     from ablate import progress
     from ablate.scheduling.coordinate import Options
     from ablate.tracking.plans import stored_plan
@@ -401,6 +404,7 @@ def lr(
     json: Annotated[bool, typer.Option("--json", help="Print trials and suggestion as JSON.")] = False,
 ) -> None:
     """Suggest a learning rate: train the baseline briefly under many, and under the best to the end."""
+    launch.announce(f"reading {study}", quiet=json)
     from ablate import console
     from ablate.report import rate_page
     from ablate.scheduling import rates

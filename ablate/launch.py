@@ -65,6 +65,12 @@ def notify(text: str, hint: str | None = None) -> None:
     print("\n".join(lines), file=sys.stderr)
 
 
+def announce(text: str, *, quiet: bool = False) -> None:
+    """Print what a command does first, before anything is imported for it; at a terminal only, where nothing would look like a hang."""
+    if not quiet and sys.stderr.isatty():
+        notify(text)
+
+
 def notify_error(error: AblateError) -> None:
     """Print an error as `notify` does."""
     notify(f"error: {error.sentence}", error.hint)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ablate import launch, repository
+from ablate import cli, launch, repository
+from ablate.errors import StudyError
 from ablate.study import spec
 from ablate.text import joined
 from ablate.tracking.store import current_store
@@ -47,6 +50,43 @@ def test_a_commit_that_git_does_not_tell_is_left_out_of_the_record(tmp_path, mon
     about = launch.environment()
     assert "commit" not in about
     assert {"command", "version", "python", "host", "torch", "mlflow", "optuna"} <= about.keys()
+
+
+class Stderr(io.StringIO):
+    """Standard error, of which `is_terminal` says what it is."""
+
+    is_terminal = True
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+
+@pytest.mark.parametrize(
+    ("command", "is_terminal", "says"),
+    [
+        (["run"], True, True),
+        (["plan"], True, True),
+        (["lr"], True, True),
+        (["top-up", "--seeds", "1"], True, True),
+        (["run"], False, False),
+        (["plan"], False, False),
+        (["run", "--quiet"], True, False),
+        (["run", "--json"], True, False),
+    ],
+    ids=str,
+)
+def test_a_command_says_first_what_it_does_but_only_to_people(
+    workplace, monkeypatch, command, is_terminal, says
+):
+    """What it imports takes seconds where the machine is busy."""
+    stderr = Stderr()
+    stderr.is_terminal = is_terminal
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with pytest.raises(StudyError):
+        cli.app([command[0], "nowhere.yaml", *command[1:]], standalone_mode=False)
+    first = stderr.getvalue().partition("\n")[0]
+    assert (first.startswith("reading ") and "nowhere.yaml" in first) == says
+    assert bool(first) == says
 
 
 def test_a_study_runs_where_there_is_no_git(workplace, monkeypatch):

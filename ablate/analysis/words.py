@@ -283,7 +283,7 @@ def gained(gain: PairingGain) -> str:
     if saved > 0:
         return (
             f"{text}: without pairing, intervals as narrow would take about {gain.unpaired_seeds} seeds instead of {gain.seeds}, "
-            f"so that it saved {saved}"
+            f"so that it saved {counted(saved, 'seed')}"
         )
     return f"{text}: pairing saved no seeds, about as many would give intervals as narrow without it"
 

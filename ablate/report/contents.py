@@ -327,9 +327,11 @@ class ImageShift:
 
     @property
     def differs(self) -> bool:
-        """Whether McNemar's test finds what the verdict does not."""
+        """Whether McNemar's test finds what the verdict does not, or the other way round."""
         says = "helps" if self.mcnemar.effect > 0 else "hurts"
-        return self.mcnemar.p < 0.05 and self.verdict not in ("", says)
+        if self.mcnemar.p < 0.05:
+            return self.verdict not in ("", says)
+        return self.verdict in ("helps", "hurts")
 
 
 @dataclass(frozen=True)

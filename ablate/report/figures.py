@@ -601,13 +601,12 @@ def _curves(data: Curves, arms: list[tuple[ArmCurves, str]], *, legend: bool, he
     # Left to itself plotly marks half epochs on a short axis, and writes them as whole ones.
     ticks: dict[str, Any] = {"dtick": 1} if last <= 8 else {"nticks": 8}
     figure_parts.axis(layout, "xaxis", "epoch", tickformat="d", **ticks)
-    # Beside each other, figures have a title above them already.
-    title = f"{figure_parts.short(data.quantity)}{', %' if data.unit == '%' else ''}" if legend else ""
+    title = f"{figure_parts.short(data.quantity)}{', %' if data.unit == '%' else ''}"
     if data.log:
         figure_parts.axis(
             layout,
             "yaxis",
-            f"{title} (log scale)" if title else "log scale",
+            f"{title} (log scale)",
             type="log",
             range=[math.log10(data.low), math.log10(data.high)],
             dtick=1,

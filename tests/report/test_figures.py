@@ -70,6 +70,15 @@ def test_an_axis_that_is_logarithmic_says_so(page):
     assert logarithmic
     assert all("log scale" in axis["title"]["text"] for axis in logarithmic)
     assert not any("log scale" in a["title"]["text"] for a in axes if a not in logarithmic and "title" in a)
+    assert not any(axis["title"]["text"].startswith(("log scale", "(log scale")) for axis in logarithmic)
+
+
+def test_every_axis_of_curves_names_what_it_shows(summary):
+    for section in summary.sections:
+        for curves in section.curves:
+            for _, figure in figures.curves(curves):
+                title = figure["layout"]["yaxis"]["title"]["text"]
+                assert title.startswith(curves.quantity) and (", %" in title) == (curves.unit == "%")
 
 
 def test_what_runs_off_the_scale_is_an_arrow_with_its_number(summary):

@@ -444,6 +444,24 @@ def test_images_that_an_arm_fixes_or_breaks_under_nearly_all_seeds_are_shown(mat
     assert (without.fixes, without.fixed) == ((), 1), "the pixels are gone, the counts are not"
 
 
+@pytest.mark.parametrize(
+    ("p", "effect", "verdict", "differs"),
+    [
+        (0.001, 0.02, "helps", False),
+        (0.001, 0.02, "hurts", True),
+        (0.001, -0.02, "inconclusive", True),
+        (0.7, -0.01, "hurts", True),
+        (0.7, 0.0, "no practical effect", False),
+        (0.7, 0.01, "inconclusive", False),
+    ],
+)
+def test_a_vote_that_contradicts_the_verdict_is_explained(material, p, effect, verdict, differs):
+    base = np.ones((5, 4), dtype=bool)
+    [shift] = summarise(answers(material, **{"baseline": base, "model.width=128": base})).images.arms
+    found = replace(shift, verdict=verdict, mcnemar=replace(shift.mcnemar, p=p, effect=effect))
+    assert found.differs is differs
+
+
 def test_an_arm_that_changes_no_image_says_so(material):
     base = np.ones((5, 4), dtype=bool)
     [shift] = summarise(answers(material, **{"baseline": base, "model.width=128": base})).images.arms
