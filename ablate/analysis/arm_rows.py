@@ -32,7 +32,9 @@ def arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
         effect = effects.pop(_changes(levels.items()) - unchanged, None)
         numbers: dict[str, float | None] = {"mean": cell.mean, "sd": cell.sd, "n": cell.n}
         if effect is None:
-            beside = f"this combination against the baseline, corrected for all {len(analysis.cells)} combinations"
+            beside = (
+                f"this combination against the baseline, corrected for all {len(analysis.cells)} combinations"
+            )
             row = _compared(c, f"combination: {c.verdict}", f"{sentence(c, analysis.rules)} ({beside})")
         else:
             row = _of_effect(effect, analysis)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ablate.report import palette, scales, wording
-from ablate.report.contents import ArmCurves, Axis, Interval, Line, Summary
+from ablate.report.contents import ArmCurves, Axis, FindingGroup, Interval, Line, Summary
 from ablate.text import counted, measured, shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ def interval_svg(interval: Interval, axis: Axis) -> Markup:
             left = interval.estimate < axis.low
             text = wording.signed(interval.estimate, axis.digits)
             x, anchor = (16, "start") if left else (WIDTH - 16, "end")
-            parts.append(f'<text x="{x}" y="{middle + 4}" text-anchor="{anchor}">{text}</text>')
+            near = interval.hi if left else interval.lo
+            is_crossed = near is not None and axis.low < near < axis.high
+            # Above the line, where the interval reaches from there into the scale.
+            y = middle - 5 if is_crossed else middle + 4
+            parts.append(f'<text x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>')
     return _svg(tone, text, parts, HEIGHT)
 
 
@@ -111,6 +115,10 @@ class SmallCurves:
         """What the column shows: "loss over 8 epochs, log scale"."""
         unit = ", %" if self.unit == "%" else ""
         return f"{self.quantity}{unit} over {counted(self.last, 'epoch')}{', log scale' if self.log else ''}"
+
+    def draws_any(self, group: FindingGroup) -> bool:
+        """Return whether a finding of the group has curves."""
+        return any(finding.arm in self._of for finding in group.findings)
 
     def of(self, arm: str) -> Markup | None:
         """Draw the curves of an arm over those of its reference; None where it has none."""

@@ -22,6 +22,7 @@ from ablate.report.contents import (
     Curves,
     Front,
     Interactions,
+    Interval,
     Level,
     Line,
     Response,
@@ -80,7 +81,7 @@ def forest(axis: Axis, rows: Sequence[Row]) -> Figure:
             dash = "dash" if interval.verdict == "inconclusive" else "solid"
             traces.append(_segment([_within(lo, axis), _within(hi, axis)], y, sign.colour, 2.5, dash=dash))
         if not axis.low <= interval.estimate <= axis.high:
-            layout_notes.append(_beyond(interval.estimate, axis, y, sign.colour))
+            layout_notes.append(_beyond(interval, axis, y, sign.colour))
         traces.append(
             figure_parts.scatter(
                 visible=axis.low <= interval.estimate <= axis.high,
@@ -698,6 +699,8 @@ def _heatmap(
         ],
         hovertemplate="%{customdata}<extra></extra>",
     )
+    names = [_wrap(row) for row in rows]
+    row_height += 14 * max((name.count("<br>") for name in names), default=0)
     layout = figure_parts.layout(110 + (row_height if written else 14) * len(rows))
     bare = {"showgrid": False, "showline": False, "ticks": ""}
     figure_parts.axis(
@@ -708,7 +711,7 @@ def _heatmap(
         ticktext=[_wrap(c, 14) for c in columns],
         **bare,
     )
-    _names(layout, [_wrap(row) for row in rows], titles[1])
+    _names(layout, names, titles[1])
     return figure_parts.figure([trace], layout)
 
 
@@ -716,16 +719,19 @@ def _diverging() -> list[list[Any]]:
     return [[0.0, WORSE], [0.5, GROUND], [1.0, BETTER]]
 
 
-def _beyond(value: float, axis: Axis, y: int, colour: str) -> dict[str, Any]:
-    """Return an effect that is off the scale, as a number at its edge."""
-    left = value < axis.low
+def _beyond(interval: Interval, axis: Axis, y: int, colour: str) -> dict[str, Any]:
+    """Return an effect that is off the scale, as a number at its edge; above the line where the interval crosses it."""
+    assert interval.estimate is not None
+    left = interval.estimate < axis.low
+    near = interval.hi if left else interval.lo
     return {
         "x": axis.low if left else axis.high,
         "y": y,
-        "text": wording.signed(value, axis.digits),
+        "text": wording.signed(interval.estimate, axis.digits),
         "showarrow": False,
         "xanchor": "left" if left else "right",
         "xshift": 8 if left else -8,
+        "yshift": 9 if near is not None and axis.low < near < axis.high else 0,
         "font": {"size": 11, "color": colour},
     }
 
@@ -826,7 +832,8 @@ def _captions(
         # Beside the line that reaches from the lowest seed to the highest, on the side where there is room.
         before = group[0].cost > middle
         off = not low <= group[0].mean <= high
-        value = f" ({wording.plain(group[0].mean, digits)}\u00a0{unit})" if off and len(group) == 1 else ""
+        number = f"{wording.plain(group[0].mean, digits)}\u00a0{unit}".rstrip("\u00a0")
+        value = f" ({number})" if off and len(group) == 1 else ""
         names = [p.label.replace(" ", "\u00a0") for p in group]
         text = joined(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} others"])
         captions.append(

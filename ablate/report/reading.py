@@ -118,11 +118,11 @@ class Reading:
             return words.label(arm, self.rules)
         base = self.levels(self.rules.reference)
         changed = [
-            words.capitalized(words.setting(factor, level))
+            words.setting(factor, level)
             for factor, level in self.levels(arm).items()
             if level != base.get(factor)
         ]
-        return joined(changed) if changed else arm
+        return words.capitalized(joined(changed)) if changed else arm
 
     def levels(self, arm: str) -> Mapping[str, Any]:
         """Return factor → its level in this arm."""

@@ -257,19 +257,19 @@ def _chapter(
     losses: list[Panel] = []
     others: list[Panel] = []
     if section.response is not None:
-        panels.append(_response_panel(album, section))
+        panels.append(_response_panel(album, section, is_factorial=bool(summary.cells)))
     judged_by = {summary.metric, summary.metric.partition("/")[2], "lr"}
     for curves in section.curves:
         if curves.quantity == loss:
-            losses.append(_curve_panel(album, section, curves, anchors))
+            losses.append(_curve_panel(album, section, curves, anchors, is_factorial=bool(summary.cells)))
         else:
             (panels if curves.quantity in judged_by else others).append(
-                _curve_panel(album, section, curves, {})
+                _curve_panel(album, section, curves, {}, is_factorial=bool(summary.cells))
             )
     return Chapter(section, tuple(panels), tuple(losses), tuple(others))
 
 
-def _response_panel(album: _Figures, section: Section) -> Panel:
+def _response_panel(album: _Figures, section: Section, *, is_factorial: bool) -> Panel:
     response = section.response
     assert response is not None
     direction = "horizontal" if response.scale != "named" else "vertical"
@@ -278,21 +278,31 @@ def _response_panel(album: _Figures, section: Section) -> Panel:
         if response.dots_are != "block"
         else "A dot for every block, a mark for the mean. The vertical band is ± the margin."
     )
+    title = f"{response.metric} by {'level' if section.code else 'combination' if is_factorial else 'arm'}"
     return album.panel(
-        f"{response.metric} by level" if section.code else f"{response.metric} by arm",
+        title,
         caption,
         [("", figures.response(response))],
-        f"{section.title}: {response.metric} by level",
+        f"{section.title}: {title}",
     )
 
 
-def _curve_panel(album: _Figures, section: Section, curves: Curves, anchors: Mapping[str, str]) -> Panel:
+def _curve_panel(
+    album: _Figures, section: Section, curves: Curves, anchors: Mapping[str, str], *, is_factorial: bool
+) -> Panel:
     drawn = figures.curves(curves)
     few = len(drawn) == 1
     splits = {line.split for arm in curves.arms for line in arm.lines}
     text = ["Training dashed, validation solid."] if len(splits) > 1 else []
     text.append("Mean over seeds, with a band from the lowest seed to the highest.")
-    text.append("An arm has the colour of its verdict.")
+    if is_factorial and any(arm.verdict for arm in curves.arms):
+        text.append(
+            "A combination that changes one thing has the colour of that main effect's verdict; the others are black."
+        )
+    elif is_factorial:
+        text.append("Black: combinations, which have no verdict of their own.")
+    else:
+        text.append("An arm has the colour of its verdict.")
     if few and len({palette.mark(arm.verdict).colour for arm in curves.arms}) < len(curves.arms):
         text.append("Arms with the same verdict differ in shade.")
     if curves.reference is not None:
@@ -333,7 +343,9 @@ def _cost_panel(album: _Figures, summary: Summary) -> Panel | None:
     basis = "device time" if summary.cost_basis == "time" else "compute"
     figure = figures.costs(summary.costs, basis, summary.metric, summary.value_unit, summary.digits)
     explanation = "" if summary.cost_basis == "time" else "Compute: FLOPs × epochs of a run. "
-    caption = f"{explanation}Lines reach from the lowest seed to the highest. Dotted: the front of arms that no other beats on both counts."
+    caption = f"{explanation}Lines reach from the lowest seed to the highest."
+    if figure["data"][0]["x"][1:]:
+        caption += " Dotted: the front of arms that no other beats on both counts."
     return album.panel("", caption, [("", figure)], f"{summary.metric} against cost")
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ablate.analysis.contents import Verdict
 from ablate.analysis.grids import grids
 from ablate.analysis.rules import scale as scale_of
+from ablate.analysis.words import effect_code
 from ablate.metrics import splits_of
 from ablate.report import scales, wording
 from ablate.report.contents import (
@@ -231,7 +233,7 @@ def _curves(
     bands: dict[tuple[str, str], Line],
     factor: str,
 ) -> Iterable[Curves]:
-    verdicts = {c.arm: c.verdict for c in reading.analysis.comparisons}
+    verdicts = {c.arm: c.verdict for c in reading.analysis.comparisons} | _verdicts_of_cells(reading)
     named = splits_of(metric for _, metric in bands)
     quantities: dict[str, list[str]] = {}
     for arm, metric in bands:
@@ -263,6 +265,12 @@ def _curves(
         unit = "%" if everything[0].percent else ""
         low, high, log, cut = scales.extent(everything)
         yield Curves(quantity, unit, base if base.lines else None, drawn_arms, low, high, log=log, cut=cut)
+
+
+def _verdicts_of_cells(reading: Reading) -> dict[str, Verdict]:
+    """Return the verdict of the main effect of each cell that changes a single factor; other cells have none to show."""
+    main = {effect_code(e.terms): e.verdict for e in reading.analysis.effects if len(e.terms) == 1}
+    return {cell.arm: main[cell.arm] for cell in reading.analysis.cells if cell.arm in main}
 
 
 def arm_pairs(reading: Reading, rows: Sequence[Row], arms: list[str], reference: str) -> Pairs:
@@ -318,7 +326,10 @@ def _effect_pairs(reading: Reading, rows: Sequence[Row]) -> Pairs:
             for row, by_seed in zip(effects, differences, strict=True)
         ),
         **(
-            {}
+            {
+                "title": "Effects seed by seed",
+                "caption": "Each effect over all combinations under the same seed",
+            }
             if reading.rules.paired
             else {"title": "Effects", "caption": "Each a weighted sum of the means of all arms"}
         ),

@@ -101,7 +101,9 @@ class Changes:
             _bare(kind)
             | {
                 "properties": {
-                    name: {"anyOf": [_bare(field), self._range_within(field)]} if _numbers(field) else _bare(field)
+                    name: {"anyOf": [_bare(field), self._range_within(field)]}
+                    if _numbers(field)
+                    else _bare(field)
                     for name, field in kind["properties"].items()
                 }
             }
@@ -110,11 +112,14 @@ class Changes:
         choices += [form for form in self._blocks[path].get("anyOf", ()) if form == {"type": "null"}]
         return range_form([], {"anyOf": choices})
 
-
     def _range_within(self, field: Form) -> Form:
         """Return a reference to the form of a range of a field's numbers. Fields with the same limits share it: there are many fields."""
-        numbers = [{name: part[name] for name in ("type", *_LIMITS) if name in part} for part in _numbers(field)]
-        name = "-".join(["Range", *(f"{key}-{value}" for part in numbers for key, value in part.items())]).replace("type-", "")
+        numbers = [
+            {name: part[name] for name in ("type", *_LIMITS) if name in part} for part in _numbers(field)
+        ]
+        name = "-".join(
+            ["Range", *(f"{key}-{value}" for part in numbers for key, value in part.items())]
+        ).replace("type-", "")
         self.defs.setdefault(name, {"anyOf": _ends(numbers)})
         return _reference(name)
 

@@ -96,7 +96,7 @@ def test_the_row_of_a_cell_has_the_effect_of_its_changes(explicit):
         if name == "baseline":
             continue
         if name.count(",") == 2:
-            differences = frame.pivot(index="seed", columns="arm", values="value")
+            differences = frame.pivot_table(index="seed", columns="arm", values="value")
             expected = (differences[name] - differences["baseline"]).mean()
             assert shown["tags"]["ablate.verdict"] == "combination: helps"
             assert shown["tags"]["mlflow.note.content"].endswith(

@@ -78,7 +78,8 @@ def test_every_axis_of_curves_names_what_it_shows(summary):
         for curves in section.curves:
             for _, figure in figures.curves(curves):
                 title = figure["layout"]["yaxis"]["title"]["text"]
-                assert title.startswith(curves.quantity) and (", %" in title) == (curves.unit == "%")
+                assert title.startswith(curves.quantity)
+                assert (", %" in title) == (curves.unit == "%")
 
 
 def test_what_runs_off_the_scale_is_an_arrow_with_its_number(summary):

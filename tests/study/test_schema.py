@@ -177,8 +177,14 @@ baseline: {data: {name: digits}, model: {name: cnn}}
         ("{model: [{name: cnn}, {name: cnn, depth: {log: [1, 3]}}]}\ndesign: search", "model"),
         ("{model: [{name: cnn}, {name: cnn, dropout: {range: [0, 1]}}]}\ndesign: search", "model"),
         ("{optimizer: [{name: adam}, {name: sgd, lr: {range: [0, 1]}}]}\ndesign: search", "optimizer"),
-        ("{optimizer: [{name: adam}, {name: sgd, momentum: {range: [0.5, 1]}}]}\ndesign: search", "optimizer"),
-        ("{model.width: [8]}\nnuisance: {schedule: [{name: constant}, {name: step, gamma: {log: [0.1, 2]}}]}", ""),
+        (
+            "{optimizer: [{name: adam}, {name: sgd, momentum: {range: [0.5, 1]}}]}\ndesign: search",
+            "optimizer",
+        ),
+        (
+            "{model.width: [8]}\nnuisance: {schedule: [{name: constant}, {name: step, gamma: {log: [0.1, 2]}}]}",
+            "",
+        ),
         ("{data.validation: [0.1, 0.2]}\ndesign: search", ""),
     ],
 )

@@ -34,6 +34,13 @@
     axis.tickvals = kept.map(([value]) => value);
   };
 
+  // Of the ticks around zero every second, where all of them would be written aslant.
+  const halve = (axis, width) => {
+    const zero = axis.tickvals?.indexOf(0) ?? -1;
+    if (zero < 1 || axis.type === "log" || axis.ticktext.join("").length * 6.5 < 0.45 * width) return;
+    for (const key of ["tickvals", "ticktext"]) axis[key] = axis[key].filter((_, i) => (i - zero) % 2 === 0);
+  };
+
   // On a narrow figure the names of points go on on further lines; the spaces within a name hold.
   const wrap = (text) =>
     text.split(/<br>| /).reduce((lines, word) => {
@@ -80,7 +87,9 @@
     const whole = element.closest(".half") ? "half" : "whole";
     const share = !element.classList.contains("small") ? whole : element.closest(".two") ? "half" : "third";
     layout.width = printing ? PRINTED[share] : element.clientWidth;
-    if (printing) layout.height = Math.round((figure.data[0]?.type === "scatter" && layout.yaxis.ticktext ? 0.8 : LOW) * layout.height);
+    const names = layout.yaxis.ticktext;
+    const isRoomy = names && (figure.data[0]?.type === "scatter" || names.some((name) => String(name).includes("<br>")));
+    if (printing) layout.height = Math.round((isRoomy ? 0.8 : LOW) * layout.height);
     element.style.height = `${layout.height}px`;
     layout.autosize = false;
     if (layout.width < NARROW) {
@@ -88,6 +97,7 @@
       layout.margin = { ...layout.margin, l: 40, r: 12 };
       for (const axis of [layout.xaxis, layout.yaxis]) if (!axis.tickvals && !axis.dtick) axis.nticks = 6;
       thin(layout.xaxis);
+      halve(layout.xaxis, layout.width);
       for (const note of layout.annotations ?? []) if (note.name === "caption") note.text = wrap(note.text);
     }
     for (const trace of figure.data) if (trace.type === "heatmap") unwrite(trace, layout.width);
