@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablate.analysis.contents import Analysis, Comparison, Effect
-from ablate.analysis.words import effect_code, sentence
+from ablate.analysis.words import effect_code, sentence, verdict_word
 
 
 def arm_rows(analysis: Analysis) -> dict[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def _compared(c: Comparison, verdict: str, note: str) -> dict[str, Any]:
 def _of_effect(effect: Effect, analysis: Analysis) -> dict[str, Any]:
     numbers = {"effect": effect.estimate, "effect_low": effect.lo, "effect_high": effect.hi}
     tags = {
-        "ablate.verdict": f"{_kind(effect)}: {effect.verdict}",
+        "ablate.verdict": f"{_kind(effect)}: {verdict_word(effect)}",
         "mlflow.note.content": f"{sentence(effect, analysis.rules)} (over all combinations)",
     }
     return {"metrics": _rounded(numbers), "tags": tags}

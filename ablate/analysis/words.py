@@ -97,6 +97,13 @@ def verdict_sentence(item: Comparison | Effect, rules: Rules) -> Sentence:
     return Sentence(subject, visible(f"{'; '.join(clauses)}."))
 
 
+def verdict_word(item: Comparison | Effect) -> str:
+    """Return a verdict as tables have it. An interaction is `positive` or `negative`: it is not better or worse than anything."""
+    if isinstance(item, Effect) and len(item.terms) > 1:
+        return {"helps": "positive", "hurts": "negative"}.get(item.verdict, item.verdict)
+    return item.verdict
+
+
 def term_code(term: Term) -> str:
     """Return a term as JSON and CSV have it: `path=level`, a block as JSON, text as it is; or `the rest`.
 

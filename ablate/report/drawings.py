@@ -84,7 +84,8 @@ def axis_svg(axis: Axis) -> Markup:
 class SmallCurves:
     """Small curves beside the findings: one quantity, on one scale for all arms.
 
-    quantity: the loss where it is recorded, else what the study is judged by; empty where no arm has a curve.
+    quantity: the loss where it is recorded, else what the study is judged by; empty where no arm has a curve. A finding without a
+    curve of its own, such as an interaction, has no small one.
     """
 
     def __init__(self, summary: Summary) -> None:
@@ -103,12 +104,16 @@ class SmallCurves:
         named = [finding.arm for group in summary.groups for finding in group.findings]
         self._of = {arm: self._of[arm] for arm in named[:MOST_CURVES] if arm in self._of}
         if not self._of:
-            self.quantity = ""
             return
         self.low, self.high, self.log, _ = scales.extent(shown)
         self.last = max(line.epochs[-1] for line in shown)
         self.first = min(line.epochs[0] for line in shown)
         self.splits = {line.split for line in shown}
+
+    @property
+    def draws(self) -> bool:
+        """Whether any finding has a small curve."""
+        return bool(self._of)
 
     @property
     def title(self) -> str:

@@ -530,11 +530,12 @@ def crossings(reading: Reading) -> tuple[Crossing, ...]:
 
 
 def _verdict_words(item: Comparison | Effect) -> str:
+    word = words.verdict_word(item)
     if item.clearly:
-        return f"clearly {item.verdict}"
+        return f"clearly {word}"
     if item.real:
-        return f"{item.verdict} (real, below the margin)"
-    return item.verdict
+        return f"{word} (real, below the margin)"
+    return word
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,7 @@ from analysis_frames import change, drop, row, rules, warnings
 from ablate.analysis import ArmRule, headline, judge, sentence, undecided
 from ablate.analysis.arm_rows import arm_rows
 from ablate.analysis.effects import spread
-from ablate.analysis.words import term_code
+from ablate.analysis.words import term_code, verdict_word
 from ablate.errors import StudyError
 
 FACTORS = {"t": (0, 1), "c": (0, 1), "k": (0, 1)}
@@ -107,9 +107,19 @@ def test_the_row_of_a_cell_has_the_effect_of_its_changes(explicit):
             continue
         effect = effects[frozenset(name.split(","))]
         kind = "interaction" if "," in name else "main effect"
-        assert shown["tags"]["ablate.verdict"] == f"{kind}: {effect.verdict}"
+        assert shown["tags"]["ablate.verdict"] == f"{kind}: {verdict_word(effect)}"
         assert shown["metrics"]["effect"] == pytest.approx(effect.estimate, rel=1e-4)
         assert shown["metrics"]["effect_low"] == pytest.approx(effect.lo, rel=1e-4)
+
+
+def test_an_interaction_is_positive_or_negative_and_helps_nothing():
+    frame = frame_of(FACTORS, pilot, np.random.default_rng(0).normal(0, 0.5, (3, 8)))
+    found = judge(factorial(FACTORS, looks=(3,)), frame)
+    words = {codes(e.terms): verdict_word(e) for e in found.effects}
+    assert words["t=1",] == "helps"
+    assert words["c=1",] == "hurts"
+    assert words["t=1", "k=1"] == "positive"
+    assert arm_rows(found)["t=1,k=1"]["tags"]["ablate.verdict"] == "interaction: positive"
 
 
 def test_effects_of_a_fraction_that_no_cell_stands_for_have_rows_of_their_own():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -176,3 +177,62 @@ def test_the_best_combination_is_named_as_one_that_was_picked_and_is_bold():
     assert "picked as the best of 4, so expect less of it on fresh seeds" in summary.answer[1]
     [bold] = [line for line in report.latex(summary).splitlines() if "\\mathbf" in line]
     assert shown in bold
+
+
+def with_curves(found):
+    """The material with curves of two epochs for every run."""
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "phase": "report",
+            "epoch": epoch,
+            "metric": metric,
+            "value": 1 - value / epoch,
+        }
+        for arm, seed, value in zip(
+            found.replicates["arm"], found.replicates["seed"], found.replicates["value"], strict=True
+        )
+        for metric in ("train/loss", "val/loss")
+        for epoch in (2, 1)
+    ]
+    return replace(found, curves=pd.DataFrame(rows))
+
+
+def test_the_curves_of_a_factorial_design_have_the_colours_of_the_verdicts_that_they_stand_beside():
+    found = with_curves(report_examples.factorial())
+    [section] = summarise(found).sections
+    [curves] = section.curves
+    assert {arm.arm: arm.verdict for arm in curves.arms} == {
+        "model.width=128": "helps",
+        "augment.flip=false": "hurts",
+        "model.width=128,augment.flip=false": "",
+    }
+    page = report.html(summarise(found))
+    verdicts = page[page.index('id="verdicts"') : page.index('id="curves"')]
+    assert (
+        verdicts.count('<svg class="curve tone-helps') == verdicts.count('<svg class="curve tone-hurts') == 1
+    )
+    assert "of the combination that changes this alone" in verdicts
+    # Nothing is announced above interactions, which have no curves.
+    effects, _, interactions = verdicts.partition("Interactions")
+    assert (effects.count("loss over 2 epochs"), interactions.count("loss over 2 epochs")) == (2, 0)
+    assert "has the colour of that main effect&#39;s verdict; the others are black" in page
+
+
+def test_a_fraction_has_its_loss_curves_though_none_is_that_of_an_effect():
+    page = report.html(summarise(with_curves(material("fractional", "fraction: {cells: 8}\n"))))
+    verdicts, _, rest = page.partition('id="curves"')
+    assert ">Loss curves</a>" in verdicts
+    assert 'class="curve' not in verdicts
+    assert "Curves: " not in verdicts
+    assert "Black: combinations, which have no verdict of their own." in rest
+
+
+def test_a_table_of_effects_has_no_columns_that_only_the_baseline_fills():
+    page = report.html(summarise(report_examples.factorial()))
+    table = page[page.index('id="arms-table"') :].partition("</table>")[0]
+    assert "val/accuracy" not in table
+    assert "positive" in table
+    assert "Effects seed by seed" in page
+    assert "val/accuracy by combination" in page

@@ -229,6 +229,15 @@ def test_a_small_drawing_points_to_what_runs_off_its_scale():
     assert 'class="mark"' not in drawn
 
 
+def test_a_number_off_the_scale_is_not_struck_through_by_its_own_interval():
+    def height(drawn):
+        return float(re.search(r'<text x="\d+" y="([\d.]+)"[^>]*>−9.00', str(drawn)).group(1))
+
+    apart = render.interval_svg(Interval(-9.0, -12.0, -6.0, "hurts"), AXIS)
+    crossed = render.interval_svg(Interval(-9.0, -18.0, AXIS.low / 2, "hurts"), AXIS)
+    assert height(crossed) < height(apart) - 8
+
+
 def test_an_arm_without_an_effect_has_an_empty_drawing():
     drawn = str(render.interval_svg(Interval(None, None, None, "no override"), AXIS))
     assert 'aria-label="no effect to show"' in drawn

@@ -272,7 +272,7 @@ def test_a_factorial_study_reports_effects_and_keeps_its_cells_apart():
     summary = summarise(report_examples.factorial())
     assert [row.kind for row in summary.rows] == ["baseline", "effect", "effect", "effect"]
     assert [row.label for row in summary.rows[1:]] == ["Width 128", "Flip off", "Width 128 × Flip off"]
-    assert [row.label for row in summary.cells] == ["Width 128", "Flip off", "Width 128 and Flip off"]
+    assert [row.label for row in summary.cells] == ["Width 128", "Flip off", "Width 128 and flip off"]
     assert summary.interactions.estimates[0][1] == summary.interactions.estimates[1][0]
     assert len(summary.sections[0].pairs.rows) == 3
 
