@@ -13,7 +13,7 @@ from typing import Any
 _PREFIX = "mlflow.sharedViewState."
 ARMS, CURVES = "ablate-arms", "ablate-curves"
 _COLUMNS = {
-    "tags.`ablate.verdict`": 145,
+    "tags.`ablate.verdict`": 205,
     "metrics.`effect`": 95,
     "metrics.`effect_low`": 95,
     "metrics.`effect_high`": 95,
