@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import report_examples
 
-from ablate.report import figures, palette, render
+from ablate.report import figures, palette, rate_figures, render
 from ablate.report.contents import Crossing
 from ablate.report.summary import summarise
 
@@ -190,8 +190,8 @@ def test_what_is_no_verdict_has_no_colour_of_one(summary):
     drawn = [
         *map(figures.setting_response, searched.tuning.curves),
         figures.pareto(searched.tuning.pareto),
-        figures.rate_response(report_examples.rate_sweep(), is_value=True),
-        *(figure for _, figure in figures.rate_curves(report_examples.rate_sweep())),
+        rate_figures.response(report_examples.rate_sweep(), is_value=True),
+        *(figure for _, figure in rate_figures.curves(report_examples.rate_sweep())),
         figures.confusion(summary.confusion),
         crossed,
     ]
