@@ -81,6 +81,12 @@ def _cautions(
     aa = analysis.aa
     if aa is not None and aa.verdict in {"helps", "hurts", "not independent"}:
         yield Caution("aa-repeats" if aa.verdict == "not independent" else "aa-differs")
+    for arm, record in arms.items():
+        if arm != rules.reference and record and all(run.outcome == "failed" for run in record.values()):
+            reasons = {run.reason for run in record.values()}
+            yield Caution(
+                "arm-failed", arm, seeds=tuple(record), reason=reasons.pop() if len(reasons) == 1 else ""
+            )
     for subject, reading in judged:
         if reading.withheld == "no noise":
             yield Caution("no-noise", subject)

@@ -173,6 +173,7 @@ CautionCode = Literal[
     "reference-diverged",
     "reference-not-finite",
     "reference-failed",
+    "arm-failed",
     "direction-against-name",
     "judged-on-test",
     "judged-before",

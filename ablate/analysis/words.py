@@ -164,6 +164,8 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"the {called} failed {where if number > 1 else 'in its only run'}{_because(item)}: nothing can be compared with it. "
                 "See to what failed and run it again, or choose another baseline"
             )
+        case "arm-failed":
+            return f"{about}every run failed{_because(item)}."
         case "reference-diverged" | "reference-not-finite":
             advice = (
                 f"Lower its learning rate, see that {rules.metric} is a number, or choose another baseline"

@@ -362,6 +362,24 @@ def test_a_baseline_that_failed_under_every_seed_is_the_first_sentence(failed, c
         )
 
 
+@pytest.mark.parametrize(
+    ("failed", "reasons", "note"),
+    [
+        (5, ["boom"] * 5, "B: every run failed (boom)."),
+        (5, ["boom", *["bang"] * 4], "B: every run failed."),
+        (4, ["boom"] * 4, None),
+        (0, [], None),
+    ],
+    ids=["for one reason", "for several", "all but one", "none"],
+)
+def test_an_arm_that_failed_in_every_run_says_why(failed, reasons, note):
+    frame = replicates({"A": HELPS, "B": WIDE}).assign(reason="")
+    for seed in range(failed):
+        frame = change(frame, "B", seed, outcome="failed", value=np.nan, reason=reasons[seed])
+    said = [text for text in warnings(judge(rules("AB"), frame)) if "failed" in text]
+    assert said == ([] if note is None else [note])
+
+
 def test_a_diverged_baseline_says_by_which_metric():
     frame = change(
         replicates({"A": HELPS}).assign(reason=""),
