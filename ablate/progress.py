@@ -110,7 +110,9 @@ class Lines(Observer):
         elif isinstance(event, Finished):
             self._tally.done += 1
             seconds = event.metrics.get("time/train_seconds", float("nan"))
-            self._print(f"[{self._tally}] {name}: {event.outcome} in {seconds:.1f} s")
+            self._print(
+                f"[{self._tally}] {name}: {event.outcome} in {seconds:.1f} s{_why_diverged(event, ': ')}"
+            )
         elif isinstance(event, Failed):
             err.print(one_line(f"{name}: attempt {event.attempt} failed: {event.reason}", style="red"))
 
@@ -123,6 +125,11 @@ class Lines(Observer):
     def _print(self, text: str) -> None:
         if not self._quiet:
             err.print(one_line(text))
+
+
+def _why_diverged(event: Finished, before: str = "") -> str:
+    reason = event.facts.get("reason") if event.outcome == "diverged" else None
+    return f"{before}{reason}" if reason else ""
 
 
 @contextlib.contextmanager
@@ -172,6 +179,8 @@ class JsonLines(Observer):
         for name in ("epoch", "outcome", "reason", "attempt"):
             if hasattr(event, name):
                 line[name] = getattr(event, name)
+        if isinstance(event, Finished) and (reason := _why_diverged(event)):
+            line["reason"] = reason
         if isinstance(event, EpochEnd | Finished):
             line["metrics"] = {n: v if math.isfinite(v) else None for n, v in event.metrics.items()}
         self._print(**line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 
 import pytest
@@ -126,6 +127,19 @@ def test_totals_go_on_from_look_to_look(screen, monkeypatch, kind):
         assert line() == "look 2: 4 seeds per arm, 4 more runs"
     shown.event(every[0], Finished(every[0].key, 1, 1, 0.0, "finished", 1, {}, {}, {}))
     assert "7/10" in line()
+
+
+def test_lines_and_json_say_why_a_run_diverged(monkeypatch, capsys):
+    screen = console.SafeConsole(file=io.StringIO(), width=100)
+    monkeypatch.setattr(progress, "err", screen)
+    plan, _ = display(screen)
+    (run, *_) = runs(plan)
+    facts = {"reason": "train/loss not finite in epoch 2"}
+    event = Finished(run.key, 1, 1, 0.0, "diverged", 2, {"time/train_seconds": 1.0}, {}, facts)
+    progress.Lines(plan).event(run, event)
+    assert "diverged in 1.0 s: train/loss not finite in epoch 2" in screen.file.getvalue()
+    progress.JsonLines("s").event(run, event)
+    assert json.loads(capsys.readouterr().out)["reason"] == facts["reason"]
 
 
 @pytest.mark.parametrize("width", [80, 100])
