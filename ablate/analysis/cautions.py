@@ -89,7 +89,9 @@ def _cautions(
             )
     for subject, reading in judged:
         if reading.withheld == "no noise":
-            yield Caution("no-noise", subject)
+            names = (rules.reference, subject) if isinstance(subject, str) else ()
+            alike = bool(names) and all(_are_alike(arms.get(name, {})) for name in names)
+            yield Caution("no-noise", subject, figures={"alike": float(alike)})
     if rules.paired:
         stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
         typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
@@ -115,6 +117,12 @@ def _cautions(
     aliased = sum(bool(e.aliases) for e in analysis.effects)
     if aliased:
         yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
+
+
+def _are_alike(record: Record) -> bool:
+    """Return whether two runs or more have all the same value, whatever their seeds."""
+    values = [run.value for run in record.values() if run.finished]
+    return len(values) > 1 and len(set(values)) == 1
 
 
 def noisy_groups(groups: Mapping[str, Group], resolution: float) -> Iterator[Caution]:

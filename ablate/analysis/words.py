@@ -229,6 +229,14 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"{about}all runs of the arm or of the {rules.reference} agree to the last digit, which leaves no noise to judge "
                 "by. State the metric's resolution, or see that these are independent runs."
             )
+        case "no-noise" if rules.unit == "seed" and figures.get("alike"):
+            nothing = (
+                "; where nothing in it is random, say `deterministic: true`" if rules.has_study_file else ""
+            )
+            return (
+                f"{about}neither its runs nor those of the {rules.reference} differ from seed to seed, which leaves no noise to judge by. "
+                f"See that the seed reaches the training{nothing}."
+            )
         case "no-noise":
             return (
                 f"{about}the differences agree to the last digit {'under' if rules.unit == 'seed' else 'in'} every {rules.unit}, which leaves no noise to judge by. "

@@ -412,6 +412,24 @@ def test_differences_without_any_noise_are_not_certainty():
     assert any("no noise to judge by" in w for w in warnings(found))
 
 
+@pytest.mark.parametrize(
+    ("of_baseline", "advice"),
+    [
+        ([0.5] * 3, "neither its runs nor those of the baseline differ from seed to seed"),
+        ([0.5, 0.7, 0.6], "the differences agree to the last digit under every seed"),
+    ],
+)
+def test_a_seed_that_changes_no_value_is_named_as_the_reason_for_no_noise(of_baseline, advice):
+    frame = replicates({"A": [0.25] * 3})
+    for seed, value in enumerate(of_baseline):
+        frame = change(frame, "baseline", seed, value=value)
+        frame = change(frame, "A", seed, value=value + 0.25)
+    found = judge(rules("A", looks=(3,)), frame)
+    assert only(found).verdict == "inconclusive"
+    (note,) = (text for text in warnings(found) if "no noise" in text)
+    assert advice in note
+
+
 def test_rounding_errors_are_no_noise():
     frame = replicates({"A": [0.1] * 5}, base=[0.1, 0.2, 0.3, 0.7, 1.1])
     assert only(judge(rules("A"), frame)).withheld == "no noise"
