@@ -67,8 +67,10 @@ COPY = "folder"
 TICK = 0.5
 """Seconds after which files are looked at while the command prints nothing."""
 
-WITHOUT_EFFECT = frozenset({"folder", "silence", "resume", "tty", "isolate", "data"})
-"""Keys of a study that change no result of a command, or whose content counts in another way."""
+WITHOUT_EFFECT = frozenset({"folder", "silence", "resume", "tty", "data"})
+"""Keys of a study that change no result of a command, or whose content counts in another way. `isolate` is none of them: who adds it may
+have runs that read each other's files.
+"""
 
 PYTHONS = ("python", "python3")
 """Programs that stand for the interpreter of the study."""
@@ -126,7 +128,7 @@ class CommandConfig(FreeConfig):
         return {
             name: value
             for name, value in self._source.items()
-            if value not in left_out and name not in WITHOUT_EFFECT
+            if (value is True or value not in left_out) and name not in WITHOUT_EFFECT
         }
 
     @property
