@@ -203,8 +203,8 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
             )
         case "coarse-metric":
             return (
-                f"The margin ({figures['margin']:g}) is less than twice the metric's resolution ({figures['resolution']:g}): "
-                "a difference of two of its steps is already worth having."
+                f"The margin ({figures['margin']:g}) is less than twice the metric's resolution ({figures['resolution']:g}), the smallest "
+                "step that it can make: measure it on more data, or declare a larger margin."
             )
         case "aa-differs":
             return (

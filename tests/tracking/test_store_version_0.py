@@ -101,8 +101,8 @@ def test_report_as_json_is_what_it_was(store: Path, name: str):
     assert len(told) == (name == "both_ways")
     got["warnings"] = [text for text in got["warnings"] if text not in told]
     # It also called the steps of any metric images, and one point points.
-    images = "two misclassified images are already worth having"
-    steps = "a difference of two of its steps is already worth having"
+    images = ": two misclassified images are already worth having"
+    steps = ", the smallest step that it can make: measure it on more data, or declare a larger margin"
     expected["warnings"] = [
         text.replace(images, steps).replace(" is 1 points.", " is 1 point.") for text in expected["warnings"]
     ]
