@@ -25,6 +25,17 @@ def database_address(path: Path) -> str:
     return SQLITE + re.sub(_QUOTED, lambda found: quote_from_bytes(os.fsencode(found[0])), str(path))
 
 
+def is_address(address: str) -> bool:
+    """Return whether an address has a host where it needs one, a port that there is, and no path with NUL in it."""
+    try:
+        parts = urlsplit(address)
+        return "%00" not in address and (
+            parts.scheme not in ("http", "https") or bool(parts.hostname and parts.port != 0)
+        )
+    except ValueError:  # half an address of IPv6, or a port beyond 65535
+        return False
+
+
 def database_path(address: str) -> Path | None:
     """Return the file of an sqlite database; None for any other address. Options behind the path are left out."""
     if not address.startswith(SQLITE):
@@ -77,10 +88,17 @@ def folder_address(path: Path) -> str:
 
 def folder_path(address: str) -> Path | None:
     """Return the path in the address of a file or a folder of this machine, or in a plain path; None for any other address."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # half an address of IPv6
+        return None
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(_unquoted(parts.path))
-    return Path(_unquoted(address)) if parts.scheme == "" else None
+        path = _unquoted(parts.path)
+    elif parts.scheme == "":
+        path = _unquoted(address)
+    else:
+        return None
+    return None if "\0" in path else Path(path)  # no system has a path with NUL
 
 
 def _unquoted(text: str) -> str:

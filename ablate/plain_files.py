@@ -57,7 +57,8 @@ def inner(folder: Path, name: str) -> Path:
 @contextlib.contextmanager
 def open_plain(path: Path) -> Iterator[BinaryIO]:
     """Open a file to read. Raises OSError where it is a link, a folder, a pipe or a device."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    _refuse_nul(path)
+    descriptor = _open(path, os.O_RDONLY | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         _check_plain(descriptor, path)
         yield file
@@ -76,8 +77,8 @@ def open_in_place(path: Path) -> BinaryIO:
 
     Raises OSError where it is a link, a folder, a pipe, a device, or a file that has a second name elsewhere.
     """
-    how = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, how, 0o666)
+    _refuse_nul(path)
+    descriptor = _open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
     try:
         _check_plain(descriptor, path, names=1)
         return os.fdopen(descriptor, "a+b")
@@ -92,8 +93,9 @@ def written_aside(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
 
     sync: its content is on the disk by then, so that not even a power cut leaves half of it.
     """
+    _refuse_nul(path)
     aside = path.with_name(f".{os.urandom(8).hex()}.tmp")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = _open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -122,6 +124,17 @@ def remove_others(folder: Path) -> None:
             about = entry.stat(follow_symlinks=False)
             if not stat.S_ISDIR(about.st_mode) and not (stat.S_ISREG(about.st_mode) and about.st_nlink == 1):
                 Path(entry.path).unlink()
+
+
+def _open(path: Path, how: int) -> int:
+    """Open a file past no link. Raises OSError."""
+    return os.open(path, how | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _refuse_nul(path: Path) -> None:
+    """Raise OSError for a path with NUL in it, which Python takes for a mistake in the program (ValueError)."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
 
 
 def _check_plain(descriptor: int, path: Path, names: int | None = None) -> None:

@@ -37,8 +37,10 @@ _CREDENTIALS = r"(\b[A-Za-z][\w+.-]*://)(?:[^\s/'\"]*|[^\s/'\"@:]+:(?!\d+(?:/|$)
 _SENSITIVE = r"passwords?|passwd|secret|api[_-]?key|(?:access|secret|private|account)[_-]?key|(?:access|auth|api|bearer)[_-]?token|credentials?"
 # Of settings in a row (`x_token=…` may be one of a network): only the words that mean nothing else. In an address or behind `--`: more.
 _VALUE = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\",;&}]+)"
+# Behind a slash it is a file of that name, and what follows is said of it: `/etc/passwd: is no table`.
 _NAMED = (
-    rf"((?<![A-Za-z])(?:[\w.-]*[_.-])?(?i:{_SENSITIVE})['\"]?\s*[=:]\s*|\b[A-Z0-9_]*TOKEN\s*=\s*){_VALUE}"
+    rf"((?:(?<![A-Za-z])(?:[\w.-]*[_.-])?(?i:{_SENSITIVE})['\"]?\s*=|(?<![\w./-])(?:[\w.-]*[\d_.-])?(?i:{_SENSITIVE})['\"]?\s*:)\s*"
+    rf"|\b[A-Z0-9_]*TOKEN\s*=\s*){_VALUE}"
 )
 _OPTION = rf"(--(?:[\w-]*-)?(?:{_SENSITIVE}|token)(?:=|\s+))(?!-){_VALUE}"
 _QUERY = rf"([?&;][\w.-]*(?:{_SENSITIVE}|pwd|token|sig|signature)=)[^&;#\s'\"]+"

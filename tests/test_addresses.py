@@ -46,6 +46,35 @@ def test_a_path_comes_back_from_its_address(parts):
     assert addresses.folder_address(path).isascii()
 
 
+PARTS = [
+    "file:",
+    "http:",
+    "//",
+    "/",
+    "[",
+    "::1",
+    "]",
+    ":",
+    "99999",
+    "@",
+    "%00",
+    "\0",
+    "%",
+    "h",
+    "?",
+    "#",
+    "\udcff",
+    "",
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8).map("".join))
+def test_no_address_is_too_odd_to_be_read(address):
+    path = addresses.folder_path(address)
+    assert path is None or not path.is_dir() or path.exists()
+    addresses.is_address(address)
+
+
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
 @pytest.mark.parametrize("by_child", [False, True])
 def test_what_is_opened_is_the_database_and_nothing_beside_it_is_made(tmp_path, monkeypatch, name, by_child):

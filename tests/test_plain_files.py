@@ -102,6 +102,13 @@ def test_a_link_or_a_pipe_is_not_read(tmp_path, kind):
         plain_files.read(planted(tmp_path / "store", target, kind))
 
 
+def test_a_name_with_nul_is_no_mistake_of_the_programs(tmp_path):
+    path = tmp_path / "a\0b"
+    for use in (plain_files.read, plain_files.open_in_place, lambda path: plain_files.write(path, b"")):
+        with pytest.raises(OSError, match="Invalid"):
+            use(path)
+
+
 def test_a_folder_within_that_is_a_link_is_not_written_through(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "store").mkdir()

@@ -16,12 +16,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from ablate import addresses
 from ablate.errors import DataError, nearest
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns, rows_of
+from ablate.text import without_password
 
 _PLACES = ("mlruns/mlflow.db", "mlflow.db", "mlruns")
 """Where experiments are looked for, where nothing names the store."""
@@ -98,18 +98,18 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     else:
         raise DataError(
             f"there is no experiment {experiment!r}" if experiment else "which experiment?",
-            place=" or ".join(map(_masked, found)),
+            place=" or ".join(map(without_password, found)),
             hint=nearest(experiment, known) if known else "there is none at all",
         )
     metric = how.metric.removeprefix("metrics.") if how.history and how.metric is not None else None
     runs = backend.runs(names[experiment], metric)
     if not runs:
-        raise DataError(f"the experiment {experiment!r} has no run", place=_masked(place))
+        raise DataError(f"the experiment {experiment!r} has no run", place=without_password(place))
     records, measured, settings = _records(runs, metric)
     columns = list(dict.fromkeys(name for record in records for name in record))
     checked_columns(Path(source.text), columns)
     rows = rows_of(records, columns, pd.RangeIndex(1, len(records) + 1))
-    notes = () if len(found) == 1 and store else (f"read from {_masked(place)}",)
+    notes = () if len(found) == 1 and store else (f"read from {without_password(place)}",)
     return Table(rows.fillna(""), {}, notes, measured=measured, settings=settings)
 
 
@@ -149,6 +149,12 @@ def _records(
 def _backend(store: str, place: str) -> _Backend:
     """The store at an address. Raises DataError where there is none."""
     path = None
+    if not addresses.is_address(store):
+        raise DataError(
+            "is no address of a store",
+            place=without_password(store),
+            hint="for example mlflow:http://HOST:PORT#EXPERIMENT",
+        )
     if store.startswith("file:"):
         path = addresses.folder_path(store)
     elif store.startswith(addresses.SQLITE):
@@ -170,12 +176,6 @@ def _backend(store: str, place: str) -> _Backend:
 
 def _number(value: float) -> str:
     return "inf" if value >= _LARGEST else "-inf" if value <= -_LARGEST else repr(value)
-
-
-def _masked(uri: str) -> str:
-    """An address without the password in it."""
-    credentials = urlsplit(uri).netloc.rpartition("@")[0] if "://" in uri else ""
-    return uri.replace(f"{credentials}@", "***@") if credentials else uri
 
 
 # --- a database -------------------------------------------------------------------------------------------------------
@@ -406,10 +406,10 @@ class _Server:
         except Exception as error:  # noqa: BLE001 — whatever keeps MLflow from answering
             text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             text = re.sub(r" failed with exception .*", " failed", text)[:300].replace(
-                self._uri, _masked(self._uri)
+                self._uri, without_password(self._uri)
             )
             raise DataError(
                 f"does not answer ({text})",
-                place=_masked(self._uri),
+                place=without_password(self._uri),
                 hint="is the server running, and is this its address?",
             ) from None

@@ -126,7 +126,7 @@ def _a_file_like(path: Path) -> str | None:
         names = [other.name for other, _ in zip(path.parent.iterdir(), range(1000), strict=False)]
     except (OSError, ValueError):
         return None
-    hint = nearest(path.name, names)
+    hint = nearest(path.name, [name for name in names if name != path.name])
     return hint if hint.startswith("did you mean") else None
 
 

@@ -25,11 +25,27 @@ from types import SimpleNamespace
 from typing import Any
 
 from ablate import addresses, plain_files
+from ablate.errors import StoreError
 from ablate.tracking import busy
 from ablate.tracking.store import is_run_folder, link_in
 
 LAYOUTS = frozenset({"dc11669786a5"})
 """Versions of MLflow's database (`alembic_version`) whose tables are known here: that of MLflow 3.17."""
+
+_COLUMNS = {
+    "datasets": "dataset_uuid experiment_id name digest dataset_source_type dataset_source dataset_profile",
+    "experiment_tags": "key value experiment_id",
+    "experiments": "experiment_id name artifact_location lifecycle_stage creation_time last_update_time",
+    "input_tags": "input_uuid name value",
+    "inputs": "input_uuid source_type source_id destination_type destination_id",
+    "latest_metrics": "key value timestamp step is_nan run_uuid",
+    "metrics": "key value timestamp step is_nan run_uuid",
+    "params": "key value run_uuid",
+    "runs": "run_uuid name source_type source_name entry_point_name user_id status start_time end_time source_version "
+    "lifecycle_stage artifact_uri experiment_id",
+    "tags": "key value run_uuid",
+}
+"""What is read and written of each table."""
 
 PATIENCE = 30.0
 """Seconds that a transaction waits while another process writes, unless somebody is to be told of it."""
@@ -81,17 +97,34 @@ class LocalRun:
 
 
 def has_known_layout(database: Path) -> bool:
-    """Return whether a database has one of the known layouts; False where it cannot be read."""
+    """Return whether a database has one of the known layouts; False where it cannot be read.
+
+    Raises StoreError where it says that it has one and lacks a part of it: it would refuse every record, at any time.
+    """
     try:
         with contextlib.closing(
             sqlite3.connect(f"{addresses.folder_address(database.resolve())}?mode=rw", uri=True)
         ) as db:
             versions = {version for (version,) in db.execute("SELECT version_num FROM alembic_version")}
+            if not (len(versions) == 1 and versions <= LAYOUTS):
+                return False
+            present = {
+                table: {row[1] for row in db.execute(f"PRAGMA table_info({table})")} for table in _COLUMNS
+            }
     except (sqlite3.Error, UnicodeError) as error:
         if busy.is_busy(error):
             raise
         return False
-    return len(versions) == 1 and versions <= LAYOUTS
+    for table, columns in _COLUMNS.items():
+        absent = [column for column in columns.split() if column not in present[table]]
+        if absent:
+            what = f"column {absent[0]!r} of the table" if present[table] else "table"
+            raise StoreError(
+                f"the database lacks the {what} {table!r}",
+                place=str(database),
+                hint="put a copy of it back, or move it away; `ablate run` makes a new one",
+            )
+    return True
 
 
 class LocalClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from ablate.errors import StoreError, StudyError, nearest
 from ablate.plain_files import can_name_files
 from ablate.study.record import PlanRecord
-from ablate.text import cut
+from ablate.text import cut, storable
 from ablate.tracking.queries import StoredRun, artifact, queries
 from ablate.tracking.store import Store
 from ablate.tracking.tags import number
@@ -131,14 +132,19 @@ def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredP
 
 def _plan_runs(store: Store, study: str) -> list[StoredRun]:
     """Return the runs that carry the plans of a study, the latest last."""
-    if not can_name_files(study):  # bytes of the command line that are no text would not even reach the store
+    if (
+        not study or storable(study) != study
+    ):  # bytes of the command line that are no text would not even reach the store
         return []
     runs = [run for run in queries(store).runs({"ablate.kind": "report"}, study) if "ablate.plan" in run.tags]
     return sorted(runs, key=lambda run: number(run.tags, "ablate.recorded", run.start))
 
 
 def _read(store: Store, run: StoredRun) -> StoredPlan:
-    """Return the plan that a run carries. Raises StoreError where it cannot be read."""
+    """Return the plan that a run carries. Raises StoreError where it cannot be read.
+
+    A study is called as its experiment is now, which people rename in MLflow's pages.
+    """
     text = artifact(store, run, "plan.json")
     plan = run.tags["ablate.plan"]
     again = "`ablate run` of its study file records it again; `ablate report --plan ID` shows an older plan"
@@ -163,9 +169,24 @@ def _read(store: Store, run: StoredRun) -> StoredPlan:
             place=run.experiment,
             hint=again,
         )
+    if record.study != run.experiment:
+        record = _renamed(store, record, run.experiment)
     tags = {name.removeprefix("ablate."): value for name, value in run.tags.items()}
     environment = {name: value for name, value in tags.items() if name in _ENVIRONMENT}
     return StoredPlan(record, run.run_id, run.status, environment, run.artifacts)
+
+
+def _renamed(store: Store, record: PlanRecord, name: str) -> PlanRecord:
+    """Return a plan under the name that its experiment has got in MLflow. Raises StoreError where no study can be called so."""
+    if not can_name_files(name):
+        place = experiment_id(store, name)
+        raise StoreError(
+            f"the experiment of study {record.study} was renamed in MLflow to what cannot name a study",
+            place=cut(name),
+            hint=f"letters, digits and . _ - make a name: `{store.variable}mlflow experiments rename --experiment-id {place} "
+            f"--new-name NAME`",
+        )
+    return dataclasses.replace(record, declared={**record.declared, "study": name})
 
 
 def plan_artifact(store: Store, stored: StoredPlan, name: str) -> bytes | None:

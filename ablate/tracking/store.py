@@ -257,6 +257,12 @@ def _check_address(uri: str) -> None:
             place=where,
             hint="name a file, sqlite:///mlruns/mlflow.db, or leave the variable unset, which means that file",
         )
+    if not addresses.is_address(uri):
+        raise StoreError(
+            f"{shown!r} is no address",
+            place=where,
+            hint="for example http://HOST:PORT, or sqlite:///mlruns/mlflow.db",
+        )
     if "://" in uri and scheme != "file":
         return
     if (scheme or uri) in _SERVERS or os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):

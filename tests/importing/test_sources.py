@@ -371,9 +371,13 @@ def test_what_is_no_store_of_mlflow_is_refused_in_a_sentence(folder):
         ("other.db", "is no database of MLflow"),
         ("empty", "is no folder of MLflow"),
         ("none.db", "there is no such store"),
+        ("http://[::1", "is no address"),
+        ("http://u:secret@h:99999", "is no address"),
+        ("sqlite:///a%00b.db", "is no address"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(DataError, match=message) as raised:
             table(f"mlflow:{address}#x")
+        assert "secret" not in str(raised.value)
 
 
 def test_a_database_cannot_keep_the_reader_busy(folder, monkeypatch):

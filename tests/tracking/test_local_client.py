@@ -15,9 +15,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from ablate.data.facts import DataFacts
+from ablate.errors import StoreError
 from ablate.study.looks import LookPlan
 from ablate.study.record import ArmRecord, PlanRecord
 from ablate.tracking import local_client
+from ablate.tracking.client import open_for_writing
 from ablate.tracking.local_client import LocalClient
 from ablate.tracking.operations import (
     CopyRun,
@@ -236,6 +238,22 @@ def test_another_layout_is_left_to_mlflow(new_store):
         db.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     assert not local_client.has_known_layout(database)
     assert not local_client.has_known_layout(database.with_name("absent.db"))
+
+
+@pytest.mark.parametrize("table", local_client._COLUMNS)
+def test_a_database_that_lacks_a_part_of_its_layout_is_not_waited_for(new_store, table):
+    store = new_store()
+    database = Path(str(store.database))
+    column = local_client._COLUMNS[table].split()[-1]
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute("PRAGMA legacy_alter_table = ON")
+        db.execute(f"ALTER TABLE {table} RENAME COLUMN {column} TO other")
+    with pytest.raises(StoreError, match=f"lacks the column '{column}' of the table '{table}'"):
+        open_for_writing(store)
+    with closing(sqlite3.connect(database)) as db, db:
+        db.execute(f"DROP TABLE {table}")
+    with pytest.raises(StoreError, match=f"lacks the table '{table}'"):
+        open_for_writing(store)
 
 
 def test_names_that_mlflow_refuses_are_refused_by_both(new_store, by_mlflow):

@@ -108,6 +108,11 @@ ADDRESSES = {
     "C:\\data\\mlruns": "plain folders",
     "127.0.0.1:5000": "did you mean http://127.0.0.1:5000",
     "localhost:5000": "did you mean http://localhost:5000",
+    "http://": "is no address",
+    "https://:80": "is no address",
+    "http://[::1": "is no address",
+    "http://127.0.0.1:99999": "is no address",
+    "sqlite:///a%00b.db": "is no address",
 }
 
 
@@ -166,6 +171,29 @@ def test_a_deleted_study_is_said_so_and_the_hint_restores_it(workplace):
     )
     MlflowClient(found[1]).restore_experiment(found[2])
     assert "complete" in workplace.ablate("status", "toy")
+
+
+@pytest.mark.parametrize("name", ["TOY", "index"])
+def test_a_study_whose_experiment_was_renamed_goes_on_under_its_new_name(workplace, name):
+    study = workplace.trained(factors="{gain: [0.2]}")
+    workplace.client.rename_experiment(workplace.runs()[0].info.experiment_id, name)
+    assert f"{name}: 6 finished of at most 6 runs; complete" in workplace.ablate("status")
+    assert "gain=0.2" in workplace.ablate("report", name, "--format", "csv")
+    assert f"{name}: no arm is undecided" in workplace.ablate("top-up", name, "--seeds", "1", code=2)
+    workplace.ablate("run", study, "--executor", "inline", "-q")
+    assert "toy: 6 finished" in workplace.ablate("status")
+
+
+@pytest.mark.parametrize("name", ["toy (old)", "../x", "a\nb", "x" * 200], ids=ascii)
+def test_an_experiment_that_no_study_can_be_called_after_is_named_with_what_to_do(workplace, name):
+    workplace.trained(factors="{gain: [0.2]}")
+    before = content(workplace.root.parent)
+    workplace.client.rename_experiment(workplace.runs()[0].info.experiment_id, name)
+    for command, code in ((["status"], 1), (["report"], 2), (["status", name], 2), (["report", name], 2)):
+        printed = workplace.ablate(*command, code=code)
+        assert "the experiment of study toy was renamed in MLflow" in printed
+        assert "mlflow experiments rename --experiment-id 1 --new-name NAME" in printed
+    assert content(workplace.root.parent).keys() == before.keys()
 
 
 def test_a_folder_that_is_a_loop_of_links_or_that_is_gone_is_one_line(tmp_path, monkeypatch):
