@@ -170,6 +170,8 @@ def judge(
 
     one_of(format, results.FORMATS, "--format")
     one_of(fail_on, FAILING, "--fail-on")
+    if output is not None:
+        reporting.check_replaceable(output, sources)
     asked = results.Asked(
         arm=tuple(arm or ()),
         metric=metric,

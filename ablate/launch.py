@@ -58,11 +58,7 @@ def notify(text: str, hint: str | None = None) -> None:
 
     No name in it can pretend to be another line.
     """
-    lines = [visible(without_password(text))]
-    lines += [f"  {visible(without_password(line.strip()))}" for line in (hint or "").splitlines()]
-    if (width := streams.width(sys.stderr)) is not None:
-        lines = [folded(line, width) for line in lines]
-    print("\n".join(lines), file=sys.stderr)
+    _print(without_password(text), hint)
 
 
 def announce(text: str, *, quiet: bool = False) -> None:
@@ -73,7 +69,17 @@ def announce(text: str, *, quiet: bool = False) -> None:
 
 def notify_error(error: AblateError) -> None:
     """Print an error as `notify` does."""
-    notify(f"error: {error.sentence}", error.hint)
+    # One by one: of a place that is called `password`, the message behind it is not what it holds.
+    parts = [without_password(part) for part in (error.place, error.message) if part]
+    _print(f"error: {': '.join(parts)}", error.hint)
+
+
+def _print(text: str, hint: str | None) -> None:
+    lines = [visible(text)]
+    lines += [f"  {visible(without_password(line.strip()))}" for line in (hint or "").splitlines()]
+    if (width := streams.width(sys.stderr)) is not None:
+        lines = [folded(line, width) for line in lines]
+    print("\n".join(lines), file=sys.stderr)
 
 
 def prepare_process() -> None:

@@ -31,6 +31,9 @@ FOLDER = Path("reports")
 READ_EVERY, RELOAD_EVERY = 2.0, 10
 """Seconds after which `watch` reads the store again, and after which a browser loads the page again."""
 
+_NO_OUTPUT = frozenset({".db", ".ipynb", ".journal", ".py", ".sqlite", ".sqlite3", ".toml", ".yaml", ".yml"})
+"""Ends of names of studies, code and databases, in whose place nothing is written."""
+
 Notify = Callable[[str], None]
 """Takes a line for people."""
 
@@ -130,7 +133,8 @@ def _test_images(record: PlanRecord) -> NDArray[Any] | None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file, replacing one that is there in a single step. Raises StudyError where it cannot be written."""
+    """Write a file, replacing one that is there in a single step. Raises StudyError where it cannot be written, or may not be replaced."""
+    check_replaceable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         plain_files.write(path, text.encode())
@@ -138,6 +142,19 @@ def write(path: Path, text: str) -> None:
         raise StudyError(
             f"cannot be written ({error.strerror})", place=str(path), hint="--output names another place"
         ) from None
+
+
+def check_replaceable(path: Path, sources: Iterable[str] = ()) -> None:
+    """Raise StudyError where writing a file would destroy what is no output: a study, code, a database, one of the sources."""
+    try:
+        is_there = path.is_file()
+        is_source = is_there and any(Path(source).exists() and path.samefile(source) for source in sources)
+    except (OSError, ValueError):  # what is wrong with the name is said where it is written
+        return
+    if is_there and (is_source or path.suffix.lower() in _NO_OUTPUT):
+        raise StudyError(
+            "is there already, and would be lost", place=str(path), hint="--output names another file"
+        )
 
 
 def file_for(folder: Path, stem: str, ending: str = "html") -> Path:

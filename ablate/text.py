@@ -46,6 +46,17 @@ _OPTION = rf"(--(?:[\w-]*-)?(?:{_SENSITIVE}|token)(?:=|\s+))(?!-){_VALUE}"
 _QUERY = rf"([?&;][\w.-]*(?:{_SENSITIVE}|pwd|token|sig|signature)=)[^&;#\s'\"]+"
 _HEADER = r"(\bauthorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?|\bbearer\s+)[\w.~+/=-]{8,}"
 
+# Keys of services whose form tells what they are: GitHub, GitLab, Hugging Face, OpenAI and Anthropic, Slack, Amazon, Google, JWT.
+_KEY = (
+    r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}|hf_[A-Za-z0-9]{30,}|sk-[\w-]{30,}|xox[abepr]-[\w-]{20,}"
+    r"|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+)
+
+_SENSITIVE_SETTING = (
+    r"(?:.*[_.-])?(?:password|passwd|secret|api[_-]?key|(?:access|secret|private|account)[_-]?key"
+    r"|(?:access|auth|api|bearer)[_-]?token)"
+)
+
 _SENSITIVE_VARIABLE = (
     r"(?:.*_)?(?:PASSWORD|PASSWD|SECRET|TOKEN|API_KEY|APIKEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS)"
 )
@@ -126,6 +137,7 @@ def without_password(text: str) -> str:
         text = re.sub(_CREDENTIALS, r"\1***@", text)
     for pattern in (_NAMED, _OPTION, _QUERY, _HEADER):
         text = re.sub(pattern, r"\1***", text, flags=re.IGNORECASE if pattern != _NAMED else 0)
+    text = re.sub(_KEY, "***", text)
     for secret in _secrets():
         if secret in text:
             text = text.replace(secret, "***")
@@ -135,6 +147,11 @@ def without_password(text: str) -> str:
 def is_secret_variable(name: str) -> bool:
     """Return whether a variable of the environment holds a password by its name."""
     return re.fullmatch(_SENSITIVE_VARIABLE, name, re.IGNORECASE) is not None
+
+
+def is_secret_setting(name: str) -> bool:
+    """Return whether a setting of training holds a password by its name: `db_password`, not `token`, which a network may have."""
+    return re.fullmatch(_SENSITIVE_SETTING, name, re.IGNORECASE) is not None
 
 
 def _secrets() -> set[str]:

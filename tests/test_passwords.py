@@ -6,7 +6,7 @@ import pytest
 
 from ablate import launch, slurm
 from ablate.errors import StudyError
-from ablate.study import keys
+from ablate.study import keys, spec
 from ablate.text import without_password
 
 SECRET = "s3cr3t-w0rd"
@@ -79,6 +79,12 @@ def test_a_password_of_the_environment_is_masked_in_any_text(monkeypatch, capsys
     assert capsys.readouterr().err == "401 for '***': denied\n"
 
 
+def test_what_is_said_of_a_place_that_is_called_password_is_no_password(capsys):
+    error = StudyError("holds a password", place="y.yaml:5: baseline.api_key", hint=f"--token {SECRET}")
+    launch.notify_error(error)
+    assert capsys.readouterr().err == "error: y.yaml:5: baseline.api_key: holds a password\n  --token ***\n"
+
+
 def test_a_recorded_command_line_has_no_password(monkeypatch):
     arguments = ["run", "a b.yaml", "--storage", f"mysql://u:{SECRET}@h/n", "--token", SECRET]
     monkeypatch.setattr("sys.argv", ["ablate", *arguments])
@@ -98,6 +104,57 @@ def test_a_study_holds_no_password(read, value):
     with pytest.raises(StudyError, match="holds a password") as raised:
         read(value)
     assert SECRET not in str(raised.value)
+
+
+KEYS = [
+    "ghp_" + "a1B2" * 9,
+    "hf_" + "aB" * 17,
+    "sk-ant-" + "a1-B" * 10,
+    "AKIA" + "A1B2" * 4,
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_key_of_a_service_is_known_by_its_form(key):
+    assert without_password(f"401 for {key}, see '{key}'") == "401 for ***, see '***'"
+
+
+SETTINGS = {
+    "baseline.db_password": "{db_password: s3cr3t-w0rd}",
+    "baseline.log.api-key": "{log: {api-key: [s3cr3t-w0rd]}}",
+    "baseline.x": "{x: 'mysql://me:s3cr3t-w0rd@host/name'}",
+    "baseline.cmd": "{cmd: [--token, '--password=s3cr3t-w0rd']}",
+}
+
+
+@pytest.mark.parametrize("place", SETTINGS)
+def test_no_setting_of_a_study_is_a_password(place):
+    text = f"study: x\nmargin: 1\nmetric: val/loss\ntrain: a:b\nseeds: 2\nbaseline: {SETTINGS[place]}\nfactors: {{lr: [1]}}\n"
+    with pytest.raises(StudyError, match="holds a password") as raised:
+        spec.parse(text)
+    assert (raised.value.place or "").endswith(place)
+    assert SECRET not in str(raised.value)
+
+
+def test_no_level_and_no_override_is_a_password():
+    text = "study: x\nmargin: 1\nmetric: val/loss\ntrain: a:b\nseeds: 2\nbaseline: {secret: null, lr: 0}\nfactors: {FACTOR: [LEVEL]}\n"
+    for factor, level, sets in (
+        ("secret", SECRET, ()),
+        ("lr", f"'http://me:{SECRET}@h/x'", ()),
+        ("lr", "1", [f"secret={SECRET}"]),
+    ):
+        with pytest.raises(StudyError, match="holds a password") as raised:
+            spec.parse(text.replace("FACTOR", factor).replace("LEVEL", level), sets=sets)
+        assert SECRET not in str(raised.value)
+
+
+def test_settings_that_hold_no_password_are_free():
+    tree = (
+        "{token: cls, tokens: many, secret: 3, password: null, api_key: '', keys: a, secrets: x.json, key: b}"
+    )
+    text = f"study: x\nmargin: 1\nmetric: val/loss\ntrain: a:b\nseeds: 2\nbaseline: {tree}\nfactors: {{secret: [4]}}\n"
+    assert spec.parse(text).baseline.get("token") == "cls"
 
 
 def test_variables_that_hold_no_password_are_free():

@@ -85,3 +85,26 @@ def test_several_studies_make_as_many_pages_and_an_index_one_array_and_one_table
     output = workplace.ablate("report", *studies, "--format", "md", "-o", "all.md", code=2)
     assert "name a folder" in output
     assert json.loads(workplace.ablate("report", "toy", "toy.yaml", "--format", "json")) == one["toy"]
+
+
+def test_no_output_takes_the_place_of_a_study_of_code_or_of_a_database(workplace):
+    study = workplace.trained(factors="{gain: [0.2]}")
+    for target in ("toy.yaml", "toy.py", "mlruns/mlflow.db", "mlruns/../pyproject.toml"):
+        before = Path(target).read_bytes()
+        assert f"{target}: is there already" in workplace.ablate("schema", "-o", target, code=2)
+        assert Path(target).read_bytes() == before
+    for command in (["report", "toy"], ["report", "toy", "--format", "csv"], ["slurm", study]):
+        assert "would be lost" in workplace.ablate(*command, "-o", "toy.yaml", code=2)
+    assert "study: toy" in Path("toy.yaml").read_text()
+
+
+def test_what_is_judged_is_not_replaced_by_its_verdicts(workplace):
+    rows = "arm,seed,val_acc\n" + "".join(f"{arm},{seed},0.{seed}\n" for arm in "ab" for seed in range(3))
+    Path("r.csv").write_text(rows)
+    Path("link.csv").symlink_to("r.csv")
+    options = ["--seed", "seed", "--baseline", "a", "--margin", "0.01", "--metric", "val_acc", "--arm", "arm"]
+    for target in ("r.csv", "link.csv"):
+        assert "would be lost" in workplace.ablate("judge", "r.csv", *options, "-o", target, code=2)
+    assert Path("r.csv").read_text() == rows
+    for _ in range(2):  # an earlier output is replaced
+        workplace.ablate("judge", "r.csv", *options, "-o", "verdicts.csv")

@@ -13,6 +13,7 @@ from typing import Any
 from ablate.figure_files import FOLDER, HTML, KINDS
 from ablate.report.contents import OwnFigure, OwnFigures
 from ablate.report.reading import Reading
+from ablate.text import parse_real
 
 _TRACES = frozenset(
     {
@@ -91,7 +92,8 @@ def plotly_figure(text: str) -> dict[str, Any] | None:
     call = _PLOTLY.search(text)
     if call is None:
         return None
-    reader = json.JSONDecoder(parse_constant=lambda _: None)
+    # What is no finite number, `Infinity` or `1e999`, is a gap, as in Plotly; the page's JSON has none.
+    reader = json.JSONDecoder(parse_constant=lambda _: None, parse_float=parse_real)
     try:
         data, end = reader.raw_decode(text, call.end())
         comma = re.compile(r"\s*,\s*").match(text, end)

@@ -28,7 +28,7 @@ from ablate.study.ranges import Range
 from ablate.study.record import Design
 from ablate.study.search import SearchSettings
 from ablate.study.seeds import REPLICATES
-from ablate.text import brief, cut, is_secret_variable, parse_duration, without_password
+from ablate.text import brief, cut, is_secret_setting, is_secret_variable, parse_duration, without_password
 from ablate.training import TRAINERS
 from ablate.training.arguments import value_text
 from ablate.training.channels import METRICS_FORM, read_metrics
@@ -158,14 +158,26 @@ def read_command(value: Any) -> Any:
     return arguments
 
 
-def _refuse_password(text: str, place: str, name: str = "") -> None:
-    """Raise StudyError for a password in a study, which is recorded and shown in reports. name: of the variable that has the text."""
-    if (text and is_secret_variable(name)) or without_password(text) != text:
+def _refuse_password(text: str, place: str, *, is_named: bool = False) -> None:
+    """Raise StudyError for a password in a study, which is recorded and shown in reports. is_named: its name says that it is one."""
+    if (text and is_named) or without_password(text) != text:
         raise StudyError(
             "holds a password, and a study is recorded",
             place=place,
-            hint="set it as a variable of your shell (`export NAME=…`): the command inherits those, and they are not recorded",
+            hint="set it as a variable of your shell (`export NAME=…`): training inherits those, and they are not recorded",
         )
+
+
+def refuse_passwords(value: Any, place: str) -> None:
+    """Raise StudyError where plain values, such as the baseline, hold a password. place: of the value, a dotted path."""
+    if isinstance(value, str):
+        _refuse_password(value, place, is_named=is_secret_setting(place.rpartition(".")[2]))
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            refuse_passwords(inner, f"{place}.{name}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            refuse_passwords(inner, place)
 
 
 def _words(text: str) -> list[str]:
@@ -190,7 +202,7 @@ def read_environment(value: Any) -> Any:
                 place=f"env.{name}",
                 hint='a placeholder needs quotes: "{lr}"' if isinstance(text, dict) else None,
             )
-        _refuse_password(value_text(text), f"env.{name}", name)
+        _refuse_password(value_text(text), f"env.{name}", is_named=is_secret_variable(name))
     return {name: value_text(text) for name, text in value.items()}
 
 

@@ -82,6 +82,8 @@ def read(path: Path, *, sets: Iterable[str] = ()) -> Study:
         missing = not path.exists()
     except OSError as error:
         raise StudyError(f"cannot be read ({error.strerror})", place=brief(str(path))) from None
+    if missing and path.is_symlink():
+        raise StudyError("is a link that leads nowhere", place=str(path), hint="name the study's YAML file")
     if missing:
         raise StudyError("there is no such file", place=str(path), hint=_other_file(path))
     if not path.is_file():
@@ -113,6 +115,8 @@ def parse(text: str, *, source: str = "study", sets: Iterable[str] = ()) -> Stud
     file = document.load(text, source)
     with file.places():
         values = _known_keys(file.values)
+        for name, value in values.items():
+            keys.refuse_passwords(value, name)
         baseline = _baseline(values, Path(source).parent)
     baseline = override(baseline, sets)
     with file.places():
@@ -226,6 +230,8 @@ def override(config: C, sets: Iterable[str]) -> C:
     """Return a config with `path=value` texts applied, as `--set` takes them. Raises StudyError."""
     changed = changes(sets)
     try:
+        for path, value in changed.items():
+            keys.refuse_passwords(value, path)
         return config.override(changed) if changed else config
     except StudyError as error:
         raise StudyError(error.message, place=f"--set {cut(error.place or '')}", hint=error.hint) from None

@@ -96,6 +96,13 @@ def test_a_page_of_plotly_is_read_as_the_figure_that_it_shows():
     assert plotly_figure(written(go.Figure(go.Scattergl(y=[1]))))["data"][0]["type"] == "scatter"
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "Infinity", "NaN"])
+def test_a_number_that_json_lacks_is_a_gap(number):
+    page = written(go.Figure(go.Scatter(y=[15.5, 2]), layout={"height": 15.5})).replace("15.5", number)
+    read = plotly_figure(page)
+    assert json.loads(render.script_json(read))["data"][0]["y"] == [None, 2]
+
+
 DEEP = 'Plotly.newPlot("id", ' + "[" * 500 + "]" * 500 + ", {})"
 
 
