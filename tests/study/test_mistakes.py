@@ -369,7 +369,7 @@ FILES = {
     "binary.yaml": "cannot be read as UTF-8 text",
     "utf16.yaml": "cannot be read as UTF-8 text",
     "pipe.yaml": "is not a file",
-    "circle.yaml": "there is no such file",
+    "circle.yaml": "is a link that leads nowhere",
     "x" * 300: "cannot be read (File name too long)",
 }
 
