@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: Typer would compile the options of every command from text, 12 ms of each start.
 import contextlib
-import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from ablate import completion, given_study, interrupts, launch, reporting, standing, streams
 from ablate.catalogue_command import data, docs, models
-from ablate.errors import AblateError, StoreError, StudyError
+from ablate.errors import AblateError, StoreError, StudyError, refused_by_machine
 from ablate.init_command import init
 from ablate.judge_command import judge
 from ablate.options import (
@@ -59,19 +58,6 @@ app = typer.Typer(
 _NO_STUDY = (
     "the store holds no study yet; `ablate init mine` writes one, and `ablate run mine.yaml` trains it"
 )
-
-# What the machine or its file system refuses, whatever ablate does.
-_ENVIRONMENT_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EMFILE,
-    errno.ENFILE,
-}
-_ENVIRONMENT_ERRORS |= {errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN, errno.ENAMETOOLONG, errno.ELOOP}
-_ENVIRONMENT_ERRORS |= {errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.ENOSYS}
 
 MISTAKE = 2
 
@@ -551,7 +537,7 @@ def _run() -> None:
         app()
     except Exception as error:  # noqa: BLE001 — after an interrupt whatever fails may fail because of it
         if not interrupts.has_come():
-            launch.notify(*_refusal(error))
+            _tell(error)
             sys.exit(MISTAKE)
     except KeyboardInterrupt:
         pass
@@ -561,21 +547,12 @@ def _run() -> None:
     sys.exit(interrupts.EXIT_CODE)
 
 
-def _refusal(error: Exception) -> tuple[str, str | None]:
-    """Return a line and a hint about what has ended a command. Raises the error again where it is a fault of ablate's."""
+def _tell(error: Exception) -> None:
+    """Print a line and a hint about what has ended a command. Raises the error again where it is a fault of ablate's."""
     if isinstance(error, AblateError):
-        return f"error: {error.sentence}", error.hint
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT_ERRORS:
-        place = f"{error.filename}: " if error.filename else ""
-        if error.errno == errno.EAGAIN:
-            place = "no process can be started (`ulimit -u`): "
-        return (
-            f"error: {place}{error.strerror}",
-            "what is finished is kept; the same command continues from there",
-        )
-    if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return (
-            "error: no thread can be started",
-            "`ulimit -u` says how many processes and threads you may have",
-        )
-    raise error
+        launch.notify_error(error)
+        return
+    refusal = refused_by_machine(error)
+    if refusal is None:
+        raise error
+    launch.notify(f"error: {refusal[0]}", refusal[1])

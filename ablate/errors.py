@@ -13,8 +13,18 @@ without a traceback and exits with 2. Any other exception that reaches the user 
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
+
+# What a machine or its file system refuses, whatever ablate does; not every system has all of them.
+_REFUSED = frozenset(
+    getattr(errno, name, None)
+    for name in (
+        "EACCES EAGAIN EBUSY EDQUOT EFBIG EHOSTDOWN EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV ENOLCK ENOMEM ENOSPC ENOSYS "
+        "ENOTCONN ENOTDIR ENXIO EOPNOTSUPP EPERM EREMOTEIO EROFS ESTALE ETIMEDOUT ETXTBSY"
+    ).split()
+)
 
 _BREAKS = r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
 
@@ -72,3 +82,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"choose one of: {', '.join(known)}" if known else ""
+
+
+def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
+    """Return what the machine has refused and what to do about it, for an error that is no bug; None for any other error."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory", "`ulimit -v` and `free` say how much this process may have"
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return (
+            "no thread can be started",
+            "`ulimit -u` says how many processes and threads you may have",
+        )
+    if not isinstance(error, OSError) or error.errno not in _REFUSED:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.EAGAIN:
+        place = "no process can be started (`ulimit -u`): "
+    return f"{place}{error.strerror}", "what is finished is kept; the same command continues from there"

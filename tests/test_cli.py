@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from ablate import cli
 
 DIGITS = """
 study: digits
@@ -337,6 +340,33 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
 )
 def test_a_mistyped_command_gets_a_message_like_every_mistake(workplace, typed, message):
     assert workplace.ablate(*typed.split(), code=2).lstrip().startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EFBIG, "File too large", "x"), "error: x: File too large\n"),
+        (OSError(errno.ENOTCONN, "no connection"), "error: no connection\n"),
+        (OSError(errno.EAGAIN, "try again"), "error: no process can be started"),
+        (MemoryError("malloc of size 192 failed"), "error: there is not enough memory\n"),
+        (RuntimeError("can't start new thread"), "error: no thread can be started\n"),
+        (OSError(errno.ENOENT, "a bug"), None),
+        (RuntimeError("a bug"), None),
+    ],
+    ids=repr,
+)
+def test_what_the_machine_refuses_is_one_line_and_a_bug_is_none(monkeypatch, capfd, error, message):
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr("ablate.launch.prepare_process", refuse)
+    with pytest.raises(SystemExit if message else type(error)) as ended:
+        cli.main()
+    said = capfd.readouterr().err
+    if message:
+        assert ended.value.code == cli.MISTAKE
+        assert said.startswith(message)
+    assert "Traceback" not in said
 
 
 def test_without_a_command_the_help_is_shown(workplace):

@@ -160,6 +160,7 @@ def open_for_writing(store: Store, patience: float | None = None) -> Any:
 
     try:
         create(store)
+        _check_permission(store)
         note_place(store)
         if store.database is not None and has_known_layout(store.database):
             return LocalClient(store.database, store.artifacts, PATIENCE if patience is None else patience)
@@ -178,6 +179,19 @@ def open_for_writing(store: Store, patience: float | None = None) -> Any:
                 "newer MLflow",
             ) from None
         raise StoreError(f"cannot be opened ({text})", place=uri) from None
+
+
+def _check_permission(store: Store) -> None:
+    """Raise StoreError for a local database that nobody here may write, which sqlite would say of every record."""
+    if store.database is None:
+        return
+    for path in (store.database, store.database.parent):  # sqlite puts its journal beside the database
+        if not os.access(path, os.W_OK):
+            raise StoreError(
+                "may not be written",
+                place=str(path),
+                hint="`ls -l` says who may; in a copy of the project, everything is your own",
+            )
 
 
 def note_place(store: Store) -> None:

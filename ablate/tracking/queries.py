@@ -370,6 +370,10 @@ class LocalQueries:
                 place=str(database),
                 hint="move it away; `ablate run` makes a new database, MLFLOW_TRACKING_URI names another",
             )
+        if not os.access(database, os.R_OK):
+            raise UnreadableStoreError(
+                "may not be read", place=str(database), hint="`ls -l` says who may; ask its owner for a copy"
+            )
         try:
             # Not `mode=ro`: a journal that a killed writer left behind has to be rolled back before anything can be read.
             with contextlib.closing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -182,8 +183,13 @@ def open_lock(path: Path) -> BinaryIO:
     try:
         return plain_files.open_in_place(path)
     except OSError as error:
+        is_others = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         raise StoreError(
-            f"cannot be used as a lock ({error.strerror})", place=str(path), hint="remove it, then run again"
+            f"cannot be used as a lock ({error.strerror})",
+            place=str(path),
+            hint="in a copy of the project, everything is your own"
+            if is_others
+            else "remove it, then run again",
         ) from None
 
 

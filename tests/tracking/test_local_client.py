@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import random
 import shutil
 import sqlite3
@@ -254,6 +255,20 @@ def test_a_database_that_lacks_a_part_of_its_layout_is_not_waited_for(new_store,
         db.execute(f"DROP TABLE {table}")
     with pytest.raises(StoreError, match=f"lacks the table '{table}'"):
         open_for_writing(store)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("mlflow.db", 0o444), ("", 0o555)])
+def test_a_database_that_may_not_be_written_is_not_waited_for(new_store, monkeypatch, name, mode):
+    store = new_store()
+    place = Path(str(store.database)).parent / name
+    if os.geteuid() == 0:  # who may write everywhere
+        monkeypatch.setattr("os.access", lambda path, how: Path(path) != place or how != os.W_OK)
+    place.chmod(mode)
+    try:
+        with pytest.raises(StoreError, match=f"{place}: may not be written"):
+            open_for_writing(store)
+    finally:
+        place.chmod(0o755)
 
 
 def test_names_that_mlflow_refuses_are_refused_by_both(new_store, by_mlflow):
