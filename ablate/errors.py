@@ -19,11 +19,13 @@ from collections.abc import Iterable
 
 # What a machine or its file system refuses, whatever ablate does; not every system has all of them.
 _REFUSED = frozenset(
-    getattr(errno, name, None)
-    for name in (
-        "EACCES EAGAIN EBUSY EDQUOT EFBIG EHOSTDOWN EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV ENOLCK ENOMEM ENOSPC ENOSYS "
-        "ENOTCONN ENOTDIR ENXIO EOPNOTSUPP EPERM EREMOTEIO EROFS ESTALE ETIMEDOUT ETXTBSY"
-    ).split()
+    code
+    for code, name in errno.errorcode.items()
+    if re.fullmatch(
+        "E(ACCES|AGAIN|BUSY|DQUOT|FBIG|HOSTDOWN|IO|ISDIR|LOOP|MFILE|NAMETOOLONG|NFILE|NODEV|NOLCK|NOMEM|NOSPC|NOSYS|NOTCONN|NOTDIR"
+        "|NOTSUP|NXIO|OPNOTSUPP|PERM|REMOTEIO|ROFS|STALE|TIMEDOUT|TXTBSY)",
+        name,
+    )
 )
 
 _BREAKS = r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
