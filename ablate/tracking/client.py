@@ -103,6 +103,10 @@ def create(store: Store) -> None:
         for abandoned in store.database.parent.glob(f"{store.database.stem}.*.tmp*"):
             abandoned.unlink()
         try:
+            # MLflow would try for two minutes to open what sqlite cannot: a path that is too long for it, a disk without locks.
+            with contextlib.closing(sqlite3.connect(building)) as db:
+                db.execute("PRAGMA user_version").fetchone()
+            building.unlink()
             if not new_database.copied(building):
                 connect(addresses.database_address(building))
                 new_database.keep(building)
@@ -111,7 +115,7 @@ def create(store: Store) -> None:
             raise StoreError(
                 f"the database cannot be made ({first_line(error)})",
                 place=str(store.database),
-                hint="is there space, and may you write there?",
+                hint="is there space, may you write there, and is the path short enough for sqlite?",
             ) from None
         finally:  # also where Ctrl-C ends it
             for left in building.parent.glob(f"{building.name}*"):

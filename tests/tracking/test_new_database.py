@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 
+from ablate.errors import StoreError
 from ablate.tracking import client, new_database
 from ablate.tracking.local_client import has_known_layout
 from ablate.tracking.store import Store
@@ -62,6 +63,18 @@ def test_a_copy_is_what_mlflow_makes(made, cache, tmp_path, monkeypatch):
     assert copy[4] > first[4]
     assert has_known_layout(store(folder).database)
     assert [path.name for path in (folder / "mlruns").iterdir() if path.is_file()] == ["mlflow.db"]
+
+
+def test_a_path_that_is_too_long_for_sqlite_is_said_at_once(cache, tmp_path, monkeypatch):
+    folder = tmp_path.joinpath(*["x" * 250] * 14)
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(
+        client, "connect", lambda _: pytest.fail("MLflow was asked, which would try for minutes")
+    )
+    with pytest.raises(StoreError, match="cannot be made") as raised:
+        client.create(store(folder))
+    assert "short enough for sqlite" in (raised.value.hint or "")
+    assert [path.name for path in (folder / "mlruns").iterdir() if path.is_file()] == []
 
 
 def cut(file):
