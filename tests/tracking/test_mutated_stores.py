@@ -25,7 +25,7 @@ COMMANDS = (
 def check(workplace, shared_cache: Path, number: int, seed: int) -> Counter[int]:
     """Damage a file of a finished study, and run commands. Returns how many ended with which exit code."""
     from ablate import cli
-    from ablate.errors import AblateError
+    from ablate.errors import AblateError, refused_by_machine
 
     workplace.trained()
     root = workplace.root
@@ -52,7 +52,7 @@ def check(workplace, shared_cache: Path, number: int, seed: int) -> Counter[int]
             if isinstance(error, AblateError):
                 assert "\n" not in error.message, (what, command)
                 codes[cli.MISTAKE] += 1
-            elif isinstance(error, OSError) and error.errno in cli._ENVIRONMENT_ERRORS:
+            elif error is not None and refused_by_machine(error):
                 codes[cli.MISTAKE] += 1
             else:
                 assert error is None or isinstance(error, SystemExit), (what, command, error)
