@@ -119,11 +119,12 @@ def _server(store: Store, name: str) -> Tracking | None:
 
 def _test_images(record: PlanRecord) -> NDArray[Any] | None:
     """Return the test images of the reference where the cache still holds them."""
+    from ablate.cache_folder import default_folder
     from ablate.data import cache
 
     fingerprint = record.arm(record.reference).data.fingerprint
     try:
-        entry = cache.entry(fingerprint, cache.default_folder() / "datasets") if fingerprint else None
+        entry = cache.entry(fingerprint, default_folder() / "datasets") if fingerprint else None
     except DataError:  # there is no place for a cache
         entry = None
     return None if entry is None else entry.test_images

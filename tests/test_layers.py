@@ -142,6 +142,7 @@ ROOMS: dict[str, set[str]] = {
     "judgements": {"errors", "text", "study", "tracking", "analysis", "report", "comparisons", "comparing"},
     "reporting": {
         "errors",
+        "cache_folder",
         "plain_files",
         "text",
         "data",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from ablate.events import Task
 from ablate.text import cut
 from ablate.training.outcome import Failure, Message, Result, Steps, is_end
 from ablate.training.payload import RunPayload
-from ablate.training.state import ProcessState, seed_everything
+from ablate.training.state import ProcessState, seed_everything, worker_state
 
 LONGEST_LEFT = 300
 """Characters of the names of what a bundle left behind, in the record of its last run."""
@@ -54,9 +53,7 @@ def watched(train: Callable[[Sequence[Task]], Steps], tasks: Sequence[Task]) -> 
             tasks = [task for task in tasks if task not in stale]
         else:
             new = {name for name in set(sys.modules) - loaded if is_users_module(name)}
-            # A process that is no worker has threads and settings of its own.
-            is_worker = multiprocessing.parent_process() is not None
-            _states[names] = ProcessState({*new, *_modules(names)}) if is_worker else None
+            _states[names] = worker_state({*new, *_modules(names)})
     if names not in _states:
         yield from train(tasks)
         return

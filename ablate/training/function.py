@@ -53,7 +53,7 @@ from ablate.training.own import OwnTrainer, messages, shown_value
 from ablate.training.own_run import OwnRun
 from ablate.training.payload import TORCH, Folders, RunPayload
 from ablate.training.permission import Permission, to_import
-from ablate.training.state import ProcessState, seed_everything
+from ablate.training.state import ProcessState, seed_everything, worker_state
 from ablate.training.surroundings import Surroundings, scratch_mlflow
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -368,9 +368,7 @@ class _FunctionAttempt:
             self._check_code()
             new = (name for name in set(sys.modules) - loaded if _is_users_module(name))
             modules = {*training_code(self._train).modules, *new}
-            # A process that is no worker has threads of its own, which set and import things meanwhile, and would be set back with them.
-            is_worker = multiprocessing.parent_process() is not None
-            _states[self._train] = fit, ProcessState(modules) if is_worker else None
+            _states[self._train] = fit, worker_state(modules)
         state = _states[self._train][1]
         if state is not None:
             state.begin()

@@ -128,6 +128,14 @@ class ProcessState:
         }
 
 
+def worker_state(modules: Collection[str]) -> ProcessState | None:
+    """Return the state of this process where it is a worker; None elsewhere. modules: as `ProcessState` takes them.
+
+    A process that is no worker has threads of its own, which set and import things meanwhile, and would be set back with them.
+    """
+    return None if multiprocessing.parent_process() is None else ProcessState(modules)
+
+
 def _children() -> set[int]:
     """Return the processes that this one has started and that still run; without /proc only those of `multiprocessing`."""
     children = {child.pid for child in multiprocessing.active_children() if child.pid is not None}
