@@ -39,7 +39,7 @@ def page(sweep: RateSweep, study: str) -> str:
             ),
             FigureGroup(
                 f"{rules.ranked_by} by epoch",
-                "Grey: the short training of a rate; black: the whole one; behind them all others.",
+                "Grey: the short training of a rate; in full contrast: the whole one; behind them all others.",
                 rate_figures.curves(sweep),
                 f"{rules.ranked_by} by epoch at a learning rate of",
                 small=True,

@@ -297,10 +297,10 @@ def _curve_panel(
     text.append("Mean over seeds, with a band from the lowest seed to the highest.")
     if is_factorial and any(arm.verdict for arm in curves.arms):
         text.append(
-            "A combination that changes one thing has the colour of that main effect's verdict; the others are black."
+            "A combination that changes one thing has the colour of that main effect's verdict; the others have no colour."
         )
     elif is_factorial:
-        text.append("Black: combinations, which have no verdict of their own.")
+        text.append("Combinations have no verdict of their own, and no colour.")
     else:
         text.append("An arm has the colour of its verdict.")
     if few and len({palette.mark(arm.verdict).colour for arm in curves.arms}) < len(curves.arms):

@@ -217,7 +217,7 @@ def test_the_curves_of_a_factorial_design_have_the_colours_of_the_verdicts_that_
     # Nothing is announced above interactions, which have no curves.
     effects, _, interactions = verdicts.partition("Interactions")
     assert (effects.count("loss over 2 epochs"), interactions.count("loss over 2 epochs")) == (2, 0)
-    assert "has the colour of that main effect&#39;s verdict; the others are black" in page
+    assert "has the colour of that main effect&#39;s verdict; the others have no colour" in page
 
 
 def test_a_fraction_has_its_loss_curves_though_none_is_that_of_an_effect():
@@ -226,7 +226,7 @@ def test_a_fraction_has_its_loss_curves_though_none_is_that_of_an_effect():
     assert ">Loss curves</a>" in verdicts
     assert 'class="curve' not in verdicts
     assert "Curves: " not in verdicts
-    assert "Black: combinations, which have no verdict of their own." in rest
+    assert "Combinations have no verdict of their own, and no colour." in rest
 
 
 def test_a_table_of_effects_has_no_columns_that_only_the_baseline_fills():
