@@ -223,14 +223,16 @@ def outlook(outlook: Outlook) -> RenderableType:
     lines += _seed_matters(outlook)
     if study.space:
         return Group(*lines)
-    sd = outlook.noise.sd
+    sd, most = outlook.noise.sd, outlook.noise.most
+    # The most that an assumed noise may be, as a multiple of the least.
+    spread = 1.0 if sd is None or most is None else most / sd
     difference = "a difference of two runs" if study.unpaired else "a paired difference"
     if study.design in ("factorial", "fractional"):
         difference = "an effect"
     if sd is None:
         lines.append(one_line(f"noise of {difference} {outlook.noise.source}"))
     else:
-        shown = measured(f"{sd * scale.factor:.2g}", scale.unit)
+        shown = _from_to(sd * scale.factor, spread, scale.unit)
         lines.append(one_line(f"noise of {difference}: {shown} ({outlook.noise.source})"))
     for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True):
         seeds = (
@@ -249,19 +251,27 @@ def outlook(outlook: Outlook) -> RenderableType:
                 )
             )
         else:
-            shown = measured(f"{reach.effect * scale.factor:.2g}", scale.unit)
+            shown = _from_to(reach.effect * scale.factor, spread, scale.unit)
             text = f"{seeds} {detect} about {shown} with 80 % power"
-            if reach.within:
+            if reach.effect * spread <= study.margin:
                 lines.append(one_line(text))
             else:
-                margin = f"the margin of {study.margin * scale.factor:g} is out of reach"
-                lines.append(one_line(f"{text}; {margin}", style="yellow"))
+                is_out = f"{'may be' if reach.within else 'is'} out of reach"
+                lines.append(
+                    one_line(f"{text}; the margin of {study.margin * scale.factor:g} {is_out}", style="yellow")
+                )
     if plan.resolution and study.margin < 2 * plan.resolution:
         step = f"{plan.resolution * scale.factor:.2g}"
         lines.append(
             one_line(f"the margin is less than two steps of the metric ({step} each)", style="yellow")
         )
     return Group(*lines)
+
+
+def _from_to(least: float, spread: float, unit: str) -> str:
+    """Write a number with its unit, or the range from it to `spread` times it."""
+    low, high = f"{least:.2g}", f"{least * spread:.2g}"
+    return measured(low if low == high else f"{low} to {high}", unit)
 
 
 def _seed_matters(outlook: Outlook) -> list[Text]:

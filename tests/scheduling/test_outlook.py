@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from ablate import launch
+from ablate import console, launch
 from ablate.analysis import power
 from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
@@ -19,22 +22,24 @@ from ablate.study.forecast import RunCost, forecast
 
 DIGITS = """
 study: {name}
-margin: 0.02
+margin: {margin}
 baseline:
   data: {{name: digits, validation: 0.25, subset: 400}}
   model: {{name: cnn, depth: 2, width: 4}}
   optimizer: {{name: sgd, lr: 0.1, momentum: 0.9}}
   training: {{epochs: 1, batch_size: 64}}
 factors: {factors}
-seeds: 3
+seeds: {seeds}
 """
 
 
 @pytest.fixture
 def digits(workplace):
-    def write(name: str = "digits", factors: str = "{model.width: [2]}") -> str:
+    def write(
+        name: str = "digits", factors: str = "{model.width: [2]}", margin: float = 0.02, seeds: int = 3
+    ) -> str:
         path = workplace.root / f"{name}.yaml"
-        path.write_text(DIGITS.format(name=name, factors=factors))
+        path.write_text(DIGITS.format(name=name, factors=factors, margin=margin, seeds=seeds))
         return str(path)
 
     return write
@@ -88,8 +93,23 @@ def test_an_arm_that_diverges_at_once_is_measured_all_the_same(workplace, digits
 def test_without_earlier_runs_the_noise_is_an_assumption_and_called_one(workplace, digits):
     found = look_ahead(workplace, digits())
     assert found.noise.known_from == "assumption"
-    assert found.noise.source == "assumed: two trainings disagree on 5 % of the 100 validation images"
+    assert found.noise.source == "assumed: two trainings disagree on 5 to 25 % of the 100 validation images"
     assert found.noise.sd == pytest.approx(math.sqrt(0.05 / 100))
+    assert found.noise.most == pytest.approx(math.sqrt(0.25 / 100))
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"), [(0.5, ""), (0.12, "may be out of reach"), (0.01, "is out of reach")]
+)
+def test_an_assumed_noise_is_a_range_and_so_is_what_seeds_detect(workplace, digits, margin, said):
+    found = look_ahead(workplace, digits(margin=margin, seeds=10))
+    screen = Console(width=200, file=io.StringIO())
+    screen.print(console.outlook(found))
+    text = screen.file.getvalue()
+    assert re.search(r"noise of a paired difference: (2.2 to 5 points|0.022 to 0.05) \(assumed", text)
+    low, high = map(float, re.search(r"10 seeds detect about ([\d.]+) to ([\d.]+) (?:points )?with", text).groups())
+    assert high / low == pytest.approx(math.sqrt(5), rel=0.1)
+    assert re.findall(r"m\w* be out of reach|is out of reach", text) == ([said] if said else [])
 
 
 def test_earlier_runs_of_the_same_baseline_in_another_study_tell_the_noise(workplace, digits):
