@@ -258,7 +258,9 @@ def outlook(outlook: Outlook) -> RenderableType:
             else:
                 is_out = f"{'may be' if reach.within else 'is'} out of reach"
                 lines.append(
-                    one_line(f"{text}; the margin of {study.margin * scale.factor:g} {is_out}", style="yellow")
+                    one_line(
+                        f"{text}; the margin of {study.margin * scale.factor:g} {is_out}", style="yellow"
+                    )
                 )
     if plan.resolution and study.margin < 2 * plan.resolution:
         step = f"{plan.resolution * scale.factor:.2g}"

@@ -107,7 +107,9 @@ def test_an_assumed_noise_is_a_range_and_so_is_what_seeds_detect(workplace, digi
     screen.print(console.outlook(found))
     text = screen.file.getvalue()
     assert re.search(r"noise of a paired difference: (2.2 to 5 points|0.022 to 0.05) \(assumed", text)
-    low, high = map(float, re.search(r"10 seeds detect about ([\d.]+) to ([\d.]+) (?:points )?with", text).groups())
+    low, high = map(
+        float, re.search(r"10 seeds detect about ([\d.]+) to ([\d.]+) (?:points )?with", text).groups()
+    )
     assert high / low == pytest.approx(math.sqrt(5), rel=0.1)
     assert re.findall(r"m\w* be out of reach|is out of reach", text) == ([said] if said else [])
 
