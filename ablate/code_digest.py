@@ -335,11 +335,14 @@ def digest_of(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Code:
-    """The code of a training. modules: names of the modules that count. imports_torch: whether any of them mentions it."""
+    """The code of a training. modules: names of the modules that count. imports_torch: whether any of them mentions it. files: whose
+    content counts, without links.
+    """
 
     digest: str
     modules: tuple[str, ...]
     imports_torch: bool
+    files: frozenset[str] = frozenset()
 
 
 def training_code(train: str, key: str = "train") -> Code:
@@ -361,6 +364,38 @@ def training_code(train: str, key: str = "train") -> Code:
     _parsed_before.keep()
     _codes[place] = (_signature(search.paths()), code)
     return code
+
+
+def code_elsewhere(
+    arguments: Sequence[str], folder: Path, root: Path, path: Sequence[str]
+) -> list[list[str]]:
+    """Return name and digest of the modules that scripts of a command import from outside its code, and that are not installed.
+
+    arguments: of the command; each that names a Python file, and the module behind `-m`, is such a script. folder: that it runs in.
+    root: whose files count by themselves. path: where modules are looked for first, as in PYTHONPATH.
+    """
+    scripts = tuple(
+        str(folder / text) for text in arguments if text.endswith(".py") and (folder / text).is_file()
+    )
+    modules = tuple(name for flag, name in itertools.pairwise(arguments) if flag == "-m")
+    if not scripts and not modules:
+        return []
+    place = (scripts, modules, str(folder), str(root), tuple(path), tuple(sys.path))
+    known = _elsewhere.get(place)
+    if known is None or _signature(path for path, _, _ in known[0]) != known[0]:
+        importlib.invalidate_caches()
+        search = _Search(":")
+        found = search.of_scripts(scripts, modules, [str(folder), *path])
+        inside = os.path.realpath(root) + os.sep
+        _parsed_before.keep()
+        outside = sorted(
+            [Path(file).name, digest] for file, digest in found.items() if not file.startswith(inside)
+        )
+        known = _elsewhere[place] = _signature(search.paths()), outside
+    return known[1]
+
+
+_elsewhere: dict[Any, tuple[Signature, list[list[str]]]] = {}
 
 
 def training_folder(train: str) -> Path | None:
@@ -430,7 +465,28 @@ class _Search:
             digest_of([self._train if len(names) > 1 else self._function, parts])[:16],
             tuple(names),
             any(code.mentions_torch for code in (*self._modules.values(), *run.values())),
+            frozenset(imported_files | run.keys()),
         )
+
+    def of_scripts(
+        self, scripts: Sequence[Path], modules: Sequence[str], path: Sequence[str]
+    ) -> dict[str, str]:
+        """Return file → digest of scripts that are run, of modules that are run by their names, and of all that these import."""
+        self._first = [*(str(Path(script).parent) for script in scripts), *path]
+        for script in scripts:
+            self._add_file(os.path.realpath(script))
+        for module in modules:
+            self._add(module)
+            self._add(f"{module}.__main__")
+        while self._waiting:
+            name = self._waiting.pop()
+            for imported in self._modules[name].imports:
+                self._follow(name, imported)
+        digests = {path: parsed.digest for path, parsed in self._files.items()}
+        for name, parsed in self._modules.items():
+            if (file := self._file_of(name)) is not None:
+                digests[os.path.realpath(file)] = parsed.digest
+        return digests
 
     def paths(self) -> Iterator[str]:
         """Yield the files and folders by which the answer stands: folders change where a module is added or removed."""
@@ -546,7 +602,7 @@ class _Search:
 
         asking: the module, or the path of the file.
         """
-        for each in (self._train_module, asking):
+        for each in filter(None, (self._train_module, asking)):
             root = _root(self._file_of(each) or each, each)
             if root is None or root in self._projects:
                 continue

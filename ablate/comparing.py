@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -653,18 +655,34 @@ def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[s
             place=caller.place("arm"),
             hint="name the arm in every row, or leave these rows out",
         )
-    alike: dict[str, dict[str, int]] = {}
-    for name, rows in Counter(names).items():
-        alike.setdefault(" ".join(name.casefold().split()), {})[name] = rows
+    alike: dict[tuple[str, ...], dict[str, int]] = {}
+    for (name, *parts), rows in Counter(zip(names, *cells, strict=True)).items():
+        alike.setdefault(tuple(map(_plainest, parts)), {})[name] = rows
     for spellings in alike.values():
         if len(spellings) > 1:
-            counts = joined(f"{name!r} ({counted(rows, 'row')})" for name, rows in spellings.items())
+            in_case = len({" ".join(name.casefold().split()) for name in spellings}) == 1
+            written = repr if in_case else ascii  # what looks the same is told by its codes
+            counts = joined(f"{written(name)} ({counted(rows, 'row')})" for name, rows in spellings.items())
+            how = "differ in case or spaces alone" if in_case else "are one number, or one text to the eye"
             raise StudyError(
-                f"one arm, or several? {counts} differ in case or spaces alone",
+                f"one arm, or several? {counts} {how}",
                 place=caller.place("arm"),
                 hint="spell one arm in one way; give different arms different names",
             )
     return names
+
+
+def _plainest(text: str) -> str:
+    """Return a cell as what it means, whatever its capitals, spaces, dashes, invisible letters and the digits of a number."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = "".join(
+        "-" if kind == "Pd" else letter for letter in plain if (kind := unicodedata.category(letter)) != "Cf"
+    )
+    plain = " ".join(plain.split())
+    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", plain) and (plain.isascii() and len(plain) < 40):
+        number = float(plain)
+        return repr(number + 0.0) if math.isfinite(number) else plain
+    return plain
 
 
 def _baseline(names: Sequence[str], baseline: object, columns: Sequence[str], caller: Caller) -> str:
@@ -998,6 +1016,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
             place=caller.place("seed"),
             hint=f"{caller.unpaired()} compares runs that share none",
         )
+    notes += _shared_values(question, frame, paired=True)
     copies = _copies(question, frame)
     # Runs whose results agree to the last digit have, as far as anyone can see, one trace.
     frame["trace"] = frame["arm"].map(dict.fromkeys(copies, "one")) if copies else ""
@@ -1092,6 +1111,43 @@ def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
     return {str(name) for name in constant.index[chance < _IMPROBABLE]}
 
 
+def _shared_values(question: _Question, frame: pd.DataFrame, *, paired: bool) -> list[str]:
+    """Notes on arms whose runs have the values of the baseline's, or of each other, to the last digit, more often than chance gives.
+
+    Raises StudyError where runs that nothing else tells apart are there several times.
+    """
+    from ablate.analysis import ties
+
+    finished = frame[frame["outcome"] == "finished"]
+    values = {
+        str(name): own.to_numpy(dtype=float) for name, own in finished.groupby("arm", sort=False)["value"]
+    }
+    tie = ties.tie_probability(values, question.resolution)
+    repeated = [name for name, own in values.items() if ties.has_copies(own, tie, len(values))]
+    if repeated and not paired:
+        raise StudyError(
+            f"runs of {joined(map(repr, repeated[:_SHOWN]))} have the same {question.metric} to the last digit, more often than chance "
+            "gives: rows that stand there several times are no more runs",
+            place=question.caller.place("arm"),
+            hint=f"leave out all but one of each; where {question.metric} comes in coarse steps, "
+            f"{question.caller.setting('resolution', 'STEP')} says so",
+        )
+    notes = [
+        f"runs of {name} under different seeds have the same {question.metric} to the last digit, more often than chance gives: are "
+        "they copies?"
+        for name in repeated
+    ]
+    reference = values.get(question.baseline)
+    if reference is not None:
+        notes += [
+            f"{name} has the values of {question.baseline} to the last digit: these are the same runs, or what {name} changes does not "
+            "reach the training"
+            for name, own in values.items()
+            if name != question.baseline and ties.are_copies(own, reference, tie, len(values))
+        ]
+    return notes
+
+
 # --- not paired -------------------------------------------------------------------------------------------------------
 
 
@@ -1117,6 +1173,7 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
     counts = frame.groupby(["arm", "outcome"], sort=False).size().to_dict()
     _refuse_single_runs(question, frame["arm"][frame["outcome"] != "failed"].tolist())
     recorded, frame = frame, frame[frame["outcome"] == "finished"]
+    notes += _shared_values(question, frame, paired=False)
     copies = _copies(question, frame)
     groups: dict[str, Group] = {}
     by_arm = {str(name): own.to_numpy(dtype=float) for name, own in frame.groupby("arm", sort=False)["value"]}
@@ -1130,6 +1187,13 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
         )
     replicates = recorded.assign(seed=recorded.groupby("arm", sort=False).cumcount() + 1, phase="report")
     return _Found(_judge_groups(question, groups), tuple(notes), replicates)
+
+
+_NO_DEVIATION = re.compile(
+    r"(?<![a-z])(sem|stderr|std_?err(or)?|standard_error|se|ci|ci_?\d+|conf(idence)?(_interval)?)(?![a-z])",
+    re.IGNORECASE,
+)
+"""What a column of standard errors, or of half-widths of intervals, is called."""
 
 
 def _of_means(question: _Question, sd: str, n: str) -> Analysis:
@@ -1160,6 +1224,13 @@ def _of_means(question: _Question, sd: str, n: str) -> Analysis:
                 f"has no mean: {question.row(i, question.metric)}",
                 place=caller.place("mean"),
                 hint="leave the row out, and count its arm with k",
+            )
+        if number > 1 and stds[i] and (wrong := _NO_DEVIATION.search(sd)):
+            kind = "half an interval" if wrong[0].lower().startswith("c") else "a standard error"
+            raise StudyError(
+                f"{sd!r} names {kind}, and no standard deviation",
+                place=caller.place("sd"),
+                hint="a standard error times the root of the number of runs is the standard deviation; rename the column where it is one",
             )
         if number > 1 and not (math.isfinite(stds[i]) and stds[i] >= 0):
             raise StudyError(

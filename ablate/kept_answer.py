@@ -18,6 +18,7 @@ from ablate import cache_folder
 from ablate.study.record import PlanRecord
 from ablate.tracking.runs import counted_runs
 from ablate.tracking.store import Store
+from ablate.training import inputs
 
 if TYPE_CHECKING:
     from ablate.study.design import Plan
@@ -76,14 +77,17 @@ def _saves_networks(record: PlanRecord) -> bool:
 
 def _state(store: Store, record: PlanRecord) -> str:
     """Return the digest of all that the answer follows from."""
+    counted = counted_runs(store, record)
     runs = [
         [key, run.run_id, run.status, run.end, sorted(run.tags.items())]
-        for key, run in sorted(counted_runs(store, record).items())
+        for key, run in sorted(counted.items())
     ]
+    read = {text for run in counted.values() if (text := run.tags.get("ablate.inputs"))}
     journal = store.root / "optuna.journal"
     about = journal.stat() if journal.exists() else None
     ledger = about and [about.st_size, about.st_mtime_ns]
-    state = [record.to_json(), runs, ledger, list(_own_files(Path(__file__).parent))]
+    changed = [inputs.changed(text) for text in sorted(read)]
+    state = [record.to_json(), runs, ledger, changed, list(_own_files(Path(__file__).parent))]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 

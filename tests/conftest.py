@@ -46,7 +46,7 @@ import time
 from pathlib import Path
 
 # Seconds that an epoch takes, where no factor of the study is to say so.
-PACE = Path("seconds-per-epoch")
+PACE = Path(".pace/seconds-per-epoch")
 
 
 def fit(config, seed):
@@ -156,7 +156,10 @@ class Workplace:
     @contextlib.contextmanager
     def pace(self, seconds: float) -> Iterator[None]:
         """Let every epoch of the training take so long, in any process: the same runs are quick before and after."""
-        place = self.root / "seconds-per-epoch"
+        place = (
+            self.root / ".pace" / "seconds-per-epoch"
+        )  # in a hidden folder, so that it is no input of the runs
+        place.parent.mkdir(exist_ok=True)
         new = place.with_suffix(".new")
         new.write_text(str(seconds))
         new.replace(place)  # a training that reads it reads all of it

@@ -296,3 +296,125 @@ def test_runs_of_several_tasks_without_seeds_are_compared_within_each(judge, wri
     command, verdicts = pasted(judge, "folds.csv")
     assert "--block fold --margin X --unpaired" in command
     assert verdicts == CLEAR
+
+
+# --- rows that are not what they seem ---------------------------------------------------------------------------------
+
+COPIED = [(arm, value) for arm, _, value in RUNS]
+SGD = [value for arm, _, value in RUNS if arm == "sgd"]
+PAIRED = ("--metric", "acc", "--arm", "method", "--baseline", "sgd", "--margin", "0.01", "--seed", "seed")
+UNPAIRED = (*PAIRED[:-2], "--unpaired")
+MEANS = ("--arm", "method", "--baseline", "sgd", "--margin", "1", "--mean", "acc", "--n", "n", "--sd")
+
+
+@pytest.mark.parametrize("one", ["1.0", "1e0", "+1", "1.", "01"])
+@pytest.mark.parametrize("is_json", [False, True])
+def test_one_number_is_one_arm_however_it_is_written(judge, write, one, is_json):
+    rows = [
+        ({"sgd": "1" if seed % 2 else one, "adam": "2", "lion": "3"}[arm], seed, value)
+        for arm, seed, value in RUNS
+    ]
+    if is_json:
+        write("runs.jsonl", "\n".join(json.dumps({"lr": a, "seed": s, "acc": float(v)}) for a, s, v in rows))
+    else:
+        write("runs.csv", lines("lr,seed,acc", rows))
+    said = judge(
+        *(
+            f"runs.{'jsonl' if is_json else 'csv'}",
+            "--metric",
+            "acc",
+            "--arm",
+            "lr",
+            "--baseline",
+            "1",
+            "--margin",
+            "0.01",
+        ),
+        *("--seed", "seed"),
+        code=2,
+    )
+    assert "one arm, or several?" in said
+    assert repr(one) in said
+
+
+@pytest.mark.parametrize(
+    "other", ["ada\u0300m", "ad\u00e0m\u200b", "ad\u00e0m\ufeff", "ad\u00e0\u00adm", "\uff41d\u00e0m"]
+)
+def test_one_text_to_the_eye_is_one_arm(judge, write, other):
+    rows = [
+        ((other if seed % 2 else "ad\u00e0m") if arm == "adam" else arm, seed, value)
+        for arm, seed, value in RUNS
+    ]
+    write("runs.csv", lines("method,seed,acc", rows))
+    assert "one arm, or several?" in judge("runs.csv", *PAIRED, code=2)
+
+
+def test_versions_and_words_with_numbers_are_different_arms(judge, write):
+    names = {"sgd": "sgd", "adam": "v1.1", "lion": "v1.10"}
+    write("runs.csv", lines("method,seed,acc", [(names[arm], seed, value) for arm, seed, value in RUNS]))
+    assert "v1.10" in judge("runs.csv", *PAIRED)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("arms", [ARMS, ("adam",)])
+def test_rows_that_stand_there_several_times_are_no_more_runs(judge, write, times, arms):
+    rows = COPIED + [row for row in COPIED if row[0] in arms] * (times - 1)
+    write("runs.csv", lines("method,acc", rows))
+    said = judge("runs.csv", *UNPAIRED, code=2)
+    assert "rows that stand there several times are no more runs" in said
+    # Under seeds of their own they are said to be copies.
+    write(
+        "renumbered.csv",
+        lines(
+            "method,seed,acc", [(a, i, v) for a in ARMS for i, v in enumerate(v for b, v in rows if b == a)]
+        ),
+    )
+    assert "are they copies?" in judge("renumbered.csv", *PAIRED)
+
+
+def test_ties_of_a_coarse_metric_are_honest(judge, write):
+    draw = random.Random(0)
+    rows = [(arm, draw.choice(("0.6", "0.7", "0.8", "0.9"))) for arm in ARMS for _ in range(10)]
+    write("runs.csv", lines("method,acc", rows))
+    said = judge("runs.csv", *UNPAIRED)
+    assert "to the last digit" not in said
+
+
+@pytest.mark.parametrize("how", ["the same seeds", "other seeds", "unpaired"])
+def test_an_arm_with_the_values_of_the_baseline_is_said_to_have_them(judge, write, how):
+    shift = 0 if how == "the same seeds" else 1
+    rows = [(arm, seed, SGD[(seed + shift) % 5] if arm == "lion" else value) for arm, seed, value in RUNS]
+    write("runs.csv", lines("method,seed,acc" if how != "unpaired" else "method,number,acc", rows))
+    said = judge("runs.csv", *(UNPAIRED if how == "unpaired" else PAIRED))
+    assert "lion has the values of sgd to the last digit" in said
+    assert "adam has the values" not in said
+
+
+@pytest.mark.parametrize(
+    "column", ["sem", "acc_stderr", "standard_error", "se", "acc_se", "ci95", "acc_ci", "conf"]
+)
+def test_what_is_no_standard_deviation_by_its_name_is_not_taken_for_one(judge, write, column):
+    write("means.csv", f"method,acc,{column},n\nsgd,60.1,0.3,5\nadam,64.2,0.3,5\n")
+    assert "and no standard deviation" in judge("means.csv", *MEANS, column, code=2)
+
+
+@pytest.mark.parametrize("column", ["std", "acc_std", "sd", "sigma", "seconds_sd", "precise_std"])
+def test_a_standard_deviation_is_taken_for_one(judge, write, column):
+    write("means.csv", f"method,acc,{column},n\nsgd,60.1,0.3,5\nadam,64.2,0.3,5\n")
+    assert "adam" in judge("means.csv", *MEANS, column)
+
+
+def test_a_column_for_each_seed_in_two_units_is_refused(judge, write):
+    write("wide.csv", "method,seed0,seed1,seed2\nsgd,0.60,0.61,0.60\nadam,64,65,64\n")
+    assert "look like percentages" in judge("wide.csv", *PAIRED, "--wide", "seed", code=2)
+
+
+def test_more_than_all_is_no_count(judge, write):
+    write(
+        "runs.csv",
+        lines(
+            "method,seed,acc",
+            [(a, s, f"{round(1000 * float(v))}/{500 if a == 'adam' else 1000}") for a, s, v in RUNS],
+        ),
+    )
+    assert "is more than all: row 6 (acc)" in judge("runs.csv", *PAIRED, code=2)

@@ -90,7 +90,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "given_study": {"errors", "study", "text", "tracking"},
     "documents": {"errors", "text"},
-    "kept_answer": {"cache_folder", "study", "tracking"},
+    "kept_answer": {"cache_folder", "study", "tracking", "training.inputs"},
     "streams": set(),
     "launch": {
         "errors",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,6 +18,7 @@ from ablate.analysis.groups import Group, group_variance
 from ablate.analysis.intervals import ENOUGH_PAIRS, Floats
 from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
+from ablate.metrics import GAP_OF_UNITS, is_share
 
 NOISY = 3.0
 """An arm whose differences vary this many times more than the typical arm's is named in a caution."""
@@ -114,6 +117,9 @@ def _cautions(
         )
     yield from _read_before_the_end(replicates)
     yield from _mixtures(replicates)
+    yield from _mixed_inputs(replicates)
+    yield from _mixed_units(replicates, rules.metric)
+    yield from _unequal_epochs(replicates, rules.reference)
     aliased = sum(bool(e.aliases) for e in analysis.effects)
     if aliased:
         yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
@@ -214,3 +220,56 @@ def _mixtures(replicates: pd.DataFrame) -> Iterator[Caution]:
     fused = compared["fused"] if "fused" in compared.columns else ()
     if len({str(how).startswith("stacked") for how in fused}) > 1:
         yield Caution("stacked-and-single")
+
+
+def _mixed_inputs(replicates: pd.DataFrame) -> Iterator[Caution]:
+    """Yield which files and variables of the environment did not hold the same for all runs that read them."""
+    if "inputs" not in replicates.columns:
+        return
+    compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    held: dict[str, dict[str, int]] = {}
+    for text, runs in compared["inputs"].dropna().value_counts().items():
+        with contextlib.suppress(ValueError, TypeError, AttributeError, LookupError):
+            known = json.loads(str(text))
+            read = {
+                **known["files"],
+                **known["folders"],
+                **{f"${n}": v for n, v in known["variables"].items()},
+            }
+            for name, content in read.items():
+                contents = held.setdefault(str(name), {})
+                contents[str(content)] = contents.get(str(content), 0) + int(runs)
+    mixed = {name: sum(contents.values()) for name, contents in sorted(held.items()) if len(contents) > 1}
+    if mixed:
+        yield Caution("mixed-inputs", counts=tuple(mixed.items()))
+
+
+def _mixed_units(replicates: pd.DataFrame, metric: str) -> Iterator[Caution]:
+    """Yield how many runs have a metric that is a share as a percentage, where others have it as a share."""
+    if not is_share(metric):
+        return
+    values = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]["value"]
+    shares, percentages = values[(values > 0) & (values <= 1)], values[values > 1]
+    if not len(shares) or not len(percentages) or float(values.min()) < 0 or float(values.max()) > 100:
+        return
+    if float(percentages.min()) >= GAP_OF_UNITS * float(shares.max()):
+        yield Caution("mixed-units", counts=(("percentages", len(percentages)), ("shares", len(shares))))
+
+
+def _unequal_epochs(replicates: pd.DataFrame, reference: str) -> Iterator[Caution]:
+    """Yield the arms all of whose runs ended after fewer epochs than all of the reference's, or after more; not those that say so by
+    their names.
+    """
+    if "read_at" not in replicates.columns:
+        return
+    compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    ends = compared[compared["read_at"].notna()].groupby("arm")["read_at"].agg(["min", "max"])
+    if reference not in ends.index:
+        return
+    least, most = ends.loc[reference]
+    is_meant = ends.index.str.contains("epoch|step", case=False)
+    others = ends[((ends["max"] < least) | (ends["min"] > most)) & ~is_meant]
+    if len(others):
+        figures = {"least": float(least), "most": float(most)}
+        figures |= {"others least": float(others["min"].min()), "others most": float(others["max"].max())}
+        yield Caution("unequal-epochs", arms=tuple(map(str, others.index)), figures=figures)

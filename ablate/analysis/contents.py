@@ -188,6 +188,9 @@ CautionCode = Literal[
     "margin-out-of-reach",
     "mixed-devices",
     "mixed-torch",
+    "mixed-inputs",
+    "mixed-units",
+    "unequal-epochs",
     "stacked-and-single",
     "aliased",
 ]

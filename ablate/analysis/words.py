@@ -269,6 +269,24 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
             kinds = "kinds of device" if item.code == "mixed-devices" else "versions of torch"
             groups = ", ".join(f"{name} ({n} run{'' if n == 1 else 's'})" for name, n in item.counts)
             return f"Runs of different {kinds} are compared with each other: {groups}."
+        case "mixed-inputs":
+            names = joined([cut(name, 80) for name, _ in item.counts[:MOST_NAMES]])
+            return (
+                f"Runs that read different contents of {names} are compared with each other: "
+                f"{'it has' if len(item.counts) == 1 else 'these have'} changed between them."
+            )
+        case "mixed-units":
+            groups = " and ".join(f"{counted(n, 'run')} as {name}" for name, n in item.counts)
+            return f"{rules.metric} seems to come in two units: of {groups}. Then no effect between them means anything."
+        case "unequal-epochs":
+            least, most = (f"{figures[name]:g}" for name in ("least", "most"))
+            fewest, longest = (f"{figures[f'others {name}']:g}" for name in ("least", "most"))
+            arms = joined(item.arms) if len(item.arms) <= MOST_NAMES else counted(len(item.arms), "arm")
+            return (
+                f"{rules.metric} is compared after different numbers of epochs: the runs of the baseline end after "
+                f"{least if least == most else f'{least} to {most}'}, those of {arms} after "
+                f"{fewest if fewest == longest else f'{fewest} to {longest}'}."
+            )
         case "stacked-and-single":
             return "The comparisons mix stacked and single runs: the same computation, but for the last digits of its sums."
         case "aliased":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ablate.errors import StudyError
 from ablate.importing.columns import THOUSANDS, UNDEFINED
 from ablate.importing.curves import named_row
+from ablate.metrics import GAP_OF_UNITS, is_share
 from ablate.text import counted, cut
 
 if TYPE_CHECKING:
@@ -18,52 +18,12 @@ Unit = Literal["share", "percent"]
 
 UNITS: tuple[Unit, Unit] = ("share", "percent")
 
-_BOUNDED = frozenset(
-    {
-        *(
-            "accuracy",
-            "acc",
-            "precision",
-            "recall",
-            "sensitivity",
-            "specificity",
-            "f1",
-            "auc",
-            "auroc",
-            "auprc",
-            "ap",
-        ),
-        *(
-            "map",
-            "miou",
-            "iou",
-            "dice",
-            "jaccard",
-            "em",
-            "match",
-            "rate",
-            "tpr",
-            "tnr",
-            "fpr",
-            "fnr",
-            "cer",
-            "wer",
-            "ece",
-        ),
-        *("top", "hits", "kappa"),
-    }
-)
-"""Last words of names of metrics that are a share of something, and lie between 0 and 1, or 0 and 100."""
-
 _PERCENT = r"[-+−]?(?:\d+\.?\d*|\.\d+)\s*%"
 _COUNT = r"(\d+)\s*/\s*(\d+)"
 _DECIMALS = r"[-+]?\d*(?:\.(\d*))?\Z"
 
 _MOST_DECIMALS = 8
 """More decimals than this are those of a computation, and say nothing of how fine a metric is."""
-
-_GAP = 10.0
-"""A share and a percentage of the same size differ by a factor of 100; a metric seldom leaps by this one."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +45,9 @@ def measured(
 
     Cells that are no number in any of these ways stay as they are. Raises StudyError where some are shares and others percentages.
     """
-    levels = cells.drop_duplicates()
+    levels = cells.drop_duplicates().reset_index(
+        drop=True
+    )  # a row of several runs stands there several times
     text = levels.str.replace("−", "-")
     numbers = text.copy()
     percent = text.str.fullmatch(_PERCENT)
@@ -104,6 +66,11 @@ def measured(
 
         def of_total(cell: str) -> str:
             above, below = map(int, cell.split("/"))
+            if below and above > below:
+                raise StudyError(
+                    f"{cell} is more than all: row {named_row(cells.index[int((cells == cell).to_numpy().argmax())])} ({metric})",
+                    place="--metric",
+                )
             totals.extend([below] if below > 0 else [])
             return _text(factor * above / below) if below > 0 else "nan"
 
@@ -119,18 +86,13 @@ def measured(
             if totals
             else _printed(numbers, unit if percent.any() else None)
         )
-    if unit is None and _is_share(metric):
+    if unit is None and is_share(metric):
         unit = _unit(cells, numbers, metric)
     return MeasuredCells(result, unit, resolution)
 
 
 def _text(value: float) -> str:
     return repr(round(value, 15))
-
-
-def _is_share(metric: str) -> bool:
-    words = re.split(r"[^a-z]+", re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", metric).lower())
-    return bool(_BOUNDED & set(words)) and not {"learning", "log", "neg", "lr"} & set(words)
 
 
 def _unit(cells: pd.Series[str], numbers: pd.Series[str], metric: str) -> Unit | None:
@@ -143,7 +105,7 @@ def _unit(cells: pd.Series[str], numbers: pd.Series[str], metric: str) -> Unit |
     small, large = values[(values > 0) & (values <= 1)], values[values > 1]
     if large.empty:
         return "share"
-    if len(small) and float(large.min()) >= _GAP * float(small.max()):
+    if len(small) and float(large.min()) >= GAP_OF_UNITS * float(small.max()):
         raise _mixed(cells, metric, numbers[large.index[0]], numbers[small.index[0]])
     return "percent"
 

@@ -96,13 +96,14 @@ def methods(reading: Reading) -> tuple[tuple[str, str], ...]:
         paragraphs["Your own training"] = f"""
             What {own} yields is all that is known of a run: metrics by epoch. Classes, confusion matrices and prediction changes are
             shown for the built-in training alone, whose predictions are kept. A run that is done is used again where its settings, its
-            seed and its code are the same; {_NOT_IN_A_KEY} are not looked at, and a change of those is not seen."""
+            seed and its code are the same, and where the files and variables of the environment that it was seen to read hold what
+            they held; {_NOT_IN_A_KEY} are not looked at, and a change of those is not seen."""
     if fused := _fused(reading):
         paragraphs["Runs trained together"] = fused
     return tuple((heading, " ".join(paragraph.split())) for heading, paragraph in paragraphs.items())
 
 
-_NOT_IN_A_KEY = "data files that the study does not name, installed packages, and the machine’s own programs and environment"
+_NOT_IN_A_KEY = "installed packages, files that compiled code or other programs open, and the machine"
 
 
 def _not_paired(k: int, family: str) -> tuple[str, str, str]:

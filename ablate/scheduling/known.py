@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablate.errors import StoreError
+from ablate.errors import StoreError, StudyError
 from ablate.events import EpochEnd, Event, Failed, Finished, Started
 from ablate.scheduling.budget import SecondsByArm
 from ablate.scheduling.observer import Observer
@@ -18,7 +18,7 @@ from ablate.scheduling.queue import Queue
 from ablate.study.design import Plan, Run
 from ablate.study.record import PlanRecord, RunRecord
 from ablate.study.seeds import is_reevaluation, is_reported, replicate_of
-from ablate.text import counted
+from ablate.text import counted, cut, joined
 from ablate.tracking.frames import curve_frame, curve_rows, plan_frames, replicate_frame, replicate_row
 from ablate.tracking.plans import stored_plans, study_names
 from ablate.tracking.queries import StoredRun
@@ -32,10 +32,15 @@ from ablate.tracking.runs import (
 )
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Claims, Store
+from ablate.training import inputs
 from ablate.training.builtin import checkpoint
 
 Points = dict[str, list[tuple[int, float]]]
 """Metric → (epoch, value) of each time that it was yielded."""
+
+
+MOST_NAMED = 3
+"""Files and variables that a message names."""
 
 
 class Known:
@@ -105,6 +110,7 @@ class Known:
         wanted = {run.key: run for run in runs}
         self.plan(wanted.values())
         stored = finished_runs(self._store, wanted, first=self._study)
+        self._check_inputs(run.tags.get("ablate.inputs") for run in stored.values())
         own = {key: run for key, run in stored.items() if run.experiment == self._study}
         copied = {key: run for key, run in stored.items() if run.experiment != self._study}
         labels: dict[str, dict[str, str]] = {}
@@ -143,6 +149,36 @@ class Known:
         self._take({**own, **copied}, record)
         self._ledger.match(self._values(), wanted)
 
+    def _check_inputs(self, of_runs: Iterable[str | None]) -> None:
+        """Raise StudyError where what finished runs read, which no key holds, is not what it was then. of_runs: as each recorded it.
+
+        Beside runs that read something else, or in place of them, these would answer another question.
+        """
+        counts = Counter(text for text in of_runs if text)
+        changed = {text: names for text in counts if (names := inputs.changed(text))}
+        if not changed:
+            return
+        names = list(dict.fromkeys(name for of_run in changed.values() for name in of_run))
+        shown = joined([cut(name, 80) for name in names[:MOST_NAMED]])
+        if more := len(names) - MOST_NAMED:
+            shown += f" and {more} more" if more > 0 else ""
+        runs = counted(sum(counts[text] for text in changed), "finished run")
+        has = "has" if len(names) == 1 else "have"
+        if self._accept_code:
+            self._observer.note(f"{shown} {has} changed since {runs} read it (--accept-code)")
+            return
+        files = [name for name in names if not name.startswith("$")]
+        hints = [
+            f"`data: [{', '.join(files[:MOST_NAMED])}]` in the study makes it a part of what runs are"
+            if files
+            else ""
+        ]
+        hints += ["make a setting of the variable, under `baseline:`" if len(files) < len(names) else ""]
+        raise StudyError(
+            f"{shown} {has} changed since {runs} read it, and no run's key holds it",
+            hint="; ".join([*filter(None, hints), "--accept-code takes the runs as they are"]),
+        )
+
     def _of_older_code(self, recipes: Iterable[str], record: PlanRecord) -> dict[str, StoredRun]:
         """Return finished runs by recipe, which does not depend on the code; none of other code of the user's than the record's."""
         if record.own_training is None:
@@ -166,6 +202,7 @@ class Known:
             self.planned[run.key] = Run(run.key, "", run.arm, run.seed, run.phase, run.values)
             keys[run.arm, run.seed, run.phase] = run.key
         rows, curves = plan_frames(self._store, record)
+        self._check_inputs(rows["inputs"])
         self.rows |= {row["key"]: row for row in rows.to_dict("records")}
         for key, row in self.rows.items():
             self._time(row)

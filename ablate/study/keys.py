@@ -601,8 +601,8 @@ class Study(Block):
         tuple[str, ...],
         BeforeValidator(read_paths),
         Field(
-            description="Files and folders that a command reads, relative to its folder. Their content is part of what a run is: other data"
-            " are other runs."
+            description="Files and folders that a command or a function reads, relative to its folder. Their content is part of what a run is:"
+            " other data are other runs."
         ),
         WithJsonSchema({"type": "array", "items": {"type": "string"}}),
         Key("data: [data/train.csv]", names_plan=False),

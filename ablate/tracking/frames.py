@@ -41,6 +41,7 @@ REPLICATE_COLUMNS = (
     "device",
     "torch",
     "fused",
+    "inputs",
     "source_run",
 )
 CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
@@ -181,6 +182,7 @@ def _row(
         "device": tags.get("ablate.device"),
         "torch": tags.get("ablate.torch"),
         "fused": tags.get("ablate.fused"),
+        "inputs": tags.get("ablate.inputs"),
         "source_run": tags.get("ablate.source_run"),
     }
 

@@ -35,6 +35,7 @@ _RESULT_TAGS = tuple(
         "device",
         "torch",
         "fused",
+        "inputs",
         "source_run",
     )
 )

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
-from ablate.code_digest import digest_of
+from ablate.code_digest import code_elsewhere, digest_of
 from ablate.config import Config, FreeConfig, canonical
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
@@ -32,6 +32,7 @@ from ablate.text import counted, cut, format_value, joined, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import open_channels, tells_only_steps
 from ablate.training.channels.reading import Findings, Found, Places
+from ablate.training.command_inputs import CommandInputs
 from ablate.training.curves import CurveBuilder
 from ablate.training.isolation import FolderCopy, Footprint
 from ablate.training.left_figures import left_figures
@@ -52,7 +53,13 @@ from ablate.training.own import OwnTrainer
 from ablate.training.payload import NO_FOLDERS, Folders, RunPayload
 from ablate.training.permission import Permission
 from ablate.training.process import Process, check_startable
-from ablate.training.source_files import data_fingerprint, folder_code, folder_code_again, named_files
+from ablate.training.source_files import (
+    FolderCode,
+    data_fingerprint,
+    folder_code,
+    folder_code_again,
+    named_files,
+)
 from ablate.training.surroundings import NOT_PASSED_ON, scratch_mlflow
 
 SHOWN_LINES = 20
@@ -162,15 +169,19 @@ class CommandConfig(FreeConfig):
         return _FolderCode(self.folder)
 
     def code(self) -> str:
-        return self._code(self._folder_code.digest)
+        return self._code(self._folder_code.code)
 
     def code_again(self) -> str:
         """Return what `code` of a new config would, in a hurry."""
-        return self._code(folder_code_again(self.folder).digest)
+        return self._code(folder_code_again(self.folder))
 
-    def _code(self, of_folder: str) -> str:
+    def _code(self, of_folder: FolderCode) -> str:
         arguments, variables = self.filled(dict.fromkeys(GIVEN, ""))
-        return digest_of([of_folder, named_files(self.folder, [*arguments, *variables.values()])])[:16]
+        parts: list[Any] = [of_folder.digest, named_files(self.folder, [*arguments, *variables.values()])]
+        path = variables.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+        places = [str(self.folder / place) for place in path.split(os.pathsep) if place]
+        elsewhere = code_elsewhere(arguments, self.folder, of_folder.root, places)
+        return digest_of([*parts, elsewhere] if elsewhere else parts)[:16]
 
     def filled(self, given: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
         """Return the arguments and the variables of a run. given: values of `GIVEN`. Raises StudyError."""
@@ -222,6 +233,19 @@ class CommandConfig(FreeConfig):
             )
         return str(path)
 
+    def inputs(self, run_folder: Path) -> CommandInputs:
+        """Return what the command may read besides its code, as it is now. run_folder: of the run that is about to begin."""
+        arguments, variables = self.filled(dict.fromkeys(GIVEN, ""))
+        data = [self.folder / Path(path).expanduser() for path in self._source.get("data") or ()]
+        in_key = [self.folder / path for path in named_files(self.folder, [*arguments, *variables.values()])]
+        return CommandInputs(
+            folder_code_again(self.folder),
+            self.folder,
+            [*arguments, *variables.values()],
+            without=[run_folder, *data, *in_key],
+            variables=variables,
+        )
+
     def environment(self, variables: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
         """Return the environment of a run. variables: the study's, which have the last word. own: ablate's."""
         inherited = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
@@ -240,8 +264,8 @@ class _FolderCode:
         self._folder = folder
 
     @cached_property
-    def digest(self) -> str:
-        return folder_code(self._folder).digest
+    def code(self) -> FolderCode:
+        return folder_code(self._folder)
 
 
 def _overlap(path: str, other: str) -> bool:
@@ -335,12 +359,16 @@ class CommandTrainer(OwnTrainer):
                 copy = stack.enter_context(_private_copy(config, folder / COPY, stores))
                 place = copy.folder
             output = KeptOutput(copy=folders.output(task.run))
+            inputs = config.inputs(folder)
             for message in _Attempt(config, task, folder, place, output, told).messages(cancelled):
                 if copy is not None and isinstance(message, Result):
                     copy.check()
                 if is_end(message):
                     output.discard_copy()
-                yield message
+                if isinstance(message, Result) and (text := inputs.text()):
+                    yield replace(message, facts={**message.facts, "inputs": text})
+                else:
+                    yield message
 
     def trial(self, task: Task) -> Iterator[str]:
         """Show the lines in which metrics were found, the first of each metric and the last, which counts, and where none was found the

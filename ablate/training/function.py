@@ -32,9 +32,11 @@ from typing import Any, cast
 
 from ablate.code_digest import is_users, look_in_working_folder, training_code, training_folder
 from ablate.config import Config, FreeConfig
+from ablate.data.facts import DataFacts
 from ablate.errors import AblateError, StudyError, TrainingError, nearest
 from ablate.events import Task
 from ablate.text import cut
+from ablate.training.inputs import Inputs
 from ablate.training.left_figures import left_figures
 from ablate.training.outcome import (
     CANCELLED,
@@ -53,6 +55,7 @@ from ablate.training.own import OwnTrainer, messages, shown_value
 from ablate.training.own_run import OwnRun
 from ablate.training.payload import TORCH, Folders, RunPayload
 from ablate.training.permission import Permission, to_import
+from ablate.training.source_files import data_fingerprint
 from ablate.training.state import ProcessState, seed_everything, worker_state
 from ablate.training.surroundings import Surroundings, scratch_mlflow
 
@@ -232,7 +235,7 @@ class FunctionTrainer(OwnTrainer):
     """Training by a function of the user's, which a study names under `train:`."""
 
     imports_code = True
-    keys: tuple[str, ...] = ("train", "isolate")
+    keys: tuple[str, ...] = ("train", "isolate", "data")
 
     def owns(self, config: Config) -> bool:
         return isinstance(config, FunctionConfig)
@@ -254,6 +257,9 @@ class FunctionTrainer(OwnTrainer):
 
     def code_name(self, config: Config) -> str:
         return cast("FunctionConfig", config).train
+
+    def preparer(self) -> Callable[[Config], DataFacts]:
+        return lambda config: DataFacts(data_fingerprint(Path.cwd(), config.source.get("data") or ()))
 
     def seed_advice(self) -> str:
         return (
@@ -303,6 +309,9 @@ class FunctionTrainer(OwnTrainer):
 _states: dict[str, tuple[Fit, ProcessState | None]] = {}
 """The trainings that this process has imported, with what there was before their first runs."""
 
+_inputs: dict[str, Inputs] = {}
+"""What those trainings read."""
+
 
 class _FunctionAttempt:
     """One attempt of a run. folder: of the run. output: a file for what it prints while it runs."""
@@ -313,6 +322,7 @@ class _FunctionAttempt:
         self._is_cancelled: Callable[[], bool] = lambda: task.run in cancelled
         self._run = OwnRun(folder, task.attempt, self._is_cancelled)
         self._output = output
+        self._inputs = _inputs.setdefault(self._train, Inputs())
         self._called: Any = None
         """What calling the function gave."""
 
@@ -352,6 +362,9 @@ class _FunctionAttempt:
     def _loaded(self, surroundings: Surroundings) -> Fit:
         """Return the function. Where it is imported for the first time, what importing sets remains set."""
         loaded = set(sys.modules)
+        data = [Path(path).expanduser() for path in self._payload.source.get("data") or ()]
+        shares = self._payload.source.get("isolate") is False
+        self._inputs.begin([self._run.folder, *data], keep=shares)
         if "torch" not in sys.modules:
             os.environ["OMP_NUM_THREADS"] = str(self._payload.threads)  # read where torch is imported
         with surroundings():
@@ -362,9 +375,11 @@ class _FunctionAttempt:
                     if training_code(self._train).imports_torch:
                         importlib.import_module("torch")
                 seed_everything(0)
-            fit = load(self._train)
+            with self._inputs:
+                fit = load(self._train)
         if _states.get(self._train, (None, None))[0] is not fit:
             surroundings.adopt()
+            self._inputs.imported()
             self._check_code()
             new = (name for name in set(sys.modules) - loaded if _is_users_module(name))
             modules = {*training_code(self._train).modules, *new}
@@ -390,13 +405,13 @@ class _FunctionAttempt:
         payload = self._payload
         given = {"config": payload.config, "seed": payload.seed, "device": payload.device, "run": self._run}
         positional, named = _arguments(fit, given)
-        with surroundings():
+        with surroundings(), self._inputs:
             seed_everything(payload.seed)
             self._called = fit(*positional, **named)
             steps = _epochs(self._called)
         try:
             while True:
-                with surroundings():
+                with surroundings(), self._inputs:
                     try:
                         values = next(steps)
                     except StopIteration as end:
@@ -432,6 +447,8 @@ class _FunctionAttempt:
         if isinstance(end, Failure):
             return replace(end, files=files, spent=spent)
         facts = {**end.facts, **({"left_behind": cut(", ".join(left), LONGEST_LEFT)} if left else {})}
+        if inputs := self._inputs.text(training_code(self._train).files):
+            facts["inputs"] = inputs
         return replace(end, files=files, spent=spent, facts=facts)
 
 

@@ -73,7 +73,7 @@ MOST_FILES = 20_000
 LONGEST_NAMED = 64 << 20
 """Bytes of a file that a command names, above which it is no code. Data are what `data:` is for."""
 
-_WRITTEN = frozenset(
+WRITTEN = frozenset(
     {"mlruns", "reports", "wandb", "lightning_logs", "outputs", "multirun", "__pycache__", "node_modules"}
 )
 """Folders of results and of installed code, where nothing that git does not track is looked at."""
@@ -84,10 +84,13 @@ _SUBMODULE = b"160000"
 
 @dataclass(frozen=True)
 class FolderCode:
-    """The code in a folder, as it was read. signature: path, time of change and size of every file of it."""
+    """The code in a folder, as it was read. signature: path, time of change and size of every file of it. root: of the repository, or
+    the folder.
+    """
 
     digest: str
     signature: tuple[tuple[str, int, int], ...]
+    root: Path
 
     def is_unchanged(self) -> bool:
         """Return whether its files look as they did; files that came since are not looked for."""
@@ -107,7 +110,7 @@ def folder_code(folder: Path) -> FolderCode:
     contents = _contents(root, _repository_files(root) if top else _source_files(folder))
     kind = ["repository", os.path.relpath(folder, top)] if top else ["folder"]
     signature = tuple(_signature(root / name) for name in contents)
-    return FolderCode(digest_of([*kind, contents]), signature)
+    return FolderCode(digest_of([*kind, contents]), signature, root)
 
 
 _read: dict[Path, FolderCode] = {}
@@ -127,10 +130,13 @@ def _signature(file: Path) -> tuple[str, int, int]:
 
 
 def named_files(folder: Path, arguments: Iterable[str]) -> dict[str, str]:
-    """Return file → digest of the files that arguments name: `conf.yaml`, `--config=conf.yaml`. folder: that paths are relative to."""
+    """Return file → digest of the files that arguments name: `conf.yaml`, `--config=conf.yaml`, `@arguments.txt`.
+
+    folder: that paths are relative to.
+    """
     digests = {}
     for argument in arguments:
-        for text in {argument, argument.partition("=")[2]}:
+        for text in {argument, argument.partition("=")[2], argument.lstrip("@"), argument.partition(":")[2]}:
             with contextlib.suppress(OSError, ValueError):
                 file = folder / text
                 if text and file.is_file() and file.stat().st_size <= LONGEST_NAMED:
@@ -194,7 +200,7 @@ def _repository_files(top: Path) -> Iterator[str]:
     others = repository.ask(top, "ls-files", "-z", "--others", "--exclude-standard") or b""
     for path in others.split(b"\0"):
         name = os.fsdecode(path)
-        if Path(name).suffix.lower() in LANGUAGES and not _WRITTEN & set(Path(name).parts):
+        if Path(name).suffix.lower() in LANGUAGES and not WRITTEN & set(Path(name).parts):
             names.add(name)
     yield from sorted(names)
 
@@ -203,7 +209,7 @@ def _source_files(folder: Path) -> list[str]:
     """Return the paths of the code in a folder without git, sorted. Raises StudyError where it holds too much to look at."""
     names, seen = [], 0
     for place, inner, files in os.walk(folder):
-        inner[:] = [name for name in inner if not name.startswith(".") and name not in _WRITTEN]
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in WRITTEN]
         inner[:] = [name for name in inner if not Path(place, name, "pyvenv.cfg").exists()]
         seen += len(inner) + len(files)
         if seen > MOST_FILES:

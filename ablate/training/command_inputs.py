@@ -1,0 +1,197 @@
+"""What a command may read besides its code and its arguments. A program cannot be watched, but its code names what it reads.
+
+Beside the code count: files whose names stand in it, or in the files that it names; folders that arguments name, or that stand in the
+code as texts; variables of the environment that it asks for. What changes while the command runs is what it writes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ablate.training.inputs import as_text, content_of, is_setting, listing_of, named, value_of
+from ablate.training.source_files import LANGUAGES, WRITTEN, FolderCode
+
+MOST_ENTRIES = 5000
+"""Files and folders beside the code that are looked at."""
+
+LONGEST_TEXT = 1 << 20
+"""Bytes of a file in which names are looked for."""
+
+MOST_TEXT = 16 << 20
+"""Bytes of all of them."""
+
+_SETTINGS = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".conf")
+"""Endings that are often left out where a file of settings is named: `config_name="small"`."""
+
+_ASKED = re.compile(
+    rb"(?:environ(?:\.get|\.setdefault|\.pop)?\s*[\[(]|getenv\s*\()\s*[rbuf]?['\"]([A-Za-z_]\w*)['\"]",
+    re.IGNORECASE,
+)
+_ASKED_BY_SHELL = re.compile(rb"\$\{?([A-Za-z_]\w*)")
+_SET_BY_SHELL = re.compile(
+    rb"(?:^|[\s;&|(])(?:for\s+|read\s+(?:-\w+\s+)*|local\s+|export\s+)?([A-Za-z_]\w*)(?:=|\s+in\s|$)",
+    re.MULTILINE,
+)
+_SHELLS = (".sh", ".bash", ".zsh")
+_TEXTS = re.compile(rb"['\"]([^'\"\n]{1,300})['\"]")
+
+
+class CommandInputs:
+    """What a command may read, as it is when a run begins. folder: that the command runs in. texts: its arguments, and values of
+    variables. without: files and folders that do not count, such as the run's own. variables: that the study sets.
+    """
+
+    def __init__(
+        self,
+        code: FolderCode,
+        folder: Path,
+        texts: Sequence[str],
+        *,
+        without: Collection[Path],
+        variables: Mapping[str, str],
+    ) -> None:
+        files = [Path(path) for path, *_ in code.signature]
+        self._without = {os.path.realpath(path) for path in (*without, *files)}
+        source = _Source()
+        for file in files:
+            if file.suffix.lower() in LANGUAGES:
+                source.read(file)
+        self._variables = {
+            name: value_of(os.environ.get(name))
+            for name in source.variables
+            if name not in variables and is_setting(name)
+        }
+        for text in texts:
+            source.add(text.encode(errors="surrogateescape"))
+        self._folders: dict[str, tuple[str, str]] = {}
+        self._files: dict[str, tuple[str, object]] = {}
+        beside = list(self._beside(code.root))
+        named_folders = {text.partition("=")[2] or text for text in texts} | source.folders
+        for text in named_folders:
+            self._add_folder(folder / text, code.root)
+        while beside:
+            new = [path for path in beside if source.names(path)]
+            for path in new:
+                self._add_file(path)
+                source.read(Path(path))
+            beside = [path for path in beside if path not in new] if new else []
+
+    def text(self) -> str:
+        """Return what was there when the run began and has not changed since, for the record."""
+        folders = {path: held for path, (held, tree) in self._folders.items() if _tree(path) == tree}
+        written = [path + os.sep for path in self._folders if path not in folders]
+        files = {
+            path: held
+            for path, (held, times) in self._files.items()
+            if _times(path) == times and not path.startswith(tuple(written))
+        }
+        return as_text(
+            {named(path): held for path, held in files.items()},
+            self._variables,
+            {named(path): held for path, held in folders.items()},
+        )
+
+    def _counts(self, path: str) -> bool:
+        return not self._without.intersection([path, *map(str, Path(path).parents)])
+
+    def _beside(self, root: Path) -> Iterator[str]:
+        """Yield the files beneath a folder that are no code."""
+        left = MOST_ENTRIES
+        for place, folders, files in os.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in WRITTEN)
+            left -= len(files) + len(folders)
+            if left < 0:
+                return
+            for name in sorted(files):
+                path = os.path.realpath(os.path.join(place, name))  # noqa: PTH118 — of texts
+                if not name.endswith((".pyc", ".md")) and self._counts(path):
+                    yield path
+
+    def _add_file(self, path: str) -> None:
+        self._files[path] = content_of(path), _times(path)
+
+    def _add_folder(self, folder: Path, root: Path) -> None:
+        """Add a folder that is named, where it is one of data: neither of code, nor around it, nor of results."""
+        path = os.path.realpath(folder)
+        if not os.path.isdir(path) or f"{os.path.realpath(root)}{os.sep}".startswith(path + os.sep):  # noqa: PTH112 — a text
+            return
+        if not self._counts(path) or WRITTEN.intersection(Path(path).parts) or len(Path(path).parts) < 3:
+            return
+        if any(
+            known.startswith(path + os.sep) for known in self._without if known.endswith(tuple(LANGUAGES))
+        ):
+            return
+        tree = _tree(path)
+        if tree is None:
+            return
+        self._folders[path] = listing_of(path), tree
+        for inner in tree:
+            if self._counts(inner):
+                self._files.setdefault(inner, (content_of(inner), _times(inner)))
+
+
+class _Source:
+    """The texts of code, and of files that it names."""
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self.variables: set[str] = set()
+        self.folders: set[str] = set()
+
+    def read(self, file: Path) -> None:
+        try:
+            if file.is_file() and file.stat().st_size <= LONGEST_TEXT and len(self._text) <= MOST_TEXT:
+                content = file.read_bytes()
+            else:
+                return
+        except OSError:
+            return
+        self.add(content)
+        self.variables |= {name.decode() for name in _ASKED.findall(content)}
+        if file.suffix in _SHELLS:
+            asked, own = set(_ASKED_BY_SHELL.findall(content)), set(_SET_BY_SHELL.findall(content))
+            with_default = set(re.findall(rb"\$\{([A-Za-z_]\w*):?[-=]", content))
+            self.variables |= {name.decode() for name in (asked - own) | with_default}
+        if file.suffix.lower() in LANGUAGES:
+            texts = {text.decode(errors="replace") for text in _TEXTS.findall(content)}
+            self.folders |= {text for text in texts if "\0" not in text and text.strip("./ ")}
+
+    def add(self, text: bytes) -> None:
+        self._text += b"\n" + text
+
+    def names(self, path: str) -> bool:
+        """Return whether the texts name a file."""
+        name = os.path.basename(path)  # noqa: PTH119 — of a text
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
+        names = [name, stem] if suffix.lower() in _SETTINGS else [name]
+        return any(
+            re.search(
+                rb"(?<![\w-])" + re.escape(each.encode(errors="surrogateescape")) + rb"(?![\w-])", self._text
+            )
+            for each in names
+        )
+
+
+def _times(path: str) -> object:
+    try:
+        about = Path(path).stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_size, about.st_ino
+
+
+def _tree(path: str) -> dict[str, object] | None:
+    """Return the files beneath a folder with their times; None where they are too many to be looked at."""
+    tree: dict[str, object] = {}
+    entries = 0
+    for place, folders, files in os.walk(path):
+        entries += len(folders) + len(files)
+        if entries > MOST_ENTRIES:
+            return None
+        for name in files:
+            inner = os.path.join(place, name)  # noqa: PTH118 — of texts
+            tree[inner] = _times(inner)
+    return tree

@@ -1,0 +1,360 @@
+"""What training by the user's own code reads besides its code and its settings: files, and variables of the environment.
+
+No key of a run holds them, for they are known only once the run has read them. So each run notes what they held, and a result is not
+taken for what would be trained today where that has changed. Seen is what Python code opens, in the process that trains; what compiled
+code opens by itself (HDF5, Arrow), and what programs read that the training starts, is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import FrameType, MappingProxyType
+from typing import Any
+
+from ablate.code_digest import digest_of, is_users
+from ablate.text import is_secret_variable
+
+WHOLE = 64 << 20
+"""Bytes of a file that are read for its digest; of a larger one its size, its beginning and its end."""
+
+PIECE = 1 << 20
+
+LONGEST = 4000
+"""Characters of what is kept of a run: a tag of MLflow holds 8,000 at most, of older versions 5,000."""
+
+MOST_LOOKED_AT = 500
+"""Files, folders and variables of one run that are looked at again."""
+
+_CODE = (".py", ".pyc", ".pyo")
+"""Endings of files that are opened to be imported: those are looked for among the modules."""
+
+_OF_THE_MACHINE = tuple(
+    dict.fromkeys(
+        os.path.realpath(folder)
+        for folder in (
+            *(
+                "/proc",
+                "/sys",
+                "/dev",
+                "/run",
+                "/etc",
+                "/usr",
+                "/bin",
+                "/lib",
+                "/lib64",
+                "/System",
+                "/Library",
+            ),
+            *(sys.prefix, sys.base_prefix),
+        )
+    )
+)
+
+NO_SETTING = re.compile(
+    r"(CUDA|NVIDIA|NCCL|OMP|MKL|OPENBLAS|NUMEXPR|SLURM|PBS|LSB|RAY|ABLATE|MLFLOW|XDG|SSH|DBUS|LC|MASTER|VSCODE|CONDA)_.*"
+    r"|(HOME|USER|LOGNAME|PATH|PWD|OLDPWD|SHELL|TERM|LANG|HOSTNAME|TMPDIR|TEMP|TMP|DISPLAY|COLUMNS|LINES|SHLVL|_)"
+    r"|(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|GROUP_RANK|CI|VIRTUAL_ENV|NO_COLOR|FORCE_COLOR|TQDM_DISABLE|PYTHON\w*)"
+)
+"""Variables that say where and on what a process runs."""
+
+
+def is_setting(variable: str) -> bool:
+    """Return whether a variable may decide a result, by its name, and is no password."""
+    return not (is_secret_variable(variable) or NO_SETTING.fullmatch(variable))
+
+
+# --- while it trains ----------------------------------------------------------------------------------------------------
+
+
+class Inputs:
+    """What one training reads in this process. While a step of it runs, `with inputs:`.
+
+    without: folders and files that do not count, such as the run's own. What its modules read while they are imported is an input of
+    every run after that.
+    """
+
+    def __init__(self) -> None:
+        self._loaded_before = frozenset(sys.modules)
+        self._at_import: tuple[dict[str, str], dict[str, str]] = {}, {}
+        self._began = time.time_ns()
+        self._without: tuple[str, ...] = ()
+        self._files: dict[str, str] = {}
+        self._written: set[str] = set()
+        self._variables: dict[str, str] = {}
+        self._set: set[str] = set()
+
+    def imported(self) -> None:
+        """Say that the modules of the training are imported now."""
+        self._at_import = dict(self._files), dict(self._variables)
+
+    def begin(self, without: Collection[Path] = (), *, keep: bool = False) -> None:
+        """Begin a run. keep: what the runs before it have read is its input too, for it may still have it."""
+        self._began = time.time_ns()
+        self._without = tuple(os.path.realpath(path) for path in without)
+        if not keep:
+            self._files, self._variables = map(dict, self._at_import)
+            self._written, self._set = set(), set()
+
+    def __enter__(self) -> None:
+        global _current  # noqa: PLW0603 — of the process
+        _watch()
+        _current = self
+
+    def __exit__(self, *_: object) -> None:
+        global _current  # noqa: PLW0603 — of the process
+        _current = None
+
+    def text(self, code: Collection[str] = ()) -> str:
+        """Return what was read and what it held, for the record; '' for nothing.
+
+        code: paths of files, without links, that the key holds. Other modules of the user's that were loaded count as files.
+        """
+        files = {path: held for path, held in self._files.items() if path not in self._written}
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if name not in self._loaded_before and isinstance(file, str) and is_users(file):
+                path = os.path.realpath(file)
+                if path not in code and os.path.isfile(path):  # noqa: PTH113 — of a text
+                    files[path] = content_of(path)
+        variables = {name: held for name, held in self._variables.items() if name not in self._set}
+        return as_text({named(path): held for path, held in files.items()}, variables)
+
+    def opened(self, path: Any, mode: Any, flags: Any) -> None:
+        """A file is about to be opened by code of the user's."""
+        name = os.path.realpath(os.fsdecode(path))
+        writes = (isinstance(mode, str) and any(letter in mode for letter in "wax+")) or (
+            isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
+        )
+        if writes:
+            self._written.add(name)
+        elif name not in self._files and name not in self._written and self._counts(name):
+            with contextlib.suppress(OSError):
+                if Path(name).stat().st_mtime_ns >= self._began:
+                    self._written.add(name)  # made in this run, by a program that it started
+                    return
+            self._files[name] = content_of(name)
+
+    def _counts(self, path: str) -> bool:
+        if any(path == folder or path.startswith(folder + os.sep) for folder in self._without):
+            return False
+        if not is_users(path) or path.startswith(tuple(folder + os.sep for folder in _OF_THE_MACHINE)):
+            return False
+        *folders, name = Path(named(path)).parts
+        return not name.endswith(_CODE) and not any(part.startswith(".") and part != ".." for part in folders)
+
+    def asked(self, name: str, value: str | None) -> None:
+        """Code of the user's has asked for a variable of the environment."""
+        if name not in self._variables and is_setting(name):
+            self._variables[name] = value_of(value)
+
+    def set(self, name: str) -> None:
+        """Code of the user's has set a variable, whose value is its own from now on."""
+        if name not in self._variables:
+            self._set.add(name)
+
+
+_current: Inputs | None = None
+_is_watched = False
+_busy = threading.local()
+
+
+def _watch() -> None:
+    global _is_watched  # noqa: PLW0603 — an audit hook stays for the life of the process
+    if not _is_watched:
+        sys.addaudithook(_audited)
+        _is_watched = True
+    if type(os.environ) is os._Environ:  # noqa: SLF001 — there is no other way to learn who asks
+        os.environ.__class__ = _Environment
+
+
+def _audited(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in ("open", "sqlite3.connect") or _current is None or getattr(_busy, "now", False):
+        return
+    _busy.now = True
+    try:
+        path = arguments[0]
+        if not isinstance(path, int) and _is_asked_by_user(sys._getframe(1)):  # noqa: SLF001 — the caller's frame
+            mode, flags = arguments[1:3] if event == "open" else ("r", 0)
+            _current.opened(path, mode, flags)
+    except Exception:  # noqa: BLE001 — nothing that is only looked at may end a training
+        return
+    finally:
+        _busy.now = False
+
+
+def _is_asked_by_user(frame: FrameType | None) -> bool:
+    """Return whether code of the user's is among those that wait for a call."""
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Environment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 — it cannot be wrapped
+    """The environment, which tells what code of the user's asks it for."""
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            value = super().__getitem__(key)
+        except KeyError:
+            self._tell(key, None)
+            raise
+        self._tell(key, value)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        if _current is not None and _asking() is not None:
+            _current.set(str(key))
+
+    def __iter__(self) -> Iterator[Any]:
+        names = list(super().__iter__())
+        if _current is not None:
+            # Whoever goes through all of them copies them, to be passed on, and asks for none.
+            _busy.passed_on = set(names), _asking()
+        yield from names
+
+    @staticmethod
+    def _tell(key: Any, value: Any) -> None:
+        if _current is None or (asking := _asking()) is None:
+            return
+        names, where = getattr(_busy, "passed_on", (set(), None))
+        if where == asking and key in names:
+            names.discard(key)
+        else:
+            _current.asked(str(key), value)
+
+
+def _asking() -> tuple[object, int] | None:
+    """Return the code of the user's that calls the environment, and its line; None where it is a package or ablate that does."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 — its caller's, and so on
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file != __file__ and not file.endswith(_BETWEEN):
+            return (frame.f_code, frame.f_lineno) if is_users(file) else None
+        frame = frame.f_back
+    return None
+
+
+_BETWEEN = ("os.py", "_collections_abc.py", "<frozen os>", "<frozen _collections_abc>")
+"""Ends of the names of files between the environment and whoever asks it."""
+
+
+# --- the record, and what it says today -----------------------------------------------------------------------------------
+
+
+def as_text(
+    files: Mapping[str, str], variables: Mapping[str, str], folders: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Return what was read as JSON, of folders with many files as what they hold, so that it is not too long; '' for nothing."""
+    if not files and not variables and not folders:
+        return ""
+    single, folders = dict(files), dict(folders)
+    while True:
+        text = json.dumps({"files": single, "folders": folders, "variables": dict(variables)}, sort_keys=True)
+        by_folder: dict[str, list[str]] = {}
+        for path in single:
+            by_folder.setdefault(os.path.dirname(path) or ".", []).append(path)  # noqa: PTH120 — of a text
+        if len(text) <= LONGEST:
+            return text
+        if not by_folder:
+            variables = dict(list(variables.items())[: len(variables) // 2])
+            folders = dict(list(folders.items())[: len(folders) // 2])
+            continue
+        folder, inside = max(by_folder.items(), key=lambda item: len(item[1]))
+        single = {path: held for path, held in single.items() if path not in inside}
+        if len(inside) > 1:
+            folders[folder] = listing_of(folder)
+
+
+def changed(text: str) -> list[str]:
+    """Return the names of what does not hold today what it held when a run read it. text: as it was recorded.
+
+    A record that cannot be read says nothing.
+    """
+    try:
+        known = json.loads(text)
+        files, folders, variables = (
+            {str(name): str(held) for name, held in known[kind].items()}
+            for kind in ("files", "folders", "variables")
+        )
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return []
+    place = str(Path.cwd())
+    # What is not there at all would end a training that needs it; on another machine it may lie elsewhere.
+    now = {name: content_of(os.path.join(place, name)) for name in list(files)[:MOST_LOOKED_AT]}  # noqa: PTH118 — of texts
+    names = [name for name, held in now.items() if held not in (files[name], ABSENT)]
+    now = {name: listing_of(os.path.join(place, name)) for name in list(folders)[:MOST_LOOKED_AT]}  # noqa: PTH118 — of texts
+    names += [f"{name}/" for name, held in now.items() if held not in (folders[name], ABSENT)]
+    names += [
+        f"${name}"
+        for name, held in list(variables.items())[:MOST_LOOKED_AT]
+        if value_of(os.environ.get(name)) != held
+    ]
+    return names
+
+
+def named(path: str) -> str:
+    """Return the path of a file, relative to the working folder where it is in it or beside it."""
+    folder = os.path.realpath(os.getcwd())  # noqa: PTH109 — as text
+    return os.path.relpath(path, folder) if path.startswith(folder + os.sep) else path
+
+
+ABSENT = "absent"
+
+
+def content_of(path: str) -> str:
+    """Return the digest of a file; `absent` where there is none that can be read."""
+    try:
+        about = Path(path).stat()
+        if not stat.S_ISREG(about.st_mode):
+            return ABSENT
+        return _digest(path, about.st_mtime_ns, about.st_size, about.st_ino)
+    except (OSError, ValueError):
+        return ABSENT
+
+
+@functools.lru_cache(maxsize=65536)
+def _digest(path: str, _changed: int, size: int, _inode: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    with open(path, "rb", opener=_without_waiting) as file:
+        if size <= WHOLE:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+        else:
+            digest.update(file.read(PIECE))
+            file.seek(-PIECE, os.SEEK_END)
+            digest.update(file.read(PIECE))
+    return digest.hexdigest()[:12]
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def listing_of(folder: str) -> str:
+    """Return the digest of the names and sizes of the files in a folder; `absent` where there is none."""
+    try:
+        with os.scandir(folder) as entries:
+            return digest_of(
+                sorted([entry.name, entry.stat().st_size] for entry in entries if entry.is_file())
+            )[:12]
+    except (OSError, ValueError):
+        return ABSENT
+
+
+def value_of(value: str | None) -> str:
+    """Return what is kept of a variable: of its value a few digits of a digest, which do not tell it."""
+    return ABSENT if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:6]

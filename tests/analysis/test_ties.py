@@ -1,0 +1,50 @@
+"""Copies among runs: found where there are some, and hardly ever where there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ablate.analysis.ties import are_copies, has_copies, tie_probability
+
+
+@pytest.mark.parametrize("resolution", [0.0, 1e-4, 1e-3])
+@pytest.mark.parametrize("runs", [5, 10, 40])
+def test_independent_runs_are_seldom_taken_for_copies(resolution, runs):
+    draw = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(200):
+        a, b = 0.6 + 0.004 * draw.standard_normal((2, runs))
+        if resolution:
+            a, b = (np.round(x / resolution) * resolution for x in (a, b))
+        tie = tie_probability({"a": a, "b": b}, resolution)
+        wrong += has_copies(a, tie) + has_copies(b, tie) + are_copies(a, b, tie)
+    assert wrong <= 3
+
+
+@pytest.mark.parametrize("steps", [150, 1000])
+def test_the_step_of_a_share_is_seen_where_it_is_not_told(steps):
+    draw = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(200):
+        a, b = draw.binomial(steps, 0.9, (2, 10)) / steps
+        tie = tie_probability({"a": a, "b": b}, 0.0)
+        wrong += has_copies(a, tie) + are_copies(a, b, tie)
+    assert wrong <= 3
+
+
+@pytest.mark.parametrize("resolution", [0.0, 1e-4])
+def test_copies_are_found(resolution):
+    draw = np.random.default_rng(2)
+    a, b = np.round(0.6 + 0.004 * draw.standard_normal((2, 5)), 4)
+    tie = tie_probability({"a": a, "b": b}, resolution)
+    assert has_copies(np.concatenate([a, a]), tie)
+    assert are_copies(a[::-1], a, tie)
+    assert not are_copies(a, b, tie)
+
+
+def test_a_metric_that_saturates_is_no_copy():
+    draw = np.random.default_rng(3)
+    a = np.minimum(1.0, 1.0 + 0.1 * draw.standard_normal(40))
+    tie = tie_probability({"a": a}, 0.0)
+    assert not has_copies(a, tie)

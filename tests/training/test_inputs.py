@@ -1,0 +1,303 @@
+"""What training of the user's reads besides its code and settings: it is recorded, and looked at again before its results are reused."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+
+import pytest
+
+from ablate.training.command import CommandConfig
+from ablate.training.inputs import Inputs, changed
+from ablate.training.source_files import folder_code_again
+
+READING = {
+    "JSON": ("import json\nwith open('gain.txt') as file:\n    GAIN = json.load(file)", "gain.txt"),
+    "beside its own file": (
+        "from pathlib import Path\nGAIN = float((Path(__file__).parent / 'gain.txt').read_text())",
+        "gain.txt",
+    ),
+    "in the function": ("def train():\n    return float(Path('gain.txt').read_text())", "gain.txt"),
+    "in a folder, by a name that is computed": (
+        "import os\ndef train():\n    return [Path(f'data/{name}').read_text() for name in sorted(os.listdir('data'))]",
+        "data/gain.txt",
+    ),
+    "by a library": ("import numpy as np\ndef train():\n    return np.loadtxt('gain.txt')", "gain.txt"),
+    "in a thread": (
+        (
+            "import threading\ndef train():\n    t = threading.Thread(target=read); t.start(); t.join()\n"
+            "def read():\n    Path('gain.txt').read_text()"
+        ),
+        "gain.txt",
+    ),
+    "by its descriptor": (
+        "import os\ndef train():\n    os.close(os.open('gain.txt', os.O_RDONLY))",
+        "gain.txt",
+    ),
+    "settings of a package": (
+        "import configparser\nc = configparser.ConfigParser()\nc.read('gain.txt')",
+        "gain.txt",
+    ),
+    "variables from a file": ("def train():\n    exec(Path('.env').read_text(), {})", ".env"),
+    "a module that a package imports by its name": (
+        "import pickle\ndef train():\n    return pickle.loads(b'coptimizers_of_mine\\nGAIN\\n.')",
+        "optimizers_of_mine.py",
+    ),
+    "a resource of a package": ("import pkgutil\nGAIN = pkgutil.get_data(__name__, 'gain.txt')", "gain.txt"),
+}
+
+
+@pytest.fixture
+def reads(tmp_path, monkeypatch):
+    """What a module reads while it is imported and its function is called, as it is recorded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = set(sys.modules)
+
+    def run(code: str) -> str:
+        (tmp_path / "reading.py").write_text("from pathlib import Path\n" + code)
+        importlib.invalidate_caches()
+        inputs = Inputs()
+        inputs.begin()
+        with inputs:
+            module = importlib.import_module("reading")
+            getattr(module, "train", str)()
+        return inputs.text([str(tmp_path / "reading.py")])
+
+    yield run
+    for name in set(sys.modules) - loaded:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("how", READING)
+def test_a_file_that_training_reads_is_known_to_have_changed(reads, tmp_path, how):
+    code, name = READING[how]
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(
+        "GAIN = 1\n" if "optimizers" in name or name == ".env" else "[a]\n" if "package" in how else "1"
+    )
+    if how == "a resource of a package":
+        file.write_text("1")
+    os.utime(file, (1, 1))
+    text = reads(code)
+    assert list(json.loads(text)["files"]) == [name]
+    assert changed(text) == []
+    file.write_text(file.read_text() + "2")
+    assert changed(text) == [name]
+
+
+def test_what_training_writes_or_makes_or_what_is_of_the_machine_does_not_count(reads, tmp_path):
+    (tmp_path / "log.txt").write_text("before")
+    os.utime(tmp_path / "log.txt", (1, 1))
+    text = reads(
+        "import json, os, subprocess, sys\n"
+        "def train():\n"
+        "    Path('log.txt').read_text(); os.close(os.open('log.txt', os.O_WRONLY | os.O_APPEND))\n"
+        "    Path('new.txt').write_text('x'); Path('new.txt').read_text()\n"
+        '    subprocess.run([sys.executable, \'-c\', \'open("result.txt", "w").write("1")\'], check=True)\n'
+        "    Path('result.txt').read_text(); Path('/proc/cpuinfo').read_text(); Path(json.__file__).read_text()\n"
+        "    dict(os.environ), os.environ.get('HOME'), os.environ.get('MY_API_TOKEN'), os.environ.copy()\n"
+    )
+    assert text == ""
+
+
+@pytest.mark.parametrize(
+    "asking", ["os.environ['GAIN']", "os.environ.get('GAIN')", "os.getenv('GAIN', 2)", "'GAIN' in os.environ"]
+)
+def test_a_variable_that_training_asks_for_is_known_to_have_changed(reads, monkeypatch, asking):
+    monkeypatch.setenv("GAIN", "1")
+    text = reads(f"import os\ndef train():\n    return {asking}\n")
+    assert changed(text) == []
+    monkeypatch.setenv("GAIN", "2")
+    assert changed(text) == ["$GAIN"]
+    monkeypatch.delenv("GAIN")
+    assert changed(text) == ["$GAIN"]
+    assert "2" not in json.loads(text)["variables"]
+
+
+def test_folders_of_many_files_are_recorded_in_few_letters(reads, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(300):
+        (tmp_path / "images" / f"{number}.png").write_text("x")
+        os.utime(tmp_path / "images" / f"{number}.png", (1, 1))
+    text = reads(
+        "import os\ndef train():\n    [Path(f'images/{n}').read_text() for n in os.listdir('images')]"
+    )
+    assert len(text) < 4000
+    assert changed(text) == []
+    (tmp_path / "images" / "new.png").write_text("x")
+    assert changed(text) == ["images/"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", '{"files": 1}', '{"files": {}, "folders": null, "variables": {}}']
+)
+def test_a_damaged_record_says_nothing(text):
+    assert changed(text) == []
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+BESIDE = {
+    "a file that the code names": ({"train.py": "open('gain.txt')"}, ["python", "train.py"], "gain.txt"),
+    "a file of settings, by its stem": (
+        {"train.py": "load(config_name='small')"},
+        ["python", "train.py"],
+        "conf/small.yaml",
+    ),
+    "a file that an argument names by its stem": (
+        {"train.py": "load()"},
+        ["python", "train.py", "model=small"],
+        "conf/model/small.yaml",
+    ),
+    "a file that a file names": (
+        {"train.py": "open('base.yaml')", "base.yaml": "include: deep.yaml"},
+        ["python", "train.py"],
+        "deep.yaml",
+    ),
+    "a folder that an argument names": (
+        {"train.py": ""},
+        ["python", "train.py", "--data", "images"],
+        "images/a/1.png",
+    ),
+    "a folder that the code names": (
+        {"train.py": "ImageFolder('images')"},
+        ["python", "train.py"],
+        "images/a/1.png",
+    ),
+}
+
+
+def config_of(command: list[str], **more: object) -> CommandConfig:
+    source = {"command": command, "env": {}, "metrics": {"accuracy": {"line": "a"}}, **more}
+    return CommandConfig.parse(source, {"x": 1})
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Write files of a project, last changed long ago."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def write(files: dict[str, str]) -> None:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+
+    return write
+
+
+@pytest.mark.parametrize("how", BESIDE)
+def test_what_a_command_may_read_is_known_to_have_changed(project, tmp_path, how):
+    files, command, name = BESIDE[how]
+    project({**files, name: "1", "notes.txt": "1"})
+    text = config_of(command).inputs(tmp_path / "run").text()
+    assert changed(text) == []
+    project({name: "22", "notes.txt": "22"})
+    assert name in changed(text)
+    assert "notes.txt" not in text
+
+
+def test_what_a_command_writes_or_names_as_data_does_not_count(project, tmp_path):
+    project(
+        {
+            "train.py": "open('out.txt'); open('data.txt'); save('results')",
+            "out.txt": "1",
+            "data.txt": "1",
+            "results/0.txt": "1",
+        }
+    )
+    inputs = config_of(["python", "train.py", "-o", "results"], data=["data.txt"]).inputs(tmp_path / "run")
+    project({"out.txt": "22", "results/1.txt": "1"})
+    assert inputs.text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("train.py", "os.environ['GAIN']"),
+        ("train.py", 'os.getenv("GAIN", 1)'),
+        ("train.sh", "f ${GAIN:-1}"),
+        ("train.sh", "f $GAIN"),
+    ],
+)
+def test_a_variable_that_a_command_asks_for_is_known_to_have_changed(
+    project, tmp_path, monkeypatch, name, code
+):
+    project({name: code})
+    text = config_of(["sh", name]).inputs(tmp_path / "run").text()
+    assert changed(text) == []
+    monkeypatch.setenv("GAIN", "2")
+    assert changed(text) == ["$GAIN"]
+
+
+ELSEWHERE = {
+    "a script of another folder, and what it imports": (["python", "../library/fit.py"], {}),
+    "a module of another folder, by PYTHONPATH": (["python", "-m", "fit"], {"PYTHONPATH": "../library"}),
+    "an import of the script, by PYTHONPATH": (["python", "train.py"], {"PYTHONPATH": "../library"}),
+    "a file of arguments": (["python", "train.py", "@../library/deep.py"], {}),
+}
+
+
+@pytest.mark.parametrize("how", ELSEWHERE)
+def test_code_that_a_command_runs_from_elsewhere_is_in_its_key(project, how):
+    command, env = ELSEWHERE[how]
+    project({"train.py": "import fit", "../library/fit.py": "import deep", "../library/deep.py": "GAIN = 1"})
+    before = config_of(command, env=env).code()
+    assert config_of(command, env=env).code() == before
+    project({"../library/deep.py": "GAIN = -10"})
+    assert config_of(command, env=env).code() != before
+    folder_code_again.__globals__["_read"].clear()
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+FIT = """
+import json
+import random
+from pathlib import Path
+
+def train(config, seed):
+    gain = json.loads(Path("gain.json").read_text())
+    yield {"accuracy": 0.5 + gain * config["x"] + random.Random(f"{seed}{config}").gauss(0, 0.001)}
+"""
+
+STUDY = """
+study: inputs
+train: fit_of_inputs:train
+baseline: {x: 0}
+factors: {x: [1]}
+metric: accuracy
+margin: 0.01
+seeds: 3
+"""
+
+
+def test_results_of_other_inputs_are_not_taken_for_those_of_today(workplace):
+    (workplace.root / "fit_of_inputs.py").write_text(FIT)
+    (workplace.root / "gain.json").write_text("0.1")
+    study = workplace.root / "inputs.yaml"
+    study.write_text(STUDY)
+    command = ("run", "inputs.yaml", "--executor", "inline", "--allow-import", "fit_of_inputs")
+    assert "clearly helps" in workplace.ablate(*command)
+    assert "clearly helps" in workplace.ablate(*command)
+    (workplace.root / "gain.json").write_text("-0.1")
+    said = workplace.ablate(*command, code=2)
+    assert "gain.json has changed since 6 finished runs read it" in said
+    assert "`data: [gain.json]`" in said
+    assert "clearly helps" in workplace.ablate(*command, "--accept-code")
+    # As it was, it is known again.
+    (workplace.root / "gain.json").write_text("0.1")
+    assert "6 of them done" in workplace.ablate(*command)
+    (workplace.root / "gain.json").write_text("-0.1")
+    study.write_text(STUDY + "data: [gain.json]\n")
+    assert "clearly hurts" in workplace.ablate(*command)
+    # More seeds beside those of other inputs would mix the two.
+    study.write_text(STUDY.replace("seeds: 3", "seeds: 4").replace("study: inputs", "study: more"))
+    assert "gain.json has changed" in workplace.ablate(*command, code=2)
+    assert "Runs that read different contents of gain.json" in workplace.ablate(*command, "--accept-code")
