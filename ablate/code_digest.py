@@ -469,7 +469,7 @@ class _Search:
         )
 
     def of_scripts(
-        self, scripts: Sequence[Path], modules: Sequence[str], path: Sequence[str]
+        self, scripts: Sequence[str], modules: Sequence[str], path: Sequence[str]
     ) -> dict[str, str]:
         """Return file → digest of scripts that are run, of modules that are run by their names, and of all that these import."""
         self._first = [*(str(Path(script).parent) for script in scripts), *path]

@@ -266,10 +266,10 @@ def _unequal_epochs(replicates: pd.DataFrame, reference: str) -> Iterator[Cautio
     ends = compared[compared["read_at"].notna()].groupby("arm")["read_at"].agg(["min", "max"])
     if reference not in ends.index:
         return
-    least, most = ends.loc[reference]
+    least, most = (float(ends[which].loc[reference]) for which in ("min", "max"))
     is_meant = ends.index.str.contains("epoch|step", case=False)
     others = ends[((ends["max"] < least) | (ends["min"] > most)) & ~is_meant]
     if len(others):
-        figures = {"least": float(least), "most": float(most)}
+        figures = {"least": least, "most": most}
         figures |= {"others least": float(others["min"].min()), "others most": float(others["max"].max())}
         yield Caution("unequal-epochs", arms=tuple(map(str, others.index)), figures=figures)

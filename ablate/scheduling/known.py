@@ -149,8 +149,12 @@ class Known:
         self._take({**own, **copied}, record)
         self._ledger.match(self._values(), wanted)
 
-    def _check_inputs(self, of_runs: Iterable[str | None]) -> None:
-        """Raise StudyError where what finished runs read, which no key holds, is not what it was then. of_runs: as each recorded it.
+    def _check_inputs(
+        self, of_runs: Iterable[str | None], otherwise: str = "--accept-code takes the runs as they are"
+    ) -> None:
+        """Raise StudyError where what finished runs read, which no key holds, is not what it was then.
+
+        of_runs: as each recorded it. otherwise: what can be done without changing the study.
 
         Beside runs that read something else, or in place of them, these would answer another question.
         """
@@ -176,7 +180,7 @@ class Known:
         hints += ["make a setting of the variable, under `baseline:`" if len(files) < len(names) else ""]
         raise StudyError(
             f"{shown} {has} changed since {runs} read it, and no run's key holds it",
-            hint="; ".join([*filter(None, hints), "--accept-code takes the runs as they are"]),
+            hint="; ".join([*filter(None, hints), otherwise]),
         )
 
     def _of_older_code(self, recipes: Iterable[str], record: PlanRecord) -> dict[str, StoredRun]:
@@ -202,7 +206,7 @@ class Known:
             self.planned[run.key] = Run(run.key, "", run.arm, run.seed, run.phase, run.values)
             keys[run.arm, run.seed, run.phase] = run.key
         rows, curves = plan_frames(self._store, record)
-        self._check_inputs(rows["inputs"])
+        self._check_inputs(rows["inputs"], "put back what it held: these runs are to be added to")
         self.rows |= {row["key"]: row for row in rows.to_dict("records")}
         for key, row in self.rows.items():
             self._time(row)

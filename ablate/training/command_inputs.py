@@ -6,6 +6,7 @@ code as texts; variables of the environment that it asks for. What changes while
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -35,6 +36,8 @@ _SET_BY_SHELL = re.compile(
     rb"(?:^|[\s;&|(])(?:for\s+|read\s+(?:-\w+\s+)*|local\s+|export\s+)?([A-Za-z_]\w*)(?:=|\s+in\s|$)",
     re.MULTILINE,
 )
+_WITH_DEFAULT = re.compile(rb"\$\{([A-Za-z_]\w*):?[-=]")
+_WORDS = re.compile(r"[\w.-]+")
 _SHELLS = (".sh", ".bash", ".zsh")
 _TEXTS = re.compile(rb"['\"]([^'\"\n]{1,300})['\"]")
 
@@ -55,18 +58,17 @@ class CommandInputs:
     ) -> None:
         files = [Path(path) for path, *_ in code.signature]
         self._without = {os.path.realpath(path) for path in (*without, *files)}
-        source = _Source()
-        for file in files:
-            if file.suffix.lower() in LANGUAGES:
-                source.read(file)
+        source = _source_of(code).copy()
         self._variables = {
             name: value_of(os.environ.get(name))
             for name in source.variables
             if name not in variables and is_setting(name)
         }
+        for file in without:
+            source.read(file)  # a file of settings that an argument names may name others
         for text in texts:
             source.add(text.encode(errors="surrogateescape"))
-        self._folders: dict[str, tuple[str, str]] = {}
+        self._folders: dict[str, tuple[str, dict[str, object]]] = {}
         self._files: dict[str, tuple[str, object]] = {}
         beside = list(self._beside(code.root))
         named_folders = {text.partition("=")[2] or text for text in texts} | source.folders
@@ -134,45 +136,61 @@ class CommandInputs:
 
 
 class _Source:
-    """The texts of code, and of files that it names."""
+    """What stands in code, and in files that it names. words: of all texts, such as `small.yaml` and `small`."""
 
     def __init__(self) -> None:
-        self._text = bytearray()
+        self._left = MOST_TEXT
+        self._words: set[str] = set()
         self.variables: set[str] = set()
         self.folders: set[str] = set()
 
+    def copy(self) -> _Source:
+        other = _Source()
+        other._left, other._words = self._left, set(self._words)
+        other.variables, other.folders = set(self.variables), set(self.folders)
+        return other
+
     def read(self, file: Path) -> None:
         try:
-            if file.is_file() and file.stat().st_size <= LONGEST_TEXT and len(self._text) <= MOST_TEXT:
-                content = file.read_bytes()
-            else:
+            size = file.stat().st_size if file.is_file() else LONGEST_TEXT + 1
+            if size > min(LONGEST_TEXT, self._left):
                 return
-        except OSError:
+            content = file.read_bytes()
+        except (OSError, ValueError):
             return
+        self._left -= size
         self.add(content)
         self.variables |= {name.decode() for name in _ASKED.findall(content)}
         if file.suffix in _SHELLS:
             asked, own = set(_ASKED_BY_SHELL.findall(content)), set(_SET_BY_SHELL.findall(content))
-            with_default = set(re.findall(rb"\$\{([A-Za-z_]\w*):?[-=]", content))
+            with_default = set(_WITH_DEFAULT.findall(content))
             self.variables |= {name.decode() for name in (asked - own) | with_default}
         if file.suffix.lower() in LANGUAGES:
             texts = {text.decode(errors="replace") for text in _TEXTS.findall(content)}
+            self._words |= {text.rpartition("/")[2] for text in texts}
             self.folders |= {text for text in texts if "\0" not in text and text.strip("./ ")}
 
     def add(self, text: bytes) -> None:
-        self._text += b"\n" + text
+        words = set(_WORDS.findall(text.decode(errors="surrogateescape")))
+        self._words |= words | {word.strip(".-") for word in words}
 
     def names(self, path: str) -> bool:
         """Return whether the texts name a file."""
         name = os.path.basename(path)  # noqa: PTH119 — of a text
         stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
-        names = [name, stem] if suffix.lower() in _SETTINGS else [name]
-        return any(
-            re.search(
-                rb"(?<![\w-])" + re.escape(each.encode(errors="surrogateescape")) + rb"(?![\w-])", self._text
-            )
-            for each in names
-        )
+        if name.startswith(".env") and any("dotenv" in word for word in self._words):
+            return True
+        return name in self._words or (suffix.lower() in _SETTINGS and stem in self._words)
+
+
+@functools.lru_cache(maxsize=4)
+def _source_of(code: FolderCode) -> _Source:
+    """Return what stands in the code of a folder, read once for many runs. It is not to be changed."""
+    source = _Source()
+    for path, *_ in code.signature:
+        if Path(path).suffix.lower() in LANGUAGES:
+            source.read(Path(path))
+    return source
 
 
 def _times(path: str) -> object:

@@ -39,6 +39,9 @@ MOST_LOOKED_AT = 500
 _CODE = (".py", ".pyc", ".pyo")
 """Endings of files that are opened to be imported: those are looked for among the modules."""
 
+_RECORDS = frozenset({"__pycache__", "mlruns", "wandb"})
+"""Folders in which Python and trackers keep what they themselves read again."""
+
 _OF_THE_MACHINE = tuple(
     dict.fromkeys(
         os.path.realpath(folder)
@@ -151,7 +154,11 @@ class Inputs:
         if not is_users(path) or path.startswith(tuple(folder + os.sep for folder in _OF_THE_MACHINE)):
             return False
         *folders, name = Path(named(path)).parts
-        return not name.endswith(_CODE) and not any(part.startswith(".") and part != ".." for part in folders)
+        return (
+            not name.endswith(_CODE)
+            and _RECORDS.isdisjoint(folders)
+            and not any(part.startswith(".") and part != ".." for part in folders)
+        )
 
     def asked(self, name: str, value: str | None) -> None:
         """Code of the user's has asked for a variable of the environment."""

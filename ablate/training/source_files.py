@@ -2,7 +2,7 @@
 
 In a git repository the code is every file that git tracks, as it is now, and every file of a programming language that git neither
 tracks nor ignores; so a commit by itself changes nothing, and an edit does before it is committed. Elsewhere it is the files of
-programming languages in the folder. Beside it the files that the command names count, wherever they are. Documents and studies never
+programming languages in the folder, and recipes such as a Makefile. Beside it the files that the command names count, wherever they are. Documents and studies never
 count; of Python files, comments, docstrings and layout don't.
 """
 
@@ -61,9 +61,66 @@ LANGUAGES = frozenset(
             ".ml",
             ".cs",
         ),
+        *(
+            ".hh",
+            ".hxx",
+            ".inl",
+            ".ipp",
+            ".f",
+            ".f95",
+            ".for",
+            ".mojo",
+            ".zig",
+            ".nim",
+            ".php",
+            ".fish",
+            ".awk",
+            ".pyw",
+        ),
+        *(
+            ".ps1",
+            ".tcl",
+            ".sql",
+            ".ex",
+            ".exs",
+            ".erl",
+            ".clj",
+            ".dart",
+            ".gin",
+            ".jsonnet",
+            ".libsonnet",
+            ".smk",
+            ".mk",
+            ".cmake",
+        ),
     }
 )
 """Endings of the names of files of programming languages, in lower case."""
+
+RECIPES = frozenset(
+    {
+        *(
+            "makefile",
+            "gnumakefile",
+            "justfile",
+            "snakefile",
+            "rakefile",
+            "dockerfile",
+            "cmakelists.txt",
+            "meson.build",
+        ),
+        *(
+            "dvc.yaml",
+            "params.yaml",
+            "taskfile.yml",
+            "taskfile.yaml",
+            "package.json",
+            "cargo.toml",
+            "mlproject",
+        ),
+    }
+)
+"""Names of files, in lower case, that a program such as make reads without being told to."""
 
 DOCUMENTS = frozenset({".md", ".rst", ".tex", ".bib", ".pdf", ".ipynb"})
 
@@ -200,7 +257,8 @@ def _repository_files(top: Path) -> Iterator[str]:
     others = repository.ask(top, "ls-files", "-z", "--others", "--exclude-standard") or b""
     for path in others.split(b"\0"):
         name = os.fsdecode(path)
-        if Path(name).suffix.lower() in LANGUAGES and not WRITTEN & set(Path(name).parts):
+        is_code = Path(name).suffix.lower() in LANGUAGES or Path(name).name.lower() in RECIPES
+        if is_code and not WRITTEN & set(Path(name).parts):
             names.add(name)
     yield from sorted(names)
 
@@ -221,7 +279,7 @@ def _source_files(folder: Path) -> list[str]:
         names += [
             str((Path(place) / name).relative_to(folder))
             for name in files
-            if Path(name).suffix.lower() in LANGUAGES
+            if Path(name).suffix.lower() in LANGUAGES or name.lower() in RECIPES
         ]
     return sorted(names)
 

@@ -1,6 +1,8 @@
 """Verdicts read from frames: every rule of the protocol, one behaviour a test."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -605,6 +607,60 @@ def test_mixed_devices_and_versions_are_named_but_not_two_cards_of_a_kind():
     assert judge(rules("A"), alike).warnings == ()
     in_turn = frame.assign(fused=["in turn 2"] * 5 + [None] * 5)
     assert judge(rules("A"), in_turn).warnings == (), "to the bit the same"
+
+
+def read(**held: str) -> str:
+    files = {name: content for name, content in held.items() if name.islower()}
+    variables = {name: content for name, content in held.items() if name.isupper()}
+    return json.dumps({"files": files, "folders": {}, "variables": variables})
+
+
+def test_runs_that_read_different_contents_are_named_and_damaged_records_are_not():
+    frame = replicates({"A": HELPS})
+    one, other = read(conf="1", gain="1", GAIN="1"), read(conf="2", gain="1", GAIN="2")
+    said = " ".join(warnings(judge(rules("A"), frame.assign(inputs=[one] * 5 + [other] * 5))))
+    assert "Runs that read different contents of $GAIN and conf are compared with each other" in said
+    for inputs in (
+        [one] * 10,
+        [one] * 5 + [read(more="3")] * 5,
+        [None] * 10,
+        ["x", "[]", "{}", "1", '{"files": 1}'] * 2,
+    ):
+        assert judge(rules("A"), frame.assign(inputs=inputs)).warnings == ()
+
+
+def test_a_share_in_two_units_is_a_warning():
+    frame = replicates({"A": HELPS})
+    frame["value"] = [0.61, 0.62, 0.63, 0.60, 0.61, 65.1, 64.2, 66.0, 65.0, 64.9]
+    shares = replace(rules("A"), metric="val/accuracy")
+    assert any(
+        "two units: of 5 runs as percentages and 5 runs as shares" in w
+        for w in warnings(judge(shares, frame))
+    )
+    assert not any("two units" in w for w in warnings(judge(replace(shares, metric="reward"), frame)))
+    frame["value"] = [0.61, 0.62, 0.63, 0.60, 0.61, 1.2, 1.1, 1.3, 1.2, 1.1]
+    assert not any("two units" in w for w in warnings(judge(shares, frame)))
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([10] * 5 + [4] * 5, "end after 10, those of A after 4."),
+        ([9, 10, 10, 10, 10, 3, 4, 5, 6, 8], "end after 9 to 10, those of A after 3 to 8."),
+        ([10] * 5 + [12] * 5, "end after 10, those of A after 12."),
+        ([9, 10, 10, 10, 10, 3, 4, 5, 6, 9], None),
+        ([math.nan] * 10, None),
+    ],
+)
+def test_an_arm_that_ends_after_other_epochs_is_named(ends, said):
+    frame = replicates({"A": HELPS}).assign(read_at=ends, epochs=ends)
+    found = [w for w in warnings(judge(rules("A"), frame)) if "different numbers of epochs" in w]
+    assert [w.endswith(said) for w in found] == ([True] if said else [])
+
+
+def test_an_arm_whose_name_says_its_epochs_is_meant_to_have_them():
+    frame = replicates({"epochs=4": HELPS}).assign(read_at=[10] * 5 + [4] * 5, epochs=[10] * 5 + [4] * 5)
+    assert not any("numbers of epochs" in w for w in warnings(judge(rules(["epochs=4"]), frame)))
 
 
 def test_a_margin_out_of_reach_is_a_warning_while_something_is_open():

@@ -159,6 +159,12 @@ BESIDE = {
         ["python", "train.py"],
         "deep.yaml",
     ),
+    "a file that a file names that an argument names": (
+        {"train.py": "load()", "base.yaml": "include: deep.yaml"},
+        ["python", "train.py", "--config=base.yaml"],
+        "deep.yaml",
+    ),
+    "variables from a file": ({"train.py": "from dotenv import load_dotenv"}, ["python", "train.py"], ".env"),
     "a folder that an argument names": (
         {"train.py": ""},
         ["python", "train.py", "--data", "images"],
@@ -242,6 +248,16 @@ ELSEWHERE = {
     "an import of the script, by PYTHONPATH": (["python", "train.py"], {"PYTHONPATH": "../library"}),
     "a file of arguments": (["python", "train.py", "@../library/deep.py"], {}),
 }
+
+
+@pytest.mark.parametrize(
+    "name", ["Makefile", "justfile", "dvc.yaml", "package.json", "model.gin", "steps.fish"]
+)
+def test_what_programs_read_without_being_told_to_is_code_of_a_command(project, name):
+    project({name: "train 1"})
+    before = config_of(["make"]).code()
+    project({name: "train 22"})
+    assert config_of(["make"]).code() != before
 
 
 @pytest.mark.parametrize("how", ELSEWHERE)
