@@ -68,8 +68,8 @@ ROOMS: dict[str, set[str]] = {
         "study",
         "text",
     },
-    "analysis": {"errors", "metrics", "study.record", "study.search", "study.seeds", "text"},
-    "importing": {"addresses", "errors", "metrics", "text", "lines"},
+    "analysis": {"errors", "metrics", "shares", "study.record", "study.search", "study.seeds", "text"},
+    "importing": {"addresses", "errors", "metrics", "shares", "text", "lines"},
     "report": {"errors", "figure_files", "metrics", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {
@@ -92,6 +92,7 @@ ROOMS: dict[str, set[str]] = {
     "documents": {"errors", "text"},
     "kept_answer": {"cache_folder", "study", "tracking", "training.inputs"},
     "streams": set(),
+    "shares": set(),
     "launch": {
         "errors",
         "cache_folder",

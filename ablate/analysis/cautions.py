@@ -18,7 +18,7 @@ from ablate.analysis.groups import Group, group_variance
 from ablate.analysis.intervals import ENOUGH_PAIRS, Floats
 from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
-from ablate.metrics import GAP_OF_UNITS, is_share
+from ablate.shares import GAP_OF_UNITS, is_share
 
 NOISY = 3.0
 """An arm whose differences vary this many times more than the typical arm's is named in a caution."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ablate.errors import StudyError
 from ablate.importing.columns import THOUSANDS, UNDEFINED
 from ablate.importing.curves import named_row
-from ablate.metrics import GAP_OF_UNITS, is_share
+from ablate.shares import GAP_OF_UNITS, is_share
 from ablate.text import counted, cut
 
 if TYPE_CHECKING:
