@@ -68,6 +68,7 @@ ROOMS: dict[str, set[str]] = {
         "study",
         "text",
     },
+    "shares": set(),
     "analysis": {"errors", "metrics", "shares", "study.record", "study.search", "study.seeds", "text"},
     "importing": {"addresses", "errors", "metrics", "shares", "text", "lines"},
     "report": {"errors", "figure_files", "metrics", "analysis", "study.record", "study.seeds", "text"},
@@ -92,7 +93,6 @@ ROOMS: dict[str, set[str]] = {
     "documents": {"errors", "text"},
     "kept_answer": {"cache_folder", "study", "tracking", "training.inputs"},
     "streams": set(),
-    "shares": set(),
     "launch": {
         "errors",
         "cache_folder",
