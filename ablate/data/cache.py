@@ -32,7 +32,6 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ablate import locks
-from ablate.cache_folder import default_folder as default_folder  # noqa: PLC0414 — training looks for it here
 from ablate.cache_folder import keep, read_json, with_digest
 from ablate.errors import DataError
 from ablate.text import counted, format_bytes, shown

@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from ablate import targets
+from ablate.cache_folder import default_folder
 from ablate.data import downloads, folders, own_data, parts, tables
-from ablate.data.cache import Content, Dataset, Progress, Source, Stderr, default_folder, entry, find, obtain
+from ablate.data.cache import Content, Dataset, Progress, Source, Stderr, entry, find, obtain
 from ablate.data.options import DataOptions
 from ablate.data.split import normalization, split, stratified
 from ablate.errors import DataError
@@ -66,7 +67,7 @@ class Digits(DataOptions):
 
     name: Annotated[Literal["digits"], Field(description="scikit-learn's handwritten digits.")] = "digits"
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002
+    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
         def read(_scratch: Path, _progress: Progress) -> Content:
             from sklearn.datasets import load_digits
 
@@ -141,7 +142,7 @@ class ImageFolder(DataOptions):
         ),
     ]
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002
+    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
         return folders.source(self.root, self.resize)
 
 
@@ -176,7 +177,7 @@ class Parquet(DataOptions):
     image: _ImageColumn = None
     label: _LabelColumn = None
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002
+    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
         return tables.parquet(self.root, self.image, self.label, self.resize)
 
 
@@ -199,7 +200,7 @@ class HuggingFace(DataOptions):
     image: _ImageColumn = None
     label: _LabelColumn = None
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002
+    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
         return tables.huggingface(self.root, self.image, self.label, self.resize)
 
 
@@ -228,7 +229,7 @@ class ImportedData(DataOptions):
     def target_to_import(self) -> str:
         return self.target
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002
+    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
         return own_data.source(self.target, self.args)
 
 

@@ -18,6 +18,7 @@ from painted_folders import Counter, paint
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from ablate import cache_folder
 from ablate.data import cache, datasets
 from ablate.data.datasets import (
     DATASETS,
@@ -407,19 +408,19 @@ def test_without_a_home_folder_the_message_names_the_variable(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
     with pytest.raises(DataError, match="ABLATE_CACHE"):
-        cache.default_folder()
+        cache_folder.default_folder()
 
 
 def test_the_cache_is_in_the_folder_that_the_environment_names(monkeypatch, tmp_path):
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "mine"))
-    assert cache.default_folder() == tmp_path / "mine"
+    assert cache_folder.default_folder() == tmp_path / "mine"
     datasets.prepare(Digits())
     assert (tmp_path / "mine" / "datasets").is_dir()
     monkeypatch.delenv("ABLATE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.default_folder() == tmp_path / "xdg" / "ablate"
+    assert cache_folder.default_folder() == tmp_path / "xdg" / "ablate"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_folder() == Path.home() / ".cache" / "ablate"
+    assert cache_folder.default_folder() == Path.home() / ".cache" / "ablate"
 
 
 def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
