@@ -187,13 +187,14 @@ def test_a_study_whose_experiment_was_renamed_goes_on_under_its_new_name(workpla
 @pytest.mark.parametrize("name", ["toy (old)", "../x", "a\nb", "x" * 200], ids=ascii)
 def test_an_experiment_that_no_study_can_be_called_after_is_named_with_what_to_do(workplace, name):
     workplace.trained(factors="{gain: [0.2]}")
-    before = content(workplace.root.parent)
+    before, beside = content(workplace.root), set(workplace.root.parent.iterdir())
     workplace.client.rename_experiment(workplace.runs()[0].info.experiment_id, name)
     for command, code in ((["status"], 1), (["report"], 2), (["status", name], 2), (["report", name], 2)):
         printed = workplace.ablate(*command, code=code)
         assert "the experiment of study toy was renamed in MLflow" in printed
         assert "mlflow experiments rename --experiment-id 1 --new-name NAME" in printed
-    assert content(workplace.root.parent).keys() == before.keys()
+    assert content(workplace.root).keys() == before.keys()
+    assert set(workplace.root.parent.iterdir()) == beside
 
 
 def test_a_folder_that_is_a_loop_of_links_or_that_is_gone_is_one_line(tmp_path, monkeypatch):
