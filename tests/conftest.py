@@ -27,9 +27,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # SQLAlchemy 2.1 deprecates a call that MLflow still makes. A machine with a GPU may have neither.
     if importlib.util.find_spec("sqlalchemy"):
         config.addinivalue_line("filterwarnings", "ignore::sqlalchemy.exc.SADeprecationWarning")
-    # From Python 3.13 on SQLite's connections say that nobody closed them: those of MLflow's and Optuna's pools, which end with
-    # the process.
-    config.addinivalue_line("filterwarnings", "ignore:unclosed database:ResourceWarning")
 
 
 # How long an example takes says more of the machine than of the code.

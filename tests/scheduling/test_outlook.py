@@ -99,7 +99,7 @@ def test_without_earlier_runs_the_noise_is_an_assumption_and_called_one(workplac
 
 
 @pytest.mark.parametrize(
-    ("margin", "said"), [(0.5, ""), (0.12, "may be out of reach"), (0.01, "is out of reach")]
+    ("margin", "said"), [(0.5, ""), (0.03, "may be out of reach"), (0.01, "is out of reach")]
 )
 def test_an_assumed_noise_is_a_range_and_so_is_what_seeds_detect(workplace, digits, margin, said):
     found = look_ahead(workplace, digits(margin=margin, seeds=10))

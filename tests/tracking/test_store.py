@@ -136,7 +136,7 @@ def test_a_study_that_ends_while_a_database_is_held_says_what_it_waits_for(workp
         connection.execute("ROLLBACK")
 
     monkeypatch.setattr(spool, "TELL_AFTER", 0)
-    monkeypatch.setattr(spool, "BUSY", 0.05)
+    monkeypatch.setattr(spool, "PATIENCE", 0.05)
     tracker = put_a_plan(workplace.store)
     while tracker.problem is None:
         tracker.flush(0.02)
