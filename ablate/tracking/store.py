@@ -235,16 +235,17 @@ def current_store() -> Store:
     # Absolute, because MLflow keeps connections by name for as long as the process lives.
     try:
         root = Path("mlruns").resolve()
-        if root.is_symlink():  # a loop, of which Python 3.13 says nothing
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        is_loop = root.is_symlink()
     except FileNotFoundError:
         raise StoreError(
             "the working folder has been removed", place="mlruns", hint="change into a folder that exists"
         ) from None
-    except (OSError, RuntimeError):  # which is Python 3.11's and 3.12's word for a loop
+    except (OSError, RuntimeError):  # as Python 3.11 and 3.12 say; later ones resolve a loop to itself
+        is_loop = True
+    if is_loop:
         raise StoreError(
             "is a link that leads nowhere", place="mlruns", hint="remove it, or let it lead to a folder"
-        ) from None
+        )
     named = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if named:
         _check_address(named)
