@@ -8,6 +8,7 @@ import importlib.util
 import io
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,14 @@ typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background jobs and `nohup` ignore signals, and so would the commands that tests start: they stay ignored.
+    for number, handler in {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     # SQLAlchemy 2.1 deprecates a call that MLflow still makes. A machine with a GPU may have neither.
     if importlib.util.find_spec("sqlalchemy"):
         config.addinivalue_line("filterwarnings", "ignore::sqlalchemy.exc.SADeprecationWarning")
