@@ -322,7 +322,7 @@ def at_the_edge(
     levels: arm → numeric level, the reference's included. means: arm → oriented mean of the metric; an arm without one,
     because it diverged, was tried all the same. errors: arm → standard error of its mean, 0 where it has none. Asks for
     three levels with a mean, since of two one is always at the edge, and for the best to be better than its neighbour: of
-    levels that are all alike one is always the best.
+    levels that are all alike one is always the best. Zero is no edge where no level is below it: nothing is less than off.
     """
     tried = {arm: level for arm, level in levels.items() if arm in means}
     if len(set(tried.values())) < 3:
@@ -334,7 +334,7 @@ def at_the_edge(
     if not means[best] - means[neighbour] > 2.0 * noise:
         return None
     for edge, side in ((max(levels.values()), "higher"), (min(levels.values()), "lower")):
-        if tried[best] == edge:
+        if tried[best] == edge and (side == "higher" or edge != 0.0):
             name = factor.rpartition(".")[2]
             name = "learning rate" if name == "lr" else name.replace("_", " ")
             return best, Diagnosis(

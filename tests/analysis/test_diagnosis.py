@@ -303,6 +303,13 @@ def test_a_best_level_inside_or_one_of_two_is_not():
     assert at_the_edge({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, "lr") is None
 
 
+@pytest.mark.parametrize(("lowest", "marked"), [(0.0, False), (0.1, True), (-0.1, True)])
+def test_nothing_is_less_than_off(lowest, marked):
+    levels = {"baseline": lowest, "a": 0.25, "b": 0.5}
+    found = at_the_edge(levels, {"baseline": 3.0, "a": 2.0, "b": 1.0}, "model.dropout")
+    assert (found is not None) == marked
+
+
 def test_of_levels_that_are_alike_the_best_is_not_at_the_edge():
     levels, means = {"a": 0.1, "baseline": 0.01, "b": 0.001}, {"a": 0.2, "baseline": 0.0, "b": -0.1}
     assert at_the_edge(levels, means, "lr", {"a": 0.2, "b": 0.2}) is None
