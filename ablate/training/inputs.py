@@ -28,6 +28,9 @@ from ablate.text import is_secret_variable
 WHOLE = 64 << 20
 """Bytes of a file that are read for its digest; of a larger one its size, its beginning and its end."""
 
+MOST_READ = 1 << 30
+"""Bytes of files that a run reads a second time, for their digests; of files beyond them the size counts. Whole data sets are read too."""
+
 PIECE = 1 << 20
 
 LONGEST = 4000
@@ -96,6 +99,7 @@ class Inputs:
         self._written: set[str] = set()
         self._variables: dict[str, str] = {}
         self._set: set[str] = set()
+        self._read = 0
 
     def imported(self) -> None:
         """Say that the modules of the training are imported now."""
@@ -107,7 +111,7 @@ class Inputs:
         self._without = tuple(os.path.realpath(path) for path in without)
         if not keep:
             self._files, self._variables = map(dict, self._at_import)
-            self._written, self._set = set(), set()
+            self._written, self._set, self._read = set(), set(), 0
 
     def __enter__(self) -> None:
         global _current  # noqa: PLW0603 — of the process
@@ -143,10 +147,12 @@ class Inputs:
             self._written.add(name)
         elif name not in self._files and name not in self._written and self._counts(name):
             with contextlib.suppress(OSError):
-                if Path(name).stat().st_mtime_ns >= self._began:
+                about = Path(name).stat()
+                if about.st_mtime_ns >= self._began:
                     self._written.add(name)  # made in this run, by a program that it started
                     return
-            self._files[name] = content_of(name)
+                self._read += min(about.st_size, WHOLE)
+            self._files[name] = content_of(name, by_size=self._read > MOST_READ)
 
     def _counts(self, path: str) -> bool:
         if any(path == folder or path.startswith(folder + os.sep) for folder in self._without):
@@ -301,7 +307,10 @@ def changed(text: str) -> list[str]:
         return []
     place = str(Path.cwd())
     # What is not there at all would end a training that needs it; on another machine it may lie elsewhere.
-    now = {name: content_of(os.path.join(place, name)) for name in list(files)[:MOST_LOOKED_AT]}  # noqa: PTH118 — of texts
+    now = {
+        name: content_of(os.path.join(place, name), by_size=held.startswith(_SIZE))  # noqa: PTH118 — of texts
+        for name, held in list(files.items())[:MOST_LOOKED_AT]
+    }
     names = [name for name, held in now.items() if held not in (files[name], ABSENT)]
     now = {name: listing_of(os.path.join(place, name)) for name in list(folders)[:MOST_LOOKED_AT]}  # noqa: PTH118 — of texts
     names += [f"{name}/" for name, held in now.items() if held not in (folders[name], ABSENT)]
@@ -322,12 +331,17 @@ def named(path: str) -> str:
 ABSENT = "absent"
 
 
-def content_of(path: str) -> str:
-    """Return the digest of a file; `absent` where there is none that can be read."""
+_SIZE = "size:"
+
+
+def content_of(path: str, *, by_size: bool = False) -> str:
+    """Return the digest of a file, or its size; `absent` where there is none that can be read."""
     try:
         about = Path(path).stat()
         if not stat.S_ISREG(about.st_mode):
             return ABSENT
+        if by_size:
+            return f"{_SIZE}{about.st_size}"
         return _digest(path, about.st_mtime_ns, about.st_size, about.st_ino)
     except (OSError, ValueError):
         return ABSENT

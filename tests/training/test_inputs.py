@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from ablate.training import inputs
 from ablate.training.command import CommandConfig
 from ablate.training.inputs import Inputs, changed
 from ablate.training.source_files import folder_code_again
@@ -117,6 +118,20 @@ def test_a_variable_that_training_asks_for_is_known_to_have_changed(reads, monke
     monkeypatch.delenv("GAIN")
     assert changed(text) == ["$GAIN"]
     assert "2" not in json.loads(text)["variables"]
+
+
+def test_of_a_whole_data_set_it_is_the_sizes_that_count(reads, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_READ", 10)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("12345678")
+        os.utime(tmp_path / name, (1, 1))
+    text = reads("def train():\n    [Path(f'{name}.txt').read_text() for name in 'ab']")
+    assert changed(text) == []
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("87654321")
+    assert changed(text) == ["a.txt"]
+    (tmp_path / "b.txt").write_text("1")
+    assert changed(text) == ["a.txt", "b.txt"]
 
 
 def test_folders_of_many_files_are_recorded_in_few_letters(reads, tmp_path):
