@@ -67,7 +67,7 @@ class Digits(DataOptions):
 
     name: Annotated[Literal["digits"], Field(description="scikit-learn's handwritten digits.")] = "digits"
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
+    def source(self, _cache: Path) -> Source:
         def read(_scratch: Path, _progress: Progress) -> Content:
             from sklearn.datasets import load_digits
 
@@ -142,7 +142,7 @@ class ImageFolder(DataOptions):
         ),
     ]
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
+    def source(self, _cache: Path) -> Source:
         return folders.source(self.root, self.resize)
 
 
@@ -177,7 +177,7 @@ class Parquet(DataOptions):
     image: _ImageColumn = None
     label: _LabelColumn = None
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
+    def source(self, _cache: Path) -> Source:
         return tables.parquet(self.root, self.image, self.label, self.resize)
 
 
@@ -200,7 +200,7 @@ class HuggingFace(DataOptions):
     image: _ImageColumn = None
     label: _LabelColumn = None
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
+    def source(self, _cache: Path) -> Source:
         return tables.huggingface(self.root, self.image, self.label, self.resize)
 
 
@@ -229,7 +229,7 @@ class ImportedData(DataOptions):
     def target_to_import(self) -> str:
         return self.target
 
-    def source(self, cache: Path) -> Source:  # noqa: ARG002 — the signature is that of all of them
+    def source(self, _cache: Path) -> Source:
         return own_data.source(self.target, self.args)
 
 
