@@ -90,7 +90,7 @@ class IdxFiles:
         unpacked = [root / self.folder / f"{file}-ubyte" for file in self.FILES]
         return all(file.is_file() or file.with_name(f"{file.name}.gz").is_file() for file in unpacked)
 
-    def damaged(self, kind: Any, root: Path) -> str | None:  # noqa: ARG002 — the signature is that of all of them
+    def damaged(self, _kind: Any, root: Path) -> str | None:
         """Return which unpacked file was cut off; None where none was. Files that are missing are not damaged.
 
         Raises DataError where files are none of this format, or have other images than labels: those are no rest of a download.
