@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,13 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate.console import VERDICT_STYLE, err, one_line
-from ablate.events import EpochEnd, Event, Failed, Finished
-from ablate.scheduling.observer import Observer
+from ablate.events import EpochEnd, Event, Failed, Finished, is_last
+from ablate.scheduling.observer import JudgedLook, Observer
 from ablate.study.seeds import NOISE_FLOOR, Phase, is_reported, replicate_of
 from ablate.text import counted, cut, format_duration, format_tried, measured, visible
 
 if TYPE_CHECKING:
-    from ablate.analysis import Analysis
     from ablate.executors import Slot
     from ablate.study.design import Plan, Run
 
@@ -136,7 +135,7 @@ def _why_diverged(event: Finished, before: str = "") -> str:
 def observer(plan: Plan, *, json: bool, quiet: bool) -> Iterator[Observer]:
     """Yield what shows a study while it runs: JSON lines, the display of a terminal, or plain lines elsewhere."""
     if json:
-        yield JsonLines(plan.study.name)
+        yield JsonLines()
     elif quiet or not is_terminal():
         yield Lines(plan, quiet=quiet)
     else:
@@ -155,10 +154,10 @@ def preparing(*, quiet: bool) -> Iterator[None]:
 
 
 class JsonLines(Observer):
-    """Prints one JSON object per line on stdout, for programs: see docs/scripting.md. study: its name."""
+    """Prints one JSON object per line on stdout, for programs: see docs/scripting.md."""
 
-    def __init__(self, study: str) -> None:
-        self._study = study
+    def __init__(self) -> None:
+        self._epochs: dict[str, dict[int, Mapping[str, float]]] = {}  # of each run that trains
 
     def looking(self, look: int, pairs: int, runs: int, done: int) -> None:
         self._print(kind="look", look=look, pairs=pairs, runs=runs, done=done)
@@ -181,14 +180,23 @@ class JsonLines(Observer):
                 line[name] = getattr(event, name)
         if isinstance(event, Finished) and (reason := _why_diverged(event)):
             line["reason"] = reason
+        if isinstance(event, EpochEnd):
+            self._epochs.setdefault(run.key, {})[event.epoch] = event.metrics
         if isinstance(event, EpochEnd | Finished):
-            line["metrics"] = {n: v if math.isfinite(v) else None for n, v in event.metrics.items()}
+            metrics = dict(event.metrics)
+            if isinstance(
+                event, Finished
+            ):  # the result is both: what the epoch that counts gave, and what was known at the end
+                metrics = {**self._epochs.get(run.key, {}).get(event.epoch, {}), **metrics}
+            line["metrics"] = {n: v if math.isfinite(v) else None for n, v in metrics.items()}
+        if is_last(event):
+            self._epochs.pop(run.key, None)
         self._print(**line)
 
-    def judged(self, analysis: Analysis) -> None:
-        from ablate.analysis import to_json
+    def judged(self, look: JudgedLook) -> None:
+        from ablate.report import Material, verdicts
 
-        self._print(kind="verdicts", verdicts=to_json(analysis, self._study))
+        self._print(kind="verdicts", verdicts=verdicts(Material(look.record, look.analysis, look.replicates)))
 
     def note(self, text: str) -> None:
         self._print(kind="note", text=text)
@@ -310,12 +318,12 @@ class Display(Observer):
             if mark == FINISHED and math.isfinite(value):
                 self._values[_cell(run)] = value
 
-    def judged(self, analysis: Analysis) -> None:
+    def judged(self, look: JudgedLook) -> None:
         from ablate.analysis import undecided
 
         with self._lock:
-            self._verdicts = {c.arm: c.verdict for c in analysis.comparisons}
-            self._decided = self._verdicts.keys() - set(undecided(analysis))
+            self._verdicts = {c.arm: c.verdict for c in look.analysis.comparisons}
+            self._decided = self._verdicts.keys() - set(undecided(look.analysis))
 
     def note(self, text: str) -> None:
         self._console.print(one_line(text))

@@ -200,6 +200,14 @@ def test_json_lines_have_every_run_and_the_verdicts(workplace):
     finished = [line for line in lines if line["kind"] == "finished"]
     assert len(finished) == 9
     [verdicts] = [line["verdicts"] for line in lines if line["kind"] == "verdicts"]
+    for arm in verdicts["arms"]:
+        values = {
+            str(line["seed"]): line["metrics"]["val/accuracy"]
+            for line in finished
+            if line["arm"] == arm["arm"]
+        }
+        assert values == arm["values"]
+    assert verdicts == json.loads(workplace.ablate("report", "toy", "--format", "json"))
     assert {arm["arm"]: arm["verdict"] for arm in verdicts["arms"]} == {
         "gain=0.2": "helps",
         "gain=0.001": "no practical effect",

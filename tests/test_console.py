@@ -138,7 +138,7 @@ def test_lines_and_json_say_why_a_run_diverged(monkeypatch, capsys):
     event = Finished(run.key, 1, 1, 0.0, "diverged", 2, {"time/train_seconds": 1.0}, {}, facts)
     progress.Lines(plan).event(run, event)
     assert "diverged in 1.0 s: train/loss not finite in epoch 2" in screen.file.getvalue()
-    progress.JsonLines("s").event(run, event)
+    progress.JsonLines().event(run, event)
     assert json.loads(capsys.readouterr().out)["reason"] == facts["reason"]
 
 

@@ -156,7 +156,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "ui": {"addresses", "errors", "interrupts", "tracking"},
     "console": {"kept_answer", "study", "scheduling", "analysis", "text", "launch", "standing"},
-    "progress": {"console", "events", "executors", "study", "scheduling", "analysis", "text"},
+    "progress": {"console", "events", "executors", "study", "scheduling", "analysis", "report", "text"},
     "from_python": {
         "errors",
         "given_study",

@@ -44,7 +44,7 @@ class Material:
     record: PlanRecord
     analysis: Analysis
     replicates: pd.DataFrame
-    curves: pd.DataFrame | Grids
+    curves: pd.DataFrame | Grids = field(default_factory=pd.DataFrame)
     confusion: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     correct: Mapping[str, pd.DataFrame] = field(default_factory=dict)

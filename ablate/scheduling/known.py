@@ -92,7 +92,11 @@ class Known:
     def frames(self) -> tuple[Any, Any]:
         """Replicates and curves, as the analysis reads them."""
         curves = curve_frame([row for rows in self.curves.values() for row in rows])
-        return replicate_frame(list(self.rows.values())), curves
+        return self.replicates(), curves
+
+    def replicates(self) -> Any:
+        """A row for each result, as the analysis reads them."""
+        return replicate_frame(list(self.rows.values()))
 
     def add(self, run: Run, events: Sequence[Event], record: PlanRecord) -> None:
         """Add the result of a run that was trained here. events: of its last attempt, all of them."""

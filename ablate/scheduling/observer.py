@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ablate.analysis import Analysis
     from ablate.events import Event
     from ablate.executors import Slot
     from ablate.study.design import Run
+    from ablate.study.record import PlanRecord
+
+
+class JudgedLook(NamedTuple):
+    """What a look came to. replicates: a row for each result so far, as the analysis reads them."""
+
+    record: PlanRecord
+    analysis: Analysis
+    replicates: pd.DataFrame
 
 
 class Observer:
@@ -29,7 +40,7 @@ class Observer:
     def settled(self, run: Run, outcome: str, value: float) -> None:
         """A run counts from now on, trained or reused: finished, diverged, pruned or failed, and the value of its metric."""
 
-    def judged(self, analysis: Analysis) -> None:
+    def judged(self, look: JudgedLook) -> None:
         """A look is complete, and was judged."""
 
     def note(self, text: str) -> None:

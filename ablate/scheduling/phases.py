@@ -20,7 +20,7 @@ from ablate.analysis.words import caution
 from ablate.errors import StudyError
 from ablate.scheduling.budget import Budget, runs_of_a_seed
 from ablate.scheduling.known import Known, earlier_trials, recorded
-from ablate.scheduling.observer import Observer
+from ablate.scheduling.observer import JudgedLook, Observer
 from ablate.scheduling.queue import Queue
 from ablate.scheduling.tuning import Searches
 from ablate.study.design import Plan, Run
@@ -284,7 +284,7 @@ def take_look(study: OngoingStudy, look: Look, runs: Sequence[Run]) -> LookSteps
     final = max(study.record.final, look.pairs) if verdicts & DECIDED else study.record.final
     if (looks, final) != (study.record.looks, study.record.final):
         study.extend(looks=looks, final=final)
-    study.observer.judged(analysis)
+    study.observer.judged(JudgedLook(study.record, analysis, study.known.replicates()))
     study.record_arms(analysis, look.pairs)
     return 0, analysis
 
