@@ -54,6 +54,8 @@ out = SafeConsole(highlight=False, soft_wrap=not sys.stdout.isatty())
 VERDICT_STYLE = {
     "helps": "bright_blue",
     "hurts": "dark_orange",
+    "positive": "bright_black",
+    "negative": "bright_black",
     "no practical effect": "bright_black",
     "inconclusive": "yellow",
 }
@@ -339,10 +341,12 @@ def paragraphs(lines: Iterable[AnswerLine]) -> RenderableType:
 def verdicts(analysis: Analysis, study: str) -> list[AnswerLine]:
     """Return the result of a study of that name: its headline, a sentence per arm, and what would settle the undecided ones."""
     from ablate.analysis import headline, sentence
-    from ablate.analysis.words import beyond, caution, subject
+    from ablate.analysis.words import beyond, caution, subject, verdict_word
 
     items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
-    lines = [(sentence(item, analysis.rules), VERDICT_STYLE.get(item.verdict, "magenta")) for item in items]
+    lines = [
+        (sentence(item, analysis.rules), VERDICT_STYLE.get(verdict_word(item), "magenta")) for item in items
+    ]
     for check, title in ((analysis.aa, "A/A check"), (analysis.confirmation, "confirmation")):
         if check is not None:
             lines.append((f"{title}: {sentence(check, analysis.rules)}", "dim"))

@@ -198,7 +198,10 @@ def plan_artifact(store: Store, stored: StoredPlan, name: str) -> bytes | None:
 
 
 def verdict_counts(store: Store, plan: PlanRecord) -> Counter[str]:
-    """Return how many arms, or effects, got which verdict when the plan last ended; nothing where it has not ended."""
+    """Return how many arms, or effects, got which verdict when the plan last ended; nothing where it has not ended.
+
+    An interaction counts as positive or negative: it neither helps nor hurts.
+    """
     identity = {"ablate.kind": "report", "ablate.plan": plan.id}
     runs = queries(store).runs(identity, plan.study)
     texts = [artifact(store, run, "verdicts.json") for run in runs]
@@ -206,5 +209,13 @@ def verdict_counts(store: Store, plan: PlanRecord) -> Counter[str]:
         with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
             if text:
                 verdicts = json.loads(text)
-                return Counter(str(item["verdict"]) for item in [*verdicts["arms"], *verdicts["effects"]])
+                alone = [item for item in verdicts["effects"] if len(item["terms"]) < 2]
+                together = [item for item in verdicts["effects"] if len(item["terms"]) > 1]
+                return Counter(
+                    [str(item["verdict"]) for item in [*verdicts["arms"], *alone]]
+                    + [_TOGETHER.get(item["verdict"], str(item["verdict"])) for item in together]
+                )
     return Counter()
+
+
+_TOGETHER = {"helps": "positive", "hurts": "negative"}

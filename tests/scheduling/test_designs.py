@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ablate.standing import standing
+from ablate.tracking.store import current_store
+
 DIGITS = """
 study: {design}
 margin: 0.02
@@ -122,3 +125,18 @@ def test_the_plan_of_a_fraction_names_its_aliases(workplace):
     assert found["family"] == 7
     assert found["fraction"]["generators"] == {"epochs": ["gain", "width", "spread"]}
     assert sum(bool(effect["aliases"]) for effect in found["fraction"]["effects"]) == 3
+
+
+def test_the_list_of_studies_counts_an_interaction_as_positive_or_negative(workplace):
+    Path("pair.py").write_text(
+        "import random\n"
+        "def fit(config, seed):\n"
+        "    noise = random.Random(f'{sorted(config.items())}/{seed}').gauss(0, 0.001)\n"
+        "    yield {'val/accuracy': 0.5 + 0.2 * config['a'] * config['b'] + noise}\n"
+    )
+    Path("pair.yaml").write_text(
+        "study: pair\nmargin: 0.02\ntrain: pair:fit\nbaseline: {a: 0, b: 0}\n"
+        "factors: {a: [1], b: [1]}\nseeds: 3\ndesign: factorial\n"
+    )
+    workplace.ablate("run", "pair.yaml", "--executor", "inline", "--allow-import", "pair")
+    assert dict(standing(current_store(), "pair").verdicts) == {"helps": 2, "positive": 1}
