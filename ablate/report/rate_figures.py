@@ -89,14 +89,16 @@ def response(sweep: RateSweep, *, is_value: bool) -> Figure:
 def _limits(
     sweep: RateSweep, values: Iterable[tuple[float, Sequence[float | None]]], *, is_higher_better: bool
 ) -> list[float]:
-    """Return the ends of an axis: from the best value to the worst of the lowest rate. values: by rate.
+    """Return the ends of an axis: from the best value to the worst, if that is no further off than twice the worst of the lowest rate.
 
-    How far up the loss of a rate that ruins the network goes says nothing.
+    values: by rate. How far up the loss of a rate that ruins the network goes says nothing.
     """
     finite = [(rate, v) for rate, some in values for v in some if v is not None and abs(v) < LARGEST]
     lowest = [value for rate, value in finite if rate == sweep.rules.low] or [value for _, value in finite]
     worst, best = (min, max) if is_higher_better else (max, min)
-    low, high = sorted([best((value for _, value in finite), default=1.0), worst(lowest, default=0.0)])
+    start, end = best((value for _, value in finite), default=1.0), worst(lowest, default=0.0)
+    within = [value for _, value in finite if abs(value - start) <= 2 * abs(end - start)]
+    low, high = sorted([start, worst([*within, end])])
     room = 0.12 * ((high - low) or abs(high) or 1.0)
     # In fewer digits than values are drawn with: what lies on an end must not be rounded to beyond it.
     return [float(f"{end:.4g}") for end in (low - room, high + room)]

@@ -32,7 +32,7 @@ def page(sweep: RateSweep, study: str) -> str:
             FigureGroup(
                 "Over the rate",
                 f"A dot for each training. Short ones are ranked by {rules.ranked_by}; {rules.metric} decides among whole ones, as far as "
-                "it tells them apart. A cross at the edge: it diverged or failed. Dotted: the suggestion.",
+                "it tells them apart. At the edge, a dot lies beyond it, and a cross diverged or failed. Dotted: the suggestion.",
                 responses,
                 "Learning rates",
                 small=len(responses) > 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import plotly.graph_objects as plotly
+import pytest
 import report_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,3 +85,11 @@ def test_whatever_comes_out_of_the_trainings_there_is_a_page_and_a_table(trials)
     for figure in [*drawn, *(figure for _, figure in rate_figures.curves(sweep))]:
         json.dumps(figure, allow_nan=False)
     assert len(console.rate_sweep(sweep, "").splitlines()) > len(trials)
+
+
+@pytest.mark.parametrize(("worst", "is_inside"), [(2.6, True), (2.9, True), (50.0, False)])
+def test_what_is_somewhat_worse_than_the_lowest_rate_stands_within_the_axis(worst, is_inside):
+    scores = {1e-5: 2.4, 0.1: 1.8, 10.0: worst}
+    trials = [RateTrial(r, 2000, 2, False, (score,), score, None, "finished") for r, score in scores.items()]
+    drawn = rate_figures.response(rate_sweep(SWEEP.rules, trials), is_value=False)
+    assert (drawn["layout"]["yaxis"]["range"][1] > worst) == is_inside
