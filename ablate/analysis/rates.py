@@ -174,9 +174,10 @@ def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> tuple[list[floa
     further = []
     for rate in _neighbours(best, rates):
         inner = tried.index(best) + (1 if rate < best else -1)
-        # Beyond an end that is hardly better than what lies within, hardly anything is to be won.
+        # Above an end that is hardly better than what lies within, hardly anything is to be won. Below there may be: the short
+        # trainings have chosen too high a rate for a network that learns little at any of those that were trained to the end.
         rises = not 0 <= inner < len(tried) or whole[best] - whole[tried[inner]] > tolerance(rules, whole)
-        if rate not in whole and (rises or is_level):
+        if rate not in whole and (rises or is_level or rate < best):
             further.append(rate)
     return further, True
 

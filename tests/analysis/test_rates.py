@@ -61,6 +61,23 @@ def test_the_suggestion_is_the_best_rate_also_where_short_trainings_favour_a_hig
     assert sum(t.is_whole for t in result.trials) <= 6
 
 
+@pytest.mark.parametrize("poor", [(0.244, 0.283, 0.1), (0.283, 0.244, 0.1), (0.25, 0.25, 0.25), (0.3, 0.2, 0.1)])
+def test_where_whole_trainings_come_to_little_at_the_rates_that_short_ones_favour_lower_ones_are_tried(poor):
+    ruined = dict(zip((0.3, 0.5, 1.0), poor, strict=True))  # whole trainings of an unstable network
+
+    def whole_trial(rate):
+        if rate not in ruined:
+            return trial(rate, whole=True)
+        return RateTrial(rate, 2000, 8, True, (), 2.3 - 2 * (ruined[rate] - 0.1), ruined[rate])
+
+    trials = [trial(rate, centre=0.8) for rate in first_rates(RULES)]
+    for _ in range(4):
+        chosen, whole = next_rates(RULES, trials)
+        trials += [whole_trial(rate) if whole else trial(rate, centre=0.8) for rate in chosen]
+    assert ruined.keys() <= {t.rate for t in trials if t.is_whole}
+    assert rate_sweep(RULES, trials).suggestion in {0.1, 0.2}
+
+
 def test_decades_come_first_then_half_decades_beside_the_best_then_whole_trainings_from_there_down():
     short = [trial(rate, centre=0.3) for rate in first_rates(RULES)]
     assert [t.rate for t in short] == [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
