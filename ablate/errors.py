@@ -95,6 +95,11 @@ def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
             "no thread can be started",
             "`ulimit -u` says how many processes and threads you may have",
         )
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error.strerror):
+        return (
+            "there is no folder for temporary files that may be written",
+            "the environment variable TMPDIR names one",
+        )
     if not isinstance(error, OSError) or error.errno not in _REFUSED:
         return None
     place = f"{error.filename}: " if error.filename else ""

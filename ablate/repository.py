@@ -75,15 +75,17 @@ def state(folder: Path) -> str | None:
     if not (0 < len(commit) <= LONGEST_COMMIT and commit.isprintable()) or filters is None:
         return None
     compare = ["diff", "--quiet", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "HEAD", "--"]
-    with tempfile.TemporaryDirectory() as temporary:
-        # Git writes down what it has found to be unchanged: into a copy.
-        copy = Path(temporary) / "index"
-        index = ask(folder, "rev-parse", "--git-path", "index")
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            # Git writes down what it has found to be unchanged: into a copy.
+            copy = Path(temporary) / "index"
+            index = ask(folder, "rev-parse", "--git-path", "index")
             copy.write_bytes(plain_files.read(folder / os.fsdecode((index or b"").removesuffix(b"\n"))))
-        except OSError:
-            return None
-        compared = _run(folder, compare, TIMEOUT, dict.fromkeys(filters, ""), {"GIT_INDEX_FILE": str(copy)})
+            compared = _run(
+                folder, compare, TIMEOUT, dict.fromkeys(filters, ""), {"GIT_INDEX_FILE": str(copy)}
+            )
+    except OSError:  # also where nothing can be written for the moment
+        return None
     if compared is None or compared.returncode not in (0, 1):
         return None
     return f"{commit}-dirty" if compared.returncode else commit

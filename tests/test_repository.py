@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -205,6 +206,12 @@ def test_a_change_is_told_from_a_touch(place):
     assert repository.state(folder) == f"{commit}-dirty"
     (folder / "data.txt").unlink()
     assert repository.state(folder) == f"{commit}-dirty"
+
+
+def test_where_no_temporary_file_can_be_made_git_does_not_tell(place, monkeypatch):
+    folder = committed(place / "clone")
+    monkeypatch.setattr(tempfile, "tempdir", str(place / "missing"))
+    assert repository.state(folder) is None
 
 
 def test_no_other_file_calls_git():

@@ -16,6 +16,7 @@ import queue
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -339,6 +340,31 @@ def _of_worker(slot: Mapping[str, str]) -> dict[str, str]:
     return inherited | dict(slot)
 
 
+_LONGEST_PLACE = 70
+"""Bytes of a folder in which `multiprocessing` can make a socket: an address has 103 (macOS) or 107, of which its own names take 32."""
+
+_SHORT_PLACES = ("/tmp", "/var/tmp")  # noqa: S108 — the folder that is made there has a random name and belongs to its maker alone
+
+
+def _socket_folder() -> str:
+    """Return the folder of `multiprocessing` for its sockets, which it makes once. Raises OSError where it can be made nowhere.
+
+    `multiprocessing` makes it where TMPDIR says, or in the working folder, whose paths may be too long for an address of a socket.
+    """
+    usual = tempfile.gettempdir()
+    places = (usual, *_SHORT_PLACES) if len(os.fsencode(usual)) <= _LONGEST_PLACE else _SHORT_PLACES
+    for place in places:
+        tempfile.tempdir = place
+        try:
+            return util.get_temp_dir()
+        except OSError:
+            if place == places[-1]:
+                raise
+        finally:
+            tempfile.tempdir = usual
+    raise AssertionError("there are places")
+
+
 @contextlib.contextmanager
 def _set_at_start() -> Iterator[None]:
     """Set what is read when the forkserver begins, where the user has not.
@@ -346,7 +372,7 @@ def _set_at_start() -> Iterator[None]:
     The workers' allocator, glibc's, keeps the memory that it frees. By default every large tensor is mapped from the kernel and
     returned to it, page by page, at every step; a third of the time of a small convolutional network goes there (docs/log.md).
     """
-    at_start = {**AT_START, _SAFE_PATH: _OURS, left_by_parent.FOLDER: util.get_temp_dir()}
+    at_start = {**AT_START, _SAFE_PATH: _OURS, left_by_parent.FOLDER: _socket_folder()}
     added = [name for name in at_start if name not in os.environ]
     os.environ.update({name: at_start[name] for name in added})
     resource_tracker.ensure_running()  # which lets signals through when it begins

@@ -707,3 +707,30 @@ def test_too_few_files_for_workers_are_raised_or_said_before_any_starts(soft, ha
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["spaces and é", "d" * 200, "file"])
+def test_workers_start_wherever_temporary_files_are_to_lie(tmp_path, name):
+    place = tmp_path / name
+    place.touch() if name == "file" else place.mkdir()
+    program = (
+        "import sys; from pathlib import Path; import scripted; from scripted import task; from multiprocessing import util;"
+        "from ablate.events import Bundle; from ablate.executors.local import LocalExecutor, cpu_slots\n"
+        "with LocalExecutor(scripted.train, cpu_slots(1)) as executor:\n"
+        "    executor.submit(Bundle((task('a'),)), executor.slots[0])\n"
+        "    assert executor.wait(timeout=20), 'nothing was trained'\n"
+        "    print(util.get_temp_dir())\n"
+    )
+    paths = os.pathsep.join(path for path in [HERE, *sys.path] if path)
+    environment = os.environ | {"TMPDIR": str(place), "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not Path(done.stdout.strip()).exists(), "the folder of the socket is left"
