@@ -1,8 +1,9 @@
 """What training by the user's own code reads besides its code and its settings: files, and variables of the environment.
 
 No key of a run holds them, for they are known only once the run has read them. So each run notes what they held, and a result is not
-taken for what would be trained today where that has changed. Seen is what Python code opens, in the process that trains; what compiled
-code opens by itself (HDF5, Arrow), and what programs read that the training starts, is not.
+taken for what would be trained today where that has changed. Seen is what Python code opens, and the folders whose files it lists, in
+the process that trains; what compiled code opens by itself (HDF5, Arrow), what programs read that the training starts, and files of which
+only their presence, size or time is asked, are not.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import os
 import re
 import stat
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any
+from urllib.parse import unquote
 
 from ablate.code_digest import digest_of, is_users
 from ablate.text import is_secret_variable
@@ -33,6 +36,9 @@ MOST_READ = 1 << 30
 
 PIECE = 1 << 20
 
+TICK = 20_000_000
+"""Nanoseconds by which the time of a file may lie before the clock's at which it was written: systems count it in ticks."""
+
 LONGEST = 4000
 """Characters of what is kept of a run: a tag of MLflow holds 8,000 at most, of older versions 5,000."""
 
@@ -44,6 +50,14 @@ _CODE = (".py", ".pyc", ".pyo")
 
 _RECORDS = frozenset({"__pycache__", "mlruns", "wandb"})
 """Folders in which Python and trackers keep what they themselves read again."""
+
+_OF_TOOLS = re.compile(
+    r"\.(.*cache.*|git|hg|svn|venv|env|tox|nox|ipynb_checkpoints|idea|vscode|dvc|hydra|neptune|aim|guild|clearml|triton|matplotlib|local)"
+)
+"""Hidden folders of the working folder in which tools keep what is theirs; in other hidden ones there may be settings."""
+
+_SHORT = 6
+"""Characters from which the value of a variable that is called a token may be a password: `MASK_TOKEN=103` is none."""
 
 _OF_THE_MACHINE = tuple(
     dict.fromkeys(
@@ -75,9 +89,12 @@ NO_SETTING = re.compile(
 """Variables that say where and on what a process runs."""
 
 
-def is_setting(variable: str) -> bool:
-    """Return whether a variable may decide a result, by its name, and is no password."""
-    return not (is_secret_variable(variable) or NO_SETTING.fullmatch(variable))
+def is_setting(variable: str, value: str | None = None) -> bool:
+    """Return whether a variable may decide a result, by its name, and is no password. value: of the variable, where it is known."""
+    if NO_SETTING.fullmatch(variable):
+        return False
+    is_word = variable.upper().endswith("TOKEN") and value is not None and len(value) < _SHORT
+    return is_word or not is_secret_variable(variable)
 
 
 # --- while it trains ----------------------------------------------------------------------------------------------------
@@ -92,10 +109,11 @@ class Inputs:
 
     def __init__(self) -> None:
         self._loaded_before = frozenset(sys.modules)
-        self._at_import: tuple[dict[str, str], dict[str, str]] = {}, {}
-        self._began = time.time_ns()
+        self._at_import: tuple[dict[str, str], set[str], dict[str, str]] = {}, set(), {}
+        self._began = time.time_ns() - TICK
         self._without: tuple[str, ...] = ()
         self._files: dict[str, str] = {}
+        self._folders: set[str] = set()
         self._written: set[str] = set()
         self._variables: dict[str, str] = {}
         self._set: set[str] = set()
@@ -103,14 +121,15 @@ class Inputs:
 
     def imported(self) -> None:
         """Say that the modules of the training are imported now."""
-        self._at_import = dict(self._files), dict(self._variables)
+        self._at_import = dict(self._files), set(self._folders), dict(self._variables)
 
     def begin(self, without: Collection[Path] = (), *, keep: bool = False) -> None:
         """Begin a run. keep: what the runs before it have read is its input too, for it may still have it."""
-        self._began = time.time_ns()
+        self._began = time.time_ns() - TICK
         self._without = tuple(os.path.realpath(path) for path in without)
         if not keep:
-            self._files, self._variables = map(dict, self._at_import)
+            files, folders, variables = self._at_import
+            self._files, self._folders, self._variables = dict(files), set(folders), dict(variables)
             self._written, self._set, self._read = set(), set(), 0
 
     def __enter__(self) -> None:
@@ -135,7 +154,8 @@ class Inputs:
                 if path not in code and os.path.isfile(path):  # noqa: PTH113 — of a text
                     files[path] = content_of(path)
         variables = {name: held for name, held in self._variables.items() if name not in self._set}
-        return as_text({named(path): held for path, held in files.items()}, variables)
+        folders = {named(path): held for path in sorted(self._folders) if (held := self._names_in(path))}
+        return as_text({named(path): held for path, held in files.items()}, variables, folders)
 
     def opened(self, path: Any, mode: Any, flags: Any) -> None:
         """A file is about to be opened by code of the user's."""
@@ -154,21 +174,45 @@ class Inputs:
                 self._read += min(about.st_size, WHOLE)
             self._files[name] = content_of(name, by_size=self._read > MOST_READ)
 
+    def listed(self, folder: Any) -> None:
+        """The names in a folder are about to be listed by code of the user's.
+
+        In the working folder, and those around it, there is too much else.
+        """
+        path = os.path.realpath(os.fsdecode("." if folder is None else folder))
+        around = (os.path.realpath(os.getcwd()), os.path.realpath(tempfile.gettempdir()), str(Path.home()))  # noqa: PTH109
+        if not any(f"{each}/".startswith(f"{path.rstrip('/')}/") for each in around) and self._counts(
+            os.path.join(path, "_")  # noqa: PTH118 — of texts
+        ):
+            self._folders.add(path)
+
+    def _names_in(self, folder: str) -> str | None:
+        """Return what is kept of the names in a folder; None where they have changed in this run: they are what came of it."""
+        with contextlib.suppress(OSError):
+            if Path(folder).stat().st_mtime_ns < self._began:
+                return names_of(folder)
+        return None
+
     def _counts(self, path: str) -> bool:
         if any(path == folder or path.startswith(folder + os.sep) for folder in self._without):
             return False
         if not is_users(path) or path.startswith(tuple(folder + os.sep for folder in _OF_THE_MACHINE)):
             return False
-        *folders, name = Path(named(path)).parts
+        place = named(path)
+        *folders, name = Path(place).parts
         return (
             not name.endswith(_CODE)
             and _RECORDS.isdisjoint(folders)
-            and not any(part.startswith(".") and part != ".." for part in folders)
+            and not any(
+                os.path.isabs(place) or _OF_TOOLS.fullmatch(part)  # noqa: PTH117 — of a text
+                for part in folders
+                if part.startswith(".")
+            )
         )
 
     def asked(self, name: str, value: str | None) -> None:
         """Code of the user's has asked for a variable of the environment."""
-        if name not in self._variables and is_setting(name):
+        if name not in self._variables and is_setting(name, value):
             self._variables[name] = value_of(value)
 
     def set(self, name: str) -> None:
@@ -187,23 +231,42 @@ def _watch() -> None:
     if not _is_watched:
         sys.addaudithook(_audited)
         _is_watched = True
-    if type(os.environ) is os._Environ:  # noqa: SLF001 — there is no other way to learn who asks
-        os.environ.__class__ = _Environment
+    for environment in (os.environ, getattr(os, "environb", None)):
+        if type(environment) is os._Environ:  # noqa: SLF001 — there is no other way to learn who asks
+            environment.__class__ = _Environment
 
 
 def _audited(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in ("open", "sqlite3.connect") or _current is None or getattr(_busy, "now", False):
+    if event not in _SEEN or _current is None or getattr(_busy, "now", False):
         return
     _busy.now = True
     try:
-        path = arguments[0]
-        if not isinstance(path, int) and _is_asked_by_user(sys._getframe(1)):  # noqa: SLF001 — the caller's frame
-            mode, flags = arguments[1:3] if event == "open" else ("r", 0)
-            _current.opened(path, mode, flags)
+        path, caller = arguments[0], sys._getframe(1)  # noqa: SLF001 — there is no other door
+        if isinstance(path, int) or not _is_asked_by_user(caller):
+            return
+        if event in _LISTING:
+            # Whoever imports looks through the folders of `sys.path`.
+            if not caller.f_code.co_filename.startswith("<frozen importlib"):
+                _current.listed(path)
+        elif event == "open":
+            _current.opened(path, *arguments[1:3])
+        elif isinstance(path, str | bytes | os.PathLike) and os.path.isfile(place := _place(path)):  # noqa: PTH113
+            _current.opened(place, "r", 0)
     except Exception:  # noqa: BLE001 — nothing that is only looked at may end a training
         return
     finally:
         _busy.now = False
+
+
+_LISTING = frozenset({"os.listdir", "os.scandir"})
+_SEEN = _LISTING | {"open", "sqlite3.connect", "ctypes.dlopen"}
+"""Events of Python's that are looked at."""
+
+
+def _place(name: Any) -> str:
+    """Return the path of a library or a database, which may be given as an address: `file:results.db?mode=ro`."""
+    path = os.fsdecode(name)
+    return unquote(path[len("file:") :].partition("?")[0]) if path.startswith("file:") else path
 
 
 def _is_asked_by_user(frame: FrameType | None) -> bool:
@@ -230,7 +293,7 @@ class _Environment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 — i
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
         if _current is not None and _asking() is not None:
-            _current.set(str(key))
+            _current.set(os.fsdecode(key))
 
     def __iter__(self) -> Iterator[Any]:
         names = list(super().__iter__())
@@ -247,7 +310,7 @@ class _Environment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 — i
         if where == asking and key in names:
             names.discard(key)
         else:
-            _current.asked(str(key), value)
+            _current.asked(os.fsdecode(key), None if value is None else os.fsdecode(value))
 
 
 def _asking() -> tuple[object, int] | None:
@@ -283,13 +346,32 @@ def as_text(
         if len(text) <= LONGEST:
             return text
         if not by_folder:
-            variables = dict(list(variables.items())[: len(variables) // 2])
-            folders = dict(list(folders.items())[: len(folders) // 2])
+            if not _joined(folders):
+                variables = dict(list(variables.items())[: len(variables) // 2])
+                folders = dict(list(folders.items())[: len(folders) // 2])
             continue
         folder, inside = max(by_folder.items(), key=lambda item: len(item[1]))
         single = {path: held for path, held in single.items() if path not in inside}
         if len(inside) > 1:
             folders[folder] = listing_of(folder)
+
+
+def _joined(folders: dict[str, str]) -> bool:
+    """Put the names in one folder and all below it in the place of those in folders beside each other; False where there are none."""
+    beside: dict[str, list[str]] = {}
+    for folder, held in folders.items():
+        if held.startswith((_NAMES, _TREE)):
+            beside.setdefault(os.path.dirname(folder), []).append(folder)  # noqa: PTH120 — of a text
+    beside.pop("", None)  # the working folder holds much else
+    if not beside:
+        return False
+    parent, inside = max(beside.items(), key=lambda item: len(item[1]))
+    if len(inside) == 1:
+        return False
+    for folder in inside:
+        del folders[folder]
+    folders[parent] = names_of(parent, below=True)
+    return True
 
 
 def changed(text: str) -> list[str]:
@@ -306,20 +388,31 @@ def changed(text: str) -> list[str]:
     except (ValueError, TypeError, LookupError, AttributeError):
         return []
     place = str(Path.cwd())
-    # What is not there at all would end a training that needs it; on another machine it may lie elsewhere.
+    # What is not there at all may lie elsewhere on another machine, unless it lay in the working folder.
     now = {
         name: content_of(os.path.join(place, name), by_size=held.startswith(_SIZE))  # noqa: PTH118 — of texts
         for name, held in list(files.items())[:MOST_LOOKED_AT]
     }
-    names = [name for name, held in now.items() if held not in (files[name], ABSENT)]
-    now = {name: listing_of(os.path.join(place, name)) for name in list(folders)[:MOST_LOOKED_AT]}  # noqa: PTH118 — of texts
-    names += [f"{name}/" for name, held in now.items() if held not in (folders[name], ABSENT)]
+    names = [name for name, held in now.items() if not _is_as_it_was(name, files[name], held)]
+    now = {name: _again(os.path.join(place, name), folders[name]) for name in list(folders)[:MOST_LOOKED_AT]}  # noqa: PTH118 — of texts
+    names += [f"{name}/" for name, held in now.items() if not _is_as_it_was(name, folders[name], held)]
     names += [
         f"${name}"
         for name, held in list(variables.items())[:MOST_LOOKED_AT]
         if value_of(os.environ.get(name)) != held
     ]
     return names
+
+
+def _is_as_it_was(name: str, before: str, now: str) -> bool:
+    return now == before or (now == ABSENT and os.path.isabs(name))  # noqa: PTH117 — of a text
+
+
+def _again(folder: str, before: str) -> str:
+    """Return of a folder today what was kept of it."""
+    if before.startswith((_NAMES, _TREE)):
+        return names_of(folder, below=before.startswith(_TREE))
+    return listing_of(folder)
 
 
 def named(path: str) -> str:
@@ -332,6 +425,8 @@ ABSENT = "absent"
 
 
 _SIZE = "size:"
+_NAMES = "names:"
+_TREE = "tree:"
 
 
 def content_of(path: str, *, by_size: bool = False) -> str:
@@ -374,6 +469,23 @@ def listing_of(folder: str) -> str:
             )[:12]
     except (OSError, ValueError):
         return ABSENT
+
+
+def names_of(folder: str, *, below: bool = False) -> str:
+    """Return the digest of the names in a folder, and of those below it; `absent` where there is none. Hidden ones do not count."""
+    if not os.path.isdir(folder):  # noqa: PTH112 — of a text
+        return ABSENT
+    names = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _RECORDS)
+        names.append([os.path.relpath(place, folder), folders.copy(), sorted(_seen(files))])
+        if not below:
+            break
+    return f"{_TREE if below else _NAMES}{digest_of(names)[:12]}"
+
+
+def _seen(names: Collection[str]) -> Iterator[str]:
+    return (name for name in names if not name.startswith("."))
 
 
 def value_of(value: str | None) -> str:

@@ -106,8 +106,109 @@ def test_what_training_writes_or_makes_or_what_is_of_the_machine_does_not_count(
     assert text == ""
 
 
+LISTING = {
+    "os.listdir": "len(os.listdir('data'))",
+    "os.scandir": "[entry.name for entry in os.scandir('data')]",
+    "os.walk": "list(os.walk('data'))",
+    "glob": "glob.glob('data/*.txt')",
+    "glob of all folders": "glob.glob('**/*.txt', recursive=True)",
+    "Path.glob": "list(Path('data').glob('*.txt'))",
+    "Path.iterdir": "list(Path('data').iterdir())",
+    "a module that Python has": "shutil.copytree('data', 'copy', dirs_exist_ok=True)",
+}
+
+
+@pytest.mark.parametrize("how", LISTING)
+def test_files_that_come_to_those_that_training_lists_are_a_change_and_so_is_one_that_is_gone(
+    reads, tmp_path, how
+):
+    (tmp_path / "data" / ".cache").mkdir(parents=True)
+    for file in (tmp_path / "data" / "a.txt", tmp_path / "data", tmp_path):
+        file.touch()
+        os.utime(file, (1, 1))
+    text = reads(f"import glob, os, shutil\ndef train():\n    {LISTING[how]}\n")
+    assert changed(text) == []
+    (tmp_path / "data" / ".cache" / "x").touch()
+    (tmp_path / "elsewhere").mkdir()
+    assert changed(text) == []
+    (tmp_path / "data" / "b.txt").touch()
+    assert changed(text) == ["data/"]
+    (tmp_path / "data" / "b.txt").unlink()
+    assert changed(text) == []
+    (tmp_path / "data" / "a.txt").unlink()
+    assert changed(text)[-1] == "data/"
+
+
+def test_a_folder_that_training_writes_in_and_the_working_folder_do_not_count(reads, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / ".git").mkdir()
+    text = reads(
+        "import os\ndef train():\n    Path('out/1.txt').write_text('x')\n    [os.listdir(each) for each in ('out', '.', '..', '.git')]\n"
+    )
+    assert text == ""
+
+
+def test_of_many_folders_those_around_them_are_recorded(reads, tmp_path):
+    for name in range(200):
+        (tmp_path / "images" / f"a class with a name of some length {name}").mkdir(parents=True)
+    for folder in tmp_path.rglob("*"):
+        os.utime(folder, (1, 1))
+    text = reads("def train():\n    list(Path('images').rglob('*.png'))")
+    assert len(text) < 4000
+    assert changed(text) == []
+    (tmp_path / "images" / "a class with a name of some length 150" / "new.png").touch()
+    assert changed(text) == ["images/"]
+
+
+@pytest.mark.parametrize("name", ["override.txt", ".settings/override.txt"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_of_the_working_folder_that_comes_or_goes_is_a_change(reads, tmp_path, name, there):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    code = f"def train():\n    try:\n        Path('{name}').read_text()\n    except FileNotFoundError:\n        pass\n"
+    if not there:
+        text = reads(code)
+        file.touch()
+    else:
+        file.touch()
+        os.utime(file, (1, 1))
+        text = reads(code)
+        assert changed(text) == []
+        file.unlink()
+    assert changed(text) == [name]
+
+
+def test_libraries_and_databases_by_address_are_inputs(reads, tmp_path):
+    for name in ("lib.so", "a b.db"):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (1, 1))
+    text = reads(
+        "import contextlib, ctypes, sqlite3\ndef train():\n    with contextlib.suppress(OSError):\n        ctypes.CDLL('./lib.so')\n"
+        "    sqlite3.connect('file:a%20b.db?mode=ro', uri=True).close()\n"
+    )
+    assert list(json.loads(text)["files"]) == ["a b.db", "lib.so"]
+
+
+def test_a_word_that_is_called_a_token_is_a_setting_and_a_password_is_none(reads, monkeypatch):
+    monkeypatch.setenv("MASK_TOKEN", "103")
+    monkeypatch.setenv("API_TOKEN", "s3cr3t-of-mine")
+    monkeypatch.setenv("DB_PASSWORD", "1234")
+    text = reads(
+        "import os\ndef train():\n    [os.environ[n] for n in ('MASK_TOKEN', 'API_TOKEN', 'DB_PASSWORD')]\n"
+    )
+    assert list(json.loads(text)["variables"]) == ["MASK_TOKEN"]
+
+
 @pytest.mark.parametrize(
-    "asking", ["os.environ['GAIN']", "os.environ.get('GAIN')", "os.getenv('GAIN', 2)", "'GAIN' in os.environ"]
+    "asking",
+    [
+        "os.environb[b'GAIN']",
+        "os.getenvb(b'GAIN')",
+        "os.environ['GAIN']",
+        "os.environ.get('GAIN')",
+        "os.getenv('GAIN', 2)",
+        "'GAIN' in os.environ",
+    ],
 )
 def test_a_variable_that_training_asks_for_is_known_to_have_changed(reads, monkeypatch, asking):
     monkeypatch.setenv("GAIN", "1")
