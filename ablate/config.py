@@ -593,3 +593,12 @@ def canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [canonical(inner) for inner in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def whole_reals(value: Any, path: tuple[str | int, ...] = ()) -> list[list[str | int]]:
+    """Return the paths, sorted, of the floats in plain values that are whole numbers: what `canonical` takes for integers."""
+    if isinstance(value, dict):
+        return [each for name in sorted(value) for each in whole_reals(value[name], (*path, name))]
+    if isinstance(value, list):
+        return [each for at, inner in enumerate(value) for each in whole_reals(inner, (*path, at))]
+    return [list(path)] if isinstance(value, float) and value.is_integer() else []

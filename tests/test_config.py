@@ -326,13 +326,30 @@ def test_a_free_config_survives_json_and_pickle(tree):
     assert again.recipe("") == config.recipe("")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1}, {"a": 1.0}),
+        ({"a": 0}, {"a": -0.0}),
+        ({"a": 1.0, "b": 2}, {"a": 1, "b": 2.0}),
+        ({"a": [1, {"b": 2.0}]}, {"a": [1.0, {"b": 2}]}),
+        ({"a": {"b": 10**16}}, {"a": {"b": 1e16}}),
+    ],
+)
+def test_a_function_is_not_given_the_result_of_a_number_of_the_other_type(one, other):
+    def recipe(values):
+        return FunctionConfig.parse({"train": "some.where:fit"}, values).recipe("")
+
+    assert recipe(one) != recipe(other)
+    assert recipe(one) == recipe(dict(reversed(one.items())))
+
+
 def test_free_configs_are_equal_where_their_values_are_to_a_person():
     def free(**values):
         return FunctionConfig.parse({"train": "some.where:fit"}, values)
 
     assert free(a=1) == free(a=1.0)
     assert hash(free(a=1)) == hash(free(a=1.0))
-    assert free(a=1).recipe("") == free(a=1.0).recipe("")
     assert free(a=[1, {"b": 2.0}]) == free(a=[1.0, {"b": 2}])
     assert free(a=1) != free(a=True)
     assert free(a=[1]) != free(a=[True])

@@ -30,8 +30,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from ablate.code_digest import is_users, look_in_working_folder, training_code, training_folder
-from ablate.config import Config, FreeConfig
+from ablate.code_digest import digest_of, is_users, look_in_working_folder, training_code, training_folder
+from ablate.config import Config, FreeConfig, whole_reals
 from ablate.data.facts import DataFacts
 from ablate.errors import AblateError, StudyError, TrainingError, nearest
 from ablate.events import Task
@@ -226,6 +226,12 @@ class FunctionConfig(FreeConfig):
     @property
     def keyed_source(self) -> Mapping[str, Any]:
         return {"train": self.train}
+
+    def recipe(self, fingerprint: str) -> str:
+        # One setting to a person, and yet a function may take 1 for a number of things and 1.0 for all of them.
+        own = super().recipe(fingerprint)
+        reals = whole_reals(self._values)
+        return digest_of([own, reals])[:16] if reals else own
 
     def code(self) -> str:
         return training_code(self.train).digest
