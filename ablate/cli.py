@@ -549,6 +549,11 @@ def _run() -> None:
 
 def _tell(error: Exception) -> None:
     """Print a line and a hint about what has ended a command. Raises the error again where it is a fault of ablate's."""
+    if (folder := launch.lost_folder()) is not None:  # whatever failed, failed there
+        launch.notify(
+            f"error: {folder}: has been moved or removed while the command ran", launch.CONTINUES_THERE
+        )
+        return
     if isinstance(error, AblateError):
         launch.notify_error(error)
         return

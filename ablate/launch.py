@@ -88,12 +88,28 @@ def prepare_process() -> None:
     Every path that a command knows begins there. Its owner may use what a command makes, whatever the umask.
     """
     os.umask(os.umask(0o077) & 0o077)
+    global _working_folder  # noqa: PLW0603 — a process has one working folder
     try:
-        Path.cwd()
+        _working_folder = Path.cwd()
     except OSError as error:
         raise StudyError(
             f"the working folder is not there any more ({error.strerror})", hint="change into one that is"
         ) from None
+
+
+CONTINUES_THERE = "what is finished is in the folder, wherever it lies now; the same command continues there"
+
+_working_folder: Path | None = None
+
+
+def lost_folder() -> Path | None:
+    """Return the working folder where it has been moved, renamed or removed since `prepare_process`; else None."""
+    if _working_folder is None:
+        return None
+    try:
+        return None if _working_folder.samefile(".") else _working_folder
+    except OSError:
+        return _working_folder
 
 
 # --- what a command was given -----------------------------------------------------------------------------------------

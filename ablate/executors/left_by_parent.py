@@ -28,8 +28,14 @@ def _remove(folder: str, forkserver: int) -> None:
 
 
 def _not_caught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Tell of an exception as ever, but not that the parent has sent only half of what a worker needs, or nothing."""
-    if not isinstance(error, EOFError | UnpicklingError | ConnectionError):
+    """Tell of an exception as ever, except of what the parent tells itself.
+
+    That is half of what a worker needs, or nothing, and a machine that starts no more processes.
+    """
+    if isinstance(error, EOFError | UnpicklingError | ConnectionError):
+        return
+    atexit.unregister(_remove)  # the parent lives, and starts another forkserver there
+    if not isinstance(error, BlockingIOError):
         sys.__excepthook__(kind, error, trace)
 
 

@@ -53,7 +53,11 @@ class _Worker:
                 except (EOFError, ConnectionError):
                     # The forkserver died between being found alive and answering; the next start begins another.
                     if is_last_try:
-                        raise
+                        raise TrainingError(
+                            "no worker process can be started",
+                            hint="`ulimit -u` and `ulimit -v` say how many processes and how much memory there may be; "
+                            "what is finished is kept",
+                        ) from None
                     time.sleep(0.1)
         theirs.close()
         self.pipe: Connection = ours

@@ -184,6 +184,12 @@ def open_lock(path: Path) -> BinaryIO:
         return plain_files.open_in_place(path)
     except OSError as error:
         is_others = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        if not path.parent.exists():
+            raise StoreError(
+                "has been moved or removed while the command ran",
+                place=str(path.parent),
+                hint="what is finished is in the folder, wherever it lies now",
+            ) from None
         raise StoreError(
             f"cannot be used as a lock ({error.strerror})",
             place=str(path),

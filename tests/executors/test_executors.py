@@ -734,3 +734,30 @@ def test_workers_start_wherever_temporary_files_are_to_lie(tmp_path, name):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert not Path(done.stdout.strip()).exists(), "the folder of the socket is left"
+
+
+def test_where_no_process_can_be_started_one_line_says_so_and_nothing_is_left(tmp_path):
+    (tmp_path / "no_processes.py").write_text(
+        "import os, resource\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        "if os.getuid() == 0:\n    os.setuid(65534)  # root may start as many as it likes\n"
+    )
+    program = (
+        "import scripted; from scripted import task; from multiprocessing import util;"
+        "from ablate.errors import TrainingError; from ablate.events import Bundle;"
+        "from ablate.executors.local import LocalExecutor, cpu_slots\n"
+        "try:\n"
+        "    with LocalExecutor(scripted.train, cpu_slots(1), ('no_processes',)) as executor:\n"
+        "        executor.submit(Bundle((task('a'),)), executor.slots[0])\n"
+        "except TrainingError as error:\n"
+        "    print(util.get_temp_dir(), error.message, sep='\\n')\n"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in [str(tmp_path), HERE, *sys.path] if path)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    folder, message = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, message) == (0, "", "no worker process can be started")
+    assert not Path(folder).exists()

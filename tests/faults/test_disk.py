@@ -114,3 +114,38 @@ def test_a_database_of_another_mlflow_is_named_before_much_is_trained_and_left_a
     assert "mlflow db upgrade" in said
     assert "Traceback" not in said
     assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["moved", "removed", pytest.param("store moved", marks=pytest.mark.slow)])
+def test_a_project_that_goes_while_it_runs_is_named_and_continues_where_it_lies(workplace, what):
+    project, elsewhere = workplace.root / "project", workplace.root / "elsewhere"
+    project.mkdir()
+    (project / "goes.py").write_text(
+        "import shutil\nfrom pathlib import Path\n"
+        f"PROJECT, ELSEWHERE, WHAT = Path({str(project)!r}), Path({str(elsewhere)!r}), {what!r}\n"
+        "def train(config, seed):\n"
+        "    yield {'accuracy': seed + config['gain']}\n"
+        "    if seed == 1 and PROJECT.exists() and not ELSEWHERE.exists():\n"
+        "        if WHAT == 'removed':\n            shutil.rmtree(PROJECT)\n"
+        "        else:\n            (PROJECT if WHAT == 'moved' else PROJECT / 'mlruns').rename(ELSEWHERE)\n"
+        "    yield {'accuracy': seed + config['gain']}\n"
+    )
+    study = "train: goes:train\nmetric: accuracy\nmargin: 1\nseeds: 3\nbaseline: {gain: 0}\nfactors: {gain: [2]}\nstudy: goes\n"
+    (project / "goes.yaml").write_text(study)
+    command = [*ABLATE, "run", "goes.yaml", "--allow-import", "goes", "--executor", "inline", "-q"]
+    first = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    gone = project / "mlruns" if what == "store moved" else project
+    assert first.returncode == 2, first.stderr
+    errors = [line for line in first.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [f"error: {gone}: has been moved or removed while the command ran"], first.stderr
+    assert "Traceback" not in first.stderr
+    assert not gone.exists(), "nothing is made where the folder was"
+    if what == "removed":
+        return
+    if what == "store moved":
+        elsewhere.rename(gone)
+        elsewhere.mkdir()
+    place = elsewhere if what == "moved" else project
+    second = subprocess.run([*command, "--json"], cwd=place, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert '"effect": 2.0' in second.stdout
