@@ -485,6 +485,7 @@ def _verdicts(analysis: Analysis) -> tuple[ArmVerdict, ...]:
             c.p_adjusted,
             c.n,
             sentence(c, analysis.rules),
+            c.clearly,
         )
         for c in analysis.comparisons
     )

@@ -25,7 +25,8 @@ class ArmVerdict:
 
     verdict: `helps`, `hurts`, `no practical effect`, `inconclusive`, `unstable` or `not independent`. effect and ci are
     oriented: higher is better, whatever the metric; None where there is none. p_adjusted: over all arms, below .05 exactly
-    when the interval excludes 0. n: pairs, or runs of the arm where runs are not paired.
+    when the interval excludes 0. n: pairs, or runs of the arm where runs are not paired. clearly: it helps or hurts by at
+    least the margin.
     """
 
     arm: str
@@ -35,6 +36,7 @@ class ArmVerdict:
     p_adjusted: float | None
     n: int
     sentence: str
+    clearly: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,16 @@ class Comparisons(Sequence[ArmVerdict]):
             return None if lo is None or hi is None else (lo, hi)
 
         arms = [
-            ArmVerdict(c.arm, c.verdict, c.effect, ends(c.lo, c.hi), c.p_adjusted, c.n, sentence(c, rules))
+            ArmVerdict(
+                c.arm,
+                c.verdict,
+                c.effect,
+                ends(c.lo, c.hi),
+                c.p_adjusted,
+                c.n,
+                sentence(c, rules),
+                c.clearly,
+            )
             for c in analysis.comparisons
         ]
         effects = [
@@ -82,6 +93,7 @@ class Comparisons(Sequence[ArmVerdict]):
                 e.p_adjusted,
                 e.n,
                 sentence(e, rules),
+                e.clearly,
             )
             for e in analysis.effects
         ]
@@ -214,6 +226,8 @@ class Comparisons(Sequence[ArmVerdict]):
 
     def _cells(self, items: Sequence[ArmVerdict] | None = None) -> list[tuple[str, str, str, str, str, str]]:
         """The cells of a table of arms, as text. items: None for all of them."""
+        from ablate.report.wording import p_value
+
         items = self.items if items is None else items
         widths = [c.ci[1] - c.ci[0] for c in items if c.ci is not None and c.ci[1] > c.ci[0]]
         size = min([self.analysis.rules.margin, *widths])
@@ -222,9 +236,10 @@ class Comparisons(Sequence[ArmVerdict]):
         for c in items:
             effect = "" if c.effect is None else f"{c.effect:+.{digits}f}"
             interval = "" if c.ci is None else f"{c.ci[0]:+.{digits}f} to {c.ci[1]:+.{digits}f}"
-            p = "" if c.p_adjusted is None else "< .001" if c.p_adjusted < 0.001 else f"{c.p_adjusted:.3f}"
+            p = "" if c.p_adjusted is None else p_value(c.p_adjusted)
+            verdict = f"clearly {c.verdict}" if c.clearly else c.verdict
             rows.append(
-                (visible(c.arm), c.verdict, effect.replace("-", "−"), interval.replace("-", "−"), p, str(c.n))
+                (visible(c.arm), verdict, effect.replace("-", "−"), interval.replace("-", "−"), p, str(c.n))
             )
         return rows
 

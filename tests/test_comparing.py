@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -500,6 +501,22 @@ def test_a_judgement_is_a_sequence_with_a_frame_a_table_and_a_picture():
     assert page.count("<svg") == 6
     assert "<b>|x" not in page
     assert str(judged).startswith(judged.headline)
+
+
+def test_tables_say_verdict_and_p_as_the_latex_table_does():
+    judged = compare(paired(V3 | {"far": [9.0, 9.1, 8.9, 9.2, 8.8]}), margin=0.1)
+    said = dict(
+        re.findall(r"^\| (\w+) \| ([^|]+ \|[^|]+\|[^|]+\| [^|]+) \|", judged.markdown(), re.MULTILINE)
+    )
+    cells = {arm: row.split(" | ") for arm, row in said.items() if arm != "Arm"}
+    assert {verdict for verdict, *_ in cells.values()} >= {"clearly helps", "inconclusive"}
+    assert "< 0.001" in {p for *_, p in cells.values()}
+    latex, notebook = judged.latex(), judged._repr_html_()
+    for item in judged:
+        verdict, *_, p = cells[item.arm]
+        assert f"\\ablateset{{{item.arm}}}{{verdict}}{{{verdict}}}" in latex
+        assert f"\\ablateset{{{item.arm}}}{{p}}{{\\ensuremath{{{p}}}}}" in latex
+        assert f" {verdict}</td>" in notebook
 
 
 def test_no_interval_is_no_number_in_any_form():
