@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ablate.importing.tensorboard import check_sum
+
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "judge.md").read_text()
 OPTIMIZERS = DOCS / "examples" / "optimizers.csv"
@@ -28,7 +30,8 @@ def event(step: int, tag: str, value: float) -> bytes:
 
     scalar = field(1, tag.encode()) + b"\x15" + struct.pack("<f", value)
     message = b"\x10" + varint(step) + field(5, field(1, scalar))
-    return struct.pack("<Q", len(message)) + b"\0" * 4 + message + b"\0" * 4
+    length = struct.pack("<Q", len(message))
+    return b"".join(part + struct.pack("<I", check_sum(part)) for part in (length, message))
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "shares": set(),
     "analysis": {"errors", "metrics", "shares", "study.record", "study.search", "study.seeds", "text"},
-    "importing": {"addresses", "errors", "metrics", "shares", "text", "lines"},
+    "importing": {"addresses", "errors", "metrics", "plain_files", "shares", "text", "lines"},
     "report": {"errors", "figure_files", "metrics", "analysis", "study.record", "study.seeds", "text"},
     # Where they are joined.
     "scheduling": {

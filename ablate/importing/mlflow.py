@@ -10,18 +10,18 @@ import math
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ablate import addresses
+from ablate import addresses, plain_files
 from ablate.errors import DataError, nearest
+from ablate.importing import database, yaml_values
 from ablate.importing.source import ResultSource
-from ablate.importing.table import HowToRead, Table, checked_columns, rows_of
-from ablate.text import without_password
+from ablate.importing.table import MOST_COLUMNS, HowToRead, Table, checked_columns, rows_of
+from ablate.text import counted, cut, joined, parse_whole, without_password
 
 _PLACES = ("mlruns/mlflow.db", "mlflow.db", "mlruns")
 """Where experiments are looked for, where nothing names the store."""
@@ -29,10 +29,19 @@ _PLACES = ("mlruns/mlflow.db", "mlflow.db", "mlruns")
 _STATES = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 """States of a run in a folder of files."""
 
-_MOST_SECONDS = 120.0
-"""A database that takes longer is not read: what a file says must not decide how long it takes."""
+_MOST_SECONDS = database.MOST_SECONDS
 
 _MOST_ROWS = 5_000_000
+
+_TABLES = frozenset({"experiments", "runs", "params", "tags", "metrics", "latest_metrics"})
+
+_LARGEST_STEP = (1 << 63) - 1
+
+_MOST_OF_META, _MOST_OF_VALUE = 1 << 20, 1 << 26
+"""Bytes of a `meta.yaml`, and of the file of a parameter, a tag or a metric."""
+
+_PLAIN_META = r"(\w+: *(|'[^'\n]*'|[\w./:-]*[\w./-]) *\n)*"
+"""A `meta.yaml` in which every line is a key and a value, quoted or not, without anything of YAML's in it."""
 
 _LARGEST = 1.79e308
 """MLflow keeps infinity as the largest number that there is."""
@@ -52,6 +61,9 @@ class _StoredRun:
 
 
 class _Backend(Protocol):
+    notes: list[str]
+    """What was left out of the runs, and why."""
+
     def experiments(self) -> Mapping[str, str]:
         """Name → id of every experiment that is not deleted."""
 
@@ -110,7 +122,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     checked_columns(Path(source.text), columns)
     rows = rows_of(records, columns, pd.RangeIndex(1, len(records) + 1))
     notes = () if len(found) == 1 and store else (f"read from {without_password(place)}",)
-    return Table(rows.fillna(""), {}, notes, measured=measured, settings=settings)
+    return Table(rows.fillna(""), {}, (*notes, *backend.notes), measured=measured, settings=settings)
 
 
 def _records(
@@ -174,6 +186,19 @@ def _backend(store: str, place: str) -> _Backend:
     )
 
 
+def _by_name(pairs: Iterable[tuple[str, str]], place: Path) -> dict[str, str]:
+    """Name → id. Raises DataError where two experiments have one name, which MLflow itself does not allow."""
+    found: dict[str, str] = {}
+    for name, identity in pairs:
+        if found.setdefault(name, identity) != identity:
+            raise DataError(
+                f"has two experiments that are called {name!r}: {found[name]} and {identity}",
+                place=str(place),
+                hint="a copy of an experiment needs a name of its own",
+            )
+    return found
+
+
 def _number(value: float) -> str:
     return "inf" if value >= _LARGEST else "-inf" if value <= -_LARGEST else repr(value)
 
@@ -186,10 +211,11 @@ class _Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.notes: list[str] = []
 
     def experiments(self) -> Mapping[str, str]:
         rows = self._rows("SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'")
-        return {str(name): str(identity) for name, identity in rows}
+        return _by_name(((str(name), str(identity)) for name, identity in rows), self._path)
 
     def runs(self, experiment: str, metric: str | None) -> list[_StoredRun]:
         runs = {
@@ -207,13 +233,16 @@ class _Database:
                 experiment,
             ):
                 if identity in runs:
-                    getattr(runs[identity], table)[str(key)] = str(value or "")
+                    values = getattr(runs[identity], table)
+                    self._refuse_twice(values, key, identity)
+                    values[str(key)] = "" if value is None else str(value)
         for identity, key, value, is_nan in self._rows(
             f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE {within}",  # noqa: S608 — as above
             experiment,
         ):
             if identity in runs:
-                runs[identity].metrics[str(key)] = "nan" if is_nan else _number(float(value))
+                self._refuse_twice(runs[identity].metrics, key, identity)
+                runs[identity].metrics[str(key)] = self._value(key, value, is_nan)
         if metric is not None:
             for identity, step, value, is_nan in self._rows(
                 f"SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND {within} ORDER BY timestamp",  # noqa: S608 — as above
@@ -221,19 +250,36 @@ class _Database:
                 experiment,
             ):
                 if identity in runs:
-                    runs[identity].history.append((int(step), "nan" if is_nan else _number(float(value))))
+                    if not isinstance(step, int):
+                        raise self._no_number(metric, step)
+                    runs[identity].history.append((step, self._value(metric, value, is_nan)))
         for run in runs.values():
             run.name = run.name or run.tags.get("mlflow.runName", "")
         return list(runs.values())
 
+    def _refuse_twice(self, values: Mapping[str, str], key: object, run: object) -> None:
+        """Raise DataError where a run has a value already, which MLflow's own database does not allow."""
+        if str(key) in values:
+            raise DataError(f"the run {run} has two values of {cut(str(key))!r}", place=str(self._path))
+
+    def _value(self, key: object, value: object, is_nan: object) -> str:
+        """The text of a number. Raises DataError where it is none: a column of sqlite's holds whatever was put into it."""
+        if is_nan:
+            return "nan"
+        if not isinstance(value, int | float):
+            raise self._no_number(key, value)
+        return _number(float(value))
+
+    def _no_number(self, key: object, value: object) -> DataError:
+        return DataError(
+            f"a value of the metric {cut(str(key))!r} is no number: {cut(repr(value))}", place=str(self._path)
+        )
+
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        deadline = time.monotonic() + _MOST_SECONDS
         try:
-            address = f"{addresses.folder_address(self._path.absolute())}?mode=ro"
-            with closing(sqlite3.connect(address, uri=True, timeout=10.0)) as connection:
-                connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+            with closing(database.opened(self._path, _TABLES, seconds=_MOST_SECONDS)) as connection:
                 found = connection.execute(query, values).fetchmany(_MOST_ROWS + 1)
-        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError, MemoryError) as error:
             reason = (
                 "is no database of MLflow"
                 if "no such" in str(error) or "not a database" in str(error)
@@ -255,13 +301,18 @@ class _Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.notes: list[str] = []
 
     def experiments(self) -> Mapping[str, str]:
-        found = {}
-        for folder in self._folders(self._path):
-            about = _about(folder / "meta.yaml")
-            if about.get("lifecycle_stage", "active") == "active" and "name" in about:
-                found[about["name"]] = folder.name
+        about = {folder.name: _about(folder / "meta.yaml") for folder in self._folders(self._path)}
+        found = _by_name(
+            (
+                (values["name"], identity)
+                for identity, values in about.items()
+                if values.get("lifecycle_stage", "active") == "active" and "name" in values
+            ),
+            self._path,
+        )
         if not found:
             raise DataError(
                 "is no folder of MLflow",
@@ -271,10 +322,14 @@ class _Folder:
         return found
 
     def runs(self, experiment: str, metric: str | None) -> list[_StoredRun]:
-        runs = []
+        runs, unread = [], []
         for folder in self._folders(self._path / experiment):
             about = _about(folder / "meta.yaml")
-            if about.get("lifecycle_stage", "active") != "active" or "artifact_uri" not in about:
+            if about.get("lifecycle_stage", "active") != "active":
+                continue
+            if "artifact_uri" not in about:
+                if any((folder / name).is_dir() for name in ("params", "metrics")):
+                    unread.append(folder.name)
                 continue
             status = _STATES.get(about.get("status", ""), about.get("status", ""))
             run = _StoredRun(folder.name, about.get("run_name", ""), status)
@@ -287,11 +342,15 @@ class _Folder:
                 if name == metric:
                     run.history = history
             run.name = run.name or run.tags.get("mlflow.runName", "")
-            runs.append(
-                (int(about.get("start_time") or 0) if about.get("start_time", "0").isdigit() else 0, run)
-            )
+            began = parse_whole(about.get("start_time", ""))
+            runs.append((began or 0, run))
             if len(runs) > _MOST_ROWS:
                 break
+        if unread:
+            self.notes.append(
+                f"{counted(len(unread), 'run')} left out, whose meta.yaml cannot be read: "
+                f"{joined(unread[:5])}{' and more' if len(unread) > 5 else ''}"
+            )
         return [run for _, run in sorted(runs, key=lambda item: (item[0], item[1].identity))]
 
     def _folders(self, path: Path) -> Iterator[Path]:
@@ -304,25 +363,46 @@ class _Folder:
 
 
 def _about(path: Path) -> dict[str, str]:
-    """The plain values of a `meta.yaml`; empty where there is none."""
-    text = _text(path)
-    pairs = re.findall(r"^(\w+): *(.*?) *$", text, re.MULTILINE)
-    return {name: value.strip("'\"") for name, value in pairs if value not in ("", "null")}
+    """The values of a `meta.yaml` as text; empty where there is none, or it is no YAML."""
+    try:
+        text = plain_files.read(path, _MOST_OF_META).decode(errors="replace")
+    except OSError:
+        return {}
+    if re.fullmatch(_PLAIN_META, text):  # thousands of them, at a thousandth of a second each by YAML
+        pairs = re.findall(r"^(\w+): *(.*?) *$", text, re.MULTILINE)
+        return {name: value.strip("'") for name, value in pairs if value not in ("", "null")}
+    try:
+        content = yaml_values.load(text)
+    except ValueError:
+        return {}
+    if not isinstance(content, Mapping):
+        return {}
+    return {str(name): str(value) for name, value in content.items() if isinstance(value, str | int | float)}
 
 
 def _values(folder: Path) -> Iterator[tuple[str, str]]:
-    """(name, text) of every file in a folder; a name with a slash is a file in a folder."""
+    """(name, text) of every file in a folder; a name with a slash is a file in a folder.
+
+    Raises DataError where one is a link, or anything else that MLflow does not write there.
+    """
+    if folder.is_symlink():
+        raise DataError("is a link, which is not followed", place=str(folder))
     if folder.is_dir():
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                yield path.relative_to(folder).as_posix(), _text(path)
+        for number, path in enumerate(sorted(path for path in folder.rglob("*") if not _is_folder(path))):
+            if number >= MOST_COLUMNS:
+                raise DataError(f"has more than {MOST_COLUMNS:,} values", place=str(folder))
+            yield path.relative_to(folder).as_posix(), _text(path)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _text(path: Path) -> str:
     try:
-        if not path.is_file() or path.stat().st_size > 1 << 26:
-            return ""
-        return path.read_text(encoding="utf-8", errors="replace").rstrip("\n")
+        if path.is_symlink():
+            raise DataError("is a link, which is not followed", place=str(path))
+        return plain_files.read(path, _MOST_OF_VALUE).decode(errors="replace").rstrip("\r\n")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", place=str(path)) from None
 
@@ -330,12 +410,19 @@ def _text(path: Path) -> str:
 def _history(text: str, path: Path) -> list[tuple[int, str]]:
     """(step, value) of every line `time value step`, the last as MLflow has it: of the largest step, then time."""
     values: list[tuple[int, float, float]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    step: int | None
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line:
+            continue
         cells = line.split()
         try:
-            values.append((int(cells[2]) if len(cells) > 2 else 0, float(cells[0]), float(cells[1])))
-        except (ValueError, IndexError):
-            raise DataError(f"line {number} is no value of a metric", place=str(path)) from None
+            step = parse_whole(cells[2]) if len(cells) > 2 else 0
+            time, value = map(float, cells[:2])
+        except ValueError:
+            step = None
+        if step is None or abs(step) > _LARGEST_STEP:
+            raise DataError(f"line {number} is no value of a metric", place=str(path))
+        values.append((step, time, value))
     return [
         (step, "nan" if math.isnan(value) else _number(value))
         for step, _, value in sorted(values, key=lambda v: v[:2])
@@ -350,6 +437,7 @@ class _Server:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self.notes: list[str] = []
 
     def experiments(self) -> Mapping[str, str]:
         def found(client: Any) -> dict[str, str]:

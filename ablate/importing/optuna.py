@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ablate import addresses
 from ablate.errors import DataError, nearest
+from ablate.importing import database
 from ablate.importing.source import ResultSource
 from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns, rows_of
 from ablate.metrics import Direction
 from ablate.text import format_bytes, joined
+
+_LONGEST_LINE = 1 << 24
+"""Bytes of a line of a journal."""
 
 
 def recognizes(source: ResultSource) -> bool:
@@ -70,7 +74,8 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     if not trials:
         raise DataError(f"the study {name!r} has no trial", place=storage)
     values = ["value"] if len(directions) == 1 else [f"values.{i}" for i in range(len(directions))]
-    if isinstance(metric_names, list) and len(metric_names) == len(values):
+    own = {"trial", "state", "step", *(str(param) for trial in trials for param in trial.params)}
+    if isinstance(metric_names, list) and len({*map(str, metric_names)} - own) == len(values):
         values = [str(metric) for metric in metric_names]
     records, params = [], dict[str, None]()
     for trial in trials:
@@ -131,7 +136,9 @@ def _storage(storage: str) -> Any:
 
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
             with self._path.open("rb") as file:
-                for number, line in enumerate(file):
+                for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), b"")):
+                    if len(line) >= _LONGEST_LINE:
+                        raise ValueError(f"line {number + 1} has more than {format_bytes(_LONGEST_LINE)}")
                     # A process that is writing now has not ended the last line.
                     if number >= log_number_from and line.endswith(b"\n"):
                         yield json.loads(line)
@@ -140,9 +147,9 @@ def _storage(storage: str) -> Any:
             raise PermissionError("the journal is read only")
 
     address, engine = storage, dict[str, Any]()
-    database = addresses.database_path(storage)
-    if database is not None or "://" not in storage:
-        path = database or Path(storage)
+    named = addresses.database_path(storage)
+    if named is not None or "://" not in storage:
+        path = named or Path(storage)
         if not path.is_file():
             raise DataError(
                 "there is no such file", place=str(path), hint="optuna:FILE#STUDY, or optuna:ADDRESS#STUDY"
@@ -159,12 +166,14 @@ def _storage(storage: str) -> Any:
             except Exception as error:  # noqa: BLE001 — whatever a file can make Optuna raise
                 raise _unreadable(storage, error) from None
         # SQLAlchemy reads an address of a file in its own way: the database is opened for it.
-        engine["creator"] = lambda: sqlite3.connect(
-            f"{addresses.folder_address(path.absolute())}?mode=ro", uri=True, check_same_thread=False
-        )
+        from optuna.storages._rdb.models import BaseModel
+
+        engine["creator"] = lambda: database.opened(path, set(BaseModel.metadata.tables))
         address = addresses.SQLITE
     try:
         return RDBStorage(address, engine_kwargs=engine, skip_table_creation=True)
+    except DataError:
+        raise
     except Exception as error:  # noqa: BLE001 — as above
         raise _unreadable(storage, error) from None
 

@@ -74,7 +74,11 @@ def matching(pattern: str) -> list[tuple[Path, dict[str, str]]]:
                 f"matches more than {MOST_FILES:,} files", place=pattern, hint="judge them in parts"
             )
         match = regex.fullmatch(text.replace("\\", "/"))
-        if match is not None and Path(text).is_file():
+        if match is not None and not Path(text).is_dir():
+            if not ResultSource(text).is_file:
+                raise DataError(
+                    "is no file", place=text, hint="a link to nothing, a pipe or a device is not read"
+                )
             found.append((Path(text), {name: match[f"n{i}"] for i, name in enumerate(names)}))
     if not found:
         raise DataError("no file is called so", place=pattern, hint=_how_far(pattern))

@@ -1,7 +1,7 @@
 """Event files of TensorBoard: the scalars in them, by step.
 
-A file is a row of records, length, check sum, message, check sum (TFRecord), and a message is an `Event` of protocol
-buffers: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto. Reading the few fields of a
+A file is a row of records, length, check sum, message, check sum (TFRecord, https://www.tensorflow.org/tutorials/load_data/tfrecord),
+and a message is an `Event` of protocol buffers: https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto. Reading the few fields of a
 scalar needs no package.
 """
 
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from ablate.errors import DataError
 from ablate.importing.source import ResultSource
-from ablate.importing.table import HowToRead, Table, checked_columns
+from ablate.importing.table import HowToRead, Table, checked_columns, head_of
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Wire types of protocol buffers."""
 
 _FLOAT, _DOUBLE = 1, 2
 """Types of a tensor that a scalar may have."""
+
+_MOST_CHECKED = 1 << 16
+"""Bytes of a message up to which its check sum is computed: a step of scalars has a few hundred, one of images millions."""
 
 
 def recognizes(source: ResultSource) -> bool:
@@ -30,11 +34,12 @@ def recognizes(source: ResultSource) -> bool:
 def read(source: ResultSource, how: HowToRead) -> Table:  # noqa: ARG001 — of the protocol
     """Return a row for each step, with a column for each tag. Raises DataError where the file is none of TensorBoard's.
 
-    What a run that was killed left unfinished at the end of its file is left out.
+    What a run that was killed left unfinished at the end of its file is left out: half of a record, or zeros.
     """
     import pandas as pd
 
     path = source.path
+    head_of(path)
     steps: dict[int, dict[str, str]] = {}
     for event in _records(path):
         try:
@@ -46,9 +51,10 @@ def read(source: ResultSource, how: HowToRead) -> Table:  # noqa: ARG001 — of 
     names = list(dict.fromkeys(name for scalars in steps.values() for name in scalars))
     if not names:
         raise DataError("has no scalar in it", place=str(path))
+    names = [name for name in names if name != "step"]  # the step of an event is told by the event
     checked_columns(path, names)
     rows = pd.DataFrame(
-        [{"step": str(step), **scalars} for step, scalars in sorted(steps.items())],
+        [{**scalars, "step": str(step)} for step, scalars in sorted(steps.items())],
         columns=["step", *names],
         dtype=object,
     )
@@ -57,21 +63,57 @@ def read(source: ResultSource, how: HowToRead) -> Table:  # noqa: ARG001 — of 
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """The messages of a file."""
+    """The messages of a file. Raises DataError where one is not what was written, by its check sum."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
             while True:
+                start = file.tell()
                 header = file.read(12)
-                if len(header) < 12:
+                if len(header) < 12 or not any(header):
                     return
-                [length] = struct.unpack("<Q", header[:8])
-                if file.tell() + length + 4 > size:
+                length, check = struct.unpack("<QI", header)
+                if check != check_sum(header[:8]):
+                    if start == 0:
+                        raise DataError("is no event file of TensorBoard", place=str(path))
+                    raise _damaged(path, start)
+                if start + 12 + length + 4 > size:
                     return
-                yield file.read(length)
-                file.read(4)
+                message = file.read(length)
+                [check] = struct.unpack("<I", file.read(4))
+                if length <= _MOST_CHECKED and check != check_sum(message):
+                    raise _damaged(path, start)
+                yield message
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", place=str(path)) from None
+
+
+def _damaged(path: Path, start: int) -> DataError:
+    return DataError(
+        f"is damaged: the record at byte {start:,} is not what was written, by its check sum",
+        place=str(path),
+        hint="copy the file again, or leave it out",
+    )
+
+
+@cache
+def _remainders() -> tuple[int, ...]:
+    """CRC-32C of every byte."""
+    found = []
+    for number in range(256):
+        for _ in range(8):
+            number = (number >> 1) ^ (0x82F63B78 if number & 1 else 0)  # noqa: PLW2901 — shifted bit by bit
+        found.append(number)
+    return tuple(found)
+
+
+def check_sum(content: bytes) -> int:
+    """Return the check sum of a part of a record: CRC-32C, rotated by 15 bits, and a constant."""
+    remainders, value = _remainders(), 0xFFFFFFFF
+    for byte in content:
+        value = (value >> 8) ^ remainders[(value ^ byte) & 0xFF]
+    value ^= 0xFFFFFFFF
+    return ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
@@ -80,6 +122,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     while at < len(message):
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
+        if not number:
+            raise IndexError("a field without a number")
         if kind == _VARINT:
             value, at = _varint(message, at)
             yield number, kind, value

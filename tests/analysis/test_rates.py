@@ -61,7 +61,9 @@ def test_the_suggestion_is_the_best_rate_also_where_short_trainings_favour_a_hig
     assert sum(t.is_whole for t in result.trials) <= 6
 
 
-@pytest.mark.parametrize("poor", [(0.244, 0.283, 0.1), (0.283, 0.244, 0.1), (0.25, 0.25, 0.25), (0.3, 0.2, 0.1)])
+@pytest.mark.parametrize(
+    "poor", [(0.244, 0.283, 0.1), (0.283, 0.244, 0.1), (0.25, 0.25, 0.25), (0.3, 0.2, 0.1)]
+)
 def test_where_whole_trainings_come_to_little_at_the_rates_that_short_ones_favour_lower_ones_are_tried(poor):
     ruined = dict(zip((0.3, 0.5, 1.0), poor, strict=True))  # whole trainings of an unstable network
 

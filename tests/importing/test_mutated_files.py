@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mutations import Watch, mutated
 
 from ablate.errors import AblateError
 from ablate.importing import HowToRead
+from ablate.importing.tensorboard import check_sum
 from ablate.results import Asked, judge
 
 ROWS = [
@@ -21,6 +23,13 @@ ROWS = [
 ]
 HEADER = "arm,seed,val_acc"
 PAIRED = Asked(baseline="sgd", margin=0.01, seed="seed", nan="missing")
+
+
+def sealed(message: bytes) -> bytes:
+    """A record of an event file, with its check sums."""
+    length = struct.pack("<Q", len(message))
+    return b"".join(part + struct.pack("<I", check_sum(part)) for part in (length, message))
+
 
 SEEDS: dict[str, tuple[str, bytes]] = {
     "csv": ("r.csv", "\n".join([HEADER, *(f"{a},{s},{v:.4f}" for a, s, v in ROWS)]).encode()),
@@ -66,10 +75,7 @@ SEEDS: dict[str, tuple[str, bytes]] = {
     "log": ("log.txt", b"".join(b"epoch %d val_acc 0.9%d\n" % (i, i) for i in range(9))),
     "events of tensorboard": (
         "events.out.tfevents.1.host",
-        bytes.fromhex(
-            "180000000000000000000000" + "09" + "00" * 8 + "10072a0b0a090a0461636375150000803f"[:30]
-        )
-        + b"\0" * 12,
+        sealed(bytes.fromhex("09000000000000000010072a0c0a0a0a03616363150000803f")),
     ),
     "hparams": (
         "lightning_logs/version_0/hparams.yaml",
@@ -125,7 +131,7 @@ def check(root: Path, watch: Watch, number: int, seed: int) -> set[str]:
 
 
 def test_damaged_files_are_described_judged_or_refused_and_nothing_else_happens(sandbox):
-    assert check(*sandbox, 60, 1) == {"described", "judged", "refused"}
+    assert check(*sandbox, 60, 12) == {"described", "judged", "refused"}
 
 
 @pytest.mark.slow
