@@ -63,8 +63,8 @@ def check(
     result = _recorded(known.get(runs[0].key))
     if result is None:
         say(
-            "training the first epoch of the baseline three times, to see whether its seed matters; the next plan knows it, and "
-            f"nothing waits longer than {format_short_duration(LONGEST)}"
+            "training the first epoch of the baseline three times, to see whether its seed matters, each time for at most "
+            f"{format_short_duration(LONGEST)}; later plans reuse the answer"
         )
         result = _measured(plan, runs, executor())
         _write(path, known | {runs[0].key: asdict(result)})
