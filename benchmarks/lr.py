@@ -2,14 +2,16 @@
 
     python benchmarks/lr.py                                     digits, six networks and optimizers, about 2 minutes
     python benchmarks/lr.py --cifar FOLDER                      5,000 images of CIFAR-10 (train/<class>/*), about 8 minutes
+    python benchmarks/lr.py --sweeps 4 --seeds 4                each sweep four times, under other seeds
 
-For every case: what `ablate lr` suggests (seed 2000), the best rate of a sweep in half decades (seeds from 0), validation
+For every case: what `ablate lr` suggests (seed 2000, and those after it with `--sweeps`), the best rate of a sweep in half decades (seeds from 0), validation
 accuracy at both, the suggestion trained as one more rate of the sweep, and processor time: of `ablate lr`, of one run, and their ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -25,6 +27,7 @@ from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
 from ablate.scheduling import rates
 from ablate.study import spec
+from ablate.study.seeds import seed_of
 from ablate.training import runs
 from ablate.training.payload import RunPayload
 
@@ -86,6 +89,7 @@ def main() -> None:
     )
     parser.add_argument("--cifar", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=2, help="of every rate of the sweep")
+    parser.add_argument("--sweeps", type=int, default=1, help="of each case, each under a seed of its own")
     parser.add_argument("--case", action="append", help="only this one; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as in `ablate lr`")
     asked = parser.parse_args()
@@ -98,9 +102,11 @@ def main() -> None:
         "| case | suggested | within the margin | best of the sweep | accuracy there | at the suggestion | whole runs | `ablate lr` | one run | ratio |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, changes in cases.items():
+    missed: list[float] = []
+    for (name, changes), sweep in itertools.product(cases.items(), range(asked.sweeps)):
         if asked.case and name not in asked.case:
             continue
+        rates.seed_of = lambda phase, replicate, first=sweep: seed_of(phase, first + replicate)
         study = spec.parse(
             json.dumps(
                 {"study": "bench", "margin": 0.01, "baseline": tree, "factors": {"training.epochs": [99]}}
@@ -136,11 +142,17 @@ def main() -> None:
             if result.suggestion is None
             else (f"{result.suggestion:g}", f"{at[result.suggestion]:.1f}")
         )
+        if result.suggestion is not None:
+            missed.append(at[best] - at[result.suggestion])
         whole = sum(trial.is_whole for trial in result.trials)
         print(
             f"| {name} | {suggested} | {near} | {best:.2g} | {at[best]:.1f} | {there} | {whole} | {took} |",
             flush=True,
         )
+    below = sum(value > 1 for value in missed)
+    print(
+        f"\n{below} of {len(missed)} suggestions more than a point below the best, {statistics.mean(missed):.2f} points on average"
+    )
 
 
 if __name__ == "__main__":
