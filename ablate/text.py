@@ -17,6 +17,9 @@ REAL = r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(in
 # Patterns are text: compiling them takes a millisecond of every command, and most print nothing that needs them.
 _NOT_TEXT = rf"(?:{NULL}|{BOOLEAN}|{INTEGER}|{REAL})\Z"
 
+_UNSEEN_SPACES = r"\A\Z|\A\s|\s\Z|\s\s|[^\S ]"
+"""Nothing at all, or spaces that neither a page nor a sentence shows."""
+
 NUMBERS = "numbers are written with the digits 0 to 9, as 10, -0.5 or 1e-3"
 """The rule of all numbers in options and in studies: no `1_000`, no `0x10`, no digits of other scripts, nothing around them."""
 
@@ -102,10 +105,13 @@ def format_value(value: Any) -> str:
 def format_level(value: Any, words: Collection[str]) -> str:
     """Write a level for people: a number with all of its digits, text as it is, in quotes where it could be taken for another value.
 
+    That is what reads as a number, and what has spaces at an end or in a row.
+
     words: what values that are no text are called there, `none` or `off`.
     """
     if isinstance(value, str):
-        return repr(value) if value in words or re.match(_NOT_TEXT, value) else value
+        is_other = value in words or re.match(_NOT_TEXT, value) or re.search(_UNSEEN_SPACES, value)
+        return repr(value) if is_other else value
     return format_value(value)
 
 

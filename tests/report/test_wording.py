@@ -107,3 +107,9 @@ def test_a_level_is_never_written_as_another_nor_set_into_a_sentence_as_one():
         assert len({written(value) for value in ALIKE}) == len(ALIKE)
     for plain in ("adam", "relu 6", "v1.2", "no", "3x3"):
         assert (wording.level(plain), words.setting("name", plain)) == (plain, f"name {plain}")
+
+
+@pytest.mark.parametrize("alike", [["a b", "a b ", " a b", "a  b", "a\u00a0b", "a\tb"], ["", " "]])
+def test_texts_that_differ_in_spaces_alone_read_differently_in_sentences(alike):
+    said = [" ".join(words.setting("prompt", text).split()) for text in alike]
+    assert len(set(said)) == len(alike)
