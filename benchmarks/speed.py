@@ -326,6 +326,24 @@ seeds: 1
 """
 
 
+def many_study(place: Path, images: int, epochs: int, *, shapes: bool = False) -> str:
+    """Return a study of sixteen runs of `small_cnn`, of one shape or of sixteen. place: images to train on, and 500 to validate."""
+    if shapes:
+        factors = (
+            "{model.channels: [[8, 16], [10, 16], [12, 16]], model.hidden: [[100, 84], [80, 84], [60, 84]]}"
+        )
+    else:
+        factors = f"{{optimizer.lr: {list(LEARNING_RATES[1:])}, model.dropout: {list(DROPOUTS[1:])}}}"
+    return STUDY.format(
+        root=place,
+        validation=500 / (images + 500),
+        lr=0.05 if shapes else LEARNING_RATES[0],
+        epochs=epochs,
+        factors=factors,
+        design="factorial",
+    )
+
+
 def many(folder: Path, repeat: int, share: float, slots: int, *, shapes: bool) -> list[dict]:
     """Sixteen runs, from the command to the last result."""
     images, epochs = max(1000, int(5000 * share)), 3
@@ -339,19 +357,10 @@ def many(folder: Path, repeat: int, share: float, slots: int, *, shapes: bool) -
                 {"lr": 0.05, "channels": [6 + 2 * a, 16], "hidden": [120 - 20 * b, 84]}
                 for a, b in itertools.product(range(4), range(4))
             ]
-            factors = "{model.channels: [[8, 16], [10, 16], [12, 16]], model.hidden: [[100, 84], [80, 84], [60, 84]]}"
         else:
             variants = [{"lr": lr, "dropout": p} for lr, p in itertools.product(LEARNING_RATES, DROPOUTS)]
-            factors = f"{{optimizer.lr: {list(LEARNING_RATES[1:])}, model.dropout: {list(DROPOUTS[1:])}}}"
         runs = json.dumps([each | variant for variant in variants])
-        text = STUDY.format(
-            root=place,
-            validation=500 / (images + 500),
-            lr=0.05 if shapes else LEARNING_RATES[0],
-            epochs=epochs,
-            factors=factors,
-            design="factorial",
-        )
+        text = many_study(place, images, epochs, shapes=shapes)
         for number in range(repeat):
             work = Path(name) / f"repeat-{number}"
             work.mkdir()

@@ -1,6 +1,7 @@
 """What a person waits for besides training: a short study in a new folder, and the same command with nothing left to do.
 
     python benchmarks/waiting.py [--repeat 3]
+    python benchmarks/waiting.py --images FOLDER      also from the prompt to the end of the first epoch, by the clock
 
 Seconds are the processor's, of all processes that the command has started, until the last of them has ended; other work on the machine
 slows them less than the clock's. The first command is left out: it fills the user's cache. Needs Linux.
@@ -10,13 +11,17 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+
+import speed
 
 SUBREAPER = 36
 """Of `prctl`: processes whose parent has ended become children of this one, so that it can wait for them."""
@@ -51,10 +56,30 @@ def spent(folder: str) -> float:
             return used() - before
 
 
+def until_first_epoch(study: str) -> float:
+    """Return the seconds until the first epoch of a study has ended, in a new folder; the study ends there. study: its content."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "many.yaml").write_text(study)
+        command = [sys.executable, "-m", "ablate", "run", "many.yaml", "--json"]
+        began = time.monotonic()
+        with subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout is not None
+            kinds = (json.loads(line)["kind"] for line in process.stdout)
+            took = next(time.monotonic() - began for kind in kinds if kind == "epoch")
+            process.terminate()
+        return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
-    repeat = parser.parse_args().repeat
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="with train/<class>/* and test/<class>/*"
+    )
+    given = parser.parse_args()
+    repeat: int = given.repeat
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     takes: dict[str, list[float]] = {
         "six digit runs of one epoch, in a new folder": [],
@@ -69,6 +94,14 @@ def main() -> None:
     for what, seconds in takes.items():
         print(
             f"| {what} | {statistics.median(seconds[1:]):.2f} s ({min(seconds[1:]):.2f} to {max(seconds[1:]):.2f}) |"
+        )
+    if given.images:
+        with tempfile.TemporaryDirectory() as folder:
+            place = speed.linked(given.images, Path(folder) / "images", 5500, 500)
+            study = speed.many_study(place, 5000, epochs=3)
+            seconds = [until_first_epoch(study) for _ in range(repeat + 1)][1:]
+        print(
+            f"| prompt to the end of the first epoch, sixteen runs (clock) | {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}) |"
         )
 
 
