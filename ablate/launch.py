@@ -90,7 +90,7 @@ def prepare_process() -> None:
     os.umask(os.umask(0o077) & 0o077)
     global _working_folder  # noqa: PLW0603 — a process has one working folder
     try:
-        _working_folder = Path.cwd()
+        _working_folder = Path.cwd(), Path.cwd().stat()
     except OSError as error:
         raise StudyError(
             f"the working folder is not there any more ({error.strerror})", hint="change into one that is"
@@ -99,17 +99,19 @@ def prepare_process() -> None:
 
 CONTINUES_THERE = "what is finished is in the folder, wherever it lies now; the same command continues there"
 
-_working_folder: Path | None = None
+_working_folder: tuple[Path, os.stat_result] | None = None
+"""Where the command began, and which folder that was."""
 
 
 def lost_folder() -> Path | None:
     """Return the working folder where it has been moved, renamed or removed since `prepare_process`; else None."""
     if _working_folder is None:
         return None
+    folder, about = _working_folder
     try:
-        return None if _working_folder.samefile(".") else _working_folder
+        return None if os.path.samestat(folder.stat(), about) else folder
     except OSError:
-        return _working_folder
+        return folder
 
 
 # --- what a command was given -----------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ import time
 from pathlib import Path
 
 # Seconds that an epoch takes, where no factor of the study is to say so.
-PACE = Path(".pace/seconds-per-epoch")
+PACE = Path(".cache/seconds-per-epoch")
 
 
 def fit(config, seed):
@@ -166,8 +166,8 @@ class Workplace:
     def pace(self, seconds: float) -> Iterator[None]:
         """Let every epoch of the training take so long, in any process: the same runs are quick before and after."""
         place = (
-            self.root / ".pace" / "seconds-per-epoch"
-        )  # in a hidden folder, so that it is no input of the runs
+            self.root / ".cache" / "seconds-per-epoch"
+        )  # in a folder of a tool's, so that it is no input of the runs
         place.parent.mkdir(exist_ok=True)
         new = place.with_suffix(".new")
         new.write_text(str(seconds))

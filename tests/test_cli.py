@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablate import cli
+from ablate import cli, launch
 
 DIGITS = """
 study: digits
@@ -397,3 +397,18 @@ def test_the_version_is_printed_and_the_package_runs_as_a_module(workplace):
         [sys.executable, "-m", "ablate", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == version
+
+
+def test_a_folder_that_is_left_is_not_lost_and_one_that_is_moved_is(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    launch.prepare_process()
+    monkeypatch.chdir(tmp_path)
+    assert launch.lost_folder() is None
+    (tmp_path / "project").rename(tmp_path / "moved")
+    assert launch.lost_folder() == tmp_path / "project"
+    (tmp_path / "project").mkdir()  # another one
+    assert launch.lost_folder() == tmp_path / "project"
+    monkeypatch.chdir(tmp_path / "moved")
+    launch.prepare_process()
+    assert launch.lost_folder() is None

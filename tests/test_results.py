@@ -116,7 +116,7 @@ def test_formats_and_files(judge):
         csv.DictReader(io.StringIO(judge("optimizers.csv", *PAIRED, "--format", "csv").split("read as")[0]))
     )
     assert [row["arm"] for row in rows] == ["adam", "adamw", "lion"]
-    assert "| adamw | helps |" in judge("optimizers.csv", *PAIRED, "--format", "md")
+    assert "| adamw | clearly helps |" in judge("optimizers.csv", *PAIRED, "--format", "md")
     judge("optimizers.csv", *PAIRED, "--format", "json", "--output", "found/verdicts.json")
     assert len(json.loads((judge.root / "found" / "verdicts.json").read_text())["arms"]) == 3
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -153,8 +154,9 @@ class Interrupted:
     def __init__(self, workplace, command: str) -> None:
         self._root: Path = workplace.root
         self._command = command
-        self._temporary = self._root / "temporary"
-        self._temporary.mkdir()
+        self._temporary = Path(
+            tempfile.mkdtemp(dir=self._root.parent)
+        )  # short enough for the address of a socket
         self._mark = f"ABLATE_TEST_MARK={self._root}"
         workplace.trained()
         workplace.study(name="other")
@@ -331,19 +333,20 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_process_that_is_killed_while_it_starts_a_worker_leaves_no_folder_and_no_traceback(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", HALF],
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        said, _ = process.communicate(timeout=60)  # until the forkserver has ended, too
-    assert process.returncode == -signal.SIGKILL
-    assert said.startswith("['pymp-")
-    assert said.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+def test_a_process_that_is_killed_while_it_starts_a_worker_leaves_no_folder_and_no_traceback():
+    with tempfile.TemporaryDirectory() as folder:  # short enough for the address of a socket
+        with subprocess.Popen(
+            [sys.executable, "-c", HALF],
+            env=os.environ | {"TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            said, _ = process.communicate(timeout=60)  # until the forkserver has ended, too
+        assert process.returncode == -signal.SIGKILL
+        assert said.startswith("['pymp-")
+        assert said.count("\n") == 1
+        assert list(Path(folder).iterdir()) == []
 
 
 @pytest.mark.parametrize("name", SIGNALS)

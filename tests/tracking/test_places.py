@@ -18,11 +18,11 @@ from ablate.tracking.store import Store, current_store
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file below a folder, by its path, with a digest of its content."""
+    """Every file below a folder, by its path, with a digest of its content; without what Python keeps of modules."""
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in folder.rglob("*")
-        if file.is_file()
+        if file.is_file() and file.parent.name != "__pycache__"
     }
 
 
