@@ -1008,7 +1008,7 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
     )
     frame = frame[frame["outcome"] != "missing"]
     _refuse_single_runs(question, frame["arm"][frame["outcome"] != "failed"].tolist())
-    seeds_of = {str(name): set(own) for name, own in frame.groupby("arm", sort=False)["seed"]}
+    seeds_of = {str(name): set(own) for name, own in frame.groupby("arm", sort=False, observed=True)["seed"]}
     shared = seeds_of.get(question.baseline, set())
     strangers = [a for a in question.arms if a in seeds_of and not shared & seeds_of[a]]
     if strangers:
@@ -1095,7 +1095,7 @@ def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
     """
     import numpy as np
 
-    finished = frame[frame["outcome"] == "finished"].groupby("arm", sort=False)["value"]
+    finished = frame[frame["outcome"] == "finished"].groupby("arm", sort=False, observed=True)["value"]
     table = finished.agg(["size", "min", "max", "var"])
     constant = table[(table["size"] >= 3) & (table["min"] == table["max"])]
     q = question.resolution
@@ -1121,7 +1121,8 @@ def _shared_values(question: _Question, frame: pd.DataFrame, *, paired: bool) ->
 
     finished = frame[frame["outcome"] == "finished"]
     values = {
-        str(name): own.to_numpy(dtype=float) for name, own in finished.groupby("arm", sort=False)["value"]
+        str(name): own.to_numpy(dtype=float)
+        for name, own in finished.groupby("arm", sort=False, observed=True)["value"]
     }
     tie = ties.tie_probability(values, question.resolution)
     repeated = [name for name, own in values.items() if ties.has_copies(own, tie, len(values))]
@@ -1171,13 +1172,16 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
     frame = pd.DataFrame({"arm": question.names, "value": values})
     frame["outcome"] = question.outcomes(values)
     frame = frame[frame["outcome"] != "missing"]
-    counts = frame.groupby(["arm", "outcome"], sort=False).size().to_dict()
+    counts = frame.groupby(["arm", "outcome"], sort=False, observed=True).size().to_dict()
     _refuse_single_runs(question, frame["arm"][frame["outcome"] != "failed"].tolist())
     recorded, frame = frame, frame[frame["outcome"] == "finished"]
     notes += _shared_values(question, frame, paired=False)
     copies = _copies(question, frame)
     groups: dict[str, Group] = {}
-    by_arm = {str(name): own.to_numpy(dtype=float) for name, own in frame.groupby("arm", sort=False)["value"]}
+    by_arm = {
+        str(name): own.to_numpy(dtype=float)
+        for name, own in frame.groupby("arm", sort=False, observed=True)["value"]
+    }
     for name in [question.baseline, *question.arms]:
         own = by_arm.get(name, np.empty(0))
         groups[name] = Group.of(
@@ -1186,7 +1190,9 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
             diverged=int(counts.get((name, "diverged"), 0)),
             copied=name in copies,
         )
-    replicates = recorded.assign(seed=recorded.groupby("arm", sort=False).cumcount() + 1, phase="report")
+    replicates = recorded.assign(
+        seed=recorded.groupby("arm", sort=False, observed=True).cumcount() + 1, phase="report"
+    )
     return _Found(_judge_groups(question, groups), tuple(notes), replicates)
 
 

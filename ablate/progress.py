@@ -362,20 +362,19 @@ class Display(Observer):
         arms = list(dict.fromkeys([*self._plan.names, *(arm for arm, _, _ in self._marks)]))
         figures = {arm: self._figures(arm) for arm in arms}
         titles = (self._plan.study.metric, "" if self._rules.factorial else "effect", "")
-        figure_width = sum(
-            max(len(title), *(cells[i].cell_len for cells in figures.values())) + 2
+        widths = [
+            max(len(title), *(cells[i].cell_len for cells in figures.values()))
             for i, title in enumerate(titles)
-        )
+        ]
         # Where the line is short, names are cut before seeds, and seeds before a figure or a verdict.
-        free = self._console.width - figure_width - 2
+        free = self._console.width - sum(width + 2 for width in widths) - 2
         seeds = max(len(self._cells(arm)) for arm in arms)
         cell_width = min(WIDEST_GRID, max(FEWEST_CELLS, seeds), max(FEWEST_CELLS, free - SHORTEST_NAME))
         grid = Table.grid(padding=(0, 2))
         grid.add_column(max_width=max(SHORTEST_NAME, free - cell_width), no_wrap=True, overflow="ellipsis")
         grid.add_column(no_wrap=True)
-        grid.add_column(justify="right", no_wrap=True)
-        grid.add_column(justify="right", no_wrap=True)
-        grid.add_column(no_wrap=True)
+        for at, width in enumerate(widths):  # rich before 14 would cut these, too
+            grid.add_column(justify="left" if at == 2 else "right", no_wrap=True, min_width=width)
         grid.add_row("arm", "seeds", *titles, style="dim")
         shown = arms
         if len(arms) > (room := max(3, height)):

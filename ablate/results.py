@@ -685,7 +685,10 @@ def _log_lines(sources: Sequence[str], rows: pd.DataFrame) -> list[str]:
 def _strips(rows: pd.DataFrame, arm: str, block: str) -> tuple[str, ...]:
     """What to take out of the arms' names, so that some arm is called the same in every block; empty where none is needed."""
     pairs = rows[[block, arm]].drop_duplicates()
-    arms_in = {str(name): set(map(str, group[arm])) for name, group in pairs.groupby(block, sort=False)}
+    arms_in = {
+        str(name): set(map(str, group[arm]))
+        for name, group in pairs.groupby(block, sort=False, observed=True)
+    }
     names = list(arms_in.values())
     if set.intersection(*names):
         return ()
@@ -706,7 +709,9 @@ def _block(rows: pd.DataFrame, arms: Sequence[str], seed: str | None) -> str | N
     """
     if seed is None:
         tasks = [name for name in arms[1:] if is_task(name)]
-        return next((name for name in tasks if rows.groupby(name)[arms[0]].nunique().min() > 1), None)
+        return next(
+            (name for name in tasks if rows.groupby(name, observed=True)[arms[0]].nunique().min() > 1), None
+        )
     if not rows.duplicated([arms[0], seed]).any():
         return None
     return next((name for name in arms[1:] if not rows.duplicated([arms[0], seed, name]).any()), None)

@@ -298,6 +298,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(digits, options):
 
 def test_a_dry_run_neither_joins_nor_begins_a_cluster(digits):
     """Where it looked for one, nobody would answer."""
+    pytest.importorskip("ray")
     options = ("--dry-run", "--executor", "ray", "--address", "127.0.0.1:1")
     assert "2 arms" in digits.ablate("run", "digits.yaml", *options)
     assert "names a device" in digits.ablate("run", "digits.yaml", *options, "--devices", "cuda:0", code=2)

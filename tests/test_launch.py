@@ -159,6 +159,8 @@ def test_the_commit_of_a_training_in_another_project_is_recorded_too(
 
 @pytest.mark.parametrize("kind", launch.EXECUTORS)
 def test_every_executor_of_the_table_trains_a_study(workplace, kind):
+    if kind == "ray":
+        pytest.importorskip("ray")
     study = workplace.study(factors="{gain: [0.2]}", seeds="1")
     workplace.ablate("run", study, "--executor", kind, "--devices", "cpu", "--workers", "1", "-q")
     assert len(workplace.runs()) == 2

@@ -263,7 +263,7 @@ def _unequal_epochs(replicates: pd.DataFrame, reference: str) -> Iterator[Cautio
     if "read_at" not in replicates.columns:
         return
     compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
-    ends = compared[compared["read_at"].notna()].groupby("arm")["read_at"].agg(["min", "max"])
+    ends = compared[compared["read_at"].notna()].groupby("arm", observed=True)["read_at"].agg(["min", "max"])
     if reference not in ends.index:
         return
     least, most = (float(ends[which].loc[reference]) for which in ("min", "max"))

@@ -135,7 +135,7 @@ def read_at(
         except ValueError:
             raise StudyError(f"{cut(at)!r} is not {HOW}", place="--at") from None
     run = (
-        rows.groupby(list(found.runs), sort=False).ngroup().to_numpy()
+        rows.groupby(list(found.runs), sort=False, observed=True).ngroup().to_numpy()
         if found.runs
         else np.zeros(len(rows), np.int64)
     )

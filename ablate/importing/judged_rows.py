@@ -312,7 +312,7 @@ def _refuse_several_metrics(rows: pd.DataFrame, metric: str) -> None:
 def _curves_seen(rows: pd.DataFrame, metric: str, found: CurveRows) -> str:
     """What is seen of curves, in a sentence."""
     logged = rows[rows[metric] != ""]
-    number = logged.groupby(list(found.runs), sort=False).ngroups if found.runs else 1
+    number = logged.groupby(list(found.runs), sort=False, observed=True).ngroups if found.runs else 1
     return f"{counted(len(logged), 'row')} of {counted(number, 'run')}: each has several values of {metric}, over {found.step}"
 
 

@@ -216,7 +216,7 @@ class Known:
             self._time(row)
             self._observer.settled(self.planned[key], row["outcome"], row["value"])
         tuned = curves["phase"] == "tune"
-        for place, points in curves[~tuned].groupby(["arm", "seed", "phase"], sort=False):
+        for place, points in curves[~tuned].groupby(["arm", "seed", "phase"], sort=False, observed=True):
             self.curves[keys[place]] = [_row(row) for row in points.to_dict("records")]
         self._ledger.match(self._values(), self.planned)
 

@@ -349,17 +349,17 @@ class Search:
 
     def importances(self) -> dict[str, dict[str, float]]:
         """Return method → parameter → share of the metric's variance; empty where there are too few trials."""
-        evaluators = {
-            "fANOVA": self._optuna.importance.FanovaImportanceEvaluator(seed=0),
-            "PED-ANOVA": self._optuna.importance.PedAnovaImportanceEvaluator(),
+        evaluators: dict[str, Callable[[], Any]] = {
+            "fANOVA": lambda: self._optuna.importance.FanovaImportanceEvaluator(seed=0),
+            "PED-ANOVA": self._optuna.importance.PedAnovaImportanceEvaluator,
         }
         importances: dict[str, dict[str, float]] = {}
         for name, evaluator in evaluators.items():
             with warnings.catch_warnings(), contextlib.suppress(ValueError, RuntimeError):
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # that an evaluator is experimental, too
                 shares = self._optuna.importance.get_param_importances(
                     self._study,
-                    evaluator=evaluator,
+                    evaluator=evaluator(),
                     target=None if self._how.cost is None else lambda trial: trial.values[0],
                 )
                 if all(map(math.isfinite, shares.values())):

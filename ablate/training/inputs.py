@@ -110,7 +110,7 @@ class Inputs:
     def __init__(self) -> None:
         self._loaded_before = frozenset(sys.modules)
         self._at_import: tuple[dict[str, str], set[str], dict[str, str]] = {}, set(), {}
-        self._began = time.time_ns() - TICK
+        self._first = self._began = time.time_ns() - TICK
         self._without: tuple[str, ...] = ()
         self._files: dict[str, str] = {}
         self._folders: set[str] = set()
@@ -187,9 +187,12 @@ class Inputs:
             self._folders.add(path)
 
     def _names_in(self, folder: str) -> str | None:
-        """Return what is kept of the names in a folder; None where they have changed in this run: they are what came of it."""
+        """Return what is kept of the names in a folder; None where they have changed since the first run of this process.
+
+        They are what came of these runs then, or of others beside them.
+        """
         with contextlib.suppress(OSError):
-            if Path(folder).stat().st_mtime_ns < self._began:
+            if Path(folder).stat().st_mtime_ns < self._first:
                 return names_of(folder)
         return None
 

@@ -293,6 +293,7 @@ def test_what_the_cluster_has_not_is_said_at_once(ray_cluster, devices, place, m
     "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto", "no-such-host.invalid:6379", "nonsense"]
 )
 def test_an_address_where_no_cluster_answers_is_said(address, tmp_path):
+    pytest.importorskip("ray")
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1\n")  # of a cluster that is gone
     code = (

@@ -135,9 +135,8 @@ def test_figures_beside_each_other_share_their_range(summary):
     ],
 )
 def test_plotly_knows_every_field_of_every_figure(made):
-    plotly = pytest.importorskip("plotly.graph_objects")
     for figure in every_figure(render.html(summarise(made()))):
-        plotly.Figure(figure["data"], figure["layout"])
+        report_examples.plotly_takes(figure)
 
 
 def colours_of(figure):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import plotly.graph_objects as plotly
 import pytest
 import report_examples
 from hypothesis import given, settings
@@ -26,7 +25,7 @@ def test_the_curve_over_rates_has_a_dot_for_every_training_and_a_cross_for_what_
         assert trace["x"] == [trial.rate for trial in trials]
         assert trace["marker"]["symbol"] == ["x" if t.outcome == "diverged" else "circle" for t in trials]
     assert [shape["x0"] for shape in drawn["layout"]["shapes"]] == [SWEEP.suggestion] == [0.1]
-    plotly.Figure(drawn["data"], drawn["layout"])
+    report_examples.plotly_takes(drawn)
 
 
 def test_every_rate_has_its_curves_in_front_of_all_others():
@@ -38,7 +37,7 @@ def test_every_rate_has_its_curves_in_front_of_all_others():
         assert [len(trace["y"]) for trace in front] == [len(trial.curve) for trial in own]
         assert name.startswith(f"{rate:g}")
         assert ("diverged" in name) == (rate >= 3)
-        plotly.Figure(figure["data"], figure["layout"])
+        report_examples.plotly_takes(figure)
 
 
 def test_the_page_needs_no_network_and_shows_names_as_they_are():

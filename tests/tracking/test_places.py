@@ -53,7 +53,7 @@ def test_a_copy_never_touches_its_original(workplace, monkeypatch, name):
 @pytest.mark.parametrize("how", ["moved", "linked", "moved mlruns"])
 def test_a_project_that_was_moved_goes_on(workplace, monkeypatch, how):
     workplace.trained(factors="{gain: [0.2]}")
-    place = workplace.root.parent / f"{workplace.root.name}-elsewhere"
+    place = workplace.root.parent / f"{workplace.root.name}-{how.replace(' ', '-')}"
     monkeypatch.chdir("/")
     if how == "linked":
         place.symlink_to(workplace.root)
