@@ -196,7 +196,7 @@ def test_in_a_narrow_terminal_names_are_cut_and_seeds_give_way_but_no_verdict_is
     line = next(line for line in picture(shown, narrow) if "no practical effect" in line)
     assert len(line) <= 80
     name, cells, *_ = line.split()
-    assert name == "model.width…"
+    assert name in ("model.width…", "model.width=…")  # as versions of rich divide what there is
     assert cells == "…" + "■" * 8 + "·" * 9, "what is under way stands in the middle"
 
 
