@@ -367,12 +367,14 @@ class Display(Observer):
             for i, title in enumerate(titles)
         ]
         # Where the line is short, names are cut before seeds, and seeds before a figure or a verdict.
-        free = self._console.width - sum(width + 2 for width in widths) - 2
+        free = (
+            self._console.width - sum(width + 2 for width in widths) - 3
+        )  # of which rich before 14 takes one
         seeds = max(len(self._cells(arm)) for arm in arms)
         cell_width = min(WIDEST_GRID, max(FEWEST_CELLS, seeds), max(FEWEST_CELLS, free - SHORTEST_NAME))
         grid = Table.grid(padding=(0, 2))
         grid.add_column(max_width=max(SHORTEST_NAME, free - cell_width), no_wrap=True, overflow="ellipsis")
-        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True, min_width=min(cell_width, seeds))
         for at, width in enumerate(widths):  # rich before 14 would cut these, too
             grid.add_column(justify="left" if at == 2 else "right", no_wrap=True, min_width=width)
         grid.add_row("arm", "seeds", *titles, style="dim")
