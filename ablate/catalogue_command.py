@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ablate import completion, launch, reporting, streams
+from ablate import completion, launch, streams
 from ablate.errors import StudyError, nearest
 from ablate.options import AllowImport, Sets, print_result
 
@@ -75,6 +75,7 @@ def data(
     """Describe a data set as training sees it, or draw one of its images; without a name, list the data sets."""
     from dataclasses import asdict
 
+    from ablate import reporting
     from ablate.data import datasets, describe
     from ablate.measuring import inputs
 

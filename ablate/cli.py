@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate import completion, given_study, interrupts, launch, reporting, standing, streams
+from ablate import completion, interrupts, launch, streams
 from ablate.catalogue_command import data, docs, models
 from ablate.errors import AblateError, StoreError, StudyError, refused_by_machine
 from ablate.init_command import init
@@ -39,7 +39,7 @@ from ablate.options import (
 )
 from ablate.slurm_command import slurm
 from ablate.text import counted, visible
-from ablate.usage import Commands
+from ablate.usage import Commands, command
 
 if TYPE_CHECKING:
     from ablate.scheduling.coordinate import Outcome
@@ -80,7 +80,7 @@ def _main(
     pass
 
 
-@app.command()
+@command(app)
 def run(
     study: StudyFile,
     sets: Sets = None,
@@ -157,7 +157,7 @@ def run(
     _conclude(outcome, store, f"ablate run {study}", json=json, quiet=quiet)
 
 
-@app.command()
+@command(app)
 def plan(
     study: StudyFile,
     sets: Sets = None,
@@ -190,7 +190,7 @@ def plan(
         console.out.print(console.outlook(expected))
 
 
-@app.command("top-up")
+@command(app, "top-up")
 def top_up(
     study: StudyName,
     seeds: Annotated[
@@ -214,7 +214,7 @@ def top_up(
     if (seeds is None) == (budget is None):
         raise StudyError("top-up needs either --seeds or --budget", hint="for example --seeds 5")
     launch.announce(f"reading the record of {study}", quiet=quiet or json)
-    from ablate import progress
+    from ablate import given_study, progress
     from ablate.scheduling.coordinate import Options
     from ablate.tracking.plans import stored_plan
     from ablate.tracking.store import current_store
@@ -243,7 +243,7 @@ def top_up(
     _conclude(outcome, store, f"ablate top-up {name}", json=json, quiet=quiet)
 
 
-@app.command()
+@command(app)
 def report(
     studies: Annotated[
         list[str] | None,
@@ -254,7 +254,8 @@ def report(
     format: Annotated[  # noqa: A002 — as the option
         str,
         typer.Option(
-            help="html, md, latex, csv or json.", autocompletion=completion.one_of(*reporting.FORMATS)
+            help="html, md, latex, csv or json.",
+            autocompletion=completion.one_of("html", "md", "latex", "csv", "json"),
         ),
     ] = "html",
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
@@ -272,6 +273,7 @@ def report(
     ] = False,
 ) -> None:
     """Write what worked and what didn't, with intervals and curves."""
+    from ablate import given_study, reporting
     from ablate.tracking.store import current_store
 
     if format not in reporting.FORMATS:
@@ -309,12 +311,12 @@ def report(
         raise typer.Exit(SOME_FAILED)
 
 
-app.command()(judge)
-app.command()(slurm)
-app.command()(init)
+command(app)(judge)
+command(app)(slurm)
+command(app)(init)
 
 
-@app.command()
+@command(app)
 def status(
     study: Annotated[
         str | None,
@@ -322,6 +324,7 @@ def status(
     ] = None,
 ) -> None:
     """Show how far studies are."""
+    from ablate import given_study, standing
     from ablate.tracking.store import current_store
 
     store = current_store()
@@ -342,7 +345,7 @@ def status(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command("list")
+@command(app, "list")
 def list_studies() -> None:
     """List the studies in the store, the latest first."""
     from ablate.tracking.plans import study_names
@@ -355,17 +358,17 @@ def list_studies() -> None:
     elif not sys.stdout.isatty():  # for scripts: names and nothing else
         print_result("\n".join(map(visible, names)))
     else:
-        from ablate import console
+        from ablate import console, standing
 
         console.out.print(console.studies(standing.standing(store, name) for name in names))
 
 
-app.command()(models)
-app.command()(data)
-app.command()(docs)
+command(app)(models)
+command(app)(data)
+command(app)(docs)
 
 
-@app.command()
+@command(app)
 def lr(
     study: StudyFile,
     sets: Sets = None,
@@ -391,7 +394,7 @@ def lr(
 ) -> None:
     """Suggest a learning rate: train the baseline briefly under many, and under the best to the end."""
     launch.announce(f"reading {study}", quiet=json)
-    from ablate import console
+    from ablate import console, reporting
     from ablate.report import rate_page
     from ablate.scheduling import rates
     from ablate.study import spec
@@ -410,7 +413,7 @@ def lr(
     launch.notify(str(target))
 
 
-@app.command()
+@command(app)
 def doctor(
     storage: Storage = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -424,7 +427,7 @@ def doctor(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command("schema")
+@command(app, "schema")
 def print_schema(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print pages of all keys and fields, for people.")
@@ -435,6 +438,7 @@ def print_schema(
     ] = None,
 ) -> None:
     """Print the JSON Schema of study files, which editors use to complete and check them."""
+    from ablate import reporting
     from ablate.study import pages, schema
 
     if markdown and output is not None:
@@ -450,7 +454,7 @@ def print_schema(
         launch.notify(str(output))
 
 
-@app.command()
+@command(app)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
     browser: Annotated[

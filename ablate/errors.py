@@ -19,13 +19,11 @@ from collections.abc import Iterable
 
 # What a machine or its file system refuses, whatever ablate does; not every system has all of them.
 _REFUSED = frozenset(
-    code
-    for code, name in errno.errorcode.items()
-    if re.fullmatch(
-        "E(ACCES|AGAIN|BUSY|DQUOT|FBIG|HOSTDOWN|IO|ISDIR|LOOP|MFILE|NAMETOOLONG|NFILE|NODEV|NOLCK|NOMEM|NOSPC|NOSYS|NOTCONN|NOTDIR"
-        "|NOTSUP|NXIO|OPNOTSUPP|PERM|REMOTEIO|ROFS|STALE|TIMEDOUT|TXTBSY)",
-        name,
-    )
+    {
+        *("EACCES", "EAGAIN", "EBUSY", "EDQUOT", "EFBIG", "EHOSTDOWN", "EIO", "EISDIR", "ELOOP", "EMFILE"),
+        *("ENAMETOOLONG", "ENFILE", "ENODEV", "ENOLCK", "ENOMEM", "ENOSPC", "ENOSYS", "ENOTCONN", "ENOTDIR"),
+        *("ENOTSUP", "ENXIO", "EOPNOTSUPP", "EPERM", "EREMOTEIO", "EROFS", "ESTALE", "ETIMEDOUT", "ETXTBSY"),
+    }
 )
 
 _BREAKS = r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]"
@@ -100,7 +98,7 @@ def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
             "there is no folder for temporary files that may be written",
             "the environment variable TMPDIR names one",
         )
-    if not isinstance(error, OSError) or error.errno not in _REFUSED:
+    if not isinstance(error, OSError) or errno.errorcode.get(error.errno or 0) not in _REFUSED:
         return None
     place = f"{error.filename}: " if error.filename else ""
     if error.errno == errno.EAGAIN:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ablate import completion, follow_up, launch, reporting
+from ablate import completion, launch
 from ablate.errors import StudyError
 from ablate.options import print_result
 
@@ -55,6 +55,8 @@ def init(
 
     The file goes into studies/ where that folder exists. An existing file is never overwritten.
     """
+    from ablate import follow_up, reporting
+
     folder = Path("studies") if Path("studies").is_dir() else Path()
     if source is None and (best is not None or output is not None):
         place = "--best" if best is not None else "--output"

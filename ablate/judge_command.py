@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ablate import completion, launch, reporting, streams
-from ablate.metrics import DIRECTIONS
+from ablate import completion, launch, streams
 from ablate.options import FAILING, SOME_FAILED, one_of, print_result
 from ablate.text import folded
 
@@ -85,7 +84,7 @@ def judge(
         str | None,
         typer.Option(
             help="maximize or minimize; by default what the metric's name says.",
-            autocompletion=completion.one_of(*DIRECTIONS),
+            autocompletion=completion.one_of("maximize", "minimize"),
         ),
     ] = None,
     k: Annotated[
@@ -162,10 +161,11 @@ def judge(
     ] = None,
 ) -> None:
     """Judge results that are there already: CSV or JSON, from any training. With a file alone: show what can be asked of it."""
-    from ablate import results
+    from ablate import reporting, results
     from ablate.comparing import UNDEFINED_MEANS, Origin
     from ablate.importing import HowToRead
     from ablate.importing.values import UNITS
+    from ablate.metrics import DIRECTIONS
     from ablate.text import joined
 
     one_of(format, results.FORMATS, "--format")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ablate import given_study, interrupts, streams
+from ablate import interrupts, streams
 from ablate.errors import AblateError, StoreError, StudyError
 from ablate.text import counted, folded, joined, parse_duration, visible, without_password
 
@@ -632,6 +632,7 @@ def _coordinate(
 
     observer: entered once the study is locked and recovered. stored: the plan as the store has it, where it is extended.
     """
+    from ablate import given_study
     from ablate.analysis import to_json
     from ablate.scheduling.coordinate import Coordinator
     from ablate.scheduling.phases import under_recorded_id

@@ -127,9 +127,9 @@ def direction(metric: str) -> Direction | None:
     scikit-learn's `neg_mean_squared_error`. A formula (`1 - accuracy`) and another quantity (`accuracy_std`, `steps_to_accuracy`)
     say nothing: a direction that is asked for costs a line, one that is guessed wrongly turns every verdict round.
     """
-    if _FORMULA.search(metric):
+    if re.search(_FORMULA, metric):
         return None
-    sections, words = _measured(_FILTER.sub("", metric))
+    sections, words = _measured(re.sub(_FILTER, "", metric))
     if OTHER_QUANTITIES & set(sections):  # win/loss, std/accuracy
         return None
     first = next((at for at, word in enumerate(words) if word not in QUALIFIERS), 0)
@@ -175,15 +175,15 @@ def _is_contradicted(name: str, before: list[str]) -> bool:
     return name not in HEADS and any(word in MAXIMIZED for word in before)
 
 
-_FORMULA = re.compile(
-    r"(^|[\s(_/])\d[\d.]*\s*[-−–/]\s*[A-Za-z]"  # 1-f1, val/1-f1, 1/accuracy
+# Patterns are text, as in `text`.
+_FORMULA = (
+    r"(?i)(^|[\s(_/])\d[\d.]*\s*[-−–/]\s*[A-Za-z]"  # 1-f1, val/1-f1, 1/accuracy
     r"|^\s*[-−–]|[*=<>]"  # -loss, 100*accuracy
-    r"|(^|[^A-Za-z])one[\s_-]+minus",
-    re.IGNORECASE,
+    r"|(^|[^A-Za-z])one[\s_-]+minus"
 )
 
 
-_FILTER = re.compile(r",[\w-]+$")
+_FILTER = r",[\w-]+$"
 """What lm-evaluation-harness adds to a name: the filter of the answers, as in `acc,none`."""
 
 
@@ -236,16 +236,14 @@ def reads_test_set(metric: str) -> bool:
     return "test" in _words(metric)
 
 
-_NUMBERED = re.compile(
-    r"(top|ap|map|acc|err|error|hits?|rouge|bleu|precision|recall|pass|fpr|hd|fid)(\d+)([a-z]*)"
-)
+_NUMBERED = r"(top|ap|map|acc|err|error|hits?|rouge|bleu|precision|recall|pass|fpr|hd|fid)(\d+)([a-z]*)"
 
 
 def _words(name: str) -> list[str]:
     """Split a name at separators and at changes of case, in lower case; `top5` is `top` and `5`."""
     name = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z]{2})", r"\1\3 \2\4", name)
     words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", name) if word]
-    numbered = (_NUMBERED.fullmatch(word) for word in words)
+    numbered = (re.fullmatch(_NUMBERED, word) for word in words)
     return [
         part
         for word, match in zip(words, numbered, strict=True)

@@ -6,9 +6,10 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import typer.core
+import typer.main
 from typer.exceptions import TyperException
 
 from ablate.errors import StudyError, nearest
@@ -23,6 +24,50 @@ _REWORDED = (
     (r"Input should be less than or equal to (.*)", r"should be at most \1"),
     (r"Input should", "should"),
 )
+
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Function], Function]:
+    """Return a decorator that makes a function a command, as `app.command(name)` does, but reads its options only when it is used.
+
+    Typer reads those of all commands at once, which took longer than everything else that `--help` does after its imports.
+    """
+
+    def add(function: Function) -> Function:
+        def listed() -> None:
+            raise NotImplementedError
+
+        listed.__name__, listed.__doc__ = function.__name__, function.__doc__
+        vars(listed)["function"] = function
+        app.command(name, cls=Command)(listed)
+        return function
+
+    return add
+
+
+class Command(typer.core.TyperCommand):
+    """A command of `command`. Its options and what it calls are there once one of them is asked for."""
+
+    def __init__(self, name: str | None, *, callback: Any, **about: Any) -> None:
+        super().__init__(name, callback=callback, **about)
+        self._function = callback.function
+        del self.params, self.callback
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("params", "callback"):
+            raise AttributeError(name)
+        alone = typer.Typer(add_completion=False)
+        alone.command()(self._function)
+        whole = typer.main.get_command(alone)
+        self.params, self.callback = whole.params, whole.callback
+        for parameter in self.params:
+            kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+            if kind in (int, float):  # by the rule of studies: Typer's takes `1_000`
+                convert = functools.partial(_number, parameter, kind, parameter.process_value)
+                vars(parameter)["process_value"] = convert
+        return vars(self)[name]
 
 
 class Commands(typer.core.TyperGroup):
@@ -54,17 +99,6 @@ class Commands(typer.core.TyperGroup):
             # Typer returns the code of an `Exit` as if it were a result; our commands return nothing.
             sys.exit(code if isinstance(code, int) else 0)
         return code
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command as Typer does, whose numbers are read by the rule of studies: Typer's takes `1_000`."""
-        command = super().get_command(ctx, cmd_name)
-        for parameter in command.params if command is not None else ():
-            kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
-            if kind in (int, float) and not isinstance(parameter.process_value, functools.partial):
-                vars(parameter)["process_value"] = functools.partial(
-                    _number, parameter, kind, parameter.process_value
-                )
-        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):

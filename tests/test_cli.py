@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.main
 
 from ablate import cli, launch
 
@@ -385,6 +386,15 @@ def test_what_the_machine_refuses_is_one_line_and_a_bug_is_none(monkeypatch, cap
 def test_without_a_command_the_help_is_shown(workplace):
     assert "Usage: ablate" in workplace.ablate(code=2)
     assert "Usage: ablate run" in workplace.ablate("run", "--help")
+
+
+def test_the_list_of_commands_reads_the_options_of_none(capsys):
+    group = typer.main.get_command(cli.app)
+    group.main(["--help"], standalone_mode=False)
+    assert "Train the runs that a study still lacks" in capsys.readouterr().out
+    commands = [command for command in group.commands.values() if "params" not in vars(command)]
+    assert len(commands) == len(group.commands) > 15
+    assert {command.name for command in commands if not command.params} == {"list"}
 
 
 def test_the_version_is_printed_and_the_package_runs_as_a_module(workplace):
