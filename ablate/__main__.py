@@ -1,5 +1,7 @@
 """Where the command line begins."""
 
+import gc
+
 from ablate import interrupts
 
 
@@ -12,6 +14,7 @@ def main() -> None:
         cli.main()
     finally:
         interrupts.conclude()
+        gc.freeze()  # all is about to end: Python would look through everything that was imported for garbage
 
 
 if __name__ == "__main__":

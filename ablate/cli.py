@@ -106,6 +106,8 @@ def run(
 ) -> None:
     """Train the runs that a study still lacks, look by look, until its arms are decided."""
     launch.announce(f"reading {study}", quiet=quiet or json)
+    if executor == "local" and not (dry_run or try_):
+        launch.begin_workers(study)
     from ablate.study import spec
     from ablate.tracking.store import current_store
 

@@ -237,6 +237,36 @@ def data_config(
 # --- devices and executors --------------------------------------------------------------------------------------------
 
 
+_NAME, _NETWORK = re.compile(r"^study:[ \t]*([\w-]+)\s*$", re.M), re.compile(r"^[ \t]+model:", re.M)
+"""Of the text of a study: its name, and a sign that it trains a built-in network."""
+
+_OF_NETWORKS = ("torch", "ablate.training.builtin.bundle")
+"""What workers that train built-in networks import."""
+
+_MOST_GUESSED_BYTES = 1 << 16
+"""Bytes of a study file that is looked at before it is read."""
+
+
+def begin_workers(study: Path) -> None:
+    """Let workers begin to import torch before a study is read, which takes half a second: where it has never run, and is likely to need it.
+
+    study: its file. A guess from its text, which `executor` corrects. Raises StoreError where there can be no store.
+    """
+    from ablate.executors import local
+    from ablate.tracking.store import current_store
+
+    try:
+        if study.stat().st_size > _MOST_GUESSED_BYTES:
+            return
+        text = study.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return  # which is told when the study is read
+    name = _NAME.search(text)
+    if name is None or _NETWORK.search(text) is None or current_store().lock_file(name[1]).exists():
+        return
+    local.begin(_OF_NETWORKS)
+
+
 def executor(
     config: Config,
     kind: str,

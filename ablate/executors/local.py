@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import queue
@@ -166,6 +167,53 @@ def _allow_files(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, allowed))
 
 
+_server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # noqa: SLF001 — there is no public way to end it
+_begun: tuple[str, ...] | None = None
+"""What the forkserver has been told to import before it was known what workers need; None where that has not been done."""
+
+
+def begin(preload: tuple[str, ...]) -> None:
+    """Let the forkserver begin to import what workers are likely to need. A `LocalExecutor` that needs something else starts another.
+
+    Does nothing where this process has had workers before. Where none come of it, it ends with this process at the latest.
+    """
+    global _begun  # noqa: PLW0603 — a process has one forkserver
+    if _server._forkserver_pid is None:  # noqa: SLF001
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_preloaded(preload))
+        _start_forkserver()
+        _begun = preload
+        atexit.register(abandon)
+
+
+def abandon() -> None:
+    """End what `begin` has begun and nothing has taken over. The next worker is started as if it had never been."""
+    global _begun  # noqa: PLW0603 — as above
+    if _begun is not None:
+        # Asked to end, it would import to the end first, and hold open what this process writes to.
+        with contextlib.suppress(OSError):
+            os.kill(_server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
+        _server._stop()  # noqa: SLF001
+        _begun = None
+
+
+def _take_over(preload: tuple[str, ...]) -> None:
+    """Let what `begin` has begun be the forkserver of workers that need `preload`, or end it."""
+    global _begun  # noqa: PLW0603 — as above
+    if _begun == preload:
+        _begun = None
+    else:
+        abandon()
+
+
+def _start_forkserver() -> None:
+    with _no_main(), _set_at_start():
+        forkserver.ensure_running()
+
+
+def _preloaded(preload: tuple[str, ...]) -> list[str]:
+    return [left_by_parent.__name__, __name__, *preload]
+
+
 class LocalExecutor:
     """training: an importable generator function, or a `functools.partial` of one; it runs in the workers and is pickled by
     its name.
@@ -178,14 +226,14 @@ class LocalExecutor:
         _allow_files(_FILES + _FILES_OF_WORKER * len(slots))
         self._training = training
         self.slots = slots
+        _take_over(preload)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([left_by_parent.__name__, __name__, *preload])
+        self._context.set_forkserver_preload(_preloaded(preload))
         self._workers: dict[str, _Worker] = {}
 
     def warm_up(self) -> None:
         """Let the forkserver begin to import what workers need."""
-        with _no_main(), _set_at_start():
-            forkserver.ensure_running()
+        _start_forkserver()
 
     def submit(self, bundle: Bundle, slot: Slot) -> None:
         worker = self._workers.get(slot.name)
@@ -398,6 +446,8 @@ def _set_at_start() -> Iterator[None]:
 def _serve(pipe: Connection, training: Training, environment: Mapping[str, str], path: list[str]) -> None:
     """Train bundles as they come; when the parent has died, end at once, with all that the training started."""
     os.setpgid(0, 0)
+    gc.freeze()  # what the forkserver has imported is no garbage, and stays shared with it
+    gc.enable()
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:] = path

@@ -135,11 +135,16 @@ class Store:
         named = experiment if plain_files.can_name_files(experiment) else f"={_digest(experiment)}"
         return self.root / "cache" / f"{named}.{kind}.npz"
 
+    def lock_file(self, study: str) -> Path:
+        """Return the file of a study's lock, which is left there: it exists once the study has run."""
+        # A folder of its own: the locks of the store itself stand beside it, and a study may have any of their names.
+        return self.root / "locks" / "studies" / f"{study}.lock"
+
     @contextlib.contextmanager
     def lock(self, study: str) -> Iterator[None]:
         """Hold a study's lock, which dies with this process. Raises StoreError where another process holds it."""
-        # A folder of its own: the locks of the store itself stand beside it, and a study may have any of their names.
-        path = self.folder("locks/studies") / f"{study}.lock"
+        self.folder("locks/studies")
+        path = self.lock_file(study)
         with open_lock(path) as file:
             if not locks.lock(file, path, wait=False):
                 file.seek(0)
