@@ -237,7 +237,10 @@ def data_config(
 # --- devices and executors --------------------------------------------------------------------------------------------
 
 
-_NAME, _NETWORK = re.compile(r"^study:[ \t]*([\w-]+)\s*$", re.M), re.compile(r"^[ \t]+model:", re.M)
+_NAME, _NETWORK = (
+    re.compile(r"^study:[ \t]*([\w-]+)\s*$", re.MULTILINE),
+    re.compile(r"^[ \t]+model:", re.MULTILINE),
+)
 """Of the text of a study: its name, and a sign that it trains a built-in network."""
 
 _OF_NETWORKS = ("torch", "ablate.training.builtin.bundle")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ablate import cli, launch, repository
+from ablate.config import RunConfig
 from ablate.errors import StudyError
+from ablate.executors import local
 from ablate.study import spec
 from ablate.text import joined
 from ablate.tracking.store import current_store
@@ -184,3 +187,101 @@ def test_workers_are_not_started_for_a_study_that_is_finished(workplace):
     assert not is_finished(2)
     assert not is_finished(seeds="2")
     assert not is_finished(factors="{gain: [0.2, 0.3]}")
+
+
+NETWORK = """study: guessed
+margin: 0.02
+baseline:
+  model: {name: small_cnn}
+factors: {optimizer.lr: [0.05]}
+"""
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "cnn", "what_worked", "numpy_mlp"])
+def test_what_workers_begin_with_is_what_built_in_networks_need(name):
+    config = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": name}})
+    assert trainer_of(config).preload(config) == launch._OF_NETWORKS  # else they are ended and begin again
+
+
+@pytest.mark.parametrize(
+    ("text", "has_run", "begin"),
+    [
+        (NETWORK, False, True),
+        (NETWORK, True, False),  # there may be nothing left to do
+        (NETWORK.replace("model: {name: small_cnn}", "gain: 1"), False, False),
+        (NETWORK.replace("study: guessed", "study: [guessed]"), False, False),
+        (None, False, False),
+        (b"\xff" + NETWORK.encode(), False, False),
+    ],
+)
+def test_workers_begin_before_a_study_is_read_where_they_are_likely_to_be_needed(
+    tmp_path, monkeypatch, text, has_run, begin
+):
+    begun = []
+    monkeypatch.setattr(local, "begin", begun.append)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("study.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    if has_run:
+        with current_store().lock("guessed"):
+            pass
+    launch.begin_workers(Path("study.yaml"))
+    assert begun == [launch._OF_NETWORKS] * begin
+
+
+GUESSED = """
+import sys
+
+HEAVY = "tor" "ch"  # a training that names it gets it
+
+
+def fit(config, seed):
+    yield {"heavy": float(HEAVY in sys.modules)}
+"""
+
+
+def test_workers_that_began_with_too_much_are_replaced(tmp_path):
+    """The study looks as if it trained a built-in network, and trains the user's function, which wants no torch."""
+    (tmp_path / "guessed.py").write_text(GUESSED)
+    text = NETWORK.replace("baseline:", "train: guessed:fit\nmetric: heavy\ndirection: maximize\nbaseline:")
+    (tmp_path / "study.yaml").write_text(
+        text.replace("factors: {optimizer.lr", "seeds: 2\nfactors: {model.name")
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "ablate",
+        "run",
+        "study.yaml",
+        "--json",
+        "--workers",
+        "1",
+        "--allow-import",
+        "guessed",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    told = [line["metrics"]["heavy"] for line in lines if line["kind"] == "epoch"]
+    assert told == [0.0] * 4
+
+
+@pytest.mark.parametrize("text", [NETWORK.replace("margin", "margins"), NETWORK + "factors: {}"])
+def test_a_mistake_in_a_study_leaves_no_process_behind(tmp_path, text):
+    (tmp_path / "study.yaml").write_text(text)
+    command = [sys.executable, "-m", "ablate", "run", "study.yaml"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.wait(60) == 2
+        left = [
+            about for about in Path("/proc").glob("[0-9]*/cmdline") if _is_forkserver_of(about, process.pid)
+        ]
+    assert not left
+
+
+def _is_forkserver_of(about: Path, session: int) -> bool:
+    try:
+        return b"forkserver" in about.read_bytes() and os.getsid(int(about.parent.name)) == session
+    except OSError:
+        return False
