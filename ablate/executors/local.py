@@ -167,7 +167,7 @@ def _allow_files(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (number, allowed))
 
 
-_server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # noqa: SLF001 — there is no public way to end it
+_server: Any = forkserver._forkserver  # noqa: SLF001 — there is no public way to end it
 _begun: tuple[str, ...] | None = None
 """What the forkserver has been told to import before it was known what workers need; None where that has not been done."""
 
