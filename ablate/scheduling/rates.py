@@ -189,6 +189,7 @@ class _SweepRuns(Client[Run]):
             data=self._data,
             fuse=fuse,
             metric=self._study.metric,
+            tested=False,
         )
         return Task(work.key, attempt, payload)
 

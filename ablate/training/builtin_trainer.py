@@ -21,6 +21,7 @@ from ablate.training.builtin.randomness import split_seed
 from ablate.training.outcome import Steps, shown
 from ablate.training.payload import NO_FOLDERS, TORCH, Folders
 from ablate.training.permission import Permission, to_import
+from ablate.training.untested import untested
 
 MOST_IN_TOP = 5
 """Classes of which all are among the likeliest of the top-5 accuracy."""
@@ -176,10 +177,15 @@ class BuiltinTrainer:
     def steps(self, tasks: Sequence[Task], folders: Folders, cancelled: Collection[str]) -> Steps:
         from ablate.training.builtin import bundle
 
+        def train(some: Sequence[Task]) -> Steps:
+            if all(task.payload.tested for task in some):
+                return bundle.steps(some, folders, cancelled)
+            return untested(lambda ended: bundle.steps(some, folders, ended), some, cancelled)
+
         if all(task.payload.config["model"]["name"] != "import" for task in tasks):
             _spare_dynamo()
-            return bundle.steps(tasks, folders, cancelled)
-        return foreign_code.watched(lambda some: bundle.steps(some, folders, cancelled), tasks)
+            return train(tasks)
+        return foreign_code.watched(train, tasks)
 
     def trial(self, task: Task) -> Iterator[str]:
         for _, message in self.steps((task,), NO_FOLDERS, ()):

@@ -20,7 +20,7 @@ class RunPayload:
     config: the tree of the run's config. source: of the config, what the study says of the code that trains. data: the fingerprint that the data should have; None where that does not matter. fuse:
     whether the run may share what it can with the other runs of its bundle. metric: the study's. checkpoint_every: seconds;
     None: the default. code: the digest of the code that the run was planned with; None where that does not matter. check: only see
-    whether the run could be trained.
+    whether the run could be trained. tested: whether the built-in training evaluates the run on the test set when it has ended.
     """
 
     config: Mapping[str, Any]
@@ -34,6 +34,7 @@ class RunPayload:
     checkpoint_every: float | None = None
     code: str | None = None
     check: bool = False
+    tested: bool = True
 
 
 @dataclass(frozen=True)
