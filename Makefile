@@ -37,9 +37,11 @@ check: install
 # What a run and a study cost. ABLATE_CIFAR10_DIR: a folder with train/<class>/* and test/<class>/*.
 bench: install
 	test -z "$$ABLATE_CIFAR10_DIR" || $(BIN)/python benchmarks/speed.py "$$ABLATE_CIFAR10_DIR"
+	$(BIN)/python benchmarks/waiting.py $${ABLATE_CIFAR10_DIR:+--images "$$ABLATE_CIFAR10_DIR"}
 	$(BIN)/python benchmarks/overhead.py --repeat 3
 	$(BIN)/python benchmarks/report.py --json benchmarks/results/report.json
 	$(BIN)/python benchmarks/judge.py
+	$(BIN)/python benchmarks/judge.py --arms 10 --seeds 100000 --repeat 0 --form text
 
 # What the verdicts are worth.
 bench-verdicts: install
