@@ -259,10 +259,10 @@ def begin_workers(study: Path) -> None:
     from ablate.tracking.store import current_store
 
     try:
-        if study.stat().st_size > _MOST_GUESSED_BYTES:
+        if not study.is_file() or study.stat().st_size > _MOST_GUESSED_BYTES:
             return
         text = study.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return  # which is told when the study is read
     name = _NAME.search(text)
     if name is None or _NETWORK.search(text) is None or current_store().lock_file(name[1]).exists():

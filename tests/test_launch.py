@@ -211,6 +211,7 @@ def test_what_workers_begin_with_is_what_built_in_networks_need(name):
         (NETWORK.replace("model: {name: small_cnn}", "gain: 1"), False, False),
         (NETWORK.replace("study: guessed", "study: [guessed]"), False, False),
         (None, False, False),
+        ("pipe", False, False),
         (b"\xff" + NETWORK.encode(), False, False),
     ],
 )
@@ -221,7 +222,9 @@ def test_workers_begin_before_a_study_is_read_where_they_are_likely_to_be_needed
     monkeypatch.setattr(local, "begin", begun.append)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    if text is not None:
+    if text == "pipe":
+        os.mkfifo("study.yaml")
+    elif text is not None:
         Path("study.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     if has_run:
         with current_store().lock("guessed"):
