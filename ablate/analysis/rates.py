@@ -1,8 +1,8 @@
 """What a sweep of learning rates says: the best rate, those that are as good, and levels for a study.
 
-A rate of every decade is trained for a part of the epochs, then those half a decade from the best. The best of all these and the
-rates just below are trained for all epochs, and so are the neighbours of whatever is best then. Shorter training favours higher
-rates, so what is trained to the end lies below first.
+The lowest rate and the decades in which most networks learn are trained for a part of the epochs, then those beside the best: the
+decades that were left out, and half decades. The best of all these and the half decade below are trained for all epochs, because
+shorter training favours higher rates, and the next one on the better side where the metric says that it still rises.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any, Literal
 
 from ablate.text import counted, joined
 
-LADDER = (1, 2, 3, 5)
-"""Rates are these times powers of ten: ratios of 1.5 to 2, in numbers that people write."""
+DECADES = (1,)
+"""Rates are these times powers of ten."""
 
 HALVES = (1, 3)
-"""Those of the ladder that are about half a decade apart."""
+"""The same about half a decade apart, in numbers that people write."""
 
-BELOW = 2
-"""How many rates of the ladder below the best of the short trainings are trained to the end, beside that one."""
+USUAL = (1e-3, 1.0)
+"""Ends of the decades to begin with, if at least two lie there: most networks learn in them. Others follow where the best lies beside them."""
 
 NOISE = 2.0
 """Standard errors of an accuracy by which two of them differ for no reason: they are of two trainings, and the best of several."""
 
 NEIGHBOUR = 0.25
-"""Weight of each neighbour when a rate is judged: a rate that is next to one that fails is a worse choice than one that is not."""
+"""Weight of each neighbour when a rate is judged by its short training: next to a rate that fails lies a worse choice than elsewhere."""
 
 LARGEST = 1e100
 """Where a metric is larger, or not a number, the training has diverged, whatever it calls that itself."""
@@ -90,7 +90,7 @@ class RateSweep:
     """trials: in the order in which they were trained. suggestion: a baseline rate, None where there is none; `reason` says why.
 
     between: the lowest and the highest rate that the metric does not tell from the suggestion; within: by how much. levels: for a factor, a decade
-    apart, without the suggestion. notes: what limits the suggestion.
+    apart, without the suggestion, none above every rate that was tried. notes: what limits the suggestion.
     """
 
     rules: RateRules
@@ -137,7 +137,7 @@ class RateSweep:
         }
 
 
-def ladder(low: float, high: float, steps: Sequence[int] = LADDER) -> list[float]:
+def ladder(low: float, high: float, steps: Sequence[int] = HALVES) -> list[float]:
     """Return the rates from low to high: both of them, and `steps` times the powers of ten between them, rising."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     round_rates = [float(f"{step}e{power}") for power in powers for step in steps]
@@ -147,8 +147,11 @@ def ladder(low: float, high: float, steps: Sequence[int] = LADDER) -> list[float
 
 
 def first_rates(rules: RateRules) -> list[float]:
-    """Return the rates to begin with: both ends, and the powers of ten between them."""
-    return ladder(rules.low, rules.high, (1,))
+    """Return the rates to begin with, rising: the lowest, with which those that learn nothing are compared, and the usual decades."""
+    decades = ladder(rules.low, rules.high, DECADES)
+    low, high = USUAL
+    usual = [rate for rate in decades if low / 1.01 < rate < high * 1.01]
+    return sorted({rules.low, *usual}) if len(usual) > 1 else decades
 
 
 def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> tuple[list[float], bool]:
@@ -160,24 +163,25 @@ def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> tuple[list[floa
         return [], False
     whole = merits(rules, trials, is_whole=True)
     short = merits(rules, trials, is_whole=False)
-    if not whole or not short:
-        beside = _neighbours(best_rate(short or whole), ladder(rules.low, rules.high, HALVES))
-        if new := [rate for rate in beside if rate not in (short or whole)]:
-            return new, not short
     rates = ladder(rules.low, rules.high)
+    if not whole or not short:
+        first = short or whole
+        for beside in (ladder(rules.low, rules.high, DECADES), rates):
+            if new := [rate for rate in _neighbours(best_rate(first), beside) if rate not in first]:
+                return new, not short
     if not whole:
         at = rates.index(best_rate(short))
-        return rates[max(at - BELOW, 0) : at + 1], True
-    best = chosen_rate(rules, trials)
-    tried = list(whole)
-    is_level = len(set(whole.values())) == 1
+        return rates[max(at - 1, 0) : at + 1], True
+    if short and max(whole.values()) <= max(merits(rules, trials, is_whole=False, by_value=True).values()):
+        # Where longer training comes to no more than shorter, it is unstable, which a lower rate may mend.
+        return [rate for rate in rates if rate < min(whole)][-1:], True
+    best, tried = chosen_rate(rules, trials), list(whole)
     further = []
     for rate in _neighbours(best, rates):
         inner = tried.index(best) + (1 if rate < best else -1)
-        # Above an end that is hardly better than what lies within, hardly anything is to be won. Below there may be: the short
-        # trainings have chosen too high a rate for a network that learns little at any of those that were trained to the end.
+        # Beyond an end that is hardly better than what lies within, hardly anything is to be won.
         rises = not 0 <= inner < len(tried) or whole[best] - whole[tried[inner]] > tolerance(rules, whole)
-        if rate not in whole and (rises or is_level or rate < best):
+        if rate not in whole and rises:
             further.append(rate)
     return further, True
 
@@ -241,10 +245,12 @@ def chosen_rate(rules: RateRules, trials: Sequence[RateTrial]) -> float:
     """
     whole = merits(rules, trials, is_whole=True)
     finished = {trial.rate for trial in trials if trial.is_whole and trial.outcome == "finished"}
-    smooth = {r: merit for r, merit in with_neighbours(whole).items() if r in finished or not finished}
-    least = max(smooth.values()) - tolerance(rules, whole)
-    rank = with_neighbours(merits(rules, trials, is_whole=True, by_value=False))
-    return max((r for r in smooth if smooth[r] >= least), key=lambda rate: (rank[rate], smooth[rate], -rate))
+    eligible = {rate: merit for rate, merit in whole.items() if rate in finished or not finished}
+    least = max(eligible.values()) - tolerance(rules, whole)
+    rank = merits(rules, trials, is_whole=True, by_value=False)
+    return max(
+        (r for r in eligible if eligible[r] >= least), key=lambda rate: (rank[rate], eligible[rate], -rate)
+    )
 
 
 def tolerance(rules: RateRules, whole: Mapping[float, float]) -> float:
@@ -265,13 +271,14 @@ def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
     dropped = min(
         (t.rate for t in trials if t.outcome != "finished" and t.rate > suggestion), default=math.inf
     )
+    highest = max(trial.rate for trial in trials)
     return RateSweep(
         rules=rules,
         trials=tuple(trials),
         suggestion=suggestion,
         between=near if near[0] < near[1] else None,
         within=tolerance(rules, whole),
-        levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped),
+        levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped and rate <= highest),
         reason="",
         notes=tuple(_notes(rules, whole, suggestion, is_unfinished=bool(next_rates(rules, trials)[0]))),
     )

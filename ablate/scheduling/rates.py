@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ablate.analysis import rates as analysis
-from ablate.analysis.rates import HALVES, LADDER, LARGEST, RateRules, RateSweep, RateTrial
+from ablate.analysis.rates import LARGEST, RateRules, RateSweep, RateTrial
 from ablate.config import Config
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, TrainingError
@@ -112,14 +112,13 @@ def sweep(
 
     client = _SweepRuns(study, data.fingerprint, config, ranked_by, say)
     company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
-    for rate in rates:
+    for rate in (options.low, options.high):
         baseline.override({path: rate})  # what the setting does not take is said before anything is trained
-    halves, steps = (len(analysis.ladder(options.low, options.high, step)) for step in (HALVES, LADDER))
-    short_runs = min(len(rates) + 2, halves) * short / whole
-    runs = options.seeds * (short_runs + min(analysis.BELOW + 2 if short < whole else 2, steps))
+    # The decades and the half decades beside the best; then the best and the one below.
+    runs = options.seeds * ((len(rates) + 2) * short / whole + (2 if short < whole else 0))
     part = f"{short} of {counted(whole, 'epoch')} each, then the best of them to the end"
     say(
-        f"{counted(len(rates), 'rate')} from {options.low:g} to {options.high:g}, {part if short < whole else 'all of a run each'}: "
+        f"{counted(len(rates), 'rate')} from {rates[0]:g} to {rates[-1]:g}, {part if short < whole else 'all of a run each'}: "
         f"in all as much training as about {counted(math.ceil(runs), 'run')} of the study"
     )
     with executor:

@@ -480,13 +480,13 @@ def hostile(attack=ATTACK):
 
 
 def rate_sweep(*, learns=True, metric="val/accuracy"):
-    """A sweep of learning rates that ends at 0.1, and diverges from 3 on; or one in which nothing is learnt."""
+    """A sweep of learning rates that ends at 0.1, and diverges from 1 on; or one in which nothing is learnt."""
     rules = RateRules(
         1e-5, 10.0, metric, True, "val/loss" if learns else metric, not learns, 0.02, guessing=math.log(10)
     )
 
     def trial(rate, epochs):
-        if rate >= 3:
+        if rate >= 1:
             return RateTrial(
                 rate,
                 2000,

@@ -36,7 +36,7 @@ def test_every_rate_has_its_curves_in_front_of_all_others():
         front = figure["data"][len(SWEEP.trials) :]
         assert [len(trace["y"]) for trace in front] == [len(trial.curve) for trial in own]
         assert name.startswith(f"{rate:g}")
-        assert ("diverged" in name) == (rate >= 3)
+        assert ("diverged" in name) == (rate >= 1)
         report_examples.plotly_takes(figure)
 
 
