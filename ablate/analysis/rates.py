@@ -1,7 +1,7 @@
 """What a sweep of learning rates says: the best rate, those that are as good, and levels for a study.
 
-The lowest rate and the decades in which most networks learn are trained for a part of the epochs, then those beside the best: the
-decades that were left out, and half decades. The best of all these and the half decade below are trained for all epochs, because
+The lowest rate and the decades in which most networks learn are trained for a part of the epochs, then a decade that was left out
+beside the best, and the half decade above it. The best of all these and the half decade below are trained for all epochs, because
 shorter training favours higher rates, and the next one on the better side where the metric says that it still rises.
 """
 
@@ -166,8 +166,12 @@ def next_rates(rules: RateRules, trials: Sequence[RateTrial]) -> tuple[list[floa
     rates = ladder(rules.low, rules.high)
     if not whole or not short:
         first = short or whole
-        for beside in (ladder(rules.low, rules.high, DECADES), rates):
-            if new := [rate for rate in _neighbours(best_rate(first), beside) if rate not in first]:
+        best = best_rate(first)
+        halves = _neighbours(best, rates)
+        # The half decade below is trained to the end in any case.
+        halves = halves if whole else [rate for rate in halves if rate > best]
+        for beside in (_neighbours(best, ladder(rules.low, rules.high, DECADES)), halves):
+            if new := [rate for rate in beside if rate not in first]:
                 return new, not short
     if not whole:
         at = rates.index(best_rate(short))

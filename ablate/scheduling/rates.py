@@ -114,8 +114,8 @@ def sweep(
     company = SharedSlots(config, None, len(executor.slots), in_rounds=False)
     for rate in (options.low, options.high):
         baseline.override({path: rate})  # what the setting does not take is said before anything is trained
-    # The decades and the half decades beside the best; then the best and the one below.
-    runs = options.seeds * ((len(rates) + 2) * short / whole + (2 if short < whole else 0))
+    # The decades and the half decade above the best, or those beside it; then that and the one below to the end.
+    runs = options.seeds * ((len(rates) + 1) * short / whole + 2 if short < whole else len(rates) + 2)
     part = f"{short} of {counted(whole, 'epoch')} each, then the best of them to the end"
     say(
         f"{counted(len(rates), 'rate')} from {rates[0]:g} to {rates[-1]:g}, {part if short < whole else 'all of a run each'}: "

@@ -86,14 +86,14 @@ def test_where_whole_trainings_come_to_little_at_the_rates_that_short_ones_favou
 def test_the_usual_decades_come_first_then_what_lies_beside_the_best_then_whole_trainings():
     short = [trial(rate, centre=0.15) for rate in first_rates(RULES)]
     assert [t.rate for t in short] == [1e-5, 1e-3, 1e-2, 0.1, 1.0]
-    assert next_rates(RULES, short) == ([0.03, 0.3], False)
-    short += [trial(rate, centre=0.15) for rate in (0.03, 0.3)]
-    assert next_rates(RULES, short) == ([0.03, 0.1], True)
+    assert next_rates(RULES, short) == ([0.3], False)
+    assert next_rates(RULES, [*short, trial(0.3, centre=0.05)]) == ([0.03, 0.1], True)
+    assert next_rates(RULES, [*short, trial(0.3, centre=0.3)]) == ([0.1, 0.3], True)
 
 
 @pytest.mark.parametrize(
     ("centre", "beside"),
-    [(1e-5, [1e-4]), (1e-3, [1e-4]), (1.0, [10.0]), (0.01, [3e-3, 0.03]), (30.0, [10.0])],
+    [(1e-5, [1e-4]), (1e-3, [1e-4]), (1.0, [10.0]), (0.01, [0.03]), (30.0, [10.0])],
 )
 def test_a_decade_that_was_left_out_follows_where_the_best_lies_beside_it(centre, beside):
     short = [trial(rate, centre=centre) for rate in first_rates(RULES)]
