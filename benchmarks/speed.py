@@ -298,7 +298,7 @@ import json, os, sys
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 from ray import tune
 import ray
-ray.init(num_cpus={slots}, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus={slots}, include_dashboard=False, log_to_driver=False)
 runs = json.loads(sys.argv[1])
 def trainable(config):
     sys.path.insert(0, {here!r})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,10 @@ class Folders:
         the folder cannot be made, or emptied.
         """
         if self.runs is None:
-            with tempfile.TemporaryDirectory(prefix="ablate-run-") as temporary:
+            # A worker may be killed within the run; the folder that its command has made for all of its workers is removed even so.
+            is_worker = multiprocessing.parent_process() is not None
+            place = util.get_temp_dir() if is_worker else None
+            with tempfile.TemporaryDirectory(prefix="ablate-run-", dir=place) as temporary:
                 yield Path(temporary)
             return
         folder = self.runs.absolute() / key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 from ablate.events import Bundle, EpochEnd, Event, Failed, Finished, Started, Task
+from ablate.training.payload import NO_FOLDERS
 
 
 def task(run: str, *script: str | tuple, attempt: int = 1) -> Task:
@@ -20,6 +22,7 @@ def task(run: str, *script: str | tuple, attempt: int = 1) -> Task:
 def train(bundle: Bundle):
     """The tasks one after another. Cancelled runs are broken off at their next event."""
     cancelled: frozenset[str] = frozenset()
+    open_folders = contextlib.ExitStack()
     for one in bundle.tasks:
         seq = epoch = 0
         for step in one.payload["script"]:
@@ -40,6 +43,9 @@ def train(bundle: Bundle):
                         "main": getattr(sys.modules["__main__"], "__file__", None),
                     }
                     event = Started(*stamp, facts)
+                case "folder":
+                    folder = open_folders.enter_context(NO_FOLDERS.run(one.run))
+                    event = Started(*stamp, {"folder": str(folder)})
                 case "threads":
                     import torch
 

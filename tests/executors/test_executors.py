@@ -568,6 +568,35 @@ def test_a_script_that_leaves_its_workers_open_ends_with_them_and_without_having
     assert rest == ("", "a training prints\n" * 2)
 
 
+IN_A_FOLDER = """
+import sys, time
+sys.path.insert(0, {here!r})
+import scripted
+from ablate.events import Bundle
+from ablate.executors.local import LocalExecutor, cpu_slots
+with LocalExecutor(scripted.train, cpu_slots(1)) as executor:
+    executor.submit(Bundle((scripted.task("a", "folder", ("await", "/nonexistent")),)), executor.slots[0])
+    print(executor.wait(timeout=20)[0].facts["folder"], flush=True)
+    {then}
+"""
+
+
+@pytest.mark.parametrize("then", ["", "time.sleep(60)"])
+def test_the_temporary_folder_of_a_run_that_is_killed_goes_with_its_command(tmp_path, then):
+    """The command ends in the middle of the run, or is killed itself."""
+    script = IN_A_FOLDER.format(here=HERE, then=then)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        folder = Path(process.stdout.readline().strip())
+        assert folder.is_relative_to(tmp_path)
+        if then:
+            assert folder.is_dir()
+            process.kill()
+    wait_until(lambda: not [*tmp_path.iterdir()], 2)
+
+
 def test_the_parents_main_module_is_as_it_was_after_workers_were_started():
     main = sys.modules["__main__"]
     before = {name: main.__dict__.get(name, "absent") for name in ("__spec__", "__file__", "__name__")}
