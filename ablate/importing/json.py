@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
 from ablate.importing.source import ResultSource
-from ablate.importing.table import HowToRead, Table, checked_columns, decoded, rows_of
+from ablate.importing.table import HowToRead, Table, decoded, rows_of
 from ablate.metrics import direction
 
 _DEEP = "is nested too deeply to be read"
@@ -56,43 +56,37 @@ def read_report(path: Path, how: HowToRead) -> Table:
     return _table(path, *_records(content, path), encoding)
 
 
-def _table(path: Path, records: Sequence[Mapping[str, Any]], notes: tuple[str, ...], encoding: str) -> Table:
-    import pandas as pd
-
-    names: dict[str, None] = {}
-    flat = []
-    for record in records:
-        try:
-            cells = dict(_cells(record, ""))
-        except RecursionError:
-            raise DataError(_DEEP, place=str(path)) from None
-        names |= dict.fromkeys(cells)
-        flat.append(cells)
-    checked_columns(path, list(names))
-    if not names:
+def _table(path: Path, records: Iterable[Mapping[str, Any]], notes: tuple[str, ...], encoding: str) -> Table:
+    try:
+        rows = rows_of(path, (dict(_cells(record, "")) for record in records))
+    except RecursionError:
+        raise DataError(_DEEP, place=str(path)) from None
+    if not len(rows.columns):
         raise DataError("has no record in it", place=str(path))
-    rows = rows_of(flat, list(names), pd.RangeIndex(1, len(flat) + 1))
-    return Table(rows.fillna("").astype(str), {"reader": "json", "encoding": encoding}, notes)
+    return Table(rows, {"reader": "json", "encoding": encoding}, notes)
 
 
 def _parsed(path: Path, text: str) -> Any:
-    """The content of a JSON document, or the list of those of JSON lines."""
+    """The content of a JSON document, or the values of JSON lines as they are read."""
     try:
         return json.loads(text)
     except RecursionError:
         raise DataError(_DEEP, place=str(path)) from None
     except ValueError as error:
-        whole = error
-    values = []
-    lines = text.split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+        return _lines(path, text, error)
+
+
+def _lines(path: Path, text: str, whole: ValueError) -> Iterator[Any]:
+    """The value of each line. whole: why the text is no JSON document. Raises DataError where a line is no JSON."""
+    is_lines = False  # the first line was a document of its own
+    for line in re.finditer(r"[^\n]+", text):
+        if line[0].isspace():
             continue
         try:
-            values.append(json.loads(line))
+            value = json.loads(line[0])
         except (ValueError, RecursionError) as error:
-            is_lines = bool(values)  # the first line was a document of its own
-            if is_lines and not any(rest.strip() for rest in lines[number:]):
+            number = text.count("\n", 0, line.start()) + 1
+            if is_lines and not text[line.end() :].strip():
                 raise DataError(
                     f"line {number} is cut off",
                     place=str(path),
@@ -100,11 +94,14 @@ def _parsed(path: Path, text: str) -> Any:
                 ) from None
             message = f"line {number} is no JSON ({error})" if is_lines else f"is no JSON ({whole})"
             raise DataError(message, place=str(path)) from None
-    return values
+        is_lines = True
+        yield value
 
 
-def _records(content: Any, path: Path) -> tuple[list[Mapping[str, Any]], tuple[str, ...]]:
+def _records(content: Any, path: Path) -> tuple[Iterable[Mapping[str, Any]], tuple[str, ...]]:
     """The records of a document, with a note of where they were."""
+    if isinstance(content, Iterator):
+        return _objects(content, path), ()
     if _is_list_of_objects(content):
         return content, ()
     if isinstance(content, Mapping):
@@ -130,7 +127,21 @@ def _records(content: Any, path: Path) -> tuple[list[Mapping[str, Any]], tuple[s
             )
         elif columns:
             return [content], ()  # a line of JSON lines, alone
-    raise DataError(
+    raise _no_records(path)
+
+
+def _objects(values: Iterator[Any], path: Path) -> Iterator[Mapping[str, Any]]:
+    """The values of JSON lines, all of them objects. Raises DataError where one is none."""
+    for value in values:
+        if not isinstance(value, dict):
+            for _ in values:  # a line that is no JSON comes first
+                pass
+            raise _no_records(path)
+        yield value
+
+
+def _no_records(path: Path) -> DataError:
+    return DataError(
         "holds no records",
         place=str(path),
         hint='write a list of objects, [{"arm": "baseline", "seed": 0, "loss": 0.31}, …], or one object a line',
@@ -151,22 +162,18 @@ def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
-def _cells(record: Mapping[str, Any], before: str) -> list[tuple[str, str]]:
+def _cells(record: Mapping[str, Any], before: str) -> Iterator[tuple[str, str]]:
     """The values of a record as text, by their dotted keys. Lists are text too: they are no numbers to judge."""
-    cells: list[tuple[str, str]] = []
     for key, value in record.items():
-        if isinstance(value, Mapping):
-            cells += _cells(value, f"{before}{key}.")
+        if isinstance(value, dict):
+            yield from _cells(value, f"{before}{key}.")
         else:
-            cells.append((f"{before}{key}", _text(value)))
-    return cells
+            yield f"{before}{key}", _text(value)
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return ""
+    if type(value) in (float, int):  # no bool
+        return repr(value)
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, float):
-        return repr(value)
-    return json.dumps(value)
+    return "" if value is None else json.dumps(value)

@@ -20,7 +20,7 @@ from ablate import addresses, plain_files
 from ablate.errors import DataError, nearest
 from ablate.importing import database, yaml_values
 from ablate.importing.source import ResultSource
-from ablate.importing.table import MOST_COLUMNS, HowToRead, Table, checked_columns, rows_of
+from ablate.importing.table import MOST_COLUMNS, HowToRead, Table, rows_of
 from ablate.text import counted, cut, joined, parse_whole, without_password
 
 _PLACES = ("mlruns/mlflow.db", "mlflow.db", "mlruns")
@@ -83,8 +83,6 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     what MLFLOW_TRACKING_URI names, else the first of `_PLACES` that has the experiment. A name that a parameter shares with a
     metric or a tag has `params.` before it. Raises DataError where there is no such experiment, or the store cannot be read.
     """
-    import pandas as pd
-
     store, _, experiment = (source.after("mlflow") or "").rpartition("#")
     places = (
         [store]
@@ -118,11 +116,9 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     if not runs:
         raise DataError(f"the experiment {experiment!r} has no run", place=without_password(place))
     records, measured, settings = _records(runs, metric)
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    checked_columns(Path(source.text), columns)
-    rows = rows_of(records, columns, pd.RangeIndex(1, len(records) + 1))
+    rows = rows_of(Path(source.text), records)
     notes = () if len(found) == 1 and store else (f"read from {without_password(place)}",)
-    return Table(rows.fillna(""), {}, (*notes, *backend.notes), measured=measured, settings=settings)
+    return Table(rows, {}, (*notes, *backend.notes), measured=measured, settings=settings)
 
 
 def _records(

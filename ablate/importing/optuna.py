@@ -35,8 +35,6 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     """
     import logging
 
-    import pandas as pd
-
     storage, hash_sign, name = (source.after("optuna") or "").rpartition("#")
     if not hash_sign and ("://" in name or Path(name).is_file()):
         storage, name = name, ""
@@ -91,14 +89,14 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     columns = list(dict.fromkeys(column for record in records for column in record))
     columns += [column for column in values if column not in columns]
     checked_columns(Path(storage), columns)
-    rows = rows_of(records, columns, pd.RangeIndex(1, len(records) + 1))
+    rows = rows_of(Path(storage), records, columns)
     better: dict[str, Direction] = {
         column: "minimize" if direction.name == "MINIMIZE" else "maximize"
         for column, direction in zip(values, directions, strict=True)
         if direction.name != "NOT_SET"
     }
     return Table(
-        rows.fillna(""),
+        rows,
         {},
         measured=tuple(values),
         settings=tuple(name for name in params if name in columns),

@@ -181,8 +181,6 @@ def _name(pattern: str) -> str:
 
 def _log(path: Path, patterns: Mapping[str, Any]) -> Table:
     """A row for each line of a log that has a value; without any, one row without values."""
-    import pandas as pd
-
     from ablate.lines import LineReader, LineSplitter
 
     reader, splitter = LineReader(patterns), LineSplitter()
@@ -210,8 +208,7 @@ def _log(path: Path, patterns: Mapping[str, Any]) -> Table:
     names = [name for name, pattern in patterns.items() if pattern.groups]
     counter = "step" if any("step" in record for record in records) else READING
     columns = [counter, *names]
-    rows = rows_of(records or [{}], columns).fillna("")
-    rows.index = pd.RangeIndex(1, len(rows) + 1)
+    rows = rows_of(path, records or [{}], columns)
     notes = tuple(f"{text!r} is no number" for text in reader.unreadable.values())
     return Table(rows, {}, notes, resolutions=reader.resolutions)
 

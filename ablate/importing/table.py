@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ablate.errors import DataError, nearest
 from ablate.importing.columns import FILE
@@ -207,15 +207,46 @@ def checked_columns(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def rows_of(records: Sequence[Mapping[str, Any]], columns: Sequence[str], index: Any = None) -> pd.DataFrame:
-    """Return records as a table of objects. Its text is such as every file takes: JSON and names of files may have halves of characters."""
+def rows_of(
+    path: Path, records: Iterable[Mapping[str, str]], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return records as a table of text, "" where one lacks a column; the index counts the rows from 1.
+
+    columns: those of the table, where they are not all that records have, in the order in which they come. Its text is such
+    as every file takes: JSON and names of files may have halves of characters. Raises DataError where there are more columns
+    than are read.
+    """
     import pandas as pd
 
-    def clean(value: Any) -> Any:
-        return storable(value) if isinstance(value, str) else value
-
-    cleaned = [{clean(name): clean(value) for name, value in record.items()} for record in records]
-    return pd.DataFrame(cleaned, columns=list(dict.fromkeys(map(clean, columns))), dtype=object, index=index)
+    number = 0
+    # Column by column, because a million dicts take more memory than all that is in them.
+    cells: dict[str, list[str]] = {storable(name): [] for name in columns or ()}
+    cells_of = {name: cells[storable(name)] for name in columns or ()}
+    rest = iter(records)
+    for record in rest:
+        for name, text in record.items():
+            column = cells_of.get(name)
+            if column is None:
+                if columns is not None:
+                    continue
+                if len(cells_of) >= MOST_COLUMNS:
+                    others = (name for other in (record, *rest) for name in other)
+                    checked_columns(path, [*{*cells_of, *others}])
+                column = cells_of[name] = cells.setdefault(storable(name), [])
+            if len(column) != number:  # earlier records lack it, or it is another name of a column that this one has
+                column[number:] = [""] * (number - len(column))
+            column.append(text)
+        number += 1
+    index = pd.RangeIndex(1, number + 1)
+    frame: dict[str, pd.Series[str]] = {}
+    for name in list(cells):
+        column = cells.pop(name)
+        column += [""] * (number - len(column))
+        together = "".join(column)
+        if storable(together) != together:
+            column = list(map(storable, column))
+        frame[name] = pd.Series(column, index, dtype=str)
+    return pd.DataFrame(frame, index)
 
 
 def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:

@@ -108,7 +108,7 @@ def _unfolded(source: ResultSource, table: Table) -> Table:
         records.append(record)
     columns = list(dict.fromkeys(column for record in records for column in record))
     checked_columns(source.path, columns)
-    rows = rows_of(records, columns, table.rows.index)
+    rows = rows_of(source.path, records, columns).set_axis(table.rows.index)
     settings = tuple(
         dict.fromkeys(
             key
@@ -119,7 +119,7 @@ def _unfolded(source: ResultSource, table: Table) -> Table:
     )
     notes = (f"{counted(unread, 'cell')} of {', '.join(folded)} hold no dict",) if unread else ()
     return Table(
-        rows.fillna(""),
+        rows,
         {**table.options, "reader": "wandb"},
         (*table.notes, *notes),
         table.repeated,

@@ -214,6 +214,30 @@ def test_missing_files_folders_and_files_beyond_the_limits_are_refused(tmp_path,
         read([str(path)], HowToRead())
 
 
+def test_records_that_share_few_keys_are_rows_of_all_their_columns(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"arm": i, f"only.{i % 7}": 0.5, "x": {"y": i > 3}}) for i in range(9))
+    )
+    found = rows_of(path)
+    names = ["arm", "only.0", "x.y", *(f"only.{i}" for i in range(1, 7))]
+    assert found == [
+        dict.fromkeys(names, "")
+        | {"arm": str(i), f"only.{i % 7}": "0.5", "x.y": "true" if i > 3 else "false"}
+        for i in range(9)
+    ]
+    assert list(found[0]) == names
+    monkeypatch.setattr(limits, "MOST_COLUMNS", 4)
+    with pytest.raises(DataError, match=r"has 9 columns, and at most 4 are read"):
+        read([str(path)], HowToRead())
+
+
+def test_a_key_that_stands_there_twice_has_its_last_value(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"arm": "a", "x": {"y": 1}, "x.y": 2, "\\ud800": 3, "\\\\ud800": 4}\n{"arm": "b"}\n')
+    assert rows_of(path) == [{"arm": "a", "x.y": "2", "\\ud800": "4"}, {"arm": "b", "x.y": "", "\\ud800": ""}]
+
+
 def test_columns_of_one_name_are_told_apart_and_said(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("arm,loss,loss,\na,1,2,3\nb,2,3,4\n")
