@@ -233,7 +233,8 @@ def rows_of(
                     others = (name for other in (record, *rest) for name in other)
                     checked_columns(path, [*{*cells_of, *others}])
                 column = cells_of[name] = cells.setdefault(storable(name), [])
-            if len(column) != number:  # earlier records lack it, or it is another name of a column that this one has
+            # Earlier records lack it, or it is another name of a column that this record has.
+            if len(column) != number:
                 column[number:] = [""] * (number - len(column))
             column.append(text)
         number += 1
