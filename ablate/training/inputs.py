@@ -81,6 +81,9 @@ _OF_THE_MACHINE = tuple(
     )
 )
 
+_IN_MEMORY = f"{os.path.realpath('/dev/shm')}{os.sep}"  # noqa: S108 — nothing is written there
+"""No device: there people put the files that are to be read fast."""
+
 NO_SETTING = re.compile(
     r"(CUDA|NVIDIA|NCCL|OMP|MKL|OPENBLAS|NUMEXPR|SLURM|PBS|LSB|RAY|ABLATE|MLFLOW|XDG|SSH|DBUS|LC|MASTER|VSCODE|CONDA)_.*"
     r"|(HOME|USER|LOGNAME|PATH|PWD|OLDPWD|SHELL|TERM|LANG|HOSTNAME|TMPDIR|TEMP|TMP|DISPLAY|COLUMNS|LINES|SHLVL|_)"
@@ -199,7 +202,8 @@ class Inputs:
     def _counts(self, path: str) -> bool:
         if any(path == folder or path.startswith(folder + os.sep) for folder in self._without):
             return False
-        if not is_users(path) or path.startswith(tuple(folder + os.sep for folder in _OF_THE_MACHINE)):
+        is_machines = path.startswith(tuple(folder + os.sep for folder in _OF_THE_MACHINE))
+        if not is_users(path) or (is_machines and not path.startswith(_IN_MEMORY)):
             return False
         place = named(path)
         *folders, name = Path(place).parts

@@ -19,6 +19,7 @@ import contextlib
 import multiprocessing
 import os
 import random
+import re
 import sys
 import threading
 import types
@@ -151,13 +152,17 @@ def _is_running(pid: str) -> bool:
     return False
 
 
+_NO_FILE = re.compile(r"/dev/(?!shm/[^/]*/)|/proc/|/sys/|anon_inode:")
+"""Devices and the like, and memory that processes share. People make folders beside that, for files that are to be read fast."""
+
+
 def _open_files() -> dict[int, str]:
-    """Return the open files, pipes and sockets of this process, as far as /proc tells; devices and the like are none."""
+    """Return the open files, pipes and sockets of this process, as far as /proc tells."""
     files = {}
     for entry in Path("/proc/self/fd").glob("*"):
         with contextlib.suppress(OSError, ValueError):  # it is the one by which this folder is read
             place = os.readlink(entry)  # noqa: PTH115 — `pipe:[1]` is no path
-            if not place.startswith(("/dev/", "/proc/", "/sys/", "anon_inode:")):
+            if not _NO_FILE.match(place):
                 files[int(entry.name)] = place
     return files
 

@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +106,16 @@ def test_what_training_writes_or_makes_or_what_is_of_the_machine_does_not_count(
         "    dict(os.environ), os.environ.get('HOME'), os.environ.get('MY_API_TOKEN'), os.environ.copy()\n"
     )
     assert text == ""
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no folder in memory")
+def test_a_file_in_memory_counts_and_a_device_does_not(reads):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        file = Path(folder, "images.txt")
+        file.write_text("1")
+        os.utime(file, (1, 1))
+        text = reads(f"def train():\n    Path({str(file)!r}).read_text(); Path('/dev/null').read_text()\n")
+        assert list(json.loads(text)["files"]) == [str(file)]
 
 
 LISTING = {

@@ -2,12 +2,15 @@
 
 import importlib
 import itertools
+import os
 import random
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -213,6 +216,15 @@ def test_a_program_that_runs_on_is_noticed_and_one_that_has_ended_is_not():
             "the open file pipe",
         ]
     assert state.left_behind() == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no folder in memory")
+def test_an_open_file_in_memory_is_noticed_and_a_device_is_not():
+    state = ProcessState([])
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        with Path(folder, "rows").open("w"), Path(os.devnull).open("w"):
+            assert state.left_behind() == [f"the open file {folder}/rows"]
+        assert state.left_behind() == []
 
 
 def test_a_run_of_mlflow_that_was_not_ended_is_none_of_the_next_runs(tmp_path, monkeypatch):
