@@ -119,8 +119,11 @@ class Queries(Protocol):
         """Return a mark of what the store holds now, for `keys_since`."""
         ...
 
-    def keys_since(self, position: int) -> set[str] | None:
-        """Return the keys of the runs whose outcome was written after `position`; None where the store cannot tell."""
+    def keys_since(self, position: int) -> tuple[set[str], int] | None:
+        """Return the keys of the runs whose outcome was written after `position`, and a mark of what the store holds now.
+
+        None where the store cannot tell.
+        """
         ...
 
 
@@ -216,6 +219,10 @@ def _what_to_do(error: Exception, store: Store) -> str:
             "to date (keep a copy); moved away, `ablate run` makes a new one"
         )
     return "put a copy of it back, or move it away: `sqlite3 FILE .recover` may save what is in it, and `ablate run` makes a new one"
+
+
+_LAST_ROW = "SELECT coalesce(max(rowid), 0) FROM tags"
+"""Rows are numbered in the order in which they are written."""
 
 
 class LocalQueries:
@@ -342,17 +349,21 @@ class LocalQueries:
         )
 
     def position(self) -> int:
-        # Rows are numbered in the order in which they are written.
-        rows = self._select("SELECT coalesce(max(rowid), 0) FROM tags")
+        rows = self._select(_LAST_ROW)
         return int(rows[0][0]) if rows else 0
 
-    def keys_since(self, position: int) -> set[str] | None:
-        rows = self._select(
-            "SELECT k.value FROM tags t CROSS JOIN tags k ON k.run_uuid = t.run_uuid AND k.key = 'ablate.key' "
-            "WHERE t.rowid > ? AND +t.key = 'ablate.outcome'",
-            [position],
-        )
-        return {str(key) for (key,) in rows}
+    def keys_since(self, position: int) -> tuple[set[str], int] | None:
+        if not self._store.exists:
+            return set(), 0
+        # Both at once: to open the database takes as long as the rest.
+        with self._database() as db:
+            (last,) = db.execute(_LAST_ROW).fetchone()
+            rows = db.execute(
+                "SELECT k.value FROM tags t CROSS JOIN tags k ON k.run_uuid = t.run_uuid AND k.key = 'ablate.key' "
+                "WHERE t.rowid > ? AND +t.key = 'ablate.outcome'",
+                [position],
+            ).fetchall()
+        return {str(key) for (key,) in rows}, int(last)
 
     def _select(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         if not self._store.exists:
@@ -473,7 +484,7 @@ class ServerQueries:
     def position(self) -> int:
         return 0
 
-    def keys_since(self, position: int) -> set[str] | None:  # noqa: ARG002 — of the protocol
+    def keys_since(self, position: int) -> tuple[set[str], int] | None:  # noqa: ARG002 — of the protocol
         return None
 
 

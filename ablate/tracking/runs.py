@@ -100,11 +100,10 @@ class NewResults:
 
     def _has(self, key: str) -> bool:
         source = queries(self._store, SHORT)
-        position = source.position()
         new = source.keys_since(self._position)
         if new is not None:
-            self._keys |= new
-            self._position = position
+            keys, self._position = new
+            self._keys |= keys
             if key not in self._keys:
                 return False
         # A run whose outcome is written may not have been closed yet.

@@ -150,9 +150,9 @@ class Inputs:
         code: paths of files, without links, that the key holds. Other modules of the user's that were loaded count as files.
         """
         files = {path: held for path, held in self._files.items() if path not in self._written}
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if name not in self._loaded_before and isinstance(file, str) and is_users(file):
+        for name in [name for name in list(sys.modules) if name not in self._loaded_before]:
+            file = getattr(sys.modules.get(name), "__file__", None)
+            if isinstance(file, str) and is_users(file):
                 path = os.path.realpath(file)
                 if path not in code and os.path.isfile(path):  # noqa: PTH113 — of a text
                     files[path] = content_of(path)

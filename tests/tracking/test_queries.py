@@ -280,8 +280,8 @@ def test_results_that_come_are_new_and_those_from_before_are_not(backend):
     assert f"{name} never" not in new
     position = backend.queries.position()
     finish("last")
-    keys = backend.queries.keys_since(position)
-    assert keys is None or keys == {f"{name} last"}
+    new = backend.queries.keys_since(position)
+    assert new is None or new == ({f"{name} last"}, backend.queries.position())
 
 
 def test_a_server_that_is_away_has_no_new_results_and_is_not_waited_for(tmp_path, monkeypatch):
@@ -305,7 +305,7 @@ def test_a_store_that_is_not_there_yet_is_empty(tmp_path):
     local = queries(Store(f"sqlite:///{tmp_path}/none.db", tmp_path))
     assert local.experiment("x") is None
     assert local.study_names() == local.runs({}) == local.points(["x"]) == []
-    assert local.keys_since(local.position()) == set()
+    assert local.keys_since(local.position()) == (set(), 0)
     assert not (tmp_path / "none.db").exists(), "reading makes no database"
 
 

@@ -8,7 +8,9 @@ import io
 import math
 import os
 import re
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +31,9 @@ BASE = {
     "training": {"epochs": 4, "batch_size": 32, "checkpoint": "best", "patience": 3},
 }
 STEPS = 4 * math.ceil(180 / 32)
+SELDOM = 3600.0
+"""Seconds between two checkpoints of a run that is not to be interrupted: to save each of its steps takes longer than they do."""
+
 VARIANTS = {
     "sgd": {},
     "adam": {"optimizer.name": "adam", "optimizer.lr": 0.01},
@@ -95,6 +100,13 @@ def uninterrupted_run(variant):
     return without_times(events(RunConfig.parse(BASE).override(VARIANTS[variant])))
 
 
+@cache
+def checkpoint_of_eight_steps():
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        interrupt(RunConfig.parse(BASE), Path(folder), monkeypatch, 8)
+        return checkpoint.place(Path(folder), "run").read_bytes()
+
+
 @pytest.mark.parametrize("after", [1, 6, 7, STEPS - 1])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, monkeypatch, variant, after):
@@ -103,7 +115,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(tmp_path, monkeyp
     config = RunConfig.parse(BASE).override(VARIANTS[variant])
     uninterrupted = uninterrupted_run(variant)
     interrupt(config, tmp_path, monkeypatch, after, NumpyLearner if "numpy" in variant else TorchLearner)
-    resumed = events(config, tmp_path)
+    resumed = events(config, tmp_path, SELDOM)
     assert resumed[0].facts["resumed"] == f"in epoch {1 + (after - 1) // 6}"
     assert without_times(resumed) == uninterrupted
 
@@ -118,11 +130,11 @@ def test_a_run_can_be_interrupted_again_and_again(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "spoil", ["cut short", "a flipped bit", "not a checkpoint", "empty", "another version", "other threads"]
 )
-def test_a_checkpoint_that_cannot_be_trusted_is_not_used(tmp_path, monkeypatch, spoil):
+def test_a_checkpoint_that_cannot_be_trusted_is_not_used(tmp_path, spoil):
     config = RunConfig.parse(BASE)
-    interrupt(config, tmp_path, monkeypatch, 8)
     path = checkpoint.place(tmp_path, "run")
-    content = path.read_bytes()
+    content = checkpoint_of_eight_steps()
+    path.write_bytes(content)
     if spoil == "cut short":
         path.write_bytes(content[:-1])
     elif spoil == "a flipped bit":
@@ -135,7 +147,7 @@ def test_a_checkpoint_that_cannot_be_trusted_is_not_used(tmp_path, monkeypatch, 
         path.write_bytes(content.replace(b"checkpoint 5", b"checkpoint 4", 1))
     threads = torch.get_num_threads()
     try:
-        run_events = events(config, tmp_path, threads=2 if spoil == "other threads" else 1)
+        run_events = events(config, tmp_path, SELDOM, threads=2 if spoil == "other threads" else 1)
     finally:
         torch.set_num_threads(threads)
     assert "resumed" not in run_events[0].facts
@@ -179,14 +191,14 @@ TOGETHER = {
 }
 
 
-def tasks(names=tuple(TOGETHER), fuse=True, seeds=(3,)):
+def tasks(names=tuple(TOGETHER), fuse=True, seeds=(3,), every=0.0):
     base = RunConfig.parse(BASE)
     return tuple(
         Task(
             name,
             1,
             RunPayload(
-                base.override(TOGETHER[name]).tree(), seeds[i % len(seeds)], fuse=fuse, checkpoint_every=0.0
+                base.override(TOGETHER[name]).tree(), seeds[i % len(seeds)], fuse=fuse, checkpoint_every=every
             ),
         )
         for i, name in enumerate(names)
@@ -233,6 +245,12 @@ def uninterrupted_bundle():
     return train_all(tasks())
 
 
+@cache
+def from_the_beginning(names, fuse):
+    """Needs the fixture `stacked`."""
+    return {run: outcome for run, (_, outcome) in train_all(tasks(names, fuse)).items()}
+
+
 @pytest.mark.parametrize("after", [1, 6, 9, 20])
 def test_runs_together_that_were_interrupted_end_as_if_they_had_not_been(
     tmp_path, monkeypatch, stacked, after
@@ -242,7 +260,7 @@ def test_runs_together_that_were_interrupted_end_as_if_they_had_not_been(
     # The one that has stopped by then is done, and is not asked for again.
     left = tuple(name for name in TOGETHER if after < 12 or name != "stops")
     assert list(checkpoint.together(tmp_path).values()) == [frozenset(left)]
-    resumed = train_all(tasks(left[::-1]), tmp_path)
+    resumed = train_all(tasks(left[::-1], every=SELDOM), tmp_path)
     for run in left:
         facts, outcome = resumed[run]
         assert facts.pop("resumed") == f"in epoch {1 + (after - 1) // 6}"
@@ -312,12 +330,10 @@ def test_runs_together_resume_with_the_same_runs_or_begin_again(tmp_path, monkey
         assert list(checkpoint.together(tmp_path)) == [path], "it is known, so that it can be removed"
     elif how == "another torch":
         monkeypatch.setattr(torch, "__version__", "2.0.0")
-    run_events = train_all(tasks(asked, fuse=how != "each by itself"), tmp_path)
+    fuse = how != "each by itself"
+    run_events = train_all(tasks(asked, fuse, every=SELDOM), tmp_path)
     assert all("resumed" not in facts for facts, _ in run_events.values())
-    from_the_beginning = train_all(tasks(asked, fuse=how != "each by itself"))
-    assert {run: outcome for run, (_, outcome) in run_events.items()} == {
-        run: outcome for run, (_, outcome) in from_the_beginning.items()
-    }
+    assert {run: outcome for run, (_, outcome) in run_events.items()} == from_the_beginning(asked, fuse)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -332,7 +348,7 @@ def test_what_has_the_digest_of_a_checkpoint_and_holds_none_is_not_used(tmp_path
         torch.save(change(torch.load(io.BytesIO(content), weights_only=True)), changed)
         digest = hashlib.sha256(changed.getbuffer()).hexdigest().encode()
         path.write_bytes(re.sub(rb"[0-9a-f]{64}", digest, first) + b"\n" + changed.getvalue())
-        run_events = events(config, tmp_path)
+        run_events = events(config, tmp_path, SELDOM)
         assert "resumed" not in run_events[0].facts, name
         assert without_times(run_events) == uninterrupted, name
         assert not path.exists(), name
