@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ from typer.testing import CliRunner
 
 # Typer makes all commands anew for every invocation, which takes as long as many of them.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
+
+# The workers of a whole test run come from one forkserver, which loads what the first study that has any asks for. A study of
+# another kind would have each of its workers import torch.
+_set_preload = ForkServerContext.set_forkserver_preload
+_FOR_ALL = ("torch", "torch._dynamo", "ablate.training.builtin.bundle")
+ForkServerContext.set_forkserver_preload = lambda self, modules: _set_preload(self, [*modules, *_FOR_ALL])
 
 
 def pytest_configure(config: pytest.Config) -> None:
