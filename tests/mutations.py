@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import pickle
 import random
+import re
 import resource
 import signal
 import sys
