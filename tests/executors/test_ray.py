@@ -106,7 +106,20 @@ def test_bundles_run_side_by_side_on_all_machines(ray_cluster, tmp_path):
     assert {event.run for event in events if isinstance(event, Finished)} == {"a", "b"}
 
 
+def test_a_run_whose_process_dies_fails_none_on_another_machine(ray_cluster, tmp_path):
+    go = str(tmp_path / "go")
+    with on_ray(workers=None) as executor:
+        first, second = ready(executor, 2)
+        executor.submit(Bundle((task("a", "start", ("await", go), "finish"),)), first)
+        executor.submit(Bundle((task("b", "start", "kill"),)), second)
+        [*_, end] = (event for event in drain(executor, {"b"}) if event.run == "b")
+        assert (type(end), end.kind, end.seq) == (Failed, "crash", 1)
+        Path(go).touch()
+        assert isinstance(drain(executor, {"a"})[-1], Finished)
+
+
 # A machine takes seconds: one test has all of its life.
+@pytest.mark.slow
 def test_a_machine_that_comes_later_is_used_shows_a_run_its_gpus_alone_and_fails_no_other_runs_when_it_is_lost(
     ray_cluster, request, tmp_path
 ):
