@@ -251,6 +251,8 @@ def workplace(
     monkeypatch.syspath_prepend(str(tmp_path))
     # The module of the same name belongs to another test's folder.
     monkeypatch.delitem(sys.modules, "toy", raising=False)
+    # Ctrl-C in a command of another test has not come in this one.
+    monkeypatch.setattr("ablate.interrupts._has_come", False)
     from ablate import launch
 
     with contextlib.redirect_stderr(io.StringIO()):  # what tests print begins as from the second command on
