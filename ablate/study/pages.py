@@ -6,6 +6,7 @@ from the configuration. Only the places where a field acts are written here. A t
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class FieldForm:
 
 def fields() -> Iterator[FieldForm]:
     """Yield every field of the built-in training except names, ordered by block and name, each of its forms separately."""
-    configured = RunConfig.model_json_schema()
+    configured = _configured()
     for block in _ABOUT:
         members = _kinds(configured, block)
         # A field that several kinds have in the same form is listed once, with the examples of the first of them.
@@ -142,7 +143,7 @@ def pages() -> dict[str, str]:
     for field in fields():
         every[field.block].setdefault(field.name, []).append(field)
     written = {"fields.md": _index(every), "fields/study.md": _keys()}
-    configured = RunConfig.model_json_schema()
+    configured = _configured()
     for block, names in every.items():
         lines = [f"# `{block}`", "", _ABOUT[block], "", "[Every key and every field](../fields.md)"]
         if block in EXPLAINED:
@@ -253,7 +254,7 @@ def example(form: FieldForm) -> tuple[RunConfig, list[RunConfig]] | None:
     tree: dict[str, Any] = {"data": {"name": "digits"}, "model": {"name": "cnn"}}
     if kind and not (form.block == "data" and form.in_all_kinds):
         # A field that the kind requires has the first of its examples in the baseline.
-        properties = _kinds(RunConfig.model_json_schema(), form.block)[kind]
+        properties = _kinds(_configured(), form.block)[kind]
         required = {
             name: properties["properties"][name]["examples"][0] for name in properties.get("required", ())
         }
@@ -271,6 +272,12 @@ def _shared_training(forms: list[FieldForm]) -> str:
     if any(arm.shape() != baseline.shape() for baseline, arms in examples for arm in arms):
         return "train on the same batches, in turn ([fused.md](../fused.md))"
     return "train on the same batches, stacked where that pays ([fused.md](../fused.md))"
+
+
+@functools.cache
+def _configured() -> dict[str, Any]:
+    """Return the schema of a configuration, which nobody may change: pydantic takes long to make it."""
+    return RunConfig.model_json_schema()
 
 
 def _kinds(configured: dict[str, Any], block: str) -> dict[str, Any]:
