@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -150,6 +151,7 @@ def without_password(text: str) -> str:
     return text
 
 
+@functools.lru_cache(4096)
 def is_secret_variable(name: str) -> bool:
     """Return whether a variable of the environment holds a password by its name."""
     return re.fullmatch(_SENSITIVE_VARIABLE, name, re.IGNORECASE) is not None
@@ -169,7 +171,7 @@ def _secrets() -> set[str]:
     for name, value in os.environ.items():
         if is_secret_variable(name):
             secrets.add(value)
-        elif re.match(r"[A-Za-z][\w+.-]*://[^\s/]*@", value):
+        elif "@" in value and re.match(r"[A-Za-z][\w+.-]*://[^\s/]*@", value):
             userinfo = value.partition("://")[2].rpartition("@")[0]
             password = userinfo.partition(":")[2]
             secrets |= {password, unquote(password)}
