@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -376,13 +377,8 @@ def same(one: Replicate, other: Replicate) -> bool:
 
 def mean_of(replicates: Iterable[Replicate], name: str) -> float | None:
     """Return the mean of a field over replicates; None where one of them lacks it, or there is none."""
-    values = []
-    for replicate in replicates:
-        value = float(getattr(replicate, name))
-        if not math.isfinite(value):
-            return None
-        values.append(value)
-    return float(np.mean(values)) if values else None
+    values = list(map(operator.attrgetter(name), replicates))
+    return float(np.mean(values)) if values and all(map(math.isfinite, values)) else None
 
 
 def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
@@ -390,12 +386,8 @@ def typical_seconds(replicates: Iterable[Replicate]) -> float | None:
 
     None where one is unknown, or where the times are too short to be distinguished from overhead.
     """
-    values = []
-    for replicate in replicates:
-        if not math.isfinite(replicate.seconds):
-            return None
-        values.append(replicate.seconds)
-    if not values:
+    values = [replicate.seconds for replicate in replicates]
+    if not values or not all(map(math.isfinite, values)):
         return None
     middle = float(np.median(values))
     return middle if middle >= SHORTEST_SECONDS else None

@@ -81,12 +81,14 @@ def grids(curves: pd.DataFrame | Grids | None) -> Grids:
     codes, names = pd.factorize(np.array(names_of(arm[1]), dtype=object))
     group = (codes.astype(np.int64)[arm[0]] * len(phase[1]) + phase[0]) * len(metric[1]) + metric[0]
     epoch = number_array(curves, "epoch")
-    if not (epoch >= 1).all() or (epoch % 1 != 0).any():
+    # The remainder of a division takes ten times as long.
+    if not ((epoch >= 1) & (epoch == np.floor(epoch)) & (epoch < np.inf)).all():
         raise StoreError("epochs are whole numbers from 1 on", place="column 'epoch' of the curves")
     epoch = epoch.astype(np.int64)
     value = number_array(curves, "value")
     # Numbers of two bytes are sorted by radix, several times faster.
-    order = np.argsort(group.astype(np.int16) if group.max() < 2**15 else group, kind="stable")
+    group = group.astype(np.int16) if group.max() < 2**15 else group
+    order = np.argsort(group, kind="stable")
     edges = np.flatnonzero(np.diff(group[order])) + 1
     tables: dict[tuple[str, str], dict[str, Grid]] = {}
     for rows in np.split(order, edges):

@@ -293,15 +293,19 @@ def _classes(
 ) -> tuple[ClassChange, ...]:
     sizes = np.bincount(truth, minlength=len(names))
     present = np.flatnonzero(sizes)
-    starts = np.concatenate([[0], np.cumsum(sizes[present])[:-1]])
+    ends = np.cumsum(sizes[present])
+    starts = np.concatenate([[0], ends[:-1]])
     order = np.argsort(truth, kind="stable")
+    # As many images at a time as cannot overflow a byte: wider sums take ten times as long.
+    blocks = np.concatenate([np.arange(start, end, 127) for start, end in zip(starts, ends, strict=True)])
+    first_blocks = np.searchsorted(blocks, starts)
 
     def by_class(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Sums over the images of each class that has any; the last axis is the images."""
+        """Sums over the images of each class that has any; the last axis is the images. values: each −1, 0 or 1."""
         # Not `of[..., order]`, whose rows do not lie together: five times as slow to sum.
-        sums: npt.NDArray[np.int64] = np.add.reduceat(
-            np.take(values, order, axis=-1), starts, axis=-1, dtype=np.int64
-        )
+        ordered = np.take(values.view(np.int8), order, axis=-1, mode="clip")
+        parts = np.add.reduceat(ordered, blocks, axis=-1, dtype=np.int8)
+        sums: npt.NDArray[np.int64] = np.add.reduceat(parts, first_blocks, axis=-1, dtype=np.int64)
         return sums
 
     n = len(changes)

@@ -91,6 +91,7 @@ class SmallCurves:
     def __init__(self, summary: Summary) -> None:
         self.quantity = chosen_quantity(summary)
         self._of: dict[str, tuple[ArmCurves | None, ArmCurves]] = {}
+        self._of_reference: dict[int, tuple[list[str], list[str]]] = {}
         shown: list[Line] = []
         self.unit = ""
         for section in summary.sections:
@@ -106,6 +107,7 @@ class SmallCurves:
         if not self._of:
             return
         self.low, self.high, self.log, _ = scales.extent(shown)
+        self._ends = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
         self.last = max(line.epochs[-1] for line in shown)
         self.first = min(line.epochs[0] for line in shown)
         self.splits = {line.split for line in shown}
@@ -131,14 +133,16 @@ class SmallCurves:
             return None
         reference, own = self._of[arm]
         parts = [*self._scale()]
-        drawn = [(each, kind) for each, kind in ((reference, "base"), (own, "own")) if each is not None]
-        inside = [
-            f'<path class="{kind} band" d="{self._band(line)}"/>'
-            for each, kind in drawn
-            for line in each.lines
-            if len(line.epochs) > 1 and (line.split != "train" or len(each.lines) == 1)
-        ]
-        inside += [self._line(line, kind) for each, kind in drawn for line in each.lines]
+        bands, lines = self._inside(own, "own")
+        if reference is not None:
+            # Many arms share it.
+            if id(reference) not in self._of_reference:
+                self._of_reference[id(reference)] = self._inside(reference, "base")
+            bands, lines = (
+                [*base, *its]
+                for base, its in zip(self._of_reference[id(reference)], (bands, lines), strict=True)
+            )
+        inside = [*bands, *lines]
         # What lies beyond the scale is cut at its edge.
         width, height = CURVE_WIDTH - GUTTER, CURVE_HEIGHT
         parts.append(
@@ -153,6 +157,15 @@ class SmallCurves:
             CURVE_WIDTH,
             CURVE_HEIGHT,
         )
+
+    def _inside(self, arm: ArmCurves, kind: str) -> tuple[list[str], list[str]]:
+        """Return the bands of an arm's curves, which lie below all lines, and their lines."""
+        bands = [
+            f'<path class="{kind} band" d="{self._band(line)}"/>'
+            for line in arm.lines
+            if len(line.epochs) > 1 and (line.split != "train" or len(arm.lines) == 1)
+        ]
+        return bands, [self._line(line, kind) for line in arm.lines]
 
     def _line(self, line: Line, kind: str) -> str:
         if len(line.epochs) == 1:
@@ -174,7 +187,7 @@ class SmallCurves:
         return 4 + width * (epoch - self.first) / max(1, self.last - self.first)
 
     def _y(self, value: float) -> float:
-        low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
+        low, high = self._ends
         place = math.log10(value) if self.log and value > 0 else low if self.log else value
         # Far outside the drawing is as good as any place there, and keeps the numbers short.
         share = min(2.0, max(-1.0, (place - low) / ((high - low) or 1.0)))

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -445,6 +445,21 @@ class RunTable:
     rest: str
 
 
+RUN_COLUMNS = (
+    "block",
+    "seed",
+    "phase",
+    "outcome",
+    "value",
+    "test",
+    "epochs",
+    "seconds",
+    "device",
+    "run_id",
+)
+"""Columns of the table of runs after the arm, in their order."""
+
+
 def _run_table(summary: Summary) -> RunTable:
     columns = {"phase"} if any(run.phase != "report" for run in summary.runs) else set()
     known = ("block", "test", "epochs", "seconds", "device", "run_id")
@@ -455,14 +470,15 @@ def _run_table(summary: Summary) -> RunTable:
     } | ({"test", "epochs", "seconds", "device", "run_id"} if is_run else set())
     # Ten thousand rows through the template would take longer than everything else.
     escaped = functools.cache(_escaped)
-    rows = [_run_row(summary, run, escaped, columns) for run in summary.runs]
+    drawn = [column for column in RUN_COLUMNS if column in columns | {"seed", "outcome", "value"}]
+    rows = [_run_row(summary, run, escaped, drawn) for run in summary.runs]
     rest = "".join(rows[MOST_ROWS:])
     first = tuple(_markup(row) for row in rows[:MOST_ROWS])
     return RunTable(frozenset(columns), first, _packed(rest.encode(), 6) if rest else "")
 
 
-def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], columns: Collection[str]) -> str:
-    """escape: `_escaped`, which may be cached, for texts of many rows. columns: as in `RunTable`."""
+def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], columns: Sequence[str]) -> str:
+    """escape: `_escaped`, which may be cached, for texts of many rows. columns: of `RUN_COLUMNS`, in its order."""
 
     def number(value: float | None, text: str) -> str:
         return (
@@ -471,7 +487,8 @@ def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], column
 
     outcome = run.outcome if run.outcome == "finished" else f'<span class="bad">{escape(run.outcome)}</span>'
     reason = f'<span class="sub">{escape(run.reason)}</span>' if run.reason else ""
-    name = f"<code>{escape(run.run_id)}</code>" if run.run_id else ""
+    # No two runs have the same: there is nothing to keep.
+    name = f"<code>{_escaped(run.run_id)}</code>" if run.run_id else ""
     if name and summary.tracking is not None:
         name = f'<a href="{escape(summary.tracking.page(run.run_id))}" rel="noreferrer">{name}</a>'
     source = (
@@ -490,9 +507,7 @@ def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], column
         "device": f"<td>{escape(run.device)}</td>",
         "run_id": f"<td>{name}{source}</td>",
     }
-    shown = "".join(
-        cell for column, cell in cells.items() if column in columns or column in {"seed", "outcome", "value"}
-    )
+    shown = "".join([cells[column] for column in columns])
     return (
         f'<tr data-outcome="{escape(run.outcome)}"><th scope="row" title="{escape(run.arm)}">{escape(run.label)}</th>'
         f"{shown}</tr>\n"
@@ -500,6 +515,8 @@ def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], column
 
 
 def _escaped(text: str) -> str:
+    if text.isascii() and text.isalnum():
+        return text
     from markupsafe import escape
 
     return str(escape(shown(text)))

@@ -65,6 +65,7 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
     confusion: dict[str, Any] = {}
     validation: dict[str, dict[int, CorrectBits]] = {}
     test: dict[str, dict[int, CorrectBits]] = {}
+    of_metric = _VALIDATION.get(plan.metric)
     for replicate, run in finished:
         arm, seed = replicate.arm, replicate_of(replicate.seed)
         predicted = read.runs[run.run_id, run.end or 0.0]
@@ -72,7 +73,6 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
             total = confusion.get(arm)
             if total is None or total.shape == predicted.confusion.shape:
                 confusion[arm] = predicted.confusion.astype(np.int64) + (0 if total is None else total)
-        of_metric = _VALIDATION.get(plan.metric)
         counts = getattr(predicted, of_metric) if of_metric is not None else None
         if counts is not None and counts.images and replicate.phase == "report":
             validation.setdefault(arm, {})[seed] = counts

@@ -62,9 +62,11 @@ def plan_frames(
     points = metric_columns(store, list(runs.values()), plan.study)
     metric, counted = plan.metric, np.array([run.epoch for run in runs.values()], dtype=np.int64)
     curve_rows = points.among(lambda name: is_by_epoch(name, metric))
-    epochs = np.zeros(len(runs), dtype=np.int64)
-    np.maximum.at(epochs, points.run[curve_rows], points.step[curve_rows])
-    measured = (points.at(metric, counted), *map(points.at, _final_metrics(metric)), epochs)
+    measured = (
+        points.at(metric, counted),
+        *map(points.at, _final_metrics(metric)),
+        points.highest_steps(curve_rows),
+    )
     images = _images(plan)
     rows = [
         _row(plan, planned[key], run.tags, values, run.run_id, has_result=run.has_result, images=images)
@@ -98,6 +100,7 @@ def _curve_frame(points: Columns, rows: npt.NDArray[Any], runs: list[RunRecord])
             "value": points.value[rows],
         },
         columns=list(CURVE_COLUMNS),
+        copy=False,  # by default pandas lays columns of one kind out together
     )
 
 

@@ -220,13 +220,11 @@ def _bits(arrays: Arrays, part: str, images: Mapping[str, ImageSet]) -> list[Cor
     digests, lengths, bits = (arrays[f"{part}_{name}"] for name in ("images", "bytes", "bits"))
     check_whole(lengths, len(arrays["ids"]))
     check_whole(bits, int(lengths.sum()), below=256)
-    results = [
-        CorrectBits(str(digest), its_bits.astype(np.uint8))
-        for digest, its_bits in zip(digests.tolist(), _split(bits, lengths), strict=True)
-    ]
-    if any(len(result.bits) != (len(images[result.images].place) + 7) // 8 for result in results):
+    names = list(map(str, digests.tolist()))
+    size = {name: (len(images[name].place) + 7) // 8 for name in set(names)}
+    if lengths.tolist() != [size[name] for name in names]:
         raise DamagedError("there are not as many bits as images")
-    return results
+    return list(map(CorrectBits, names, _split(bits.astype(np.uint8, copy=False), lengths)))
 
 
 def save(path: Path, predictions: Predictions) -> None:

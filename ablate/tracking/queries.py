@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -62,7 +63,7 @@ class StoredRun:
     artifacts: str
     tags: Mapping[str, str]
 
-    @property
+    @functools.cached_property
     def has_result(self) -> bool:
         """Whether the run is done; one that diverged is, and one whose tags do not say which epoch counts is not."""
         is_done = self.status == "FINISHED" and self.tags.get("ablate.outcome") in ("finished", "diverged")
@@ -72,7 +73,7 @@ class StoredRun:
     def attempt(self) -> int:
         return whole(self.tags, "ablate.attempt", 1)
 
-    @property
+    @functools.cached_property
     def epoch(self) -> int:
         """The epoch at which the primary metric counts; 0 where the run has none."""
         return whole(self.tags, "ablate.epoch", 0)
@@ -268,24 +269,20 @@ class LocalQueries:
         if status is not None:
             where.append("r.status = ?")
             values.append(status)
-        selected = f"FROM runs r JOIN experiments e USING (experiment_id) WHERE {' AND '.join(where)}"
         # The + keeps sqlite from reading its index of keys, which has one row for every run.
-        named = f"+key IN ({', '.join('?' * len(only_tags))})" if only_tags else "key GLOB 'ablate.*'"
+        named = f"+t.key IN ({', '.join('?' * len(only_tags))})" if only_tags else "+t.key GLOB 'ablate.*'"
         unread = ", ".join(f"'{name}'" for name in NOT_READ)
+        # One object for each run: fewer and shorter rows.
+        tags_of_run = (
+            "SELECT json_group_object(t.key, t.value) FROM tags t "  # noqa: S608
+            f"WHERE t.run_uuid = r.run_uuid AND {named} AND t.key NOT IN ({unread})"
+        )
         with self._database() as db:
             rows = db.execute(
-                "SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri "
-                f"{selected} ORDER BY r.start_time, r.run_uuid",
-                values,
-            ).fetchall()
-            tags_by_run = dict(
-                db.execute(
-                    # One object for each run: fewer and shorter rows.
-                    "SELECT run_uuid, json_group_object(key, value) FROM tags "  # noqa: S608
-                    f"WHERE {named} AND key NOT IN ({unread}) AND run_uuid IN (SELECT r.run_uuid {selected}) "
-                    "GROUP BY run_uuid",
-                    [*only_tags, *values],
-                )
+                f"SELECT r.run_uuid, e.name, r.status, r.start_time, r.end_time, r.artifact_uri, ({tags_of_run}) "  # noqa: S608
+                f"FROM runs r JOIN experiments e USING (experiment_id) WHERE {' AND '.join(where)} "
+                "ORDER BY r.start_time, r.run_uuid",
+                [*only_tags, *values],
             )
             return [
                 StoredRun(
@@ -295,9 +292,9 @@ class LocalQueries:
                     start / 1000,
                     end / 1000 if end else None,
                     _text(artifacts),
-                    _tags(tags_by_run.get(run, "{}")),
+                    _tags(tags_as_json),
                 )
-                for run, name, state, start, end, artifacts in rows
+                for run, name, state, start, end, artifacts, tags_as_json in rows
             ]
 
     def points(self, run_ids: Sequence[str]) -> list[MetricPoint]:

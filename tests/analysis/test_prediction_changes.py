@@ -52,6 +52,17 @@ def test_classes_have_an_interval_over_seeds_that_holds_for_all_of_them():
     assert not dog.consistent
 
 
+@pytest.mark.parametrize("images", [1, 127, 128, 1000])
+def test_a_class_may_have_any_number_of_images(images):
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(np.repeat([0, 2], [images, 300]))
+    base = np.zeros((4, len(truth)), bool)
+    arm = base | (truth == 0)  # all of one class are fixed
+    first, last = prediction_changes("arm", "base", frames(arm=arm, base=base), truth).classes
+    assert (first.images, first.effect, first.fixed, first.broken) == (images, 1.0, images, 0)
+    assert (last.images, last.effect, last.fixed, last.broken) == (300, 0.0, 0, 0)
+
+
 def test_two_seeds_give_no_interval():
     found = prediction_changes("arm", "base", frames(arm=ARM[:2], base=BASE[:2]), TRUTH)
     assert {(c.lo, c.hi) for c in found.classes} == {(None, None)}

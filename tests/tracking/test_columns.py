@@ -48,6 +48,13 @@ def test_of_a_step_logged_twice_the_later_counts():
     assert not finite(found.at("c"))
 
 
+def test_the_highest_step_of_a_run_is_that_of_the_points_that_are_asked_about():
+    found = Columns.of(4, [*ROWS, (3, "a", -2, 10, 1.0)])
+    assert found.highest_steps(found.among(lambda _: True)).tolist() == [1, 2, 0, 0]
+    assert found.highest_steps(found.among("a".__eq__)).tolist() == [1, 1, 0, 0]
+    assert found.highest_steps(found.among("c".__eq__)).tolist() == [0, 0, 0, 0]
+
+
 def test_runs_are_taken_in_any_order_and_joined_with_others():
     some = Columns.of(3, ROWS)
     joined = some.take([1, 2]) + Columns.of(1, [(0, "c", 1, 1, 9.0), (0, "b", 1, 1, 8.0)])
