@@ -137,7 +137,6 @@ def studies(rows: Iterable[Standing]) -> Table:
 
 def design(plan: Plan) -> list[Text]:
     """Return what a reader of a plan has to know of its design: the steps of a path, tuning, aliases. Often nothing."""
-    from ablate.analysis.plan import rules
     from ablate.study.forecast import further
 
     study = plan.study
@@ -161,6 +160,8 @@ def design(plan: Plan) -> list[Text]:
                 f"{fixed} per arm with the values of the study file are compared with the tuned ones"
             )
     if (fraction := study.fraction) is not None:
+        from ablate.analysis.plan import rules  # with pandas and scipy: half a second
+
         effects = rules(plan.record()).contrasts
         lines.append(
             f"a fraction of all combinations: {fraction.cells} cells, {fraction.words}; {counted(len(effects), 'effect')}"

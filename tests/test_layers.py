@@ -495,6 +495,7 @@ WITHOUT_TORCH = """
 import contextlib, sys
 from ablate import cli
 for command in (
+    "run function.yaml --allow-import own --dry-run",
     "run function.yaml --allow-import own --workers 1",
     "report function",
     "run command.yaml --allow-command --workers 1",
@@ -504,6 +505,8 @@ for command in (
     sys.argv = ["ablate", *command.split()]
     with contextlib.suppress(SystemExit):
         cli.main()
+    if "--dry-run" in command:
+        print("pandas was loaded:", "pandas" in sys.modules)
 print("torch was loaded:", "tor" + "ch" in sys.modules)
 """
 
@@ -529,6 +532,7 @@ def test_judging_reports_and_own_training_load_no_torch(workplace):
         (workplace.root / f"{name}.yaml").write_text(study.format(name=name, train=train))
     (workplace.root / "results.csv").write_text("arm,seed,loss\na,0,1\na,1,2\nb,0,3\nb,1,4\n")
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
+    assert "pandas was loaded: False\n" in done.stdout, done.stdout + done.stderr
     assert done.stdout.endswith("torch was loaded: False\n"), done.stdout + done.stderr
     assert "failed" not in done.stdout + done.stderr, done.stderr
     reports = {file.stem for file in (workplace.root / "reports").glob("*.html")}
