@@ -5,7 +5,8 @@
     python benchmarks/lr.py --sweeps 4 --seeds 4                each sweep four times, under other seeds
 
 For every case: what `ablate lr` suggests (seed 2000, and those after it with `--sweeps`), the best rate of a sweep in half decades (seeds from 0), validation
-accuracy at both, the suggestion trained as one more rate of the sweep, and processor time: of `ablate lr`, of one run, and their ratio.
+accuracy at both, the suggestion trained as one more rate of the sweep, by how much it is below with the standard error over seeds, and
+processor time: of `ablate lr`, of one run, and their ratio.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ CIFAR_CASES = {
 
 def accuracies(
     config: RunConfig, grid: list[float], seeds: list[int], *, tested: bool = False
-) -> dict[float, float]:
-    """Return validation accuracy at the last epoch in percent, by rate: the mean over seeds. What diverges is guessing: 10 %.
+) -> dict[float, list[float]]:
+    """Return validation accuracy at the last epoch in percent, by rate and seed. What diverges is guessing: 10 %.
 
     tested: whether the runs end with the test set, as those of a study do.
     """
@@ -87,7 +88,14 @@ def accuracies(
                 last[event.run] = 0.1
         for rate in grid:
             values[rate].append(100 * last[f"{rate!r}"])
-    return {rate: statistics.mean(found) for rate, found in values.items()}
+    return values
+
+
+def difference(best: list[float], suggested: list[float]) -> str:
+    """Return how far the suggestion is below, with its standard error over seeds. best, suggested: accuracies by seed, in percent."""
+    pairs = [a - b for a, b in zip(best, suggested, strict=True)]
+    error = f" ± {statistics.stdev(pairs) / len(pairs) ** 0.5:.1f}" if len(pairs) > 1 else ""
+    return f"{statistics.mean(pairs):.1f}{error}"
 
 
 def main() -> None:
@@ -106,11 +114,11 @@ def main() -> None:
     if asked.cifar:
         tree = tree | {"data": {**tree["data"], "root": asked.cifar}}
     print(
-        "| case | suggested | within the margin | best of the sweep | accuracy there | at the suggestion | whole runs | `ablate lr` | one run | ratio |"
+        "| case | suggested | within the margin | best of the sweep | accuracy there | at the suggestion | below | whole runs | `ablate lr` | one run | ratio |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     half_decades = CIFAR_GRID if asked.cifar else GRID
-    known: dict[str, dict[float, float]] = {}
+    known: dict[str, dict[float, list[float]]] = {}
     missed: list[float] = []
     for (name, changes), sweep in itertools.product(cases.items(), range(asked.sweeps)):
         if asked.case and name not in asked.case:
@@ -141,9 +149,10 @@ def main() -> None:
         one = time.process_time() - swept
         took = f"{swept - began:.1f} s | {one:.1f} s | {(swept - began) / one:.1f}"
         seeds = list(range(asked.seeds))
-        at = known.setdefault(name, {})
+        by_seed = known.setdefault(name, {})
         wanted = [*half_decades, *([] if result.suggestion is None else [result.suggestion])]
-        at |= accuracies(config, [rate for rate in wanted if rate not in at], seeds)
+        by_seed |= accuracies(config, [rate for rate in dict.fromkeys(wanted) if rate not in by_seed], seeds)
+        at = {rate: statistics.mean(found) for rate, found in by_seed.items()}
         best = max(half_decades, key=lambda rate: at[rate])
         print(name, {f"{rate:.2g}": round(value, 1) for rate, value in at.items()}, file=sys.stderr)
         near = "" if result.between is None else f"{result.between[0]:g}–{result.between[1]:g}"
@@ -152,16 +161,18 @@ def main() -> None:
             if result.suggestion is None
             else (f"{result.suggestion:g}", f"{at[result.suggestion]:.1f}")
         )
+        below = ""
         if result.suggestion is not None:
+            below = difference(by_seed[best], by_seed[result.suggestion])
             missed.append(at[best] - at[result.suggestion])
         whole = sum(trial.is_whole for trial in result.trials)
         print(
-            f"| {name} | {suggested} | {near} | {best:.2g} | {at[best]:.1f} | {there} | {whole} | {took} |",
+            f"| {name} | {suggested} | {near} | {best:.2g} | {at[best]:.1f} | {there} | {below} | {whole} | {took} |",
             flush=True,
         )
-    below = sum(value > 1 for value in missed)
+    many = sum(value > 1 for value in missed)
     print(
-        f"\n{below} of {len(missed)} suggestions more than a point below the best, {statistics.mean(missed):.2f} points on average"
+        f"\n{many} of {len(missed)} suggestions more than a point below the best, {statistics.mean(missed):.2f} points on average"
     )
 
 

@@ -28,7 +28,7 @@ NOISE = 2.0
 """Standard errors of an accuracy by which two of them differ for no reason: they are of two trainings, and the best of several."""
 
 NEIGHBOUR = 0.25
-"""Weight of each neighbour when a rate is judged by its short training: next to a rate that fails lies a worse choice than elsewhere."""
+"""Weight of each neighbour when a rate is judged by `ranked_by`: a rate that is next to one that fails is a worse choice than one that is not."""
 
 LARGEST = 1e100
 """Where a metric is larger, or not a number, the training has diverged, whatever it calls that itself."""
@@ -245,13 +245,13 @@ def with_neighbours(merit_of: Mapping[float, float]) -> dict[float, float]:
 
 def chosen_rate(rules: RateRules, trials: Sequence[RateTrial]) -> float:
     """Return the best of the rates that were trained to the end: of those that the metric does not tell apart, the one that is best
-    by `ranked_by`, which is less noisy. What diverged is chosen only where all did.
+    by `ranked_by`, which is less noisy, together with its neighbours. What diverged is chosen only where all did.
     """
     whole = merits(rules, trials, is_whole=True)
     finished = {trial.rate for trial in trials if trial.is_whole and trial.outcome == "finished"}
     eligible = {rate: merit for rate, merit in whole.items() if rate in finished or not finished}
     least = max(eligible.values()) - tolerance(rules, whole)
-    rank = merits(rules, trials, is_whole=True, by_value=False)
+    rank = with_neighbours(merits(rules, trials, is_whole=True, by_value=False))
     return max(
         (r for r in eligible if eligible[r] >= least), key=lambda rate: (rank[rate], eligible[rate], -rate)
     )

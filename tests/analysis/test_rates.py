@@ -264,3 +264,10 @@ def test_a_network_that_over_fits_has_learnt_something_whatever_its_loss():
     assert rate_sweep(replace(RULES, images=400), trials).suggestion == 1e-5
     chance = [replace(t, value=0.12) for t in trials]
     assert "nothing is learnt" in rate_sweep(replace(RULES, images=400), chance).reason
+
+
+def test_of_rates_that_the_metric_does_not_tell_apart_one_beside_a_failure_is_not_chosen():
+    values = {0.1: (0.95, 0.16), 0.3: (0.951, 0.15), 1.0: (0.1, 2.3)}
+    trials = [trial(1e-5), *(RateTrial(r, 2000, 8, True, (s,), s, v) for r, (v, s) in values.items())]
+    assert rate_sweep(RULES, trials).suggestion == 0.1
+    assert rate_sweep(RULES, trials[:-1]).suggestion == 0.3
