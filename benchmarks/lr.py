@@ -105,6 +105,9 @@ def main() -> None:
     parser.add_argument("--cifar", metavar="FOLDER")
     parser.add_argument("--seeds", type=int, default=2, help="of every rate of the sweep")
     parser.add_argument("--sweeps", type=int, default=1, help="of each case, each under a seed of its own")
+    parser.add_argument(
+        "--first-sweep", type=int, default=0, metavar="N", help="the first sweep's seed is 2000 + N"
+    )
     parser.add_argument("--case", action="append", help="only this one; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as in `ablate lr`")
     asked = parser.parse_args()
@@ -117,10 +120,11 @@ def main() -> None:
         "| case | suggested | within the margin | best of the sweep | accuracy there | at the suggestion | below | whole runs | `ablate lr` | one run | ratio |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    sweeps = range(asked.first_sweep, asked.first_sweep + asked.sweeps)
     half_decades = CIFAR_GRID if asked.cifar else GRID
     known: dict[str, dict[float, list[float]]] = {}
     missed: list[float] = []
-    for (name, changes), sweep in itertools.product(cases.items(), range(asked.sweeps)):
+    for (name, changes), sweep in itertools.product(cases.items(), sweeps):
         if asked.case and name not in asked.case:
             continue
         rates.seed_of = lambda phase, replicate, first=sweep: seed_of(phase, first + replicate)
