@@ -150,7 +150,7 @@ def skewed(reference: str, arms: Mapping[str, Floats], *, paired: bool = True) -
     arms: values of the finished runs by arm, the reference's among them. The two skews of a difference cancel where the
     noise is equal; without pairs the numbers of runs must be about equal too.
     """
-    residuals: list[float] = []
+    residuals: list[Floats] = []
     stds: dict[str, float | None] = {}
     for arm, values in arms.items():
         std = float(values.std(ddof=1)) if values.size >= ENOUGH_PAIRS else 0.0
@@ -158,9 +158,9 @@ def skewed(reference: str, arms: Mapping[str, Floats], *, paired: bool = True) -
             std = 0.0  # rounding errors of equal values
         stds[arm] = std or None
         if std:
-            residuals += list((values - values.mean()) / std)
+            residuals.append((values - values.mean()) / std)
     base = stds.pop(reference)
-    if len(residuals) < 20 or base is None:
+    if sum(map(len, residuals)) < 20 or base is None:
         return
 
     def alike(arm: str, std: float) -> bool:
@@ -170,7 +170,7 @@ def skewed(reference: str, arms: Mapping[str, Floats], *, paired: bool = True) -
     unequal = tuple(arm for arm, std in stds.items() if std and not alike(arm, std))
     if not unequal:
         return
-    skewness, p = skewness_test(np.array(residuals))
+    skewness, p = skewness_test(np.concatenate(residuals))
     if abs(skewness) >= 0.5 and p <= 0.001:
         yield Caution("skewed", arms=unequal)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -170,7 +172,7 @@ class Ledger:
             )
         refuse_repeated(replicates)
         self._by_arm: dict[tuple[str, str], dict[int, Replicate]] = {}
-        with _no_garbage_collection():
+        with no_garbage_collection():
             for arm, phase, replicate in _read(replicates):
                 record = self._by_arm.get((phase, arm))
                 if record is None:
@@ -318,27 +320,29 @@ def pair(
     wanted = list(seeds)
     runs = {s: arm[s] for s in wanted if s in arm}
     reference_runs = {s: reference[s] for s in wanted if s in reference}
-    both = [
-        s
-        for s in wanted
-        if s in runs and s in reference_runs and runs[s].finished and reference_runs[s].finished
-    ]
-    finished = [r for r in runs.values() if r.finished]
-    reference_finished = [r for r in reference_runs.values() if r.finished]
-    groups = [finished + reference_finished] if same_arm else [finished, reference_finished]
+    finished = {s: r for s, r in runs.items() if r.outcome == "finished"}
+    reference_finished = {s: r for s, r in reference_runs.items() if r.outcome == "finished"}
+    both = [s for s in finished if s in reference_finished]
+    # Apart, not in pairs: a million new objects would set off the garbage collection again and again.
+    values = [finished[s].value for s in both]
+    reference_values = [reference_finished[s].value for s in both]
+    groups = [[*finished.values()], [*reference_finished.values()]]
+    if same_arm:
+        groups = [groups[0] + groups[1]]
+    outcomes = Counter(r.outcome for r in runs.values())
     return Sample(
         seeds=tuple(both),
-        differences=tuple(sign * (runs[s].value - reference_runs[s].value) for s in both),
-        failed=sum(r.outcome == "failed" for r in runs.values()),
-        diverged=sum(r.outcome == "diverged" for r in runs.values()),
+        differences=tuple(
+            sign * (value - other) for value, other in zip(values, reference_values, strict=True)
+        ),
+        failed=outcomes["failed"],
+        diverged=outcomes["diverged"],
         missing=len(wanted) - len(runs),
         copied=not deterministic and any(copies(group) for group in groups),
-        unchanged=not same_arm and bool(both) and all(same(runs[s], reference_runs[s]) for s in both),
-        unstable=any(r.outcome == "diverged" for r in runs.values()),
-        reference_diverged=tuple(
-            s for s in wanted if s in reference_runs and reference_runs[s].outcome == "diverged"
-        ),
-        scale=max((abs(r.value) for s in both for r in (runs[s], reference_runs[s])), default=0.0),
+        unchanged=not same_arm and bool(both) and all(same(finished[s], reference_finished[s]) for s in both),
+        unstable=outcomes["diverged"] > 0,
+        reference_diverged=tuple(s for s, r in reference_runs.items() if r.outcome == "diverged"),
+        scale=max(map(abs, itertools.chain(values, reference_values)), default=0.0),
     )
 
 
@@ -423,7 +427,7 @@ def time_ratio(arm: Sequence[Replicate], reference: Sequence[Replicate]) -> floa
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Collect no garbage for a while: a million new objects, none of them in a circle, set it off again and again."""
     was_on = gc.isenabled()
     gc.disable()

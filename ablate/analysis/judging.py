@@ -7,6 +7,7 @@ for new images, A/A, the confirmation of the winner.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ from ablate.analysis.compare import (
     Sample,
     Sampler,
     mean_of,
+    no_garbage_collection,
     not_paired,
     pair,
     ratio,
@@ -63,6 +65,7 @@ from ablate.errors import StudyError
 from ablate.study.seeds import NOISE_FLOOR, replicate_of
 
 
+@no_garbage_collection()
 def judge(
     rules: Rules,
     replicates: pd.DataFrame,
@@ -172,11 +175,14 @@ class _Study:
 
     def within(self, arm: str, look: Look) -> Record:
         """Return an arm's report replicates under the seeds of a look."""
+        due = self.seeds[: look.pairs]
         record = self.ledger.record(arm)
-        return {s: record[s] for s in self.seeds[: look.pairs] if s in record}
+        return record if tuple(record) == due else {s: record[s] for s in due if s in record}
 
     def curves_of(self, arm: str, record: Record, phase: str = REPORT) -> dict[str, Any]:
         """Curves of the finished replicates of a record."""
+        if (arm, phase) not in self.curves:
+            return {}
         return curves_of(self.curves, arm, [r.seed for r in record.values() if r.finished], phase)
 
     def summary(self, arm: str) -> ArmSummary:
@@ -327,8 +333,8 @@ def _comparison(
 def _test_effect(own: Sequence[Replicate], others: Sequence[Replicate], rules: Rules) -> float | None:
     """Return the oriented difference on the test set. own, others: runs of an arm and its reference, in pairs where they are paired."""
     if rules.paired:
-        tested = [(r.test, o.test) for r, o in zip(own, others, strict=True)]
-        differences = [test - other for test, other in tested if math.isfinite(test - other)]
+        differences = [r.test - o.test for r, o in zip(own, others, strict=True)]
+        differences = [difference for difference in differences if math.isfinite(difference)]
         return rules.sign * float(np.mean(differences)) if differences else None
     means = [[r.test for r in runs if math.isfinite(r.test)] for runs in (own, others)]
     return rules.sign * float(np.mean(means[0]) - np.mean(means[1])) if all(means) else None
@@ -536,9 +542,10 @@ def new_images_half(half: float, se_img: float, alpha: float, k: int) -> float:
 
 def _summarise(arm: str, record: Record, *, missing: int) -> ArmSummary:
     """missing: how many of the seeds that were due have no record."""
-    finished = [record[s] for s in sorted(record) if record[s].finished]
+    finished = [run for run in map(record.__getitem__, sorted(record)) if run.outcome == "finished"]
     values = np.array([r.value for r in finished])
     tests = [r.test for r in finished if math.isfinite(r.test)]
+    outcomes = Counter(run.outcome for run in record.values())
     return ArmSummary(
         arm=arm,
         n=len(finished),
@@ -551,8 +558,8 @@ def _summarise(arm: str, record: Record, *, missing: int) -> ArmSummary:
         flops=mean_of(finished, "flops"),
         parameters=mean_of(finished, "parameters"),
         epochs=mean_of(finished, "epochs"),
-        failed=sum(r.outcome == "failed" for r in record.values()),
-        diverged=sum(r.outcome == "diverged" for r in record.values()),
+        failed=outcomes["failed"],
+        diverged=outcomes["diverged"],
         missing=missing,
     )
 
@@ -587,7 +594,7 @@ def _runs(units: Sequence[Unit], readings: Sequence[UnitReading], study: _Study,
     for arm in dict.fromkeys([rules.reference, *due]):
         record = study.ledger.record(arm)
         pairs = due.get(arm, 0)
-        missing += pairs - sum(s in record for s in study.seeds[:pairs])
+        missing += pairs - len(record.keys() & study.seeds[:pairs])
         records.append(record)
     for phase in (NOISE_FLOOR, CONFIRM):
         records += [study.ledger.record(arm, phase) for arm in study.ledger.arms(phase)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import special
 
 from ablate.analysis.intervals import Floats
 
@@ -35,10 +36,11 @@ def tie_probability(values: Mapping[str, Floats], resolution: float) -> float:
 
 def has_copies(own: Floats, tie: float, arms: int = 1) -> bool:
     """Return whether more runs of an arm have the value of another one than chance gives. arms: how many are asked about."""
-    levels, counts = np.unique(own, return_counts=True)
+    counts = np.unique(own, return_counts=True)[1]
     # A metric that saturates has its best, or its worst, value again and again.
     usual = float(np.median(counts))
-    inner = np.array([0 < i < levels.size - 1 or counts[i] <= usual for i in range(levels.size)])
+    inner = counts <= usual
+    inner[1:-1] = True
     repeated = counts[inner & (counts > 1)]
     pairs = own.size * (own.size - 1) / 2
     return repeated.size >= FEWEST and _is_improbable(int((repeated - 1).sum()), pairs * tie, arms)
@@ -51,10 +53,4 @@ def are_copies(own: Floats, others: Floats, tie: float, arms: int = 1) -> bool:
 
 def _is_improbable(shared: int, expected: float, arms: int) -> bool:
     """Return whether so many ties are FEWEST or more, and improbable where so many are expected (Poisson)."""
-    if shared < FEWEST:
-        return False
-    below = sum(
-        math.exp(k * math.log(expected) - expected - math.lgamma(k + 1)) if expected else float(k == 0)
-        for k in range(shared)
-    )
-    return 1.0 - below < IMPROBABLE / arms
+    return shared >= FEWEST and float(special.pdtrc(shared - 1, expected)) < IMPROBABLE / arms
