@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,21 +20,13 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
         pytest.param("transformers", "transformers", ("epochs=2",), marks=pytest.mark.slow),
     ],
 )
-def test_the_metrics_of_an_example_are_found(example, package, settings, tmp_path):
+def test_the_metrics_of_an_example_are_found(example, package, settings, workplace):
     if not importlib.util.find_spec(package):
         pytest.skip(f"{package} is not installed: pip install {package}")
-    shutil.copytree(EXAMPLES / example, tmp_path / example)
+    shutil.copytree(EXAMPLES / example, example)
     sets = [option for each in settings for option in ("--set", each)]
-    result = subprocess.run(
-        [sys.executable, "-m", "ablate", "run", f"{example}/study.yaml", "--try", "--allow-command", *sets],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr + result.stdout
-    output = result.stdout + result.stderr
+    output = workplace.ablate("run", f"{example}/study.yaml", "--try", "--allow-command", *sets)
     for metric in ("val/accuracy", "train/loss"):
         assert f"{metric}: found 2 times" in output, output
     # Nothing but the folder of the run was written to.
-    assert not [path for path in (tmp_path / example).rglob("*") if path.suffix in (".csv", ".log")]
+    assert not [path for path in Path(example).rglob("*") if path.suffix in (".csv", ".log")]
