@@ -28,7 +28,7 @@ def asks_for_the_kind_of_training(source: str) -> list[int]:
     """Lines with `isinstance(…, RunConfig)` (or FreeConfig, FunctionConfig), or with `train is None`."""
     lines = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
             if re.search(r"\b(RunConfig|FreeConfig|FunctionConfig)\b", ast.unparse(node.args[1])):
                 lines.append(node.lineno)
         elif (

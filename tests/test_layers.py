@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -258,6 +259,7 @@ def room_of(name: str) -> str:
     return name.partition("/")[0]
 
 
+@functools.cache
 def imports(file: Path) -> set[tuple[str, int]]:
     """Dotted names that a file imports, at its top or inside functions, under TYPE_CHECKING or not, with their lines."""
     found: set[tuple[str, int]] = set()
@@ -269,8 +271,9 @@ def imports(file: Path) -> set[tuple[str, int]]:
             found |= {(f"{node.module}.{alias.name}", node.lineno) for alias in node.names}
         elif (
             isinstance(node, ast.Call)
-            and ast.unparse(node.func) in {"__import__", "importlib.import_module", "import_module"}
+            and node.args
             and isinstance(node.args[0], ast.Constant)
+            and ast.unparse(node.func) in {"__import__", "importlib.import_module", "import_module"}
         ):
             found.add((node.args[0].value, node.lineno))
     return found
