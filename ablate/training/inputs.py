@@ -112,6 +112,7 @@ class Inputs:
 
     def __init__(self) -> None:
         self._loaded_before = frozenset(sys.modules)
+        self._of_packages: dict[str, int] = {}
         self._at_import: tuple[dict[str, str], set[str], dict[str, str]] = {}, set(), {}
         self._first = self._began = time.time_ns() - TICK
         self._without: tuple[str, ...] = ()
@@ -150,9 +151,14 @@ class Inputs:
         code: paths of files, without links, that the key holds. Other modules of the user's that were loaded count as files.
         """
         files = {path: held for path, held in self._files.items() if path not in self._written}
-        for name in [name for name in list(sys.modules) if name not in self._loaded_before]:
-            file = getattr(sys.modules.get(name), "__file__", None)
-            if isinstance(file, str) and is_users(file):
+        for name, module in list(sys.modules.items()):
+            # Packages are many and loaded once; to ask each of them after every run takes milliseconds.
+            if name in self._loaded_before or self._of_packages.get(name) == id(module):
+                continue
+            file = getattr(module, "__file__", None)
+            if not isinstance(file, str) or not is_users(file):
+                self._of_packages[name] = id(module)
+            else:
                 path = os.path.realpath(file)
                 if path not in code and os.path.isfile(path):  # noqa: PTH113 — of a text
                     files[path] = content_of(path)
