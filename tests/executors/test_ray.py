@@ -106,16 +106,26 @@ def test_bundles_run_side_by_side_on_all_machines(ray_cluster, tmp_path):
     assert {event.run for event in events if isinstance(event, Finished)} == {"a", "b"}
 
 
-def test_a_run_whose_process_dies_fails_none_on_another_machine(ray_cluster, tmp_path):
+def test_a_ray_worker_that_dies_fails_its_run_and_none_on_another_machine(ray_cluster, tmp_path):
     go = str(tmp_path / "go")
     with on_ray(workers=None) as executor:
-        first, second = ready(executor, 2)
-        executor.submit(Bundle((task("a", "start", ("await", go), "finish"),)), first)
-        executor.submit(Bundle((task("b", "start", "kill"),)), second)
-        [*_, end] = (event for event in drain(executor, {"b"}) if event.run == "b")
-        assert (type(end), end.kind, end.seq) == (Failed, "crash", 1)
+        for run, slot in zip("ab", ready(executor, 2), strict=True):
+            executor.submit(Bundle((task(run, "start", ("await", go), "finish"),)), slot)
+        events: list = []
+        while len(events) < 2:
+            events += executor.wait(timeout=1)
+        [training] = (event.facts["pid"] for event in events if event.run == "b")
+        os.kill(_parent(_parent(training)), signal.SIGKILL)  # its parent is the forkserver of Ray's worker
+        events += drain(executor, {"b"})
         Path(go).touch()
-        assert isinstance(drain(executor, {"a"})[-1], Finished)
+        events += drain(executor, {"a"})
+    lost, finished = (event for event in events if is_last(event))
+    assert (type(lost), lost.run, lost.kind, lost.seq) == (Failed, "b", "crash", 1)
+    assert (type(finished), finished.run) == (Finished, "a")
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 # A machine takes seconds: one test has all of its life.
