@@ -49,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
 settings.register_profile("ablate", deadline=None)
 settings.load_profile("ablate")
 
-ROOM = 8 << 30
-"""Bytes of memory that must be free for the folders of the tests to lie there. A whole run fills 1 GB of them."""
+ROOM = 4 << 30
+"""Bytes that a folder in memory must have room for. What a test leaves there is removed once it has passed."""
 
 
 def _in_memory() -> Path | None:
