@@ -343,7 +343,7 @@ class ImageChanges:
     arms: tuple[ImageShift, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunRow:
     """One replicate, recorded or missing. value, test: in shown units, None without a result."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,13 @@ def rounded(values: Iterable[float]) -> list[float | None]:
     power = 10.0 ** np.clip(4 - size, 0, 22)
     near = np.rint(array * power, out=np.zeros_like(array), where=finite) / power
     return [v if is_finite else None for v, is_finite in zip(near.tolist(), finite.tolist(), strict=True)]
+
+
+def rounded_rows(rows: Iterable[Sequence[float]]) -> list[list[float | None]]:
+    """Return what `rounded` returns of each row, in a single step for all of them."""
+    values = [*rows]
+    every = iter(rounded(itertools.chain.from_iterable(values)))
+    return [list(itertools.islice(every, len(row))) for row in values]
 
 
 def text(name: str) -> str:

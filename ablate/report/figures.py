@@ -675,9 +675,11 @@ def _heatmap(
 ) -> Figure:
     """Return a table in colours. values: to show; colours: what each is coloured by, where that is not the value itself."""
     written = len(columns) <= MOST_WRITTEN
+    row_texts, column_texts = (list(map(figure_parts.text, names)) for names in (rows, columns))
+    arrow = " → " if titles[1] else ", "
     trace = figure_parts.trace(
         "heatmap",
-        z=[figure_parts.rounded(row) for row in colours or values],
+        z=figure_parts.rounded_rows(colours or values),
         x=list(range(len(columns))),
         y=list(range(len(rows))),
         zmin=limits[0],
@@ -692,10 +694,10 @@ def _heatmap(
         textfont={"size": 11, "color": INK},
         customdata=[
             [
-                f"{figure_parts.text(row)}{' → ' if titles[1] else ', '}{figure_parts.text(column)}: {wording.plain(value, 2)} {unit}"
-                for column, value in zip(columns, line, strict=True)
+                f"{row}{arrow}{column}: {wording.plain(value, 2)} {unit}"
+                for column, value in zip(column_texts, line, strict=True)
             ]
-            for row, line in zip(rows, values, strict=True)
+            for row, line in zip(row_texts, values, strict=True)
         ],
         hovertemplate="%{customdata}<extra></extra>",
     )

@@ -62,7 +62,7 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
         (run, classes.get(replicate.arm, classes[plan.reference])) for replicate, run in finished
     ]
     read, damaged = _predictions(store, runs_with_classes, plan.study)
-    confusion: dict[str, Any] = {}
+    matrices: dict[str, list[npt.NDArray[np.int32]]] = {}
     validation: dict[str, dict[int, CorrectBits]] = {}
     test: dict[str, dict[int, CorrectBits]] = {}
     of_metric = _VALIDATION.get(plan.metric)
@@ -70,9 +70,9 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
         arm, seed = replicate.arm, replicate_of(replicate.seed)
         predicted = read.runs[run.run_id, run.end or 0.0]
         if predicted.confusion.size and replicate.phase == "report":
-            total = confusion.get(arm)
-            if total is None or total.shape == predicted.confusion.shape:
-                confusion[arm] = predicted.confusion.astype(np.int64) + (0 if total is None else total)
+            of_arm = matrices.setdefault(arm, [])
+            if not of_arm or of_arm[0].shape == predicted.confusion.shape:
+                of_arm.append(predicted.confusion)
         counts = getattr(predicted, of_metric) if of_metric is not None else None
         if counts is not None and counts.images and replicate.phase == "report":
             validation.setdefault(arm, {})[seed] = counts
@@ -81,7 +81,7 @@ def image_results(store: Store, plan: PlanRecord, runs: Mapping[str, StoredRun])
     validation, test = _on_same_images(plan, validation), _on_same_images(plan, test)
     digest = next((bits.images for bits in test.get(plan.reference, {}).values()), predictions.NO_IMAGES)
     return ImageResults(
-        confusion,
+        {arm: np.add.reduce(np.stack(of_arm), dtype=np.int64) for arm, of_arm in matrices.items()},
         CorrectFrames(validation, read),
         CorrectFrames(test, read),
         read.images[digest].truth,
