@@ -204,14 +204,16 @@ def measure(repeat):
         summed = time.perf_counter()
         page = report.html(summary)
         done, spent = time.perf_counter(), time.process_time() - worked
+        record, size = material.record, len(page.encode())
+        del material, summary, page  # a command would not hold them beside what is read again here
         again = time.perf_counter()
-        replicates, curves = plan_frames(current_store(), material.record)
+        replicates, curves = plan_frames(current_store(), record)
         pulled = time.perf_counter()
-        judge(plan.rules(material.record), replicates, curves)
+        judge(plan.rules(record), replicates, curves)
         judged = time.perf_counter()
         found.append(
             {"all": done - began, "processor": spent, "read and judge": read_in - began, "summary": summed - read_in, "page": done - summed,
-             "pull": pulled - again, "judge": judged - pulled, "bytes": len(page.encode()), "rows": len(curves)}
+             "pull": pulled - again, "judge": judged - pulled, "bytes": size, "rows": len(curves)}
         )  # fmt: skip
     cold, *rest = found
     warm = {name: statistics.median(one[name] for one in rest) for name in cold}
