@@ -233,6 +233,13 @@ def trained_before() -> dict[str, Path]:
     return {}
 
 
+@pytest.fixture(autouse=True)
+def _as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing that a command of another test has left in this process reach this one: a Ctrl-C, and where it worked."""
+    monkeypatch.setattr("ablate.interrupts._has_come", False)
+    monkeypatch.setattr("ablate.launch._working_folder", None)
+
+
 @pytest.fixture
 def workplace(
     tmp_path: Path,
@@ -251,8 +258,6 @@ def workplace(
     monkeypatch.syspath_prepend(str(tmp_path))
     # The module of the same name belongs to another test's folder.
     monkeypatch.delitem(sys.modules, "toy", raising=False)
-    # Ctrl-C in a command of another test has not come in this one.
-    monkeypatch.setattr("ablate.interrupts._has_come", False)
     from ablate import launch
 
     with contextlib.redirect_stderr(io.StringIO()):  # what tests print begins as from the second command on

@@ -235,6 +235,8 @@ def test_a_run_of_mlflow_that_was_not_ended_is_none_of_the_next_runs(tmp_path, m
     state._settings.pop("mlflow", None)
     import mlflow
 
+    # Else it is the store of an earlier test, which may be gone.
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "scratch").as_uri())
     mlflow.log_metric("mine", 1)
     assert mlflow.active_run() is not None
