@@ -18,12 +18,13 @@ quickstart: install
 	$(BIN)/ablate run studies/quickstart.yaml
 	$(BIN)/ablate report quickstart
 
+# Tests wait for processes and disks for a third of their time: three at once keep two cores busy.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 # The same tests on the oldest versions that pyproject.toml declares. What only some tests need is left out, with those tests.
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
+	.venv-oldest/bin/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 .venv-oldest/installed: pyproject.toml constraints-oldest.txt
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

@@ -21,7 +21,7 @@ torch.set_num_threads(1)  # a child has no other threads
 def run(batch_size):
     config = RunConfig.parse({
         "data": {"name": "digits", "validation": 0.1, "subset": 800},
-        "model": {"name": "cnn", "depth": 2, "width": 128},
+        "model": {"name": "cnn", "depth": 2, "width": 256},
         "training": {"epochs": 1, "batch_size": batch_size},
     })
     ended = list(train(Bundle((Task("run", 1, RunPayload(config.tree(), seed=0)),))))[-1]
