@@ -1,6 +1,6 @@
 """What a run costs beyond its training, and what the command line costs at all; as a markdown table.
 
-    python benchmarks/overhead.py                        stores with 100, 1,000 and 10,000 earlier runs; about 15 minutes
+    python benchmarks/overhead.py                        stores with 100, 1,000 and 10,000 earlier runs; about 5 minutes
     python benchmarks/overhead.py --stores 100 --repeat 1
     python benchmarks/overhead.py --only-commands
 

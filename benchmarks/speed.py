@@ -1,12 +1,12 @@
 """Runs and studies against the tutorial script, and against the usual ways of running many of it; side by side, interleaved.
 
-    python benchmarks/speed.py FOLDER                 all of it, about 40 minutes on two quiet cores
+    python benchmarks/speed.py FOLDER                 all of it, about 20 minutes on two quiet cores
     python benchmarks/speed.py FOLDER --only one      single runs (also: loading, bfloat16, many, shapes)
     python benchmarks/speed.py FOLDER --quick         a tenth of the work, for a look
 
 FOLDER holds `train/<class>/*` and `test/<class>/*`; a small folder of links into it is what all sides read. Each figure is the
 median over repeats of a ratio within one repeat; the load of the machine stands beside. Ray takes part where it is installed. Single
-runs are repeated three times, many of one shape twice, many of sixteen shapes once: the peers need four minutes each.
+runs are repeated three times, many of one shape twice, many of sixteen shapes once: the peers need two minutes each.
 """
 
 from __future__ import annotations
