@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -90,7 +90,7 @@ class RateSweep:
     """trials: in the order in which they were trained. suggestion: a baseline rate, None where there is none; `reason` says why.
 
     between: the lowest and the highest rate that the metric does not tell from the suggestion; within: by how much. levels: for a factor, a decade
-    apart, without the suggestion, none above every rate that was tried. notes: what limits the suggestion.
+    apart, without the suggestion, none below or above every rate that was tried; there may be none. notes: what limits the suggestion.
     """
 
     rules: RateRules
@@ -271,18 +271,21 @@ def rate_sweep(rules: RateRules, trials: Sequence[RateTrial]) -> RateSweep:
     if reason:
         return RateSweep(rules, tuple(trials), None, None, None, (), reason, ())
     suggestion = chosen_rate(rules, trials)
-    near = _as_good(whole, suggestion, tolerance(rules, whole))
+    lost = {trial.rate for trial in trials if trial.is_whole and trial.outcome != "finished"}
+    near = _as_good(whole, suggestion, tolerance(rules, whole), lost)
     dropped = min(
         (t.rate for t in trials if t.outcome != "finished" and t.rate > suggestion), default=math.inf
     )
-    highest = max(trial.rate for trial in trials)
+    lowest, highest = min(trial.rate for trial in trials), max(trial.rate for trial in trials)
     return RateSweep(
         rules=rules,
         trials=tuple(trials),
         suggestion=suggestion,
         between=near if near[0] < near[1] else None,
         within=tolerance(rules, whole),
-        levels=tuple(rate for rate in levels(suggestion, rules.low) if rate < dropped and rate <= highest),
+        levels=tuple(
+            rate for rate in levels(suggestion, lowest) if lowest <= rate <= highest and rate < dropped
+        ),
         reason="",
         notes=tuple(_notes(rules, whole, suggestion, is_unfinished=bool(next_rates(rules, trials)[0]))),
     )
@@ -296,13 +299,20 @@ def levels(suggestion: float, lowest: float) -> tuple[float, ...]:
     return tuple(rate for rate in powers if not math.isclose(rate, suggestion, rel_tol=1e-6))
 
 
-def _as_good(whole: Mapping[float, float], suggestion: float, within: float) -> tuple[float, float]:
-    """Return the ends of the rates around the suggestion that are worse or better by no more than `within`."""
+def _as_good(
+    whole: Mapping[float, float], suggestion: float, within: float, lost: Collection[float]
+) -> tuple[float, float]:
+    """Return the ends of the rates around the suggestion that are worse or better by no more than `within`.
+
+    lost: rates at which a training diverged or failed, whose merit is that of the lowest rate; none of them is as good.
+    """
     rates = list(whole)
     low = high = rates.index(suggestion)
 
     def is_near(at: int) -> bool:
-        return 0 <= at < len(rates) and abs(whole[rates[at]] - whole[suggestion]) <= within
+        if not 0 <= at < len(rates) or rates[at] in lost:
+            return False
+        return abs(whole[rates[at]] - whole[suggestion]) <= within
 
     while is_near(low - 1):
         low -= 1
@@ -314,7 +324,8 @@ def _as_good(whole: Mapping[float, float], suggestion: float, within: float) -> 
 def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
     """Return why no rate can be suggested; empty where one can."""
     finished = [trial for trial in trials if trial.outcome == "finished"]
-    span = f"from {rules.low:g} to {rules.high:g}"
+    rates = [trial.rate for trial in trials]
+    span = f"from {min(rates):g} to {max(rates):g}"
     if not finished:
         return (
             f"the training diverges at every rate {span}: begin lower with --from; "

@@ -19,7 +19,9 @@ def page(sweep: RateSweep, study: str) -> str:
     else:
         answer = f"Suggested baseline: {sweep.suggestion:g}."
         sentences = [f"{limit[0].upper()}{limit[1:]}." for limit in sweep.limits]
-        more = " ".join([*sentences, f"As levels: {', '.join(f'{rate:g}' for rate in sweep.levels)}."])
+        if sweep.levels:
+            sentences.append(f"As levels: {', '.join(f'{rate:g}' for rate in sweep.levels)}.")
+        more = " ".join(sentences)
     responses = [(rules.metric, rate_figures.response(sweep, is_value=True))]
     if rules.ranked_by != rules.metric:
         responses.insert(0, (rules.ranked_by, rate_figures.response(sweep, is_value=False)))

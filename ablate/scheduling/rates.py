@@ -227,7 +227,10 @@ class _SweepRuns(Client[Run]):
 
 
 def paste(study: Study, result: RateSweep, path: str | None = None) -> str:
-    """Return the suggestion as lines of a study file: the baseline's block with its rate, and a factor. Empty without one."""
+    """Return the suggestion as lines of a study file: the baseline's block with its rate, and a factor where there are levels.
+
+    Empty without a suggestion.
+    """
     if result.suggestion is None:
         return ""
     path = path or rate_path(study.baseline)
@@ -239,4 +242,5 @@ def paste(study: Study, result: RateSweep, path: str | None = None) -> str:
         line = f"{outer[0]}: {format_value(block)}"
     else:
         line = f"{name}: {result.suggestion:g}"
-    return f"baseline:\n  {line}\nfactors:\n  {path}: {format_value(list(result.levels))}"
+    factors = f"\nfactors:\n  {path}: {format_value(list(result.levels))}" if result.levels else ""
+    return f"baseline:\n  {line}{factors}"

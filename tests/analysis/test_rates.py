@@ -173,7 +173,7 @@ def test_a_search_that_ends_at_its_edge_says_on_which_side_more_may_lie():
 @pytest.mark.parametrize(
     ("trials", "said"),
     [
-        ([trial(r, ruined=0.0) for r in (1e-5, 1.0)], "diverges at every rate from 1e-05 to 10"),
+        ([trial(r, ruined=0.0) for r in (1e-5, 1.0)], "diverges at every rate from 1e-05 to 1:"),
         ([trial(r, centre=1e-3) for r in (1e-5, 1.0)], "whole training diverges"),
         (
             [
@@ -202,6 +202,27 @@ def test_what_diverges_is_no_level():
     result = rate_sweep(RULES, swept(centre=0.1, ruined=0.5))
     assert result.suggestion <= 0.2
     assert max(result.levels) < 0.5
+
+
+def test_a_rate_that_failed_is_not_said_to_be_as_good_where_the_lowest_one_is_suggested():
+    rules = replace(RULES, low=0.3, high=1.0)
+    lost = RateTrial(1.0, 2000, 8, True, (), None, None, "failed", "overflow")
+    result = rate_sweep(rules, [trial(0.3, whole=True), lost])
+    assert (result.suggestion, result.between) == (0.3, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"), [(1.0, 2.0, ()), (2e-3, 5e-3, ()), (5e-6, 2e-5, (1e-5,)), (5e-4, 1e-2, (1e-3,))]
+)
+def test_levels_lie_among_the_rates_that_were_tried(low, high, found):
+    trials = [
+        RateTrial(r, 2000, 8, True, (1.0,), 1.0 + i, 0.9 - i / 10)
+        for i, r in enumerate((low, (low * high) ** 0.5, high))
+    ]
+    result = rate_sweep(replace(RULES, low=low, high=high), trials)
+    assert result.suggestion == low
+    assert set(found) <= set(result.levels)
+    assert all(low <= rate <= high for rate in result.levels)
 
 
 @given(st.floats(1e-12, 1e6), st.floats(1.0001, 1e12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import report_examples
@@ -46,6 +47,8 @@ def test_the_page_needs_no_network_and_shows_names_as_they_are():
     assert "Suggested baseline: 0.1." in text
     assert "loss not finite in epoch 1" in text
     assert 'src="http' not in text
+    assert "As levels: " in text
+    assert "As levels" not in page(replace(SWEEP, levels=()), "me")
 
 
 def test_a_sweep_without_a_suggestion_says_why_on_the_page_and_in_the_terminal():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,6 +62,10 @@ def test_rates_are_trained_briefly_and_the_best_of_them_to_the_end(workplace):
     pasted = spec.parse(f"study: again\nmargin: 0.02\n{_merged(study, rates.paste(study, result))}")
     assert pasted.baseline.get("optimizer.lr") == result.suggestion
     assert [row["optimizer.lr"] for row in pasted.factors[0].levels] == list(result.levels)
+    # A factor without levels is refused in a study.
+    assert (
+        rates.paste(study, replace(result, levels=())) == rates.paste(study, result).partition("\nfactors")[0]
+    )
 
 
 def _merged(study, paste) -> str:
