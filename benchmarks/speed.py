@@ -165,7 +165,7 @@ def bfloat16(folder: Path, share: float) -> list[dict]:
                 "what": what,
                 "ours": "not measured",
                 "theirs": f"bfloat16 is emulated here, at {rate:.2g}×",
-                "ratio": float("nan"),
+                "ratio": None,
             }
         ]
     images = max(200, int(5000 * share))
@@ -191,7 +191,7 @@ def bfloat16(folder: Path, share: float) -> list[dict]:
             "what": what,
             "ours": f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})",
             "theirs": "",
-            "ratio": float("nan"),
+            "ratio": None,
         }
     ]
 
@@ -466,7 +466,7 @@ def main() -> None:
                 line["what"],
                 line["ours"],
                 line["theirs"],
-                f"{line['ratio']:.2f}".replace("nan", ""),
+                "" if line["ratio"] is None else f"{line['ratio']:.2f}",
                 line["load"],
             )
             print(f"| {' | '.join(cells)} |", flush=True)

@@ -76,7 +76,8 @@ def response(sweep: RateSweep, *, is_value: bool) -> Figure:
         )
     layout = figure_parts.layout(300)
     extent = [math.log10(rules.low) - 0.1, math.log10(rules.high) + 0.1]
-    ticks = {"dtick": 1, "exponentformat": "power"} if extent[1] - extent[0] > 1.5 else {}
+    # Without `power` a narrow axis has `100n`, as of metres.
+    ticks = {"exponentformat": "power"} | ({"dtick": 1} if extent[1] - extent[0] > 1.5 else {})
     figure_parts.axis(layout, "xaxis", "learning rate", type="log", range=extent, **ticks)
     figure_parts.axis(layout, "yaxis", figure_parts.short(metric), range=ends)
     if sweep.suggestion is not None:

@@ -119,7 +119,7 @@ def sweep(
     part = f"{short} of {counted(whole, 'epoch')} each, then the best of them to the end"
     say(
         f"{counted(len(rates), 'rate')} from {rates[0]:g} to {rates[-1]:g}, {part if short < whole else 'all of a run each'}: "
-        f"in all as much training as about {counted(math.ceil(runs), 'run')} of the study"
+        f"in all as much training as about {counted(math.ceil(runs), 'run')} of the study, and more where the best lies at an end"
     )
     with executor:
         train(rates, short)
