@@ -344,9 +344,15 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
     if guessing is not None and not _is_beyond_chance(rules, finished):
         best = min(finished, key=lambda trial: math.inf if trial.score is None else trial.score)
         if best.score is not None and best.score > NOT_LEARNT * guessing:
+            is_ruined = best.score > guessing / NOT_LEARNT  # beyond what hardly changes a network
+            lower = best.rate == min(rates) and is_ruined
+            higher = best.rate == max(rates) and not is_ruined
+            first_of_all = (
+                "begin lower with --from, " if lower else "end higher with --to, " if higher else ""
+            )
             return (
-                f"nothing is learnt at any rate {span}: the lowest {rules.ranked_by} is {best.score:.3f}, after "
-                f"{counted(best.epochs, 'epoch')} at {best.rate:g}, and guessing has {guessing:.3f}; train longer, or look at data and network"
+                f"nothing is learnt at any rate {span}: the lowest {rules.ranked_by} is {best.score:.3f}, after {counted(best.epochs, 'epoch')} "
+                f"at {best.rate:g}, and guessing has {guessing:.3f}; {first_of_all}train longer, or look at data and network"
             )
     return ""
 

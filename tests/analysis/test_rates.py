@@ -184,6 +184,21 @@ def test_a_search_that_ends_at_its_edge_says_on_which_side_more_may_lie():
             "nothing is learnt at any rate",
         ),
         (
+            [RateTrial(r, 2000, 2, True, (2.3, 2.302 - r), 2.302 - r, 0.1) for r in (1e-7, 1e-6)],
+            "guessing has 2.303; end higher with --to, train longer, or look at data and network",
+        ),
+        (
+            [RateTrial(r, 2000, 2, True, (2.3, r / 2), r / 2, 0.1) for r in (100.0, 1000.0)],
+            "guessing has 2.303; begin lower with --from, train longer, or look at data and network",
+        ),
+        (
+            [
+                RateTrial(r, 2000, 2, True, (2.3, s), s, 0.1)
+                for r, s in ((0.01, 2.32), (0.1, 2.31), (1.0, 9.0))
+            ],
+            "guessing has 2.303; train longer, or look at data and network",
+        ),
+        (
             [RateTrial(r, 2000, 1, True, (0.5,), 0.5, 0.8) for r in (1e-5, 1.0)],
             "the rate does not reach the training",
         ),
