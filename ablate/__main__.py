@@ -1,7 +1,5 @@
 """Where the command line begins."""
 
-import gc
-
 from ablate import interrupts
 
 
@@ -14,7 +12,6 @@ def main() -> None:
         cli.main()
     finally:
         interrupts.conclude()
-        gc.freeze()  # all is about to end: Python would look through everything that was imported for garbage
 
 
 if __name__ == "__main__":

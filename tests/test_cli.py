@@ -410,6 +410,26 @@ def test_the_version_is_printed_and_the_package_runs_as_a_module(workplace):
     assert done.stdout == version
 
 
+def test_what_a_command_has_loaded_is_taken_apart_at_its_end():
+    """Else extension modules such as Triton's report on stderr, over fifty lines long, what they find left."""
+    import subprocess
+    import sys
+
+    program = """
+class Loop:
+    def __init__(self): self.itself = self
+    def __del__(self, tell=print): tell("taken apart")
+loop = Loop()
+from ablate.__main__ import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("taken apart\n")
+    assert not done.stderr
+
+
 def test_a_folder_that_is_left_is_not_lost_and_one_that_is_moved_is(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
