@@ -283,6 +283,47 @@ def test_a_mistake_in_a_study_leaves_no_process_behind(tmp_path, text):
     assert not left
 
 
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (  # a signal that comes when the folder is there and the forkserver is not, and ends the command at once
+            """
+make = local._socket_folder
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+def made():
+    folder = make()
+    os.kill(os.getpid(), signal.SIGTERM)
+    return folder
+local._socket_folder = made
+local.begin(())
+""",
+            "",
+        ),
+        (  # nobody can wait for a process
+            """
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(2):
+    local.begin(())
+    local.abandon()
+    print("begun and ended")
+""",
+            "begun and ended\n" * 2,
+        ),
+    ],
+)
+def test_workers_that_began_leave_nothing_behind(tmp_path, program, says):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os, signal\nfrom ablate.executors import local\n{program}"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,  # which waits for the forkserver too: it holds what its parent writes to
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (says, "")
+    assert not list(tmp_path.iterdir())
+
+
 def _is_forkserver_of(about: Path, session: int) -> bool:
     try:
         return b"forkserver" in about.read_bytes() and os.getsid(int(about.parent.name)) == session

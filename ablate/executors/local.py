@@ -192,7 +192,10 @@ def abandon() -> None:
         # Asked to end, it would import to the end first, and hold open what this process writes to.
         with contextlib.suppress(OSError):
             os.kill(_server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
-        _server._stop()  # noqa: SLF001
+        try:
+            _server._stop()  # noqa: SLF001
+        except ChildProcessError:  # SIGCHLD is ignored, so nobody can wait for it
+            _server._forkserver_pid = None  # noqa: SLF001
         _begun = None
 
 
@@ -424,13 +427,17 @@ def _set_at_start() -> Iterator[None]:
     The workers' allocator, glibc's, keeps the memory that it frees. By default every large tensor is mapped from the kernel and
     returned to it, page by page, at every step; a third of the time of a small convolutional network goes there (docs/log.md).
     """
-    at_start = {**AT_START, _SAFE_PATH: _OURS, left_by_parent.FOLDER: _socket_folder()}
+    at_start = {**AT_START, _SAFE_PATH: _OURS}
     added = [name for name in at_start if name not in os.environ]
     os.environ.update({name: at_start[name] for name in added})
     resource_tracker.ensure_running()  # which lets signals through when it begins
-    # They reach the forkserver too, which would end with a traceback, or before this process has seen that it is to end itself.
+    # They reach the forkserver too, which would end with a traceback, or before this process has seen that it is to end itself. And
+    # where this process ends at once, nobody but the forkserver removes the folder.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        if left_by_parent.FOLDER not in os.environ:
+            os.environ[left_by_parent.FOLDER] = _socket_folder()
+            added.append(left_by_parent.FOLDER)
         yield
     finally:
         for name in added:
