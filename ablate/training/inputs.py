@@ -112,7 +112,7 @@ class Inputs:
 
     def __init__(self) -> None:
         self._loaded_before = frozenset(sys.modules)
-        self._of_packages: dict[str, int] = {}
+        self._of_packages: set[str] = set()
         self._at_import: tuple[dict[str, str], set[str], dict[str, str]] = {}, set(), {}
         self._first = self._began = time.time_ns() - TICK
         self._without: tuple[str, ...] = ()
@@ -152,12 +152,12 @@ class Inputs:
         """
         files = {path: held for path, held in self._files.items() if path not in self._written}
         for name, module in list(sys.modules.items()):
-            # Packages are many and loaded once; to ask each of them after every run takes milliseconds.
-            if name in self._loaded_before or self._of_packages.get(name) == id(module):
+            file = None if name in self._loaded_before else getattr(module, "__file__", None)
+            # Packages have many files; to ask where each lies after every run takes milliseconds.
+            if not isinstance(file, str) or file in self._of_packages:
                 continue
-            file = getattr(module, "__file__", None)
-            if not isinstance(file, str) or not is_users(file):
-                self._of_packages[name] = id(module)
+            if not is_users(file):
+                self._of_packages.add(file)
             else:
                 path = os.path.realpath(file)
                 if path not in code and os.path.isfile(path):  # noqa: PTH113 — of a text

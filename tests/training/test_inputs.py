@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import pytest
@@ -445,3 +446,22 @@ def test_results_of_other_inputs_are_not_taken_for_those_of_today(workplace):
     study.write_text(STUDY.replace("seeds: 3", "seeds: 4").replace("study: inputs", "study: more"))
     assert "gain.json has changed" in workplace.ablate(*command, code=2)
     assert "Runs that read different contents of gain.json" in workplace.ablate(*command, "--accept-code")
+
+
+def test_a_module_that_has_the_name_of_one_without_a_file_is_an_input(tmp_path, monkeypatch):
+    """Made by a program and given its file afterwards, or a later one, which may even lie where the earlier lay in memory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("filed_later", "made_again"):
+        (tmp_path / f"{name}.py").write_text("GAIN = 1\n")
+        monkeypatch.setitem(sys.modules, name, None)  # so that it is gone after the test
+        del sys.modules[name]
+    record = Inputs()
+    record.begin()
+    module = sys.modules["filed_later"] = types.ModuleType("filed_later")
+    for file in (None, str(tmp_path / "made_again.py")):
+        sys.modules["made_again"] = types.ModuleType("made_again")
+        sys.modules["made_again"].__file__ = file
+        text = record.text()
+        del sys.modules["made_again"]
+        module.__file__ = str(tmp_path / "filed_later.py")
+    assert list(json.loads(text)["files"]) == ["filed_later.py", "made_again.py"]
