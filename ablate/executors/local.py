@@ -178,7 +178,7 @@ def begin(preload: tuple[str, ...]) -> None:
     Does nothing where this process has had workers before. Where none come of it, it ends with this process at the latest.
     """
     global _begun  # noqa: PLW0603 — a process has one forkserver
-    if _server._forkserver_pid is None:  # noqa: SLF001
+    if _server._forkserver_pid is None:  # noqa: SLF001 — as above
         multiprocessing.get_context("forkserver").set_forkserver_preload(_preloaded(preload))
         _start_forkserver()
         _begun = preload
@@ -191,11 +191,11 @@ def abandon() -> None:
     if _begun is not None:
         # Asked to end, it would import to the end first, and hold open what this process writes to.
         with contextlib.suppress(OSError):
-            os.kill(_server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
+            os.kill(_server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001 — as above
         try:
-            _server._stop()  # noqa: SLF001
+            _server._stop()  # noqa: SLF001 — as above
         except ChildProcessError:  # SIGCHLD is ignored, so nobody can wait for it
-            _server._forkserver_pid = None  # noqa: SLF001
+            _server._forkserver_pid = None  # noqa: SLF001 — as above
         _begun = None
 
 
