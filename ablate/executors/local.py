@@ -430,11 +430,12 @@ def _set_at_start() -> Iterator[None]:
     at_start = {**AT_START, _SAFE_PATH: _OURS}
     added = [name for name in at_start if name not in os.environ]
     os.environ.update({name: at_start[name] for name in added})
-    resource_tracker.ensure_running()  # which lets signals through when it begins
-    # They reach the forkserver too, which would end with a traceback, or before this process has seen that it is to end itself. And
-    # where this process ends at once, nobody but the forkserver removes the folder.
+    # Signals reach the forkserver too, which would end with a traceback, or before this process has seen that it is to end itself. And
+    # where this process ends at once, nobody but the forkserver removes the folder. The resource tracker would be ended by SIGHUP.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # again: the tracker lets two of them through when it begins
         if left_by_parent.FOLDER not in os.environ:
             os.environ[left_by_parent.FOLDER] = _socket_folder()
             added.append(left_by_parent.FOLDER)

@@ -352,13 +352,14 @@ def test_a_process_that_is_killed_while_it_starts_a_worker_leaves_no_folder_and_
 @pytest.mark.parametrize("name", SIGNALS)
 def test_the_forkserver_and_its_workers_leave_signals_to_their_parent(name, tmp_path):
     program = (
-        "import os, signal, sys\nfrom ablate.executors import local\n"
+        "import os, signal, sys, time\nfrom ablate.executors import local\n"
         "from multiprocessing import forkserver\n"
         "number = int(sys.argv[1])\n"
         "executor = local.LocalExecutor(print, local.cpu_slots(1))\n"
         "signal.signal(number, lambda *_: print('parent', flush=True))\n"
         "executor.warm_up()\n"
         "os.killpg(0, number)\n"  # while it imports
+        "time.sleep(0.3)\n"  # what this kills is dead
         "status, data = forkserver.connect_to_new_process([])\n"
         "print(forkserver.read_signed(status) > 0, flush=True)\n"
         "os.killpg(0, number)\n"
