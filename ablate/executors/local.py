@@ -435,7 +435,8 @@ def _set_at_start() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # again: the tracker lets two of them through when it begins
+        # The tracker lets two of them through when it begins.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if left_by_parent.FOLDER not in os.environ:
             os.environ[left_by_parent.FOLDER] = _socket_folder()
             added.append(left_by_parent.FOLDER)
@@ -443,9 +444,8 @@ def _set_at_start() -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
-        signal.pthread_sigmask(
-            signal.SIG_SETMASK, before
-        )  # which lets those through that have come meanwhile
+        # Which lets those through that have come meanwhile.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------
