@@ -199,6 +199,12 @@ def abandon() -> None:
         _begun = None
 
 
+def end_forkserver() -> None:
+    """End the forkserver, and wait until it has removed its folder: for a process that is killed with all that it has started."""
+    with contextlib.suppress(FileNotFoundError):  # the socket, which lay there
+        _server._stop()  # noqa: SLF001 — as above
+
+
 def _take_over(preload: tuple[str, ...]) -> None:
     """Let what `begin` has begun be the forkserver of workers that need `preload`, or end it."""
     global _begun  # noqa: PLW0603 — as above

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ablate.errors import StudyError
 from ablate.events import Bundle, Event, Failed, Finished, Training, is_last
 from ablate.executors import Slot, Wanted
-from ablate.executors.local import LocalExecutor
+from ablate.executors.local import LocalExecutor, end_forkserver
 from ablate.text import without_password
 
 if TYPE_CHECKING:
@@ -751,9 +751,10 @@ class Agent:
                 self._executor.kill(self._slot)
 
     def stop(self) -> None:
-        """End the worker."""
+        """End the worker, and what it was forked from."""
         with self._lock:
             self._executor.__exit__(None, None, None)
+            end_forkserver()
 
 
 def _moved(entry: str, here: str, there: str) -> str:

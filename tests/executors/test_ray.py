@@ -19,7 +19,7 @@ from scripted import task
 
 from ablate.errors import StudyError
 from ablate.events import Bundle, Failed, Finished, Started, is_last
-from ablate.executors import Wanted
+from ablate.executors import Wanted, left_by_parent
 from ablate.executors import ray as ray_executor
 from ablate.executors.ray import RayExecutor, Request
 
@@ -189,15 +189,26 @@ def test_a_machine_without_ablate_that_comes_later_is_left_out_and_ends_nothing(
         assert len(executor.slots) == 2
 
 
-def test_leaving_ends_what_the_trainings_started(ray_cluster, tmp_path):
+def test_leaving_ends_what_the_trainings_started_and_leaves_no_folder(ray_cluster, tmp_path):
     with on_ray() as executor:
         [slot] = executor.slots
         executor.submit(Bundle((task("a", "spawn", ("await", str(tmp_path / "never"))),)), slot)
         facts = executor.wait(timeout=PATIENCE)[0].facts
+        forkserver = _parent(facts["pid"])
+        folder = _environment(forkserver)[left_by_parent.FOLDER]
+        assert Path(folder).is_dir()
+    assert not Path(folder).exists()
+    assert not _lives(forkserver)
     begun = time.monotonic()
     while any(_lives(pid) for pid in (facts["pid"], facts["child"])):
         assert time.monotonic() - begun < PATIENCE
         time.sleep(0.02)
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """The variables with which a process began."""
+    texts = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(text.split("=", 1) for text in texts if text)
 
 
 def _lives(pid: int) -> bool:
