@@ -396,6 +396,13 @@ BAR = 24
 """Characters of the longest bar in the terminal."""
 
 
+def _figure(value: float | None) -> str:
+    """Return a number in at most 12 characters, with four decimals where they fit and say something; empty for None."""
+    if value is None:
+        return ""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 def rate_sweep(result: RateSweep, settings: str) -> str:
     """Return what each training of a sweep came to, a line for each, and the suggestion. settings: it as a study file has it."""
     from ablate.analysis.rates import merits
@@ -403,10 +410,12 @@ def rate_sweep(result: RateSweep, settings: str) -> str:
     rules = result.rules
     merit_of = {is_whole: merits(rules, result.trials, is_whole=is_whole) for is_whole in (False, True)}
     names = list(dict.fromkeys([rules.ranked_by, rules.metric]))
-    lines = [f"{'rate':>8} {'epochs':>6}" + "".join(f" {name:>12}" for name in names)]
+    widths = [max(12, len(name)) for name in names]
+    titles = "".join(f" {name:>{width}}" for name, width in zip(names, widths, strict=True))
+    lines = [f"{'rate':>8} {'epochs':>6}{titles}"]
     for trial in sorted(result.trials, key=lambda trial: (trial.is_whole, trial.rate, trial.seed)):
         values = [trial.score, trial.value][-len(names) :]
-        numbers = "".join(" " * 13 if value is None else f" {value:12.4f}" for value in values)
+        numbers = "".join(f" {_figure(v):>{width}}" for v, width in zip(values, widths, strict=True))
         merit = merit_of[trial.is_whole]
         low, high = min(merit.values()), max(merit.values())
         share = (merit[trial.rate] - low) / (high - low) if high > low else 0.0

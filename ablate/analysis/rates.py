@@ -333,7 +333,10 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
         )
     first = [trial for trial in finished if trial.epochs == trials[0].epochs and trial.seed == trials[0].seed]
     if len(first) > 1 and len({(trial.curve, trial.value) for trial in first}) == 1:
-        return f"the rate does not reach the training: {counted(len(first), 'rate')} {span} give the same curve to the last digit"
+        return (
+            f"{counted(len(first), 'rate')} {span} give the same curve to the last digit: the rate does not reach the training, "
+            "or all of them are far too high or far too low"
+        )
     if not any(trial.is_whole for trial in finished):
         tried = sorted({trial.rate for trial in trials if trial.is_whole})
         return (
@@ -344,9 +347,8 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
     if guessing is not None and not _is_beyond_chance(rules, finished):
         best = min(finished, key=lambda trial: math.inf if trial.score is None else trial.score)
         if best.score is not None and best.score > NOT_LEARNT * guessing:
-            is_ruined = best.score > guessing / NOT_LEARNT  # beyond what hardly changes a network
-            lower = best.rate == min(rates) and is_ruined
-            higher = best.rate == max(rates) and not is_ruined
+            lower = best.score > guessing / NOT_LEARNT and not _hardly_changes(finished)
+            higher = best.rate == rules.high and not lower
             first_of_all = (
                 "begin lower with --from, " if lower else "end higher with --to, " if higher else ""
             )
@@ -355,6 +357,16 @@ def _why_nothing(rules: RateRules, trials: Sequence[RateTrial]) -> str:
                 f"at {best.rate:g}, and guessing has {guessing:.3f}; {first_of_all}train longer, or look at data and network"
             )
     return ""
+
+
+def _hardly_changes(finished: Sequence[RateTrial]) -> bool:
+    """Return whether the lowest rate leaves the network about as it was: then the next one has nearly the same score. Initial weights
+    may be far worse than guessing, so that the score alone does not tell them from weights that too high a rate has ruined.
+    """
+    epochs = min(trial.epochs for trial in finished)
+    lowest = sorted((t for t in finished if t.epochs == epochs and t.score is not None), key=lambda t: t.rate)
+    scores = [abs(t.score) for t in lowest if t.seed == lowest[0].seed and t.score is not None][:2]
+    return len(scores) == 2 and min(scores) >= NOT_LEARNT * max(scores)
 
 
 def _is_beyond_chance(rules: RateRules, finished: Sequence[RateTrial]) -> bool:

@@ -118,7 +118,7 @@ def sweep(
     runs = options.seeds * ((len(rates) + 1) * short / whole + 2 if short < whole else len(rates) + 2)
     part = f"{short} of {counted(whole, 'epoch')} each, then the best of them to the end"
     say(
-        f"{counted(len(rates), 'rate')} from {rates[0]:g} to {rates[-1]:g}, {part if short < whole else 'all of a run each'}: "
+        f"{counted(len(rates), 'rate')} from {rates[0]:g} to {rates[-1]:g}, {part if short < whole else 'a whole run each'}: "
         f"in all as much training as about {counted(math.ceil(runs), 'run')} of the study, and more where the best lies at an end"
     )
     with executor:

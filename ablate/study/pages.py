@@ -301,6 +301,8 @@ def _values(form: dict[str, Any]) -> str:
         return " or ".join(_code(value) for value in form["enum"])
     if "const" in form:
         return _code(form["const"])
+    if isinstance(form.get("type"), list):
+        return " or ".join(_values({"type": kind}) for kind in form["type"])
     match form.get("type"):
         case "null":
             return "`null`"
@@ -329,4 +331,6 @@ def _code(value: Any) -> str:
 
 
 def _cell(words: str) -> str:
-    return " ".join(words.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Return text for a cell of a table. Within backticks Markdown shows `<` as it is, and would show `&lt;` as that."""
+    parts = " ".join(words.split()).replace("|", "\\|").split("`")
+    return "`".join(part if at % 2 else part.replace("<", "&lt;") for at, part in enumerate(parts))

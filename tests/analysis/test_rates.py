@@ -192,6 +192,19 @@ def test_a_search_that_ends_at_its_edge_says_on_which_side_more_may_lie():
             "guessing has 2.303; begin lower with --from, train longer, or look at data and network",
         ),
         (
+            # Initial weights that are worse than guessing, and rates that leave them as they are.
+            [RateTrial(r, 2000, 1, True, (s,), s, 0.1) for r, s in ((1e-9, 7.3), (1e-8, 7.299), (1e-7, 7.2))],
+            "guessing has 2.303; end higher with --to, train longer, or look at data and network",
+        ),
+        (
+            # Every rate ruins the network; which of them is the least bad is chance.
+            [
+                RateTrial(r, 2000, 1, True, (s,), s, 0.1)
+                for r, s in ((100.0, 1e11), (300.0, 500.0), (1000.0, 2519.0))
+            ],
+            "guessing has 2.303; begin lower with --from, train longer, or look at data and network",
+        ),
+        (
             [
                 RateTrial(r, 2000, 2, True, (2.3, s), s, 0.1)
                 for r, s in ((0.01, 2.32), (0.1, 2.31), (1.0, 9.0))
@@ -200,14 +213,15 @@ def test_a_search_that_ends_at_its_edge_says_on_which_side_more_may_lie():
         ),
         (
             [RateTrial(r, 2000, 1, True, (0.5,), 0.5, 0.8) for r in (1e-5, 1.0)],
-            "the rate does not reach the training",
+            "the rate does not reach the training, or all of them are far too high or far too low",
         ),
     ],
 )
 def test_where_nothing_can_be_suggested_the_reason_is_said(trials, said):
     if "whole" in said:
         trials = [*trials, trial(1e-5, whole=True, ruined=0.0)]
-    result = rate_sweep(RULES, trials)
+    ends = sorted(trial.rate for trial in trials)
+    result = rate_sweep(replace(RULES, low=ends[0], high=ends[-1]), trials)
     assert said in result.reason
     assert (result.suggestion, result.between, result.levels) == (None, None, ())
     json.dumps(result.to_json(), allow_nan=False)

@@ -53,7 +53,8 @@ def test_the_page_needs_no_network_and_shows_names_as_they_are():
 
 def test_a_sweep_without_a_suggestion_says_why_on_the_page_and_in_the_terminal():
     nothing = report_examples.rate_sweep(learns=False)
-    assert "No suggestion:</strong> the rate does not reach the training" in page(nothing, "study")
+    assert "the rate does not reach the training" in nothing.reason
+    assert f"No suggestion:</strong> {nothing.reason}" in page(nothing, "study")
     assert f"no suggestion: {nothing.reason}" in console.rate_sweep(nothing, "")
 
 
@@ -64,6 +65,18 @@ def test_the_terminal_has_a_line_for_each_training_and_the_longest_bar_at_the_be
     assert [float(line.split()[0]) for line in trials[: len(short)]] == short
     assert max(trials[len(short) :], key=lambda line: line.count("█")).split()[0] == "0.1"
     assert lines[-1] == "baseline: …"
+
+
+@pytest.mark.parametrize(
+    "metric", ["val/loss", "val/accuracy", "val/balanced_accuracy", "a metric with a rather long name"]
+)
+@pytest.mark.parametrize("value", [0.0, -0.25, 2e-7, 123456.789, 1.4e11, -9e99])
+def test_numbers_stand_below_their_titles(metric, value):
+    rules = replace(SWEEP.rules, metric=metric)
+    trials = [RateTrial(rate, 2000, 2, True, (), value, value / 2) for rate in (1e-5, 1.0)]
+    title, *rows = console.rate_sweep(rate_sweep(rules, trials), "").splitlines()[:3]
+    ends = {len(row.split("█")[0].rstrip()) for row in rows}
+    assert ends == {len(title)}
 
 
 FINITE = st.floats(-1e99, 1e99) | st.sampled_from([0.0, 5e-324])

@@ -251,6 +251,13 @@ def test_the_files_made_from_the_fields_are_fresh(written):
     )
 
 
+def test_a_table_on_the_pages_of_fields_has_no_empty_values_and_no_entities_in_code(written):
+    rows = [line for text in written.values() for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) > 200
+    assert [row for row in rows if re.search(r"\b(of|or|from|to|above|below|most)\s+[|,]|\|\s+\|", row)] == []
+    assert [code for row in rows for code in row.split("`")[1::2] if re.search(r"&\w+;", code)] == []
+
+
 def test_the_pages_of_fields_lead_only_to_sections_that_are_there(written):
     sections = {
         name: {re.sub(r"[^\w]", "", heading) for heading in re.findall(r"^##+ (.*)$", text, re.MULTILINE)}
