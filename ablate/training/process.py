@@ -375,11 +375,12 @@ class Process:
             data += self._listen()
         if self._failed is not None:
             raise self._failed
-        now = time.monotonic()
         if data:
-            self._last_output = now
+            self._last_output = time.monotonic()
             self.output.write(data)
-        elif now >= silent_at and self._cause == "itself":
+        elif (
+            now >= silent_at and self._cause == "itself"
+        ):  # before it looked: this process may have been held up since
             self._cause = "silence"
             self.stop()
         if now >= self._kill_at:

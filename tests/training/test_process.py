@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,25 +211,75 @@ def test_an_end_is_told_in_words(script, code, words):
     assert ended.well == (code == 0)
 
 
-def test_silence_ends_a_command_and_output_puts_it_off():
-    lines, ended = shell("for i in 1 2 3 4 5 6; do sleep 0.25; echo $i; done; sleep 1000", silence=1)
-    assert lines == ["1", "2", "3", "4", "5", "6"]
-    assert ended.cause == "silence"
-    assert not ended.well
+class Clock:
+    """In place of the module `time`: it stands still until a test lets time pass, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(process_module, "time", clock)
+    return clock
+
+
+def test_silence_ends_a_command_and_output_puts_it_off(tmp_path, clock):
+    os.mkfifo(tmp_path / "typed")
+    script = "while read x; do echo $x; done < typed; sleep 1000"
+    with Process(["sh", "-c", script], tmp_path, ENVIRONMENT, silence=1) as process:
+        lines = process.lines(tick=0.01)
+        with (tmp_path / "typed").open("w") as typed:
+            for number in "123456":
+                print(number, file=typed, flush=True)
+                while (some := next(lines)) != [number]:
+                    assert some == []
+                clock.now += 0.75
+        clock.now += 0.5
+        assert not any(lines)
+    assert process.ended is not None
+    assert process.ended.cause == "silence"
+    assert not process.ended.well
     assert Ended(-15, "silence", 600).words == "printed nothing for 10 min and was ended"
 
 
-def test_silence_counts_from_when_a_command_has_begun():
+def test_silence_counts_from_when_a_command_has_begun(clock):
     with Process(("true",), Path("/"), ENVIRONMENT) as first:
         assert list(first.lines())
     os.kill(first.guardian, signal.SIGSTOP)
     with Process(("echo", "1"), Path("/"), ENVIRONMENT, silence=0.3) as process:
         assert process.guardian == first.guardian
-        lines, begun = process.lines(tick=0.1), time.monotonic()
-        while time.monotonic() - begun < 0.5:
+        lines = process.lines(tick=0.01)
+        for _ in range(3):
             assert next(lines) == []
+            clock.now += 0.5
         os.kill(first.guardian, signal.SIGCONT)
         assert [line for some in lines for line in some] == ["1"]
+    assert process.ended == Ended(0, "itself", 0.3)
+
+
+def test_what_is_printed_while_this_process_is_held_up_is_no_silence(tmp_path, clock):
+    """Held up between a look at what was printed, which finds nothing, and a look at the clock."""
+    os.mkfifo(tmp_path / "wait")
+    script = "read x < wait; echo 1"
+    with Process(["sh", "-c", script], tmp_path, ENVIRONMENT, silence=0.3) as process:
+        look = process._selector.select
+
+        def held_up(seconds: float):
+            ready = look(seconds)
+            if process._session is not None and clock.now == 0:
+                assert ready == []
+                (tmp_path / "wait").write_text("go\n")
+                select.select([process._printed], [], [])
+                clock.now = 0.4
+            return ready
+
+        process._selector.select = held_up
+        assert [line for some in process.lines(tick=0.01) for line in some] == ["1"]
     assert process.ended == Ended(0, "itself", 0.3)
 
 
