@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
+import staged
 from staged import StagedExecutor
 
 from ablate.errors import TrainingError
@@ -190,8 +191,32 @@ def test_a_run_that_found_too_little_memory_is_tried_again_while_nothing_else_ru
         assert [] in events, f"{key} ran beside the run that needs the memory"
 
 
+class Clock:
+    """In place of the module `time`: time passes as somebody sleeps, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The clock of the dispatcher and of its executor."""
+    clock = Clock()
+    for module in (dispatch, staged):
+        monkeypatch.setattr(module, "time", clock)
+
+
 @pytest.mark.parametrize("stays", ["linger", "hang"])
 @pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.usefixtures("clock")
 def test_a_run_that_takes_too_long_is_asked_to_end_then_killed_and_of_a_bundle_each_is_tried_by_itself(
     members, stays
 ):
@@ -205,6 +230,7 @@ def test_a_run_that_takes_too_long_is_asked_to_end_then_killed_and_of_a_bundle_e
 
 
 @pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.usefixtures("clock")
 def test_what_a_machine_takes_until_a_run_begins_is_not_the_runs_time(members):
     work = [item(f"a{i}", ("load", "load", "start", "epoch", "finish")) for i in range(members)]
     client, executor = dispatched(work, timeout=0.04, company=Pairs())
@@ -212,6 +238,7 @@ def test_what_a_machine_takes_until_a_run_begins_is_not_the_runs_time(members):
     assert len(executor.submitted) == 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_run_that_hangs_before_it_begins_is_ended_all_the_same(monkeypatch):
     monkeypatch.setattr(dispatch, "STARTING", 0.02)
     client, _ = dispatched([item("a", ("hang",)), item("b")], timeout=0.02)
