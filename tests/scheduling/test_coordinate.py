@@ -13,7 +13,6 @@ from pathlib import Path
 import optuna
 import pytest
 
-import ablate.training.builtin.bundle  # noqa: F401 — takes seconds, which are no part of what budgets are tried with here
 from ablate.events import Started
 from ablate.interrupts import MESSAGE
 from ablate.study.design import Run
@@ -262,9 +261,10 @@ def test_a_top_up_of_a_study_without_undecided_arms_is_refused(workplace):
     assert "no arm is undecided" in workplace.ablate("top-up", "toy", "--seeds", "2", code=2)
 
 
-def test_a_top_up_of_a_study_whose_looks_are_not_complete_is_refused(workplace):
+def test_a_top_up_of_a_study_whose_looks_are_not_complete_is_refused(workplace, pass_by_runs):
     study = workplace.study(factors="{spread: [0.06]}", seeds="9")
-    said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.1", "--budget", "1s")
+    pass_by_runs(0.2)
+    said = workplace.ablate("run", study, "--executor", "inline", "--budget", "1s")
     assert "left undone" in said
     assert "stopped at its budget" in workplace.ablate("status")
     before = len(workplace.runs())
@@ -289,10 +289,10 @@ def test_the_noise_floor_and_the_confirmation_have_seeds_of_their_own(workplace)
     assert len(workplace.runs()) == 9 + 3 + 6
 
 
-def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_left(workplace):
+def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_left(workplace, pass_by_runs):
     study = workplace.study(seeds="9")
-    with workplace.pace(0.1):
-        said = workplace.ablate("run", study, "--executor", "inline", "--budget", "2s")
+    pass_by_runs(0.2)
+    said = workplace.ablate("run", study, "--executor", "inline", "--budget", "2s")
     counts = [
         sum(1 for a, _ in arms_and_seeds(workplace.runs()) if a == arm)
         for arm in ("baseline", "gain=0.2", "gain=0.001")
@@ -304,13 +304,16 @@ def test_a_spent_budget_starts_nothing_new_keeps_the_arms_even_and_says_what_is_
     assert len(workplace.runs()) == 27
 
 
-def test_a_budget_that_ends_before_every_arm_was_timed_says_that_the_arms_are_not_even(workplace):
+def test_a_budget_that_ends_before_every_arm_was_timed_says_that_the_arms_are_not_even(
+    workplace, pass_by_runs
+):
     study = workplace.study()
-    said = workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.3", "--budget", "0.5s")
+    pass_by_runs(0.6)
+    said = workplace.ablate("run", study, "--executor", "inline", "--budget", "0.5s")
     assert arms_and_seeds(workplace.runs()) == [("baseline", 0)]
     assert "2 of its 3 runs were not trained" in said
     assert "8 planned runs left undone" in said
-    workplace.ablate("run", study, "--executor", "inline", "--set", "sleep=0.3", "--budget", "1s")
+    workplace.ablate("run", study, "--executor", "inline", "--budget", "1s")
     assert len(workplace.runs()) in (2, 3), "the next command goes on with the same seed"
 
 
