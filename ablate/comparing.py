@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ablate.analysis import Analysis, ArmSummary
     from ablate.analysis.contents import BlockedAnalysis, CautionCode
     from ablate.analysis.groups import Group
+    from ablate.analysis.intervals import Floats
     from ablate.analysis.rules import Rules
     from ablate.importing.columns import Outcome
     from ablate.study.record import PlanRecord
@@ -46,6 +47,9 @@ _SHOWN = 3
 
 _IMPROBABLE, _SURELY_COPIES = 0.001, 10
 """Identical repeats of a metric in steps are copies where chance makes so many ties more seldom; where nothing varies, from so many on."""
+
+_LARGEST = 1e100
+"""The variance of larger numbers, or of those that are all below one over this, is more or less than a float holds."""
 
 _MOST_STRIPS = 5
 """Parts of arms' names that a message proposes to take out."""
@@ -731,11 +735,11 @@ def _defined(question: _Question, values: Sequence[float], *columns: str) -> lis
     """Check that every run has a finite number, or that the user said what the others are. Returns a note of them."""
     import numpy as np
 
-    undefined = [
-        int(i)
-        for i in np.flatnonzero(~np.isfinite(values))
-        if not (question.known_outcomes and question.known_outcomes[i] != "finished")
+    finished = [
+        not question.known_outcomes or question.known_outcomes[i] == "finished" for i in range(len(values))
     ]
+    _refuse_beyond_squares(question, np.where(finished, values, np.nan), question.metric)
+    undefined = [int(i) for i in np.flatnonzero(~np.isfinite(values)) if finished[i]]
     if not undefined:
         return []
     caller = question.caller
@@ -756,6 +760,28 @@ def _defined(question: _Question, values: Sequence[float], *columns: str) -> lis
         )
     done = {"missing": "left out", "diverged": "counted as diverged"}.get(question.nan, "counted as failed")
     return [f"{counted(len(undefined), 'run')} without a finite {question.metric} {done}: {shown}"]
+
+
+def _refuse_beyond_squares(question: _Question, values: Floats, column: str) -> None:
+    """Raise StudyError where a number is so large, or all are so small, that a float does not hold their squares."""
+    import numpy as np
+
+    size = np.abs(np.where(np.isfinite(values), values, 0.0))
+    beyond = [int(i) for i in np.flatnonzero(size > _LARGEST)]
+    if beyond:
+        raise StudyError(
+            f"{counted(len(beyond), 'cell')} of {column!r} {'is' if len(beyond) == 1 else 'are'} beyond {_LARGEST:g}: "
+            f"{question.rows(beyond, column)}",
+            place=question.caller.place("metric"),
+            hint=f"where the run diverged write inf there, and {question.caller.setting('nan', 'diverged')} counts it so; else write "
+            "the column in a larger unit",
+        )
+    if 0.0 < size.max(initial=0.0) < 1.0 / _LARGEST:
+        raise StudyError(
+            f"every number in {column!r} is below {1.0 / _LARGEST:g}: {question.row(int(size.argmax()), column)}",
+            place=question.caller.place("metric"),
+            hint="write the column in a smaller unit",
+        )
 
 
 def _is_paired(question: _Question, seed: str | None, paired: bool | None) -> bool:
@@ -909,13 +935,7 @@ def _seeds(question: _Question, column: str) -> list[int]:
     for code, cell in enumerate(levels):
         value = _plain(cell)
         if isinstance(value, str):
-            try:
-                value = int(value)
-            except ValueError:
-                try:
-                    value = float(value)
-                except ValueError:
-                    value = None
+            value = _seed_of(value.strip())
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         whole = whole or (isinstance(value, float) and value.is_integer())
         if not whole:
@@ -929,6 +949,13 @@ def _seeds(question: _Question, column: str) -> list[int]:
     seeds = list(np.array(known, dtype=object)[codes]) if known else []
     _refuse_constant(question, column, seeds)
     return seeds
+
+
+def _seed_of(text: str) -> int | float | None:
+    """The number that a seed is written as, `3`, `03` or `3.0`; None for other texts, such as `1_0`."""
+    if re.fullmatch(r"[-+]?[0-9]{1,1000}", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"[-+]?[0-9]{1,15}(\.[0-9]*)?([eE][-+]?[0-9]{1,3})?", text) else None
 
 
 def _refuse_constant(question: _Question, column: str, seeds: Sequence[object]) -> None:
@@ -1205,6 +1232,8 @@ _NO_DEVIATION = re.compile(
 
 def _of_means(question: _Question, sd: str, n: str) -> Analysis:
     """The analysis of a table of means, standard deviations and numbers of runs."""
+    import numpy as np
+
     from ablate.analysis.groups import Group
 
     caller = question.caller
@@ -1219,6 +1248,8 @@ def _of_means(question: _Question, sd: str, n: str) -> Analysis:
             )
         first[name] = i
     means, stds, runs = (_numbers(question, column) for column in (question.metric, sd, n))
+    _refuse_beyond_squares(question, np.array(means), question.metric)
+    _refuse_beyond_squares(question, np.array(stds), sd)
     groups = {}
     for name, i in sorted(first.items(), key=lambda item: item[0] != question.baseline):
         number = runs[i]

@@ -131,7 +131,8 @@ def format_tried(value: Any) -> str:
 
 def brief(value: Any) -> str:
     """Write a value for a message: as `format_value`, but a whole float keeps its point, and a long value is cut."""
-    text = f"{value:.1f}" if isinstance(value, float) and value.is_integer() else format_value(value)
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e16
+    text = f"{value:.1f}" if is_whole else format_value(value)
     return cut(text)
 
 

@@ -430,6 +430,17 @@ REFUSED = {
     ),
     "a constant seed": (FRAME.assign(seed=42), {}, "'seed' is 42 in every row"),
     "a constant seed, not paired": (FRAME.assign(seed=42), {"paired": False}, "'seed' is 42 in every row"),
+    "a seed with a bar": (changed("seed", 7, "1_0"), {}, "1_0 is no seed"),
+    "a number whose square is no float": (
+        changed("score", 7, -1e200),
+        {},
+        "1 cell of 'score' is beyond 1e+100: row 7 (A, score -1e+200)",
+    ),
+    "numbers whose squares are all zero": (
+        FRAME.assign(score=FRAME["score"] * 1e-200),
+        {},
+        "every number in 'score' is below 1e-100",
+    ),
     "a seed that is none": (changed("seed", 7, "s2"), {}, "s2 is no seed: row 7 (A, seed s2)"),
     "a seed that is no whole number": (changed("seed", 7, 0.5), {}, "0.5 is no seed"),
     "no seed, and nothing said": (RENAMED, {}, "are the runs paired by a seed, or not?"),

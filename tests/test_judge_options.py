@@ -204,10 +204,18 @@ def test_thousands_are_read_and_long_decimals_have_no_resolution(judge):
     scores(judge, "some.csv", lambda a, s, x: f'"{round(1e7 * x):,}"', "score")
     told = ("some.csv", "--metric", "score", "--baseline", "sgd", "--margin", "1000", "--seed", "seed")
     told += ("--direction", "maximize")
-    assert "--resolution 1" in judge(*told)
+    output = judge(*told)
+    assert "--resolution 1" in output
+    assert "commas in score stand between thousands: " in output
     scores(judge, "some.csv", lambda a, s, x: x + 1e-9 * s + 1e-12, "score")
     told = tuple("0.1" if word == "1000" else word for word in told)
     assert "--resolution" not in judge(*told)
+
+
+def test_decimal_commas_are_no_thousands(judge):
+    scores(judge, "some.csv", lambda a, s, x: f'"{x:.3f}"'.replace(".", ","), "score")
+    told = ("some.csv", "--metric", "score", *PAIRED, "--direction", "maximize")
+    assert "15 cells of 'score' should be a number" in judge(*told, code=2)
 
 
 MIXED = {

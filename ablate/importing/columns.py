@@ -24,8 +24,8 @@ UNDEFINED = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "nil", "-
 FILE = "file"
 """The column that says which file a row is from, where there are several."""
 
-THOUSANDS = r"[-+−]?\d{1,3}(?:,\d{3})+(?:\.\d*)?"
-"""A number with commas between its thousands."""
+THOUSANDS = r"[-+−]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?"
+"""A number with commas between its thousands. `0,912` is none: its comma is a decimal one."""
 
 _ARMS = (
     *("arm", "method", "algorithm", "algo", "config", "configuration", "variant", "setting", "condition"),

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
+from ablate.importing.columns import THOUSANDS
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
 from ablate.text import counted, cut
@@ -95,7 +96,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     if delimiter == "|":
         rows = _without_frame(rows)
     if delimiter != ",":
-        _read_decimal_commas(rows)
+        _read_decimal_commas(rows, delimiter)
     options = {
         "reader": "csv",
         "encoding": encoding,
@@ -142,7 +143,9 @@ def _layout(lines: list[str], delimiter: str, header: int | None) -> tuple[int, 
         size = (end - i) * (width if width > 1 else 0) or (1 if end - i > 1 else 0)
         if size > best[0] and (end - i > 1):
             first = i + _prose(read[i:end], [start for start, _ in records[i:end]])
-            best = (size, records[first][0], delimiter)
+            # Numbers are seldom names of columns: commas in 1,015,000 make cells too, below a header that has none.
+            size //= 2 if any(map(_is_number, read[first])) else 1
+            best = max(best, (size, records[first][0], delimiter), key=lambda layout: layout[0])
         i = max(end, i + 1)
     return best
 
@@ -227,16 +230,28 @@ def _without_frame(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.set_axis(range(1, len(rows) + 1))
 
 
-def _read_decimal_commas(rows: object) -> None:
-    """Write `0,91` as `0.91` in columns that hold nothing but such numbers and whole ones."""
-    import pandas as pd
+def _read_decimal_commas(rows: pd.DataFrame, delimiter: str) -> None:
+    """Write `0,91` as `0.91` in columns that hold nothing but such numbers and whole ones.
 
-    assert isinstance(rows, pd.DataFrame)
-    for name in rows.columns:
-        cells = [cell for cell in rows[name].unique() if cell]
-        if any(_DECIMAL_COMMA.match(cell) for cell in cells) and all(
-            _DECIMAL_COMMA.match(cell) or _NUMBER.match(cell.rstrip("% ")) for cell in cells
-        ):
+    `1,015` may be a thousand and fifteen. Where all the commas of a column may stand between thousands, another column tells:
+    one that has decimal commas for sure, else one with decimal points. Where none does, a table with semicolons has decimal
+    commas, unless the column has numbers below a thousand without one.
+    """
+    levels = {name: [cell.rstrip("% ") for cell in rows[name].unique() if cell] for name in rows.columns}
+    with_commas = {
+        name: [cell for cell in cells if "," in cell]
+        for name, cells in levels.items()
+        if any("," in cell for cell in cells) and all(map(_is_number, cells))
+    }
+    sure = {
+        name
+        for name, cells in with_commas.items()
+        if not all(re.fullmatch(THOUSANDS, cell) for cell in cells)
+    }
+    has_points = any("." in cell and _NUMBER.match(cell) for cells in levels.values() for cell in cells)
+    for name in with_commas:
+        whole = any(re.fullmatch(r"[-+]?\d{3}", cell) for cell in levels[name])
+        if sure or (delimiter == ";" and not has_points and not whole):
             rows[name] = rows[name].str.replace(",", ".", regex=False)
 
 

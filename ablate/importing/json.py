@@ -29,8 +29,8 @@ def recognizes(source: ResultSource) -> bool:
 def read(source: ResultSource, how: HowToRead) -> Table:
     """Return the records of a JSON file.
 
-    They are a list of objects, the only such list within an object, one object a line, or an object of columns of the same
-    length. Raises DataError where the file holds anything else.
+    They are a list of objects, the only such list within an object, one object a line, an object of columns of the same
+    length, or a frame as pandas writes it. Raises DataError where the file holds anything else.
     """
     path = source.path
     text, encoding = decoded(path, how.encoding)
@@ -115,6 +115,9 @@ def _records(content: Any, path: Path) -> tuple[Iterable[Mapping[str, Any]], tup
                 place=str(path),
                 hint="write one of them to a file of its own",
             )
+        table = _frame(content)
+        if table is not None:
+            return table, ()
         columns = list(content.values())
         if columns and all(isinstance(column, list) for column in columns):
             if len({len(column) for column in columns}) == 1:
@@ -128,6 +131,31 @@ def _records(content: Any, path: Path) -> tuple[Iterable[Mapping[str, Any]], tup
         elif columns:
             return [content], ()  # a line of JSON lines, alone
     raise _no_records(path)
+
+
+def _frame(content: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The records of a frame as pandas writes one: an object for each column, or lists of columns and rows. None for others.
+
+    Objects of columns have the numbers of rows for keys, and text in one column at least: `{"adam": {"0": 0.91, "1": 0.93}, …}`
+    has a row for each arm.
+    """
+    names, rows = content.get("columns"), content.get("data")
+    if isinstance(names, list) and isinstance(rows, list) and content.keys() <= {"columns", "index", "data"}:
+        whole = all(isinstance(row, list) and len(row) == len(names) for row in rows)
+        return [dict(zip(map(str, names), row, strict=True)) for row in rows] if whole else None
+    columns = list(content.values())
+    if not columns or not all(isinstance(column, dict) and column for column in columns):
+        return None
+    first = columns[0].keys()
+    if (
+        all(map(str.isdigit, content))
+        or not all(map(str.isdigit, first))
+        or any(column.keys() != first for column in columns)
+    ):
+        return None
+    if not any(isinstance(cell, str) for column in columns for cell in column.values()):
+        return None
+    return [{name: column[row] for name, column in content.items()} for row in first]
 
 
 def _objects(values: Iterator[Any], path: Path) -> Iterator[Mapping[str, Any]]:

@@ -160,6 +160,7 @@ def judged_rows(
         options["unit"] = values.unit
     if resolution is None and values.resolution > 0:
         options["resolution"] = f"{values.resolution:g}"
+    notes += values.notes
     known = states if any(state != "finished" for state in states) else None
     return JudgedRows(rows, known, values.unit, values.resolution, options, tuple(notes))
 

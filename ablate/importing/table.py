@@ -257,8 +257,8 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
     import pandas as pd
 
     named = [
-        table.rows if FILE in table.rows else table.rows.assign(**{FILE: storable(Path(name).stem)})
-        for name, table in zip(names, tables, strict=True)
+        table.rows if FILE in table.rows else table.rows.assign(**{FILE: storable(short)})
+        for short, table in zip(_short_names(names), tables, strict=True)
     ]
     options: dict[str, str] = {}
     for table in tables:
@@ -286,3 +286,17 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
         tuple(dict.fromkeys(column for table in tables for column in table.measured)),
         {column: direction for table in tables for column, direction in table.directions.items()},
     )
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Return the names of files without what they share, each different: `adam/results.csv`, `sgd/results.csv` → `adam`, `sgd`."""
+    stems = [Path(name).stem for name in names]
+    if len(set(stems)) == len(stems):
+        return stems
+    parts = [Path(name).with_suffix("").parts for name in names]
+    while all(len(own) > 1 for own in parts) and len({own[0] for own in parts}) == 1:
+        parts = [own[1:] for own in parts]
+    while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1:
+        parts = [own[:-1] for own in parts]
+    short = [str(Path(*own)) for own in parts]
+    return short if len(set(short)) == len(set(names)) else list(names)

@@ -30,12 +30,14 @@ _MOST_DECIMALS = 8
 class MeasuredCells:
     """A metric's cells with their numbers as plain text, and what was seen of them.
 
-    unit: None where they are neither shares nor percentages. resolution: their smallest step; 0 where it is not known.
+    unit: None where they are neither shares nor percentages. resolution: their smallest step; 0 where it is not known. notes:
+    what was taken for what, where it could be something else.
     """
 
     cells: pd.Series[str]
     unit: Unit | None
     resolution: float
+    notes: tuple[str, ...] = ()
 
 
 def measured(
@@ -54,6 +56,7 @@ def measured(
     counts = text.str.fullmatch(_COUNT)
     thousands = text.str.fullmatch(THOUSANDS)
     totals: list[int] = []
+    notes: tuple[str, ...] = ()
     if percent.any():
         plain = ~percent & ~text.str.lower().isin(UNDEFINED)
         if unit is None and (plain & ~counts).any():
@@ -78,6 +81,8 @@ def measured(
         unit = unit or "share"
     if thousands.any():
         numbers[thousands] = text[thousands].str.replace(",", "")
+        one = levels[thousands].iloc[0]
+        notes = (f"commas in {metric} stand between thousands: {one} is {numbers[thousands].iloc[0]}",)
     changed = bool((numbers != levels).any())
     result = cells.map(dict(zip(levels, numbers, strict=True))) if changed else cells
     if resolution is None:
@@ -88,7 +93,7 @@ def measured(
         )
     if unit is None and is_share(metric):
         unit = _unit(cells, numbers, metric)
-    return MeasuredCells(result, unit, resolution)
+    return MeasuredCells(result, unit, resolution, notes)
 
 
 def _text(value: float) -> str:

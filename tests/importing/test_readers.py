@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ablate.errors import DataError, StudyError
@@ -136,6 +137,71 @@ def test_several_files_are_one_table_with_a_column_that_names_them(tmp_path):
     ]
     assert read([str(one), str(one)], HowToRead()).options["delimiter"] == ","
     assert "reader" not in read([str(one), str(other)], HowToRead()).options
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (["adam/results.csv", "sgd/results.csv"], ["adam", "sgd"]),
+        (["runs/adam/0/log.csv", "runs/adam/1/log.csv", "runs/sgd/0/log.csv"], ["adam/0", "adam/1", "sgd/0"]),
+        (["results.csv", "sgd/results.csv"], ["results", "sgd/results"]),
+        (["results.csv", "results.tsv"], None),
+        (["a/x.csv", "a/y.csv", "b/x.tsv"], ["a/x", "a/y", "b/x"]),
+    ],
+)
+def test_files_of_one_name_in_different_folders_are_told_apart(tmp_path, monkeypatch, paths, named):
+    monkeypatch.chdir(tmp_path)
+    for path in map(Path, paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("seed,loss\n0,0.5\n1,0.6\n")
+    found = read(paths, HowToRead()).rows
+    assert list(dict.fromkeys(found["file"])) == (named or paths)
+    assert list(found["file"].value_counts()) == [2] * len(paths)
+
+
+FRAME = pd.DataFrame({"arm": ["sgd", "sgd", "adam"], "seed": [0, 1, 0], "loss": [0.5, 0.25, 1.0]})
+
+
+@pytest.mark.parametrize("orient", ["records", "columns", "split", "index", "table"])
+@pytest.mark.parametrize("frame", [FRAME, FRAME.iloc[1:]], ids=["all", "some"])
+def test_json_of_pandas_has_the_rows_of_the_frame(tmp_path, orient, frame):
+    path = tmp_path / "results.json"
+    frame.to_json(path, orient=orient)
+    expected = [{name: str(cell) for name, cell in row.items()} for row in frame.to_dict("records")]
+    assert [{name: row[name] for name in frame} for row in rows_of(path)] == expected
+
+
+def test_an_object_of_numbers_for_each_arm_has_a_row_for_each_arm(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"sgd": {"0": 0.5, "1": 0.6}, "adam": {"0": 0.4, "1": 0.3}}))
+    assert rows_of(path) == [{"arm": "sgd", "0": "0.5", "1": "0.6"}, {"arm": "adam", "0": "0.4", "1": "0.3"}]
+
+
+COMMAS = {
+    "all may be thousands": ("\t", ["1,015", "1,502"], ["1,015", "1,502"]),
+    "some are below a thousand": (";", ["1,015", "992"], ["1,015", "992"]),
+    "a decimal comma": ("\t", ["1,015", "0,992"], ["1.015", "0.992"]),
+    "decimals of another number": ("|", ["1,015", "1,5"], ["1.015", "1.5"]),
+    "semicolons": (";", ["1,015", "2,502"], ["1.015", "2.502"]),
+    "percentages": (";", ["91,015 %", "2,50 %"], ["91.015 %", "2.50 %"]),
+    "more than a million": (";", ["1,015,000", "2,502,000"], ["1,015,000", "2,502,000"]),
+}
+
+
+@pytest.mark.parametrize(("delimiter", "written", "expected"), COMMAS.values(), ids=COMMAS)
+@pytest.mark.parametrize("other", ["x", "0.5", "0,5"])
+def test_a_comma_is_decimal_or_between_thousands_as_the_table_shows(
+    tmp_path, delimiter, written, expected, other
+):
+    path = tmp_path / "results.txt"
+    path.write_text(
+        "\n".join(delimiter.join(row) for row in [("m", "other"), *((m, other) for m in written)])
+    )
+    if other == "0.5" and expected == ["1.015", "2.502"]:
+        expected = written  # decimal points elsewhere
+    if other == "0,5" and "," not in written[0].replace(",", "", 1):
+        expected = [cell.replace(",", ".") for cell in written]  # decimal commas elsewhere
+    assert [row["m"] for row in rows_of(path)] == expected
 
 
 def rows_of_all(*paths: Path) -> list[dict[str, str]]:
