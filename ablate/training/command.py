@@ -55,6 +55,7 @@ from ablate.training.permission import Permission
 from ablate.training.process import Process, check_startable
 from ablate.training.source_files import (
     FolderCode,
+    PlannedData,
     data_fingerprint,
     folder_code,
     folder_code_again,
@@ -351,6 +352,10 @@ class CommandTrainer(OwnTrainer):
                 place="command",
             )
             return
+        data = PlannedData(config.folder, config.source.get("data") or (), payload.data)
+        if complaint := data.complaint():
+            yield Failure("code", complaint, place="data")
+            return
         keep = task.attempt > 1 and bool(config.source.get("resume"))
         with folders.run(task.run, keep=keep) as folder, contextlib.ExitStack() as stack:
             place, copy = config.folder, None
@@ -365,7 +370,9 @@ class CommandTrainer(OwnTrainer):
                     copy.check()
                 if is_end(message):
                     output.discard_copy()
-                if isinstance(message, Result) and (text := inputs.text()):
+                if isinstance(message, Result) and (complaint := data.changed()):
+                    yield Failure("code", complaint, place="data", files=message.files)
+                elif isinstance(message, Result) and (text := inputs.text()):
                     yield replace(message, facts={**message.facts, "inputs": text})
                 else:
                     yield message

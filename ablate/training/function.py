@@ -55,7 +55,7 @@ from ablate.training.own import OwnTrainer, messages, shown_value
 from ablate.training.own_run import OwnRun
 from ablate.training.payload import TORCH, Folders, RunPayload
 from ablate.training.permission import Permission, to_import
-from ablate.training.source_files import data_fingerprint
+from ablate.training.source_files import PlannedData, data_fingerprint
 from ablate.training.state import ProcessState, seed_everything, worker_state
 from ablate.training.surroundings import Surroundings, scratch_mlflow
 
@@ -329,6 +329,7 @@ class _FunctionAttempt:
         self._run = OwnRun(folder, task.attempt, self._is_cancelled)
         self._output = output
         self._inputs = _inputs.setdefault(self._train, Inputs())
+        self._data = PlannedData(Path.cwd(), self._payload.source.get("data") or (), self._payload.data)
         self._called: Any = None
         """What calling the function gave."""
 
@@ -367,6 +368,8 @@ class _FunctionAttempt:
 
     def _loaded(self, surroundings: Surroundings) -> Fit:
         """Return the function. Where it is imported for the first time, what importing sets remains set."""
+        if complaint := self._data.complaint():
+            raise _ChangedError(complaint, place="data")
         loaded = set(sys.modules)
         data = [Path(path).expanduser() for path in self._payload.source.get("data") or ()]
         shares = self._payload.source.get("isolate") is False
@@ -400,7 +403,7 @@ class _FunctionAttempt:
     def _check_code(self) -> None:
         """Raise where the code is not what the run was planned with: its result would stand under the key of other code."""
         if self._payload.code is not None and training_code(self._train).digest != self._payload.code:
-            raise _CodeChangedError(
+            raise _ChangedError(
                 "its code has changed since the plan was made",
                 place=self._train,
                 hint="run the study again: it makes a plan with the code as it is",
@@ -428,8 +431,9 @@ class _FunctionAttempt:
                 steps.close()
 
     def _failure(self, error: BaseException) -> Failure:
-        if isinstance(error, _CodeChangedError):
-            return Failure("code", f"{error.message}; {error.hint}", place=self._train)
+        if isinstance(error, _ChangedError):
+            reason = f"{error.message}; {error.hint}" if error.hint else error.message
+            return Failure("code", reason, place=error.place or self._train)
         end = failure(error, place=_place_of_yield(self._called) if isinstance(error, MetricsError) else "")
         if isinstance(error, AblateError) and error.hint:
             return replace(end, reason=f"{end.reason}; {error.hint}")
@@ -439,6 +443,7 @@ class _FunctionAttempt:
         """Return the end of the attempt with its artifacts, and with whether its process may train anything else."""
         assert isinstance(end, Result | Failure)
         figures = left_figures(self._run.folder) if isinstance(end, Result) else {}
+        self._inputs.collect()  # before open files are looked at
         files = {**end.files, **figures, **self._run.files(), **({OUTPUT: printed} if printed else {})}
         _, state = _states.get(self._train, (None, None))
         left = state.left_behind(_is_users_module) if state is not None else []
@@ -446,8 +451,10 @@ class _FunctionAttempt:
             # What was imported in the middle of the run may have been edited since the plan was made.
             try:
                 self._check_code()
-            except _CodeChangedError as error:
+            except _ChangedError as error:
                 end = self._failure(error)
+        if isinstance(end, Result) and (complaint := self._data.changed()):
+            end = Failure("code", complaint, place="data")
         isolate = self._payload.source.get("isolate")
         spent = bool(isolate) or (isolate is None and bool(left)) or isinstance(end, Failure)
         if isinstance(end, Failure):
@@ -468,8 +475,8 @@ def _place_of_yield(steps: Any) -> str:
     return place
 
 
-class _CodeChangedError(TrainingError):
-    """The code of a training is not what it was when its runs were planned."""
+class _ChangedError(TrainingError):
+    """The code of a training, or its data, is not what it was when its runs were planned."""
 
 
 def _is_users_module(name: str) -> bool:

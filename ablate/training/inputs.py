@@ -2,8 +2,9 @@
 
 No key of a run holds them, for they are known only once the run has read them. So each run notes what they held, and a result is not
 taken for what would be trained today where that has changed. Seen is what Python code opens, and the folders whose files it lists, in
-the process that trains; what compiled code opens by itself (HDF5, Arrow), what programs read that the training starts, and files of which
-only their presence, size or time is asked, are not.
+all threads of the process that trains and in the processes that it forks, such as those of a data loader; what compiled code opens by
+itself (HDF5, Arrow), what programs read that the training starts, spawned processes among them, and files of which only their presence,
+size or time is asked, are not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote
 
 from ablate.code_digest import digest_of, is_users
@@ -121,7 +122,12 @@ class Inputs:
         self._written: set[str] = set()
         self._variables: dict[str, str] = {}
         self._set: set[str] = set()
+        self._updated: set[str] = set()
         self._read = 0
+        self._process = os.getpid()
+        self._told: IO[bytes] | None = None
+        self._told_file = 0, 0
+        self._taken_in = 0
 
     def imported(self) -> None:
         """Say that the modules of the training are imported now."""
@@ -130,11 +136,12 @@ class Inputs:
     def begin(self, without: Collection[Path] = (), *, keep: bool = False) -> None:
         """Begin a run. keep: what the runs before it have read is its input too, for it may still have it."""
         self._began = time.time_ns() - TICK
+        self._process = os.getpid()
         self._without = tuple(os.path.realpath(path) for path in without)
         if not keep:
             files, folders, variables = self._at_import
             self._files, self._folders, self._variables = dict(files), set(folders), dict(variables)
-            self._written, self._set, self._read = set(), set(), 0
+            self._written, self._set, self._updated, self._read = set(), set(), set(), 0
 
     def __enter__(self) -> None:
         global _current  # noqa: PLW0603 — of the process
@@ -150,7 +157,13 @@ class Inputs:
 
         code: paths of files, without links, that the key holds. Other modules of the user's that were loaded count as files.
         """
-        files = {path: held for path, held in self._files.items() if path not in self._written}
+        self.collect()
+        files = {
+            path: held
+            for path, held in self._files.items()
+            if path not in self._written
+            and not (path in self._updated and content_of(path, by_size=held.startswith(_SIZE)) != held)
+        }
         for name, module in list(sys.modules.items()):
             file = None if name in self._loaded_before else getattr(module, "__file__", None)
             # Packages have many files; to ask where each lies after every run takes milliseconds.
@@ -169,19 +182,25 @@ class Inputs:
     def opened(self, path: Any, mode: Any, flags: Any) -> None:
         """A file is about to be opened by code of the user's."""
         name = os.path.realpath(os.fsdecode(path))
-        writes = (isinstance(mode, str) and any(letter in mode for letter in "wax+")) or (
-            isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
-        )
-        if writes:
+        reads, writes = _access(mode, flags)
+        if writes and not reads:
             self._written.add(name)
-        elif name not in self._files and name not in self._written and self._counts(name):
+            self._tell_parent("written", name)
+        elif name not in self._written and self._counts(name):
+            if writes and name not in self._updated:
+                self._updated.add(name)
+                self._tell_parent("updated", name)
+            if name in self._files:
+                return
             with contextlib.suppress(OSError):
                 about = Path(name).stat()
                 if about.st_mtime_ns >= self._began:
                     self._written.add(name)  # made in this run, by a program that it started
+                    self._tell_parent("written", name)
                     return
                 self._read += min(about.st_size, WHOLE)
             self._files[name] = content_of(name, by_size=self._read > MOST_READ)
+            self._tell_parent("file", name, self._files[name], self._read)
 
     def listed(self, folder: Any) -> None:
         """The names in a folder are about to be listed by code of the user's.
@@ -194,6 +213,7 @@ class Inputs:
             os.path.join(path, "_")  # noqa: PTH118 — of texts
         ):
             self._folders.add(path)
+            self._tell_parent("folder", path)
 
     def _names_in(self, folder: str) -> str | None:
         """Return what is kept of the names in a folder; None where they have changed since the first run of this process.
@@ -227,11 +247,74 @@ class Inputs:
         """Code of the user's has asked for a variable of the environment."""
         if name not in self._variables and is_setting(name, value):
             self._variables[name] = value_of(value)
+            if name not in self._set:
+                self._tell_parent("variable", name, self._variables[name])
 
     def set(self, name: str) -> None:
         """Code of the user's has set a variable, whose value is its own from now on."""
         if name not in self._variables:
             self._set.add(name)
+
+    # --- forked processes ---
+
+    def forks(self) -> None:
+        """A process is about to be forked. It will know what was read before, and tell what it reads itself."""
+        self._take_in()
+        if self._told is None and os.getpid() == self._process:
+            self._told = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 — until `collect`
+            about = os.fstat(self._told.fileno())
+            self._told_file = about.st_dev, about.st_ino
+
+    def collect(self) -> None:
+        """Take in what forked processes have told so far; those that are left tell nothing more."""
+        self._take_in()
+        if self._told is not None and os.getpid() == self._process:
+            self._told.close()
+            self._told, self._taken_in = None, 0
+
+    def _take_in(self) -> None:
+        if self._told is None or os.getpid() != self._process:
+            return
+        with contextlib.suppress(OSError):
+            number = self._told.fileno()
+            content = os.pread(number, os.fstat(number).st_size, 0)
+            # A process that was killed may have left half a line, and one that still runs goes on where the last one ended.
+            for line in content[self._taken_in :].splitlines():
+                with contextlib.suppress(ValueError):
+                    self._hear(*json.loads(line))
+            self._taken_in = len(content)
+
+    def _hear(self, kind: str, name: str, held: str, read: int) -> None:
+        if kind == "file":
+            self._files.setdefault(name, held)
+            self._read = max(self._read, read)
+        elif kind == "variable":
+            self._variables.setdefault(name, held)
+        else:
+            {"written": self._written, "updated": self._updated, "folder": self._folders}[kind].add(name)
+
+    def _tell_parent(self, kind: str, name: str, held: str = "", read: int = 0) -> None:
+        """Tell the process that trains what this one, which it has forked, has read or written."""
+        if self._told is None or os.getpid() == self._process:
+            return
+        with contextlib.suppress(OSError):
+            number = self._told.fileno()
+            about = os.fstat(number)
+            # A process may have closed everything that it inherited, and opened something else by the same number.
+            if (about.st_dev, about.st_ino) == self._told_file:
+                os.write(number, json.dumps([kind, name, held, read]).encode() + b"\n")
+
+
+def _access(mode: Any, flags: Any) -> tuple[bool, bool]:
+    """Return whether a file is opened to read what it holds, and whether to write. mode: of `open`, else flags of `os.open`."""
+    if isinstance(mode, str):
+        return "r" in mode or not set("wax") & set(mode), bool(set("wax+") & set(mode))
+    flags = flags if isinstance(flags, int) else 0
+    both = bool(flags & os.O_RDWR)
+    return (
+        not flags & (os.O_WRONLY | os.O_RDWR) or (both and not flags & (os.O_CREAT | os.O_TRUNC)),
+        both or bool(flags & os.O_WRONLY),
+    )
 
 
 _current: Inputs | None = None
@@ -243,6 +326,7 @@ def _watch() -> None:
     global _is_watched  # noqa: PLW0603 — an audit hook stays for the life of the process
     if not _is_watched:
         sys.addaudithook(_audited)
+        os.register_at_fork(before=_forking)
         _is_watched = True
     for environment in (os.environ, getattr(os, "environb", None)):
         if type(environment) is os._Environ:  # noqa: SLF001 — there is no other way to learn who asks
@@ -264,7 +348,7 @@ def _audited(event: str, arguments: tuple[Any, ...]) -> None:
         elif event == "open":
             _current.opened(path, *arguments[1:3])
         elif isinstance(path, str | bytes | os.PathLike) and os.path.isfile(place := _place(path)):  # noqa: PTH113
-            _current.opened(place, "r", 0)
+            _current.opened(place, "r" if event == "ctypes.dlopen" else "r+", 0)
     except Exception:  # noqa: BLE001 — nothing that is only looked at may end a training
         return
     finally:
@@ -282,13 +366,33 @@ def _place(name: Any) -> str:
     return unquote(path[len("file:") :].partition("?")[0]) if path.startswith("file:") else path
 
 
+def _forking() -> None:
+    if _current is None or getattr(_busy, "now", False):
+        return
+    _busy.now = True
+    try:
+        _current.forks()
+    except Exception:  # noqa: BLE001 — as above
+        return
+    finally:
+        _busy.now = False
+
+
 def _is_asked_by_user(frame: FrameType | None) -> bool:
-    """Return whether code of the user's is among those that wait for a call."""
+    """Return whether code of the user's is among those that wait for a call, or started the thread that makes it.
+
+    A thread of a pool knows nothing of who gave it its work: `pool.map(Path.read_bytes, files)`. Those of ablate's begin in its own code.
+    """
+    is_ablates = False
     while frame is not None:
         if is_users(frame.f_code.co_filename):
             return True
+        is_ablates = is_ablates or frame.f_code.co_filename.startswith(_ABLATE)
         frame = frame.f_back
-    return False
+    return not is_ablates
+
+
+_ABLATE = str(Path(__file__).parents[1]) + os.sep
 
 
 class _Environment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 — it cannot be wrapped

@@ -299,6 +299,57 @@ def data_fingerprint(folder: Path, paths: Sequence[str]) -> str:
     )
 
 
+class PlannedData:
+    """The files and folders under `data:` while one run trains: the key of the run says what they hold.
+
+    folder: that paths are relative to. planned: the fingerprint that they had when the study was planned; None where that does not matter.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[str], planned: str | None) -> None:
+        self._folder, self._paths = folder, paths if planned else ()
+        self._planned = planned
+        self._before: dict[str, tuple[int, int, int]] = {}
+
+    def complaint(self) -> str | None:
+        """Return why the run must not begin; None where it may. On another machine a file may lie elsewhere, and is not looked at."""
+        try:
+            self._before = self._times()
+            if not self._paths or data_fingerprint(self._folder, self._paths) == self._planned:
+                return None
+        except (DataError, OSError):
+            self._paths = ()
+            return None
+        return f"these files are not what they were when this study was planned; {_PLAN_AGAIN}"
+
+    def changed(self) -> str | None:
+        """Return why the result does not belong to the key of the run; None where it does."""
+        try:
+            now = self._times()
+            if now == self._before or data_fingerprint(self._folder, self._paths) == self._planned:
+                return None
+        except (DataError, OSError):
+            now = {}
+        names = sorted(
+            name for name in now.keys() | self._before.keys() if now.get(name) != self._before.get(name)
+        )
+        shown = repr(cut(os.path.relpath(names[0], self._folder)))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return (
+            f"{shown}{more} changed while the run trained; {_PLAN_AGAIN}. Where the training itself writes there, name only the files"
+            " that it reads"
+        )
+
+    def _times(self) -> dict[str, tuple[int, int, int]]:
+        return {
+            os.path.join(self._folder, file): times  # noqa: PTH118 — of texts
+            for path in self._paths
+            for file, times in _data_files(self._folder / Path(path).expanduser()).items()
+        }
+
+
+_PLAN_AGAIN = "run the study again: it plans its runs with the data as they are now"
+
+
 def _data_digest(path: Path, named: str) -> str:
     if not path.exists():
         raise DataError(
@@ -307,8 +358,11 @@ def _data_digest(path: Path, named: str) -> str:
             hint=f"{cut(named)!r} is relative to the command's folder",
         )
     try:
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        listing = digest_of([str(path.absolute()), [[str(file.absolute()), *_times(file)] for file in files]])
+        times = _data_files(path)
+        files = sorted(map(Path, times))
+        listing = digest_of(
+            [str(path.absolute()), [[str(file.absolute()), *times[str(file)]] for file in files]]
+        )
         known = _known_digest(listing)
         if known is None:
             root = path.parent if path.is_file() else path
@@ -320,6 +374,25 @@ def _data_digest(path: Path, named: str) -> str:
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}", place="data") from error
     return known
+
+
+def _data_files(path: Path) -> dict[str, tuple[int, int, int]]:
+    """Return the files that a path names → size and times, those below linked folders included, no folder twice."""
+    if path.is_file():
+        return {str(path): _times(path)}
+    files, seen = {}, set()
+    for place, folders, names in os.walk(path, followlinks=True):
+        folders.sort()
+        about = os.stat(place)  # noqa: PTH116 — of a text
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        for name in names:
+            file = Path(place, name)
+            if file.is_file():
+                files[str(file)] = _times(file)
+    return files
 
 
 def _data_file(file: Path) -> str:

@@ -23,6 +23,7 @@ from ablate.study.keys import Study
 from ablate.tracking.plans import stored_plan
 from ablate.training import arguments, outcome, runs, trainer_of
 from ablate.training.payload import Folders, RunPayload
+from ablate.training.source_files import data_fingerprint
 
 # --- the shapes of four projects, and what their studies say ---------------------------------------------------------
 
@@ -1101,8 +1102,6 @@ def test_what_is_part_of_the_key_of_a_run(tmp_path):
 
 
 def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path):
-    from ablate.training.source_files import data_fingerprint
-
     write_project(
         tmp_path, {"a/x/1.txt": "1", "a/2.txt": "2", "b/x/1.txt": "1", "b/2.txt": "2", "c/2.txt": "2"}
     )
@@ -1113,3 +1112,74 @@ def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path):
     )
     assert data_fingerprint(tmp_path, ["a/2.txt"]) == data_fingerprint(tmp_path, ["c/2.txt"])
     assert data_fingerprint(tmp_path, []) == ""
+    # Data sets often stand in a project as links to where there is room.
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "2.txt").write_text("2")
+    (tmp_path / "d" / "x").symlink_to(tmp_path / "a" / "x")
+    linked = data_fingerprint(tmp_path, ["d"])
+    assert linked == data_fingerprint(tmp_path, ["a"])
+    (tmp_path / "a" / "x" / "1.txt").write_text("3")
+    assert data_fingerprint(tmp_path, ["d"]) != linked
+    (tmp_path / "a" / "x" / "round").symlink_to(tmp_path / "d")
+    assert data_fingerprint(tmp_path, ["d"])
+
+
+READS = "import os, pathlib\n{}\nprint('accuracy', pathlib.Path('data/gain.txt').read_text())\n"
+
+
+@pytest.mark.parametrize("kind", ["command", "function"])
+@pytest.mark.parametrize(
+    ("before", "meanwhile", "complaint"),
+    [
+        ("", "", None),
+        ("", "os.utime('data/gain.txt', (5, 5))", None),
+        ("0.7", "", "not what they were when this study was planned"),
+        (
+            "",
+            "pathlib.Path('data/gain.txt').write_text('0.7')",
+            "'data/gain.txt' changed while the run trained",
+        ),
+        ("", "pathlib.Path('data/more.txt').write_text('')", "'data/more.txt' changed while the run trained"),
+        ("", "os.rename('data/other.txt', 'data/moved.txt')", "'data/moved.txt' and 1 more changed"),
+        ("", "pathlib.Path('data/linked/far.txt').write_text('4')", "'data/linked/far.txt' changed"),
+    ],
+)
+def test_a_result_of_other_data_than_the_plan_s_is_none(
+    tmp_path, monkeypatch, kind, before, meanwhile, complaint
+):
+    monkeypatch.chdir(tmp_path)
+    write_project(
+        tmp_path,
+        {
+            "data/gain.txt": "0.5",
+            "data/other.txt": "1",
+            "far/far.txt": "2",
+            "main.py": READS.format(meanwhile),
+        },
+    )
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "far")
+    fingerprint = data_fingerprint(tmp_path, ["data"])
+    if kind == "command":
+        config = script(tmp_path, READS.format(meanwhile), data=["data"]).baseline
+        planned = RunPayload(config.tree(), 0, source=config.source, metric="accuracy", data=fingerprint)
+    else:
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.delitem(sys.modules, "fit_of_data", raising=False)
+        write_project(
+            tmp_path,
+            {
+                "fit_of_data.py": f"import os, pathlib\ndef train(config, seed):\n    {meanwhile or 'pass'}\n"
+                "    yield {'accuracy': float(pathlib.Path('data/gain.txt').read_text())}\n"
+            },
+        )
+        source = {"train": "fit_of_data:train", "data": ["data"]}
+        planned = RunPayload({}, 0, source=source, metric="accuracy", data=fingerprint)
+    if before:
+        write_project(tmp_path, {"data/gain.txt": before})
+    end = list(runs.train(Bundle((Task("run", 1, planned),))))[-1]
+    if complaint is None:
+        assert isinstance(end, Finished)
+    else:
+        assert isinstance(end, Failed)
+        assert (end.kind, end.place) == ("code", "data")
+        assert complaint in end.reason

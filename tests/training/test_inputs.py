@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sqlite3
 import sys
 import tempfile
 import types
@@ -36,6 +37,29 @@ READING = {
         ),
         "gain.txt",
     ),
+    "in a thread of a pool, which knows nothing of whose work it does": (
+        (
+            "from concurrent.futures import ThreadPoolExecutor\ndef train():\n"
+            "    with ThreadPoolExecutor(1) as pool:\n        list(pool.map(Path.read_text, [Path('gain.txt')]))"
+        ),
+        "gain.txt",
+    ),
+    "in a process that it forks": (
+        "import os\ndef train():\n    fork(lambda: Path('gain.txt').read_text())",
+        "gain.txt",
+    ),
+    "in a process that a forked one forks": (
+        "import os\ndef train():\n    fork(lambda: fork(lambda: Path('gain.txt').read_text()))",
+        "gain.txt",
+    ),
+    "to write it, and leaves it as it is": (
+        "def train():\n    with open('gain.txt', 'r+') as file:\n        file.read()",
+        "gain.txt",
+    ),
+    "by a descriptor that could write": (
+        "import os\ndef train():\n    os.close(os.open('gain.txt', os.O_RDWR))",
+        "gain.txt",
+    ),
     "by its descriptor": (
         "import os\ndef train():\n    os.close(os.open('gain.txt', os.O_RDONLY))",
         "gain.txt",
@@ -53,6 +77,21 @@ READING = {
 }
 
 
+FORK = """
+def fork(work):
+    import os, warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there are threads of other tests
+        child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
 @pytest.fixture
 def reads(tmp_path, monkeypatch):
     """What a module reads while it is imported and its function is called, as it is recorded."""
@@ -61,7 +100,7 @@ def reads(tmp_path, monkeypatch):
     loaded = set(sys.modules)
 
     def run(code: str) -> str:
-        (tmp_path / "reading.py").write_text("from pathlib import Path\n" + code)
+        (tmp_path / "reading.py").write_text("from pathlib import Path\n" + FORK + code)
         importlib.invalidate_caches()
         inputs = Inputs()
         inputs.begin()
@@ -95,11 +134,19 @@ def test_a_file_that_training_reads_is_known_to_have_changed(reads, tmp_path, ho
 
 
 def test_what_training_writes_or_makes_or_what_is_of_the_machine_does_not_count(reads, tmp_path):
-    (tmp_path / "log.txt").write_text("before")
-    os.utime(tmp_path / "log.txt", (1, 1))
+    for name in ("log.txt", "state.txt", "counts.txt", "lock.txt"):
+        (tmp_path / name).write_text("before")
+        os.utime(tmp_path / name, (1, 1))
+    sqlite3.connect(tmp_path / "results.db").execute("create table t (x)").connection.close()
+    os.utime(tmp_path / "results.db", (1, 1))
     text = reads(
-        "import json, os, subprocess, sys\n"
+        "import json, os, sqlite3, subprocess, sys\n"
         "def train():\n"
+        "    with open('state.txt', 'r+') as file:\n        file.write('now')\n"
+        "    with sqlite3.connect('results.db') as database:\n        database.execute('insert into t values (1)')\n"
+        "    database.close()\n"
+        "    fork(lambda: (Path('counts.txt').write_text('1'), Path('counts.txt').read_text()))\n"
+        "    os.close(os.open('lock.txt', os.O_RDWR | os.O_CREAT))\n"
         "    Path('log.txt').read_text(); os.close(os.open('log.txt', os.O_WRONLY | os.O_APPEND))\n"
         "    Path('new.txt').write_text('x'); Path('new.txt').read_text()\n"
         '    subprocess.run([sys.executable, \'-c\', \'open("result.txt", "w").write("1")\'], check=True)\n'
@@ -110,6 +157,17 @@ def test_what_training_writes_or_makes_or_what_is_of_the_machine_does_not_count(
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no folder in memory")
+def test_a_forked_process_that_closes_everything_writes_into_none_of_its_own_files(reads, tmp_path):
+    (tmp_path / "gain.txt").write_text("1")
+    os.utime(tmp_path / "gain.txt", (1, 1))
+    reads(
+        "import os\ndef work():\n    os.closerange(3, 256)\n"
+        "    for number in range(60):\n        os.open(f'own{number}', os.O_CREAT | os.O_WRONLY)\n"
+        "    os.read(os.open('gain.txt', os.O_RDONLY), 9)\ndef train():\n    fork(work)\n"
+    )
+    assert {file.read_text() for file in tmp_path.glob("own*")} == {""}
+
+
 def test_a_file_in_memory_counts_and_a_device_does_not(reads):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         file = Path(folder, "images.txt")
@@ -189,6 +247,33 @@ def test_a_file_of_the_working_folder_that_comes_or_goes_is_a_change(reads, tmp_
         assert changed(text) == []
         file.unlink()
     assert changed(text) == [name]
+
+
+def test_what_forked_processes_read_is_told_once_and_no_file_stays_open(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "forking.py").write_text(
+        FORK + "import os\ndef epoch():\n"
+        "    for number in range(3):\n        fork(lambda: (open(f'{number}.txt').close(), os.environ.get('RATE_OF_ONE')))\n"
+    )
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("1")
+        os.utime(tmp_path / f"{number}.txt", (1, 1))
+    before = set(Path("/proc/self/fd").glob("*"))
+    told = Inputs()
+    told.begin()
+    with told:
+        epoch = importlib.import_module("forking").epoch
+        epoch()
+    with told:  # the next epoch
+        epoch()
+    record = json.loads(told.text([str(tmp_path / "forking.py")]))
+    assert (list(record["files"]), list(record["variables"])) == (
+        ["0.txt", "1.txt", "2.txt"],
+        ["RATE_OF_ONE"],
+    )
+    assert set(Path("/proc/self/fd").glob("*")) == before
+    del sys.modules["forking"]
 
 
 def test_libraries_and_databases_by_address_are_inputs(reads, tmp_path):
