@@ -405,13 +405,19 @@ def lr(
     parsed = spec.read(study, sets=sets or ())
     launch.check_permission(parsed, {"imports": allow_import, "commands": [allow_command]})
     options = rates.SweepOptions(lowest, highest, seeds, epochs, path)
+    target = output or reporting.rate_page_for(reporting.FOLDER, parsed.name)
+    reporting.check_replaceable(target)
     # Reports mistakes in data and network before a process is started.
     facts = launch.data_lookup()(parsed.baseline)
     executor = launch.local_executor(runs.train, parsed.baseline, devices, workers)
-    result = rates.sweep(parsed, options, executor, launch.notify, facts)
-    target = output or reporting.rate_page_for(reporting.FOLDER, parsed.name)
-    reporting.write(target, rate_page.page(result, parsed.name))
+    try:
+        result = rates.sweep(parsed, options, executor, launch.notify, facts)
+    except KeyboardInterrupt:
+        launch.notify("interrupted: nothing is kept of a sweep")
+        sys.exit(interrupts.EXIT_CODE)
+    # A page that cannot be written does not take what was trained with it.
     print_result(result.to_json() if json else console.rate_sweep(result, rates.paste(parsed, result, path)))
+    reporting.write(target, rate_page.page(result, parsed.name))
     launch.notify(str(target))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,21 +135,39 @@ def _test_images(record: PlanRecord) -> NDArray[Any] | None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file, replacing one that is there in a single step. Raises StudyError where it cannot be written, or may not be replaced."""
+    """Write a file, replacing one that is there in a single step; a pipe or a device (/dev/stdout) is written to.
+
+    Raises StudyError where it cannot be written, or may not be replaced.
+    """
     check_replaceable(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plain_files.write(path, text.encode())
+        if _is_stream(path):
+            with path.open("wb") as stream:
+                stream.write(text.encode())
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plain_files.write(path, text.encode())
     except OSError as error:
+        # That is what making a folder says where a file lies in its place.
+        reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
         raise StudyError(
-            f"cannot be written ({error.strerror})", place=str(path), hint="--output names another place"
+            f"cannot be written ({reason})", place=str(path), hint="--output names another place"
         ) from None
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether a path leads to a pipe or a device."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # what is wrong with it is said where it is written
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def check_replaceable(path: Path, sources: Iterable[str] = ()) -> None:
     """Raise StudyError where writing a file would destroy what is no output: a study, code, a database, one of the sources."""
     try:
-        is_there = path.is_file()
+        is_there, is_folder = path.is_file(), path.is_dir()
         is_source = is_there and any(Path(source).exists() and path.samefile(source) for source in sources)
     except (OSError, ValueError):  # what is wrong with the name is said where it is written
         return
@@ -156,6 +175,8 @@ def check_replaceable(path: Path, sources: Iterable[str] = ()) -> None:
         raise StudyError(
             "is there already, and would be lost", place=str(path), hint="--output names another file"
         )
+    if is_folder:
+        raise StudyError("is a folder", place=str(path), hint="--output names a file in it")
 
 
 def file_for(folder: Path, stem: str, ending: str = "html") -> Path:

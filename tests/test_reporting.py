@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate import reporting
+from ablate.errors import StudyError
 
 # Few letters, so that names often differ by their capitals alone.
 NAMES = st.one_of(
@@ -43,6 +45,39 @@ def test_no_page_takes_the_place_of_another_even_where_capitals_do_not_count(stu
 def test_a_usual_name_is_the_name_of_its_page(tmp_path, study):
     assert reporting.page_for(tmp_path, study) == tmp_path / f"{study}.html"
     assert reporting.rate_page_for(tmp_path, study) == tmp_path / f"{study}-lr.html"
+
+
+def test_a_pipe_is_written_to_and_stays_what_it_is(tmp_path):
+    pipe = tmp_path / "page.html"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, Path(f"/dev/fd/{os.open(pipe, os.O_WRONLY)}")):
+        reporting.write(path, "größer")
+        assert os.read(reader, 100).decode() == "größer"
+        assert pipe.is_fifo()
+        assert list(tmp_path.iterdir()) == [pipe]
+    os.close(int(path.name))
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (".", "is a folder"),
+        ("file/page.html", r"cannot be written \(Not a directory\)"),
+        ("file/deeper/page.html", r"cannot be written \(Not a directory\)"),
+        ("study.yaml", "is there already"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_and_left_as_it_is(tmp_path, name, reason):
+    for file in ("file", "study.yaml"):
+        (tmp_path / file).write_text("kept")
+    with pytest.raises(StudyError, match=reason):
+        reporting.write(tmp_path / name, "page")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "file": "kept",
+        "study.yaml": "kept",
+    }
 
 
 @pytest.fixture

@@ -121,20 +121,31 @@ def sweep(
         f"{counted(len(rates), 'rate')} from {rates[0]:g} to {rates[-1]:g}, {part if short < whole else 'a whole run each'}: "
         f"in all as much training as about {counted(math.ceil(runs), 'run')} of the study, and more where the best lies at an end"
     )
-    with executor:
-        train(rates, short)
-        if all(trial.outcome == "failed" for trial in trials):
-            raise TrainingError(trials[0].reason)
-        extensions = 0
-        while extensions <= EXTENSIONS:
-            chosen, is_whole = analysis.next_rates(rules, trials)
-            if not chosen:
-                break
-            extensions += is_whole
-            length = "to the end" if is_whole else counted(short, "epoch")
-            say(f"{length} at {joined(f'{rate:g}' for rate in chosen)}")
-            train(chosen, whole if is_whole else short)
+    try:
+        with executor:
+            train(rates, short)
+            if all(trial.outcome == "failed" for trial in trials):
+                raise TrainingError(trials[0].reason)
+            extensions = 0
+            while extensions <= EXTENSIONS:
+                chosen, is_whole = analysis.next_rates(rules, trials)
+                if not chosen:
+                    break
+                extensions += is_whole
+                length = "to the end" if is_whole else counted(short, "epoch")
+                say(f"{length} at {joined(f'{rate:g}' for rate in chosen)}")
+                train(chosen, whole if is_whole else short)
+    except KeyboardInterrupt:
+        if trials:
+            say(f"{ranked_by} until then: {', '.join(map(_outcome, trials))}")
+        raise
     return analysis.rate_sweep(rules, trials)
+
+
+def _outcome(trial: RateTrial) -> str:
+    """Return in words what came of a trial: `2.1 at 0.1 after 2 epochs`."""
+    result = trial.outcome if trial.score is None else f"{trial.score:.4g}"
+    return f"{result} at {trial.rate:g} after {counted(trial.epochs, 'epoch')}"
 
 
 def rate_path(config: Config) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -88,7 +89,7 @@ def test_the_same_study_gives_the_same_sweep_and_what_cannot_be_stacked_says_wha
 def test_a_study_of_one_epoch_has_no_shorter_training(workplace):
     _, result, said = swept(sets=["training.epochs=1"])
     assert all(trial.is_whole for trial in result.trials)
-    assert "all of a run each" in said[0]
+    assert "a whole run each" in said[0]
 
 
 def test_every_seed_trains_every_rate(workplace):
@@ -113,6 +114,34 @@ def test_the_command_writes_a_page_and_what_came_of_it(workplace):
     assert result["rates"][0] == 0.01
     page = (workplace.root / "reports" / "digits-lr.html").read_text()
     assert f"Suggested baseline: {result['suggestion']:g}." in page
+
+
+def test_a_page_that_cannot_be_written_takes_no_result_with_it(workplace):
+    (workplace.root / "digits.yaml").write_text(STUDY)
+    options = ["--from", "0.1", "--to", "0.11", "--workers", "1", "--set", "training.epochs=1"]
+    said = workplace.ablate("lr", "digits.yaml", *options, "--output", "digits.yaml/page.html", code=2)
+    assert "cannot be written (Not a directory)" in said
+    assert "suggested: 0.1" in said
+    said = workplace.ablate("lr", "digits.yaml", *options, "--output", "digits.yaml", code=2)
+    assert "is there already, and would be lost" in said
+    assert "rates from" not in said  # nothing was trained
+
+
+def test_an_interrupted_sweep_says_what_came_of_the_rates_until_then(monkeypatch):
+    said = []
+
+    def interrupted(rules, trials):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rates.analysis, "next_rates", interrupted)
+    study = spec.parse(STUDY, sets=["training.epochs=1", "model.name=numpy_mlp"])
+    executor = InlineExecutor(runs.train, Slot("inline", "cpu"))
+    facts = launch.data_lookup()(study.baseline)
+    with pytest.raises(KeyboardInterrupt):
+        rates.sweep(study, rates.SweepOptions(0.1, 0.11), executor, said.append, facts)
+    assert re.fullmatch(
+        r"val/loss until then: [\d.]+ at 0\.1 after 1 epoch, [\d.]+ at 0\.11 after 1 epoch", said[-1]
+    )
 
 
 def test_a_network_that_shrinks_its_input_to_nothing_is_named_with_what_to_do(workplace):
