@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,12 +60,12 @@ class Round:
     seconds: float = 0.0
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*ABLATE, "run", "killed.yaml", *(options or ("--workers", "2", "--no-fuse"))],
         cwd=folder,
         # Runs are saved all the time, so that kills meet the saving and the taking up as well.
-        env=os.environ | {"ABLATE_CHECKPOINT_EVERY": "0.02"},
+        env={**os.environ, "ABLATE_CHECKPOINT_EVERY": "0.02", **(variables or {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -52,6 +52,23 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert kills.survive(killed, expected, draw, victims, apart).wrong == []
 
 
+HOLD = """
+import os, sys, time
+
+saves = 0
+
+def hold(event, arguments):
+    global saves
+    if event == "open" and "/together-" in (place := str(arguments[0])) and place.endswith(".tmp"):
+        saves += 1
+        while saves == 2 and not os.path.exists({go!r}):
+            time.sleep(0.005)
+
+sys.addaudithook(hold)
+"""
+"""What Python imports when it begins: a bundle waits before its second checkpoint, so that nobody can be too late to kill it."""
+
+
 @pytest.mark.parametrize(
     "victims", [("worker",), pytest.param(("coordinator", "worker"), marks=pytest.mark.slow)], ids="+".join
 )
@@ -71,13 +88,17 @@ def test_a_bundle_that_is_killed_resumes_together(
     def saved() -> set:
         return {path.stat().st_mtime_ns for path in folder.glob("mlruns/checkpoints/together-*.checkpoint")}
 
+    go = tmp_path / "go"
+    (tmp_path / "sitecustomize.py").write_text(HOLD.format(go=str(go)))
+    held = {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))}
     for victim in victims:
         before = saved()
-        with kills.start(folder, "--workers", "1") as process:
+        with kills.start(folder, "--workers", "1", variables=held) as process:
             while not saved() - before and process.poll() is None:
                 time.sleep(0.005)
             assert kills.kill(victim, process, random.Random(0)), "it was over too soon"
             if victim == "worker":
+                go.touch()
                 assert process.wait(600) == 0
     assert kills.wrong(folder, kills.weights(undisturbed)) == []
     with contextlib.closing(sqlite3.connect(folder / "mlruns/mlflow.db")) as db:
