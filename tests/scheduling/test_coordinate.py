@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -488,7 +490,10 @@ def test_a_second_ctrl_c_ends_the_process_at_once_and_the_next_command_puts_thin
     ):
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("[1/"))
-        with workplace.pace(3600):
+        # Held, so that it cannot have put everything in order before it is asked again.
+        holder = sqlite3.connect(workplace.store.database, timeout=60, isolation_level=None)
+        with workplace.pace(3600), contextlib.closing(holder):
+            holder.execute("BEGIN EXCLUSIVE")
             while process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 time.sleep(0.01)
