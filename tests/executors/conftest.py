@@ -42,7 +42,7 @@ def _lock(path: Path) -> Iterator[None]:
 def ray_address(tmp_path_factory) -> Iterator[str]:
     """The address of a cluster of two machines with a processor each: one for all test processes, begun by the first that asks.
 
-    Whoever began it ends it once no other process uses it.
+    Whoever began it ends it once no other process uses it, and first takes back its address.
     """
     if not importlib.util.find_spec("ray"):
         pytest.skip("Ray is not installed: pip install 'ablate[ray]'")
@@ -67,8 +67,12 @@ def ray_address(tmp_path_factory) -> Iterator[str]:
             address.write_text(cluster.address)
         me = users / str(os.getpid())
         me.touch()
-    yield address.read_text()
-    me.unlink()
+        here = address.read_text()
+    yield here
+    with _lock(folder / "ray-lock"):
+        me.unlink()
+        if cluster is not None:  # whoever asks from now on begins another
+            address.unlink()
     if cluster is not None:
         while any(Path(f"/proc/{user.name}").exists() for user in users.iterdir()):
             time.sleep(0.1)
