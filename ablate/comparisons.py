@@ -226,12 +226,12 @@ class Comparisons(Sequence[ArmVerdict]):
 
     def _cells(self, items: Sequence[ArmVerdict] | None = None) -> list[tuple[str, str, str, str, str, str]]:
         """The cells of a table of arms, as text. items: None for all of them."""
-        from ablate.report.wording import p_value
+        from ablate.report.wording import MOST_DECIMALS, p_value
 
         items = self.items if items is None else items
         widths = [c.ci[1] - c.ci[0] for c in items if c.ci is not None and c.ci[1] > c.ci[0]]
         size = min([self.analysis.rules.margin, *widths])
-        digits = min(12, max(0, 2 - math.floor(math.log10(size))))
+        digits = min(MOST_DECIMALS, max(0, 2 - math.floor(math.log10(size))))
         rows = []
         for c in items:
             effect = "" if c.effect is None else f"{c.effect:+.{digits}f}"

@@ -559,3 +559,32 @@ def test_a_margin_that_no_share_can_differ_by_is_refused(scale, margin, relative
         assert f"did you mean {margin / 100:g}" in error.value.hint
     else:
         assert len(ablate.compare(frame, margin=margin, relative=relative, **options)) == 1
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_block_has_the_decimals_of_its_own_scale_where_effects_are_relative():
+    from ablate import report
+
+    frame = pd.concat([FRAME.assign(task=f"t{b}", score=FRAME["score"] * 10.0**b) for b in (-9, -2, 0, 4)])
+    judged = compare(frame, block="task", relative=True, margin=0.01)
+    summary = report.summarise(judged.material)
+    # Two digits of a margin of 1 %: of 5e-10, 0.005, 0.5 and 5000.
+    expected = {"t-9": 11, "t-2": 4, "t0": 2, "t4": 0}
+    rows = [row for section in summary.sections for row in section.blocks]
+    assert {row.block: row.digits for row in rows} == expected
+    assert {run.block: run.digits for run in summary.runs} == expected
+
+
+@pytest.mark.parametrize("extra", [[], ["late"]])
+def test_undecided_arms_without_an_interval_are_not_among_those_that_have_a_price(extra):
+    from ablate.analysis import words
+
+    frame = pd.concat([FRAME, *(FRAME[FRAME["arm"] == "C"].assign(arm=name).head(2) for name in extra)])
+    judged = compare(frame, margin=0.01)
+    undecided = sum(arm.verdict == "inconclusive" for arm in judged)
+    said = (
+        f"each of the {undecided - len(extra)} undecided arms{' that have an interval' if extra else ''} with"
+    )
+    assert said in words.beyond(judged.analysis)

@@ -20,6 +20,9 @@ from ablate.analysis.rules import Rules
 from ablate.study.seeds import NOISE_FLOOR
 from ablate.text import counted, cut, format_duration, format_level, joined, measured, visible
 
+_SMALLEST = 30
+"""More decimals than this are written of no declared number."""
+
 MOST_DECIMALS = 12
 
 NOISE = 1e-9
@@ -538,11 +541,12 @@ def beyond(analysis: Analysis, study: str = "NAME") -> str | None:
     if price is None:
         return None
     noun = "effect" if rules.factorial else "arm"
-    subject = (
-        f"the undecided {noun}"
-        if price.undecided == 1
-        else f"each of the {price.undecided} undecided {noun}s"
-    )
+    items: tuple[Comparison | Effect, ...] = (*analysis.comparisons, *analysis.effects)
+    single = price.undecided == 1
+    subject = f"the undecided {noun}" if single else f"each of the {price.undecided} undecided {noun}s"
+    # Too few runs have no interval, and nothing says what would settle them.
+    if sum(item.verdict == "inconclusive" for item in items) > price.undecided:
+        subject += f" that {'has' if single else 'have'} an interval"
     unit = f"{rules.unit}s"
     extra = (
         f"an extra look takes {counted(price.extra, f'more {rules.unit}', f'more {unit}')}{' of each' if rules.unit == 'run' else ''}"
@@ -625,7 +629,7 @@ def _rounding(item: Comparison | Effect, rules: Rules) -> tuple[int, float]:
 def _decimals(value: float) -> int:
     """Decimals that a declared number is written with."""
     return next(
-        (d for d in range(MOST_DECIMALS) if math.isclose(round(value, d), value, rel_tol=1e-9)), MOST_DECIMALS
+        (d for d in range(_SMALLEST) if math.isclose(round(value, d), value, rel_tol=1e-9)), _SMALLEST
     )
 
 

@@ -207,7 +207,7 @@ class Values:
 
 @dataclass(frozen=True)
 class BlockRow:
-    """An arm within one block (a task, a data set, a fold). n: its runs there, or its pairs."""
+    """An arm within one block (a task, a data set, a fold). n: its runs there, or its pairs. digits: decimals of mean and sd."""
 
     block: str
     label: str
@@ -217,6 +217,7 @@ class BlockRow:
     n: int
     mean: float | None
     sd: float | None
+    digits: int
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,9 @@ class ImageChanges:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One replicate, recorded or missing. value, test: in shown units, None without a result."""
+    """One replicate, recorded or missing. value, test: in shown units, None without a result. digits: their decimals, where they
+    are not those of the summary.
+    """
 
     arm: str
     label: str
@@ -361,6 +364,7 @@ class RunRow:
     reason: str
     source_run: str
     block: str = ""
+    digits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -299,6 +299,7 @@ def _block_pairs(reading: Reading, rows: Sequence[Row], blocks: Sequence[str]) -
 
 
 def _block_rows(reading: Reading, within: Iterable[tuple[str, Analysis]]) -> Iterable[BlockRow]:
+    digits = _digits_in(reading)
     for block, analysis in within:
         for c in analysis.comparisons:
             yield BlockRow(
@@ -310,7 +311,18 @@ def _block_rows(reading: Reading, within: Iterable[tuple[str, Analysis]]) -> Ite
                 c.n,
                 reading.shown_value(c.summary.mean),
                 reading.shown_value(c.summary.sd),
+                digits.get(block, reading.value_digits),
             )
+
+
+def _digits_in(reading: Reading) -> dict[str, int]:
+    """The decimals of the metric in each block, where each has a scale of its own; empty where they share one."""
+    if reading.material.blocked is None or not reading.rules.relative:
+        return {}
+    return {
+        block: wording.decimals(reading.rules.margin * abs(analysis.baseline.mean or 1.0))
+        for block, analysis in reading.material.blocked.within
+    }
 
 
 def _said(c: Comparison) -> str:
@@ -322,6 +334,7 @@ def _runs(reading: Reading, frame: pd.DataFrame) -> tuple[RunRow, ...]:
     place = {arm: i for i, arm in enumerate(reading.arms)}
     blocks = frame["block"].astype(str) if "block" in frame else [""] * len(frame)
     columns = (frame[name].to_numpy(dtype=object) for name in ("arm", "seed", "outcome", "value"))
+    digits = _digits_in(reading)
     rows = []
     for block, arm, seed, outcome, value in zip(blocks, *columns, strict=True):
         number = float(cast("Any", value))
@@ -342,6 +355,7 @@ def _runs(reading: Reading, frame: pd.DataFrame) -> tuple[RunRow, ...]:
                 "",
                 "",
                 str(block),
+                digits.get(str(block)),
             )
         )
     order = {block: i for i, block in enumerate(dict.fromkeys(blocks))}

@@ -494,7 +494,7 @@ def _run_row(summary: Summary, run: RunRow, escape: Callable[[str], str], column
     source = (
         f'<span class="sub">taken from <code>{escape(run.source_run)}</code></span>' if run.source_run else ""
     )
-    digits = summary.value_digits
+    digits = summary.value_digits if run.digits is None else run.digits
     cells = {
         "block": f"<td>{escape(run.block)}</td>",
         "seed": number(run.seed, str(run.seed)),

@@ -10,16 +10,19 @@ from typing import Any
 
 from ablate.text import format_level, format_short_duration, joined
 
+MOST_DECIMALS = 30
+"""More decimals than this are written of no number."""
+
 MINUS = "−"
 NOTHING = "–"
 """Stands where there is no number to give."""
 
 
 def decimals(step: float) -> int:
-    """Return the decimals that show a step (a margin, in shown units) to two significant digits, at most 6."""
+    """Return the decimals that show a step (a margin, in shown units) to two significant digits, at most MOST_DECIMALS."""
     if not (math.isfinite(step) and step > 0):
         return 2
-    return min(6, max(0, 1 - math.floor(math.log10(step))))
+    return min(MOST_DECIMALS, max(0, 1 - math.floor(math.log10(step))))
 
 
 def plain(value: float | None, digits: int) -> str:

@@ -4,7 +4,9 @@ from ablate.analysis import words
 from ablate.report import wording
 
 
-@pytest.mark.parametrize(("margin", "expected"), [(0.5, 2), (5.0, 1), (10.0, 0), (0.01, 3), (1e-9, 6)])
+@pytest.mark.parametrize(
+    ("margin", "expected"), [(0.5, 2), (5.0, 1), (10.0, 0), (0.01, 3), (1e-9, 10), (1e-99, 30)]
+)
 def test_decimals_show_the_margin_to_two_digits(margin, expected):
     assert wording.decimals(margin) == expected
 
