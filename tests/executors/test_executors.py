@@ -325,7 +325,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def wait_until(condition, seconds: float):
+def wait_until(condition, seconds: float = PATIENCE):
     ends = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < ends, f"not within {seconds} s"
@@ -361,19 +361,21 @@ def test_a_worker_is_kept_from_bundle_to_bundle():
     ],
 )
 def test_a_killed_worker_fails_its_run_within_a_second_and_its_slot_works_again(tmp_path, number, reason):
+    script = ("start", "epoch", ("await", str(tmp_path / "never")))
+    took: list[float] = []
     with local() as executor:
-        executor.submit(
-            Bundle((task("a", "start", "epoch", ("await", str(tmp_path / "never"))),)), executor.slots[0]
-        )
-        events = []
-        while len(events) < 2:
-            events += executor.wait(timeout=PATIENCE)
-        killed = time.monotonic()
-        os.kill(events[0].facts["pid"], number)
-        events += drain(executor, {"a"})
-        assert time.monotonic() - killed < 1
-        assert shape(events) == [("a", 1, 0, "Started"), ("a", 1, 1, "EpochEnd"), ("a", 1, 2, "Failed")]
-        assert (events[-1].kind, events[-1].reason) == ("crash", reason)
+        while min(took, default=1) >= 1:  # a machine may be held up for longer, but not again and again
+            assert len(took) < 3, took
+            executor.submit(Bundle((task("a", *script),)), executor.slots[0])
+            events = []
+            while len(events) < 2:
+                events += executor.wait(timeout=PATIENCE)
+            killed = time.monotonic()
+            os.kill(events[0].facts["pid"], number)
+            events += drain(executor, {"a"})
+            took.append(time.monotonic() - killed)
+            assert shape(events) == [("a", 1, 0, "Started"), ("a", 1, 1, "EpochEnd"), ("a", 1, 2, "Failed")]
+            assert (events[-1].kind, events[-1].reason) == ("crash", reason)
         assert shape(collect(executor, Bundle((task("a", attempt=2),))))[-1] == ("a", 2, 3, "Finished")
 
 
@@ -415,7 +417,7 @@ def test_a_worker_killed_between_two_bundles_is_replaced():
     with local() as executor:
         pid = collect(executor, Bundle((task("a"),)))[0].facts["pid"]
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: gone(pid), 2)
+        wait_until(lambda: gone(pid))
         events = collect(executor, Bundle((task("b"),)))
         assert shape(events)[-1] == ("b", 1, 3, "Finished")
         assert events[0].facts["pid"] != pid
@@ -439,10 +441,10 @@ def test_what_a_training_started_goes_with_its_worker(tmp_path):
         facts = executor.wait(timeout=PATIENCE)[0].facts
         os.kill(facts["pid"], signal.SIGKILL)
         assert drain(executor, {"a"})[-1].kind == "crash"
-        wait_until(lambda: gone(facts["child"]), 2)
+        wait_until(lambda: gone(facts["child"]))
         executor.submit(Bundle((task("b", *script),)), executor.slots[0])
         facts = executor.wait(timeout=PATIENCE)[0].facts
-    wait_until(lambda: gone(facts["pid"]) and gone(facts["child"]), 2)
+    wait_until(lambda: gone(facts["pid"]) and gone(facts["child"]))
 
 
 @pytest.mark.parametrize(
@@ -530,7 +532,7 @@ from ablate.executors.local import LocalExecutor, cpu_slots
 executor = LocalExecutor(scripted.train, cpu_slots(2))
 executor.__enter__()
 for run, slot in zip("ab", executor.slots):
-    executor.submit(Bundle((scripted.task(run, "state", "print", "spawn", ("await", "/nonexistent")),)), slot)
+    executor.submit(Bundle((scripted.task(run, "state", "print", "spawn", ("await", {never!r})),)), slot)
 seen = []
 while len(seen) < 4:
     seen += executor.wait(timeout=10)
@@ -542,7 +544,7 @@ print(*executor.processes.values(), *(e.facts["child"] for e in seen if "child" 
 
 def start(folder: Path, then: str):
     script = folder / "users_script.py"
-    script.write_text(SCRIPT.format(here=HERE, then=then))
+    script.write_text(SCRIPT.format(here=HERE, never=str(folder / "never"), then=then))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, str(script)], cwd=folder, **pipes)
     lines = [process.stdout.readline().split() for _ in range(3)]
@@ -550,19 +552,23 @@ def start(folder: Path, then: str):
 
 
 def test_workers_are_gone_within_two_seconds_of_their_parents_violent_death(tmp_path):
-    process, _, pids = start(tmp_path, "time.sleep(60)")
-    assert [gone(pid) for pid in pids] == [False] * 4
-    process.kill()
-    killed = time.monotonic()
-    process.communicate()
-    wait_until(lambda: all(gone(pid) for pid in pids), 2 - (time.monotonic() - killed))
+    took: list[float] = []
+    while min(took, default=2) >= 2:  # as above
+        assert len(took) < 3, took
+        process, _, pids = start(tmp_path, "time.sleep(60)")
+        assert [gone(pid) for pid in pids] == [False] * 4
+        process.kill()
+        killed = time.monotonic()
+        process.communicate()
+        wait_until(lambda pids=pids: all(gone(pid) for pid in pids))
+        took.append(time.monotonic() - killed)
 
 
 def test_a_script_that_leaves_its_workers_open_ends_with_them_and_without_having_run_in_them(tmp_path):
     process, said, pids = start(tmp_path, "")
     rest = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    wait_until(lambda: all(gone(pid) for pid in pids), 2)
+    wait_until(lambda: all(gone(pid) for pid in pids))
     # Nor did what the trainings print get among the script's own results.
     assert said == [["imported"], ["None", "None"]]
     assert rest == ("", "a training prints\n" * 2)
@@ -575,17 +581,17 @@ import scripted
 from ablate.events import Bundle
 from ablate.executors.local import LocalExecutor, cpu_slots
 with LocalExecutor(scripted.train, cpu_slots(1)) as executor:
-    executor.submit(Bundle((scripted.task("a", "folder", ("await", "/nonexistent")),)), executor.slots[0])
+    executor.submit(Bundle((scripted.task("a", "folder", ("await", {never!r})),)), executor.slots[0])
     print(executor.wait(timeout=20)[0].facts["folder"], flush=True)
     {then}
 """
 
 
 @pytest.mark.parametrize("then", ["", "time.sleep(60)"])
-def test_the_temporary_folder_of_a_run_that_is_killed_goes_with_its_command(tmp_path_factory, then):
+def test_the_temporary_folder_of_a_run_that_is_killed_goes_with_its_command(tmp_path, tmp_path_factory, then):
     """The command ends in the middle of the run, or is killed itself."""
     place = tmp_path_factory.mktemp("at")  # short enough for the address of a socket
-    script = IN_A_FOLDER.format(here=HERE, then=then)
+    script = IN_A_FOLDER.format(here=HERE, never=str(tmp_path / "never"), then=then)
     environment = os.environ | {"TMPDIR": str(place)}
     with subprocess.Popen(
         [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
@@ -595,7 +601,7 @@ def test_the_temporary_folder_of_a_run_that_is_killed_goes_with_its_command(tmp_
         if then:
             assert folder.is_dir()
             process.kill()
-    wait_until(lambda: not [*place.iterdir()], 2)
+    wait_until(lambda: not [*place.iterdir()])
 
 
 def test_the_parents_main_module_is_as_it_was_after_workers_were_started():
@@ -621,7 +627,7 @@ def test_twenty_openings_leave_no_process_and_no_file_behind(record_property):
     record_property("milliseconds_per_worker", round(1000 * per_worker))
     assert open_files() == files
     assert len(pids) == 40
-    wait_until(lambda: all(gone(pid) for pid in pids), 2)
+    wait_until(lambda: all(gone(pid) for pid in pids))
 
 
 def test_an_interrupt_from_the_keyboard_leaves_workers_to_their_parent(tmp_path):
