@@ -160,7 +160,7 @@ def printed(workplace, run) -> bytes:
 
 def test_each_bad_script_ends_as_what_it_is(workplace):
     study = write(
-        workplace.root, "bar", "forks", "loud", "dies", "dies-once", "hangs", "mute", more="silence: 1s\n"
+        workplace.root, "bar", "forks", "loud", "dies", "dies-once", "hangs", "mute", more="silence: 3s\n"
     )
     workplace.ablate("run", study, "--allow-command", "--executor", "inline", code=1)
     attempts = by_kind(workplace)
@@ -185,7 +185,7 @@ def test_each_bad_script_ends_as_what_it_is(workplace):
         ),
         "dies-once": ("the command exited with 1", "the disk was away"),
         "hangs": (
-            "the command printed nothing for 1 s and was ended",
+            "the command printed nothing for 3 s and was ended",
             "epoch 1 | loss 1.009417 | acc 90.42%",
         ),
         "mute": (
