@@ -22,7 +22,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -367,12 +367,13 @@ def training_code(train: str, key: str = "train") -> Code:
 
 
 def code_elsewhere(
-    arguments: Sequence[str], folder: Path, root: Path, path: Sequence[str]
+    arguments: Sequence[str], folder: Path, is_code: Callable[[str], bool], path: Sequence[str]
 ) -> list[list[str]]:
     """Return name and digest of the modules that scripts of a command import from outside its code, and that are not installed.
 
     arguments: of the command; each that names a Python file, and the module behind `-m`, is such a script. folder: that it runs in.
-    root: whose files count by themselves. path: where modules are looked for first, as in PYTHONPATH.
+    is_code: says of a path without links whether the file counts by itself; one that git ignores does not. path: where modules are
+    looked for first, as in PYTHONPATH.
     """
     scripts = tuple(
         str(folder / text) for text in arguments if text.endswith(".py") and (folder / text).is_file()
@@ -380,22 +381,18 @@ def code_elsewhere(
     modules = tuple(name for flag, name in itertools.pairwise(arguments) if flag == "-m")
     if not scripts and not modules:
         return []
-    place = (scripts, modules, str(folder), str(root), tuple(path), tuple(sys.path))
+    place = (scripts, modules, str(folder), tuple(path), tuple(sys.path))
     known = _elsewhere.get(place)
     if known is None or _signature(path for path, _, _ in known[0]) != known[0]:
         importlib.invalidate_caches()
         search = _Search(":")
         found = search.of_scripts(scripts, modules, [str(folder), *path])
-        inside = os.path.realpath(root) + os.sep
         _parsed_before.keep()
-        outside = sorted(
-            [Path(file).name, digest] for file, digest in found.items() if not file.startswith(inside)
-        )
-        known = _elsewhere[place] = _signature(search.paths()), outside
-    return known[1]
+        known = _elsewhere[place] = _signature(search.paths()), found
+    return sorted([Path(file).name, digest] for file, digest in known[1].items() if not is_code(file))
 
 
-_elsewhere: dict[Any, tuple[Signature, list[list[str]]]] = {}
+_elsewhere: dict[Any, tuple[Signature, Mapping[str, str]]] = {}
 
 
 def training_folder(train: str) -> Path | None:

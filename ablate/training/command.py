@@ -181,7 +181,7 @@ class CommandConfig(FreeConfig):
         parts: list[Any] = [of_folder.digest, named_files(self.folder, [*arguments, *variables.values()])]
         path = variables.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
         places = [str(self.folder / place) for place in path.split(os.pathsep) if place]
-        elsewhere = code_elsewhere(arguments, self.folder, of_folder.root, places)
+        elsewhere = code_elsewhere(arguments, self.folder, of_folder.holds, places)
         return digest_of([*parts, elsewhere] if elsewhere else parts)[:16]
 
     def filled(self, given: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:

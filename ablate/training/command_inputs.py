@@ -1,7 +1,7 @@
 """What a command may read besides its code and its arguments. A program cannot be watched, but its code names what it reads.
 
-Beside the code count: files whose names stand in it, or in the files that it names; folders that arguments name, or that stand in the
-code as texts; variables of the environment that it asks for. What changes while the command runs is what it writes.
+Beside the code count: files whose names stand in it, or in the files that it names; folders that arguments name, and folders and files
+elsewhere whose paths stand in the code as texts; variables of the environment that it asks for. What changes while the command runs is what it writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ablate.training.inputs import as_text, content_of, is_setting, listing_of, named, value_of
+from ablate.training.inputs import as_text, content_of, is_of_machine, is_setting, listing_of, named, value_of
 from ablate.training.source_files import LANGUAGES, WRITTEN, FolderCode
 
 MOST_ENTRIES = 5000
@@ -74,6 +74,7 @@ class CommandInputs:
         named_folders = {text.partition("=")[2] or text for text in texts} | source.folders
         for text in named_folders:
             self._add_folder(folder / text, code.root)
+            self._add_elsewhere(folder / os.path.expanduser(text), code.root)  # noqa: PTH111 — of a text that may name no user
         while beside:
             new = [path for path in beside if source.names(path)]
             for path in new:
@@ -114,6 +115,18 @@ class CommandInputs:
 
     def _add_file(self, path: str) -> None:
         self._files[path] = content_of(path), _times(path)
+
+    def _add_elsewhere(self, file: Path, root: Path) -> None:
+        """Add a file that is named where it is not beneath the code, where its name would do."""
+        if not os.path.isfile(file):  # noqa: PTH113 — a text may be no path at all
+            return
+        path = os.path.realpath(file)
+        if (
+            not path.startswith(os.path.realpath(root) + os.sep)
+            and self._counts(path)
+            and not is_of_machine(path)
+        ):
+            self._add_file(path)
 
     def _add_folder(self, folder: Path, root: Path) -> None:
         """Add a folder that is named, where it is one of data: neither of code, nor around it, nor of results."""

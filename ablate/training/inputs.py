@@ -93,6 +93,13 @@ NO_SETTING = re.compile(
 """Variables that say where and on what a process runs."""
 
 
+def is_of_machine(path: str) -> bool:
+    """Return whether a file is the system's, or of the installed Python. path: without links."""
+    return not path.startswith(_IN_MEMORY) and path.startswith(
+        tuple(folder + os.sep for folder in _OF_THE_MACHINE)
+    )
+
+
 def is_setting(variable: str, value: str | None = None) -> bool:
     """Return whether a variable may decide a result, by its name, and is no password. value: of the variable, where it is known."""
     if NO_SETTING.fullmatch(variable):
@@ -228,8 +235,7 @@ class Inputs:
     def _counts(self, path: str) -> bool:
         if any(path == folder or path.startswith(folder + os.sep) for folder in self._without):
             return False
-        is_machines = path.startswith(tuple(folder + os.sep for folder in _OF_THE_MACHINE))
-        if not is_users(path) or (is_machines and not path.startswith(_IN_MEMORY)):
+        if not is_users(path) or is_of_machine(path):
             return False
         place = named(path)
         *folders, name = Path(place).parts

@@ -149,6 +149,15 @@ class FolderCode:
     signature: tuple[tuple[str, int, int], ...]
     root: Path
 
+    def holds(self, file: str) -> bool:
+        """Return whether the content of a file counts. file: absolute, without links."""
+        return file in self._files
+
+    @functools.cached_property
+    def _files(self) -> frozenset[str]:
+        root = os.path.realpath(self.root)
+        return frozenset(os.path.join(root, os.path.relpath(path, self.root)) for path, *_ in self.signature)  # noqa: PTH118 — of texts
+
     def is_unchanged(self) -> bool:
         """Return whether its files look as they did; files that came since are not looked for."""
         try:

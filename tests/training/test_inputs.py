@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import types
@@ -384,6 +385,11 @@ BESIDE = {
         ["python", "train.py", "--data", "images"],
         "images/a/1.png",
     ),
+    "a file elsewhere, by its path": (
+        {"train.py": "open('../beside/gain.txt')"},
+        ["python", "train.py"],
+        "../beside/gain.txt",
+    ),
     "a folder that the code names": (
         {"train.py": "ImageFolder('images')"},
         ["python", "train.py"],
@@ -419,7 +425,7 @@ def test_what_a_command_may_read_is_known_to_have_changed(project, tmp_path, how
     text = config_of(command).inputs(tmp_path / "run").text()
     assert changed(text) == []
     project({name: "22", "notes.txt": "22"})
-    assert name in changed(text)
+    assert inputs.named(os.path.realpath(name)) in changed(text)
     assert "notes.txt" not in text
 
 
@@ -483,6 +489,35 @@ def test_code_that_a_command_runs_from_elsewhere_is_in_its_key(project, how):
     project({"../library/deep.py": "GAIN = -10"})
     assert config_of(command, env=env).code() != before
     folder_code_again.__globals__["_read"].clear()
+
+
+@pytest.mark.parametrize("name", ["local_settings.py", "generated/__init__.py", "generated/deep.py"])
+def test_a_module_that_git_ignores_and_a_script_imports_is_in_its_key(project, name):
+    project(
+        {
+            ".gitignore": "local_settings.py\ngenerated/\n",
+            "train.py": "import local_settings\nfrom generated import deep",
+            "local_settings.py": "GAIN = 1",
+            "generated/__init__.py": "",
+            "generated/deep.py": "",
+            "generated/unused.py": "",
+        }
+    )
+    subprocess.run(["git", "init", "-q"], check=True)
+    before = config_of(["python", "train.py"]).code()
+    project({"generated/unused.py": "GAIN = 1"})
+    assert config_of(["python", "train.py"]).code() == before
+    project({name: "GAIN = -10"})
+    assert config_of(["python", "train.py"]).code() != before
+    folder_code_again.__globals__["_read"].clear()
+
+
+@pytest.mark.parametrize(
+    "argument", ["x" * 5000, "~nobody_at_all/x", "a\nb", "../", "/dev/null", "/etc/passwd"]
+)
+def test_an_argument_that_is_no_file_of_ones_own_is_no_input(project, tmp_path, argument):
+    project({"train.py": ""})
+    assert config_of(["python", "train.py", argument]).inputs(tmp_path / "run").text() == ""
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------
