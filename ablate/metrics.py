@@ -108,6 +108,10 @@ OTHER_QUANTITIES = frozenset(
             "d2",
         ),  # numeric_precision, scikit-learn's d2_absolute_error_score
         *("inverse", "inv", "reciprocal", "minus", "not", "non", "no", "without"),
+        *("saved", "avoided", "drop", "dropped", "lost", "degradation", "change"),
+        # What an attacker reaches, or what is to be unlearnt, the defender wants less of.
+        *("attack", "attacker", "backdoor", "trojan", "poison", "poisoned", "jailbreak", "mia", "membership"),
+        *("forget", "forgetting", "unlearn", "unlearned"),
     }
 )
 """Words before what was measured that make another quantity of it, which its direction does not hold for: `std_accuracy`."""

@@ -29,6 +29,8 @@ UNKNOWN = """
     error_reduction loss_weight error_free_rate acc_minus_err cost_per_accuracy acc_norm_stderr
     loss_accuracy loss_iou regret_reward error_detection_f1
     negative_recall neg_f1 accuracy_deficit
+    attack_success_rate backdoor_acc mia_auc membership_inference_auc forget_acc jailbreak_success_rate
+    saved_cost avoided_loss drop_accuracy lost_accuracy change_accuracy
 """
 
 
