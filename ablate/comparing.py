@@ -735,11 +735,11 @@ def _defined(question: _Question, values: Sequence[float], *columns: str) -> lis
     """Check that every run has a finite number, or that the user said what the others are. Returns a note of them."""
     import numpy as np
 
-    finished = [
-        not question.known_outcomes or question.known_outcomes[i] == "finished" for i in range(len(values))
-    ]
+    finished = np.ones(len(values), bool)
+    if question.known_outcomes:
+        finished = np.array([outcome == "finished" for outcome in question.known_outcomes], bool)
     _refuse_beyond_squares(question, np.where(finished, values, np.nan), question.metric)
-    undefined = [int(i) for i in np.flatnonzero(~np.isfinite(values)) if finished[i]]
+    undefined = [int(i) for i in np.flatnonzero(~np.isfinite(values) & finished)]
     if not undefined:
         return []
     caller = question.caller

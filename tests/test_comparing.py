@@ -588,3 +588,10 @@ def test_undecided_arms_without_an_interval_are_not_among_those_that_have_a_pric
         f"each of the {undecided - len(extra)} undecided arms{' that have an interval' if extra else ''} with"
     )
     assert said in words.beyond(judged.analysis)
+
+
+def test_every_number_in_a_latex_table_has_commas_that_are_no_punctuation():
+    judged = compare(FRAME.assign(score=FRAME["score"] * 1e6), margin=5e5)
+    table = re.search(r"\\begin\{tabular\}.*\\end\{tabular\}", judged.latex(), re.DOTALL)[0]
+    assert table.count("{,}") > 5 * 5
+    assert re.search(r"\d,\d", table) is None

@@ -237,12 +237,16 @@ def _read_decimal_commas(rows: pd.DataFrame, delimiter: str) -> None:
     one that has decimal commas for sure, else one with decimal points. Where none does, a table with semicolons has decimal
     commas, unless the column has numbers below a thousand without one.
     """
-    levels = {name: [cell.rstrip("% ") for cell in rows[name].unique() if cell] for name in rows.columns}
-    with_commas = {
-        name: [cell for cell in cells if "," in cell]
-        for name, cells in levels.items()
-        if any("," in cell for cell in cells) and all(map(_is_number, cells))
+    levels: dict[str, list[str]] = {
+        name: [cell.rstrip("% ") for cell in rows[name].unique() if cell] for name in rows.columns
     }
+    with_commas = {
+        name: own
+        for name, cells in levels.items()
+        if (own := [cell for cell in cells if "," in cell]) and all(map(_is_number, cells))
+    }
+    if not with_commas:
+        return
     sure = {
         name
         for name, cells in with_commas.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import DataError
+from ablate.importing.columns import is_seed
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, decoded, rows_of
 from ablate.metrics import direction
@@ -136,7 +137,7 @@ def _records(content: Any, path: Path) -> tuple[Iterable[Mapping[str, Any]], tup
 def _frame(content: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """The records of a frame as pandas writes one: an object for each column, or lists of columns and rows. None for others.
 
-    Objects of columns have the numbers of rows for keys, and text in one column at least: `{"adam": {"0": 0.91, "1": 0.93}, …}`
+    Objects of columns have the numbers of rows for keys, and a column of text or of seeds: `{"adam": {"0": 0.91, "1": 0.93}, …}`
     has a row for each arm.
     """
     names, rows = content.get("columns"), content.get("data")
@@ -153,7 +154,8 @@ def _frame(content: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         or any(column.keys() != first for column in columns)
     ):
         return None
-    if not any(isinstance(cell, str) for column in columns for cell in column.values()):
+    has_text = any(isinstance(cell, str) for column in columns for cell in column.values())
+    if not (has_text or any(map(is_seed, content))):
         return None
     return [{name: column[row] for name, column in content.items()} for row in first]
 

@@ -198,7 +198,7 @@ def latex(summary: Summary) -> str:
             named = [_tex(row.label), *[""] * (len(ticks) - 1)]
         mean = "" if row.mean is None else _tex_number(wording.plain(row.mean, summary.value_digits))
         if row.sd is not None:
-            mean += f" \\pm {wording.plain(row.sd, summary.value_digits)}"
+            mean += f" \\pm {_tex_number(wording.plain(row.sd, summary.value_digits))}"
         if mean:
             mean = f"$\\mathbf{{{mean}}}$" if row is best else f"${mean}$"
         cells = [

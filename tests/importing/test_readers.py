@@ -163,7 +163,9 @@ FRAME = pd.DataFrame({"arm": ["sgd", "sgd", "adam"], "seed": [0, 1, 0], "loss": 
 
 
 @pytest.mark.parametrize("orient", ["records", "columns", "split", "index", "table"])
-@pytest.mark.parametrize("frame", [FRAME, FRAME.iloc[1:]], ids=["all", "some"])
+@pytest.mark.parametrize(
+    "frame", [FRAME, FRAME.iloc[1:], FRAME[["seed", "loss"]]], ids=["all", "some", "numbers alone"]
+)
 def test_json_of_pandas_has_the_rows_of_the_frame(tmp_path, orient, frame):
     path = tmp_path / "results.json"
     frame.to_json(path, orient=orient)
