@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,7 +324,7 @@ class PlannedData:
         """Return why the run must not begin; None where it may. On another machine a file may lie elsewhere, and is not looked at."""
         try:
             self._before = self._times()
-            if not self._paths or data_fingerprint(self._folder, self._paths) == self._planned:
+            if not self._paths or self._is_planned(self._before):
                 return None
         except (DataError, OSError):
             self._paths = ()
@@ -334,7 +335,7 @@ class PlannedData:
         """Return why the result does not belong to the key of the run; None where it does."""
         try:
             now = self._times()
-            if now == self._before or data_fingerprint(self._folder, self._paths) == self._planned:
+            if now == self._before or self._is_planned(now):
                 return None
         except (DataError, OSError):
             now = {}
@@ -348,6 +349,16 @@ class PlannedData:
             " that it reads"
         )
 
+    def _is_planned(self, times: dict[str, tuple[int, int, int]]) -> bool:
+        """Return whether the files hold what was planned. They are not asked again while they look as in the run before."""
+        if _seen.get(self._planned) == times:
+            return True
+        if data_fingerprint(self._folder, self._paths) != self._planned:
+            return False
+        _seen.clear()
+        _seen[self._planned] = times
+        return True
+
     def _times(self) -> dict[str, tuple[int, int, int]]:
         return {
             os.path.join(self._folder, file): times  # noqa: PTH118 — of texts
@@ -355,6 +366,9 @@ class PlannedData:
             for file, times in _data_files(self._folder / Path(path).expanduser()).items()
         }
 
+
+_seen: dict[str | None, dict[str, tuple[int, int, int]]] = {}
+"""The fingerprint that this process has found last → the files as they looked then."""
 
 _PLAN_AGAIN = "run the study again: it plans its runs with the data as they are now"
 
@@ -389,18 +403,26 @@ def _data_files(path: Path) -> dict[str, tuple[int, int, int]]:
     """Return the files that a path names → size and times, those below linked folders included, no folder twice."""
     if path.is_file():
         return {str(path): _times(path)}
-    files, seen = {}, set()
-    for place, folders, names in os.walk(path, followlinks=True):
-        folders.sort()
-        about = os.stat(place)  # noqa: PTH116 — of a text
+    files: dict[str, tuple[int, int, int]] = {}
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(path)]
+    while waiting:
+        place = waiting.pop()
+        about = os.stat(place)  # noqa: PTH116 — of a text; data sets have many files
         if (about.st_dev, about.st_ino) in seen:
-            folders.clear()
             continue
         seen.add((about.st_dev, about.st_ino))
-        for name in names:
-            file = Path(place, name)
-            if file.is_file():
-                files[str(file)] = _times(file)
+        with os.scandir(place) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        for entry in inside:
+            try:
+                about = entry.stat()
+            except OSError:  # a link to nothing
+                continue
+            if stat.S_ISDIR(about.st_mode):
+                waiting.append(entry.path)
+            elif stat.S_ISREG(about.st_mode):
+                files[entry.path] = about.st_size, about.st_mtime_ns, about.st_ctime_ns
     return files
 
 
