@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from file_times import wait_past
 
 from ablate import cache_folder, code_digest, code_paths
 from ablate.config import RunConfig
@@ -101,6 +102,7 @@ def test_an_edit_is_seen_although_the_file_was_read_before(tmp_path):
     for value in range(5):
         file.write_text(f"x = {value}")
         seen.add(code_digest.files_digest([file]))
+        wait_past(file)
     assert len(seen) == 5
 
 
@@ -668,6 +670,7 @@ def test_a_training_that_is_installed_counts_itself(folder, monkeypatch):
         },
     )
     before = digest_of("installed.fit:fit")
+    wait_past(place / "installed" / "net.py")
     write(place, {"installed/net.py": "x = 2\n"})
     assert digest_of("installed.fit:fit") != before
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_times import wait_past
 from painted_folders import Counter, paint
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
@@ -355,6 +356,7 @@ def test_whatever_happens_to_a_file_of_the_cache_the_data_are_those_of_the_sourc
             [p for p in sorted((store / "datasets").rglob("*.*")) if p.is_file() and p.suffix != ".lock"]
         )
         status = file.stat()
+        wait_past(file)
         act(file, draw)
         if act is _flip:
             os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from file_times import wait_past
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -1118,6 +1119,7 @@ def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path):
     (tmp_path / "d" / "x").symlink_to(tmp_path / "a" / "x")
     linked = data_fingerprint(tmp_path, ["d"])
     assert linked == data_fingerprint(tmp_path, ["a"])
+    wait_past(tmp_path / "a" / "x" / "1.txt")
     (tmp_path / "a" / "x" / "1.txt").write_text("3")
     assert data_fingerprint(tmp_path, ["d"]) != linked
     (tmp_path / "a" / "x" / "round").symlink_to(tmp_path / "d")
@@ -1159,6 +1161,7 @@ def test_a_result_of_other_data_than_the_plan_s_is_none(
     )
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "far")
     fingerprint = data_fingerprint(tmp_path, ["data"])
+    wait_past(*(tmp_path / "data" / name for name in ("gain.txt", "other.txt", "linked/far.txt")))
     if kind == "command":
         config = script(tmp_path, READS.format(meanwhile), data=["data"]).baseline
         planned = RunPayload(config.tree(), 0, source=config.source, metric="accuracy", data=fingerprint)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from file_times import wait_past
 
 from ablate.errors import TrainingError
 from ablate.training import isolation
@@ -139,6 +140,7 @@ def test_a_run_that_wrote_nothing_leaves_nothing(project):
 
 def test_a_run_that_writes_through_a_link_is_found_out(project):
     with FolderCopy(project, project.parent / "copy") as copy:
+        wait_past(project / "data.bin")
         (copy.folder / "data.bin").write_bytes(b"y" * 1000)
         assert copy.written() == [project / "data.bin"]
         with pytest.raises(
