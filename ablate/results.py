@@ -185,6 +185,13 @@ def judge(
         settings=table.settings,
         is_search=table.is_search,
     )
+    if runs.comma and asked.margin < 1 and not asked.relative:
+        raise StudyError(
+            f"is {runs.comma} in {metric!r} {runs.comma.replace(',', '')} or {runs.comma.replace(',', '.')}? A margin of "
+            f"{asked.margin:g} is for decimals",
+            place="--metric",
+            hint="write decimals with a point, or thousands without a comma",
+        )
     notes = [*runs.notes]
     if (note := unit_of_margin(runs.unit, asked.margin, relative=asked.relative)) is not None:
         notes.append(note)

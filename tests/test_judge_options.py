@@ -212,6 +212,18 @@ def test_thousands_are_read_and_long_decimals_have_no_resolution(judge):
     assert "--resolution" not in judge(*told)
 
 
+def test_a_comma_that_may_be_decimal_is_asked_about_where_the_margin_says_so(judge):
+    rows = [
+        (arm, seed, f"2,{500 + 10 * i + 7 * seed * i % 9}") for i, arm in enumerate(ARMS) for seed in range(4)
+    ]
+    text = "\n".join("\t".join(map(str, row)) for row in [("arm", "seed", "val_loss"), *rows])
+    (judge.root / "some.tsv").write_text(text)
+    output = judge("some.tsv", *PAIRED, code=2)
+    assert "is 2,500 in 'val_loss' 2500 or 2.500? A margin of 0.01 is for decimals" in output
+    told = ["5" if word == "0.01" else word for word in PAIRED]
+    assert "2,500 is 2500" in judge("some.tsv", *told)
+
+
 def test_decimal_commas_are_no_thousands(judge):
     scores(judge, "some.csv", lambda a, s, x: f'"{x:.3f}"'.replace(".", ","), "score")
     told = ("some.csv", "--metric", "score", *PAIRED, "--direction", "maximize")

@@ -51,7 +51,7 @@ class JudgedRows:
     """A row for each run.
 
     outcomes: what became of each, None where all finished. resolution: of the metric, 0 where it is not known. options: what
-    was seen and not told, as options of `ablate judge`. notes: what to know of the runs.
+    was seen and not told, as options of `ablate judge`. notes: what to know of the runs. comma: as in `MeasuredCells`.
     """
 
     rows: pd.DataFrame
@@ -60,6 +60,7 @@ class JudgedRows:
     resolution: float
     options: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    comma: str = ""
 
 
 def judged_rows(
@@ -162,7 +163,7 @@ def judged_rows(
         options["resolution"] = f"{values.resolution:g}"
     notes += values.notes
     known = states if any(state != "finished" for state in states) else None
-    return JudgedRows(rows, known, values.unit, values.resolution, options, tuple(notes))
+    return JudgedRows(rows, known, values.unit, values.resolution, options, tuple(notes), values.comma)
 
 
 def arm_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:

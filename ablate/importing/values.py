@@ -31,13 +31,15 @@ class MeasuredCells:
     """A metric's cells with their numbers as plain text, and what was seen of them.
 
     unit: None where they are neither shares nor percentages. resolution: their smallest step; 0 where it is not known. notes:
-    what was taken for what, where it could be something else.
+    what was taken for what, where it could be something else. comma: a cell with one comma, where all such cells may be
+    decimals as well as thousands; "" where there is none.
     """
 
     cells: pd.Series[str]
     unit: Unit | None
     resolution: float
     notes: tuple[str, ...] = ()
+    comma: str = ""
 
 
 def measured(
@@ -57,6 +59,7 @@ def measured(
     thousands = text.str.fullmatch(THOUSANDS)
     totals: list[int] = []
     notes: tuple[str, ...] = ()
+    comma = ""
     if percent.any():
         plain = ~percent & ~text.str.lower().isin(UNDEFINED)
         if unit is None and (plain & ~counts).any():
@@ -82,6 +85,7 @@ def measured(
     if thousands.any():
         numbers[thousands] = text[thousands].str.replace(",", "")
         one = levels[thousands].iloc[0]
+        comma = one if bool(text[thousands].str.fullmatch(r"[-+]?\d+,\d+").all()) else ""
         notes = (f"commas in {metric} stand between thousands: {one} is {numbers[thousands].iloc[0]}",)
     changed = bool((numbers != levels).any())
     result = cells.map(dict(zip(levels, numbers, strict=True))) if changed else cells
@@ -93,7 +97,7 @@ def measured(
         )
     if unit is None and is_share(metric):
         unit = _unit(cells, numbers, metric)
-    return MeasuredCells(result, unit, resolution, notes)
+    return MeasuredCells(result, unit, resolution, notes, comma)
 
 
 def _text(value: float) -> str:
