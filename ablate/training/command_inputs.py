@@ -135,6 +135,8 @@ class CommandInputs:
             return
         if not self._counts(path) or WRITTEN.intersection(Path(path).parts) or len(Path(path).parts) < 3:
             return
+        if is_of_machine(path + os.sep):  # files of /proc never end
+            return
         if any(
             known.startswith(path + os.sep) for known in self._without if known.endswith(tuple(LANGUAGES))
         ):

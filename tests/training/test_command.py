@@ -23,8 +23,9 @@ from ablate.study import spec
 from ablate.study.keys import Study
 from ablate.tracking.plans import stored_plan
 from ablate.training import arguments, outcome, runs, trainer_of
+from ablate.training.command_inputs import CommandInputs
 from ablate.training.payload import Folders, RunPayload
-from ablate.training.source_files import data_fingerprint
+from ablate.training.source_files import FolderCode, data_fingerprint
 
 # --- the shapes of four projects, and what their studies say ---------------------------------------------------------
 
@@ -1186,3 +1187,15 @@ def test_a_result_of_other_data_than_the_plan_s_is_none(
         assert isinstance(end, Failed)
         assert (end.kind, end.place) == ("code", "data")
         assert complaint in end.reason
+
+
+def test_folders_of_the_machine_that_stand_in_code_are_no_data(tmp_path):
+    data, script = tmp_path / "elsewhere" / "data", tmp_path / "code" / "train.py"
+    for file in (data / "train.csv", script):
+        file.parent.mkdir(parents=True)
+        file.write_text(f"folders = ['{data}', '/proc/sys/kernel/random', '/proc/self/fdinfo']\n")
+    about = script.stat()
+    code = FolderCode("digest", ((str(script), about.st_mtime_ns, about.st_size),), script.parent)
+    text = CommandInputs(code, script.parent, ["/proc/sys/kernel/random"], without=(), variables={}).text()
+    assert str(data / "train.csv") in text
+    assert "/proc/" not in text
