@@ -12,7 +12,7 @@ import numbers
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -1044,8 +1044,8 @@ def _of_pairs(question: _Question, column: str, looks: Sequence[int] | None, siz
             place=caller.place("seed"),
             hint=f"{caller.unpaired()} compares runs that share none",
         )
-    notes += _shared_values(question, frame, paired=True)
     copies = _copies(question, frame)
+    notes += _shared_values(question, frame, copies, paired=True)
     # Runs whose results agree to the last digit have, as far as anyone can see, one trace.
     frame["trace"] = frame["arm"].map(dict.fromkeys(copies, "one")) if copies else ""
     most = max(1, len(set(frame["seed"])))
@@ -1139,10 +1139,12 @@ def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
     return {str(name) for name in constant.index[chance < _IMPROBABLE]}
 
 
-def _shared_values(question: _Question, frame: pd.DataFrame, *, paired: bool) -> list[str]:
+def _shared_values(
+    question: _Question, frame: pd.DataFrame, copies: Collection[str], *, paired: bool
+) -> list[str]:
     """Notes on arms whose runs have the values of the baseline's, or of each other, to the last digit, more often than chance gives.
 
-    Raises StudyError where runs that nothing else tells apart are there several times.
+    copies: arms of which that is known, and no comparison. Raises StudyError where runs that nothing else tells apart are there several times.
     """
     from ablate.analysis import ties
 
@@ -1161,9 +1163,12 @@ def _shared_values(question: _Question, frame: pd.DataFrame, *, paired: bool) ->
             hint=f"leave out all but one of each; where {question.metric} comes in coarse steps, "
             f"{question.caller.setting('resolution', 'STEP')} says so",
         )
+    repeated += ties.repeating(
+        {name: own for name, own in values.items() if name not in {*repeated, *copies}}
+    )
+    of_whom = "under different seeds " if paired else ""
     notes = [
-        f"runs of {name} under different seeds have the same {question.metric} to the last digit, more often than chance gives: are "
-        "they copies?"
+        f"runs of {name} {of_whom}have the same {question.metric} to the last digit, more often than chance gives: are they copies?"
         for name in repeated
     ]
     reference = values.get(question.baseline)
@@ -1202,8 +1207,8 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
     counts = frame.groupby(["arm", "outcome"], sort=False, observed=True).size().to_dict()
     _refuse_single_runs(question, frame["arm"][frame["outcome"] != "failed"].tolist())
     recorded, frame = frame, frame[frame["outcome"] == "finished"]
-    notes += _shared_values(question, frame, paired=False)
     copies = _copies(question, frame)
+    notes += _shared_values(question, frame, copies, paired=False)
     groups: dict[str, Group] = {}
     by_arm = {
         str(name): own.to_numpy(dtype=float)

@@ -18,6 +18,7 @@ from ablate.analysis.groups import Group, group_variance
 from ablate.analysis.intervals import ENOUGH_PAIRS, Floats
 from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
+from ablate.analysis.ties import repeating
 from ablate.shares import GAP_OF_UNITS, is_share
 
 NOISY = 3.0
@@ -95,6 +96,10 @@ def _cautions(
             names = (rules.reference, subject) if isinstance(subject, str) else ()
             alike = bool(names) and all(_are_alike(arms.get(name, {})) for name in names)
             yield Caution("no-noise", subject, figures={"alike": float(alike)})
+    # Of results that are judged, `comparing` says it, also where they are not in the metric's own units.
+    told = any(r.withheld == "no noise" or r.verdict == "not independent" for r in readings)
+    if rules.has_study_file and not (rules.deterministic or rules.relative or told):
+        yield from _repeated_values(replicates)
     if rules.paired:
         stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
         typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
@@ -123,6 +128,14 @@ def _cautions(
     aliased = sum(bool(e.aliases) for e in analysis.effects)
     if aliased:
         yield Caution("aliased", figures={"aliased": aliased, "effects": len(analysis.effects)})
+
+
+def _repeated_values(replicates: pd.DataFrame) -> Iterator[Caution]:
+    """Yield a caution where runs of an arm have the value of another one, although it has too many digits for chance."""
+    finished = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    by_arm = finished.groupby("arm", sort=False, observed=True)["value"]
+    if arms := repeating({str(arm): values.to_numpy(dtype=float) for arm, values in by_arm}):
+        yield Caution("repeated-values", arms=tuple(arms))
 
 
 def _are_alike(record: Record) -> bool:

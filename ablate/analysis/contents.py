@@ -183,6 +183,7 @@ CautionCode = Literal[
     "aa-repeats",
     "single-runs",
     "no-noise",
+    "repeated-values",
     "noisy",
     "skewed",
     "margin-out-of-reach",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 
 import numpy as np
 from scipy import special
@@ -14,6 +15,12 @@ FEWEST = 3
 """Different values that must be shared. A metric that saturates shares one, its best."""
 
 IMPROBABLE = 1e-3
+
+DIGITS = 12
+"""Significant digits from which on a value is not taken for a rounded one."""
+
+MOST_IMAGES = 10_000
+"""Of a set of up to so many, shares are not taken for values of full precision."""
 
 
 def tie_probability(values: Mapping[str, Floats], resolution: float) -> float:
@@ -44,6 +51,42 @@ def has_copies(own: Floats, tie: float, arms: int = 1) -> bool:
     repeated = counts[inner & (counts > 1)]
     pairs = own.size * (own.size - 1) / 2
     return repeated.size >= FEWEST and _is_improbable(int((repeated - 1).sum()), pairs * tie, arms)
+
+
+def repeating(values: Mapping[str, Floats]) -> list[str]:
+    """Return the arms that have the same value of full precision more than once, where that is so for two runs or more in all.
+
+    Two runs do not share such a value by chance, except on a handful of images. values: by arm.
+    """
+    repeats = {arm: _repeats(own) for arm, own in values.items()}
+    return [arm for arm, number in repeats.items() if number] if sum(repeats.values()) > 1 else []
+
+
+def _repeats(own: Floats) -> int:
+    """Return how many values are there already, of those that are of full precision."""
+    distinct, counts = np.unique(own[np.isfinite(own)], return_counts=True)
+    again = counts > 1
+    return sum(
+        count - 1
+        for value, count in zip(distinct[again].tolist(), counts[again].tolist(), strict=True)
+        if _has_full_precision(value)
+    )
+
+
+def _has_full_precision(value: float) -> bool:
+    """Return whether a value is neither rounded, nor of single precision, nor a share of up to MOST_IMAGES or its percentage."""
+    digits = repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
+    with np.errstate(over="ignore", under="ignore"):
+        is_single = float(np.float32(value)) == value
+    return len(digits) >= DIGITS and not is_single and not _is_fraction(value) and not _is_fraction(value / 100.0)
+
+
+def _is_fraction(value: float) -> bool:
+    """Return whether a value is a fraction of few things, as far as its last digits tell; also what is left of one, and means of counts."""
+    if not 0.5 / MOST_IMAGES < abs(value) < 1e5:  # of larger ones the last digits tell nothing
+        return False
+    nearest = float(Fraction(value).limit_denominator(MOST_IMAGES))
+    return abs(nearest - value) <= 8.0 * float(np.finfo(float).eps) * max(1.0, abs(value))
 
 
 def are_copies(own: Floats, others: Floats, tie: float, arms: int = 1) -> bool:

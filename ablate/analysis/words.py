@@ -245,6 +245,12 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"{about}the differences agree to the last digit {'under' if rules.unit == 'seed' else 'in'} every {rules.unit}, which leaves no noise to judge by. "
                 f"State the metric's resolution{', or `deterministic: true` if that is meant' if rules.has_study_file else ''}."
             )
+        case "repeated-values":
+            arms = joined(item.arms) if len(item.arms) <= MOST_NAMES else counted(len(item.arms), "arm")
+            return (
+                f"Runs of {arms} under different seeds have the same {rules.metric} to the last digit: are they copies? "
+                "See that every seed reaches the training: copies are no more runs, and the intervals take them for some."
+            )
         case "noisy" if rules.unit == "run":
             return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."
         case "noisy":

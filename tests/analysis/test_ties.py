@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ablate.analysis.ties import are_copies, has_copies, tie_probability
+from ablate.analysis.ties import are_copies, has_copies, repeating, tie_probability
 
 
 @pytest.mark.parametrize("resolution", [0.0, 1e-4, 1e-3])
@@ -48,3 +48,44 @@ def test_a_metric_that_saturates_is_no_copy():
     a = np.minimum(1.0, 1.0 + 0.1 * draw.standard_normal(40))
     tie = tie_probability({"a": a}, 0.0)
     assert not has_copies(a, tie)
+
+
+REPEATED = [0, 1, 2, 0, 1, 0]
+"""Six seeds of which three are others again."""
+
+
+def single(values):
+    return values.astype(np.float32).astype(float)
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [
+        *(lambda draw, n=n: draw.integers(0, n, 3) / n for n in (7, 30, 360, 9973, 10_000)),
+        *(lambda draw, n=n: draw.integers(0, n, 3) / n * 100 for n in (7, 30, 360, 9973, 10_000)),
+        *(lambda draw, n=n: 1 - draw.integers(0, n, 3) / n for n in (30, 9973)),
+        *(lambda draw, d=d: np.round(draw.normal(0, 10.0 ** (3 - d), 3), d) for d in range(10)),
+        lambda draw: single(draw.integers(0, 9973, 3) / 9973),
+        lambda draw: single(draw.normal(0, 1, 3)),
+        lambda draw: draw.integers(-(10**6), 10**6, 3).astype(float),
+        lambda draw: np.array([0.0, np.inf, -np.inf]) + draw.integers(0, 2, 3),
+    ],
+)
+def test_values_that_two_runs_have_by_chance_repeat_nothing(honest):
+    draw = np.random.default_rng(4)
+    for _ in range(50):
+        assert repeating({arm: honest(draw)[REPEATED] for arm in "ab"}) == []
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e-3, 1.0, 1e5, 1e300])
+@pytest.mark.parametrize("center", [0.0, 3.0])
+def test_values_of_full_precision_that_come_again_are_repeats(center, scale):
+    draw = np.random.default_rng(5)
+    for _ in range(50):
+        own = scale * (center + draw.normal(0, 1, 3))
+        other = scale * (center + draw.normal(0, 1, 6))
+        assert repeating({"a": own[REPEATED], "b": other}) == ["a"]
+        assert repeating({"a": own, "b": other}) == []
+        assert (
+            repeating({"a": own[[0, 1, 2, 0]], "b": other}) == []
+        )  # one row that was copied is no sign of ignored seeds

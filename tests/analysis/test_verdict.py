@@ -685,6 +685,30 @@ def test_strong_skew_with_unequal_noise_is_a_warning():
     assert not any("skewed" in w for w in warnings(judge(rules("A", looks=(30,)), even)))
 
 
+@pytest.mark.parametrize("reaches", [lambda seed: seed % 2, lambda seed: min(seed, 2)])
+def test_seeds_that_reach_the_training_in_part_are_a_warning_where_no_loss_tells_copies(reaches):
+    draw = np.random.default_rng(9).normal(0, 0.1, (2, 8))
+
+    def warned(seed_of, decimals=16, **settings):
+        frame = pd.DataFrame(
+            [
+                row(arm, i, round(50 + at + draw[at][seed_of(i)], decimals))
+                | {"weights": None, "trace": None}
+                for at, arm in enumerate(("baseline", "A"))
+                for i in range(8)
+            ]
+        )
+        found = judge(rules("A", looks=(8,), **settings), frame)
+        assert found.comparison("A").verdict == "helps"
+        return [w for w in warnings(found) if "are they copies?" in w]
+
+    [said] = warned(reaches)
+    assert said.startswith("Runs of baseline and A under different seeds")
+    assert warned(reaches, decimals=2) == []  # which may be chance
+    assert warned(lambda seed: seed) == []
+    assert warned(reaches, deterministic=True) == []
+
+
 # --- the record ---
 
 
