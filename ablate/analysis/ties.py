@@ -78,7 +78,12 @@ def _has_full_precision(value: float) -> bool:
     digits = repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
     with np.errstate(over="ignore", under="ignore"):
         is_single = float(np.float32(value)) == value
-    return len(digits) >= DIGITS and not is_single and not _is_fraction(value) and not _is_fraction(value / 100.0)
+    return (
+        len(digits) >= DIGITS
+        and not is_single
+        and not _is_fraction(value)
+        and not _is_fraction(value / 100.0)
+    )
 
 
 def _is_fraction(value: float) -> bool:
