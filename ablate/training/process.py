@@ -378,9 +378,8 @@ class Process:
         if data:
             self._last_output = time.monotonic()
             self.output.write(data)
-        elif (
-            now >= silent_at and self._cause == "itself"
-        ):  # before it looked: this process may have been held up since
+        # The time before it looked counts: this process may have been held up since.
+        elif now >= silent_at and self._cause == "itself":
             self._cause = "silence"
             self.stop()
         if now >= self._kill_at:
