@@ -76,14 +76,11 @@ def _repeats(own: Floats) -> int:
 def _has_full_precision(value: float) -> bool:
     """Return whether a value is neither rounded, nor of single precision, nor a share of up to MOST_IMAGES or its percentage."""
     digits = repr(abs(value)).partition("e")[0].replace(".", "").strip("0")
+    if len(digits) < DIGITS:
+        return False
     with np.errstate(over="ignore", under="ignore"):
         is_single = float(np.float32(value)) == value
-    return (
-        len(digits) >= DIGITS
-        and not is_single
-        and not _is_fraction(value)
-        and not _is_fraction(value / 100.0)
-    )
+    return not (is_single or _is_fraction(value) or _is_fraction(value / 100.0))
 
 
 def _is_fraction(value: float) -> bool:
