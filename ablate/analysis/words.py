@@ -201,7 +201,7 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
         case "judged-before":
             plans = counted(int(figures["plans"]), "other plan")
             return (
-                f"Runs of this plan were judged by {plans} of the study: each plan's 5 % holds for that plan alone, and "
+                f"Runs of this plan were judged by {plans}: each plan's 5 % holds for that plan alone, and "
                 "reading the same runs more than once is not corrected for."
             )
         case "coarse-metric":

@@ -255,9 +255,7 @@ def for_paper(reading: Reading) -> str:
     before = ""
     if rules.read_before:
         plans = counted(rules.read_before, "other plan")
-        before = (
-            f" Some of these runs had been judged by {plans} of the study, for which no correction was made."
-        )
+        before = f" Some of these runs had been judged by {plans}, for which no correction was made."
     return " ".join(
         f"""
         {_varies(reading)} Error bars of effects are simultaneous 95 % confidence intervals of {compared}, computed in closed

@@ -30,6 +30,7 @@ from ablate.study.seeds import NOISE_FLOOR, REPLICATES, replicate_of
 from ablate.text import counted, format_duration, format_value
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
+from ablate.tracking.runs import studies_of
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Store
 
@@ -132,22 +133,27 @@ class OngoingStudy:
         return asked
 
     def count_readings(self) -> None:
-        """Count the other plans that have judged runs of this one: what this one claims is claimed on top of what they did."""
-        if not self.record.read_before and self.plan.study.name in study_names(self.store):
+        """Count the other plans that have judged runs of this one: what this one claims is claimed on top of what they did.
+
+        They may be of other studies: the same question under another name is read from the same runs.
+        """
+        if not self.record.read_before:
             arms = set(self.plan.names) - {self.plan.reference, NOISE_FLOOR}
             judged = {run.key for run in self.record.runs if run.arm in arms and run.phase == "report"}
-            others = {
-                stored.record.id
-                for stored in stored_plans(self.store, self.plan.study.name)
-                if stored.record.id != self.plan.id
-                and (stored.record.looks.taken or stored.environment.get("ending") == "complete")
+            readers = [
+                stored.record
+                for study in studies_of(self.store, judged)
+                for stored in stored_plans(self.store, study)
+                if (stored.record.looks.taken or stored.environment.get("ending") == "complete")
                 and judged & {run.key for run in stored.record.runs}
-            }
+            ]
+            me = (self.plan.study.name, self.plan.id)
+            others = {(record.study, record.id) for record in readers} - {me}
             self.record = replace(self.record, read_before=len(others))
         if before := self.record.read_before:
             self.observer.note(
-                f"runs of this plan were judged by {counted(before, 'other plan')} of this study: the error "
-                "of each stands for itself, and reading the same runs again is not paid for"
+                f"runs of this plan were judged by {counted(before, 'other plan')}: the error of each stands for itself, and "
+                "reading the same runs again is not paid for"
             )
 
     def record_arms(self, analysis: Analysis, pairs: int) -> None:

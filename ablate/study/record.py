@@ -129,7 +129,7 @@ class PlanRecord:
 
     What is added while the study runs: looks; path: the configurations that a greedy path has reached; steps: how many it will
     reach. confirmed: the arm that is confirmed. final: pairs of the last look that decided an arm (0: none), within which failures
-    stay failures. read_before: how many other plans have judged runs of this one. tuned: arm → what its search came to.
+    stay failures. read_before: how many other plans, of this study or another, have judged runs of this one. tuned: arm → what its search came to.
     importances: method → setting → share.
     """
 

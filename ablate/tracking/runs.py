@@ -77,6 +77,15 @@ def finished_runs(
     return finished
 
 
+def studies_of(store: Store, keys: Iterable[str]) -> list[str]:
+    """Return the names of the studies that hold runs of these keys, however they ended."""
+    wanted = set(keys)
+    if not wanted:
+        return []
+    runs = queries(store).runs({"ablate.kind": "replicate"}, only_tags=("ablate.key",))
+    return sorted({run.experiment for run in runs if run.tags.get("ablate.key") in wanted})
+
+
 class NewResults:
     """The runs that ended with a result since this object was made. A lookup costs what has been written since then.
 

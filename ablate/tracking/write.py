@@ -129,6 +129,7 @@ class Delivery:
         self._arm_names: dict[str, set[str]] = {}
         self._arms: dict[str, dict[str, str]] = {}
         self._last_active: dict[str, float] = {}
+        self._others_recorded: dict[str, float] = {}
         self.steps = 0
         self._open_attempts: set[str] = set()
         self._open_shared: set[str] = set()
@@ -341,7 +342,7 @@ class Delivery:
                 | {
                     "ablate.metric": plan.metric,
                     "ablate.margin": repr(plan.margin),
-                    "ablate.recorded": repr(operation.time),
+                    "ablate.recorded": repr(self._recorded_at(experiment, run, operation.time)),
                     "ablate.ending": "killed",  # until the plan is ended
                 }
                 | {"mlflow.note.content": plan.question},
@@ -358,6 +359,21 @@ class Delivery:
         for name, value in views.tags(plan.metric, operation.time).items():
             if name not in present:  # a view that someone has changed stays changed
                 self._client.set_experiment_tag(experiment, name, value)
+
+    def _recorded_at(self, experiment: str, plan_run: str, at: float) -> float:
+        """Return when a plan counts as recorded: at that time, or right after the study's other plans where the clock has gone back since.
+
+        What is recorded last is the latest plan, which a study's name stands for. What a killed process left may be older than others.
+        """
+        if self._recovering:
+            return at
+        if plan_run not in self._others_recorded:
+            others = (run for run in self._client.matching(experiment, {"ablate.kind": "report"}))
+            times = (
+                number(run.data.tags, "ablate.recorded", 0) for run in others if run.info.run_id != plan_run
+            )
+            self._others_recorded[plan_run] = max(times, default=0.0)
+        return max(at, self._others_recorded[plan_run] + 0.001)
 
     def _attempt_operations(self, experiment: str, operations: Sequence[Operation], *, again: bool) -> None:
         """Record what happened to one attempt of a replicate, or the next part of it."""

@@ -669,21 +669,33 @@ def test_a_run_that_failed_is_done_again_where_nothing_was_decided_yet(workplace
     assert len(finished) == 4
 
 
-def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace):
+@pytest.mark.parametrize(("name", "clock"), [("toy", -7200), ("again", 0)])
+def test_a_plan_that_reads_runs_which_another_has_judged_says_so(workplace, monkeypatch, name, clock):
+    """Of the same study, although the clock was set back, or of a study of another name."""
     study = workplace.trained()
-    Path(study).write_text(Path(study).read_text().replace("margin: 0.02", "margin: 0.03"))
+    text = Path(study).read_text()
+    Path(study).write_text(
+        text.replace("margin: 0.02", "margin: 0.03").replace("study: toy", f"study: {name}")
+    )
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + clock)
     said = workplace.ablate("run", study, "--executor", "inline")
-    assert "were judged by 1 other plan of this study" in said
+    assert "were judged by 1 other plan:" in said
     again = workplace.ablate("run", study, "--executor", "inline")
-    assert "were judged by 1 other plan of this study" in again
-    workplace.ablate("report", "toy")
-    assert "were judged by 1 other plan of the study: each plan" in Path("reports/toy.html").read_text()
-    warnings = json.loads(workplace.ablate("report", "toy", "--format", "json"))["warnings"]
-    assert warnings[0].startswith("Runs of this plan were judged by 1 other plan")
-    short = workplace.ablate("report", "toy", "--format", "md")
+    assert "were judged by 1 other plan:" in again
+    workplace.ablate("report", name)
+    assert "were judged by 1 other plan: each plan" in Path(f"reports/{name}.html").read_text()
+    report = json.loads(workplace.ablate("report", name, "--format", "json"))
+    assert report["margin"] == 0.03
+    assert report["warnings"][0].startswith("Runs of this plan were judged by 1 other plan")
+    short = workplace.ablate("report", name, "--format", "md")
     assert "**Caveat.** Runs of this plan were judged by 1 other plan" in short.partition("| Arm |")[0]
-    table = workplace.ablate("report", "toy", "--format", "latex")
+    table = workplace.ablate("report", name, "--format", "latex")
     assert "had been judged by 1 other plan" in table.partition("ablatemethods{")[2]
+    if name == "toy":
+        Path(study).write_text(text)
+        workplace.ablate("run", study, "--executor", "inline")
+        assert json.loads(workplace.ablate("report", name, "--format", "json"))["margin"] == 0.02
 
 
 def test_a_budget_that_does_not_allow_another_round_begins_none_also_when_it_goes_on(workplace):
