@@ -203,6 +203,14 @@ class Known:
 
         return finished_runs(self._store, recipes, by="recipe", accepted=is_by_the_same)
 
+    def keys_of_older_code(self, runs: Iterable[Run], record: PlanRecord) -> set[str]:
+        """Return the keys of the finished runs of older code that will be taken for these runs: none but with --accept-code."""
+        wanted = {run.key: run.recipe for run in runs} if self._accept_code else {}
+        done = finished_runs(self._store, wanted) if wanted else {}
+        recipes = [recipe for key, recipe in wanted.items() if key not in done]
+        older = self._of_older_code(recipes, record) if recipes else {}
+        return {run.tags["ablate.key"] for run in older.values()}
+
     def reuse_recorded(self, record: PlanRecord) -> None:
         """Take all runs that the record names, as they ended: none of those is trained again, not even one that failed."""
         keys: dict[Any, str] = {}

@@ -30,7 +30,7 @@ from ablate.study.seeds import NOISE_FLOOR, REPLICATES, replicate_of
 from ablate.text import counted, format_duration, format_value
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
-from ablate.tracking.runs import studies_of
+from ablate.tracking.runs import keys_of_same_runs, studies_of
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Store
 
@@ -138,8 +138,12 @@ class OngoingStudy:
         They may be of other studies: the same question under another name is read from the same runs.
         """
         if not self.record.read_before:
-            arms = set(self.plan.names) - {self.plan.reference, NOISE_FLOOR}
+            arms = [name for name in self.plan.names if name not in (self.plan.reference, NOISE_FLOOR)]
             judged = {run.key for run in self.record.runs if run.arm in arms and run.phase == "report"}
+            if self.plan.settled:
+                runs = self.plan.replicates(arms, range(self.record.looks.at[-1]))
+                judged |= self.known.keys_of_older_code(runs, self.record)
+            judged = keys_of_same_runs(self.store, judged)
             readers = [
                 stored.record
                 for study in studies_of(self.store, judged)

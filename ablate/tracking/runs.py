@@ -41,6 +41,9 @@ _RESULT_TAGS = tuple(
 )
 """Tags that a row of the replicates frame is made from."""
 
+_ACCEPTED = "ablate.accepted_code"
+"""Tag of a run that was taken from older code: the key that it has there."""
+
 SHORT = 2.0
 """Seconds that training may be held up by a database that another program holds."""
 
@@ -84,6 +87,17 @@ def studies_of(store: Store, keys: Iterable[str]) -> list[str]:
         return []
     runs = queries(store).runs({"ablate.kind": "replicate"}, only_tags=("ablate.key",))
     return sorted({run.experiment for run in runs if run.tags.get("ablate.key") in wanted})
+
+
+def keys_of_same_runs(store: Store, keys: Iterable[str]) -> set[str]:
+    """Return these keys, and all under which the same trainings stand for other code, having been taken with --accept-code."""
+    runs = queries(store).runs({"ablate.kind": "replicate"}, only_tags=("ablate.key", _ACCEPTED))
+    pairs = [{run.tags.get("ablate.key", ""), run.tags[_ACCEPTED]} for run in runs if _ACCEPTED in run.tags]
+    same, before = set(keys), -1
+    while len(same) > before:
+        before = len(same)
+        same.update(*(pair for pair in pairs if not pair.isdisjoint(same)))
+    return same
 
 
 class NewResults:

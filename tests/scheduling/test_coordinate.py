@@ -129,8 +129,11 @@ def test_edited_training_code_is_not_mixed_with_old_results_unless_accepted(work
     sys.modules.pop("toy", None)
     said = workplace.ablate("run", study, "--executor", "inline", "--seeds", "3", "--accept-code")
     assert "reused" in said
+    assert "were judged by 1 other plan:" in said
     accepted = [run for run in workplace.runs() if "ablate.accepted_code" in run.data.tags]
     assert len(accepted) == 9
+    Path(study).write_text(Path(study).read_text().replace("margin: 0.02", "margin: 0.03"))
+    assert "were judged by 2 other plans:" in workplace.ablate("run", study, "--executor", "inline")
 
 
 def test_results_of_another_function_of_the_same_module_are_never_taken(workplace):
