@@ -185,7 +185,7 @@ def plan(
     store = current_store()
     seed = launch.check_seed(planned, store, devices, workers, runs_per_device)
     pool = launch.local_executor(probe.measure, parsed.baseline, devices, workers, runs_per_device)
-    expected = outlook.outlook(planned, store, pool, seed)
+    expected = outlook.outlook(planned, store, pool, seed, seeds)
     if json:
         print_result(outlook.to_json(expected))
     else:

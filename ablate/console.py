@@ -19,6 +19,7 @@ from ablate.text import (
     counted,
     format_short_duration,
     format_tried,
+    joined,
     measured,
     shown,
     visible,
@@ -237,10 +238,20 @@ def outlook(outlook: Outlook) -> RenderableType:
     else:
         shown = _from_to(sd * scale.factor, spread, scale.unit)
         lines.append(one_line(f"noise of {difference}: {shown} ({outlook.noise.source})"))
+    if taken := plan.looks.at[: plan.looks.taken]:
+        judged = joined([str(pairs) for pairs in taken])
+        lines.append(
+            one_line(
+                f"judged at {judged} seeds so far, of {plan.looks.most} at most: a look beyond the most is an extra one, at a small part"
+                " of the error"
+            )
+        )
     for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True):
         seeds = (
             f"{counted(reach.pairs, 'run')} of each arm" if study.unpaired else counted(reach.pairs, "seed")
         )
+        if reach.pairs > plan.looks.most:
+            seeds += ", an extra look,"
         detect = "detects" if reach.pairs == 1 else "detect"
         if reach.pairs < ENOUGH_PAIRS:
             give = "gives" if reach.pairs == 1 else "give"

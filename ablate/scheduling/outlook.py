@@ -26,6 +26,7 @@ from ablate.study.design import Plan
 from ablate.study.forecast import Forecast, RunCost, forecast
 from ablate.study.seeds import REPLICATES
 from ablate.tracking.frames import plan_frames
+from ablate.tracking.plans import stored_plans, study_names
 from ablate.tracking.runs import metric_values, run_costs
 from ablate.tracking.store import Store
 from ablate.training import trainer_of
@@ -69,10 +70,17 @@ class Outlook:
     seed: SeedCheck | None = None
 
 
-def outlook(plan: Plan, store: Store, measuring: Executor, seed: SeedCheck | None = None) -> Outlook:
-    """Return the outlook of a plan. measuring: an executor that runs `ablate.measuring.probe.measure`, on the slots that the
-    study will have.
+def outlook(
+    plan: Plan,
+    store: Store,
+    measuring: Executor,
+    seed: SeedCheck | None = None,
+    seeds: int | None = None,
+) -> Outlook:
+    """Return the outlook of a plan, after the looks that were taken of it. measuring: an executor that runs
+    `ablate.measuring.probe.measure`, on the slots that the study will have. seeds: where to look, instead of where the file says.
     """
+    plan = _after_looks_taken(plan, store, seeds)
     known, starting = run_cost_of_arms(plan, store, measuring)
     noise = expected_noise(plan, store)
     rules = recorded_plan.rules(plan.record())
@@ -85,6 +93,17 @@ def outlook(plan: Plan, store: Store, measuring: Executor, seed: SeedCheck | Non
     )
     slots = len(measuring.slots)
     return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k, seed)
+
+
+def _after_looks_taken(plan: Plan, store: Store, seeds: int | None) -> Plan:
+    """Return a plan with the looks that the store's record of it says were taken before those that are asked for."""
+    name = plan.study.name
+    stored = stored_plans(store, name) if name in study_names(store) else []
+    taken = [each.record.looks for each in stored if each.record.id in (plan.id, plan.earlier_id)]
+    if not taken or not taken[-1].taken:
+        return plan
+    looks = taken[-1]
+    return replace(plan, looks=looks.resumed(plan.study.looks) if seeds is None else looks.until(seeds))
 
 
 def run_cost_of_arms(

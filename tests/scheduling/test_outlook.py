@@ -232,3 +232,13 @@ def test_confirmation_and_the_noise_floor_are_counted(workplace, digits):
     found = forecast(plan(path), {"baseline": RunCost(1.0), "model.width=2": RunCost(1.0)}, 1)
     assert [arm.arm for arm in found.arms] == ["baseline", "model.width=2", "A/A"]
     assert (found.runs_first, found.runs_most) == (9, 15)
+
+
+def test_looks_that_were_taken_stay_what_they_spent_and_what_comes_after_is_an_extra_look(workplace):
+    study = workplace.trained()
+    Path(study).write_text(Path(study).read_text().replace("seeds: 3", "seeds: [2, 8]"))
+    said = workplace.ablate("plan", study)
+    assert "judged at 3 seeds so far, of 3 at most:" in said
+    assert "8 seeds, an extra look, detect about" in said
+    found = json.loads(workplace.ablate("plan", study, "--json"))
+    assert [(look["pairs"], look["alpha"]) for look in found["looks"]] == [(3, 0.045), (8, 0.0025)]
