@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 import ablate
 
@@ -104,9 +104,7 @@ def test_a_study_does_not_look_in_the_folder(trapped, shared_cache, executor):
 
 @pytest.mark.slow
 def test_mlflows_pages_do_not_look_in_the_folder(trapped):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "ablate", "ui", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     log = trapped.parent / "log"

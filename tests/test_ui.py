@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from ablate import interrupts, ui
 from ablate.tracking.store import Store
@@ -28,14 +29,18 @@ def test_a_port_that_is_taken_is_one_clear_message(workplace):
 
 
 def children(process: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    """Ids of the processes that a process has started. Not every kernel keeps a list of them."""
+    started = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended since
+            if int(status.read_text().rpartition(")")[2].split()[1]) == process:
+                started.append(int(status.parent.name))
+    return started
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
 def test_ending_ui_ends_mlflow_with_it(workplace, number):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = (
         f"import sys; sys.argv = ['ablate', 'ui', '--port', '{port}']; from ablate.cli import main; main()"
     )

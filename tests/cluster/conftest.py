@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "runuser")
 
@@ -44,10 +46,20 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
+def end(pid_file: Path) -> None:
+    """End the daemon whose process id is in a file, unless it has ended already, and wait until it has."""
+    try:
+        daemon = os.pidfd_open(int(pid_file.read_text()))
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    try:
+        signal.pidfd_send_signal(daemon, signal.SIGTERM)
+        if not select.select([daemon], [], [], 10)[0]:
+            signal.pidfd_send_signal(daemon, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it ends by itself meanwhile
+    finally:
+        os.close(daemon)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +103,5 @@ def slurm() -> Iterator[Path]:
     finally:
         subprocess.run(["scancel", "--full", "--user=root"], env=environment, check=False)
         for file in (folder / "slurmd.pid", folder / "slurmctld.pid", files["pid"]):
-            if file.exists():
-                os.kill(int(file.read_text()), signal.SIGTERM)
-        time.sleep(0.5)
+            end(file)
         shutil.rmtree(folder, ignore_errors=True)

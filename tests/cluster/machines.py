@@ -8,7 +8,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from free_ports import free_port
 
 MEMORY = 100 << 20
 PATIENCE = 120
@@ -67,9 +68,8 @@ class Machines:
         # Ray puts sockets under it, whose paths have to be short.
         self._own = Path(tempfile.mkdtemp(prefix="ray-"))
         self.token = secrets.token_hex(16)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
         self.environment = os.environ | {
             "RAY_TMPDIR": str(self._own),
             "RAY_AUTH_MODE": "token",
@@ -77,7 +77,6 @@ class Machines:
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
         self._machines: dict[str, subprocess.Popen] = {}
-        port = self.address.partition(":")[2]
         self._start("head", ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"])
         until(lambda: "Ray runtime started" in self.log("head"), lambda: self.log("head"))
 

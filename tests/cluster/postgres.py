@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
+
+from free_ports import free_port
 
 PASSWORD = "correct-horse"
 
@@ -29,9 +30,7 @@ class Postgres:
         self._root = Path(tempfile.mkdtemp(prefix="postgres-"))
         if self._as:
             shutil.chown(self._root, "postgres", "postgres")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         secret = self._root / "password"
         secret.write_text(PASSWORD)
         if self._as:
