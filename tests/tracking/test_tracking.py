@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import requests
+from free_ports import free_port
 from mlflow.exceptions import MlflowException
 
 from ablate.events import EpochEnd, Finished, Started
@@ -78,9 +79,7 @@ def test_operations_stay_spooled_while_the_server_is_away_and_the_next_command_d
 ):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     tracker = Tracker(Store(f"http://127.0.0.1:{port}", workplace.store.root), "study")
     asked_by: set[int] = set()
     request = requests.Session.request
@@ -264,19 +263,27 @@ def test_a_file_that_is_no_database_is_reported_in_one_message(workplace):
     assert "cannot be read as an MLflow database" in output
 
 
+# Forked once everything is imported, so that both begin at the same moment.
+AT_THE_SAME_TIME = """
+import os, sys
+from pathlib import Path
+from mlflow import MlflowClient
+from ablate.tracking import client, store
+
+root = Path(sys.argv[1])
+there = store.Store(f"sqlite:///{root / 'mlflow.db'}", root)
+is_child = os.fork() == 0
+client.create(there)
+print(len(MlflowClient(there.uri).search_experiments()), flush=True)
+if not is_child:
+    assert os.wait()[1] == 0
+"""
+
+
 def test_processes_that_create_the_database_at_the_same_time_create_one(tmp_path):
-    script = (
-        "from ablate.tracking import client, store; from pathlib import Path; "
-        f"s = store.Store('sqlite:///{tmp_path}/mlruns/mlflow.db', Path('{tmp_path}/mlruns')); client.create(s); "
-        "from mlflow import MlflowClient; print(len(MlflowClient(s.uri).search_experiments()))"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    assert [process.communicate()[0] for process in processes] == ["1\n"] * 2
+    command = [sys.executable, "-c", AT_THE_SAME_TIME, str(tmp_path / "mlruns")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("1\n" * 2, 0), done.stderr
 
 
 def test_a_server_that_does_not_answer_is_reported_in_one_message(workplace, monkeypatch):
