@@ -280,12 +280,66 @@ def test_relative_figures_are_those_of_the_metric_divided_by_the_mean_of_the_bas
         )
         mean = frame[frame["arm"] == "baseline"]["score"].mean()
         for one, other in zip(plain, share, strict=True):
-            assert (one.verdict, one.p_adjusted) == (other.verdict, pytest.approx(other.p_adjusted))
-            assert one.ci == pytest.approx(tuple(end * mean for end in other.ci))
+            assert one.verdict == other.verdict
+            assert one.effect == pytest.approx(other.effect * mean)
+            assert one.p_adjusted <= other.p_adjusted + 1e-9
+            assert one.ci[0] >= other.ci[0] * mean - 1e-9
         assert plain.analysis.baseline.mean == pytest.approx(share.analysis.baseline.mean)
         assert plain.analysis.comparisons[0].summary.sd == pytest.approx(
             share.analysis.comparisons[0].summary.sd
         )
+
+
+RATIOS = [0.3, 0.9, 1.0, 1.1, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_shares_have_the_interval_of_a_ratio_whose_denominator_is_a_mean_of_runs_too(ratio, paired, sign):
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, 0.05, 6) if paired else rng.normal(0, 0.05, (2, 6))
+    base = sign * (10 + 10 * (shared if paired else shared[0]) + rng.normal(0, 0.02, 6))
+    arm = sign * (10 * ratio + 10 * (shared if paired else shared[1]) + rng.normal(0, 0.02, 6))
+    rows = [
+        (name, seed, value)
+        for name, runs in (("baseline", base), ("arm", arm))
+        for seed, value in enumerate(runs)
+    ]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "score"])
+    (found,) = compare(frame, margin=0.01, relative=True, paired=paired)
+    seen = arm.mean() / base.mean()
+    if paired:
+        variance = max(np.var(arm - base, ddof=1), np.var(arm - seen * base, ddof=1)) / 6
+    else:
+        variance = (np.var(arm, ddof=1) + max(1.0, seen**2) * np.var(base, ddof=1)) / 6
+    half = stats.t.ppf(0.975, 5) * np.sqrt(variance) / abs(base.mean())
+    effect = sign * (seen - 1)
+    assert found.ci == pytest.approx((effect - half, effect + half))
+    assert (found.p_adjusted < 0.05) == (found.ci[0] > 0 or found.ci[1] < 0)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.2])
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 4.0])
+def test_intervals_of_shares_miss_no_more_often_than_they_say(ratio, common):
+    from scipy import stats
+
+    from ablate.analysis.compare import Sample
+
+    rng, studies = np.random.default_rng(1), 600
+    level = 1 + common * rng.normal(size=(studies, 5))
+    base = level + 0.01 * rng.normal(size=(studies, 5))
+    arm = ratio - 1 + level + 0.01 * rng.normal(size=(studies, 5))
+    mean = base.mean(axis=1, keepdims=True)
+    samples = [
+        Sample(tuple(range(5)), tuple(d), shares=tuple(b))
+        for d, b in zip((arm - base) / mean, base / mean, strict=True)
+    ]
+    half = stats.t.ppf(0.975, 4) * np.sqrt([sample.variance(0.0) / 5 for sample in samples])
+    misses = np.mean(np.abs(np.array([sample.effect for sample in samples]) - (ratio - 1)) > half)
+    assert misses <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------

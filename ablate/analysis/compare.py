@@ -248,7 +248,8 @@ class Sample:
     copied: two replicates under different seeds are one and the same. unchanged: identical to its reference under
     every seed. unstable: a replicate diverged; hurt_is_safe: dropping it can only have hidden harm, so that `hurts`
     may still be read. reference_diverged: seeds under which the reference did.
-    scale: the largest magnitude among the values, the yardstick of rounding errors.
+    scale: the largest magnitude among the values, the yardstick of rounding errors. shares: where differences are shares of the
+    reference's mean, what the reference's runs are of it, about 1, pair by pair; otherwise none.
     """
 
     seeds: tuple[int, ...]
@@ -263,6 +264,7 @@ class Sample:
     reference_diverged: tuple[int, ...] = ()
     scale: float = 0.0
     groups: tuple[WeightedGroup, ...] = ()
+    shares: tuple[float, ...] = ()
 
     @property
     def n(self) -> int:
@@ -290,10 +292,17 @@ class Sample:
     def variance(self, resolution: float) -> float:
         """s², floored at q²/4; NaN below two pairs. Differences that agree to the last digits have none of their own,
         and a resolution in the last digits is none.
+
+        Of shares of the reference's mean, which is itself a mean of these runs, also at least that of the ratio estimator
+        (Cochran 1977, Sampling Techniques, 6.3): where the reference did well by chance, the same difference is a smaller share.
         """
         if self.n < 2:
             return math.nan
         variance = max(float(np.var(self.differences, ddof=1)), resolution**2 / 4.0)
+        if self.shares:
+            differences = np.array(self.differences)
+            of_ratio = differences - differences.mean() * np.array(self.shares)
+            variance = max(variance, float(np.var(of_ratio, ddof=1)))
         return variance if variance > rounding(self.scale) ** 2 else 0.0
 
 

@@ -111,7 +111,8 @@ class GroupIntervals:
 
     effect: of each sum. lo, hi: the interval, NaN where one of its groups has fewer than ENOUGH_RUNS runs. half: half-width.
     code: as in `Intervals`. variance (…, groups): s̃². df (…, groups). squared_error (…, groups): s̃²/n. runs (…, groups). typical (…): C, NaN
-    where fewer than ENOUGH_GROUPS groups have a variance. weights (sums, groups). k: size of the family. alpha: error over it.
+    where fewer than ENOUGH_GROUPS groups have a variance. weights (sums, groups). spreads (sums, groups): what the errors of the means
+    are multiplied with in each sum. k: size of the family. alpha: error over it.
     """
 
     effect: Floats
@@ -125,6 +126,7 @@ class GroupIntervals:
     runs: NDArray[np.int64]
     typical: Floats
     weights: Floats
+    spreads: Floats
     k: int
     alpha: float
 
@@ -135,7 +137,7 @@ class GroupIntervals:
         Computed on demand: simulations read intervals only.
         """
         p = two_sided_p(
-            self.effect, np.square(self.weights) * self.squared_error[..., None, :], self.df[..., None, :]
+            self.effect, np.square(self.spreads) * self.squared_error[..., None, :], self.df[..., None, :]
         )
         return np.where(np.isnan(self.half), np.nan, np.minimum(1.0, self.k * p * ALPHA / self.alpha))
 
@@ -156,30 +158,33 @@ def group_intervals(
     alpha: float = ALPHA,
     counts: NDArray[np.bool_] | None = None,
     weights: Floats | None = None,
+    spreads: Floats | None = None,
 ) -> GroupIntervals:
     """Return the intervals of one look.
 
     mean, variance, runs: (…, groups), the means oriented; variance as `group_variance` gives it (what stands below
     ENOUGH_RUNS is not read). alpha: error over the family of k. counts: groups whose variance may count as typical (None:
     all). weights: (sums, groups), of the groups in each sum that is estimated; None: each group minus the first.
+    spreads: (sums, groups), what the errors of the means are multiplied with in each sum (None: the weights).
     """
     mean = np.asarray(mean, float)
     runs = np.broadcast_to(np.asarray(runs), mean.shape)
     weights = differences_from_the_first(mean.shape[-1]) if weights is None else np.asarray(weights, float)
+    spreads = weights if spreads is None else np.asarray(spreads, float)
     usable = runs >= ENOUGH_RUNS
     variance = np.where(usable, variance, 0.0)
     nu = np.where(usable, runs - 1.0, 2.0)  # any df will do where nothing is read
     typical = typical_variance(variance, usable if counts is None else usable & counts)
     moderated, df = moderate(variance, nu, typical[..., None])
     squared_error = moderated / np.maximum(runs, 1)
-    half = np.sqrt(half_width_parts(squared_error, df, alpha, k) @ np.square(weights).T)
+    half = np.sqrt(half_width_parts(squared_error, df, alpha, k) @ np.square(spreads).T)
     lacking = (~usable).astype(float) @ (weights != 0.0).T.astype(float) > 0.0
     half = np.where(lacking, np.nan, half)
     effect = mean @ weights.T
     lo, hi = effect - half, effect + half
     code = verdict_codes(lo, hi, margin)
     return GroupIntervals(
-        effect, lo, hi, code, half, moderated, df, squared_error, runs, typical, weights, k, alpha
+        effect, lo, hi, code, half, moderated, df, squared_error, runs, typical, weights, spreads, k, alpha
     )
 
 

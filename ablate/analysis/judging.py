@@ -266,6 +266,7 @@ def _comparison(
     seconds = ratio(typical_seconds(own_runs), typical_seconds(other_runs))
     cost = time_ratio(own_runs, other_runs) if flops is None else flops
     clearly, real, ruled_out = claims(reading.verdict, reading.lo, reading.hi, rules.margin)
+    stretch = _stretch(own_runs, other_runs, rules)
     fit = diagnose(
         curves,
         metric=rules.metric,
@@ -320,7 +321,7 @@ def _comparison(
         if not rules.paired
         else pairing(
             [run.value for run in own_runs],
-            [run.value for run in other_runs],
+            [run.value * stretch for run in other_runs],
             reading.half,
             alpha=reading.look.alpha,
             k=rules.k if family is None else family,
@@ -328,6 +329,14 @@ def _comparison(
             resolution=rules.resolution,
         ),
     )
+
+
+def _stretch(own: Sequence[Replicate], others: Sequence[Replicate], rules: Rules) -> float:
+    """Return by what the noise of the reference counts in an interval of runs that are not paired: above 1 for shares of a smaller mean."""
+    found = mean_of(own, "value"), mean_of(others, "value")
+    if not rules.relative or found[0] is None or not found[1]:
+        return 1.0
+    return max(1.0, abs(found[0] / found[1]))
 
 
 def _test_effect(own: Sequence[Replicate], others: Sequence[Replicate], rules: Rules) -> float | None:

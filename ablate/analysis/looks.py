@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ablate.analysis import effects
-from ablate.analysis.compare import Ledger, Sample, Sampler, not_paired, pair
+from ablate.analysis.compare import Ledger, Record, Sample, Sampler, not_paired, pair
 from ablate.analysis.contents import Verdict, Withheld
 from ablate.analysis.family import ArmRule, Contrast
 from ablate.analysis.groups import Group, GroupIntervals, group_intervals, group_variance
@@ -101,13 +101,20 @@ def arm_units(rules: Rules, ledger: Ledger, arms: Sequence[ArmRule]) -> list[Uni
             lost = bool(pairs.reference_diverged) and reference != rules.reference
             found = replace(pairs, unstable=True) if lost else pairs
             if rules.paired:
-                return found
+                return _with_shares(found, reference_runs) if rules.relative else found
             weights = {arm.name: 1.0, reference: -1.0}
             return not_paired(found, weights, ledger.under(weights, seeds), rules)
 
         return sample
 
     return [Unit(sampler(arm), (arm.name, rules.reference_of(arm))) for arm in arms]
+
+
+def _with_shares(sample: Sample, reference: Record) -> Sample:
+    """Return a sample of differences that are shares of the reference's mean with what the reference's runs are of it."""
+    values = [reference[seed].value for seed in sample.seeds]
+    mean = math.fsum(values) / len(values) if values else 0.0
+    return replace(sample, shares=tuple(value / mean for value in values)) if mean else sample
 
 
 def effect_units(rules: Rules, ledger: Ledger, family: Sequence[Contrast]) -> list[Unit]:

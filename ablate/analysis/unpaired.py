@@ -20,7 +20,14 @@ from ablate.analysis.contents import (
     Withheld,
 )
 from ablate.analysis.family import ArmRule
-from ablate.analysis.groups import ENOUGH_RUNS, Group, GroupIntervals, group_intervals, group_variance
+from ablate.analysis.groups import (
+    ENOUGH_RUNS,
+    Group,
+    GroupIntervals,
+    differences_from_the_first,
+    group_intervals,
+    group_variance,
+)
 from ablate.analysis.intervals import HURTS, INCONCLUSIVE, Floats
 from ablate.analysis.judging import selection_bias
 from ablate.analysis.looks import VERDICTS, claims
@@ -91,7 +98,8 @@ def judge_groups(
 def baseline_scale(mean: float) -> float:
     """Return what values are divided by where differences are relative: the absolute mean of the baseline.
 
-    A test of no difference stays as exact as it was, since the difference and its interval are divided by one number. Raises
+    A test of no difference is no less exact than it was, since the difference and its interval are divided by one number; that this
+    number is a mean of runs is in the interval (`_spreads_of_shares`, `Sample.variance`). Raises
     StoreError where that is 0, or not known.
     """
     if not (math.isfinite(mean) and mean != 0.0):
@@ -111,14 +119,16 @@ def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
     variance = group_variance(std, rules.resolution)
     # Copies say nothing about noise, and neither do runs without any.
     counts = np.array([not group.copied for group in groups]) & (variance > 0)
+    means = np.array([group.mean if group.n else 0.0 for group in groups])
     found = group_intervals(
-        rules.sign * np.array([group.mean if group.n else 0.0 for group in groups]),
+        rules.sign * means,
         variance,
         runs,
         k=rules.k,
         margin=rules.margin,
         alpha=rules.unplanned_alpha,
         counts=counts,
+        spreads=_spreads_of_shares(means) if rules.relative else None,
     )
     after = rules.look_after(1)
     p_adjusted = found.p_adjusted
@@ -156,6 +166,18 @@ def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
     return replace(analysis, warnings=tuple(_cautions(analysis, groups)))
 
 
+def _spreads_of_shares(means: Floats) -> Floats:
+    """Return by what the errors of the means are multiplied where differences are shares of the baseline's mean, (arms, groups).
+
+    means: the baseline's first, ±1. That mean is itself one of a few runs. To first order the error of arm/baseline is the arm's
+    minus that of the baseline times the ratio (Cochran 1977, Sampling Techniques, 6.3); at least times 1, by which the test of no difference
+    stays as exact as it was.
+    """
+    spreads = differences_from_the_first(means.size)
+    spreads[:, 0] = -np.maximum(1.0, np.abs(means[1:]))
+    return spreads
+
+
 def _comparison(
     arm: ArmRule,
     group: Group,
@@ -188,7 +210,7 @@ def _comparison(
             verdict = "unstable"
         if verdict == VERDICTS[INCONCLUSIVE]:
             groups = (
-                (float(found.variance[i + 1]), float(found.variance[0])),
+                (float(found.variance[i + 1]), float(found.spreads[i, 0] ** 2 * found.variance[0])),
                 (float(found.df[i + 1]), float(found.df[0])),
                 (group.n, base.n),
             )

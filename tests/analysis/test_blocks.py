@@ -110,10 +110,13 @@ def test_relative_to_a_negative_mean_higher_is_still_better():
     assert found.comparisons[0].summary.mean == -8.0
 
 
-def test_dividing_by_the_baseline_leaves_p_as_it_was():
-    groups = {"baseline": Group(5, 40.0, 1.0), "arm": Group(4, 41.2, 0.7)}
+@pytest.mark.parametrize(("mean", "stretch"), [(38.8, 1.0), (40.0, 1.0), (41.2, 1.03)])
+def test_dividing_by_the_baseline_leaves_p_as_if_its_noise_were_multiplied_with_the_ratio(mean, stretch):
+    groups = {"baseline": Group(5, 40.0, 1.0 * stretch), "arm": Group(4, mean, 0.7)}
+    divided = {"baseline": Group(5, 40.0, 1.0), "arm": Group(4, mean, 0.7)}
     plain, relative = (
-        judge_groups(groups, **OPTIONS | {"relative": way}).comparisons[0].p_adjusted for way in (False, True)
+        judge_groups(given, **OPTIONS | {"relative": way}).comparisons[0].p_adjusted
+        for way, given in ((False, groups), (True, divided))
     )
     assert relative == pytest.approx(plain, rel=1e-9)
 
