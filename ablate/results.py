@@ -28,7 +28,7 @@ from ablate.importing.columns import (
     numbers_of,
     survey,
 )
-from ablate.importing.curves import BEST, HOW, LAST
+from ablate.importing.curves import BEST, HOW, LAST, named_row
 from ablate.importing.judged_rows import (
     Curve,
     arm_of,
@@ -177,7 +177,7 @@ def judge(
         seed=asked.seed,
         is_means=asked.mean is not None,
         direction=asked.direction,
-        curve=Curve(asked.at, asked.step, asked.run),
+        curve=Curve(asked.at, asked.step, asked.run, table.step, table.run),
         strip=asked.strip,
         unit=asked.unit,
         resolution=asked.resolution,
@@ -194,6 +194,8 @@ def judge(
         )
     notes = [*runs.notes]
     if (note := unit_of_margin(runs.unit, asked.margin, relative=asked.relative)) is not None:
+        notes.append(note)
+    if asked.at is None and (note := _ends_differ(table, rows, metric)) is not None:
         notes.append(note)
     judged = judge_frame(
         runs.rows,
@@ -227,6 +229,23 @@ def judge(
     guessed += direction_option if asked.direction else [f"--direction {direction}"]
     notify(f"read as: {' '.join(guessed)}")
     return judged
+
+
+def _ends_differ(table: Table, rows: pd.DataFrame, metric: str) -> str | None:
+    """Return a note where the last values that runs have of a metric are of different steps; None otherwise."""
+    known = table.last_steps.get(metric)
+    if known is None or table.run not in rows:
+        return None
+    cells = rows.loc[rows[metric] != "", table.run]
+    steps = {label: known[run] for label, run in cells.items() if run in known}
+    if len(set(steps.values())) < 2:
+        return None
+    first, last = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
+    return (
+        f"The last values of {metric} are of different steps: of step {steps[first]} in row {named_row(first)}, of {steps[last]} "
+        f"in row {named_row(last)}. --at {LAST} counts runs that stopped short as failed; --at {steps[first]} compares all at one "
+        "step"
+    )
 
 
 def _completed(table: Table, rows: pd.DataFrame, asked: Asked, ask: Ask) -> Asked:

@@ -38,11 +38,17 @@ class CurveRows:
 
 
 def curves(
-    rows: pd.DataFrame, metric: str, within: Sequence[str], *, step: str | None = None, run: str | None = None
+    rows: pd.DataFrame,
+    metric: str,
+    within: Sequence[str],
+    *,
+    step: str | None = None,
+    run: Sequence[str] = (),
 ) -> CurveRows | None:
     """Return what makes the rows curves; None where there is a row for each run.
 
-    within: columns that have one value in all rows of a run: arms, block, seed. step, run: the columns, where they were told.
+    within: columns that have one value in all rows of a run: arms, block, seed. step, run: the columns, where they were told;
+    several columns tell runs apart together.
 
     Raises StudyError where the rows are curves, but nothing says which run a row is of.
     """
@@ -60,20 +66,32 @@ def curves(
     if not steps:
         return None
     logged = rows[rows[metric] != ""]
-    if run is not None:
-        identities: list[tuple[str, ...]] = [(*within, run)]
-    elif FILE in named:
-        identities = [(*within, FILE)]
+    files = [FILE] if FILE in named else []
+    if run:
+        identities: list[tuple[str, ...]] = [tuple(dict.fromkeys([*within, *run]))]
     else:
-        runs = [name for name in named if plain_name(name) in _RUNS and name not in {metric, *within, *steps}]
+        runs = [
+            name
+            for name in named
+            if plain_name(name) in _RUNS and name not in {metric, *within, *steps, *files}
+        ]
         runs.sort(key=lambda name: _RUNS.index(plain_name(name)))
-        identities = [tuple(within), *((*within, name) for name in runs)]
+        together = [*dict.fromkeys([*within, *files])]
+        identities = [tuple(together), *((*together, name) for name in runs)]
+    if files or run:
+        # A step that a run in a file of its own has twice is that of a run that was resumed; several runs in one file have
+        # a column that tells them apart.
+        name = steps[0]
+        numbers = [int(logged.duplicated([*columns, name]).sum()) for columns in identities]
+        columns = identities[numbers.index(0) if 0 in numbers else 0]
+        several = bool(logged.duplicated(list(columns)).any())
+        return CurveRows(name, columns) if several or step is not None else None
     best: tuple[int, CurveRows] | None = None
     for columns in identities:
         for name in steps:
             found = CurveRows(name, columns)
             number = int(logged.duplicated([*columns, name]).sum())
-            if number == 0 or run is not None or FILE in columns:
+            if number == 0:
                 several = bool(logged.duplicated(list(columns)).any())
                 return found if several or step is not None else None
             if best is None or number < best[0]:

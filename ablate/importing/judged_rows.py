@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ablate import metrics
 from ablate.errors import StudyError, nearest
 from ablate.importing.columns import (
+    FILE,
     OUTCOMES,
     SUMMARIES,
     Outcome,
@@ -39,11 +40,16 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Curve:
-    """What was told of rows that are steps of runs; None: nothing. at: see `curves.read_at`. step, run: columns."""
+    """What was told of rows that are steps of runs; None: nothing. at: see `curves.read_at`. step, run: columns.
+
+    known_step, known_run: the columns by what the source says.
+    """
 
     at: str | None = None
     step: str | None = None
     run: str | None = None
+    known_step: str | None = None
+    known_run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,21 @@ def judged_rows(
             )
     seeds = [name for name in map(str, rows.columns) if is_seed(name)] if seed is None else [seed]
     within = [*dict.fromkeys([*arm, *([block] if block else []), *seeds[:1]])]
-    found = None if is_means else curves(rows, metric, within, step=curve.step, run=curve.run)
+    found = (
+        None
+        if is_means
+        else curves(
+            rows,
+            metric,
+            within,
+            step=curve.step or curve.known_step,
+            run=[curve.run]
+            if curve.run is not None
+            else []
+            if curve.known_run is None
+            else [*([FILE] if FILE in rows else []), curve.known_run],
+        )
+    )
     failed = None
     if found is not None:
         if curve.at is None:
@@ -127,13 +147,13 @@ def judged_rows(
         rows, failed = ended.rows, ended.failed
         notes += ended.notes
         options |= {} if curve.step else {"step": found.step}
-        if curve.run is None and len(found.runs) > len(within):
+        if curve.run is None and curve.known_run is None and len(found.runs) > len(within):
             options["run"] = found.runs[-1]
     elif curve.at is not None:
         raise StudyError(
             "there is one row for each run, and no step to read it at",
             place="--at",
-            hint="--step COL names the column that counts the steps, where there is one",
+            hint="leave --at out; where a column counts the steps, --step COL names it",
         )
     notes += _varying(rows, arm, [*within, *names], settings, is_search=is_search)
     if found is None and not seeds and not is_means:

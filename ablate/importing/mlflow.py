@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +49,10 @@ _LARGEST = 1.79e308
 
 @dataclass
 class _StoredRun:
-    """One run of an experiment. metrics: the last value of each. history: step → value of the metric that was asked for."""
+    """One run of an experiment.
+
+    metrics: the last value of each, and last_steps its step. history: (step, value) of the metric that was asked for.
+    """
 
     identity: str
     name: str
@@ -57,6 +60,7 @@ class _StoredRun:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
+    last_steps: dict[str, int] = field(default_factory=dict)
     history: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -83,7 +87,9 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     what MLFLOW_TRACKING_URI names, else the first of `_PLACES` that has the experiment. A name that a parameter shares with a
     metric or a tag has `params.` before it. Raises DataError where there is no such experiment, or the store cannot be read.
     """
-    store, _, experiment = (source.after("mlflow") or "").rpartition("#")
+    store, hash_sign, experiment = (source.after("mlflow") or "").rpartition("#")
+    if not hash_sign and _is_store(experiment):
+        store, experiment = experiment, ""
     places = (
         [store]
         if store
@@ -118,7 +124,32 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     records, measured, settings = _records(runs, metric)
     rows = rows_of(Path(source.text), records)
     notes = () if len(found) == 1 and store else (f"read from {without_password(place)}",)
-    return Table(rows, {}, (*notes, *backend.notes), measured=measured, settings=settings)
+    return Table(
+        rows,
+        {},
+        (*notes, *backend.notes),
+        measured=measured,
+        settings=settings,
+        step="step" if metric is not None else None,
+        run="run_id",
+        last_steps={} if metric is not None else _last_steps(runs, rows.columns),
+    )
+
+
+def _last_steps(runs: list[_StoredRun], columns: Collection[str]) -> dict[str, dict[str, int]]:
+    """Column of a metric → run → the step of its last value, of the runs that finished."""
+    found: dict[str, dict[str, int]] = {}
+    for run in (run for run in runs if run.status == "FINISHED"):
+        for name, step in run.last_steps.items():
+            column = f"metrics.{name}"
+            found.setdefault(column if column in columns else name, {})[run.identity] = step
+    return found
+
+
+def _is_store(text: str) -> bool:
+    """Return whether this is the place of a store rather than the name of an experiment."""
+    path = Path(text)
+    return bool(text) and ("://" in text or path.is_file() or any(path.glob("*/meta.yaml")))
 
 
 def _records(
@@ -195,6 +226,11 @@ def _by_name(pairs: Iterable[tuple[str, str]], place: Path) -> dict[str, str]:
     return found
 
 
+def _place(step: int, time: float, value: float) -> tuple[int, float, float]:
+    """Return where a value stands in the order of MLflow, which keeps NaN as 0."""
+    return step, time, 0.0 if math.isnan(value) else value
+
+
 def _number(value: float) -> str:
     return "inf" if value >= _LARGEST else "-inf" if value <= -_LARGEST else repr(value)
 
@@ -232,16 +268,18 @@ class _Database:
                     values = getattr(runs[identity], table)
                     self._refuse_twice(values, key, identity)
                     values[str(key)] = "" if value is None else str(value)
-        for identity, key, value, is_nan in self._rows(
-            f"SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE {within}",  # noqa: S608 — as above
+        for identity, key, value, is_nan, step in self._rows(
+            f"SELECT run_uuid, key, value, is_nan, step FROM latest_metrics WHERE {within}",  # noqa: S608 — as above
             experiment,
         ):
             if identity in runs:
                 self._refuse_twice(runs[identity].metrics, key, identity)
                 runs[identity].metrics[str(key)] = self._value(key, value, is_nan)
+                if isinstance(step, int):
+                    runs[identity].last_steps[str(key)] = step
         if metric is not None:
             for identity, step, value, is_nan in self._rows(
-                f"SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND {within} ORDER BY timestamp",  # noqa: S608 — as above
+                f"SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND {within} ORDER BY step, timestamp, value",  # noqa: S608 — as above
                 metric,
                 experiment,
             ):
@@ -334,7 +372,7 @@ class _Folder:
             for name, text in _values(folder / "metrics"):
                 history = _history(text, folder / "metrics" / name)
                 if history:
-                    run.metrics[name] = history[-1][1]
+                    run.last_steps[name], run.metrics[name] = history[-1]
                 if name == metric:
                     run.history = history
             run.name = run.name or run.tags.get("mlflow.runName", "")
@@ -404,7 +442,7 @@ def _text(path: Path) -> str:
 
 
 def _history(text: str, path: Path) -> list[tuple[int, str]]:
-    """(step, value) of every line `time value step`, the last as MLflow has it: of the largest step, then time."""
+    """(step, value) of every line `time value step`, the last as MLflow has it: of the largest step, then time, then value."""
     values: list[tuple[int, float, float]] = []
     step: int | None
     for number, line in enumerate(text.split("\n"), 1):
@@ -421,7 +459,7 @@ def _history(text: str, path: Path) -> list[tuple[int, str]]:
         values.append((step, time, value))
     return [
         (step, "nan" if math.isnan(value) else _number(value))
-        for step, _, value in sorted(values, key=lambda v: v[:2])
+        for step, _, value in sorted(values, key=lambda v: _place(v[0], v[1], v[2]))
     ]
 
 
@@ -459,10 +497,11 @@ class _Server:
                     own = _StoredRun(run.info.run_id, run.info.run_name or "", run.info.status)
                     own.params, own.tags = dict(run.data.params), dict(run.data.tags)
                     own.metrics = {name: _number(float(value)) for name, value in run.data.metrics.items()}
+                    own.last_steps = {m.key: int(m.step) for m in run.to_proto().data.metrics}
                     if metric is not None and metric in own.metrics:
                         history = sorted(
                             client.get_metric_history(own.identity, metric),
-                            key=lambda m: (m.step, m.timestamp),
+                            key=lambda m: _place(m.step, m.timestamp, m.value),
                         )
                         own.history = [(int(m.step), _number(float(m.value))) for m in history]
                     runs.append(own)

@@ -16,7 +16,7 @@ from ablate.importing import database
 from ablate.importing.source import ResultSource
 from ablate.importing.table import MOST_BYTES, HowToRead, Table, checked_columns, rows_of
 from ablate.metrics import Direction
-from ablate.text import format_bytes, joined
+from ablate.text import counted, format_bytes, joined
 
 _LONGEST_LINE = 1 << 24
 """Bytes of a line of a journal."""
@@ -75,24 +75,36 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     own = {"trial", "state", "step", *(str(param) for trial in trials for param in trial.params)}
     if isinstance(metric_names, list) and len({*map(str, metric_names)} - own) == len(values):
         values = [str(metric) for metric in metric_names]
+
+    def column(param: object) -> str:
+        return f"params.{param}" if param in {"trial", "state", "step", *values} else str(param)
+
     records, params = [], dict[str, None]()
+    if how.history and any(trial.intermediate_values for trial in trials):
+        silent = [trial.number for trial in trials if trial.values and not trial.intermediate_values]
+        if silent:
+            raise DataError(
+                f"{counted(len(silent), 'trial')} reported no values on the way, such as trial {silent[0]}, and others did",
+                place=source.text,
+                hint="without --at, the values that trials returned are compared",
+            )
     for trial in trials:
-        params |= dict.fromkeys(map(str, trial.params))
+        params |= dict.fromkeys(map(column, trial.params))
         record = {"trial": str(trial.number), "state": trial.state.name}
-        record |= {str(param): _text(value) for param, value in trial.params.items()}
+        record |= {column(param): _text(value) for param, value in trial.params.items()}
         record |= {f"user.{key}": _text(value) for key, value in trial.user_attrs.items()}
         if how.history and trial.intermediate_values:
             steps = sorted(trial.intermediate_values.items())
             records += [record | {"step": str(step), values[0]: _text(value)} for step, value in steps]
         else:
             records.append(record | dict(zip(values, map(_text, trial.values or []), strict=False)))
-    columns = list(dict.fromkeys(column for record in records for column in record))
-    columns += [column for column in values if column not in columns]
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    columns += [name for name in values if name not in columns]
     checked_columns(Path(storage), columns)
     rows = rows_of(Path(storage), records, columns)
     better: dict[str, Direction] = {
-        column: "minimize" if direction.name == "MINIMIZE" else "maximize"
-        for column, direction in zip(values, directions, strict=True)
+        name: "minimize" if direction.name == "MINIMIZE" else "maximize"
+        for name, direction in zip(values, directions, strict=True)
         if direction.name != "NOT_SET"
     }
     return Table(
@@ -102,6 +114,8 @@ def read(source: ResultSource, how: HowToRead) -> Table:
         settings=tuple(name for name in params if name in columns),
         is_search=True,
         directions=better,
+        step="step" if "step" in columns else None,
+        run="trial",
     )
 
 

@@ -38,7 +38,26 @@ def read(source: ResultSource, how: HowToRead) -> Table:
 
     Raises DataError where none matches or one cannot be read, StudyError for a pattern that could be read in several ways.
     """
-    return read_files(matching(source.text), how)
+    return read_files(_resumed(matching(source.text)), how)
+
+
+def _resumed(files: Sequence[tuple[Path, dict[str, str]]]) -> list[tuple[Path, Mapping[str, str]]]:
+    """Files of which those that TensorBoard writes when a run is resumed are named as one: the same folder, the same columns."""
+    if not all(named and ".tfevents." in path.name for path, named in files):
+        return list(files)
+    return [
+        (path, {**named, FILE: str(path.parent)} if _shares(files, at) else named)
+        for at, (path, named) in enumerate(files)
+    ]
+
+
+def _shares(files: Sequence[tuple[Path, dict[str, str]]], at: int) -> bool:
+    """Whether the file before or after this one, in their order, is of the same run."""
+    path, named = files[at]
+    return any(
+        0 <= other < len(files) and (files[other][0].parent, files[other][1]) == (path.parent, named)
+        for other in (at - 1, at + 1)
+    )
 
 
 def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) -> Table:

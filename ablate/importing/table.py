@@ -81,7 +81,9 @@ class Table:
     notes: what a reader of the results has to know, such as lines that were passed over. repeated: names that several
     columns share. resolutions: column → the step of its values, where the file says it. settings: columns with settings of
     the runs, where the source says which they are. is_search: a search chose them by what it had seen. measured: the columns that
-    can be the metric, and directions: which way they are better, where the source says it.
+    can be the metric, and directions: which way they are better, where the source says it. step, run: the columns that count
+    the steps of a run and tell runs apart, where the source says it. last_steps: metric → run → the step of its last value,
+    where the rows hold last values alone.
     """
 
     rows: pd.DataFrame
@@ -93,6 +95,9 @@ class Table:
     is_search: bool = False
     measured: tuple[str, ...] = ()
     directions: Mapping[str, Direction] = field(default_factory=dict)
+    step: str | None = None
+    run: str | None = None
+    last_steps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def head_of(path: Path) -> bytes:
@@ -285,6 +290,9 @@ def merged(names: Sequence[str], tables: Sequence[Table]) -> Table:
         any(table.is_search for table in tables),
         tuple(dict.fromkeys(column for table in tables for column in table.measured)),
         {column: direction for table in tables for column, direction in table.directions.items()},
+        tables[0].step if len({table.step for table in tables}) == 1 else None,
+        tables[0].run if len({table.run for table in tables}) == 1 else None,
+        {column: steps for table in tables for column, steps in table.last_steps.items()},
     )
 
 

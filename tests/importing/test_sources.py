@@ -19,6 +19,7 @@ import pytest
 from ablate import addresses
 from ablate.errors import DataError, StudyError
 from ablate.importing import HowToRead, read
+from ablate.results import Asked, judge
 
 ARMS = ("sgd", "adam")
 
@@ -95,6 +96,24 @@ def test_files_of_a_pattern_may_be_tables_with_a_row_for_each_step(folder):
     found = table("runs/{arm}_{seed}.csv")
     assert found.rows["loss"].tolist() == ["0.5", "0.4"] * 2
     assert found.options["delimiter"] == ";"
+
+
+def test_several_runs_in_a_file_of_each_arm_are_told_apart_by_their_column(folder):
+    for arm, better in (("sgd", 0.0), ("adam", 0.05)):
+        lines = [
+            f"r{run},{step},{0.7 + better + 0.01 * run + 0.001 * step}"
+            for run in range(4)
+            for step in range(3)
+        ]
+        write(folder / f"{arm}.csv", "\n".join(["run,step,acc", *lines]))
+    for source in (["sgd.csv", "adam.csv"], ["{file}.csv"]):
+        [verdict] = judge(
+            source,
+            HowToRead(),
+            Asked(arm=("file",), baseline="sgd", margin=0.01, unpaired=True, metric="acc", at="last"),
+            lambda text: None,
+        )
+        assert (verdict.n, verdict.effect) == (4, pytest.approx(0.05))
 
 
 def test_what_no_file_matches_is_told_how_far_it_came(folder):
@@ -250,6 +269,23 @@ def test_event_files_of_tensorboard_are_read_without_it(folder):
     assert len(rows_of(file)) == 2, "what a killed run left unfinished is left out"
 
 
+def test_event_files_of_one_folder_are_one_run_that_was_resumed(folder):
+    from torch.utils.tensorboard import SummaryWriter
+
+    for arm, better in (("sgd", 0.0), ("adam", 0.05)):
+        for seed in range(3):
+            for suffix, steps, offset in ((".first", range(4), -0.3), (".second", range(2, 5), 0.0)):
+                with SummaryWriter(f"tb/{arm}/{seed}", filename_suffix=suffix) as writer:
+                    for step in steps:
+                        writer.add_scalar("acc", 0.7 + better + offset + 0.01 * seed, step)
+    source = "tb/{optimizer}/{seed}/*tfevents*"
+    assert {row["file"] for row in rows_of(source)} == {f"tb/{arm}/{s}" for arm in ARMS for s in range(3)}
+    for at in ("last", "3", "best"):
+        verdict, _ = judged(source, "acc", at=at)
+        assert (verdict.n, verdict.effect) == (3, pytest.approx(0.05))
+    assert len({row["file"] for row in rows_of("tb/sgd/*/*tfevents*")}) == 6
+
+
 def test_event_files_of_tensorflow_2_hold_tensors(folder):
     event_pb2 = pytest.importorskip("tensorboard.compat.proto.event_pb2")
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -304,7 +340,39 @@ def mlflow_stores(tmp_path_factory, template_store):
             values = [(1, "val/loss", math.inf), (1, "acc", math.nan)]
             record("adam-2", {"optimizer": "adam", "seed": 2}, values, "FAILED")
             client.delete_run(record("deleted", {}, [], "FINISHED"))
+            experiment = client.create_experiment("steps", artifact_location=f"{root}/artifacts")
+            for arm in ARMS:
+                for seed in range(3):
+                    base = 0.7 + 0.05 * (arm == "adam") + 0.01 * seed
+                    # A run that was resumed has steps twice; one that names no step has values at step 0 alone.
+                    values = [(step, "resumed", base - 0.1 + 0.001 * step) for step in (0, 1, 2, 3)]
+                    values += [(step, "resumed", base + 0.01 * step) for step in (2, 3, 4)]
+                    values += [(0, "unstepped", base + 0.001 * i) for i in range(4)] + [(4, "late", base)]
+                    values += [
+                        (step, "short", base) for step in range(2 if (arm, seed) == ("adam", 1) else 5)
+                    ]
+                    run = client.create_run(experiment, run_name="the same").info.run_id
+                    params = [Param("optimizer", arm), Param("seed", str(seed))]
+                    metrics = [
+                        Metric(key, value, 1000 + i, step) for i, (step, key, value) in enumerate(values)
+                    ]
+                    client.log_batch(run, metrics, params)
+                    client.set_terminated(run)
     return root
+
+
+def judged(source: str, metric: str, *, at: str | None = None, **asked):
+    """Verdicts on a source, adam against sgd, and the notes beside them."""
+    known = {
+        "arm": ("optimizer",),
+        "baseline": "sgd",
+        "margin": 0.01,
+        "seed": "seed",
+        "direction": "maximize",
+    }
+    found = judge([source], HowToRead(), Asked(metric=metric, at=at, **{**known, **asked}), lambda text: None)
+    [verdict] = found
+    return verdict, " ".join(found.notes)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -340,6 +408,60 @@ def test_an_experiment_of_mlflow_is_read_and_left_as_it_is(mlflow_stores, monkey
     ]
     assert len(steps) == 13
     assert files_of(mlflow_stores) == before
+
+
+@pytest.mark.parametrize(("store", "pairing"), [("some.db", {}), ("files", {"seed": None, "unpaired": True})])
+@pytest.mark.parametrize(
+    ("metric", "at", "effect"),
+    [
+        ("resumed", "last", 0.05),
+        ("resumed", "3", 0.05),
+        ("resumed", "best", 0.05),
+        ("unstepped", "last", 0.05),
+        ("unstepped", "best", 0.05),
+        ("late", "last", 0.05),
+        ("late", "4", 0.05),
+        ("short", "0", 0.05),
+    ],
+)
+def test_runs_of_mlflow_are_told_apart_by_their_ids_whatever_their_steps_are(
+    mlflow_stores, store, pairing, metric, at, effect
+):
+    verdict, _ = judged(f"mlflow:{mlflow_stores}/{store}#steps", metric, at=at, **pairing)
+    assert (verdict.n, verdict.effect) == (3, pytest.approx(effect))
+
+
+@pytest.mark.parametrize("store", ["some.db", "files"])
+def test_of_a_step_that_a_run_of_mlflow_has_twice_the_later_value_counts(mlflow_stores, store):
+    source = f"mlflow:{mlflow_stores}/{store}#steps"
+    steps = rows_of(source, metric="resumed", history=True)[:7]
+    assert [(row["step"], float(row["resumed"])) for row in steps[2:]] == [
+        ("2", pytest.approx(0.602)),
+        ("2", pytest.approx(0.72)),
+        ("3", pytest.approx(0.603)),
+        ("3", pytest.approx(0.73)),
+        ("4", pytest.approx(0.74)),
+    ]
+
+
+@pytest.mark.parametrize("store", ["some.db", "files"])
+def test_last_values_of_different_steps_are_noted(mlflow_stores, store):
+    source = f"mlflow:{mlflow_stores}/{store}#steps"
+    _, notes = judged(source, "short")
+    assert "of step 1 in row 5, of 4 in row 1. --at last counts" in notes
+    verdict, notes = judged(source, "short", at="last")
+    assert (verdict.n, "different steps" in notes, "stopped short" in notes) == (2, False, True)
+    assert "different steps" not in judged(source, "late")[1]
+
+
+@pytest.mark.parametrize("store", ["some.db", "files", "sqlite:///{root}/some.db"])
+def test_a_store_of_mlflow_without_an_experiment_is_asked_for_one(mlflow_stores, store):
+    with pytest.raises(DataError, match=r"which experiment\?\n  choose one of: Default, some study, steps"):
+        table(
+            f"mlflow:{store.format(root=mlflow_stores)}"
+            if ":" in store
+            else f"mlflow:{mlflow_stores}/{store}"
+        )
 
 
 def test_without_a_name_the_store_of_the_folder_is_taken_or_that_of_the_environment(
@@ -448,6 +570,21 @@ def optuna_stores(tmp_path_factory):
             return 0.8 + 0.05 * (opt == "adam") + 0.01 * seed + noise.gauss(0, 0.001)
 
         grid.optimize(objective, n_trials=6)
+        half = optuna.create_study(storage=storage, study_name="half", direction="minimize")
+        for number in range(4):
+            steps = {1: 2.0, 2: 1.0} if number % 2 else {}
+            levels = {"trial": number, "state": "x", "value": 7.0, "step": 9}
+            kinds = {
+                name: optuna.distributions.CategoricalDistribution(
+                    [0, 1, 2, 3] if name == "trial" else [level]
+                )
+                for name, level in levels.items()
+            }
+            half.add_trial(
+                optuna.create_trial(
+                    params=levels, distributions=kinds, value=1.0 + number, intermediate_values=steps
+                )
+            )
         search = optuna.create_study(
             storage=storage, study_name="search", sampler=optuna.samplers.RandomSampler(seed=0)
         )
@@ -457,6 +594,18 @@ def optuna_stores(tmp_path_factory):
         )
     optuna.logging.set_verbosity(verbosity)
     return root
+
+
+@pytest.mark.parametrize("storage", ["some.db", "journal.log"])
+def test_parameters_of_optuna_hide_nothing_of_a_trial_and_trials_without_steps_are_named(
+    optuna_stores, storage
+):
+    source = f"optuna:{optuna_stores}/{storage}#half"
+    row = rows_of(source)[3]
+    assert (row["trial"], row["state"], row["value"]) == ("3", "COMPLETE", "4.0")
+    assert [row[f"params.{name}"] for name in ("trial", "state", "value", "step")] == ["3", "x", "7.0", "9"]
+    with pytest.raises(DataError, match="2 trials reported no values on the way, such as trial 0"):
+        table(source, history=True)
 
 
 @pytest.mark.parametrize("storage", ["some.db", "sqlite:///{root}/some.db", "journal.log"])
