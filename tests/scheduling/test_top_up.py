@@ -241,7 +241,7 @@ def test_a_confirmation_that_was_interrupted_confirms_the_same_arm_although_anot
     # Both help; the wider one is ahead. Its lead is then taken away, by hand, in the record.
     study = workplace.study(factors="{gain: [0.2, 0.1]}", seeds="3", more="confirm: true\n")
     sets = ("--set", "sleep=0.1")
-    kill_in_the_middle(workplace, "run", study, *sets, "--workers", "1", after="[1/6]")
+    kill_in_the_middle(workplace, "run", study, *sets, "--workers", "1", after="[10/15]")
     assert record(workplace).confirmed == "gain=0.2"
     runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "gain=0.2"]
     for each in runs:
