@@ -76,6 +76,8 @@ class Known:
         self._accept_code = accept_code
         self._attempts = highest_attempts(store, study)
         self._new_results = NewResults(store)
+        # Arms of which a stored run lacks the study's metric → the metrics that it has.
+        self._lacking: dict[str, set[str]] = {}
         # Runs of this process that have ended, until the store has them: then another study finds them there.
         self._undelivered: deque[tuple[int, str]] = deque()
 
@@ -151,7 +153,19 @@ class Known:
                 "training.save_model was none when they were trained (deleted in MLflow, they are trained again)"
             )
         self._take({**own, **copied}, record)
+        self._refuse_useless(record)
         self._ledger.match(self._values(), wanted)
+
+    def _refuse_useless(self, record: PlanRecord) -> None:
+        """Raise StudyError where runs of every arm have ended, trained for another metric, and none of them has the study's."""
+        outcomes = [row["outcome"] for row in self.rows.values()]
+        if {arm.name for arm in record.arms} <= self._lacking.keys() and "finished" not in outcomes:
+            yielded = ", ".join(sorted(set().union(*self._lacking.values()) - {"time/train_seconds"}))
+            raise StudyError(
+                f"training never yielded the metric {record.metric!r}",
+                place="metric",
+                hint=f"it yielded {yielded or 'nothing'}",
+            )
 
     def _check_inputs(
         self, of_runs: Iterable[str | None], otherwise: str = "--accept-code takes the runs as they are"
@@ -267,6 +281,8 @@ class Known:
             planned, its_points = recorded(self.planned[key]), points[run.run_id]
             row = replicate_row(record, planned, run.tags, its_points, run.run_id, has_result=True)
             self.rows[key] = row
+            if row["outcome"] == "failed":  # although the run has finished
+                self._lacking.setdefault(row["arm"], set()).update(its_points)
             self.curves[key] = curve_rows(planned, its_points, record.metric)
             self._time(row)
             self._observer.settled(self.planned[key], row["outcome"], row["value"])

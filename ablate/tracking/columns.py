@@ -121,6 +121,15 @@ class Columns:
             values[self.run[rows]] = self.value[rows]
         return values
 
+    def steps_of(self, metric: str, steps: Ints | None = None) -> Ints:
+        """Return (runs,) the step at which `at` reads a metric of each run; -1 where it is not there."""
+        read = np.full(len(self.counts), -1, dtype=np.int64)
+        if metric in self.names:
+            is_metric = self.metric == self.names.index(metric)
+            rows = np.flatnonzero(is_metric if steps is None else is_metric & (self.step == steps[self.run]))
+            read[self.run[rows]] = self.step[rows]
+        return read
+
     def highest_steps(self, rows: Ints) -> Ints:
         """Return (runs,) the highest step of each run among some points, 0 where it has none above. rows: their indices, ascending."""
         highest = np.zeros(len(self.counts), dtype=np.int64)

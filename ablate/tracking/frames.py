@@ -62,10 +62,12 @@ def plan_frames(
     points = metric_columns(store, list(runs.values()), plan.study)
     metric, counted = plan.metric, np.array([run.epoch for run in runs.values()], dtype=np.int64)
     curve_rows = points.among(lambda name: is_by_epoch(name, metric))
+    read_at = points.steps_of(metric, None if plan.own_training else counted)
     measured = (
-        points.at(metric, counted),
+        points.at(metric, read_at),
         *map(points.at, _final_metrics(metric)),
         points.highest_steps(curve_rows),
+        read_at,
     )
     images = _images(plan)
     rows = [
@@ -136,8 +138,10 @@ def replicate_row(
         (step for name, points in curves.items() if is_by_epoch(name, metric) for step, _ in points),
         default=0,
     )
-    value = dict(curves.get(metric, [])).get(epoch, math.nan)
-    measured = [value, *(last_value(curves, name) for name in _final_metrics(metric)), epochs]
+    values = dict(curves.get(metric, []))
+    read_at = max(values, default=-1) if plan.own_training else epoch if epoch in values else -1
+    value = values.get(read_at, math.nan)
+    measured = [value, *(last_value(curves, name) for name in _final_metrics(metric)), epochs, read_at]
     return _row(plan, run, tags, measured, run_id, has_result=has_result, images=_images(plan))
 
 
@@ -156,9 +160,16 @@ def _row(
     has_result: bool,
     images: Mapping[str, int],
 ) -> dict[str, Any]:
-    """measured: the metric at the epoch that counts, those of `_final_metrics`, the last epoch. images: of `_images`."""
-    outcome = recorded_outcome(tags, has_result=has_result)
-    value, test, seconds, forward, parameters, epochs = measured
+    """measured: the metric where it counts, those of `_final_metrics`, the last epoch, and the one at which the metric counts, -1
+    where it is not there. images: of `_images`.
+
+    The user's own training counts at the last epoch that has the metric, whichever metric the run was trained for. A run without it has
+    failed, as it would have if it had been trained for this study.
+    """
+    outcome, reason = recorded_outcome(tags, has_result=has_result), tags.get("ablate.reason")
+    value, test, seconds, forward, parameters, epochs, read_at = measured
+    if outcome == "finished" and read_at < 0:
+        outcome, reason = "failed", f"training never yielded the metric {plan.metric!r}"
     trained_images = images.get(run.arm, plan.arms[0].data.train)
     return {
         "arm": run.arm,
@@ -177,11 +188,11 @@ def _row(
         "parameters": parameters,
         "epochs": epochs,
         # The built-in training may choose an epoch; of any other the last that has the metric counts.
-        "read_at": number(tags, "ablate.epoch", math.nan) if plan.own_training else math.nan,
+        "read_at": read_at if plan.own_training and read_at >= 0 else math.nan,
         "run_id": run_id,
         "key": run.key,
         "attempt": whole(tags, "ablate.attempt", 1),
-        "reason": tags.get("ablate.reason"),
+        "reason": reason,
         "device": tags.get("ablate.device"),
         "torch": tags.get("ablate.torch"),
         "fused": tags.get("ablate.fused"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -440,6 +442,41 @@ def test_a_metric_that_the_last_epochs_lack_is_read_before_them_and_that_is_said
     assert [(arm["n"], arm["diverged"], arm["failed"]) for arm in found["arms"]] == [(3, 0, 0)] * 3
     said = "In 3 of 12 runs val/accuracy was read at an epoch before the last, up to 2 epochs earlier"
     assert any(warning.startswith(said) for warning in found["warnings"])
+
+
+def test_runs_that_were_trained_for_another_metric_count_as_if_they_had_been_trained_for_this_one(workplace):
+    """An arm's accuracy is read at its last epoch that has one, and an arm that has none has failed."""
+    (workplace.root / "toy.py").write_text(
+        "import random\n\n\ndef fit(config, seed):\n"
+        "    draw = random.Random(f'{config}/{seed}')\n"
+        "    for epoch, names in enumerate(config['yields'].split()):\n"
+        "        yield {f'val/{name}': 0.5 + 0.1 * epoch + draw.gauss(0, 0.001) for name in names.split('+')}\n"
+    )
+    arms = ["loss+accuracy accuracy", "loss+accuracy loss", "accuracy loss+accuracy loss", "loss loss"]
+
+    def counted_for(metric: str, code: int) -> list[dict[str, Any]]:
+        Path("partly.yaml").write_text(
+            f"study: toy\nmetric: val/{metric}\nmargin: 0.02\ntrain: toy:fit\nseeds: 3\n"
+            f"baseline: {{yields: 'loss+accuracy loss+accuracy'}}\nfactors: {{yields: {arms}}}\n"
+        )
+        workplace.ablate("run", "partly.yaml", "--executor", "inline", "-q", code=code)
+        found = json.loads(workplace.ablate("report", "toy", "--format", "json"))["arms"]
+        kept = ("arm", "verdict", "n", "failed", "diverged", "mean", "effect", "ci")
+        return [{name: arm[name] for name in kept if name in arm} for arm in found]
+
+    counted_for("loss", code=0)
+    trained_for_loss = counted_for("accuracy", code=1)
+    assert len(workplace.runs()) == 15
+    shutil.rmtree("mlruns")
+    assert counted_for("accuracy", code=1) == trained_for_loss
+    assert [(arm["failed"], arm["diverged"]) for arm in trained_for_loss] == [(0, 0)] * 3 + [(3, 0)]
+
+
+def test_a_study_whose_runs_were_all_trained_without_its_metric_ends_with_what_they_have(workplace):
+    study = workplace.trained()
+    Path(study).write_text(Path(study).read_text() + "metric: val/f1\ndirection: maximize\n")
+    said = workplace.ablate("run", study, "--executor", "inline", code=2)
+    assert "training never yielded the metric 'val/f1'" in said
 
 
 def test_where_no_run_yields_the_metric_the_study_ends_after_every_arm_has_shown_it(workplace, partly):
