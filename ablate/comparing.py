@@ -637,6 +637,22 @@ def _texts(cells: pd.Series[Any]) -> list[str]:
     return texts
 
 
+def _keeping(frame: pd.DataFrame, without: Sequence[int], caller: Caller) -> str:
+    """A condition that keeps all rows but some, to type behind a hint; empty where no column tells them apart."""
+    leave = set(without)
+    keep = [i for i in range(len(frame)) if i not in leave]
+    for name in map(str, frame.columns):
+        cells = frame[name]
+        values = cells.iloc[keep].unique()
+        if (
+            len(values) == 1
+            and isinstance(values[0], str)
+            and not (cells.iloc[list(without)] == values[0]).any()
+        ):
+            return f": {caller.only(name, values[0])} keeps the others"
+    return ""
+
+
 def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[str]:
     """The name of every row's arm. Raises StudyError where one is empty, or two differ in case or spaces alone."""
     cells = [_texts(frame[column]) for column in columns]
@@ -658,7 +674,7 @@ def _arms(frame: pd.DataFrame, columns: Sequence[str], caller: Caller) -> list[s
             f"{counted(len(empty), 'row')} without an arm: {'row' if len(empty) == 1 else 'rows'} {shown}"
             f"{' and more' if len(empty) > _SHOWN else ''}",
             place=caller.place("arm"),
-            hint="name the arm in every row, or leave these rows out",
+            hint=f"name the arm in every row, or leave these rows out{_keeping(frame, empty, caller)}",
         )
     alike: dict[tuple[str, ...], dict[str, int]] = {}
     for (name, *parts), rows in Counter(zip(names, *cells, strict=True)).items():

@@ -164,7 +164,8 @@ def read_at(
         raise StudyError(
             f"row {named_row(rows.index[lacking[0]])} has no step: {cut(str(rows[found.step].iloc[lacking[0]])) or '(empty)'}",
             place="--step",
-            hint="--step COL names the column that counts the steps",
+            hint="--step COL names the column that counts the steps; in a log, the line with a step stands before its values, "
+            "and without a pattern of the step they are counted",
         )
     # Runs in the order in which they appear; of each its rows by step, and of one step the later row.
     position = np.flatnonzero(logged)

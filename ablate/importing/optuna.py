@@ -69,6 +69,21 @@ def read(source: ResultSource, how: HowToRead) -> Table:
         metric_names = opened.get_study_system_attrs(identity).get("study:metric_names")
     except Exception as error:  # noqa: BLE001 — as above
         raise _unreadable(storage, error) from None
+    begun = [trial for trial in trials if trial.params or trial.values]
+    notes = []
+    if begun and len(begun) < len(trials):
+        # Waiting, or stopped before it asked for a parameter: no arm has it.
+        empty = [trial for trial in trials if not (trial.params or trial.values)]
+        notes.append(
+            f"{counted(len(empty), 'trial')} left out, without a parameter or a value: "
+            + joined(
+                [
+                    *(f"{t.number} ({t.state.name})" for t in empty[:5]),
+                    *(["others"] if len(empty) > 5 else []),
+                ]
+            )
+        )
+        trials = begun
     if not trials:
         raise DataError(f"the study {name!r} has no trial", place=storage)
     values = ["value"] if len(directions) == 1 else [f"values.{i}" for i in range(len(directions))]
@@ -110,6 +125,7 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     return Table(
         rows,
         {},
+        tuple(notes),
         measured=tuple(values),
         settings=tuple(name for name in params if name in columns),
         is_search=True,

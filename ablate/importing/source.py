@@ -67,19 +67,28 @@ def matching(pattern: str) -> list[tuple[Path, dict[str, str]]]:
     Raises StudyError for a pattern that could be read in several ways, DataError where no file or too many files match.
     """
     regex, names, search = _parsed(pattern, "[^/]+")
-    found = []
+    found, folders = [], []
     for number, text in enumerate(glob.iglob(search, recursive=True)):  # noqa: PTH207 — the pattern may be absolute
         if number >= MOST_FILES:
             raise DataError(
                 f"matches more than {MOST_FILES:,} files", place=pattern, hint="judge them in parts"
             )
         match = regex.fullmatch(text.replace("\\", "/"))
-        if match is not None and not Path(text).is_dir():
+        if match is not None and Path(text).is_dir():
+            folders.append(text)
+        elif match is not None:
             if not ResultSource(text).is_file:
                 raise DataError(
                     "is no file", place=text, hint="a link to nothing, a pipe or a device is not read"
                 )
             found.append((Path(text), {name: match[f"n{i}"] for i, name in enumerate(names)}))
+    if folders and not found:
+        folder = min(folders, key=natural)
+        raise DataError(
+            f"{counted(len(folders), 'folder')} and no file {'is' if len(folders) == 1 else 'are'} called so",
+            place=pattern,
+            hint=f"name the files in them, such as {pattern.rstrip('/')}/*: in {folder} there is {_inside(folder)}",
+        )
     if not found:
         raise DataError("no file is called so", place=pattern, hint=_how_far(pattern))
     return sorted(found, key=lambda item: natural(str(item[0])))
@@ -134,10 +143,18 @@ def _how_far(pattern: str) -> str:
         )
         folders = [path for path in glob.glob(search or "/") if Path(path).is_dir()][:100]  # noqa: PTH207 — as above
         if folders:
-            inside = sorted(path.name for path in Path(folders[0]).iterdir())[:5]
-            shown = joined(inside) if inside else "nothing"
-            return f"{counted(len(folders), 'folder')} match {'/'.join(parts[:number])!r}; in {folders[0]} there is {shown}"
+            match = "matches" if len(folders) == 1 else "match"
+            return (
+                f"{counted(len(folders), 'folder')} {match} {'/'.join(parts[:number])!r}; in {folders[0]} there is "
+                f"{_inside(folders[0])}"
+            )
     return "a name in braces stands for text without a slash: 'runs/{arm}/{seed}/log.txt'"
+
+
+def _inside(folder: str) -> str:
+    """A few of the names in a folder."""
+    names = sorted(path.name for path in Path(folder).iterdir())[:5]
+    return joined(names) if names else "nothing"
 
 
 def natural(text: str) -> list[tuple[bool, int, str]]:

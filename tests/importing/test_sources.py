@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,30 @@ def test_files_of_a_pattern_may_be_tables_with_a_row_for_each_step(folder):
     assert found.options["delimiter"] == ";"
 
 
+def test_a_pattern_that_matches_folders_alone_says_what_is_in_them(folder):
+    for name in ("a/2", "a/10"):
+        write(folder / name / "x.csv", "acc\n1")
+    with pytest.raises(DataError) as caught:
+        table("{arm}/{seed}")
+    assert str(caught.value) == (
+        "{arm}/{seed}: 2 folders and no file are called so\n"
+        "  name the files in them, such as {arm}/{seed}/*: in a/2 there is x.csv"
+    )
+
+
+def test_rows_without_an_arm_come_with_the_condition_that_keeps_the_others(folder):
+    lines = [
+        "opt,seed,trials,acc",
+        ",,5,0.9",
+        *(f"{arm},{seed},,0.{seed}" for arm in ARMS for seed in (5, 6, 7)),
+    ]
+    write(folder / "sweep.csv", "\n".join(lines))
+    asked = Asked(arm=("opt",), baseline="sgd", margin=0.01, seed="seed", metric="acc")
+    with pytest.raises(StudyError, match=r"or leave these rows out: --where trials= keeps the others"):
+        judge(["sweep.csv"], HowToRead(), asked, lambda text: None)
+    assert len(judge(["sweep.csv"], HowToRead(), replace(asked, where=("trials=",)), lambda text: None)) == 1
+
+
 def test_several_runs_in_a_file_of_each_arm_are_told_apart_by_their_column(folder):
     for arm, better in (("sgd", 0.0), ("adam", 0.05)):
         lines = [
@@ -121,7 +146,7 @@ def test_what_no_file_matches_is_told_how_far_it_came(folder):
     with pytest.raises(DataError) as caught:
         table("runs/{arm}/{seed}/log.txt")
     assert "2 folders" not in str(caught.value)
-    assert "1 folder match 'runs/{arm}/{seed}'; in runs/adam/0 there is out.txt" in str(caught.value)
+    assert "1 folder matches 'runs/{arm}/{seed}'; in runs/adam/0 there is out.txt" in str(caught.value)
 
 
 def test_a_path_and_a_file_that_contradict_each_other_are_refused(folder):
@@ -585,6 +610,9 @@ def optuna_stores(tmp_path_factory):
                     params=levels, distributions=kinds, value=1.0 + number, intermediate_values=steps
                 )
             )
+        grid_and_waiting = optuna.create_study(storage=storage, study_name="waiting", direction="maximize")
+        grid_and_waiting.add_trials(grid.trials)
+        grid_and_waiting.ask()
         search = optuna.create_study(
             storage=storage, study_name="search", sampler=optuna.samplers.RandomSampler(seed=0)
         )
@@ -594,6 +622,14 @@ def optuna_stores(tmp_path_factory):
         )
     optuna.logging.set_verbosity(verbosity)
     return root
+
+
+def test_a_trial_of_optuna_that_has_not_begun_is_left_out_and_named(optuna_stores):
+    found = table(f"optuna:{optuna_stores}/journal.log#waiting")
+    assert (len(found.rows), found.notes) == (
+        6,
+        ("1 trial left out, without a parameter or a value: 6 (RUNNING)",),
+    )
 
 
 @pytest.mark.parametrize("storage", ["some.db", "journal.log"])
