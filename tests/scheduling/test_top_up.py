@@ -453,12 +453,13 @@ def test_the_undecided_arms_are_asked_about_again_on_fresh_seeds_alone(workplace
     ] == pytest.approx(0.045 * 9 / again.looks[-1] ** 2)
 
 
-def test_a_study_of_fresh_seeds_goes_on_in_looks_and_top_ups_like_any_other(workplace):
+def test_a_study_of_fresh_seeds_goes_on_in_looks_and_top_ups_like_any_other(workplace, pass_by_runs):
     study = workplace.study(
         factors=OPEN, seeds="{initial: 3, max: 4}", more="first_seed: 20\nconfirm: true\n"
     )
     run(workplace, "run", study)
     run(workplace, "top-up", "toy", "--seeds", "1")
+    pass_by_runs(2)
     run(workplace, "top-up", "toy", "--budget", "10s")
     seeds = trained(workplace)
     assert seeds["baseline"][:5] == [20, 21, 22, 23, 24]
