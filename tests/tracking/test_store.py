@@ -13,7 +13,7 @@ import pytest
 
 from ablate import doctor
 from ablate.errors import StoreError
-from ablate.tracking import busy, spool
+from ablate.tracking import busy, client, spool
 from ablate.tracking.client import create
 from ablate.tracking.queries import queries
 from ablate.tracking.recover import recover
@@ -100,6 +100,7 @@ def test_a_database_that_another_program_holds_is_waited_for(workplace, held, mo
             return len(text)
 
     monkeypatch.setattr(busy, "TELL_AFTER", 0)
+    monkeypatch.setattr(busy, "_STEP", 0.05)
     for read in (
         lambda: queries(workplace.store).study_names(),
         lambda: queries(workplace.store).experiment("toy"),
@@ -137,6 +138,7 @@ def test_a_study_that_ends_while_a_database_is_held_says_what_it_waits_for(workp
 
     monkeypatch.setattr(spool, "TELL_AFTER", 0)
     monkeypatch.setattr(spool, "PATIENCE", 0.05)
+    monkeypatch.setattr(client, "_SHORT", 0.05)
     tracker = put_a_plan(workplace.store)
     while tracker.problem is None:
         tracker.flush(0.02)

@@ -92,7 +92,7 @@ def test_operations_stay_spooled_while_the_server_is_away_and_the_next_command_d
     put_a_run(tracker)
     while tracker.problem is None:
         tracker.flush(0.02)
-    assert not tracker.close(timeout=1.0)
+    assert not tracker.close(timeout=0.1)
     assert asked_by
     assert threading.get_ident() not in asked_by, "putting never waits for the server"
     assert tracker.problem
