@@ -130,6 +130,14 @@ class Columns:
             read[self.run[rows]] = self.step[rows]
         return read
 
+    def not_finite(self, metric: str) -> npt.NDArray[np.bool_]:
+        """Return (runs,) whether a run has a value of a metric that is no finite number."""
+        broken = np.zeros(len(self.counts), dtype=bool)
+        if metric in self.names:
+            rows = np.flatnonzero((self.metric == self.names.index(metric)) & ~np.isfinite(self.value))
+            broken[self.run[rows]] = True
+        return broken
+
     def highest_steps(self, rows: Ints) -> Ints:
         """Return (runs,) the highest step of each run among some points, 0 where it has none above. rows: their indices, ascending."""
         highest = np.zeros(len(self.counts), dtype=np.int64)

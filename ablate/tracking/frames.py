@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ablate.metrics import is_by_epoch
+from ablate.metrics import is_by_epoch, is_loss
 from ablate.study.record import PlanRecord, RunRecord
 from ablate.tracking.queries import StoredRun, queries
 from ablate.tracking.runs import Curves, counted_runs, last_value, recorded_outcome
@@ -45,6 +45,9 @@ REPLICATE_COLUMNS = (
     "source_run",
 )
 CURVE_COLUMNS = ("arm", "seed", "phase", "epoch", "metric", "value")
+NOT_FINITE = " not finite in epoch "
+"""What stands in the reason of a run that has diverged, between the metrics that showed it and its last epoch."""
+
 WORTH_SAVING = 20
 """Number of runs missing from the cache from which on it is written again: fewer are read again in no time."""
 
@@ -68,6 +71,7 @@ def plan_frames(
         *map(points.at, _final_metrics(metric)),
         points.highest_steps(curve_rows),
         read_at,
+        points.not_finite(metric),
     )
     images = _images(plan)
     rows = [
@@ -142,6 +146,7 @@ def replicate_row(
     read_at = max(values, default=-1) if plan.own_training else epoch if epoch in values else -1
     value = values.get(read_at, math.nan)
     measured = [value, *(last_value(curves, name) for name in _final_metrics(metric)), epochs, read_at]
+    measured.append(any(not math.isfinite(value) for value in values.values()))
     return _row(plan, run, tags, measured, run_id, has_result=has_result, images=_images(plan))
 
 
@@ -160,16 +165,13 @@ def _row(
     has_result: bool,
     images: Mapping[str, int],
 ) -> dict[str, Any]:
-    """measured: the metric where it counts, those of `_final_metrics`, the last epoch, and the one at which the metric counts, -1
-    where it is not there. images: of `_images`.
-
-    The user's own training counts at the last epoch that has the metric, whichever metric the run was trained for. A run without it has
-    failed, as it would have if it had been trained for this study.
+    """measured: the metric where it counts, those of `_final_metrics`, the last epoch, the one at which the metric counts (-1: it is
+    not there), and whether it was no finite number at some epoch. images: of `_images`.
     """
+    value, test, seconds, forward, parameters, epochs, read_at, is_broken = measured
     outcome, reason = recorded_outcome(tags, has_result=has_result), tags.get("ablate.reason")
-    value, test, seconds, forward, parameters, epochs, read_at = measured
-    if outcome == "finished" and read_at < 0:
-        outcome, reason = "failed", f"training never yielded the metric {plan.metric!r}"
+    if outcome in ("finished", "diverged"):
+        outcome, reason = _outcome_here(plan, outcome, reason, read_at, is_broken=is_broken)
     trained_images = images.get(run.arm, plan.arms[0].data.train)
     return {
         "arm": run.arm,
@@ -199,6 +201,30 @@ def _row(
         "inputs": tags.get("ablate.inputs"),
         "source_run": tags.get("ablate.source_run"),
     }
+
+
+def _outcome_here(
+    plan: PlanRecord, outcome: str, reason: str | None, read_at: int, *, is_broken: bool
+) -> tuple[str, str | None]:
+    """Return how a run with a result ended for a plan, and why, as if it had been trained for the plan's metric.
+
+    The user's own training counts at the last epoch that has the metric, ends where it is no finite number, and has failed without it. What
+    another study's metric has ended before its time has no result here.
+    """
+    if outcome == "finished" and read_at < 0:
+        return "failed", f"training never yielded the metric {plan.metric!r}"
+    if not plan.own_training:
+        return outcome, reason
+    if outcome == "finished" and is_broken:
+        return "diverged", f"{plan.metric} not finite"
+    names, is_told, _ = (reason or "").partition(NOT_FINITE)
+    is_of_this = is_broken or any(name == plan.metric or is_loss(name) for name in names.split(", "))
+    if outcome == "diverged" and is_told and not is_of_this:
+        return (
+            "failed",
+            f"ended by the metric of another study ({reason}); deleted in MLflow, it is trained again",
+        )
+    return outcome, reason
 
 
 def _images(plan: PlanRecord) -> dict[str, int]:

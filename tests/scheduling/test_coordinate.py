@@ -472,6 +472,21 @@ def test_runs_that_were_trained_for_another_metric_count_as_if_they_had_been_tra
     assert [(arm["failed"], arm["diverged"]) for arm in trained_for_loss] == [(0, 0)] * 3 + [(3, 0)]
 
 
+def test_a_run_that_another_metric_has_ended_has_not_diverged_by_this_one_and_the_reverse(workplace, partly):
+    partly("loss+accuracy+!f1 loss+accuracy", code=0)
+    assert verdicts_of(workplace)["loss+accuracy+!f1 loss+accuracy"][1:] == (0, 0)
+    plain = Path("partly.yaml").read_text()
+    Path("partly.yaml").write_text(f"{plain}metric: val/f1\ndirection: maximize\n")
+    workplace.ablate("run", "partly.yaml", "--executor", "inline", code=1)
+    assert verdicts_of(workplace)["loss+accuracy+!f1 loss+accuracy"][1:] == (3, 0)
+    shutil.rmtree("mlruns")
+    workplace.ablate("run", "partly.yaml", "--executor", "inline", code=1)
+    assert verdicts_of(workplace)["loss+accuracy+!f1 loss+accuracy"][1:] == (3, 0)
+    Path("partly.yaml").write_text(plain)
+    workplace.ablate("run", "partly.yaml", "--executor", "inline", code=1)
+    assert verdicts_of(workplace)["loss+accuracy+!f1 loss+accuracy"] == ("inconclusive", 0, 3)
+
+
 def test_a_study_whose_runs_were_all_trained_without_its_metric_ends_with_what_they_have(workplace):
     study = workplace.trained()
     Path(study).write_text(Path(study).read_text() + "metric: val/f1\ndirection: maximize\n")
