@@ -107,11 +107,13 @@ def module(tmp_path, monkeypatch) -> ModuleType:
 
 
 def test_whatever_the_globals_lead_to_is_noticed_and_looking_at_it_changes_nothing(module):
+    state = ProcessState([module.__name__])
+    assert state.left_behind() == []
     for leak in LEAKS.values():
-        state = ProcessState([module.__name__])
-        assert state.left_behind() == []
         exec(leak, vars(module))
         assert state.left_behind(), leak
+        state = ProcessState([module.__name__])
+    assert state.left_behind() == []
 
 
 def test_code_of_the_users_that_fails_where_it_is_looked_at_counts_as_changed(module):
