@@ -46,8 +46,12 @@ def read(source: ResultSource, how: HowToRead) -> Table:
 def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) -> Table:
     """Return the rows of all runs in some folders. folders: each with the columns that its runs have besides their own."""
     files: list[tuple[Path, Mapping[str, str]]] = []
+    empty: list[str] = []
     for root, columns in folders:
         for folder, inside in _runs(root, how):
+            if not inside:
+                empty.append(str(folder))
+                continue
             own = {
                 **settings_of(inside[0].parent, folder),
                 RUN: folder.relative_to(root).as_posix(),
@@ -75,7 +79,11 @@ def read_folders(folders: list[tuple[Path, Mapping[str, str]]], how: HowToRead) 
         FILE,
         *(name for _, c in folders for name in c),
     }
-    return replace(table, settings=tuple(name for name in table.rows if name in settings))
+    notes = table.notes
+    if empty:
+        named = joined([*empty[:5], *(["others"] if len(empty) > 5 else [])])
+        notes += (f"{counted(len(empty), 'run')} left out, with settings and no results: {named}",)
+    return replace(table, settings=tuple(name for name in table.rows if name in settings), notes=notes)
 
 
 def _pattern(root: Path) -> str:
@@ -113,7 +121,7 @@ def settings_of(folder: Path, run: Path) -> dict[str, str]:
 
 
 def _runs(root: Path, how: HowToRead) -> Iterator[tuple[Path, list[Path]]]:
-    """Every run under a folder with the files of its results."""
+    """Every run under a folder with the files of its results: none where it left its settings alone."""
     walked = list(_walk(root))
     jobs = [folder for folder, names, inner in walked if ".hydra" in inner and _is_job(folder)]
     if jobs:
@@ -124,11 +132,11 @@ def _runs(root: Path, how: HowToRead) -> Iterator[tuple[Path, list[Path]]]:
                 if job in (folder, *folder.parents) and ".hydra" not in folder.parts
                 for name in names
             ]
-            if inside := _results(files, job, how):
-                yield job, inside
+            yield job, _results(files, job, how)
         return
     for folder, names, _ in walked:
-        if inside := _results([folder / name for name in names], folder, how, reports=False):
+        inside = _results([folder / name for name in names], folder, how, reports=False)
+        if inside or "hparams.yaml" in names:
             yield folder, inside
 
 

@@ -141,6 +141,18 @@ def test_several_runs_in_a_file_of_each_arm_are_told_apart_by_their_column(folde
         assert (verdict.n, verdict.effect) == (4, pytest.approx(0.05))
 
 
+def test_a_run_that_left_its_settings_alone_is_named(folder):
+    for version in range(3):
+        write(folder / "logs" / f"version_{version}" / "hparams.yaml", f"seed: {version}")
+        if version != 1:
+            write(folder / "logs" / f"version_{version}" / "metrics.csv", "step,acc\n1,0.5")
+    found = table("logs")
+    assert (len(found.rows), found.notes) == (
+        2,
+        ("1 run left out, with settings and no results: logs/version_1",),
+    )
+
+
 def test_what_no_file_matches_is_told_how_far_it_came(folder):
     write(folder / "runs" / "adam" / "0" / "out.txt", "x")
     with pytest.raises(DataError) as caught:
