@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate import given_study, launch
 from ablate.errors import StudyError
 
 if TYPE_CHECKING:
-    from ablate.study.record import PlanRecord
+    from ablate.study.record import ArmRecord, PlanRecord
     from ablate.tracking.store import Store
 
 
@@ -66,7 +66,7 @@ def _undecided_again(store: Store, record: PlanRecord, name: str, beside: Path) 
     from ablate.study import again
     from ablate.study.seeds import is_reported, replicate_of
     from ablate.tracking.frames import plan_frames
-    from ablate.tracking.plans import stored_plans
+    from ablate.tracking.plans import stored_plans, study_names
 
     place = record.study
     if record.judged is not None:
@@ -85,12 +85,20 @@ def _undecided_again(store: Store, record: PlanRecord, name: str, beside: Path) 
     undecided = [c.arm for c in analysis.comparisons if c.verdict == "inconclusive"]
     if not undecided:
         raise StudyError("no arm is undecided", place=place, hint="a new question wants a new study")
+    # Plans of other studies may have judged these arms too, under further seeds.
+    asked = [_without_seed(record.arm(arm)) for arm in undecided]
+    plans = [stored.record for study in study_names(store) for stored in stored_plans(store, study)]
     used = [
         replicate_of(run.seed)
-        for plan in stored_plans(store, place)
-        for run in plan.record.runs
+        for plan in plans
+        if plan.study == place or any(_without_seed(arm) in asked for arm in plan.arms)
+        for run in plan.runs
         if is_reported(run.phase)
     ]
     price = analysis.beyond
     seeds = record.stops if price is None or price.fresh is None else (price.fresh,)
     return again.study(record, undecided, name, seeds=seeds, first_seed=1 + max(used), beside=beside)
+
+
+def _without_seed(arm: ArmRecord) -> dict[str, Any]:
+    return {key: value for key, value in arm.config.items() if key != "seed"}

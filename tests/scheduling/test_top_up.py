@@ -451,6 +451,8 @@ def test_the_undecided_arms_are_asked_about_again_on_fresh_seeds_alone(workplace
     assert arms(after)[undecided[0]["arm"] if design_name == "one-at-a-time" else after["arms"][0]["arm"]][
         "alpha"
     ] == pytest.approx(0.045 * 9 / again.looks[-1] ** 2)
+    workplace.ablate("init", "--from", "toy", "-o", "third.yaml")
+    assert spec.read(workplace.root / "third.yaml").first_seed == 6, "the second study has used seeds too"
 
 
 def test_a_study_of_fresh_seeds_goes_on_in_looks_and_top_ups_like_any_other(workplace, pass_by_runs):
