@@ -379,7 +379,20 @@ def is_dead(name: str) -> bool:
     return _started(int(pid)) not in (started, "0")
 
 
+def is_alive(name: str) -> bool:
+    """Return whether an owner certainly lives: the very process, on this machine since its last boot."""
+    host, _, rest = name.partition("/")
+    boot, pid, started, namespace = (*rest.split("/"), *[""] * 4)[:4]
+    same = (host, boot, namespace) == (socket.gethostname(), boot_id(), str(_namespace()))
+    return same and pid.isdigit() and started != "0" and _started(int(pid)) == started
+
+
 def is_abandoned(tags: Mapping[str, str]) -> bool:
-    """Return whether the process that owns a run is gone, or has not renewed its lease. tags: of the run."""
-    name = tags.get("ablate.owner")
-    return bool(name) and (is_dead(name or "") or number(tags, "ablate.lease", 0) < time.time())
+    """Return whether the process that owns a run is gone, or has not renewed its lease and cannot be seen to live. tags: of the run.
+
+    Leases run out early where the clock is set forward, or the machine has slept.
+    """
+    name = tags.get("ablate.owner") or ""
+    if not name or is_dead(name):
+        return bool(name)
+    return number(tags, "ablate.lease", 0) < time.time() and not is_alive(name)

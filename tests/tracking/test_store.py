@@ -14,6 +14,7 @@ import pytest
 from ablate import doctor
 from ablate.errors import StoreError
 from ablate.tracking import busy, client, spool
+from ablate.tracking import store as store_module
 from ablate.tracking.client import create
 from ablate.tracking.queries import queries
 from ablate.tracking.recover import recover
@@ -159,3 +160,14 @@ def test_what_is_not_delivered_has_a_reason_however_early_it_is_given_up(workpla
     held[1].execute("ROLLBACK")
     recover(workplace.store)
     assert not list((workplace.store.root / "spool").iterdir())
+
+
+def test_a_lease_that_has_run_out_ends_no_run_of_a_process_that_lives():
+    """The clock was set forward, or the machine has slept: the owner has had no time to renew it."""
+    mine = store_module.owner()
+    host, boot, pid, started, *rest = mine.split("/")
+    assert not store_module.is_abandoned({"ablate.owner": mine, "ablate.lease": "0"})
+    gone = "/".join([host, boot, pid, str(int(started) + 1), *rest])
+    elsewhere = "/".join([f"not-{host}", boot, pid, started, *rest])
+    for other in (gone, elsewhere):
+        assert store_module.is_abandoned({"ablate.owner": other, "ablate.lease": "0"})
