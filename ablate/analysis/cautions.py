@@ -98,7 +98,7 @@ def _cautions(
             yield Caution("no-noise", subject, figures={"alike": float(alike)})
     # Of results that are judged, `comparing` says it, also where they are not in the metric's own units.
     told = any(r.withheld == "no noise" or r.verdict == "not independent" for r in readings)
-    if rules.has_study_file and not (rules.deterministic or rules.relative or told):
+    if rules.has_study_file and not (rules.deterministic or rules.relative or rules.resolution or told):
         yield from _repeated_values(replicates)
     if rules.paired:
         stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]

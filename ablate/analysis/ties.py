@@ -58,19 +58,14 @@ def repeating(values: Mapping[str, Floats]) -> list[str]:
 
     Two runs do not share such a value by chance, except on a handful of images. values: by arm.
     """
-    repeats = {arm: _repeats(own) for arm, own in values.items()}
+    counts: dict[str, dict[float, int]] = {}
+    for arm, own in values.items():
+        distinct, times = np.unique(own[np.isfinite(own)], return_counts=True)
+        again = times > 1
+        counts[arm] = dict(zip(distinct[again].tolist(), times[again].tolist(), strict=True))
+    full = {value for value in set().union(*counts.values()) if _has_full_precision(value)}
+    repeats = {arm: sum(own[value] - 1 for value in full & own.keys()) for arm, own in counts.items()}
     return [arm for arm, number in repeats.items() if number] if sum(repeats.values()) > 1 else []
-
-
-def _repeats(own: Floats) -> int:
-    """Return how many values are there already, of those that are of full precision."""
-    distinct, counts = np.unique(own[np.isfinite(own)], return_counts=True)
-    again = counts > 1
-    return sum(
-        count - 1
-        for value, count in zip(distinct[again].tolist(), counts[again].tolist(), strict=True)
-        if _has_full_precision(value)
-    )
 
 
 def _has_full_precision(value: float) -> bool:
