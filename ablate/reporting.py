@@ -47,6 +47,13 @@ def material(store: Store, name: str, plan_id: str | None = None) -> Material:
 
     plan_id: the beginning of an older plan's id; None: the latest plan. Raises StudyError where there is no such plan.
     """
+    from ablate.analysis.compare import no_garbage_collection
+
+    with no_garbage_collection():
+        return _material(store, name, plan_id)
+
+
+def _material(store: Store, name: str, plan_id: str | None) -> Material:
     from ablate.analysis import judge
     from ablate.analysis import plan as recorded_plan
     from ablate.analysis.grids import grids

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ablate.analysis.compare import no_garbage_collection
 from ablate.report import figures, palette, wording
 from ablate.report.contents import GROUPS, INTERACTIONS, Curves, OwnFigure, RunRow, Section, Summary
 from ablate.report.drawings import SmallCurves, axis_svg, interval_svg
@@ -79,6 +80,7 @@ class Chapter:
     others: tuple[Panel, ...]
 
 
+@no_garbage_collection()
 def html(summary: Summary, *, reload: int | None = None) -> str:
     """Return the whole report as one offline HTML file. reload: seconds after which it loads itself again, for a study that runs."""
     album = _Figures()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ablate.analysis.compare import no_garbage_collection
 from ablate.report import findings, images, judged, methods, own_figures, runs, sections, tuning, wording
 from ablate.report.contents import Summary
 from ablate.report.reading import Material, Reading
@@ -9,6 +10,7 @@ from ablate.report.reading import Material, Reading
 __all__ = ["Material", "Summary", "summarise"]
 
 
+@no_garbage_collection()
 def summarise(material: Material) -> Summary:
     """Return everything that the report of a study says."""
     if material.record.judged is not None:
