@@ -57,7 +57,7 @@ def study(
         factors.setdefault(factor.name, []).append({paths[0]: arm.level} if len(paths) == 1 else arm.level)
     defaults = {field.alias or key: field.default for key, field in Study.model_fields.items()}
     kept = {
-        key: value
+        key: _without_unset(value)
         for key, value in record.declared.items()
         if key not in _OTHERWISE and value not in (None, "", [], {}, False) and value != defaults.get(key)
     }
@@ -74,6 +74,11 @@ def study(
     }
     head = f"# The undecided arms of {record.study} (plan {record.id}), on seeds that it has not used.\n"
     return head + dump(tree)
+
+
+def _without_unset(value: Any) -> Any:
+    """Return a key's value without what a record has unset in it: a tuning has no `budget`, and its record says so."""
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def _levels(rows: list[Mapping[str, Any]]) -> Any:

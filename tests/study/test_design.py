@@ -14,7 +14,7 @@ from ablate.analysis import plan as recorded_plan
 from ablate.config import RunConfig, key
 from ablate.data.facts import DataFacts
 from ablate.errors import StudyError
-from ablate.study import design, spec
+from ablate.study import again, design, spec
 from ablate.study.looks import LookPlan
 from ablate.study.record import PlanRecord
 from ablate.study.seeds import replicate_of
@@ -731,3 +731,26 @@ def test_a_plan_of_more_runs_than_can_be_held_is_refused_with_its_size(own_plan,
     with pytest.raises(StudyError, match="runs"):
         design.plan(study(factors, "seeds: 3", FREE), data_of, seeds=1000)
     assert design.plan(study(factors, f"seeds: {seeds}", FREE), data_of, seeds=3).looks.at[-1] == 3
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "nuisance: {tree.depth: {int: [1, 9]}}",
+        "nuisance: {tree.depth: {int: [1, 9], trials: 5}}\nsearch: {sampler: random, candidates: 2}",
+        "nuisance: {tree.depth: [1, 9]}\nsearch: {trials: 4, pruner: asha}\nnoise_floor: true",
+        "deterministic: true\nseeds: 1",
+        "unpaired: true\nseeds: {initial: 3, max: 6}",
+        "judged_on: test\nresolution: 0.01\nconfirm: true",
+    ],
+)
+def test_a_study_of_undecided_arms_declares_what_theirs_did(own_plan, more):
+    before = plan("{trees: [20, 30]}", more, FREE)
+    text = again.study(reread(before.record()), ["trees=30"], "more", seeds=[3, 6], first_seed=6)
+    after = spec.parse(text, source="more.yaml")
+    own = {"name", "question", "factors", "looks", "first_seed", "text", "confirm"}
+    assert {name: value for name, value in after if name not in own} == {
+        name: value for name, value in before.study if name not in own
+    }
+    assert [factor.levels for factor in after.factors] == [({"trees": 30},)]
+    assert (after.looks, after.first_seed) == ((3, 6), 6)
