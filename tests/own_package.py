@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 NETS = '''
+import copy
+import functools
 import random
 
 import numpy as np
@@ -83,6 +85,36 @@ def drawn(classes, channels, size):
 def shared(classes, channels):
     layer = nn.Conv2d(channels, channels, 3, padding=1)
     return nn.Sequential(layer, layer, nn.Flatten(), nn.Linear(channels * 64, classes))
+
+
+kept = functools.cache(Net)
+backbone = []
+template = []
+running = nn.BatchNorm2d(1, affine=False)
+
+
+def on_backbone(classes, channels):
+    """A first layer that is made once."""
+    if not backbone:
+        backbone.append(nn.Conv2d(channels, 4, 3))
+    return nn.Sequential(*backbone, nn.Sigmoid(), nn.Flatten(), nn.Linear(144, classes))
+
+
+def keeps_statistics(classes, channels):
+    return nn.Sequential(running, nn.Flatten(), nn.Linear(channels * 64, classes))
+
+
+def copied(classes, channels):
+    """Made once, and a copy for each run."""
+    if not template:
+        template.append(with_heads(classes, channels))
+    return copy.deepcopy(template[0])
+
+
+def on_frozen_backbone(classes, channels):
+    net = on_backbone(classes, channels)
+    net[0].requires_grad_(False)
+    return net
 
 
 def frozen(classes, channels):

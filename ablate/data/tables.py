@@ -334,6 +334,7 @@ def _read(
                 place="data.root",
                 hint=f"its columns: {joined(table.schema.names)}",
             )
+        _check_names(table, tables[0], chosen)
     values: dict[str, list[Any]] = {}
     try:
         for table in tables:
@@ -445,9 +446,27 @@ def _columns(table: RowFile, image: str | None, label: str | None) -> ImageColum
             place="data.label",
             hint="labels are whole numbers or texts",
         )
+    return ImageColumns(image, label, _class_names(features, label))
+
+
+def _class_names(features: Mapping[str, Any], label: str) -> tuple[str, ...] | None:
+    """Return the names of the classes in the order of their numbers; None where the metadata do not tell."""
     names = features.get(label, {}).get("names")
     is_named = isinstance(names, list) and all(isinstance(name, str) for name in names) and len(names) > 0
-    return ImageColumns(image, label, tuple(names) if is_named else None)
+    return tuple(names) if is_named else None
+
+
+def _check_names(table: RowFile, first: RowFile, columns: ImageColumns) -> None:
+    """Raise DataError where a number means another class in a file than in the first."""
+    names = _class_names(_features(table.schema), columns.label)
+    for number, (name, known) in enumerate(zip(names or (), columns.classes or (), strict=False)):
+        if name != known:
+            raise DataError(
+                f"the label {number} is {cut(visible(known))!r} in {visible(first.path.name)} and {cut(visible(name))!r} in"
+                f" {visible(table.path.name)}",
+                place="data.label",
+                hint="give every file the same names in the same order (`cast_column` of datasets), or labels that are texts",
+            )
 
 
 def _only(candidates: Sequence[str], usual: Sequence[str], kind: str, schema: Schema) -> str:

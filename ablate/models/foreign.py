@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from ablate.errors import TrainingError
 from ablate.models.layers import Dropout
+
+_claimed = WeakTensorKeyDictionary()
+"""What runs of this process have trained, as long as anything keeps it."""
 
 
 def with_own_dropout(model: nn.Module) -> nn.Module:
@@ -23,6 +29,26 @@ def with_own_dropout(model: nn.Module) -> nn.Module:
             if type(child) is nn.Dropout:
                 setattr(module, name, Dropout(child.p))
     return model
+
+
+def claim(model: nn.Module) -> None:
+    """Claim what a run changes in its network, weights and running statistics, for that run alone.
+
+    Raises TrainingError where another run of this process has some of it: its builder keeps layers from one call to the next, and
+    what one run learns would be in the other.
+    """
+    changed: list[torch.Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for module in model.modules():
+        if isinstance(module, _NormBase):
+            changed += module.buffers(recurse=False)
+    if any(tensor in _claimed for tensor in changed):
+        raise TrainingError(
+            "an earlier call returned some of the same layers: two runs in one process would train the same weights",
+            place="model.target",
+            hint="build every layer anew in each call, without a cache, or train each run in a process of its own with --no-fuse",
+        )
+    for tensor in changed:
+        _claimed[tensor] = True
 
 
 @contextlib.contextmanager

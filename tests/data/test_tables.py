@@ -111,6 +111,27 @@ def test_texts_are_labels_and_numbers_are_named_by_themselves(tmp_path):
     assert prepared(Parquet(root=str(tmp_path / "b.parquet")), tmp_path).classes == ("0", "1", "2")
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (CLASSES[::-1], "the label 0 is"),
+        ((CLASSES[0], "another", CLASSES[2]), "the label 1 is"),
+        (CLASSES, None),
+        ((*CLASSES, "of no image"), None),
+        (None, None),
+    ],
+)
+def test_a_number_that_means_another_class_in_another_file_is_refused(tmp_path, names, words):
+    root = tmp_path / "data"
+    save_to_disk(root, train=table(12), test=table(6, 12, names=names))
+    if words is None:
+        assert prepared(HuggingFace(root=str(root)), tmp_path).classes == CLASSES
+    else:
+        refused = refusal(HuggingFace(root=str(root)), tmp_path)
+        assert words in refused
+        assert "data.label" in refused
+
+
 def test_grey_images_have_one_channel_and_any_size_can_be_resized(tmp_path):
     grey = [
         picture(n, 8 + n, "L", kind) for n, kind in enumerate(["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"])

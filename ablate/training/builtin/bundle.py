@@ -13,11 +13,12 @@ from ablate.config import RunConfig
 from ablate.data import datasets
 from ablate.data.datasets import Dataset
 from ablate.events import Task
+from ablate.models import foreign
 from ablate.training.builtin import checkpoint, choose, memory
 from ablate.training.builtin.batches import Splits
 from ablate.training.builtin.best import Best
 from ablate.training.builtin.checkpoint import Keeper
-from ablate.training.builtin.learner import Learner, device_of, make_learner
+from ablate.training.builtin.learner import Learner, TorchLearner, device_of, make_learner
 from ablate.training.builtin.loop import Loop, beside_others, saved_groups, step_group
 from ablate.training.builtin.member import Member
 from ablate.training.outcome import CANCELLED, Steps, failure, is_end, is_out_of_memory, machine
@@ -157,6 +158,10 @@ def _loop(
         else:
             continue
         yield run.key, end
+    for run in runs:
+        learner = learners.get(run.key)
+        if run.config.model.is_foreign and isinstance(learner, TorchLearner):
+            foreign.claim(learner.model)
     members = {
         run.key: Member(run.key, run.config, learners[run.key].summary, _best(run, folders))
         for run in runs

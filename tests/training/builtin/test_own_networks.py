@@ -11,7 +11,7 @@ import torch
 
 from ablate.config import RunConfig
 from ablate.data import datasets
-from ablate.events import Bundle, EpochEnd, Finished, Task
+from ablate.events import Bundle, EpochEnd, Failed, Finished, Task
 from ablate.models import saved
 from ablate.models.own_model import ImportedModel
 from ablate.training import runs
@@ -68,6 +68,37 @@ def test_a_run_is_its_seeds_bit_for_bit_alone_and_beside_others(function, monkey
     alone = {name: trained({name: arm})[name] for name, arm in arms.items()}
     assert weights(alone) == weights(together)
     assert weights(trained({"a": config.with_seed(5)})) != weights({"a": alone["a"]})
+
+
+@pytest.mark.parametrize(
+    ("function", "is_refused"),
+    [
+        ("kept", True),
+        ("on_backbone", True),
+        ("keeps_statistics", True),
+        ("copied", False),
+        ("on_frozen_backbone", False),
+    ],
+)
+def test_runs_of_one_process_that_would_train_the_same_weights_are_refused(function, is_refused, monkeypatch):
+    monkeypatch.setattr(choose, "pays", lambda *_: False)
+    arms = {"a": base(function), "b": base(function).override({"optimizer.lr": 0.01})}
+    outcomes = outcomes_of(arms)
+    if not is_refused:
+        assert outcomes == {"a": "finished", "b": "finished"}
+        return
+    assert set(outcomes) == {"a", "b"}
+    # Nor one after the other: what the first has trained is still there.
+    outcomes |= {"alone": outcomes_of({"a": arms["a"]})["a"]}
+    for outcome in outcomes.values():
+        assert "would train the same weights" in outcome
+
+
+def outcomes_of(configs: dict[str, RunConfig]) -> dict[str, str]:
+    """Train runs in one bundle; `finished`, or why not."""
+    tasks = [Task(name, 1, RunPayload(config.tree(), 0, fuse=True)) for name, config in configs.items()]
+    ends = [event for event in runs.train(Bundle(tuple(tasks))) if isinstance(event, Finished | Failed)]
+    return {end.run: end.reason if isinstance(end, Failed) else end.outcome for end in ends}
 
 
 def test_layers_that_torch_has_are_stacked_and_agree_with_separate_training(monkeypatch):
