@@ -222,6 +222,10 @@ def test_a_comma_that_may_be_decimal_is_asked_about_where_the_margin_says_so(jud
     assert "is 2,500 in 'val_loss' 2500 or 2.500? A margin of 0.01 is for decimals" in output
     told = ["5" if word == "0.01" else word for word in PAIRED]
     assert "2,500 is 2500" in judge("some.tsv", *told)
+    # One number below a thousand, or with a point, tells.
+    for number in ("992", "992.5"):
+        (judge.root / "some.tsv").write_text(text.replace("2,500", number, 1))
+        assert "between thousands" in judge("some.tsv", *PAIRED)
 
 
 def test_decimal_commas_are_no_thousands(judge):

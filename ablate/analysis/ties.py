@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -15,6 +16,9 @@ FEWEST = 3
 """Different values that must be shared. A metric that saturates shares one, its best."""
 
 IMPROBABLE = 1e-3
+
+FEWEST_SHARED = 2
+"""Values of full precision that several arms share, from which on the metric is taken for one of few values."""
 
 DIGITS = 12
 """Significant digits from which on a value is not taken for a rounded one."""
@@ -56,7 +60,8 @@ def has_copies(own: Floats, tie: float, arms: int = 1) -> bool:
 def repeating(values: Mapping[str, Floats]) -> list[str]:
     """Return the arms that have the same value of full precision more than once, where that is so for two runs or more in all.
 
-    Two runs do not share such a value by chance, except on a handful of images. values: by arm.
+    Two runs do not share such a value by chance, except on a handful of images. There it is shared by runs of different arms too,
+    which no copies are: a correlation, an nDCG or a root of few counts. values: by arm.
     """
     counts: dict[str, dict[float, int]] = {}
     for arm, own in values.items():
@@ -64,8 +69,19 @@ def repeating(values: Mapping[str, Floats]) -> list[str]:
         again = times > 1
         counts[arm] = dict(zip(distinct[again].tolist(), times[again].tolist(), strict=True))
     full = {value for value in set().union(*counts.values()) if _has_full_precision(value)}
+    if full:
+        shared = {value for value in _shared(values) if _has_full_precision(value)}
+        # One may be that of a network that gives the same answer to everything, beside copies of others.
+        full = full - shared if len(shared) < FEWEST_SHARED else set()
     repeats = {arm: sum(own[value] - 1 for value in full & own.keys()) for arm, own in counts.items()}
     return [arm for arm, number in repeats.items() if number] if sum(repeats.values()) > 1 else []
+
+
+def _shared(values: Mapping[str, Floats]) -> set[float]:
+    """Return the values that runs of several arms have, without those of arms of which all values are those of the other."""
+    arms = [set(own[np.isfinite(own)].tolist()) for own in values.values()]
+    pairs = [(one, other, one & other) for one, other in itertools.combinations(arms, 2)]
+    return set().union(*(both for one, other, both in pairs if both not in (one, other)))
 
 
 def _has_full_precision(value: float) -> bool:

@@ -85,7 +85,10 @@ def measured(
     if thousands.any():
         numbers[thousands] = text[thousands].str.replace(",", "")
         one = levels[thousands].iloc[0]
-        comma = one if bool(text[thousands].str.fullmatch(r"[-+]?\d+,\d+").all()) else ""
+        # Beside 992 or 992.5 the comma of 1,015 is none of a decimal.
+        is_told = text.str.fullmatch(r"[-+]?(\d{3,}|\d*\.\d+)").any()
+        may_be_decimal = not is_told and text[thousands].str.fullmatch(r"[-+]?\d+,\d+").all()
+        comma = one if may_be_decimal else ""
         notes = (f"commas in {metric} stand between thousands: {one} is {numbers[thousands].iloc[0]}",)
     changed = bool((numbers != levels).any())
     result = cells.map(dict(zip(levels, numbers, strict=True))) if changed else cells

@@ -30,7 +30,7 @@ from ablate.study.seeds import NOISE_FLOOR, REPLICATES, replicate_of
 from ablate.text import counted, format_duration, format_value
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
-from ablate.tracking.runs import keys_of_same_runs, studies_of
+from ablate.tracking.runs import same_runs
 from ablate.tracking.spool import Tracker
 from ablate.tracking.store import Store
 
@@ -143,10 +143,10 @@ class OngoingStudy:
             if self.plan.settled:
                 runs = self.plan.replicates(arms, range(self.record.looks.at[-1]))
                 judged |= self.known.keys_of_older_code(runs, self.record)
-            judged = keys_of_same_runs(self.store, judged)
+            judged, studies = same_runs(self.store, judged)
             readers = [
                 stored.record
-                for study in studies_of(self.store, judged)
+                for study in studies
                 for stored in stored_plans(self.store, study)
                 if (stored.record.looks.taken or stored.environment.get("ending") == "complete")
                 and judged & {run.key for run in stored.record.runs}

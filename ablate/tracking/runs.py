@@ -80,24 +80,20 @@ def finished_runs(
     return finished
 
 
-def studies_of(store: Store, keys: Iterable[str]) -> list[str]:
-    """Return the names of the studies that hold runs of these keys, however they ended."""
-    wanted = set(keys)
-    if not wanted:
-        return []
-    runs = queries(store).runs({"ablate.kind": "replicate"}, only_tags=("ablate.key",))
-    return sorted({run.experiment for run in runs if run.tags.get("ablate.key") in wanted})
+def same_runs(store: Store, keys: Iterable[str]) -> tuple[set[str], list[str]]:
+    """Return these keys with all under which the same trainings stand for other code, and the names of the studies that hold such runs.
 
-
-def keys_of_same_runs(store: Store, keys: Iterable[str]) -> set[str]:
-    """Return these keys, and all under which the same trainings stand for other code, having been taken with --accept-code."""
+    Other keys are those of runs that were taken with --accept-code. However a run ended, it is held.
+    """
+    same, before = set(keys), -1
+    if not same:
+        return same, []
     runs = queries(store).runs({"ablate.kind": "replicate"}, only_tags=("ablate.key", _ACCEPTED))
     pairs = [{run.tags.get("ablate.key", ""), run.tags[_ACCEPTED]} for run in runs if _ACCEPTED in run.tags]
-    same, before = set(keys), -1
     while len(same) > before:
         before = len(same)
         same.update(*(pair for pair in pairs if not pair.isdisjoint(same)))
-    return same
+    return same, sorted({run.experiment for run in runs if run.tags.get("ablate.key") in same})
 
 
 class NewResults:

@@ -380,12 +380,11 @@ def _data_digest(path: Path, named: str) -> str:
             place="data",
             hint=f"{cut(named)!r} is relative to the command's folder",
         )
+    path = path.absolute()  # `./a` of a folder `.` would be `a` as a path
     try:
         times = _data_files(path)
         files = sorted(map(Path, times))
-        listing = digest_of(
-            [str(path.absolute()), [[str(file.absolute()), *times[str(file)]] for file in files]]
-        )
+        listing = digest_of([str(path), [[str(file), *times[str(file)]] for file in files]])
         known = _known_digest(listing)
         if known is None:
             root = path.parent if path.is_file() else path
@@ -400,7 +399,10 @@ def _data_digest(path: Path, named: str) -> str:
 
 
 def _data_files(path: Path) -> dict[str, tuple[int, int, int]]:
-    """Return the files that a path names → size and times, those below linked folders included, no folder twice."""
+    """Return the files that a path names → size and times, those below linked folders included, no folder twice.
+
+    What programs leave beside data that they only read is left out.
+    """
     if path.is_file():
         return {str(path): _times(path)}
     files: dict[str, tuple[int, int, int]] = {}
@@ -412,9 +414,16 @@ def _data_files(path: Path) -> dict[str, tuple[int, int, int]]:
         if (about.st_dev, about.st_ino) in seen:
             continue
         seen.add((about.st_dev, about.st_ino))
-        with os.scandir(place) as entries:
-            inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        try:
+            with os.scandir(place) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+        except PermissionError:
+            if place == str(path):
+                raise
+            continue  # such as lost+found: what may not be listed, the training does not find either
         for entry in inside:
+            if _OF_READERS.fullmatch(entry.name):
+                continue
             try:
                 about = entry.stat()
             except OSError:  # a link to nothing
@@ -424,6 +433,12 @@ def _data_files(path: Path) -> dict[str, tuple[int, int, int]]:
             elif stat.S_ISREG(about.st_mode):
                 files[entry.path] = about.st_size, about.st_mtime_ns, about.st_ctime_ns
     return files
+
+
+_OF_READERS = re.compile(
+    r"\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+|lock\.mdb|.+\.lock|.+-shm|__pycache__|\.ipynb_checkpoints"
+)
+"""Files and folders that appear where data are looked at: of desktops, network disks, LMDB, file locks, SQLite, Python, Jupyter."""
 
 
 def _data_file(file: Path) -> str:

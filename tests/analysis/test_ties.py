@@ -77,6 +77,36 @@ def test_values_that_two_runs_have_by_chance_repeat_nothing(honest):
         assert repeating({arm: honest(draw)[REPEATED] for arm in "ab"}) == []
 
 
+def matthews(draw):
+    right, left = draw.binomial(15, 0.9, (2, 10)).astype(float)
+    wrong, missed = 15 - left, 15 - right
+    return (right * left - wrong * missed) / np.sqrt((right + wrong) * (left + missed)) / 15
+
+
+OF_FEW_COUNTS = {
+    "Matthews correlation": matthews,
+    "root of an error": lambda draw: np.sqrt(draw.binomial(30, 0.2, 10) / 30),
+    "nDCG": lambda draw: (draw.random((10, 5)) < 0.7) @ (1 / np.log2(np.arange(2, 7))),
+    "balanced accuracy": lambda draw: np.mean([draw.binomial(n, 0.95, 10) / n for n in (13, 7, 31)], axis=0),
+}
+
+
+@pytest.mark.parametrize("metric", OF_FEW_COUNTS.values(), ids=OF_FEW_COUNTS)
+def test_values_of_few_counts_that_arms_share_are_no_repeats(metric):
+    draw = np.random.default_rng(6)
+    wrong = sum(bool(repeating({arm: metric(draw) for arm in "abcd"})) for _ in range(50))
+    assert wrong <= 5
+
+
+def test_copies_are_seen_beside_collapsed_runs_and_arms_that_are_one():
+    own, collapsed = np.random.default_rng(7).normal(0, 1, 3), np.log([10.0])
+    copied = own[REPEATED]
+    assert repeating({"a": copied, "b": copied}) == ["a", "b"]
+    assert repeating({"a": copied, "b": own}) == ["a"]
+    both = {"a": np.append(copied, collapsed), "b": np.append(copied + 1, collapsed)}
+    assert repeating(both) == ["a", "b"]
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e-3, 1.0, 1e5, 1e300])
 @pytest.mark.parametrize("center", [0.0, 3.0])
 def test_values_of_full_precision_that_come_again_are_repeats(center, scale):

@@ -1103,7 +1103,7 @@ def test_what_is_part_of_the_key_of_a_run(tmp_path):
     assert key_with(data=["train.csv"]) not in different
 
 
-def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path):
+def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path, monkeypatch):
     write_project(
         tmp_path, {"a/x/1.txt": "1", "a/2.txt": "2", "b/x/1.txt": "1", "b/2.txt": "2", "c/2.txt": "2"}
     )
@@ -1125,6 +1125,31 @@ def test_data_are_fingerprinted_by_their_content_wherever_they_lie(tmp_path):
     assert data_fingerprint(tmp_path, ["d"]) != linked
     (tmp_path / "a" / "x" / "round").symlink_to(tmp_path / "d")
     assert data_fingerprint(tmp_path, ["d"])
+    monkeypatch.chdir(tmp_path / "a")
+    assert data_fingerprint(Path(), ["."]) == data_fingerprint(tmp_path, ["a"])
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="gives up the rights of root")
+def test_folders_that_may_not_be_listed_are_no_data_unless_named(tmp_path):
+    write_project(tmp_path, {"a/1.txt": "1", "a/lost+found/2.txt": "2"})
+    (tmp_path / "a" / "lost+found").chmod(0)
+    listed = (
+        "import os, sys; from pathlib import Path\n"
+        "from ablate.errors import DataError\n"
+        "from ablate.training.source_files import _data_files, data_fingerprint\n"
+        "os.chdir(sys.argv[1]); os.seteuid(65534)\n"
+        "print(*_data_files(Path('a')))\n"
+        "try: data_fingerprint(Path.cwd(), ['a/lost+found'])\n"
+        "except DataError as error: print(error)\n"
+    )
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", listed, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.splitlines()[:2]
+    assert first == "a/1.txt"
+    assert "lost+found cannot be read: Permission denied" in second
 
 
 READS = "import os, pathlib\n{}\nprint('accuracy', pathlib.Path('data/gain.txt').read_text())\n"
@@ -1136,6 +1161,8 @@ READS = "import os, pathlib\n{}\nprint('accuracy', pathlib.Path('data/gain.txt')
     [
         ("", "", None),
         ("", "os.utime('data/gain.txt', (5, 5))", None),
+        ("", "pathlib.Path('data/.DS_Store').write_text('')", None),
+        ("", "pathlib.Path('data/train.arrow.lock').write_text('')", None),
         ("0.7", "", "not what they were when this study was planned"),
         (
             "",
