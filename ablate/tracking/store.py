@@ -314,9 +314,14 @@ def boot_id() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return when a process began, in clock ticks since boot: tells it from a later one with the same id."""
+    """Return when a process began, in clock ticks since boot: tells it from a later one with the same id.
+
+    "0" where the system does not say, "ended" for a process that has ended and that its parent has not waited for: in containers whose first
+    process waits for none, it stays in the list.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        about = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "ended" if about[0] in ("Z", "X") else about[19]
     except (OSError, IndexError):
         return "0"
 
@@ -384,7 +389,7 @@ def is_alive(name: str) -> bool:
     host, _, rest = name.partition("/")
     boot, pid, started, namespace = (*rest.split("/"), *[""] * 4)[:4]
     same = (host, boot, namespace) == (socket.gethostname(), boot_id(), str(_namespace()))
-    return same and pid.isdigit() and started != "0" and _started(int(pid)) == started
+    return same and pid.isdigit() and started not in ("", "0") and _started(int(pid)) == started
 
 
 def is_abandoned(tags: Mapping[str, str]) -> bool:

@@ -8,6 +8,8 @@ import fcntl
 import io
 import os
 import sqlite3
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -162,6 +164,12 @@ def test_what_is_not_delivered_has_a_reason_however_early_it_is_given_up(workpla
     assert not list((workplace.store.root / "spool").iterdir())
 
 
+linux = pytest.mark.skipif(
+    not Path("/proc/self/stat").is_file(), reason="the system does not say when processes began"
+)
+
+
+@linux
 def test_a_lease_that_has_run_out_ends_no_run_of_a_process_that_lives():
     """The clock was set forward, or the machine has slept: the owner has had no time to renew it."""
     mine = store_module.owner()
@@ -171,3 +179,19 @@ def test_a_lease_that_has_run_out_ends_no_run_of_a_process_that_lives():
     elsewhere = "/".join([f"not-{host}", boot, pid, started, *rest])
     for other in (gone, elsewhere):
         assert store_module.is_abandoned({"ablate.owner": other, "ablate.lease": "0"})
+
+
+@linux
+def test_a_process_that_has_ended_is_dead_also_while_nobody_has_waited_for_it():
+    """In containers whose first process waits for none it stays in the list, and its lease would never run out."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        host, boot, _, _, *rest = store_module.owner().split("/")
+        started = store_module._started(process.pid)
+        owner = "/".join([host, boot, str(process.pid), started, *rest])
+        tags = {"ablate.owner": owner, "ablate.lease": "0"}
+        assert not store_module.is_abandoned(tags)
+        process.kill()
+        process.stdout.read()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert store_module.is_dead(owner)
+        assert store_module.is_abandoned(tags)
