@@ -351,10 +351,10 @@ class Known:
 
 def earlier_trials(
     store: Store, plan: Plan, record: PlanRecord, known_to_optuna: Iterable[Run]
-) -> tuple[list[Run], int]:
+) -> tuple[list[Run], set[str]]:
     """Return the trials that were made before, of Optuna's, the record's and the store's, each of which may lack some.
 
-    Also returns how many of them earlier plans of the study have made.
+    Also returns the keys of those that earlier plans of the study have made. Not every trial has a result in the store.
     """
     trials = {run.key: run for run in known_to_optuna}
     of_this_plan = [run for run in record.runs if run.phase == "tune"]
@@ -364,11 +364,11 @@ def earlier_trials(
     for run in others:
         recipe = run.recipe if isinstance(run, Run) else ""
         trials[run.key] = Run(run.key, recipe, run.arm, run.seed, "tune", run.values)
-    return list(trials.values()), len(of_earlier_plans)
+    return list(trials.values()), {run.key for run in of_earlier_plans}
 
 
 def _trials_of_earlier_plans(store: Store, plan: Plan, record: PlanRecord) -> list[RunRecord]:
-    """Trials of arms that are still the same, in the same ranges and by the same sampler and pruner.
+    """Trials of arms that are still the same, in the same ranges, for the same metric and by the same sampler and pruner.
 
     Another number of seeds, another margin or a further level is no reason to search again.
     """
@@ -382,6 +382,9 @@ def _trials_of_earlier_plans(store: Store, plan: Plan, record: PlanRecord) -> li
             continue
         how = (other.search.sampler, other.search.pruner, other.search.cost)
         if how != (search.sampler, search.pruner, search.cost):
+            continue
+        # What was tried next, and what was pruned, followed from the metric.
+        if (other.metric, other.direction) != (record.metric, record.direction):
             continue
         for run in other.runs:
             if run.phase != "tune" or is_reevaluation(run.seed) or run.arm not in trials:

@@ -372,11 +372,12 @@ def _resume(study: OngoingStudy, searches: Searches) -> None:
     trials, earlier = earlier_trials(study.store, study.plan, study.record, searches.known())
     study.known.plan(trials)
     study.known.reuse_trials(trials, study.plan, study.record)
-    if earlier:
-        study.observer.note(
-            f"{counted(earlier, 'trial')} of earlier plans count: those arms were searched in the same way"
-        )
     rows = study.known.rows
+    if counting := len(earlier & rows.keys()):
+        study.observer.note(
+            f"{counted(counting, 'trial')} of earlier plans {'counts' if counting == 1 else 'count'}: "
+            "those arms were searched in the same way"
+        )
     searches.match([run for run in trials if run.key in rows], rows, study.known.curves)
 
 

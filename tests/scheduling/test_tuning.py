@@ -269,3 +269,17 @@ def test_more_seeds_or_a_further_level_tune_only_what_is_new(workplace, peak):
         "inline",
     )
     assert trained(workplace)["width=100"] > before["width=100"]
+
+
+def test_only_trials_of_the_same_metric_and_with_a_result_count_again(workplace, peak):
+    said = []
+    for more in ("", "direction: minimize", "metric: val/loss", "noise_floor: true"):
+        if more.startswith("noise"):
+            for run in workplace.runs("tuned"):
+                tags = run.data.tags
+                if tags["ablate.arm"] == "baseline" and tags["ablate.phase"] == "tune":
+                    workplace.client.delete_run(run.info.run_id)
+        study = peak(trials=2, seeds="1", more=f"search: {{candidates: 1}}\n{more}")
+        said.append(workplace.ablate("run", study, "--executor", "inline"))
+    assert ["of earlier plans count" in each for each in said] == [False, False, False, True]
+    assert "2 trials of earlier plans count" in said[-1]
