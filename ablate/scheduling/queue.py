@@ -343,10 +343,6 @@ class Search:
             state = states.FAIL if outcome == "failed" else states.PRUNED
             _close(self._study, trial, state=state, outcome=outcome)
 
-    def front(self) -> list[str]:
-        """Return the run keys of the trials that no other beats in both objectives."""
-        return [trial.user_attrs["run"] for trial in self._study.best_trials]
-
     def importances(self) -> dict[str, dict[str, float]]:
         """Return method → parameter → share of the metric's variance; empty where there are too few trials."""
         evaluators: dict[str, Callable[[], Any]] = {

@@ -136,7 +136,7 @@ class Searches:
     def best(self, arm: str, rows: Rows) -> list[dict[str, Any]]:
         """Return the best values, each once; with two objectives, those that no other beats in both."""
         sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
-        front = set(self._studies[arm].front()) if self._how.cost is not None else None
+        front = self._front(arm, rows) if self._how.cost is not None else None
         scores: dict[str, list[float]] = {}
         values: dict[str, dict[str, Any]] = {}
         for key, run in self._runs[arm].items():
@@ -148,6 +148,24 @@ class Searches:
             scores.setdefault(text, []).append(sign * float(row["value"]))
         order = sorted(scores, key=lambda text: -statistics.fmean(scores[text]))
         return [values[text] for text in order[: self._how.candidates]]
+
+    def _front(self, arm: str, rows: Rows) -> set[str]:
+        """Return the keys of an arm's trials that no other beats in both objectives.
+
+        Optuna's own front has trials that the record has lost since, deleted in MLflow.
+        """
+        sign = 1.0 if self._plan.study.direction == "maximize" else -1.0
+        points = {}
+        for key in self._runs[arm].keys() & rows.keys():
+            if rows[key]["outcome"] == "finished" and all(map(math.isfinite, self._scores(rows[key]))):
+                value, cost = self._scores(rows[key])
+                points[key] = (sign * value, -cost)
+        others = set(points.values())
+        return {
+            key
+            for key, (value, saving) in points.items()
+            if not any(v >= value and s >= saving and (v, s) != (value, saving) for v, s in others)
+        }
 
     def reevaluations(self, arm: str, rows: Rows) -> list[Run]:
         """Return the runs that re-evaluate the best values of an arm."""
