@@ -640,16 +640,13 @@ def _texts(cells: pd.Series[Any]) -> list[str]:
 def _keeping(frame: pd.DataFrame, without: Sequence[int], caller: Caller) -> str:
     """A condition that keeps all rows but some, to type behind a hint; empty where no column tells them apart."""
     leave = set(without)
-    keep = [i for i in range(len(frame)) if i not in leave]
-    for name in map(str, frame.columns):
-        cells = frame[name]
-        values = cells.iloc[keep].unique()
-        if (
-            len(values) == 1
-            and isinstance(values[0], str)
-            and not (cells.iloc[list(without)] == values[0]).any()
+    for at, name in enumerate(map(str, frame.columns)):
+        cells = frame.iloc[:, at].tolist()  # which may be dicts, or missing
+        kept = next((cell for i, cell in enumerate(cells) if i not in leave), None)
+        if isinstance(kept, str) and all(
+            (isinstance(cell, str) and cell == kept) is (i not in leave) for i, cell in enumerate(cells)
         ):
-            return f": {caller.only(name, values[0])} keeps the others"
+            return f": {caller.only(name, kept)} keeps the others"
     return ""
 
 

@@ -450,6 +450,13 @@ REFUSED = {
     ),
     "an arm with a space": (changed("arm", 7, "A  "), {"arm": "arm"}, None),
     "a row without an arm": (changed("arm", 7, None), {}, "1 row without an arm: row 7"),
+    "a row without an arm, beside objects and a column that is there twice": (
+        pd.concat([changed("arm", 7, None).assign(config=[{}] * 30), pd.DataFrame([[1, 1]] * 30)], axis=1)
+        .rename(columns={0: "z", 1: "z"})
+        .assign(state=["done"] * 7 + [None] + ["done"] * 22),
+        {},
+        "or leave these rows out: frame[frame['state'] == 'done'] keeps the others",
+    ),
     "one arm": (FRAME[FRAME["arm"] == "baseline"], {}, "the only arm is the baseline"),
     "a family smaller than the arms": (FRAME, {"k": 2}, "2 is fewer than the 5 arms here"),
     "text for a number": (changed("score", 7, "high"), {}, "row 7 (A, score high)"),

@@ -437,8 +437,11 @@ def _data_files(path: Path) -> dict[str, tuple[int, int, int]]:
 
 _OF_READERS = re.compile(
     r"\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+|lock\.mdb|.+\.lock|.+-shm|__pycache__|\.ipynb_checkpoints"
+    r"|mlruns|wandb"
 )
-"""Files and folders that appear where data are looked at: of desktops, network disks, LMDB, file locks, SQLite, Python, Jupyter."""
+"""Files and folders that appear where data are looked at, or beside them where runs are recorded: of desktops, network disks, LMDB, file
+locks, SQLite, Python, Jupyter; of MLflow, which ablate records with, and Weights & Biases.
+"""
 
 
 def _data_file(file: Path) -> str:

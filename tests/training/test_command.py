@@ -1163,6 +1163,7 @@ READS = "import os, pathlib\n{}\nprint('accuracy', pathlib.Path('data/gain.txt')
         ("", "os.utime('data/gain.txt', (5, 5))", None),
         ("", "pathlib.Path('data/.DS_Store').write_text('')", None),
         ("", "pathlib.Path('data/train.arrow.lock').write_text('')", None),
+        ("", "os.mkdir('data/mlruns'); pathlib.Path('data/mlruns/mlflow.db').write_text('')", None),
         ("0.7", "", "not what they were when this study was planned"),
         (
             "",
