@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
@@ -220,12 +221,16 @@ def data_config(
     from ablate.training import builtin_config
 
     # `augment=` replaces the block of that name; every other bare name is a field of `data`.
-    bare = re.compile(r"(?!augment=)[a-z_]+=")
+    bare = re.compile(r"(?!augment=)([a-z_]+|args\.[^=]*)=")
     changes = [f"data.{text}" if bare.match(text) else text for text in sets]
     changes = [*([f"data.name={name}"] if name is not None else []), *changes]
     if study is None:
         plain = RunConfig.parse({"data": {"name": "digits"}, "model": {"name": "cnn"}})
-        return spec.override(plain, changes)
+        # Arguments of the user's function have no values that a change could replace: they are given as a block.
+        of_args = [text for text in changes if text.startswith("data.args.")]
+        arguments = {p.removeprefix("data.args."): v for p, v in spec.changes(of_args).items()}
+        block = [f"data.args={json.dumps(arguments)}"] if of_args else []
+        return spec.override(plain, [*(text for text in changes if text not in of_args), *block])
     baseline = builtin_config(spec.read(study, sets=changes).baseline)
     if baseline is not None:
         check_permissions([baseline], allowed)

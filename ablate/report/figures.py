@@ -511,7 +511,8 @@ def shift(data: ClassShift, classes: Sequence[str]) -> Figure:
 
 
 def per_class(data: Confusion) -> Figure:
-    """Draw what each arm adds to the accuracy on each class, in points."""
+    """Draw what each arm adds to the accuracy on each class, in points; – where a class has no test image."""
+    has_images = [any(row) for row in data.shares]
     table = [[arm.difference[i][i] for i in range(len(data.classes))] for arm in data.arms]
     largest = max((abs(v) for row in table for v in row), default=0.0) or 1.0
     return _heatmap(
@@ -521,7 +522,10 @@ def per_class(data: Confusion) -> Figure:
         ("class", ""),
         scale=_diverging(),
         limits=(-largest, largest),
-        texts=[[wording.signed(v, 1) for v in row] for row in table],
+        texts=[
+            [wording.signed(v, 1) if there else "–" for v, there in zip(row, has_images, strict=True)]
+            for row in table
+        ],
         unit="points",
         row_height=30,
     )
@@ -796,6 +800,8 @@ def _level_range(points: Sequence[Cost]) -> tuple[float, float]:
     base = next((p.mean for p in points if p.verdict is None), points[0].mean)
     limit = reach((max(abs(p.high - base), abs(p.low - base)) for p in points), 0.0)
     inside = [e for p in points for e in (p.low, p.high) if abs(p.mean - base) <= limit] or [base]
+    if min(inside) == max(inside):  # one line all the same, on which what is left out would be drawn
+        inside = [e for p in points for e in (p.low, p.high)]
     return min(inside), max(inside)
 
 
@@ -818,7 +824,7 @@ def _captions(
                 group
                 for group in groups
                 if abs(math.log10(group[-1].cost / point.cost)) < 0.14 * width
-                and (group[-1].mean - point.mean < 0.09 * (high - low) or group[-1].mean < low)
+                and (group[-1].mean - point.mean <= 0.09 * (high - low) or group[-1].mean < low)
                 and (group[-1].mean < low) == (point.mean < low)
             ),
             None,

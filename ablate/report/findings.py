@@ -540,7 +540,7 @@ def _verdict_words(item: Comparison | Effect) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _only_level(record: PlanRecord, factor: str) -> Any:

@@ -388,11 +388,13 @@ def _class_panels(album: _Figures, summary: Summary) -> tuple[Panel, ...]:
     if content is None:
         return ()
     panels = []
+    without = "" if all(map(any, content.shares)) else " –: a class without a test image."
     if content.arms:
         panels.append(
             album.panel(
                 "Accuracy on each class",
-                f"Points against {content.reference}, on the test images of all seeds. Exploratory: no interval stands behind these.",
+                f"Points against {content.reference}, on the test images of all seeds.{without} Exploratory: no interval stands behind"
+                " these.",
                 [("", figures.per_class(content))],
                 "Accuracy on each class, by arm",
             )

@@ -245,3 +245,11 @@ def test_the_command_describes_own_data(workplace):
     said = workplace.ablate("data", "import", "--set", "target=my_package.data:load")
     assert "36 training, 4 validation and 20 test images" in said
     assert "needs the argument" not in said
+    fewer = workplace.ablate(
+        "data", "import", "--set", "target=my_package.data:load", "--set", "args.count=45"
+    )
+    assert fewer != said
+    wrong = workplace.ablate(
+        "data", "import", "--set", "target=my_package.data:load", "--set", "args.cuont=45", code=2
+    )
+    assert "data.args.cuont: my_package.data:load takes no argument 'cuont'" in wrong

@@ -215,6 +215,24 @@ def test_a_table_of_differences_is_blue_where_it_is_better(summary):
     assert figures.per_class(summary.confusion)["data"][0]["colorscale"][-1][1] == palette.BETTER
 
 
+def test_a_class_without_a_test_image_has_no_difference(summary):
+    shares = [[0.0] * len(row) if i == 1 else row for i, row in enumerate(summary.confusion.shares)]
+    (table,) = figures.per_class(replace(summary.confusion, shares=tuple(map(tuple, shares))))["data"]
+    assert [[text == "–" for text in row] for row in table["text"]] == [
+        [i == 1 for i in range(len(shares))] for _ in summary.confusion.arms
+    ]
+
+
+@pytest.mark.parametrize("means", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.3), (1.0, 0.3, 0.3)])
+def test_names_of_points_on_one_place_are_one_caption(summary, means):
+    """Where every run is perfect, the axis has no length, and its points still have names that can be read."""
+    some = summary.costs[:3]
+    points = [replace(p, mean=m, low=m, high=m, cost=1.0) for p, m in zip(some, means, strict=True)]
+    layout = figures.costs(points, "compute", "val/accuracy", "", 2)["layout"]
+    assert len(layout["annotations"]) == len(set(means))
+    assert len({caption["y"] for caption in layout["annotations"]}) == len(set(means))
+
+
 def test_names_reach_plotly_as_text():
     page = render.html(summarise(report_examples.hostile()))
     said = [text for figure in every_figure(page) for _, text in texts(figure)]
