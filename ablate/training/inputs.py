@@ -82,8 +82,8 @@ _OF_THE_MACHINE = tuple(
     )
 )
 
-_IN_MEMORY = f"{os.path.realpath('/dev/shm')}{os.sep}"  # noqa: S108 — nothing is written there
-"""No device: there people put the files that are to be read fast."""
+_OF_PEOPLE = tuple(os.path.realpath(folder) + os.sep for folder in ("/dev/shm", "/run/media"))  # noqa: S108 — nothing is written there
+"""Where people put files that are to be read fast, and where their disks appear."""
 
 NO_SETTING = re.compile(
     r"(CUDA|NVIDIA|NCCL|OMP|MKL|OPENBLAS|NUMEXPR|SLURM|PBS|LSB|RAY|ABLATE|MLFLOW|XDG|SSH|DBUS|LC|MASTER|VSCODE|CONDA)_.*"
@@ -95,7 +95,7 @@ NO_SETTING = re.compile(
 
 def is_of_machine(path: str) -> bool:
     """Return whether a file is the system's, or of the installed Python. path: without links."""
-    return not path.startswith(_IN_MEMORY) and path.startswith(
+    return not path.startswith(_OF_PEOPLE) and path.startswith(
         tuple(folder + os.sep for folder in _OF_THE_MACHINE)
     )
 

@@ -585,3 +585,11 @@ def test_a_module_that_has_the_name_of_one_without_a_file_is_an_input(tmp_path, 
         del sys.modules["made_again"]
         module.__file__ = str(tmp_path / "filed_later.py")
     assert list(json.loads(text)["files"]) == ["filed_later.py", "made_again.py"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/dev/shm/train.npy", "/run/media/me/disk/train.npy", "/data/proc/1", "/home/me/usr/x"]
+)
+def test_files_of_people_are_not_those_of_the_machine(path):
+    assert not inputs.is_of_machine(path)
+    assert inputs.is_of_machine("/proc" + path)
