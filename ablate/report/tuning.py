@@ -104,6 +104,10 @@ def _paragraphs(reading: Reading, tuned: Tuning, nuisance: bool) -> Iterable[str
     for search in tuned.searches:
         if not search.searched:
             yield f"{reading.label(search.arm)}: no trial finished, so the values of the study file are used."
+        trials = [trial for trial in search.trials if not trial.reevaluated]
+        failed = sum(trial.outcome == "failed" for trial in trials)
+        if nuisance and failed and search.searched:
+            yield f"{reading.label(search.arm)}: {failed} of {len(trials)} trials failed, so it was tuned on {len(trials) - failed}."
         for path, end in search.edge.items():
             yield (
                 f"{reading.label(search.arm) if nuisance else 'Search'}: the best {path} ({wording.tried(search.values[path])}) lies at the {end} end of its range; "

@@ -360,6 +360,12 @@ def search(study: OngoingStudy) -> Steps:
     for arm, result in tuned.items() if study.plan.study.nuisance else ():
         values = ", ".join(f"{path}={format_value(value)}" for path, value in result.values.items())
         observer.note(f"{arm}: {values}" if result.searched else f"{arm}: nothing trained; {values} stays")
+        rows = study.known.rows
+        outcomes = [rows[r.key]["outcome"] for r in searches.runs if r.arm == arm and r.key in rows]
+        if result.searched and (failed := outcomes.count("failed")):
+            observer.note(
+                f"{arm}: {failed} of {len(outcomes)} trials failed, so it was tuned on {len(outcomes) - failed}"
+            )
     study.record = replace(study.record, tuned=tuned)
     if study.plan.study.space:
         study.record = replace(study.record, importances=searches.importances(study.plan.reference))

@@ -283,3 +283,16 @@ def test_only_trials_of_the_same_metric_and_with_a_result_count_again(workplace,
         said.append(workplace.ablate("run", study, "--executor", "inline"))
     assert ["of earlier plans count" in each for each in said] == [False, False, False, True]
     assert "2 trials of earlier plans count" in said[-1]
+
+
+def test_an_arm_of_which_trials_failed_is_said_to_be_tuned_on_fewer(workplace, peak):
+    study = peak(trials=3, seeds="1", more="search: {candidates: 1}")
+    fails = 'if config["width"] == 100 and config["lr"] != 0.1:\n        raise MemoryError\n    noise ='
+    Path("frail.py").write_text(PEAK.replace("noise =", fails))
+    Path(study).write_text(Path(study).read_text().replace("peak:fit", "frail:fit"))
+    said = workplace.ablate("run", study, "--executor", "inline", "--allow-import", "frail", code=1)
+    assert "width=100: 2 of 3 trials failed, so it was tuned on 1" in said
+    assert said.count("trials failed") == 1
+    page = workplace.ablate("report", "tuned", "--format", "md")
+    assert "Width 100: 2 of 3 trials failed, so it was tuned on 1." in page
+    assert page.count("trials failed") == 1
