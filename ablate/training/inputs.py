@@ -283,12 +283,12 @@ class Inputs:
             return
         with contextlib.suppress(OSError):
             number = self._told.fileno()
-            content = os.pread(number, os.fstat(number).st_size, 0)
+            content = os.pread(number, os.fstat(number).st_size - self._taken_in, self._taken_in)
             # A process that was killed may have left half a line, and one that still runs goes on where the last one ended.
-            for line in content[self._taken_in :].splitlines():
+            for line in content.splitlines():
                 with contextlib.suppress(ValueError):
                     self._hear(*json.loads(line))
-            self._taken_in = len(content)
+            self._taken_in += len(content)
 
     def _hear(self, kind: str, name: str, held: str, read: int) -> None:
         if kind == "file":
