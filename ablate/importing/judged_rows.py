@@ -119,15 +119,7 @@ def judged_rows(
         None
         if is_means
         else curves(
-            rows,
-            metric,
-            within,
-            step=curve.step or curve.known_step,
-            run=[curve.run]
-            if curve.run is not None
-            else []
-            if curve.known_run is None
-            else [*([FILE] if FILE in rows else []), curve.known_run],
+            rows, metric, within, step=curve.step or curve.known_step, run=_columns_of_runs(curve, rows)
         )
     )
     failed = None
@@ -184,6 +176,15 @@ def judged_rows(
     notes += values.notes
     known = states if any(state != "finished" for state in states) else None
     return JudgedRows(rows, known, values.unit, values.resolution, options, tuple(notes), values.comma)
+
+
+def _columns_of_runs(curve: Curve, rows: pd.DataFrame) -> list[str]:
+    """The columns that tell runs apart, by what was told, else by what the source says; none where neither does."""
+    if curve.run is not None:
+        return [curve.run]
+    if curve.known_run is None:
+        return []
+    return [FILE, curve.known_run] if FILE in rows else [curve.known_run]
 
 
 def arm_of(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
