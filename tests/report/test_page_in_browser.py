@@ -50,6 +50,11 @@ class Visit:
         self.page = self.context.new_page()
         self.requests, self.complaints = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
+        # What the page's policy stops is never sent, though the browser tells of it where it had looked ahead.
+        self.page.on(
+            "requestfailed",
+            lambda request: self.requests.remove(request.url) if request.failure == "csp" else None,
+        )
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on(
