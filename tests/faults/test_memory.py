@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 # In a process of its own, whose address space is limited to a little more than it needs to begin with. Prints how each run
 # ended: the type of its last event, and the kind and the reason of a failure. The run that does not fit has a child of that
 # process to itself: what it leaves of the memory in pieces is none of the next run's.
 LIMITED = """
-import os, resource, torch
+import os, resource, sys, torch
 from ablate.config import RunConfig
 from ablate.events import Bundle, Task
 from ablate.training.payload import RunPayload
@@ -29,7 +31,7 @@ def run(batch_size):
 
 run(32)  # so that what every run needs is there, the memory of a whole epoch too
 used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 1_000_000, resource.RLIM_INFINITY))
 reading, writing = os.pipe()
 if os.fork() == 0:
     os.write(writing, run(700).encode())
@@ -41,10 +43,14 @@ print(run(int(too_large.rpartition("; ")[2].split()[0])))
 """
 
 
-def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(shared_cache):
+# A step of 350 images fits into the last, by itself: a run needs a little more.
+@pytest.mark.parametrize("megabytes", [68, 100, 132])
+def test_a_run_that_finds_too_little_memory_says_which_batch_size_would_fit_and_that_one_does(
+    shared_cache, megabytes
+):
     done = subprocess.run(
         # A thread that has to wait for the allocator is given an arena of its own: address space that nobody asked for.
-        [sys.executable, "-c", LIMITED],
+        [sys.executable, "-c", LIMITED, str(megabytes)],
         env=os.environ | {"MALLOC_ARENA_MAX": "1", "ABLATE_CACHE": str(shared_cache)},
         capture_output=True,
         text=True,
