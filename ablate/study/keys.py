@@ -520,7 +520,7 @@ class Study(Block):
         Field(
             description="The metrics of a command, each with where it is found. `line`: a regular expression for a printed line, with a group"
             " for the value, or with two for a share, and `(?P<step>…)` for the step. `json`: a key of JSON lines that are printed."
-            " `file`, with `column`: a CSV file or JSON lines in {run_dir}, or in the folder with `isolate: true`. `tensorboard`: the tag of a scalar in"
+            " `file`, with `column`: a CSV file, JSON lines or a JSON file in {run_dir}, or in the folder with `isolate: true`. `tensorboard`: the tag of a scalar in"
             " event files in {run_dir}. `mlflow`: a name that is logged to MLflow. Of several values in an epoch the last counts. One"
             " that is never found fails the run."
         ),

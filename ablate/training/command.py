@@ -553,13 +553,13 @@ class _Attempt:
                 yield from self._look()
                 looked = time.monotonic()
             yield None
-        yield from self._look()
+        yield from self._look(ended=True)
         yield from self._curves.end()
 
-    def _look(self) -> Iterator[Epoch]:
+    def _look(self, *, ended: bool = False) -> Iterator[Epoch]:
         """Yield the epochs that have ended by what was written elsewhere than in the output."""
         for channel in self._channels:
-            for findings in channel.look():
+            for findings in channel.look(ended):
                 self._told(findings, "")
                 yield from self._curves.add(findings)
 

@@ -23,6 +23,8 @@ from ablate.study import spec
 from ablate.study.keys import Study
 from ablate.tracking.plans import stored_plan
 from ablate.training import arguments, outcome, runs, trainer_of
+from ablate.training.channels.file import FileChannel
+from ablate.training.channels.reading import Places
 from ablate.training.command_inputs import CommandInputs
 from ablate.training.payload import Folders, RunPayload
 from ablate.training.source_files import FolderCode, data_fingerprint
@@ -820,6 +822,38 @@ def test_a_file_that_grows(tmp_path, where, rewritten):
         Path(tmp_path, where).write_text("val_acc\n0.99\n")
     expected = [(epoch, {"accuracy": epoch / 4, "loss": 1 / epoch}) for epoch in (1, 2, 3)]
     assert epochs(events_of(study, tmp_path)) == expected
+
+
+WRITTEN: dict[str, tuple[list[str], list[float]]] = {
+    "rows, the last without an end": (["a,acc\n1,0.25\n2,0.5"], [0.25, 0.5]),
+    "rows that come one by one, and half ones": (["acc\n0.25\n0.", "acc\n0.25\n0.5"], [0.25, 0.5]),
+    "one row, written anew each time": (["acc\n0.25\n", "acc\n0.5\n", "acc\n0.75\n"], [0.25, 0.5, 0.75]),
+    "an object, written anew each time": (['{"acc": 0.25}\n', '{"acc": 0.5}\n'], [0.25, 0.5]),
+    "all rows written anew, with a column that came": (
+        ["acc\n0.25\n", "", "acc,f1\n0.25,\n0.5,1\n"],
+        [0.25, 0.5],
+    ),
+    "values that are the same": (["acc\n0.5\n0.5\n", "acc\n0.5\n0.5\n0.5"], [0.5, 0.5, 0.5]),
+    "an object over several lines": (["{\n", '{\n  "acc": 0.5,\n  "more": {}\n}'], [0.5]),
+    "a list of objects": (['[\n{"acc": 0.25},\n', '[\n{"acc": 0.25},\n{"acc": 0.5}\n]\n'], [0.25, 0.5]),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+@pytest.mark.parametrize("looks", [True, False], ids=["looked at in between", "looked at in the end"])
+def test_all_values_of_a_file_are_read_once_however_it_is_written(tmp_path, how, looks):
+    contents, expected = WRITTEN[how]
+    file = tmp_path / ("log.json" if "object" in how else "log.csv")
+    channel = FileChannel({"acc": {"file": file.name}}, Places(tmp_path, tmp_path, tmp_path))
+    groups = []
+    for time, content in enumerate(contents):
+        file.write_text(content)
+        os.utime(file, (time, time))
+        groups += channel.look(ended=False) if looks else []
+    groups += channel.look(ended=True)
+    values = [found.value for group in groups for found in group]
+    assert values == (expected if looks or "anew each" not in how else expected[-1:])
+    assert channel.look(ended=True) == []
 
 
 @pytest.mark.parametrize("where", ["log.csv", "../log.csv", "{here}/log.csv"])

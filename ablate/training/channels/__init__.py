@@ -43,8 +43,8 @@ class Channel(Protocol):
         """Return what a line of the output tells."""
         ...
 
-    def look(self) -> list[Findings]:
-        """Return what there is anew elsewhere than in the output, in the order in which it was written."""
+    def look(self, ended: bool) -> list[Findings]:
+        """Return what there is anew elsewhere than in the output, in the order in which it was written. ended: the command has."""
         ...
 
     def missing(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Metrics in a file that grows: CSV with names in its first line, or JSON lines.
+"""Metrics in a file that grows: CSV with names in its first line, or JSON lines; or in a file of JSON that is there in the end.
 
     metrics: {accuracy: {file: "{run_dir}/log.csv", column: val_acc}}
 
@@ -9,6 +9,7 @@ true`): in one that runs share, those that go side by side write the same file, 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from typing import Any
 from ablate.errors import StudyError
 from ablate.text import cut
 from ablate.training.arguments import parse
-from ablate.training.channels.json_lines import check_names, json_object, number_in, step_of, value_at
+from ablate.training.channels.json_lines import (
+    PrintedFloat,
+    check_names,
+    json_object,
+    number_in,
+    step_of,
+    value_at,
+)
 from ablate.training.channels.reading import Findings, Places
 from ablate.training.outcome import MetricsError
 
@@ -36,7 +44,7 @@ class _Growing:
         self._before = {path: self._state(path) for path in candidates}
         self._old = {path: self._content(path) for path in candidates}
         self._state_read: object = None
-        self._rows = 0
+        self._rows: list[Mapping[str, Any]] = []
         self.path: Path | None = None
         """The one that rows were read from; None: nothing was written yet."""
 
@@ -56,34 +64,40 @@ class _Growing:
         except OSError:
             return b""
 
-    def new_rows(self) -> list[Mapping[str, Any]]:
-        """Return the whole rows that were added since the last time."""
+    def new_rows(self, ended: bool) -> list[Mapping[str, Any]]:
+        """Return the whole rows that were added, or written anew, since the last time. ended: nobody will write any more."""
         path = next(
             (p for p in self.candidates if (state := self._state(p)) and state != self._before[p]), None
         )
-        if path is None or (now := (path, self._state(path))) == self._state_read:
+        if path is None or (now := (path, self._state(path), ended)) == self._state_read:
             return []
         self._state_read = now
         content = self._content(path)
-        rows = self._parsed(path, content)
+        rows = self._parsed(path, content, ended)
         if path != self.path:
-            self.path, self._rows = path, 0
+            self.path, self._rows = path, []
             old = self._old[path]
             if old and len(content) > len(old) and content.startswith(old):
-                self._rows = len(self._parsed(path, old))
-        if len(rows) < self._rows:  # it was begun anew
-            self._rows = 0
-        new, self._rows = rows[self._rows :], len(rows)
-        return new
+                self._rows = self._parsed(path, old, ended=True)
+        same = 0
+        while same < min(len(rows), len(self._rows)) and _filled(rows[same]) == _filled(self._rows[same]):
+            same += 1
+        if same < len(rows):  # else it is as it was, or was opened just now to be written anew
+            self._rows = rows
+        return rows[same:]
 
-    def _parsed(self, path: Path, content: bytes) -> list[Mapping[str, Any]]:
-        """Return the rows of a file; a last line without an end is not whole yet."""
-        lines = content[: content.rfind(b"\n") + 1].decode(errors="replace").splitlines()
-        lines = [line for line in lines if line.strip()]
+    def _parsed(self, path: Path, content: bytes, ended: bool) -> list[Mapping[str, Any]]:
+        """Return the rows of a file. Before it has ended, a last line without an end is not whole yet."""
+        text = (content if ended else content[: content.rfind(b"\n") + 1]).decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
         if path.suffix.lower() in (".jsonl", ".ndjson", ".json") or (
             lines and lines[0].lstrip().startswith("{")
         ):
-            rows: list[Mapping[str, Any]] = [row for line in lines if (row := json_object(line)) is not None]
+            rows: list[Mapping[str, Any]] = []
+            if lines and lines[0].strip().startswith("{"):
+                rows = [row for line in lines if (row := json_object(line)) is not None]
+            if ended and not rows:
+                rows = _of_document(text)
             self.names = tuple(dict.fromkeys(name for row in rows for name in row))
             return rows
         if not lines:
@@ -94,6 +108,20 @@ class _Growing:
         rows = [{(name or "").strip(): value for name, value in row.items()} for row in reader]
         self.names = tuple((name or "").strip() for name in reader.fieldnames or ())
         return rows
+
+
+def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row says: columns that come later are empty in the rows before."""
+    return {name: repr(value) for name, value in row.items() if value not in ("", None)}
+
+
+def _of_document(text: str) -> list[Mapping[str, Any]]:
+    """Return the objects of a text that is JSON as a whole: one, or a list of them."""
+    try:
+        value = json.loads(text, parse_float=PrintedFloat)
+    except (ValueError, RecursionError):
+        return []
+    return [row for row in (value if isinstance(value, list) else [value]) if isinstance(row, dict)]
 
 
 class FileChannel:
@@ -129,10 +157,10 @@ class FileChannel:
     def line(self, text: str) -> Findings:  # noqa: ARG002 — it reads files
         return []
 
-    def look(self) -> list[Findings]:
+    def look(self, ended: bool) -> list[Findings]:
         groups: list[Findings] = []
         for name, file in self._files.items():
-            rows = file.new_rows()
+            rows = file.new_rows(ended)
             if rows and file.path is not None and not self._is_own(file.path):
                 raise MetricsError(
                     f"{str(file.path)!r} is not the run's own: runs that go side by side write the same file. With `isolate: true` each has"

@@ -41,7 +41,7 @@ class LineChannel:
             findings = [*begins, *findings]
         return findings
 
-    def look(self) -> list[Findings]:
+    def look(self, ended: bool) -> list[Findings]:  # noqa: ARG002 — it reads no files
         return []
 
     def missing(self) -> Mapping[str, str]:
