@@ -8,7 +8,8 @@ A pattern is a regular expression of Python's, and may match anywhere in a line;
 are read as a terminal shows them, without colours, and end where the cursor returns (`\r`), as progress bars do it.
 
 Patterns are often written for the numbers that their author saw. One for digits, `loss[^\d]*([\d.]+)`, also reads `loss -0.2`, `loss 9e-05` and
-`loss nan` as the program meant them, and not as 0.2, 9 and the next number in the line.
+`loss nan` as the program meant them, and not as 0.2, 9 and the next number in the line. `loss np.float64(0.5)` and `loss tensor(0.5)` are
+0.5, and not 64. A decimal comma is not read: of `0,931` nothing is, rather than 0.
 """
 
 from __future__ import annotations
@@ -41,10 +42,19 @@ _ESCAPES = (
 _THOUSANDS = r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?"
 _NUMBER = re.compile(
     r"(?:(?<![\w.)\]])[-+])?"  # a hyphen or minus between two words or numbers is no sign
-    r"(?:(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d*)?|\d+\.?\d*|(?<!\.)\.\d+)"
+    r"(?:(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d*)?|(?<!\d)(?<!\d[.,])\d+,\d+(?!\d|[.,]\d)|\d+\.?\d*|(?<!\.)\.\d+)"
     r"(?:[eE][-+]?\d+)?"
 )
 _NOT_FINITE = re.compile(r"(?<![\w.-])[-+]?(?:nan|inf(?:inity)?)(?![\w-])", re.IGNORECASE)
+_BARE = r"(?P<%s>[-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))"
+_WRAPPED = re.compile(
+    rf"\b(?:(?:np|numpy|jnp|torch|tf)\.)?(?:(?:u?int|b?float)\d+\({_BARE % 'scalar'}\)"  # NumPy since its version 2
+    rf"|(?:tensor|Tensor|Array|array)\({_BARE % 'tensor'}(?:, [^()]*(?:\(\)[^()]*)*)?\))"  # torch, JAX, TensorFlow
+    rf"|<tf\.Tensor: [^<>]*\bnumpy={_BARE % 'numpy'}>"
+)
+"""Numbers as they are printed within lists and dicts: with their types, in which a digit may stand."""
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _IN_NUMBERS = frozenset("0123456789.,eE+-")
 _UNUSUAL = frozenset(",eE+-")
 _STAND_INS = ("0.0000", "0.000", "0.00", "0.0", "0", "0.0000e+00")
@@ -191,9 +201,10 @@ class LineReader:
         if not line:
             return {}
         line = plain_text(line)
+        bare = _WRAPPED.sub(lambda found: found[found.lastgroup or 0], line) if "(" in line else line
         matches: dict[str, _Match] = {}
         for name, pattern in self._patterns.items():
-            match = _match(pattern, line)
+            match = _match(pattern, bare) or (_match(pattern, line) if bare != line else None)
             if match is not None:
                 matches[name] = match
                 if (step := _whole_number(match.step)) is not None:
@@ -328,6 +339,11 @@ def share(part: str, whole: str) -> tuple[float, float | None] | None:
     if math.isfinite(value) and not 0 <= value <= below[0]:
         return None
     return value / below[0], None if resolution is None else resolution / below[0]
+
+
+def has_decimal_comma(text: str) -> bool:
+    """Return whether a text is a number as `0,931` is one."""
+    return _DECIMAL_COMMA.fullmatch(text.strip().rstrip(".,;:%")) is not None
 
 
 def plain_text(line: str) -> str:

@@ -14,6 +14,7 @@ from ablate.lines import (
     LineReader,
     LineSplitter,
     PrintedValue,
+    has_decimal_comma,
     parse_number,
     parse_pattern,
     plain_text,
@@ -132,6 +133,17 @@ PATTERNS = (
     r"loss[:= ]+([\d.]+), acc",
 )
 
+WITH_THEIR_TYPES = (
+    "np.float64({})",
+    "float32({})",
+    "tensor({})",
+    "tensor({}, device='cuda:0')",
+    "tensor({}, dtype=torch.float64, grad_fn=<NllLossBackward0>)",
+    "Array({}, dtype=float32, weak_type=True)",
+    "tf.Tensor({}, shape=(), dtype=float32)",
+    "<tf.Tensor: shape=(), dtype=float32, numpy={}>",
+)
+
 
 @given(
     pattern=st.sampled_from(PATTERNS),
@@ -139,11 +151,13 @@ PATTERNS = (
     | st.floats(-2000, 2000)
     | st.sampled_from([math.nan, math.inf, -math.inf]),
     style=st.sampled_from(["{:.4f}", "{:.2f}", "{:.0f}", "{:.3e}", "{:g}", "{!r}", "{:+.3f}", "{:,.1f}"]),
+    within=st.sampled_from(["{}", *WITH_THEIR_TYPES]),
 )
-def test_a_pattern_for_digits_reads_the_number_that_was_printed(pattern, value, style):
+def test_a_pattern_for_digits_reads_the_number_that_was_printed(pattern, value, style, within):
     """A part of it, the number of an earlier epoch, or the next number of the line would be a wrong result without a word."""
     printed = style.format(value)
-    (read,) = reader(m=pattern).read(f"Epoch 3/10 - loss: {printed}, acc 0.71 in 12:05").values()
+    typed = printed if "," in style else within.format(printed)
+    (read,) = reader(m=pattern).read(f"Epoch 3/10 - loss: {typed}, acc 0.71 in 12:05").values()
     expected = float(printed.replace(",", ""))
     assert read.value == expected or (math.isnan(read.value) and math.isnan(expected))
 
@@ -163,10 +177,22 @@ def test_a_pattern_for_digits_reads_the_number_that_was_printed(pattern, value, 
         (r"version (\d)", "version 3.11.2", 3.11),
         (r"(\d+) of", "0.3 of 1", 0.3),
         (r"loss ([\d.]+)", "inf-norm 3, loss 0.5", 0.5),
+        (r"float(\d+)\(", "np.float64(0.5)", 64),
+        (r"tensor\(([\d.]+), ", "loss tensor(0.5, device='cuda:0')", 0.5),
+        (r"(\d+),(?:\d+)", "3,5", 3),
+        (r"^\d+,([\d.]+)", "1,0.5,0.7", 0.5),
+        (r",(\d+),", "1,2,3", 2),
     ],
 )
 def test_a_part_of_a_number_is_read_where_the_pattern_asks_for_the_rest(pattern, line, expected):
     assert reader(m=pattern).read(line)["m"].value == expected
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_of_a_number_with_a_decimal_comma_no_part_is_read(pattern):
+    lines = reader(m=pattern)
+    assert lines.read("loss: 0,693, acc 1") == {}
+    assert not lines.unreadable or has_decimal_comma(lines.unreadable["m"])
 
 
 def test_a_step_on_another_line_counts_until_the_next_one():

@@ -694,6 +694,11 @@ def test_a_progress_bar_that_shows_the_metric_again_and_again_is_one_epoch_where
         ("import os; os.kill(os.getpid(), 11)", "crash", "SIGSEGV"),
         ("print('acc is 0.7')", "metrics", "'accuracy' was never found: no line matched"),
         ("print('accuracy high')", "metrics", "which is no number"),
+        (
+            "print('accuracy 1,234'); print('accuracy 0,93')",
+            "metrics",
+            "'0,93', and a decimal comma is not read",
+        ),
         ("pass", "metrics", "it printed nothing"),
         ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", "memory", "exited with 1"),
     ],
@@ -701,7 +706,7 @@ def test_a_progress_bar_that_shows_the_metric_again_and_again_is_one_epoch_where
 def test_how_a_run_fails(tmp_path, text, kind, reason):
     end = failed(events_of(script(tmp_path, text), tmp_path))
     assert (end.kind, reason in end.reason) == (kind, True), end.reason
-    assert "$ " in end.detail
+    assert "$ " in end.detail or "decimal comma" in reason
 
 
 def test_the_last_lines_of_a_command_that_fails_are_shown(tmp_path):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ablate.lines import LineReader, parse_pattern
+from ablate.lines import LineReader, has_decimal_comma, parse_pattern
 from ablate.text import cut
 from ablate.training.channels.reading import Findings, Found, Places, StepBegins
+from ablate.training.outcome import MetricsError
 
 
 class LineChannel:
@@ -32,6 +33,14 @@ class LineChannel:
             Found(name, reading.value, reading.step, reading.resolution)
             for name, reading in self._reader.read(text).items()
         ]
+        for name, found in self._reader.unreadable.items():
+            if has_decimal_comma(found):
+                # Others of its values may look like thousands: `1,234`.
+                raise MetricsError(
+                    f"{cut(self._patterns[name])!r} found {cut(found)!r}, and a decimal comma is not read; let the program print a point,"
+                    " for example with `env: {LC_ALL: C}`",
+                    place=f"metrics.{name}.line",
+                )
         step = self._reader.step
         if step is not None:
             begins = [StepBegins(step, name) for name in self._reader.counters]
