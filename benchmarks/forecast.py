@@ -3,6 +3,7 @@
     python benchmarks/forecast.py                                   the quickstart, and a heavier study of digits
     python benchmarks/forecast.py --repeat 3 studies/depth.yaml --set training.epochs=1 --seeds 3
     python benchmarks/forecast.py --processor …                     a run of each arm, by the processor's time
+    python benchmarks/forecast.py --afterwards                      short runs, forecast from what those of the store took
 
 Each round begins with an empty store. Other work on the machine slows what it meets: look at the load beside each row, or
 at the processor's time, which knows of no other work.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,6 +50,54 @@ factors:
 seeds: 3
 """
 
+FUNCTION = """
+import random, time
+
+def train(config, seed):
+    random.seed(seed)
+    time.sleep(0.005)
+    yield {"val/accuracy": 0.8 + random.gauss(0, 0.01)}
+"""
+
+COMMAND = """
+import random, sys, time
+
+random.seed(int(sys.argv[2]))
+time.sleep(0.3)
+print(f"val/accuracy = {0.8 + random.gauss(0, 0.01):.5f}")
+"""
+
+OWN = """
+study: {name}
+metric: val/accuracy
+margin: 0.02
+{training}
+baseline: {{a: 1}}
+factors: {{a: [2, 3, 4]}}
+seeds: {seeds}
+"""
+
+COMMANDS = r"""command: [python, short_command.py, "{a}", "{seed}"]
+metrics: {val/accuracy: {line: 'val/accuracy = ([\d.]+)'}}"""
+
+
+def short_studies(folder):
+    """Write studies of runs of milliseconds, of 0.3 seconds, and of digits; return their paths."""
+    (folder / "short_function.py").write_text(FUNCTION)
+    (folder / "short_command.py").write_text(COMMAND)
+    digits = HEAVIER.partition("factors:")[0].replace("depth: 3, width: 32", "depth: 2, width: 16")
+    few, some = "{model.width: [8]}\nseeds: 3", "{model.width: [8, 32], model.depth: [3]}\nseeds: 4"
+    texts = {
+        "function": OWN.format(name="function", training="train: short_function:train", seeds=10),
+        "command": OWN.format(name="command", training=COMMANDS, seeds=5),
+        "digits_6": f"{digits}factors: {few}\n".replace("heavier", "digits_6"),
+        "digits_16": f"{digits}factors: {some}\n".replace("heavier", "digits_16"),
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return [folder / f"{name}.yaml" for name in texts]
+
+
 ABLATE = [sys.executable, "-c", "from ablate.cli import main; main()"]
 
 
@@ -64,15 +114,28 @@ def environment():
     return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
 
 
-def compare(study, options):
-    """One row: forecast and reality of one study in a store of its own."""
+def compare(study, options, afterwards):
+    """One row: forecast and reality of one study in a store of its own. afterwards: forecast from the runs that it has then."""
+    own = (
+        ["--allow-import", "short_function", "--allow-command"]
+        if study.stem in ("function", "command")
+        else []
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        for file in study.parent.glob("short_*.py"):
+            shutil.copy(file, folder)
+        study = Path(shutil.copy(study, folder))
         before = os.getloadavg()[0]
-        said = json.loads(ablate(folder, "plan", str(study), "--json", *options))
-        began = time.perf_counter()
-        ablate(folder, "run", str(study), "-q", *options)
-        took = time.perf_counter() - began
+        said = {}
+        took = 0.0
+        for step in ("run", "plan") if afterwards else ("plan", "run"):
+            if step == "plan":
+                said = json.loads(ablate(folder, "plan", str(study), "--json", *own, *options))
+                continue
+            began = time.perf_counter()
+            ablate(folder, "run", str(study), "-q", *own, *options)
+            took = time.perf_counter() - began
         root = folder / "mlruns"
         store = Store(f"sqlite:///{root / 'mlflow.db'}", root)
         runs, _ = plan_frames(store, stored_plans(store, said["study"])[-1].record)
@@ -82,8 +145,8 @@ def compare(study, options):
         said["study"],
         f"{before:.1f} → {os.getloadavg()[0]:.1f}",
         str(len(runs)),
-        f"{first:.0f}" if first == most else f"{first:.0f} to {most:.0f}",
-        f"{took:.0f}",
+        f"{first:.2g}" if first == most else f"{first:.2g} to {most:.2g}",
+        f"{took:.2g}",
         f"{took / (first if took < first else min(took, most)):.2f}",
         f"{min(ratios):.2f} to {max(ratios):.2f}",
         f"{statistics.median(ratios):.2f}",
@@ -112,6 +175,7 @@ def main(arguments=None):
     parser.add_argument("studies", nargs="*", type=Path, help="default: two studies of digits")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--processor", action="store_true", help="processor's time of one run of each arm")
+    parser.add_argument("--afterwards", action="store_true", help="forecast when the runs are in the store")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as of `ablate run`")
     parser.add_argument("--seeds", type=int, help="as of `ablate run`")
     given = parser.parse_args(arguments)
@@ -124,9 +188,13 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as name:
         heavier = Path(name) / "heavier.yaml"
         heavier.write_text(HEAVIER)
-        for study in [path.resolve() for path in given.studies] or [STUDIES / "quickstart.yaml", heavier]:
+        defaults = short_studies(Path(name)) if given.afterwards else [STUDIES / "quickstart.yaml", heavier]
+        for study in [path.resolve() for path in given.studies] or defaults:
             for _ in range(given.repeat):
-                (compare_processor if given.processor else compare)(study, options)
+                if given.processor:
+                    compare_processor(study, options)
+                else:
+                    compare(study, options, given.afterwards)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,16 @@ class ArmCost:
     most: int
 
 
-STARTUP_SECONDS = 4.0
-"""Seconds until workers are ready, where that was not measured."""
+OVERHEAD_SECONDS = 2.5
+"""Seconds that a command takes without its runs, where starting the workers was not measured: 1.8 with a function, 2.4 with a command,
+3.2 with the built-in training, from what `python benchmarks/forecast.py --afterwards` shows with 2 seeds and with 10, on two idle cores.
+"""
 
-OTHER_STARTUPS = 1.5
-"""Opening MLflow and Optuna, judging and closing take this many times as long as starting the workers."""
+OVERHEAD_STARTUPS = 2.5
+"""Where it was measured: that, opening MLflow and Optuna, judging and closing take this many times as long."""
 
-RECORDING_SECONDS = 0.15
-"""What recording one run takes the coordinating process, which shares the machine with the workers."""
+RECORDING_SECONDS = 0.025
+"""What a run takes the coordinating process, which shares the machine with the workers (measured likewise)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def forecast(plan: Plan, costs: Mapping[str, RunCost], slots: int, starting: flo
     slowest = max((arm.seconds or 0.0 for arm in arms), default=0.0)
     mean = sum(arm.seconds or 0.0 for arm in arms) / len(arms)
 
-    overhead = (1.0 + OTHER_STARTUPS) * (STARTUP_SECONDS if starting is None else starting)
+    overhead = OVERHEAD_SECONDS if starting is None else OVERHEAD_STARTUPS * starting
 
     def wall_seconds(runs: list[int], unreached_runs: int, confirming: int = 0) -> float | None:
         total = sum((arm.seconds or 0.0) * n for arm, n in zip(arms, runs, strict=True))

@@ -226,6 +226,26 @@ def test_slots_share_the_runs_and_the_dearest_run_is_the_least_it_takes(workplac
     assert forecast(made, costs | {"baseline": RunCost()}, 1).first is None
 
 
+@pytest.mark.parametrize(
+    ("runs", "each", "starting", "took"),
+    [
+        (40, 0.006, None, 3.2),
+        (20, 0.46, None, 7.3),
+        (6, 0.28, None, 3.9),
+        (6, 0.28, 1.55, 3.9),
+        (16, 0.46, None, 6.5),
+        (16, 0.46, 1.55, 6.5),
+    ],
+    ids=["function", "command", "digits", "digits, measured", "more digits", "more digits, measured"],
+)
+def test_short_runs_are_forecast_within_a_factor_of_two(workplace, digits, runs, each, starting, took):
+    """What two idle cores took (docs/plan.md); `each` is the time of a run and `starting` that of the workers."""
+    made = plan(digits(seeds=runs // 2))
+    cost = forecast(made, dict.fromkeys(("baseline", "model.width=2"), RunCost(each)), 2, starting)
+    assert cost.runs_first == runs
+    assert took / 2 < cost.first < took * 2
+
+
 def test_confirmation_and_the_noise_floor_are_counted(workplace, digits):
     path = digits()
     Path(path).write_text(Path(path).read_text() + "noise_floor: true\nconfirm: true\n")
