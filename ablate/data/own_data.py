@@ -110,7 +110,7 @@ def content(returned: Any, target: str) -> Content:
     return Content(
         *(every[:cut_at], truth[:cut_at], every[cut_at:], truth[cut_at:], classes),
         validation=arranged.validation,
-        notes=arranged.notes,
+        notes=(*arranged.notes, *parts.lacking_classes(numbers, classes)),
     )
 
 

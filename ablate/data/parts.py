@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.data.decode import few
 from ablate.data.split import stratified
 from ablate.errors import DataError, nearest
 from ablate.text import counted, cut, joined, visible
@@ -126,6 +127,18 @@ def arrange(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], pla
     between = every[len(train) : len(train) + len(validation)]
     order = np.concatenate([own, between, held_out])
     return PartOrder(order, len(validation), len(held_out), tuple(notes))
+
+
+def lacking_classes(labels: Mapping[str, NDArray[np.int64]], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return a note for each part, beside the training set, that has no image of some class. labels: as for `arrange`."""
+    notes = []
+    for part, own in labels.items():
+        counts = np.bincount(own, minlength=len(classes))
+        lacking = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+        if lacking and len(own):
+            named = few(lacking, len(lacking))
+            notes.append(f"{part} has no images of {counted(len(lacking), 'class', 'classes')}: {named}")
+    return tuple(notes)
 
 
 def check_share(config: DataOptions, total: int, classes: int) -> None:

@@ -386,7 +386,7 @@ def _decoded(
     return Content(
         *(images[:cut_at], every[:cut_at], images[cut_at:], every[cut_at:], classes),
         validation=arranged.validation,
-        notes=(*arranged.notes, *survey.notes()),
+        notes=(*arranged.notes, *parts.lacking_classes(labels, classes), *survey.notes()),
     )
 
 

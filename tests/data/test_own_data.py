@@ -93,6 +93,23 @@ def test_without_a_test_set_a_fifth_of_every_class_becomes_it():
     assert np.bincount(dataset.train_labels).tolist() == [8, 8, 8, 8]
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("names", "told"), [(None, "2 classes: 0, 2"), (["cat", "dog", "emu"], "2 classes: cat, emu")]
+)
+def test_classes_that_a_part_lacks_are_noted(part, names, told):
+    images = np.random.default_rng(0).integers(0, 255, (30, 5, 6), dtype=np.uint8)
+    returned = {
+        "train": (images[:15], [0, 1, 2] * 5),
+        "validation": (images[15:21], [0, 1, 2] * 2),
+        "test": (images[21:27], [0, 1, 2] * 2),
+        "classes": names,
+    }
+    assert own_data.content(returned, "t").notes == ()
+    returned[part] = (images[27:], [1] * 3)
+    assert own_data.content(returned, "t").notes == (f"{part} has no images of {told}",)
+
+
 def test_a_validation_split_of_their_own_is_the_one_that_is_used():
     config = RunConfig.parse(
         {

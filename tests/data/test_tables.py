@@ -384,6 +384,15 @@ def test_what_is_not_used_of_parquet_files_is_noted(tmp_path, spoil, notes):
     assert list(prepared(Parquet(root=str(root)), tmp_path).notes) == notes
 
 
+def test_classes_that_the_test_set_of_a_table_lacks_are_noted(tmp_path):
+    root = tmp_path / "rows"
+    root.mkdir()
+    pq.write_table(table(12), root / "train.parquet")
+    pq.write_table(table(1, 50), root / "test.parquet")
+    [note] = prepared(Parquet(root=str(root)), tmp_path).notes
+    assert note.startswith("test has no images of ")
+
+
 def test_splits_that_are_not_used_are_noted(tmp_path):
     save_to_disk(
         tmp_path / "saved", train=table(12), Test=table(6, 50), unsupervised=table(3), extra=table(3)
