@@ -84,9 +84,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"choose one of: {', '.join(known)}" if known else ""
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether a library could not be loaded for want of memory, by what the loader says. An error may quote it, or be raised from it."""
+    if re.search(
+        r"failed to map segment(?!.*not permitted)|cannot allocate memory", str(error), re.IGNORECASE
+    ):
+        return True
+    before = error.__cause__ or error.__context__
+    return isinstance(before, MemoryError) or (before is not None and _lacks_memory(before))
+
+
 def refused_by_machine(error: BaseException) -> tuple[str, str] | None:
     """Return what the machine has refused and what to do about it, for an error that is no bug; None for any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and _lacks_memory(error)):
         return "there is not enough memory", "`ulimit -v` and `free` say how much this process may have"
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -352,6 +353,11 @@ def test_a_mistyped_command_gets_a_message_like_every_mistake(workplace, typed, 
     assert workplace.ablate(*typed.split(), code=2).lstrip().startswith(message)
 
 
+def _raised_from(error: Exception, cause: BaseException) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -359,6 +365,17 @@ def test_a_mistyped_command_gets_a_message_like_every_mistake(workplace, typed, 
         (OSError(errno.ENOTCONN, "no connection"), "error: no connection\n"),
         (OSError(errno.EAGAIN, "try again"), "error: no process can be started"),
         (MemoryError("malloc of size 192 failed"), "error: there is not enough memory\n"),
+        (
+            ImportError("p/parsing.so: failed to map segment from shared object"),
+            "error: there is not enough memory\n",
+        ),
+        (
+            ImportError("libx.so: cannot open shared object file: Cannot allocate memory"),
+            "error: there is not enough memory\n",
+        ),
+        (_raised_from(ImportError("no C extension"), MemoryError()), "error: there is not enough memory\n"),
+        (ImportError("failed to map segment from shared object: Operation not permitted"), None),
+        (ImportError("no module named x"), None),
         (RuntimeError("can't start new thread"), "error: no thread can be started\n"),
         (
             OSError(errno.ENOENT, "No usable temporary directory found in ['/x']"),
@@ -381,6 +398,27 @@ def test_what_the_machine_refuses_is_one_line_and_a_bug_is_none(monkeypatch, cap
         assert ended.value.code == cli.MISTAKE
         assert said.startswith(message)
     assert "Traceback" not in said
+
+
+def test_what_filled_the_memory_is_let_go_before_a_message_is_written(monkeypatch, capfd):
+    class Rows:
+        pass
+
+    held: list[weakref.ref[Rows]] = []
+
+    def refuse() -> None:
+        rows = Rows()
+        held.append(weakref.ref(rows))
+        raise MemoryError
+
+    def lost_folder() -> None:
+        assert held[0]() is None
+
+    monkeypatch.setattr("ablate.launch.prepare_process", refuse)
+    monkeypatch.setattr("ablate.launch.lost_folder", lost_folder)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capfd.readouterr().err.startswith("error: there is not enough memory\n")
 
 
 def test_without_a_command_the_help_is_shown(workplace):
