@@ -1,19 +1,22 @@
 """What a command may read besides its code and its arguments. A program cannot be watched, but its code names what it reads.
 
 Beside the code count: files whose names stand in it, or in the files that it names; folders that arguments name, and folders and files
-elsewhere whose paths stand in the code as texts; variables of the environment that it asks for. What changes while the command runs is what it writes.
+elsewhere whose paths stand in the code or its settings as texts, those of `data/*.csv` and `data/{split}.csv` too; variables of the
+environment that it asks for, or whose names stand in it in capitals. What changes while the command runs is what it writes.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import functools
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ablate.training.inputs import as_text, content_of, is_of_machine, is_setting, listing_of, named, value_of
-from ablate.training.source_files import LANGUAGES, WRITTEN, FolderCode
+from ablate.training.source_files import DOCUMENTS, LANGUAGES, RECIPES, WRITTEN, FolderCode
 
 MOST_ENTRIES = 5000
 """Files and folders beside the code that are looked at."""
@@ -28,18 +31,36 @@ _SETTINGS = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg", ".conf")
 """Endings that are often left out where a file of settings is named: `config_name="small"`."""
 
 _ASKED = re.compile(
-    rb"(?:environ(?:\.get|\.setdefault|\.pop)?\s*[\[(]|getenv\s*\()\s*[rbuf]?['\"]([A-Za-z_]\w*)['\"]",
+    rb"(?:environ(?:\.get|\.setdefault|\.pop)?\s*[\[(]|getenv\s*\()\s*[rbuf]?['\"]([A-Za-z_]\w*)['\"]"
+    rb"|process\.env\.(\w+)",
     re.IGNORECASE,
 )
+_IN_CAPITALS = re.compile(rb"['\"]([A-Z][A-Z0-9_]+)['\"]")
+"""How most variables are called, whatever asks for them: `click.option(envvar="GAIN")`, `env = os.environ`, `ENV["GAIN"]`."""
+
+_ASKED_BY_SETTINGS = re.compile(rb"\$\{(?:oc\.)?env:\s*(\w+)|\$\{([A-Z][A-Z0-9_]*)\b")
 _ASKED_BY_SHELL = re.compile(rb"\$\{?([A-Za-z_]\w*)")
 _SET_BY_SHELL = re.compile(
     rb"(?:^|[\s;&|(])(?:for\s+|read\s+(?:-\w+\s+)*|local\s+|export\s+)?([A-Za-z_]\w*)(?:=|\s+in\s|$)",
     re.MULTILINE,
 )
 _WITH_DEFAULT = re.compile(rb"\$\{([A-Za-z_]\w*):?[-=]")
+_ASKED_BY_MAKE = re.compile(rb"\$[({](?!MAKE|CURDIR)(\w+)[)}]|\$\$\{?([A-Za-z_]\w*)")
+_SET_BY_MAKE = re.compile(rb"^\s*(?:(?:export|override)\s+)*(\w+)\s*(?::{0,3}|\+)=", re.MULTILINE)
+_DEFAULT_OF_MAKE = re.compile(rb"^\s*(?:export\s+)?(\w+)\s*\?=", re.MULTILINE)
 _WORDS = re.compile(r"[\w.-]+")
 _SHELLS = (".sh", ".bash", ".zsh")
+_SHELL_SCRIPT = re.compile(rb"#!.*\b(?:ba|z|da)?sh\b")
 _TEXTS = re.compile(rb"['\"]([^'\"\n]{1,300})['\"]")
+_PATHS = re.compile(rb"[^\s'\"=:,;&|<>(){}]{1,300}")
+_FILLED_IN = re.compile(r"\{[^{}]*\}?|%[\d.]*\w|\$\w*|\*+|\?|\[[^\]]*\]?")
+"""What stands for other text in the name of a file: `fold{k}.csv`, `fold%d.csv`, `fold$k.csv`, `fold*.csv`."""
+
+_RUNNERS = frozenset({"make", "gmake", "just", "task", "snakemake", "rake", "dvc", "npm"})
+"""Programs that run what stands in a file that no argument names."""
+
+MOST_PATHS = 5000
+"""Words of one file of settings, or of a script of a shell, that are looked at as paths."""
 
 
 class CommandInputs:
@@ -59,28 +80,34 @@ class CommandInputs:
         files = [Path(path) for path, *_ in code.signature]
         self._without = {os.path.realpath(path) for path in (*without, *files)}
         source = _source_of(code).copy()
-        self._variables = {
-            name: value_of(os.environ.get(name))
-            for name in source.variables
-            if name not in variables and is_setting(name)
-        }
         for file in without:
             source.read(file)  # a file of settings that an argument names may name others
         for text in texts:
             source.add(text.encode(errors="surrogateescape"))
+            source.ask_of_shell(text.encode(errors="surrogateescape"))
         self._folders: dict[str, tuple[str, dict[str, object]]] = {}
         self._files: dict[str, tuple[str, object]] = {}
         beside = list(self._beside(code.root))
-        named_folders = {text.partition("=")[2] or text for text in texts} | source.folders
-        for text in named_folders:
-            self._add_folder(folder / text, code.root)
-            self._add_elsewhere(folder / os.path.expanduser(text), code.root)  # noqa: PTH111 — of a text that may name no user
-        while beside:
-            new = [path for path in beside if source.names(path)]
+        # Settings that git tracks count as code, and may name what it does not track.
+        waiting = [*beside, *(str(file) for file in files if file.suffix.lower() in _SETTINGS)]
+        if os.path.basename(texts[0]) in _RUNNERS:  # noqa: PTH119 — of a text
+            for file in files:
+                if file.name.lower() in RECIPES:
+                    source.read(file)
+        while new := [path for path in waiting if source.names(path)]:
             for path in new:
-                self._add_file(path)
+                if path in beside:
+                    self._add_file(path)
                 source.read(Path(path))
-            beside = [path for path in beside if path not in new] if new else []
+            waiting = [path for path in waiting if path not in new]
+        for text in {text.partition("=")[2] or text for text in texts} | source.paths:
+            self._add_folder(folder / os.path.expanduser(text), code.root)  # noqa: PTH111 — as below
+            self._add_elsewhere(folder / os.path.expanduser(text), code.root)  # noqa: PTH111 — of a text that may name no user
+        self._variables = {
+            name: value_of(os.environ.get(name))
+            for name in sorted(source.variables)
+            if name not in variables and is_setting(name)
+        }
 
     def text(self) -> str:
         """Return what was there when the run began and has not changed since, for the record."""
@@ -142,7 +169,7 @@ class CommandInputs:
         ):
             return
         tree = _tree(path)
-        if tree is None:
+        if not tree:
             return
         self._folders[path] = listing_of(path), tree
         for inner in tree:
@@ -151,18 +178,21 @@ class CommandInputs:
 
 
 class _Source:
-    """What stands in code, and in files that it names. words: of all texts, such as `small.yaml` and `small`."""
+    """What stands in code, and in files that it names. words: of all texts, such as `small.yaml` and `small`. paths: texts that may be
+    paths. patterns: of names of files.
+    """
 
     def __init__(self) -> None:
         self._left = MOST_TEXT
         self._words: set[str] = set()
+        self._patterns: set[str] = set()
         self.variables: set[str] = set()
-        self.folders: set[str] = set()
+        self.paths: set[str] = set()
 
     def copy(self) -> _Source:
         other = _Source()
-        other._left, other._words = self._left, set(self._words)
-        other.variables, other.folders = set(self.variables), set(self.folders)
+        other._left, other._words, other._patterns = self._left, set(self._words), set(self._patterns)
+        other.variables, other.paths = set(self.variables), set(self.paths)
         return other
 
     def read(self, file: Path) -> None:
@@ -175,19 +205,56 @@ class _Source:
             return
         self._left -= size
         self.add(content)
-        self.variables |= {name.decode() for name in _ASKED.findall(content)}
-        if file.suffix in _SHELLS:
-            asked, own = set(_ASKED_BY_SHELL.findall(content)), set(_SET_BY_SHELL.findall(content))
-            with_default = set(_WITH_DEFAULT.findall(content))
-            self.variables |= {name.decode() for name in (asked - own) | with_default}
-        if file.suffix.lower() in LANGUAGES:
-            texts = {text.decode(errors="replace") for text in _TEXTS.findall(content)}
-            self._words |= {text.rpartition("/")[2] for text in texts}
-            self.folders |= {text for text in texts if "\0" not in text and text.strip("./ ")}
+        suffix, is_recipe = file.suffix.lower(), file.name.lower() in RECIPES
+        is_of_shell = suffix in _SHELLS or _SHELL_SCRIPT.match(content) is not None
+        self._ask(_ASKED, content)
+        if is_of_shell:
+            self.ask_of_shell(content)
+        if is_recipe or suffix == ".mk":
+            self._ask(_ASKED_BY_MAKE, content, but=_SET_BY_MAKE)
+            self._ask(_DEFAULT_OF_MAKE, content)
+        if suffix in _SETTINGS:
+            self._ask(_ASKED_BY_SETTINGS, content)
+        if suffix in LANGUAGES or is_recipe:
+            self._ask(_IN_CAPITALS, content)
+        texts: set[bytes] = set()
+        if suffix in LANGUAGES:
+            texts |= set(_TEXTS.findall(content))
+        if is_of_shell or is_recipe or suffix in _SETTINGS:
+            texts |= {match[0] for match in itertools.islice(_PATHS.finditer(content), MOST_PATHS)}
+        for text in texts:
+            self._add_path(text.decode(errors="replace"))
+
+    def ask_of_shell(self, content: bytes) -> None:
+        """Take in the variables that a script of a shell asks for."""
+        self._ask(_ASKED_BY_SHELL, content, but=_SET_BY_SHELL)
+        self._ask(_WITH_DEFAULT, content)
+
+    def _ask(self, pattern: re.Pattern[bytes], content: bytes, but: re.Pattern[bytes] | None = None) -> None:
+        names = {match[match.lastindex or 0] for match in pattern.finditer(content)}
+        own = set() if but is None else set(but.findall(content))
+        self.variables |= {name.decode() for name in names - own}
 
     def add(self, text: bytes) -> None:
         words = set(_WORDS.findall(text.decode(errors="surrogateescape")))
         self._words |= words | {word.strip(".-") for word in words}
+
+    def _add_path(self, text: str) -> None:
+        self._words.add(text.rpartition("/")[2])
+        if "\0" in text:
+            return
+        filled_in = _FILLED_IN.search(text)
+        if filled_in is not None:
+            folder, _, name = text.rpartition("/")
+            stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
+            pattern = _FILLED_IN.sub("*", stem)
+            # Of names that are filled in as a whole, as results are, those that are looked for.
+            is_looked_for = "*" in stem or not pattern.startswith("*")
+            if suffix[1:].isalnum() and not folder.strip("*/") and is_looked_for:
+                self._patterns.add(pattern + suffix)
+            text = text[: filled_in.start()].rpartition("/")[0]
+        if text.strip("./ "):
+            self.paths.add(text)
 
     def names(self, path: str) -> bool:
         """Return whether the texts name a file."""
@@ -195,7 +262,9 @@ class _Source:
         stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
         if name.startswith(".env") and any("dotenv" in word for word in self._words):
             return True
-        return name in self._words or (suffix.lower() in _SETTINGS and stem in self._words)
+        if name in self._words or any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns):
+            return True
+        return suffix.lower() in _SETTINGS and stem in self._words
 
 
 @functools.lru_cache(maxsize=4)
@@ -225,6 +294,7 @@ def _tree(path: str) -> dict[str, object] | None:
         if entries > MOST_ENTRIES:
             return None
         for name in files:
-            inner = os.path.join(place, name)  # noqa: PTH118 — of texts
-            tree[inner] = _times(inner)
+            if not name.lower().endswith(tuple(DOCUMENTS)):
+                inner = os.path.join(place, name)  # noqa: PTH118 — of texts
+                tree[inner] = _times(inner)
     return tree

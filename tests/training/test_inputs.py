@@ -395,6 +395,29 @@ BESIDE = {
         ["python", "train.py"],
         "images/a/1.png",
     ),
+    "files that are looked for": (
+        {"train.py": "glob('data/**/*.csv')"},
+        ["python", "train.py"],
+        "data/a.csv",
+    ),
+    "files that are looked for beside it": ({"train.py": "glob('*.csv')"}, ["python", "train.py"], "a.csv"),
+    "a file whose name is filled in": (
+        {"train.py": "open(f'data/{split[\"x\"]}.csv')"},
+        ["python", "train.py"],
+        "data/train.csv",
+    ),
+    "a file with a number": ({"train.py": "open('fold%02d.csv' % k)"}, ["python", "train.py"], "fold01.csv"),
+    "a folder that settings name": (
+        {"train.py": "load('base.yaml')", "base.yaml": "data: {root: images}"},
+        ["python", "train.py"],
+        "images/a/1.png",
+    ),
+    "files that a script of a shell names": (
+        {"train.sh": "for f in data/*.csv; do train $f; done"},
+        ["sh", "train.sh"],
+        "data/a.csv",
+    ),
+    "a folder that a recipe names": ({"Makefile": "all:\n\ttrain images\n"}, ["make"], "images/1.png"),
 }
 
 
@@ -429,6 +452,22 @@ def test_what_a_command_may_read_is_known_to_have_changed(project, tmp_path, how
     assert "notes.txt" not in text
 
 
+def test_settings_that_git_tracks_name_what_it_does_not(project, tmp_path):
+    project({"train.py": "open('base.json')", "base.json": '{"path": "data/gain.txt"}', ".gitignore": "data"})
+    project({"other.toml": "images", "images/1.png": "1", "data/gain.txt": "1", "data/notes.txt": "1"})
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "train.py", "base.json", "other.toml"], check=True)
+    text = config_of(["python", "train.py"]).inputs(tmp_path / "run").text()
+    project({"data/gain.txt": "22", "data/notes.txt": "22", "images/1.png": "22"})
+    assert changed(text) == ["data/gain.txt"]
+
+
+def test_results_whose_names_are_filled_in_and_documents_do_not_count(project, tmp_path):
+    project({"train.py": "save(f'{name}.json'); print(f'loss {x:.4f}'); open('pages')"})
+    project({"last.json": "1", "pages/notes.md": "1"})
+    assert config_of(["python", "train.py"]).inputs(tmp_path / "run").text() == ""
+
+
 def test_what_a_command_writes_or_names_as_data_does_not_count(project, tmp_path):
     project(
         {
@@ -450,16 +489,40 @@ def test_what_a_command_writes_or_names_as_data_does_not_count(project, tmp_path
         ("train.py", 'os.getenv("GAIN", 1)'),
         ("train.sh", "f ${GAIN:-1}"),
         ("train.sh", "f $GAIN"),
+        ("train.py", "from os import environ as env\nenv.get('GAIN')"),
+        ("train.py", "@click.option('--gain', envvar='GAIN')"),
+        ("train.py", "open('base.yaml') # gain: ${oc.env:GAIN,1}"),
+        ("train.jl", 'ENV["GAIN"]'),
+        ("train.js", "process.env.GAIN"),
+        ("train.rs", 'env::var("GAIN")'),
+        ("train", "#!/bin/sh\nf $GAIN"),
+        ("Makefile", "all:\n\ttrain $(GAIN)"),
+        ("Makefile", "GAIN ?= 1\nall:\n\ttrain $(GAIN)"),
+        ("Makefile", "all:\n\ttrain $$GAIN"),
+        ("justfile", "gain := env_var_or_default('GAIN', '1')"),
     ],
 )
 def test_a_variable_that_a_command_asks_for_is_known_to_have_changed(
     project, tmp_path, monkeypatch, name, code
 ):
-    project({name: code})
-    text = config_of(["sh", name]).inputs(tmp_path / "run").text()
+    project({name: code, "base.yaml": code.partition("#")[2]})
+    command = {"Makefile": ["make"], "justfile": ["just"]}.get(name, ["sh", name])
+    text = config_of(command).inputs(tmp_path / "run").text()
     assert changed(text) == []
     monkeypatch.setenv("GAIN", "2")
     assert changed(text) == ["$GAIN"]
+
+
+def test_variables_that_scripts_and_recipes_set_are_their_own(project, tmp_path, monkeypatch):
+    project(
+        {
+            "Makefile": "export GAIN := 1\nall:\n\ttrain $(GAIN) $(CURDIR) $(MAKE)",
+            "train.sh": "GAIN=1; f $GAIN",
+        }
+    )
+    text = config_of(["make"]).inputs(tmp_path / "run").text()
+    monkeypatch.setenv("GAIN", "2")
+    assert changed(text) == []
 
 
 ELSEWHERE = {
