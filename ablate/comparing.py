@@ -21,6 +21,7 @@ from ablate.comparisons import ArmVerdict, Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing.columns import UNDEFINED, is_counter, is_seed
 from ablate.importing.curves import named_row
+from ablate.shares import is_share
 from ablate.text import brief, counted, cut, format_value, joined, margin_in_points
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ _SHOWN = 3
 
 _IMPROBABLE, _SURELY_COPIES = 0.001, 10
 """Identical repeats of a metric in steps are copies where chance makes so many ties more seldom; where nothing varies, from so many on."""
+
+_ENDS_OF_SHARES = (0.0, 1.0, 100.0)
+"""Where nothing, or everything, is right. All runs of an arm may come to that; it is no sign of copies."""
 
 _LARGEST = 1e100
 """The variance of larger numbers, or of those that are all below one over this, is more or less than a float holds."""
@@ -1131,23 +1135,26 @@ def _copies(question: _Question, frame: pd.DataFrame) -> set[str]:
     """Arms whose runs all have the same result, to the last digit: three at least.
 
     A metric in coarse steps ties honestly. There, such an arm has copies only where the noise of the others makes ties
-    improbable, or, where nothing varies anywhere, from ten runs on.
+    improbable, or, where nothing varies anywhere, from ten runs on. A share of which all runs have the whole ties at any step.
     """
     import numpy as np
 
+    from ablate.analysis import ties
+
     finished = frame[frame["outcome"] == "finished"].groupby("arm", sort=False, observed=True)["value"]
-    table = finished.agg(["size", "min", "max", "var"])
+    table = finished.agg(["size", "min", "max"])
     constant = table[(table["size"] >= 3) & (table["min"] == table["max"])]
+    if is_share(question.metric):
+        constant = constant[~constant["min"].isin(_ENDS_OF_SHARES)]
     q = question.resolution
     if q <= 0 or constant.empty:
         return {str(name) for name in constant.index}
     others = table[(table["size"] >= 2) & (table["min"] < table["max"])]
     if others.empty:
         return {str(name) for name in constant.index[constant["size"] >= _SURELY_COPIES]}
-    degrees = others["size"] - 1
-    noise = math.sqrt(float((degrees * others["var"]).sum() / degrees.sum()))
-    # Two normal values fall into one step with this probability, where the step is small beside their noise.
-    tie = min(1.0, q / (2.0 * math.sqrt(math.pi) * noise))
+    # The median: an arm of much more noise than the others says nothing of how often theirs tie.
+    noise = float(np.median([ties.noise(finished.get_group(name).to_numpy()) for name in others.index]))
+    tie = ties.tie_probability(noise, q)
     chance = np.power(tie, constant["size"].to_numpy(dtype=float) - 1.0)
     return {str(name) for name in constant.index[chance < _IMPROBABLE]}
 
@@ -1166,8 +1173,8 @@ def _shared_values(
         str(name): own.to_numpy(dtype=float)
         for name, own in finished.groupby("arm", sort=False, observed=True)["value"]
     }
-    tie = ties.tie_probability(values, question.resolution)
-    repeated = [name for name, own in values.items() if ties.has_copies(own, tie, len(values))]
+    step = question.resolution if question.resolution > 0 else ties.step(values.values())
+    repeated = [name for name, own in values.items() if ties.has_copies(own, step, len(values))]
     if repeated and not paired:
         raise StudyError(
             f"runs of {joined(map(repr, repeated[:_SHOWN]))} have the same {question.metric} to the last digit, more often than chance "
@@ -1190,7 +1197,7 @@ def _shared_values(
             f"{name} has the values of {question.baseline} to the last digit: these are the same runs, or what {name} changes does not "
             "reach the training"
             for name, own in values.items()
-            if name != question.baseline and ties.are_copies(own, reference, tie, len(values))
+            if name != question.baseline and ties.are_copies(own, reference, step, len(values))
         ]
     return notes
 

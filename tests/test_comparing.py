@@ -393,6 +393,35 @@ def test_forty_identical_rows_are_refused_as_repeats():
     assert [c.verdict for c in compare(frame, paired=False, margin=0.001)] == ["not independent"]
 
 
+def some_collapse(draw):
+    return np.where(np.arange(20) % 5 == 0, draw.binomial(100, 0.1, 20), draw.binomial(100, 0.95, 20)) / 100
+
+
+@pytest.mark.parametrize("resolution", [0.0, 0.01])
+@pytest.mark.parametrize(
+    "other", [some_collapse, lambda draw: np.round(draw.normal(0.5, 0.2, 20), 2)], ids=["collapse", "noise"]
+)
+def test_runs_of_a_coarse_metric_are_judged_beside_an_arm_of_much_more_noise(other, resolution):
+    draw = np.random.default_rng(0)
+    for _ in range(5):
+        values = {"baseline": draw.binomial(100, 0.95, 20) / 100, "other": other(draw)}
+        frame = pd.DataFrame([(arm, v) for arm, own in values.items() for v in own], columns=["arm", "acc"])
+        found = compare(frame, metric="acc", margin=0.02, paired=False, resolution=resolution)
+        assert found.items[0].ci is not None
+        assert not [note for note in found.notes if "to the last digit" in note]
+
+
+@pytest.mark.parametrize(("whole", "told"), [(1.0, False), (0.0, False), (100.0, False), (0.97, True)])
+@pytest.mark.parametrize("paired", [True, False])
+def test_runs_that_all_get_everything_right_are_no_copies(whole, told, paired):
+    scale = 100.0 if whole == 100.0 else 1.0
+    values = {"baseline": [0.95, 0.61, 0.78], "a": [whole / scale] * 3, "b": [0.7, 0.92, 0.81]}
+    rows = [(arm, i, scale * v) for arm, own in values.items() for i, v in enumerate(own)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "acc"])
+    found = compare(frame, metric="acc", margin=0.02 * scale, paired=paired, resolution=0.01 * scale)
+    assert (found.items[0].verdict == "not independent") is told
+
+
 def test_cells_without_a_number_are_what_the_user_says():
     frame = FRAME.copy()
     frame.loc[frame.index[7], "score"] = np.nan

@@ -121,6 +121,7 @@ ROOMS: dict[str, set[str]] = {
     "comparing": {
         "errors",
         "metrics",
+        "shares",
         "text",
         "data",
         "study",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -27,26 +27,36 @@ MOST_IMAGES = 10_000
 """Of a set of up to so many, shares are not taken for values of full precision."""
 
 
-def tie_probability(values: Mapping[str, Floats], resolution: float) -> float:
-    """Return the chance that two runs of one arm have the same value, if the noise is normal. values: by arm.
+def step(values: Iterable[Floats]) -> float:
+    """Return the smallest step between any two values of all arms; infinite where there is none."""
+    pooled = np.unique(np.concatenate([np.asarray(own, float) for own in values] or [np.empty(0)]))
+    gaps = np.diff(pooled)
+    return float(gaps[gaps > 1e-12 * np.ptp(pooled)].min(initial=math.inf)) if pooled.size else math.inf
 
-    resolution: of the metric; 0 where it is not known, and then that of the values' own smallest gap.
+
+def noise(own: Floats) -> float:
+    """Return the standard deviation of runs of one arm by the shortest interval that holds more than half of them.
+
+    A run in five that collapses tells nothing of how often the others tie, and neither does the noise of other arms.
     """
-    distinct = {arm: np.unique(own) for arm, own in values.items()}
-    degrees = {arm: own.size - 1 for arm, own in distinct.items() if own.size > 1}
-    if not degrees:
-        return 1.0
-    noise = math.sqrt(
-        sum(n * float(distinct[arm].var(ddof=1)) for arm, n in degrees.items()) / sum(degrees.values())
-    )
-    if resolution <= 0:
-        gaps = np.diff(np.unique(np.concatenate(list(distinct.values()))))
-        resolution = float(gaps[gaps > 1e-12 * noise].min(initial=math.inf))
-    return min(1.0, resolution / (2.0 * math.sqrt(math.pi) * noise))
+    ordered, half = np.sort(own), own.size // 2
+    return float((ordered[half:] - ordered[: own.size - half]).min(initial=math.inf)) / _HALF_OF_A_NORMAL
 
 
-def has_copies(own: Floats, tie: float, arms: int = 1) -> bool:
-    """Return whether more runs of an arm have the value of another one than chance gives. arms: how many are asked about."""
+_HALF_OF_A_NORMAL = 1.349
+"""The middle half of a normal distribution, in standard deviations."""
+
+
+def tie_probability(deviation: float, resolution: float) -> float:
+    """Return the chance that two runs have the same value, if their noise is normal. resolution: of the metric, or its `step`."""
+    return min(1.0, resolution / (2.0 * math.sqrt(math.pi) * deviation)) if deviation > 0 else 1.0
+
+
+def has_copies(own: Floats, resolution: float, arms: int = 1) -> bool:
+    """Return whether more runs of an arm have the value of another one than chance gives.
+
+    resolution: of the metric, or its `step`. arms: how many are asked about.
+    """
     counts = np.unique(own, return_counts=True)[1]
     # A metric that saturates has its best, or its worst, value again and again.
     usual = float(np.median(counts))
@@ -54,7 +64,8 @@ def has_copies(own: Floats, tie: float, arms: int = 1) -> bool:
     inner[1:-1] = True
     repeated = counts[inner & (counts > 1)]
     pairs = own.size * (own.size - 1) / 2
-    return repeated.size >= FEWEST and _is_improbable(int((repeated - 1).sum()), pairs * tie, arms)
+    expected = pairs * tie_probability(noise(own), resolution)
+    return repeated.size >= FEWEST and _is_improbable(int((repeated - 1).sum()), expected, arms)
 
 
 def repeating(values: Mapping[str, Floats]) -> list[str]:
@@ -102,8 +113,9 @@ def _is_fraction(value: float) -> bool:
     return abs(nearest - value) <= 8.0 * float(np.finfo(float).eps) * max(1.0, abs(value))
 
 
-def are_copies(own: Floats, others: Floats, tie: float, arms: int = 1) -> bool:
-    """Return whether more values of one arm are those of another than chance gives. arms: how many are asked about."""
+def are_copies(own: Floats, others: Floats, resolution: float, arms: int = 1) -> bool:
+    """Return whether more values of one arm are those of another than chance gives. resolution, arms: as in `has_copies`."""
+    tie = tie_probability(math.hypot(noise(own), noise(others)) / math.sqrt(2.0), resolution)
     return _is_improbable(np.intersect1d(own, others).size, own.size * others.size * tie, arms)
 
 

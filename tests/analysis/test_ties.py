@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ablate.analysis.ties import are_copies, has_copies, repeating, tie_probability
+from ablate.analysis.ties import are_copies, has_copies, repeating, step
 
 
 @pytest.mark.parametrize("resolution", [0.0, 1e-4, 1e-3])
@@ -17,8 +17,8 @@ def test_independent_runs_are_seldom_taken_for_copies(resolution, runs):
         a, b = 0.6 + 0.004 * draw.standard_normal((2, runs))
         if resolution:
             a, b = (np.round(x / resolution) * resolution for x in (a, b))
-        tie = tie_probability({"a": a, "b": b}, resolution)
-        wrong += has_copies(a, tie) + has_copies(b, tie) + are_copies(a, b, tie)
+        q = resolution or step([a, b])
+        wrong += has_copies(a, q) + has_copies(b, q) + are_copies(a, b, q)
     assert wrong <= 3
 
 
@@ -28,8 +28,8 @@ def test_the_step_of_a_share_is_seen_where_it_is_not_told(steps):
     wrong = 0
     for _ in range(200):
         a, b = draw.binomial(steps, 0.9, (2, 10)) / steps
-        tie = tie_probability({"a": a, "b": b}, 0.0)
-        wrong += has_copies(a, tie) + are_copies(a, b, tie)
+        q = step([a, b])
+        wrong += has_copies(a, q) + are_copies(a, b, q)
     assert wrong <= 3
 
 
@@ -37,17 +37,37 @@ def test_the_step_of_a_share_is_seen_where_it_is_not_told(steps):
 def test_copies_are_found(resolution):
     draw = np.random.default_rng(2)
     a, b = np.round(0.6 + 0.004 * draw.standard_normal((2, 5)), 4)
-    tie = tie_probability({"a": a, "b": b}, resolution)
-    assert has_copies(np.concatenate([a, a]), tie)
-    assert are_copies(a[::-1], a, tie)
-    assert not are_copies(a, b, tie)
+    q = resolution or step([a, b])
+    assert has_copies(np.concatenate([a, a]), q)
+    assert are_copies(a[::-1], a, q)
+    assert not are_copies(a, b, q)
 
 
 def test_a_metric_that_saturates_is_no_copy():
     draw = np.random.default_rng(3)
     a = np.minimum(1.0, 1.0 + 0.1 * draw.standard_normal(40))
-    tie = tie_probability({"a": a}, 0.0)
-    assert not has_copies(a, tie)
+    assert not has_copies(a, step([a]))
+
+
+def collapsing(draw, runs):
+    good, bad = draw.binomial(100, 0.95, runs), draw.binomial(100, 0.1, runs)
+    return np.where(draw.random(runs) < 0.2, bad, good) / 100
+
+
+def many_times_noisier(draw, runs):
+    return np.round(0.5 + 0.2 * draw.standard_normal(runs), 2)
+
+
+@pytest.mark.parametrize("other", [collapsing, many_times_noisier])
+@pytest.mark.parametrize("runs", [5, 10, 20, 40])
+def test_runs_that_tie_are_no_copies_beside_an_arm_of_much_more_noise(other, runs):
+    draw = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(100):
+        a, b = draw.binomial(100, 0.95, runs) / 100, other(draw, runs)
+        q = step([a, b])
+        wrong += has_copies(a, q, 2) + has_copies(b, q, 2) + are_copies(a, b, q, 2)
+    assert wrong <= 3
 
 
 REPEATED = [0, 1, 2, 0, 1, 0]
