@@ -91,7 +91,7 @@ def keep(store: Store, judged: Comparisons, environment: Mapping[str, str], noti
             )
             break
         else:
-            shared = sum(_share_rows(before, frame) for _, before in earlier)
+            shared = sum(_share_runs(plan.record, before, record, frame) for plan, before in earlier)
             kept = replace(record, id=_digest(record, frame), read_before=shared)
             # Judged already; but that others have read these runs is one more thing to say.
             again = judged.with_environment(environment)
@@ -161,8 +161,17 @@ def _grown(before: pd.DataFrame, now: pd.DataFrame, record: PlanRecord) -> pd.Da
     return pd.concat([before, now.iloc[added]], ignore_index=True)
 
 
-def _share_rows(before: pd.DataFrame, now: pd.DataFrame) -> bool:
-    return list(before) == list(now) and not set(row_texts(before)).isdisjoint(row_texts(now))
+def _share_runs(one: PlanRecord, before: pd.DataFrame, other: PlanRecord, now: pd.DataFrame) -> bool:
+    """Whether two judgements read some of the same runs: rows that are alike in all that both read of them.
+
+    Where they read another metric, or other arms, the runs of one source are taken for the same.
+    """
+    assert one.judged is not None
+    assert other.judged is not None
+    both = [name for name in before if name in now.columns]
+    if {other.judged.options["metric"], *other.judged.options["arm"]} <= set(both):
+        return not set(row_texts(before[both])).isdisjoint(row_texts(now[both]))
+    return one.judged.source == other.judged.source
 
 
 def _digest(record: PlanRecord, frame: pd.DataFrame) -> str:

@@ -149,6 +149,33 @@ def test_other_results_or_another_margin_are_another_judgement_and_it_is_said(ju
     assert "were judged before" not in output
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("--metric", "minutes", "--seed", "seed", "--margin", "1", "--direction", "minimize"),
+        ("--metric", "minutes", "--unpaired", "--margin", "1", "--direction", "minimize"),
+        ("--metric", "val/loss", "--unpaired", "--margin", "0.01"),
+        ("--metric", "val/loss", "--seed", "seed", "--margin", "0.01", "--block", "task"),
+    ],
+    ids=["another metric", "another metric, unpaired", "unpaired", "blocks"],
+)
+def test_runs_that_are_judged_in_another_way_were_judged_before(judge, other):
+    frame("paired").assign(task="digits").to_csv("results.csv", index=False)
+    told = ("results.csv", "--arm", "optimizer", "--baseline", "sgd", "--name", "kept")
+    first = judge(*told, "--metric", "val/loss", "--seed", "seed", "--margin", "0.01")
+    assert "were judged before" not in first
+    assert "Some of these runs were judged before, in 1 other judgement" in judge(*told, *other)
+
+
+def test_another_metric_of_another_file_was_not_judged_before(judge):
+    rows = frame("paired")
+    rows.to_csv("results.csv", index=False)
+    rows.rename(columns={"val/loss": "train/loss"}).to_csv("others.csv", index=False)
+    told = ("--arm", "optimizer", *TOLD, "--seed", "seed", "--name", "kept")
+    judge("results.csv", "--metric", "val/loss", *told)
+    assert "were judged before" not in judge("others.csv", "--metric", "train/loss", *told)
+
+
 def test_a_kept_judgement_is_a_study_among_studies(judge):
     rows = frame("paired")
     rows.to_csv("results.csv", index=False)
