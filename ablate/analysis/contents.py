@@ -247,7 +247,8 @@ class Analysis:
     against the reference, corrected for the cells alone: none of the study's verdicts.
     aa: A/A against the baseline, outside the family. confirmation: the winner on fresh seeds, with its own full error.
     noise: typical std of a paired difference. optimism: by how much the best of k equal arms is expected to look better.
-    detectable: effect that the last declared look detects with 80 % power at that noise.
+    detectable: effect that the last declared look detects with 80 % power at that noise. moderated: whether the noise of any
+    interval is averaged with that of others.
     warnings: what to know before trusting a verdict, most serious first; `error` is among them.
     error: what makes the whole study unreadable (a diverged reference), in which case no arm is judged.
     """
@@ -270,6 +271,7 @@ class Analysis:
     noise: float | None = None
     optimism: float | None = None
     detectable: float | None = None
+    moderated: bool = False
     runs: Runs = field(default_factory=lambda: Runs(0, 0, 0, 0, 0))
     warnings: tuple[Caution, ...] = ()
     error: Caution | None = None

@@ -148,6 +148,7 @@ def judge(
         detectable=detectable_stds * typical
         if typical is not None and math.isfinite(detectable_stds)
         else None,
+        moderated=any(reading.moderated for reading in readings),
         runs=_runs(units, readings, study, forced=closed is not None),
         error=study_error(units, readings, rules, ledger, seeds),
     )

@@ -154,6 +154,7 @@ def _analysis(rules: Rules, raw: list[Group], divisor: float) -> Analysis:
         references=(_summary(rules.reference, raw[0]),),
         noise=math.sqrt(2.0 * float(measured.mean())) if measured.size else None,
         optimism=None if bias is None else bias / divisor,
+        moderated=bool(np.isfinite(found.typical)),
         runs=Runs(
             planned=sum(group.n + group.failed + group.diverged for group in groups),
             finished=sum(group.n for group in groups),

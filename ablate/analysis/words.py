@@ -519,7 +519,7 @@ def _price(price: MoreSeeds, rules: Rules) -> str:
     if most is not None and (price.n80 is None or price.n80 > most):
         # What lies beyond the most seeds would be an extra look, at a small part of the error: another price.
         even = f"even chance of a verdict by {price.n50} {unit}, " if (price.n50 or most + 1) < most else ""
-        chance = f"{100 * (price.chance or 0.0):.0f} %{'' if even else ' chance of a verdict'}"
+        chance = f"{percent(price.chance or 0.0)} %{'' if even else ' chance of a verdict'}"
         return f"{even}{chance} by the most of {most}{'' if even else f' {unit}'}{_device_time(price.seconds_most)}"
     if price.n50 is None:
         return f"no number of {unit} up to {MOST_PAIRS} gives it an even chance of a verdict{where}"
@@ -532,6 +532,14 @@ def _price(price: MoreSeeds, rules: Rules) -> str:
     if price.n_any is not None and (price.n80 or price.n50) < price.n_any <= most:
         text += f", by about {price.n_any} whatever the effect"
     return text
+
+
+def percent(probability: float) -> str:
+    """Return a probability in percent, without the sign: neither 0 nor 100 where it is not."""
+    shown = round(100.0 * probability)
+    if shown == 0 and probability > 0.0:
+        return "under 1"
+    return "over 99" if shown == 100 and probability < 1.0 else str(shown)
 
 
 def _device_time(seconds: float | None) -> str:

@@ -95,8 +95,9 @@ def _answer(reading: Reading) -> tuple[str, str]:
         return first, f"{open_count}. {beyond}"
     limit = reading.rules.most
     if len(n80) < len(prices) or n80[-1] > limit:
-        chances = sorted(round(100 * (price.chance or 0.0)) for price in prices)
-        likely = f"{chances[0]} %" if chances[0] == chances[-1] else f"{chances[0]} to {chances[-1]} %"
+        chances = [price.chance or 0.0 for price in prices]
+        least, most = words.percent(min(chances)), words.percent(max(chances))
+        likely = f"{least} %" if least == most else f"{least} to {most} %"
         return (
             first,
             f"{open_count}; a verdict by the most of {counted(limit, unit)} has a probability of {likely}.",

@@ -236,12 +236,16 @@ def for_paper(reading: Reading) -> str:
     squares = "t²(1 − α/2k, ν₁)·s₁²/n₁ + t²(1 − α/2k, ν₀)·s₀²/n₀"
     if rules.factorial:
         squares = "Σ w²·t²(1 − α/2k, ν)·s²/n over all arms, w being the weight of each"
-    borrowed = ", each variance being moderated by the typical one of all arms (Smyth 2004)"
+    borrowed = ", each variance being moderated by the typical one (Smyth 2004)"
     formula = {
         "seed": "mean ± t(1 − α/2k, ν)·s/√n with s the standard deviation of the paired differences",
         "run": f"the difference ± √({squares}) (Banerjee 1961)",
         "block": "mean ± t(1 − α/2k, n − 1)·s/√n with s the standard deviation over blocks",
-    }[rules.unit] + (borrowed if rules.unit != "block" and len(rules.arms) >= 5 else "")
+    }[rules.unit] + (borrowed if analysis.moderated else "")
+    if rules.relative:
+        formula += (
+            ", all as shares of the mean of the baseline, whose own error is included (Cochran 1977, 6.3)"
+        )
     taken = rules.schedule()[: max(analysis.look, 1)]
     alphas = joined(f"{look.alpha:.4g}" for look in taken)
     spent = f"α = {alphas}" if len(taken) == 1 else f"α = {alphas} at the {len(taken)} looks"

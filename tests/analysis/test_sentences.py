@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ablate.analysis import ArmRule, Diagnosis, MoreSeeds, headline, judge, label, sentence
 from ablate.analysis.rules import scale
+from ablate.analysis.words import percent
 
 WIDTH = ArmRule("model.width=128", "model.width", 128)
 
@@ -110,11 +111,30 @@ def test_inconclusive_with_a_gain_ruled_out():
             MoreSeeds(80, None, None, most=60, chance=0.31),
             "31 % chance of a verdict by the most of 60 seeds.",
         ),
-        (MoreSeeds(None, None, None, most=60, chance=0.002), "0 % chance of a verdict by the most of 60"),
+        (
+            MoreSeeds(None, None, None, most=60, chance=0.002),
+            "under 1 % chance of a verdict by the most of 60",
+        ),
     ],
 )
 def test_the_price_of_certainty_in_words(price, said):
     assert said in read(accuracies([0.4, -0.3, 0.5, 0.1, 0.3]), more_seeds=price)
+
+
+@pytest.mark.parametrize(
+    ("probability", "said"),
+    [
+        (0.0, "0"),
+        (1e-9, "under 1"),
+        (0.0051, "1"),
+        (0.5, "50"),
+        (0.994, "99"),
+        (0.9999, "over 99"),
+        (1.0, "100"),
+    ],
+)
+def test_what_may_come_is_neither_impossible_nor_certain(probability, said):
+    assert percent(probability) == said
 
 
 def test_too_few_seeds_for_an_interval():

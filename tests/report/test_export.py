@@ -153,6 +153,28 @@ def test_the_paragraph_for_a_paper_answers_the_checklists(summary):
     assert summarise(report_examples.searched()).for_paper == ""
 
 
+@pytest.mark.parametrize("how", [{}, {"paired": False}], ids=["paired", "not paired"])
+@pytest.mark.parametrize("arms", [2, 3, 4, 5, 6])
+def test_the_paragraph_for_a_paper_says_noise_is_moderated_where_it_is(arms, how):
+    rows = [
+        (f"a{i}" if i else "base", seed, 0.6 + 0.01 * ((seed * 7 + i * i) % 5) + 0.0013 * ((seed + i) % 3))
+        for i in range(arms + 1)
+        for seed in range(5)
+    ]
+    found = judged(pd.DataFrame(rows, columns=["arm", "seed", "val/loss"]), **how)
+    # Five differences, or five groups with the baseline among them.
+    borrows = arms >= 5 if not how else arms >= 4
+    text = summarise(found.material).for_paper
+    assert ("moderated by the typical one" in text) is borrows
+    assert "as shares of" not in text
+
+
+@pytest.mark.parametrize("how", [{}, {"paired": False}], ids=["paired", "not paired"])
+def test_the_paragraph_for_a_paper_says_that_effects_are_shares(how):
+    text = summarise(judged(relative=True, margin=0.01, **how).material).for_paper
+    assert "as shares of the mean of the baseline, whose own error is included" in text
+
+
 # --- LaTeX ------------------------------------------------------------------------------------------------------------
 
 HEAD = "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,amssymb}\\begin{document}\n"
