@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -123,6 +124,7 @@ def _cautions(
     yield from _read_before_the_end(replicates)
     yield from _mixtures(replicates)
     yield from _mixed_inputs(replicates)
+    yield from _shared_files(replicates)
     yield from _mixed_units(replicates, rules.metric)
     yield from _unequal_epochs(replicates, rules.reference)
     aliased = sum(bool(e.aliases) for e in analysis.effects)
@@ -255,6 +257,32 @@ def _mixed_inputs(replicates: pd.DataFrame) -> Iterator[Caution]:
     mixed = {name: sum(contents.values()) for name, contents in sorted(held.items()) if len(contents) > 1}
     if mixed:
         yield Caution("mixed-inputs", counts=tuple(mixed.items()))
+
+
+def _shared_files(replicates: pd.DataFrame) -> Iterator[Caution]:
+    """Yield the files that runs of an arm wrote and those of another one read, or wrote and read again."""
+    if "inputs" not in replicates.columns:
+        return
+    compared = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    made: dict[str, dict[str, int]] = {}
+    read: dict[str, set[str]] = {}
+    for pair, runs in compared[["arm", "inputs"]].value_counts().items():
+        arm, text = cast("tuple[str, str]", pair)
+        with contextlib.suppress(ValueError, TypeError, AttributeError, LookupError):
+            known = json.loads(str(text))
+            its_own = dict(known.get("made", {}))
+            for name in its_own:
+                by_arm = made.setdefault(str(name), {})
+                by_arm[str(arm)] = by_arm.get(str(arm), 0) + int(runs)
+            for name in [*known["files"], *(name for name, is_read in its_own.items() if is_read)]:
+                read.setdefault(str(name), set()).add(str(arm))
+    shared = {
+        name: sum(by_arm.values())
+        for name, by_arm in sorted(made.items())
+        if name in read and len(by_arm.keys() | read[name]) > 1
+    }
+    if shared:
+        yield Caution("shared-files", counts=tuple(shared.items()))
 
 
 def _mixed_units(replicates: pd.DataFrame, metric: str) -> Iterator[Caution]:

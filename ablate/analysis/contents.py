@@ -190,6 +190,7 @@ CautionCode = Literal[
     "mixed-devices",
     "mixed-torch",
     "mixed-inputs",
+    "shared-files",
     "mixed-units",
     "unequal-epochs",
     "stacked-and-single",

@@ -284,6 +284,12 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"Runs that read different contents of {names} are compared with each other: "
                 f"{'it has' if len(item.counts) == 1 else 'these have'} changed between them."
             )
+        case "shared-files":
+            names = joined([cut(name, 80) for name, _ in item.counts[:MOST_NAMES]])
+            return (
+                f"Runs of one arm may have read what those of another wrote: {names}. If what they hold depends on a setting, arms were "
+                "mixed up: let each run write to a folder of its own."
+            )
         case "mixed-units":
             groups = " and ".join(f"{counted(n, 'run')} as {name}" for name, n in item.counts)
             return f"{rules.metric} seems to come in two units: of {groups}. Then no effect between them means anything."

@@ -2,7 +2,8 @@
 
 Beside the code count: files whose names stand in it, or in the files that it names; folders that arguments name, and folders and files
 elsewhere whose paths stand in the code or its settings as texts, those of `data/*.csv` and `data/{split}.csv` too; variables of the
-environment that it asks for, or whose names stand in it in capitals. What changes while the command runs is what it writes.
+environment that it asks for, or whose names stand in it in capitals. What changes while the command runs is what it writes;
+of a file that it only appends to nobody reads what another has written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ablate.training.inputs import as_text, content_of, is_of_machine, is_setting, listing_of, named, value_of
+from ablate.training.inputs import (
+    as_text,
+    begins_with,
+    content_of,
+    is_of_machine,
+    is_setting,
+    listing_of,
+    named,
+    value_of,
+)
 from ablate.training.source_files import DOCUMENTS, LANGUAGES, RECIPES, WRITTEN, FolderCode
 
 MOST_ENTRIES = 5000
@@ -51,6 +61,9 @@ _DEFAULT_OF_MAKE = re.compile(rb"^\s*(?:export\s+)?(\w+)\s*\?=", re.MULTILINE)
 _WORDS = re.compile(r"[\w.-]+")
 _SHELLS = (".sh", ".bash", ".zsh")
 _SHELL_SCRIPT = re.compile(rb"#!.*\b(?:ba|z|da)?sh\b")
+_FOR_PEOPLE = (".log", ".out", ".png", ".jpg", ".svg", ".pdf", ".html")
+"""Endings of files that programs write and do not read again."""
+
 _TEXTS = re.compile(rb"['\"]([^'\"\n]{1,300})['\"]")
 _PATHS = re.compile(rb"[^\s'\"=:,;&|<>(){}]{1,300}")
 _FILLED_IN = re.compile(r"\{[^{}]*\}?|%[\d.]*\w|\$\w*|\*+|\?|\[[^\]]*\]?")
@@ -58,6 +71,9 @@ _FILLED_IN = re.compile(r"\{[^{}]*\}?|%[\d.]*\w|\$\w*|\*+|\?|\[[^\]]*\]?")
 
 _RUNNERS = frozenset({"make", "gmake", "just", "task", "snakemake", "rake", "dvc", "npm"})
 """Programs that run what stands in a file that no argument names."""
+
+_Times = tuple[int, int, int]
+"""When a file has changed, its size, and its inode."""
 
 MOST_PATHS = 5000
 """Words of one file of settings, or of a script of a shell, that are looked at as paths."""
@@ -85,9 +101,11 @@ class CommandInputs:
         for text in texts:
             source.add(text.encode(errors="surrogateescape"))
             source.ask_of_shell(text.encode(errors="surrogateescape"))
-        self._folders: dict[str, tuple[str, dict[str, object]]] = {}
-        self._files: dict[str, tuple[str, object]] = {}
+        self._source, self._root = source, code.root
+        self._folders: dict[str, tuple[str, dict[str, _Times | None]]] = {}
+        self._files: dict[str, tuple[str, _Times | None]] = {}
         beside = list(self._beside(code.root))
+        self._seen = frozenset(beside)
         # Settings that git tracks count as code, and may name what it does not track.
         waiting = [*beside, *(str(file) for file in files if file.suffix.lower() in _SETTINGS)]
         if os.path.basename(texts[0]) in _RUNNERS:  # noqa: PTH119 — of a text
@@ -118,11 +136,26 @@ class CommandInputs:
             for path, (held, times) in self._files.items()
             if _times(path) == times and not path.startswith(tuple(written))
         }
+        made = {named(path) for path in self._made()}
         return as_text(
             {named(path): held for path, held in files.items()},
             self._variables,
             {named(path): held for path, held in folders.items()},
+            made,
+            made,
         )
+
+    def _made(self) -> Iterator[str]:
+        """Yield the files that were written since the run began, where all runs write: by it, or by another."""
+        for path, (held, times) in self._files.items():
+            if times is None or _times(path) in (times, None) or path.endswith(_FOR_PEOPLE):
+                continue
+            _, size, _ = times
+            if not begins_with(path, held, size):
+                yield path
+        for path in self._beside(self._root):
+            if path not in self._seen and not path.endswith(_FOR_PEOPLE) and self._source.names(path):
+                yield path
 
     def _counts(self, path: str) -> bool:
         return not self._without.intersection([path, *map(str, Path(path).parents)])
@@ -252,7 +285,8 @@ class _Source:
             is_looked_for = "*" in stem or not pattern.startswith("*")
             if suffix[1:].isalnum() and not folder.strip("*/") and is_looked_for:
                 self._patterns.add(pattern + suffix)
-            text = text[: filled_in.start()].rpartition("/")[0]
+            if (around := text[: filled_in.start()].rpartition("/")[0]).strip("./ "):
+                self.paths.add(around)
         if text.strip("./ "):
             self.paths.add(text)
 
@@ -277,7 +311,7 @@ def _source_of(code: FolderCode) -> _Source:
     return source
 
 
-def _times(path: str) -> object:
+def _times(path: str) -> _Times | None:
     try:
         about = Path(path).stat()
     except OSError:
@@ -285,9 +319,9 @@ def _times(path: str) -> object:
     return about.st_mtime_ns, about.st_size, about.st_ino
 
 
-def _tree(path: str) -> dict[str, object] | None:
+def _tree(path: str) -> dict[str, _Times | None] | None:
     """Return the files beneath a folder with their times; None where they are too many to be looked at."""
-    tree: dict[str, object] = {}
+    tree: dict[str, _Times | None] = {}
     entries = 0
     for place, folders, files in os.walk(path):
         entries += len(folders) + len(files)

@@ -46,6 +46,9 @@ LONGEST = 4000
 MOST_LOOKED_AT = 500
 """Files, folders and variables of one run that are looked at again."""
 
+MOST_MADE = 10
+"""Files that a run wrote where others find them, of which it is kept that it did."""
+
 _CODE = (".py", ".pyc", ".pyo")
 """Endings of files that are opened to be imported: those are looked for among the modules."""
 
@@ -127,6 +130,8 @@ class Inputs:
         self._files: dict[str, str] = {}
         self._folders: set[str] = set()
         self._written: set[str] = set()
+        self._appended: set[str] = set()
+        self._read_again: set[str] = set()
         self._variables: dict[str, str] = {}
         self._set: set[str] = set()
         self._updated: set[str] = set()
@@ -149,6 +154,7 @@ class Inputs:
             files, folders, variables = self._at_import
             self._files, self._folders, self._variables = dict(files), set(folders), dict(variables)
             self._written, self._set, self._updated, self._read = set(), set(), set(), 0
+            self._appended, self._read_again = set(), set()
 
     def __enter__(self) -> None:
         global _current  # noqa: PLW0603 — of the process
@@ -184,16 +190,27 @@ class Inputs:
                     files[path] = content_of(path)
         variables = {name: held for name, held in self._variables.items() if name not in self._set}
         folders = {named(path): held for path in sorted(self._folders) if (held := self._names_in(path))}
-        return as_text({named(path): held for path, held in files.items()}, variables, folders)
+        made = {
+            named(path)
+            for path in self._written - self._appended
+            if self._counts(path) and os.path.isfile(path)  # noqa: PTH113 — of a text
+        }
+        used = {named(path) for path in self._read_again}
+        return as_text({named(path): held for path, held in files.items()}, variables, folders, made, used)
 
     def opened(self, path: Any, mode: Any, flags: Any) -> None:
         """A file is about to be opened by code of the user's."""
         name = os.path.realpath(os.fsdecode(path))
         reads, writes = _access(mode, flags)
-        if writes and not reads:
+        if name in self._written:
+            if reads:
+                self._read_again.add(name)
+        elif writes and not reads:
+            if "a" in mode if isinstance(mode, str) else flags & os.O_APPEND:
+                self._appended.add(name)
             self._written.add(name)
             self._tell_parent("written", name)
-        elif name not in self._written and self._counts(name):
+        elif self._counts(name):
             if writes and name not in self._updated:
                 self._updated.add(name)
                 self._tell_parent("updated", name)
@@ -202,7 +219,10 @@ class Inputs:
             with contextlib.suppress(OSError):
                 about = Path(name).stat()
                 if about.st_mtime_ns >= self._began:
-                    self._written.add(name)  # made in this run, by a program that it started
+                    self._written.add(
+                        name
+                    )  # made in this run, by a program that it started, or by another run
+                    self._read_again.add(name)
                     self._tell_parent("written", name)
                     return
                 self._read += min(about.st_size, WHOLE)
@@ -455,14 +475,25 @@ _BETWEEN = ("os.py", "_collections_abc.py", "<frozen os>", "<frozen _collections
 
 
 def as_text(
-    files: Mapping[str, str], variables: Mapping[str, str], folders: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str],
+    variables: Mapping[str, str],
+    folders: Mapping[str, str] = MappingProxyType({}),
+    made: Collection[str] = (),
+    used: Collection[str] = (),
 ) -> str:
-    """Return what was read as JSON, of folders with many files as what they hold, so that it is not too long; '' for nothing."""
-    if not files and not variables and not folders:
+    """Return what was read as JSON, of folders with many files as what they hold, so that it is not too long; '' for nothing.
+
+    made: files that the run wrote where others find them. used: those of them that it may have read again.
+    """
+    if not files and not variables and not folders and not made:
         return ""
     single, folders = dict(files), dict(folders)
+    kept = sorted(made, key=lambda name: (name not in used, name))[:MOST_MADE]
+    more = {"made": {name: name in used for name in kept}} if kept else {}
     while True:
-        text = json.dumps({"files": single, "folders": folders, "variables": dict(variables)}, sort_keys=True)
+        text = json.dumps(
+            {"files": single, "folders": folders, "variables": dict(variables), **more}, sort_keys=True
+        )
         by_folder: dict[str, list[str]] = {}
         for path in single:
             by_folder.setdefault(os.path.dirname(path) or ".", []).append(path)  # noqa: PTH120 — of a text
@@ -577,6 +608,17 @@ def _digest(path: str, _changed: int, size: int, _inode: int) -> str:
             file.seek(-PIECE, os.SEEK_END)
             digest.update(file.read(PIECE))
     return digest.hexdigest()[:12]
+
+
+def begins_with(path: str, before: str, size: int) -> bool:
+    """Return whether a file still begins with all that it held. before: its digest then. size: in bytes."""
+    if size > WHOLE:
+        return False
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            return hashlib.sha256(str(size).encode() + file.read(size)).hexdigest()[:12] == before
+    except OSError:
+        return True
 
 
 def _without_waiting(path: str, flags: int) -> int:

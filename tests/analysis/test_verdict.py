@@ -629,6 +629,27 @@ def test_runs_that_read_different_contents_are_named_and_damaged_records_are_not
         assert judge(rules("A"), frame.assign(inputs=inputs)).warnings == ()
 
 
+def test_files_that_runs_of_one_arm_write_and_those_of_another_read_are_named():
+    frame = replicates({"A": HELPS})
+
+    def said(one: dict[str, object], other: dict[str, object]) -> str:
+        texts = [json.dumps({"files": {}, "folders": {}, "variables": {}, **held}) for held in (one, other)]
+        return " ".join(warnings(judge(rules("A"), frame.assign(inputs=[texts[0]] * 5 + [texts[1]] * 5))))
+
+    reads, writes, both = ({"files": {"x": "1"}}, {"made": {"x": False}}, {"made": {"x": True}})
+    for one, other in ((reads, writes), (writes, reads), (both, both), (both, writes), (writes, both)):
+        assert "may have read what those of another wrote: x." in said(one, other)
+    for one, other in (
+        (reads, reads),
+        (writes, writes),
+        (both, {}),
+        ({}, both),
+        (writes, {}),
+        ({"made": 1}, reads),
+    ):
+        assert said(one, other) == ""
+
+
 def test_a_share_in_two_units_is_a_warning():
     frame = replicates({"A": HELPS})
     frame["value"] = [0.61, 0.62, 0.63, 0.60, 0.61, 65.1, 64.2, 66.0, 65.0, 64.9]
