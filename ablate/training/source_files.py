@@ -329,7 +329,9 @@ class PlannedData:
         except (DataError, OSError):
             self._paths = ()
             return None
-        return f"these files are not what they were when this study was planned; {_PLAN_AGAIN}"
+        last = max(self._before, key=lambda file: self._before[file][2], default="")
+        shown = f" ({self._shown(last)} was changed last)" if last else ""
+        return f"the data are not what they were when this study was planned{shown}; {_PLAN_AGAIN}"
 
     def changed(self) -> str | None:
         """Return why the result does not belong to the key of the run; None where it does."""
@@ -342,12 +344,15 @@ class PlannedData:
         names = sorted(
             name for name in now.keys() | self._before.keys() if now.get(name) != self._before.get(name)
         )
-        shown = repr(cut(os.path.relpath(names[0], self._folder)))
+        shown = self._shown(names[0])
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return (
             f"{shown}{more} changed while the run trained; {_PLAN_AGAIN}. Where the training itself writes there, name only the files"
             " that it reads"
         )
+
+    def _shown(self, file: str) -> str:
+        return repr(cut(os.path.relpath(file, self._folder)))
 
     def _is_planned(self, times: dict[str, tuple[int, int, int]]) -> bool:
         """Return whether the files hold what was planned. They are not asked again while they look as in the run before."""

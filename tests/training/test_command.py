@@ -1203,7 +1203,7 @@ READS = "import os, pathlib\n{}\nprint('accuracy', pathlib.Path('data/gain.txt')
         ("", "pathlib.Path('data/.DS_Store').write_text('')", None),
         ("", "pathlib.Path('data/train.arrow.lock').write_text('')", None),
         ("", "os.mkdir('data/mlruns'); pathlib.Path('data/mlruns/mlflow.db').write_text('')", None),
-        ("0.7", "", "not what they were when this study was planned"),
+        ("0.7", "", "not what they were when this study was planned ('data/gain.txt' was changed last)"),
         (
             "",
             "pathlib.Path('data/gain.txt').write_text('0.7')",
