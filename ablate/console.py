@@ -217,13 +217,15 @@ def outlook(outlook: Outlook) -> RenderableType:
     runs = counted(cost.runs_first, "run")
     if cost.runs_most > cost.runs_first:
         runs = f"{cost.runs_first:,}–{counted(cost.runs_most, 'run')}"
+    is_done = "is" if outlook.done == 1 else "are"
+    done = f"; {counted(outlook.done, 'run')} {is_done} done already" if outlook.done else ""
     arms, slots = counted(len(cost.arms), "arm"), counted(outlook.slots, "slot")
     time = (
         f": about {_span(cost.first, cost.most)}"
         if cost.first is not None
         else "; how long they take is known once a run of each arm has finished"
     )
-    lines.append(one_line(f"{arms}, {runs} on {slots}{time}"))
+    lines.append(one_line(f"{arms}, {runs} on {slots}{time}{done}"))
     lines += _seed_matters(outlook)
     if study.space:
         return Group(*lines)

@@ -252,8 +252,10 @@ def format_duration(seconds: float) -> str:
 
 
 def format_short_duration(seconds: float) -> str:
-    """Write what may be over at once, with a tenth of a second where that counts: `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
-    return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
+    """Write what may be over at once: `0.012 s`, `0.8 s`, `40 s`, `12 min`, `3.5 h`."""
+    if seconds >= 10:
+        return format_duration(seconds)
+    return f"{seconds:.3f} s" if 0.0005 <= seconds < 0.095 else f"{seconds:.1f} s"
 
 
 def parse_whole(text: str) -> int | None:

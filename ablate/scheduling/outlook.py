@@ -27,7 +27,7 @@ from ablate.study.forecast import Forecast, RunCost, forecast
 from ablate.study.seeds import REPLICATES
 from ablate.tracking.frames import plan_frames
 from ablate.tracking.plans import stored_plans, study_names
-from ablate.tracking.runs import metric_values, run_costs
+from ablate.tracking.runs import finished_runs, metric_values, run_costs
 from ablate.tracking.store import Store
 from ablate.training import trainer_of
 
@@ -56,12 +56,13 @@ class Noise:
 class Outlook:
     """reaches: what each declared look can detect; without an interval, or where the noise is unknown, its effect is NaN.
 
-    in_sds: the detectable effect of each look in standard deviations of a paired difference, infinite below 3 pairs. family: how many
+    done: how many of its runs, to the last look, are in the store. in_sds: the detectable effect of each look in standard deviations of a paired difference, infinite below 3 pairs. family: how many
     intervals share the error. seed: what it does to the user's own training; None where that is known, or does not matter.
     """
 
     plan: Plan
     cost: Forecast
+    done: int
     slots: int
     noise: Noise
     reaches: tuple[Reach, ...]
@@ -92,7 +93,10 @@ def outlook(
         for look, in_sd in zip(looks, in_sds, strict=True)
     )
     slots = len(measuring.slots)
-    return Outlook(plan, forecast(plan, known, slots, starting), slots, noise, reaches, in_sds, rules.k, seed)
+    cost = forecast(plan, known, slots, starting)
+    runs = {run.key for run in plan.replicates(plan.names, range(plan.looks.at[-1]))}
+    done = len(finished_runs(store, runs))
+    return Outlook(plan, cost, done, slots, noise, reaches, in_sds, rules.k, seed)
 
 
 def _after_looks_taken(plan: Plan, store: Store, seeds: int | None) -> Plan:
@@ -242,7 +246,7 @@ def to_json(outlook: Outlook) -> dict[str, Any]:
             }
             for arm in cost.arms
         ],
-        "runs": {"first": cost.runs_first, "most": cost.runs_most},
+        "runs": {"first": cost.runs_first, "most": cost.runs_most, "done": outlook.done},
         "seconds": {"first": cost.first, "most": cost.most},
         "seed": None if outlook.seed is None else asdict(outlook.seed),
         "noise": {
@@ -254,12 +258,14 @@ def to_json(outlook: Outlook) -> dict[str, Any]:
         "looks": [
             {
                 "pairs": reach.pairs,
+                "taken": number < outlook.plan.looks.taken,
+                "extra": reach.pairs > outlook.plan.looks.most,
                 "alpha": reach.alpha,
                 "detectable": _finite(reach.effect),
                 "detectable_sds": _finite(in_sds),
                 "margin_in_reach": reach.within if math.isfinite(reach.effect) else None,
             }
-            for reach, in_sds in zip(outlook.reaches, outlook.in_sds, strict=True)
+            for number, (reach, in_sds) in enumerate(zip(outlook.reaches, outlook.in_sds, strict=True))
         ],
     }
 

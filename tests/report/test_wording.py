@@ -76,7 +76,15 @@ def test_neighbouring_seeds_are_drawn_together(numbers, expected):
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0.83, "0.8 s"), (40.0, "40 s"), (754.0, "13 min"), (12_600.0, "3.5 h")]
+    ("value", "expected"),
+    [
+        (0.0, "0.0 s"),
+        (0.0123, "0.012 s"),
+        (0.83, "0.8 s"),
+        (40.0, "40 s"),
+        (754.0, "13 min"),
+        (12_600.0, "3.5 h"),
+    ],
 )
 def test_durations_are_said_in_fitting_units(value, expected):
     assert wording.duration(value) == expected

@@ -189,7 +189,11 @@ def test_the_plan_on_the_screen_and_as_json_say_the_same(workplace, digits):
         *("study", "plan", "metric", "margin", "resolution", "slots", "family", "fraction"),
         *("arms", "runs", "seconds", "seed", "noise", "looks", "data_notes"),
     }
-    assert (found["study"], found["slots"], found["runs"]) == ("digits", 2, {"first": 6, "most": 6})
+    assert (found["study"], found["slots"], found["runs"]) == (
+        "digits",
+        2,
+        {"first": 6, "most": 6, "done": 6},
+    )
     assert [arm["arm"] for arm in found["arms"]] == ["baseline", "model.width=2"]
     assert found["noise"]["from"] == "this study"
     [look] = found["looks"]
@@ -262,3 +266,7 @@ def test_looks_that_were_taken_stay_what_they_spent_and_what_comes_after_is_an_e
     assert "8 seeds, an extra look, detect about" in said
     found = json.loads(workplace.ablate("plan", study, "--json"))
     assert [(look["pairs"], look["alpha"]) for look in found["looks"]] == [(3, 0.045), (8, 0.0025)]
+    assert [(look["taken"], look["extra"]) for look in found["looks"]] == [(True, False), (False, True)]
+    assert found["runs"] == {"first": 9, "most": 24, "done": 9}
+    assert "9–24 runs on" in said
+    assert "; 9 runs are done already" in said
