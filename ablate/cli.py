@@ -105,6 +105,15 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train the runs that a study still lacks, look by look, until its arms are decided."""
+    if dry_run and try_:
+        raise StudyError("trains, and --dry-run does not", place="--try", hint="leave one of them out")
+    if json and (dry_run or try_):
+        place = "--dry-run" if dry_run else "--try"
+        raise StudyError(
+            f"has no events to print with {place}",
+            place="--json",
+            hint="`ablate plan --json` prints a plan as JSON",
+        )
     launch.announce(f"reading {study}", quiet=quiet or json)
     if executor == "local" and not (dry_run or try_):
         launch.begin_workers(study)
@@ -254,12 +263,12 @@ def report(
         ),
     ] = None,
     format: Annotated[  # noqa: A002 — as the option
-        str,
+        str | None,
         typer.Option(
-            help="html, md, latex, csv or json.",
+            help="html, md, latex, csv or json; by default what the suffix of --output says, else html.",
             autocompletion=completion.one_of("html", "md", "latex", "csv", "json"),
         ),
-    ] = "html",
+    ] = None,
     plan: Annotated[str | None, typer.Option(metavar="ID", help="An older plan of the study.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write to.")] = None,
     fail_on: Annotated[
@@ -276,8 +285,10 @@ def report(
 ) -> None:
     """Write what worked and what didn't, with intervals and curves."""
     from ablate import given_study, reporting
+    from ablate.comparisons import SUFFIXES
     from ablate.tracking.store import current_store
 
+    format = format or SUFFIXES.get("" if output is None else output.suffix.lower(), "html")  # noqa: A001
     if format not in reporting.FORMATS:
         raise StudyError(
             f"{format!r} is not a format", place="--format", hint=f"one of {', '.join(reporting.FORMATS)}"
@@ -416,7 +427,10 @@ def lr(
         launch.notify("interrupted: nothing is kept of a sweep")
         sys.exit(interrupts.EXIT_CODE)
     # A page that cannot be written does not take what was trained with it.
-    print_result(result.to_json() if json else console.rate_sweep(result, rates.paste(parsed, result, path)))
+    if json:
+        print_result({"path": path or rates.rate_path(parsed.baseline)} | result.to_json())
+    else:
+        print_result(console.rate_sweep(result, rates.paste(parsed, result, path)))
     reporting.write(target, rate_page.page(result, parsed.name))
     launch.notify(str(target))
 

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from ablate.analysis.contents import BlockedAnalysis
     from ablate.report import Material
 
+SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "md",
+    ".tex": "latex",
+    ".csv": "csv",
+    ".json": "json",
+}
+"""Suffix of `--output` → format of a report or of verdicts."""
+
 
 @dataclass(frozen=True)
 class ArmVerdict:

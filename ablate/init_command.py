@@ -61,6 +61,9 @@ def init(
     if source is None and (best is not None or output is not None):
         place = "--best" if best is not None else "--output"
         raise StudyError("belongs to --from", place=place, hint="name the study that this one follows from")
+    if source is not None and (command is not None or kind is not None):
+        place = "--command" if command is not None else "--template"
+        raise StudyError("does not go with --from", place=place, hint="leave one of them out")
     if source is not None:
         path, text, does = follow_up.text(source, name, best, output, folder)
         reporting.write(path, text)

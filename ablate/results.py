@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from ablate import importing, metrics
 from ablate.asking import Ask, choose, positive, yes
 from ablate.comparing import Caller, Origin, Undefined, judge_frame, naming_strips, quoted
-from ablate.comparisons import Comparisons
+from ablate.comparisons import SUFFIXES, Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
 from ablate.importing.columns import (
@@ -50,17 +50,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("text", "html", "md", "latex", "csv", "json")
-
-SUFFIXES = {
-    ".html": "html",
-    ".htm": "html",
-    ".md": "md",
-    ".tex": "latex",
-    ".csv": "csv",
-    ".json": "json",
-    ".txt": "text",
-}
-"""Suffix of `--output` → format."""
 
 Notify = Callable[[str], None]
 """Takes a line for people."""
@@ -322,7 +311,7 @@ def check_name(name: str) -> None:
 
 def format_of(given: str | None, output: Path | None) -> str:
     """Return the format to write: the given one; else what the suffix of the file says; text at a terminal."""
-    return given or (SUFFIXES.get(output.suffix.lower(), "text") if output is not None else "text")
+    return given or SUFFIXES.get("" if output is None else output.suffix.lower(), "text")
 
 
 def study_of(sources: Sequence[str]) -> str:

@@ -120,7 +120,7 @@ def _number(parameter: Any, kind: type, convert: Callable[[Any, Any], Any], ctx:
     """Return the value of an option that is a number. Raises StudyError for what is written otherwise than in a study."""
     is_almost = isinstance(value, str) and re.search(r"\d|nan|inf", value, re.IGNORECASE)
     if is_almost and (parse_whole if kind is int else parse_real)(value) is None:
-        name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
+        name = _shown_name(parameter)
         what = "a whole number" if kind is int else "a finite number"
         raise StudyError(f"should be {what} (got {cut(value)!r})", place=name, hint=NUMBERS)
     return convert(ctx, value)
@@ -148,7 +148,7 @@ def mistake(error: TyperException) -> StudyError:
             hint=f"{close}\n  {see_help}" if close.startswith("did") else see_help,
         )
     if kind == "MissingParameter" and parameter is not None:
-        name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
+        name = _shown_name(parameter)
         return StudyError(f"{name} is missing", place=command, hint=_meaning(parameter) or see_help)
     if kind == "BadOptionUsage" and option is not None and "requires an argument" in message:
         return StudyError("needs a value", place=option, hint=f"write it after the option: `{option} …`")
@@ -156,11 +156,18 @@ def mistake(error: TyperException) -> StudyError:
         reworded = error.message
         for pattern, replacement in _REWORDED:
             reworded = re.sub(pattern, replacement, reworded)
-        name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
+        name = _shown_name(parameter)
         return StudyError(reworded, place=name, hint=_meaning(parameter) or see_help)
     if extra := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message):
         return StudyError(f"takes no further arguments (got {extra[1]!r})", place=command, hint=see_help)
     return StudyError(message[:1].lower() + message[1:].rstrip("."), place=command, hint=see_help)
+
+
+def _shown_name(parameter: Any) -> str:
+    """Return an option, or an argument as the help names it."""
+    if parameter.param_type_name != "argument":
+        return str(parameter.opts[0])
+    return str(parameter.metavar or parameter.name.upper()).rstrip("…")
 
 
 def _meaning(parameter: Any) -> str | None:

@@ -223,6 +223,22 @@ def test_a_report_can_fail_a_pipeline_on_arms_that_hurt_and_names_the_nearest_st
     assert "did you mean 'toy'?" in workplace.ablate("report", "tyo", code=2)
 
 
+def test_the_suffix_of_the_output_says_the_format_of_a_report(workplace):
+    workplace.trained()
+    root = workplace.root
+    for suffix, begins in {
+        ".json": "{",
+        ".csv": "arm",
+        ".md": "#",
+        ".tex": "% toy",
+        ".html": "<!doctype html>",
+    }.items():
+        workplace.ablate("report", "toy", "-o", f"page{suffix}")
+        assert (root / f"page{suffix}").read_text().startswith(begins), suffix
+    workplace.ablate("report", "toy", "-o", "page.md", "--format", "html")
+    assert (root / "page.md").read_text().startswith("<!doctype html>")
+
+
 def test_watching_writes_the_page_again_until_the_study_has_ended(workplace, monkeypatch):
     import time
 
@@ -334,6 +350,13 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
             "error: ablate run: there is no option --zz\n  `ablate run --help` lists",
         ),
         ("--nonsense", "error: ablate: there is no option --nonsense"),
+        ("judge", "error: ablate judge: FILE is missing\n"),
+        ("run x.yaml --dry-run --try", "error: --try: trains, and --dry-run does not\n"),
+        ("run x.yaml --dry-run --json", "error: --json: has no events to print with --dry-run\n"),
+        ("run x.yaml --try --json", "error: --json: has no events to print with --try\n"),
+        ("init x --from y --template judge", "error: --template: does not go with --from\n"),
+        ("init x --from y --command z", "error: --command: does not go with --from\n"),
+        ("status x", "error: there is no study 'x' in "),
         ("run", "error: ablate run: STUDY is missing\n  it means: the study's YAML file"),
         (
             "run a.yaml b.yaml",

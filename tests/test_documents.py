@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ablate import documents
@@ -52,6 +54,26 @@ def test_a_page_that_is_not_there_is_named_with_the_nearest(name, hint):
     with pytest.raises(StudyError, match="no page") as error:
         documents.find(name)
     assert hint in error.value.hint
+
+
+def test_every_option_of_every_command_is_on_a_page_about_the_command():
+    told = [ROOT / "README.md", *(path for path in (ROOT / "docs").glob("*.md") if path.name != "log.md")]
+    pages = [page.read_text() for page in told]
+    missing = [
+        f"ablate {name} {spelling}"
+        for name, command in get_command(app).commands.items()
+        for option in command.params
+        if option.param_type_name == "option"
+        for spellings in (option.opts, option.secondary_opts)
+        if spellings and not any(names(page, name, spellings) for page in pages)
+        for spelling in spellings[:1]
+    ]
+    assert missing == []
+
+
+def names(page: str, command: str, spellings: list[str]) -> bool:
+    option = "|".join(map(re.escape, spellings))
+    return f"ablate {command}" in page and re.search(rf"(?<![\w-])({option})(?![\w-])", page) is not None
 
 
 def test_docs_prints_a_page_as_it_is():

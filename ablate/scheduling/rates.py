@@ -81,6 +81,14 @@ def sweep(
     trainer = trainer_of(baseline)
     ranked_by = LOSS if LOSS in trainer.yields(baseline) else study.metric
     epochs_path, whole = _epochs(baseline)
+    if options.epochs is not None and (epochs_path is None or options.epochs > whole):
+        raise StudyError(
+            "the baseline names no number of epochs, so no training is shorter than a whole one"
+            if epochs_path is None
+            else f"{options.epochs} are more than a whole training has ({whole})",
+            place="--epochs",
+            hint=f"it is the length of the short trainings; a whole one has `--set {epochs_path or 'epochs'}=N`",
+        )
     short = min(options.epochs or max(1, (whole + PART // 2) // PART), whole)
     rules = RateRules(
         low=options.low,

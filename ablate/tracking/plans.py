@@ -112,7 +112,9 @@ def stored_plan(store: Store, study: str, plan_id: str | None = None) -> StoredP
         known = [name for name in study_names(store) if name != study]
         raise StoreError(
             f"there is no study {cut(study)!r} in {store.place}",
-            hint=nearest(study, known) if known else "`ablate run studies/quickstart.yaml` makes one",
+            hint=nearest(study, known)
+            if known
+            else "`ablate init mine` writes one, and `ablate run mine.yaml` trains it",
         )
     matching = [run for run in runs if plan_id is None or run.tags["ablate.plan"].startswith(plan_id)]
     if not matching:

@@ -203,6 +203,22 @@ def test_training_of_ones_own_is_swept_where_the_baseline_names_its_rate(workpla
     assert 1 not in result.levels
 
 
+def test_short_trainings_that_would_be_longer_than_whole_ones_are_refused(workplace, monkeypatch):
+    """`--epochs` says how long the short ones are; what it cannot say is not taken for something else."""
+    for sets, epochs, said in [
+        (["training.epochs=2"], 3, "3 are more than a whole training has \\(2\\)"),
+        (["training.epochs=1"], 2, "2 are more than a whole training has \\(1\\)"),
+    ]:
+        with pytest.raises(StudyError, match=said) as error:
+            swept(options=rates.SweepOptions(0.1, 0.3, epochs=epochs), sets=sets)
+        assert (error.value.place, "--set training.epochs=N" in error.value.hint) == ("--epochs", True)
+    (workplace.root / "rated.py").write_text(OWN)
+    monkeypatch.syspath_prepend(workplace.root)
+    without = OWN_STUDY.replace("epochs: 8, ", "")
+    with pytest.raises(StudyError, match="names no number of epochs"):
+        swept(without, rates.SweepOptions(0.01, 0.1, epochs=1))
+
+
 def test_where_every_training_fails_its_error_is_said(workplace, monkeypatch):
     (workplace.root / "rated.py").write_text(OWN)
     monkeypatch.syspath_prepend(workplace.root)
