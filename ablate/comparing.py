@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ablate import metrics
 from ablate.comparisons import ArmVerdict, Comparisons
 from ablate.errors import StudyError, nearest
-from ablate.importing.columns import UNDEFINED, is_counter, is_seed
+from ablate.importing.columns import UNDEFINED, is_counter, is_seed, step_rank
 from ablate.importing.curves import named_row
 from ablate.shares import is_share
 from ablate.text import brief, counted, cut, format_value, joined, margin_in_points
@@ -814,6 +814,14 @@ def _is_paired(question: _Question, seed: str | None, paired: bool | None) -> bo
             "runs share anything",
         )
     _require(question.frame, "seed", [seed], caller)
+    if step_rank(seed) is not None:
+        raise StudyError(
+            f"{seed!r} counts the steps of a run: several of one run are no runs",
+            place=caller.place("seed"),
+            hint="--at says which step of each run counts"
+            if caller.is_command
+            else "keep one row of each run",
+        )
     if is_counter(seed):
         raise StudyError(
             f"{seed!r} counts or names runs: run 3 of one arm has nothing in common with run 3 of another",

@@ -6,6 +6,7 @@ columns are is guessed, and printed as options that can be typed instead.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ablate.comparisons import SUFFIXES, Comparisons
 from ablate.errors import StudyError, nearest
 from ablate.importing import HowToRead, Table
 from ablate.importing.columns import (
+    UNDEFINED,
     Column,
     candidates,
     is_seed,
@@ -184,6 +186,18 @@ def judge(
     notes = [*runs.notes]
     if (note := unit_of_margin(runs.unit, asked.margin, relative=asked.relative)) is not None:
         notes.append(note)
+    largest = float(numbers_of(runs.rows[metric]).abs().max()) if metric in runs.rows else math.nan
+    if not asked.relative and asked.margin > largest > 0:
+        if runs.point:
+            raise StudyError(
+                f"is {runs.point} in {metric!r} {runs.point.replace('.', '')} or a decimal? A margin of {asked.margin:g} is more than every "
+                "value, and the points may stand between thousands",
+                place="--metric",
+                hint="write thousands without a point; where these are decimals, --margin is to be smaller than they are",
+            )
+        notes.append(
+            f"the margin of {asked.margin:g} is more than every {metric} here, the largest being {largest:g}"
+        )
     if asked.at is None and (note := _ends_differ(table, rows, metric)) is not None:
         notes.append(note)
     judged = judge_frame(
@@ -418,6 +432,8 @@ def _the(columns: Sequence[Column], role: Literal["arm", "metric"]) -> str:
         for column in columns if role == "metric" else ():
             if _has_spread(column):
                 raise StudyError(_spread_in(column), place="--metric", hint=_SPREAD_ADVICE)
+        if role == "metric" and (unread := _not_numbers(columns)) is not None:
+            raise StudyError(unread, place="--metric", hint=_NUMBERS_ADVICE)
         every = ", ".join(column.name for column in columns)
         raise StudyError(f"which column is the {role}?", place=f"--{role}", hint=f"the columns are {every}")
     raise StudyError(
@@ -496,6 +512,8 @@ def describe(sources: Sequence[str], how: HowToRead, table: Table, rows: pd.Data
         several = next((c for c in columns if _has_spread(c)), None)
         if several is not None:
             return "\n".join([*lines, "", _spread_in(several), _SPREAD_ADVICE]) + "\n"
+        unread = _not_numbers(columns)
+        remarks += [] if unread is None else [unread, _NUMBERS_ADVICE]
         if not how.lines and (patterns := _log_lines(sources, rows)):
             told = replace(how, lines=tuple(patterns))
             command = _command(
@@ -670,6 +688,31 @@ def _has_spread(column: Column) -> bool:
 
 def _spread_in(column: Column) -> str:
     return f"{column.name!r} holds means with their spread, as {cut(column.levels[0][0])!r}"
+
+
+_NUMBERS_ADVICE = "write numbers as 1198.1 or 0.91, without a unit or a sign between thousands; a cell that has none is empty or nan"
+
+_LIKE_A_NUMBER = re.compile(r"[^\w\s]{0,2}\s*[-+−]?\d[\d.,’'_\s]*\s*[^\d\s]{0,9}")
+"""A number with more than a number: `1'198.1`, `€ 12`, `12.5 ms`."""
+
+
+def _not_numbers(columns: Sequence[Column]) -> str | None:
+    """What keeps a column from being the metric: cells that are no numbers, where most are, or all look like some; None without one."""
+    import pandas as pd
+
+    for column in columns:
+        if column.low is not None or column.role not in ("arm", "other") or is_telling(column.name, "arm"):
+            continue
+        levels = pd.Series([value for value, _ in column.levels])
+        lacking = numbers_of(levels).isna() & ~levels.str.lower().isin(UNDEFINED)
+        rows = pd.Series([number for _, number in column.levels])
+        is_written = len(levels) > 1 and bool(levels[lacking].map(_LIKE_A_NUMBER.fullmatch).notna().all())
+        is_measured = is_telling(column.name, "metric") or len(levels) > rows.sum() // 2
+        if int(rows[lacking].sum()) * 2 < int(rows.sum()) or (is_written and is_measured):
+            shown = ", ".join(repr(cut(cell, 30)) for cell in levels[lacking][:4])
+            some = counted(int(rows[lacking].sum()), "cell is no number", "cells are no numbers")
+            return f"{column.name!r} may be the metric, but {some} as written: {shown}"
+    return None
 
 
 def _in_names(rows: pd.DataFrame, counters: Sequence[str]) -> str | None:

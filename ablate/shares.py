@@ -47,5 +47,6 @@ GAP_OF_UNITS = 10.0
 
 def is_share(metric: str) -> bool:
     """Return whether a metric is a share of something by its name, between 0 and 1, or 0 and 100."""
-    words = re.split(r"[^a-z]+", re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", metric).lower())
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", metric)
+    words = re.split(r"[^a-z]+", f"{spaced} {metric}".lower())
     return bool(SHARES & set(words)) and not {"learning", "log", "neg", "lr"} & set(words)

@@ -27,6 +27,9 @@ FILE = "file"
 THOUSANDS = r"[-+−]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?"
 """A number with commas between its thousands. `0,912` is none: its comma is a decimal one."""
 
+THOUSANDS_WITH_POINTS = r"[-+−]?[1-9]\d{0,2}(?:\.\d{3})+"
+"""A number with points between its thousands; with one point, it may be a decimal one."""
+
 _ARMS = (
     *("arm", "method", "algorithm", "algo", "config", "configuration", "variant", "setting", "condition"),
     *("model", "optimizer", "treatment", "ablation", "group", "system", "name", "experiment"),
@@ -186,14 +189,14 @@ _STEPS = (
         "iter",
         "timestep",
     ),
-    *("env step", "environment step", "frame", "update", "batch", "epoch", "reading"),
+    *("env step", "environment step", "frame", "update", "batch", "epoch", "checkpoint", "ckpt", "reading"),
 )
 """Names of columns that hold steps, the finest first."""
 
 
 def step_rank(name: str) -> int | None:
     """Return how fine a column's steps are by its name, 0 the finest: `epoch`, `_step`, `timesteps`; None where it counts none."""
-    plain = plain_name(name)
+    plain = re.sub(r"^(num|n|current) | ?(#|number|no|idx|index)$", "", plain_name(name)).rstrip("s")
     return _STEPS.index(plain) if plain in _STEPS else None
 
 
@@ -291,6 +294,11 @@ def candidates(columns: Sequence[Column], role: Role) -> list[str]:
 def is_telling(name: str, role: Literal["arm", "metric"]) -> bool:
     """Return whether a column is called what such columns are called: `method`; `val/loss`."""
     return _last_word(name) in _ARMS if role == "arm" else metrics.direction(name) is not None
+
+
+def is_generic(name: str) -> bool:
+    """Return whether a column of arms is called something that stands for settings, and is none: `variant`, and not `optimizer`."""
+    return _last_word(name) in _ARMS and _last_word(name) not in ("model", "optimizer")
 
 
 def _last_word(name: str) -> str:

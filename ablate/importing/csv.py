@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
-from ablate.importing.columns import THOUSANDS
+from ablate.importing.columns import THOUSANDS, THOUSANDS_WITH_POINTS
 from ablate.importing.source import ResultSource
 from ablate.importing.table import HowToRead, Table, checked_columns, decoded
 from ablate.text import counted, cut
@@ -29,6 +29,9 @@ _SAMPLE = 500
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\Z")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?\s*%?\Z")
+
+_POINT_AND_COMMA = rf"{THOUSANDS_WITH_POINTS}(,\d+)?"
+"""`1.205,5`, as German has it."""
 
 
 def recognizes(source: ResultSource) -> bool:
@@ -95,8 +98,15 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     rows.index = pd.RangeIndex(1, len(rows) + 1)
     if delimiter == "|":
         rows = _without_frame(rows)
+    notes: tuple[str, ...] = ()
+    again = (rows == header).all(axis=1) if len(set(header)) == len(header) > 1 else None
+    if again is not None and again.any():
+        rows = rows[~again]
+        notes = (
+            f"{counted(int(again.sum()), 'line repeats', 'lines repeat')} the header, and {'is' if again.sum() == 1 else 'are'} no run",
+        )
     if delimiter != ",":
-        _read_decimal_commas(rows, delimiter)
+        notes += _read_decimal_commas(rows, delimiter)
     options = {
         "reader": "csv",
         "encoding": encoding,
@@ -104,10 +114,11 @@ def read(source: ResultSource, how: HowToRead) -> Table:
         "header": str(start + 1),
     }
     above = sum(bool(line.strip()) for line in lines[:start])
-    notes: tuple[str, ...] = ()
     if above:
         first = cut(next(line for line in lines if line.strip()).strip(), 40)
-        notes = (f"{counted(above, 'line')} above the header (line {start + 1}) passed over, from “{first}”",)
+        notes += (
+            f"{counted(above, 'line')} above the header (line {start + 1}) passed over, from “{first}”",
+        )
     repeated = frozenset(name for name, times in Counter(header).items() if times > 1)
     return Table(rows, options, notes, repeated)
 
@@ -230,12 +241,14 @@ def _without_frame(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.set_axis(range(1, len(rows) + 1))
 
 
-def _read_decimal_commas(rows: pd.DataFrame, delimiter: str) -> None:
-    """Write `0,91` as `0.91` in columns that hold nothing but such numbers and whole ones.
+def _read_decimal_commas(rows: pd.DataFrame, delimiter: str) -> tuple[str, ...]:
+    """Write `0,91` as `0.91` in columns that hold nothing but such numbers and whole ones, and `1.205,5` as `1205.5`.
 
     `1,015` may be a thousand and fifteen. Where all the commas of a column may stand between thousands, another column tells:
     one that has decimal commas for sure, else one with decimal points. Where none does, a table with semicolons has decimal
     commas, unless the column has numbers below a thousand without one.
+
+    Beside decimal commas, points stand between thousands, also in columns without commas. Returns notes of these.
     """
     levels: dict[str, list[str]] = {
         name: [cell.rstrip("% ") for cell in rows[name].unique() if cell] for name in rows.columns
@@ -243,10 +256,11 @@ def _read_decimal_commas(rows: pd.DataFrame, delimiter: str) -> None:
     with_commas = {
         name: own
         for name, cells in levels.items()
-        if (own := [cell for cell in cells if "," in cell]) and all(map(_is_number, cells))
+        if (own := [cell for cell in cells if "," in cell])
+        and all(_is_number(cell) or re.fullmatch(_POINT_AND_COMMA, cell) for cell in cells)
     }
     if not with_commas:
-        return
+        return ()
     sure = {
         name
         for name, cells in with_commas.items()
@@ -256,7 +270,23 @@ def _read_decimal_commas(rows: pd.DataFrame, delimiter: str) -> None:
     for name in with_commas:
         whole = any(re.fullmatch(r"[-+]?\d{3}", cell) for cell in levels[name])
         if sure or (delimiter == ";" and not has_points and not whole):
+            if all(re.fullmatch(_POINT_AND_COMMA, cell) for cell in levels[name] if "." in cell):
+                rows[name] = rows[name].str.replace(".", "", regex=False)
             rows[name] = rows[name].str.replace(",", ".", regex=False)
+    notes = []
+    for name, cells in levels.items() if sure else ():
+        pointed = [cell for cell in cells if "." in cell]
+        is_measured = bool(pointed) and name not in with_commas and all(map(_is_whole_or_pointed, cells))
+        if is_measured and len(cells) > 1:
+            rows[name] = rows[name].str.replace(".", "", regex=False)
+            notes.append(
+                f"points in {name} stand between thousands, as {min(sure)} has decimal commas: {pointed[0]} is {pointed[0].replace('.', '')}"
+            )
+    return tuple(notes)
+
+
+def _is_whole_or_pointed(cell: str) -> bool:
+    return bool(re.fullmatch(rf"[-+]?\d+|{THOUSANDS_WITH_POINTS}", cell))
 
 
 def _parser_message(message: str, start: int) -> str:

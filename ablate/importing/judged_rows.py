@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 
 from ablate import metrics
 from ablate.errors import StudyError, nearest
+from ablate.importing import doubts
 from ablate.importing.columns import (
     FILE,
     OUTCOMES,
     SUMMARIES,
+    UNDEFINED,
     Outcome,
     is_counter,
+    is_generic,
     is_seed,
     is_setting,
     is_state,
     is_task,
     names_metrics,
+    step_rank,
 )
 from ablate.importing.curves import BEST, HOW, CurveRows, curves, named_row, read_at
 from ablate.importing.values import Unit, measured
@@ -34,6 +38,9 @@ _SPREADS, _NUMBERS = (
     {"n", "runs", "seeds", "repeats", "count", "replicates"},
 )
 """Words in the names of standard deviations, and of numbers of runs, in a table of means."""
+
+_MEANS = {"mean", "avg", "average", "std", "stdev", "sem", "overall"}
+"""Last words of what a row is called that sums up others, where arms stand."""
 
 _SHOWN = 4
 
@@ -57,7 +64,7 @@ class JudgedRows:
     """A row for each run.
 
     outcomes: what became of each, None where all finished. resolution: of the metric, 0 where it is not known. options: what
-    was seen and not told, as options of `ablate judge`. notes: what to know of the runs. comma: as in `MeasuredCells`.
+    was seen and not told, as options of `ablate judge`. notes: what to know of the runs. comma, point: as in `MeasuredCells`.
     """
 
     rows: pd.DataFrame
@@ -67,6 +74,7 @@ class JudgedRows:
     options: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     comma: str = ""
+    point: str = ""
 
 
 def judged_rows(
@@ -95,6 +103,8 @@ def judged_rows(
     Raises StudyError where rows are of several metrics, where they are curves and nobody said what to read of them, where nothing
     says which run a row is of, where runs of an arm are trials of a search, and where some values are shares and others percentages.
     """
+    import pandas as pd
+
     names = [name for name in (*arm, metric, block, seed) if name is not None]
     if any(name not in rows for name in names) or not len(rows):
         return JudgedRows(rows, None, None, resolution or 0.0)
@@ -103,7 +113,7 @@ def judged_rows(
     if block is None and len(arm) == 1:
         _refuse_names_of_tasks(rows, arm[0], [metric, *names[2:]])
     if not is_means:
-        _refuse_summaries(rows, arm)
+        _refuse_summaries(rows, arm, metric)
     notes: list[str] = []
     options: dict[str, str] = {}
     for name in (curve.step, curve.run):
@@ -147,7 +157,10 @@ def judged_rows(
             place="--at",
             hint="leave --at out; where a column counts the steps, --step COL names it",
         )
-    notes += _varying(rows, arm, [*within, *names], settings, is_search=is_search)
+    used = [*within, *names, *([found.step] if found is not None else [])]
+    settings = settings or [name for name in map(str, rows.columns) if _is_fixed(name)]
+    notes += _varying(rows, arm, used, settings, is_search=is_search)
+    notes += [] if block is not None else _differing(rows, arm, used, settings)
     if found is None and not seeds and not is_means:
         _refuse_trials(rows, arm, names)
     outcomes = _outcomes(rows, names)
@@ -175,7 +188,18 @@ def judged_rows(
         options["resolution"] = f"{values.resolution:g}"
     notes += values.notes
     known = states if any(state != "finished" for state in states) else None
-    return JudgedRows(rows, known, values.unit, values.resolution, options, tuple(notes), values.comma)
+    if block is None:
+        numbers = pd.to_numeric(rows[metric], errors="coerce").to_numpy(dtype=float)
+        runs = pd.DataFrame(
+            {"value": numbers, "arm": arm_of(rows, arm).to_numpy(dtype=object), "row": list(rows.index)}
+        )
+        finished = runs if known is None else runs[[state == "finished" for state in states]]
+        notes += doubts.of_values(finished, metric)
+        if found is None and not seeds:
+            notes += doubts.of_order(finished, metric)
+    return JudgedRows(
+        rows, known, values.unit, values.resolution, options, tuple(notes), values.comma, values.point
+    )
 
 
 def _columns_of_runs(curve: Curve, rows: pd.DataFrame) -> list[str]:
@@ -243,12 +267,78 @@ def _varying(
     ]
 
 
-def _refuse_summaries(rows: pd.DataFrame, arm: Sequence[str]) -> None:
-    """Raise StudyError where rows are means or other summaries of runs, by what stands where runs are counted or named."""
+def _is_fixed(name: str) -> bool:
+    """Whether a column is called what runs of one comparison have in common: a setting, a task, a number of steps."""
+    return is_setting(name) or is_task(name) or step_rank(name) is not None
+
+
+def _differing(
+    rows: pd.DataFrame, arm: Sequence[str], used: Sequence[str], settings: Sequence[str]
+) -> list[str]:
+    """A note of settings that each arm has its own value of, beside what names the arms.
+
+    One setting may be what an arm's name stands for: `variant` with its `lr`; a task is not, nor is a second setting.
+    """
+    import pandas as pd
+
+    names = arm_of(rows, arm)
+    own = []
+    for name in settings:
+        if name in used or name not in rows or is_seed(name) or is_counter(name):
+            continue
+        different = pd.DataFrame({"arm": names.to_numpy(), "level": rows[name].to_numpy()}).drop_duplicates()
+        pairs = list(different.itertuples(index=False, name=None))
+        if len(pairs) == len({one for one, _ in pairs}) and len({level for _, level in pairs}) > 1:
+            own.append((name, pairs))
+    stands_for = len(arm) == 1 and is_generic(arm[0])
+    if not own or (stands_for and len(own) == 1 and not is_task(own[0][0])):
+        return []
+    name, pairs = own[0]
+    shown = ", ".join(
+        f"{cut(str(level), 20) or '(empty)'} in {cut(str(one), 40)}" for one, level in pairs[:_SHOWN]
+    )
+    more = ", …" if len(pairs) > _SHOWN else ""
+    return [
+        (
+            f"arms differ in {joined([name for name, _ in own][:_SHOWN])} too ({name} {shown}{more}): an effect is that of all that "
+            "differs together"
+        )
+    ]
+
+
+def _refuse_summaries(rows: pd.DataFrame, arm: Sequence[str], metric: str) -> None:
+    """Raise StudyError where rows are means or other summaries of runs, by what stands where runs are counted or named.
+
+    That may be the name of an arm too: `mean`, or `adam mean`, of which there is one row where others have several.
+    """
+    for column in arm:
+        counts = rows[column].value_counts()
+        single = [str(name) for name in counts.index[counts == 1]] if (counts > 1).any() else []
+        for name in single:
+            *of, last = re.split(r"[\s_:(-]+", name.lower().strip(" ).:"))
+            if last in _MEANS and (
+                not of
+                or any(
+                    " ".join(of) == " ".join(re.split(r"[\s_:(-]+", str(other).lower()))
+                    for other in counts.index
+                )
+            ):
+                row = rows.index[int((rows[column] == name).to_numpy().argmax())]
+                raise StudyError(
+                    f"{name!r} seems to be no arm, but to sum up others: row {named_row(row)} ({metric} {cut(str(rows.loc[[row], metric].iloc[0]), 40)})",
+                    place="--arm",
+                    hint="leave such rows out of the file; where it is an arm, give it another name",
+                )
     for column in map(str, rows.columns):
         if column in arm or not (is_seed(column) or is_counter(column)):
             continue
-        found = rows[column][rows[column].str.lower().isin(SUMMARIES)]
+        counts = rows[column].value_counts()
+        levels = counts.index.to_series()
+        plain = levels.str.lower()
+        # Among whole numbers a word is none of a run: `Mittelwert`, `mean ± std`.
+        whole = counts[levels.str.fullmatch(r"[-+]?\d+(\.0*)?")].sum()
+        is_word = levels.str.fullmatch(r"\D*[^\W\d_]\D*") & ~plain.isin(UNDEFINED) & (whole * 2 > len(rows))
+        found = rows[column][rows[column].isin(levels[plain.isin(SUMMARIES) | is_word])]
         if len(found) and len(found) < len(rows):
             raise StudyError(
                 f"{counted(len(found), 'row')} of {len(rows)} {'sums' if len(found) == 1 else 'sum'} up others, and "

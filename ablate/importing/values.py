@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ablate.errors import StudyError
-from ablate.importing.columns import THOUSANDS, UNDEFINED
+from ablate.importing.columns import THOUSANDS, THOUSANDS_WITH_POINTS, UNDEFINED
 from ablate.importing.curves import named_row
 from ablate.shares import GAP_OF_UNITS, is_share
 from ablate.text import counted, cut
@@ -31,8 +31,8 @@ class MeasuredCells:
     """A metric's cells with their numbers as plain text, and what was seen of them.
 
     unit: None where they are neither shares nor percentages. resolution: their smallest step; 0 where it is not known. notes:
-    what was taken for what, where it could be something else. comma: a cell with one comma, where all such cells may be
-    decimals as well as thousands; "" where there is none.
+    what was taken for what, where it could be something else. comma, point: a cell with one comma, or one point, where all such
+    cells may be decimals as well as thousands; "" where there is none.
     """
 
     cells: pd.Series[str]
@@ -40,6 +40,7 @@ class MeasuredCells:
     resolution: float
     notes: tuple[str, ...] = ()
     comma: str = ""
+    point: str = ""
 
 
 def measured(
@@ -82,6 +83,7 @@ def measured(
 
         numbers[counts] = text[counts].map(of_total)
         unit = unit or "share"
+    point = _with_points(text, metric)
     if thousands.any():
         numbers[thousands] = text[thousands].str.replace(",", "")
         one = levels[thousands].iloc[0]
@@ -100,7 +102,26 @@ def measured(
         )
     if unit is None and is_share(metric):
         unit = _unit(cells, numbers, metric)
-    return MeasuredCells(result, unit, resolution, notes, comma)
+    return MeasuredCells(result, unit, resolution, notes, comma, point)
+
+
+def _with_points(levels: pd.Series[str], metric: str) -> str:
+    """Return a number whose point may stand between thousands, where all points of a metric may; "" where one cannot.
+
+    Raises StudyError where whole numbers beside them say that they do: 987 beside 1.205 is not printed with its decimals.
+    """
+    pointed = levels[levels.str.contains(".", regex=False)]
+    if not len(pointed) or not pointed.str.fullmatch(THOUSANDS_WITH_POINTS).all():
+        return ""
+    whole = levels[levels.str.fullmatch(r"[-+]?[1-9]\d{2}")]
+    one = str(pointed.iloc[0])
+    if len(whole):
+        raise StudyError(
+            f"is {one} in {metric!r} {one.replace('.', '')} or a decimal? Beside {whole.iloc[0]} its point may stand between thousands",
+            place="--metric",
+            hint=f"write thousands without a point; where it is a decimal, write {whole.iloc[0]}.0 too",
+        )
+    return one
 
 
 def _text(value: float) -> str:

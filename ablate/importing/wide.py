@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
-from ablate.importing.columns import UNDEFINED, is_counter, is_seed
+from ablate.importing.columns import SUMMARIES, UNDEFINED, is_counter, is_seed, step_rank
 from ablate.text import counted, joined
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ def lengthened(rows: pd.DataFrame, over: str, metric: str) -> tuple[pd.DataFrame
     Raises DataError where there are no such columns, or a new one is there already.
     """
     names = [str(name) for name in rows.columns]
+    summaries: list[str] = []
     if over == "arm":
         columns = [
-            name for name in names if _is_numeric(rows[name]) and not (is_seed(name) or is_counter(name))
+            name for name in names if _is_numeric(rows[name]) and not _is_beside_arms(name, rows[name])
         ]
+        summaries = [name for name in columns if _is_summary(name, rows[columns])]
+        columns = [name for name in columns if name not in summaries]
         labels = {name: name for name in columns}
     else:
         columns = numbered(names)[1]
@@ -52,7 +56,7 @@ def lengthened(rows: pd.DataFrame, over: str, metric: str) -> tuple[pd.DataFrame
             else f"columns that differ by a number, such as {over}0, {over}1"
         )
         raise DataError(f"there are no {kind}", place="--wide", hint=f"the columns are {joined(names)}")
-    kept = [name for name in names if name not in columns]
+    kept = [name for name in names if name not in columns and name not in summaries]
     if taken := [name for name in (over, metric) if name in kept]:
         raise DataError(f"there is a column {taken[0]!r} already", place="--wide", hint="rename it")
     parts = []
@@ -67,7 +71,45 @@ def lengthened(rows: pd.DataFrame, over: str, metric: str) -> tuple[pd.DataFrame
     notes = (
         [f"{counted(int(empty.sum()), 'empty cell')} taken for runs that do not exist"] if empty.any() else []
     )
+    if summaries:
+        what = (
+            "is that of the others, and no arm"
+            if len(summaries) == 1
+            else "are those of the others, and no arms"
+        )
+        notes.append(f"{joined(summaries)} {what}")
     return long[~empty], notes
+
+
+def _is_beside_arms(name: str, cells: pd.Series[str]) -> bool:
+    """Whether a column of numbers tells rows apart and is no arm: a seed, a counter, a step, or an index without a name."""
+    if is_seed(name) or is_counter(name) or step_rank(name) is not None:
+        return True
+    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d+", cell)]
+    rises = len(numbers) == len(cells) and all(a < b for a, b in itertools.pairwise(numbers))
+    return rises and bool(re.match(r"column \d+\Z|unnamed", name.lower()))
+
+
+def _is_summary(name: str, rows: pd.DataFrame) -> bool:
+    """Whether a column has a summary of the others in every row, such as their mean, by its name and its values."""
+    import numpy as np
+    import pandas as pd
+
+    others = [other for other in map(str, rows.columns) if not _is_called_a_summary(other)]
+    if not _is_called_a_summary(name) or len(others) < 2:
+        return False
+    values, own = (
+        rows[others].apply(pd.to_numeric, errors="coerce"),
+        pd.to_numeric(rows[name], errors="coerce"),
+    )
+    off = 0.02 * float(np.nanstd(values.to_numpy(dtype=float))) + 1e-12
+    spreads = [values.std(axis=1, ddof=ddof) for ddof in (0, 1)]
+    others_too = [values.agg(kind, axis=1) for kind in ("mean", "median", "min", "max", "sum")]
+    return any(bool(((own - summary).abs().dropna() <= off).all()) for summary in (*spreads, *others_too))
+
+
+def _is_called_a_summary(name: str) -> bool:
+    return bool(set(re.split(r"[^a-z]+", name.lower())) & SUMMARIES)
 
 
 def _is_numeric(cells: pd.Series[str]) -> bool:
