@@ -23,8 +23,8 @@ import socket
 import sys
 import time
 
-PARTING = 0.2
-"""Seconds that what a command left running has to end by itself (a tracker of shared memory cleans up then), and again after SIGTERM."""
+PARTING, PARTING_ASKED = 0.2, 2.0
+"""Seconds that what a command left running has to end by itself (a tracker of shared memory cleans up then), and after SIGTERM."""
 
 LAST_RESORT = 10.0
 """Seconds after which processes are given up that SIGKILL does not end, because they wait for a device."""
@@ -194,7 +194,7 @@ class Family:
         for asks in (True,) if is_asked else (False, True):
             if asks:
                 self._signal(signal.SIGTERM)
-            deadline = time.monotonic() + PARTING
+            deadline = time.monotonic() + (PARTING_ASKED if asks else PARTING)
             while (seconds := deadline - time.monotonic()) > 0:
                 if not self._reap() or owner.wait(seconds) == b"K" or not owner.lives:
                     return
