@@ -270,7 +270,8 @@ class Process:
             started.callback(self._descriptors.close)
             self._start(Order(str(folder.absolute()), terminal, list(arguments), dict(environment)))
             started.pop_all()
-        self._last_output = time.monotonic()
+        # A busy machine may take a while to start a command, which is not the command's silence.
+        self._last_output = math.inf
 
     def _start(self, order: Order) -> None:
         with contextlib.ExitStack() as theirs:
@@ -365,9 +366,7 @@ class Process:
     def _wait(self, tick: float) -> bytes:
         """Return what is printed within `tick` seconds, as soon as there is something."""
         now = time.monotonic()
-        # A busy machine may take a while to start a command, which is not the command's silence.
-        is_silenced = self._silence is not None and self._session is not None
-        silent_at = self._last_output + (self._silence or 0.0) if is_silenced else math.inf
+        silent_at = math.inf if self._silence is None else self._last_output + self._silence
         until = min(now + tick, self._kill_at, silent_at if self._cause == "itself" else math.inf)
         ready = [key.fileobj for key, _ in self._selector.select(max(0.0, until - now))]
         data = self._read() if self._printed in ready else b""
@@ -403,7 +402,10 @@ class Process:
         """Read what the guardian tells. Returns the last that the command printed, where it has ended."""
         for word, number in self._guardian.read():
             if word == "started":
-                self._session, self._last_output = number, time.monotonic()
+                self._session = number
+                # Told late, it may come after the first output.
+                if self._last_output == math.inf:
+                    self._last_output = time.monotonic()
             elif word == "failed":
                 self._failed = self._not_started(number)
             else:
