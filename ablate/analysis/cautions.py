@@ -19,7 +19,7 @@ from ablate.analysis.groups import Group, group_variance
 from ablate.analysis.intervals import ENOUGH_PAIRS, Floats
 from ablate.analysis.looks import Unit, UnitReading, is_open
 from ablate.analysis.rules import Rules
-from ablate.analysis.ties import repeating
+from ablate.analysis.ties import FEWEST, repeating
 from ablate.shares import GAP_OF_UNITS, is_share
 
 NOISY = 3.0
@@ -101,6 +101,14 @@ def _cautions(
     told = any(r.withheld == "no noise" or r.verdict == "not independent" for r in readings)
     if rules.has_study_file and not (rules.deterministic or rules.relative or rules.resolution or told):
         yield from _repeated_values(replicates)
+    if rules.has_study_file and rules.paired and not rules.deterministic:
+        same = [
+            c.arm
+            for c in analysis.comparisons
+            if _has_values_of(arms.get(c.reference, {}), arms.get(c.arm, {}))
+        ]
+        if same:
+            yield Caution("values-of-reference", arms=tuple(same))
     if rules.paired:
         stds = [r.noise for r in readings if r.noise is not None and r.sample.n >= ENOUGH_PAIRS]
         typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
@@ -138,6 +146,23 @@ def _repeated_values(replicates: pd.DataFrame) -> Iterator[Caution]:
     by_arm = finished.groupby("arm", sort=False, observed=True)["value"]
     if arms := repeating({str(arm): values.to_numpy(dtype=float) for arm, values in by_arm}):
         yield Caution("repeated-values", arms=tuple(arms))
+
+
+def _has_values_of(reference: Record, record: Record) -> bool:
+    """Return whether the runs of an arm have the values of the reference's, which differ from seed to seed, and nothing tells the runs
+    apart.
+
+    Where nothing tells that they are the same either, the metric is all there is: a share without a loss beside it.
+    """
+    pairs = [
+        (reference[s], run)
+        for s, run in record.items()
+        if run.finished and s in reference and reference[s].finished
+    ]
+    if any(one.value != other.value for one, other in pairs) or len({one.value for one, _ in pairs}) < FEWEST:
+        return False
+    digests = [((one.weights, other.weights), (one.trace, other.trace)) for one, other in pairs]
+    return not any(None not in pair for both in digests for pair in both)
 
 
 def _are_alike(record: Record) -> bool:

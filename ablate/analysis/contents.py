@@ -184,6 +184,7 @@ CautionCode = Literal[
     "single-runs",
     "no-noise",
     "repeated-values",
+    "values-of-reference",
     "noisy",
     "skewed",
     "margin-out-of-reach",

@@ -251,6 +251,12 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"Runs of {arms} under different seeds have the same {rules.metric} to the last digit: are they copies? "
                 "See that every seed reaches the training: copies are no more runs, and the intervals take them for some."
             )
+        case "values-of-reference":
+            arms = joined(item.arms) if len(item.arms) <= MOST_NAMES else counted(len(item.arms), "arm")
+            return (
+                f"Every run of {arms} has the same {rules.metric} as that of the {rules.reference} under its seed: see that what was "
+                "changed reaches the training."
+            )
         case "noisy" if rules.unit == "run":
             return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."
         case "noisy":

@@ -629,6 +629,26 @@ def test_runs_that_read_different_contents_are_named_and_damaged_records_are_not
         assert judge(rules("A"), frame.assign(inputs=inputs)).warnings == ()
 
 
+def test_an_arm_with_all_values_of_the_baseline_is_named_where_nothing_else_tells_the_runs_apart():
+    base = [0.81, 0.83, 0.80, 0.82, 0.83]
+    frame = replicates({"A": [0.0] * 5, "B": [0.0] * 4 + [0.01]}, base=base)
+    frame = frame.assign(weights=None, trace=None)
+    its = replace(rules("AB"), metric="acc", resolution=0.01, has_study_file=True)
+
+    def said(changed: pd.DataFrame, **changes: object) -> bool:
+        told = warnings(judge(replace(its, **changes), changed))
+        return any(
+            w.startswith("Every run of A has the same acc as that of the baseline under its seed")
+            for w in told
+        )
+
+    assert said(frame)
+    assert not said(frame, deterministic=True)
+    assert not said(frame.assign(value=0.8))
+    assert not said(frame.assign(trace=[str(row) for row in range(len(frame))]))
+    assert not any("B" in w and "has the same acc" in w for w in warnings(judge(its, frame)))
+
+
 def test_files_that_runs_of_one_arm_write_and_those_of_another_read_are_named():
     frame = replicates({"A": HELPS})
 
