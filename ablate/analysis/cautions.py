@@ -130,6 +130,7 @@ def _cautions(
             "margin-out-of-reach", figures={"detectable": analysis.detectable, "margin": rules.margin}
         )
     yield from _read_before_the_end(replicates)
+    yield from _told_of_errors(replicates)
     yield from _mixtures(replicates)
     yield from _mixed_inputs(replicates)
     yield from _shared_files(replicates)
@@ -240,6 +241,24 @@ def _read_before_the_end(replicates: pd.DataFrame) -> Iterator[Caution]:
         lag = (early["epochs"] - early["read_at"]).max()
         yield Caution(
             "read-before-the-end", figures={"runs": len(early), "of": len(finished), "epochs": float(lag)}
+        )
+
+
+_TOLD = "ended well, but told of "
+"""What the reason of a run begins with whose command told of an error and ended well, before the error."""
+
+
+def _told_of_errors(replicates: pd.DataFrame) -> Iterator[Caution]:
+    """Yield how many runs have a value although an error stands in their output."""
+    if "reason" not in replicates.columns:
+        return
+    finished = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
+    told = finished[finished["reason"].fillna("").astype(str).str.startswith(_TOLD)]
+    if len(told):
+        arms = tuple(map(str, told["arm"].unique()))
+        error = str(told["reason"].iloc[0]).removeprefix(_TOLD)
+        yield Caution(
+            "told-of-errors", arms=arms, reason=error, figures={"runs": len(told), "of": len(finished)}
         )
 
 

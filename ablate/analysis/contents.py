@@ -179,6 +179,7 @@ CautionCode = Literal[
     "judged-before",
     "coarse-metric",
     "read-before-the-end",
+    "told-of-errors",
     "aa-differs",
     "aa-repeats",
     "single-runs",

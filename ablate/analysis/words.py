@@ -198,6 +198,13 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"In {int(figures['runs'])} of {counted(int(figures['of']), 'run')} {rules.metric} was read at an epoch before the "
                 f"last, up to {counted(int(figures['epochs']), 'epoch')} earlier: no later one has it."
             )
+        case "told-of-errors":
+            arms = joined(item.arms) if len(item.arms) <= MOST_NAMES else counted(len(item.arms), "arm")
+            return (
+                f"In {int(figures['runs'])} of {counted(int(figures['of']), 'run')}, of {arms}, the program ended well, but told of an error "
+                f"({cut(item.reason, 100)}): see that training came to its end. With `set -e`, and `set -o pipefail`, a script fails where "
+                "a program in it does."
+            )
         case "judged-before":
             plans = counted(int(figures["plans"]), "other plan")
             return (

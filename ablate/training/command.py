@@ -62,6 +62,7 @@ from ablate.training.source_files import (
     named_files,
 )
 from ablate.training.surroundings import NOT_PASSED_ON, scratch_mlflow
+from ablate.training.told_errors import TOLD, ToldErrors
 
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
@@ -507,6 +508,7 @@ class _Attempt:
             silence=config.silence,
             output=output,
         )
+        self._errors = ToldErrors()
         self._began = time.perf_counter()
 
     def messages(self, cancelled: Collection[str]) -> Iterator[Message]:
@@ -542,6 +544,7 @@ class _Attempt:
         looked = time.monotonic()
         for lines in self._process.lines(TICK):
             for line in lines:
+                self._errors.line(line)
                 for channel in self._channels:
                     findings = channel.line(line)
                     if any(isinstance(each, Found) and each.metric == self._ends for each in findings):
@@ -579,6 +582,8 @@ class _Attempt:
             facts["resolution"] = curves.resolution
         if diverged:
             facts["reason"] = f"{', '.join(curves.not_finite())} not finite in epoch {last}"
+        elif self._errors.last:
+            facts["reason"] = TOLD + self._errors.last
         final = {**curves.final, "time/train_seconds": time.perf_counter() - self._began}
         epoch = last if diverged else curves.counts or last
         files = {**left_figures(self._folder), **self._files()}

@@ -96,6 +96,8 @@ def shown(message: Message) -> Iterator[str]:
             seconds = message.metrics.get("time/train_seconds")
             how = f"diverged: {message.facts.get('reason', '')}" if message.diverged else "finished"
             yield how + ("" if seconds is None else f" after {format_short_duration(seconds)}")
+            if not message.diverged and "reason" in message.facts:
+                yield f"it {message.facts['reason']}"
             for name, value in message.metrics.items():
                 if not name.startswith(("time/", "model/")):
                     yield f"{name}: {format_value(value)}"

@@ -649,6 +649,16 @@ def test_an_arm_with_all_values_of_the_baseline_is_named_where_nothing_else_tell
     assert not any("B" in w and "has the same acc" in w for w in warnings(judge(its, frame)))
 
 
+def test_runs_that_told_of_an_error_are_counted():
+    frame = replicates({"A": HELPS})
+    told = frame.assign(reason=[None] * 7 + ["ended well, but told of KeyError: 'x'"] * 2 + ["took too long"])
+    (said,) = warnings(judge(rules("A"), told))
+    assert said.startswith(
+        "In 2 of 10 runs, of A, the program ended well, but told of an error (KeyError: 'x')"
+    )
+    assert judge(rules("A"), frame.assign(reason=None)).warnings == ()
+
+
 def test_files_that_runs_of_one_arm_write_and_those_of_another_read_are_named():
     frame = replicates({"A": HELPS})
 

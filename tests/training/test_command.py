@@ -709,6 +709,30 @@ def test_how_a_run_fails(tmp_path, text, kind, reason):
     assert "$ " in end.detail or "decimal comma" in reason
 
 
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("python -c 'raise ValueError(1)'; echo accuracy 0.5", "ValueError: 1"),
+        ("echo accuracy 0.5; python -c 'raise ValueError(1)' | cat; echo done", "ValueError: 1"),
+        (
+            "echo accuracy 0.5; python -c 'try: 1/0\nexcept ValueError: 1'; echo",
+            "ZeroDivisionError: division by zero",
+        ),
+        ("echo accuracy 0.5; bash -c 'kill -9 $$'; echo", "Killed"),
+        (
+            "echo accuracy 0.5; echo 'Exception ignored in: x'; echo 'Traceback (most recent call last)'; echo Error",
+            "",
+        ),
+        ("echo accuracy 0.5; echo no Error in line 3", ""),
+    ],
+)
+def test_an_error_that_a_command_tells_of_is_kept_although_it_ends_well(tmp_path, text, error):
+    write_project(tmp_path, {"main.sh": text})
+    study = read_study(tmp_path, SIMPLE_STUDY, command=["bash", "main.sh", "{lr}"])
+    end = finished(events_of(study, tmp_path))
+    assert end.facts.get("reason", "") == (f"ended well, but told of {error}" if error else "")
+
+
 def test_the_last_lines_of_a_command_that_fails_are_shown(tmp_path):
     text = "for i in range(100): print('line', i)\nraise ValueError('the reason')"
     events = events_of(script(tmp_path, text), tmp_path)
