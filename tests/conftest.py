@@ -74,14 +74,24 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 # A training of the user's own. Accuracy depends on the config and, through a seeded generator, on the seed; switches make
 # it misbehave in the ways that schedulers must survive.
 TOY = '''
+import contextlib
 import os
 import random
 import signal
 import time
 from pathlib import Path
 
-# Seconds that an epoch takes, where no factor of the study is to say so.
-PACE = Path(".cache/seconds-per-epoch")
+# A file for each run that may come to its last epoch. Where there is no such folder, every run may.
+TURNS = Path(".cache/turns")
+
+
+def take_turn():
+    while TURNS.exists():
+        for turn in TURNS.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another run has taken it
+                turn.unlink()
+                return
+        time.sleep(0.01)
 
 
 def fit(config, seed):
@@ -99,7 +109,9 @@ def fit(config, seed):
             yield {"train/loss": 9.0, "val/loss": 9.0, "val/accuracy": 0.1}
             os.kill(os.getpid(), signal.SIGKILL)
     for epoch in range(1, config["epochs"] + 1):
-        time.sleep(float(PACE.read_text()) if PACE.exists() else config.get("sleep", 0))
+        if epoch == config["epochs"]:
+            take_turn()
+        time.sleep(config.get("sleep", 0))
         share = epoch / config["epochs"]
         loss = 1 - 0.5 * share + noise.gauss(0, 0.001)
         if config.get("diverges"):
@@ -189,17 +201,14 @@ class Workplace:
         return (self.trained_before[key] / "printed").read_text()
 
     @contextlib.contextmanager
-    def pace(self, seconds: float) -> Iterator[None]:
-        """Let every epoch of the training take so long, in any process: the same runs are quick before and after."""
-        place = (
-            self.root / ".cache" / "seconds-per-epoch"
-        )  # in a folder of a tool's, so that it is no input of the runs
-        place.parent.mkdir(exist_ok=True)
-        new = place.with_suffix(".new")
-        new.write_text(str(seconds))
-        new.replace(place)  # a training that reads it reads all of it
+    def turns(self, number: int) -> Iterator[None]:
+        """Let so many runs come to their last epoch, in any process; the others wait before it."""
+        place = self.root / ".cache" / "turns"  # in a folder of a tool's, so that it is no input of the runs
+        place.mkdir(parents=True)
+        for turn in range(number):
+            (place / str(turn)).touch()
         yield
-        place.unlink(missing_ok=True)
+        shutil.rmtree(place)
 
     def copy(self, name: str) -> Workplace:
         """Copy the folder and its store, so that there are two ways to go on from here."""

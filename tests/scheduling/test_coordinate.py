@@ -510,16 +510,13 @@ def test_an_interrupted_study_leaves_nothing_running_after_the_next_command_and_
     study = workplace.study(seeds="4")
     command = [*ABLATE, "run", study, "--workers", "2"]
     with (
-        workplace.pace(0.2),
+        workplace.turns(3),  # an end that waits for what is training then never comes
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process,
     ):
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("[3/"):
-                break
-        with workplace.pace(3600):  # so that an end that waits for what is training never comes
-            process.send_signal(sign)
-            _, said = process.communicate()
+        next(line for line in process.stderr if line.startswith("[3/"))
+        process.send_signal(sign)
+        _, said = process.communicate()
     if sign is not signal.SIGKILL:
         assert said.splitlines()[-1] == MESSAGE
     assert process.returncode == (-sign if sign is signal.SIGKILL else 130)
@@ -540,14 +537,14 @@ def test_a_second_ctrl_c_ends_the_process_at_once_and_the_next_command_puts_thin
     study = workplace.study(seeds="4")
     command = [*ABLATE, "run", study, "--workers", "2"]
     with (
-        workplace.pace(0.2),
+        workplace.turns(1),
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process,
     ):
         assert process.stderr is not None
         next(line for line in process.stderr if line.startswith("[1/"))
         # Held, so that it cannot have put everything in order before it is asked again.
         holder = sqlite3.connect(workplace.store.database, timeout=60, isolation_level=None)
-        with workplace.pace(3600), contextlib.closing(holder):
+        with contextlib.closing(holder):
             holder.execute("BEGIN EXCLUSIVE")
             while process.poll() is None:
                 process.send_signal(signal.SIGINT)

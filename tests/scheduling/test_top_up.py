@@ -108,16 +108,16 @@ def test_a_top_up_takes_runs_that_another_study_has_made_already(workplace):
     assert arms(verdicts(workplace))["spread=0.06"]["n"] == 5
 
 
-def kill_in_the_middle(workplace, *arguments: str, after: str) -> None:
-    with subprocess.Popen(
-        [*ABLATE, *arguments], stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+def kill_in_the_middle(workplace, *arguments: str, after: int) -> None:
+    """Run a command on one worker, and kill it once so many runs have ended."""
+    with (
+        workplace.turns(after),
+        subprocess.Popen(
+            [*ABLATE, *arguments, "--workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process,
+    ):
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith(after):
-                break
-        else:
-            pytest.fail("it ended before it could be killed")
+        next(line for line in process.stderr if line.startswith(f"[{after}/"))
         process.send_signal(signal.SIGKILL)
         process.communicate()
     workplace.ablate("status")  # puts in order what was left behind, and says so
@@ -126,8 +126,7 @@ def kill_in_the_middle(workplace, *arguments: str, after: str) -> None:
 def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, monkeypatch):
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     run(workplace, "run", study)
-    with workplace.pace(0.15):
-        kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", "--workers", "1", after="[8/")
+    kill_in_the_middle(workplace, "top-up", "toy", "--seeds", "5", after=8)
     assert verdicts(workplace)["look"] == 1, "an interrupted look is no look yet"
     for again in ("top-up", "run"):
         place = workplace.copy(again)
@@ -146,7 +145,7 @@ def test_a_top_up_that_was_killed_goes_on_and_opens_no_second_look(workplace, mo
 def test_a_top_up_by_budget_that_was_killed_keeps_what_it_trained(workplace):
     study = workplace.study(factors="{spread: [0.06]}", seeds="3")
     run(workplace, "run", study, "--set", "sleep=0.15")
-    kill_in_the_middle(workplace, "top-up", "toy", "--budget", "1h", "--workers", "1", after="[4/")
+    kill_in_the_middle(workplace, "top-up", "toy", "--budget", "1h", after=4)
     run(workplace, "top-up", "toy", "--seeds", "2")
     seeds = trained(workplace)
     assert seeds["baseline"][:5] == seeds["spread=0.06"][:5] == [0, 1, 2, 3, 4]
@@ -240,14 +239,13 @@ def test_a_factorial_study_is_topped_up_by_the_cells_of_its_undecided_effects(wo
 def test_a_confirmation_that_was_interrupted_confirms_the_same_arm_although_another_would_win_now(workplace):
     # Both help; the wider one is ahead. Its lead is then taken away, by hand, in the record.
     study = workplace.study(factors="{gain: [0.2, 0.1]}", seeds="3", more="confirm: true\n")
-    sets = ("--set", "sleep=0.1")
-    kill_in_the_middle(workplace, "run", study, *sets, "--workers", "1", after="[10/15]")
+    kill_in_the_middle(workplace, "run", study, after=10)
     assert record(workplace).confirmed == "gain=0.2"
     runs = [run for run in workplace.runs() if run.data.tags["ablate.arm"] == "gain=0.2"]
     for each in runs:
         if each.data.tags["ablate.phase"] == "report":
             workplace.client.log_metric(each.info.run_id, "val/accuracy", 0.75, step=2)
-    run(workplace, "run", study, *sets)
+    run(workplace, "run", study)
     confirmed = {
         run.data.tags["ablate.arm"] for run in workplace.runs() if run.data.tags["ablate.phase"] == "confirm"
     }
@@ -373,8 +371,7 @@ def test_a_look_beyond_the_most_seeds_spends_what_is_declared_on_its_way(workpla
 def test_a_look_that_was_broken_off_was_not_read_and_gives_way_to_another(workplace):
     study = workplace.study(factors=OPEN, seeds="{initial: 3, max: 9}")
     run(workplace, "run", study, "--seeds", "3")
-    with workplace.pace(0.15):
-        kill_in_the_middle(workplace, "run", study, "--workers", "1", after="[10/")
+    kill_in_the_middle(workplace, "run", study, after=10)
     assert record(workplace).looks == LookPlan(9, (3, 9), 1)
     run(workplace, "top-up", "toy", "--seeds", "1")
     assert record(workplace).looks == LookPlan(9, (3, 4), 2)
