@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -537,10 +536,8 @@ def test_all_of_cifar10_is_decoded_once_and_then_read_from_the_cache(store):
     assert (data.train_images.shape, data.test_images.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
     assert (len(data.classes), data.classes[0], data.classes[-1]) == (10, "airplane", "truck")
     assert set(np.bincount(data.train_labels)) == {5000}
-    start = time.monotonic()
     counter = Counter()
     again = datasets.prepare(config, store, counter)
-    assert time.monotonic() - start < 2
     assert counter.calls == []
     assert again.fingerprint == data.fingerprint
     train, validation = datasets.split(data.train_labels, config, 0)

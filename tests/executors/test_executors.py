@@ -20,7 +20,7 @@ from ablate.executors import Slot
 from ablate.executors.inline import InlineExecutor
 from ablate.executors.local import LocalExecutor, accelerator_slots, cpu_slots, together
 
-PATIENCE = 20
+PATIENCE = 120
 HERE = str(Path(scripted.__file__).parent)
 
 
@@ -535,7 +535,7 @@ for run, slot in zip("ab", executor.slots):
     executor.submit(Bundle((scripted.task(run, "state", "print", "spawn", ("await", {never!r})),)), slot)
 seen = []
 while len(seen) < 4:
-    seen += executor.wait(timeout=10)
+    seen += executor.wait()
 print(*(e.facts["main"] for e in seen if "main" in e.facts), flush=True)
 print(*executor.processes.values(), *(e.facts["child"] for e in seen if "child" in e.facts), flush=True)
 {then}
@@ -582,7 +582,7 @@ from ablate.events import Bundle
 from ablate.executors.local import LocalExecutor, cpu_slots
 with LocalExecutor(scripted.train, cpu_slots(1)) as executor:
     executor.submit(Bundle((scripted.task("a", "folder", ("await", {never!r})),)), executor.slots[0])
-    print(executor.wait(timeout=20)[0].facts["folder"], flush=True)
+    print(executor.wait()[0].facts["folder"], flush=True)
     {then}
 """
 
@@ -754,7 +754,7 @@ def test_workers_start_wherever_temporary_files_are_to_lie(tmp_path, name):
         "from ablate.events import Bundle; from ablate.executors.local import LocalExecutor, cpu_slots\n"
         "with LocalExecutor(scripted.train, cpu_slots(1)) as executor:\n"
         "    executor.submit(Bundle((task('a'),)), executor.slots[0])\n"
-        "    assert executor.wait(timeout=20), 'nothing was trained'\n"
+        "    assert executor.wait(), 'nothing was trained'\n"
         "    print(util.get_temp_dir())\n"
     )
     paths = os.pathsep.join(path for path in [HERE, *sys.path] if path)
@@ -766,7 +766,7 @@ def test_workers_start_wherever_temporary_files_are_to_lie(tmp_path, name):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert not Path(done.stdout.strip()).exists(), "the folder of the socket is left"

@@ -310,7 +310,7 @@ def test_a_spool_that_recovery_removes_before_it_is_locked_is_created_again(tmp_
         while handles() < 2:
             time.sleep(0.001)
         path.unlink()
-    thread.join(timeout=10)
+    thread.join()
     with created[0] as file:
         assert os.path.samestat(os.fstat(file.fileno()), path.stat()), (
             "what is written to it can be recovered"

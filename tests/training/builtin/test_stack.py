@@ -513,7 +513,7 @@ def test_the_measurement_decides_and_is_remembered(tmp_path, monkeypatch):
     recipes = [BASE, BASE.override({"optimizer.lr": 0.02})]
     cpu = torch.device("cpu")
     measured = choose.measure(recipes, (1, 8, 8), 10, cpu)
-    assert all(0 < seconds < 5 for seconds in measured.values())
+    assert all(seconds > 0 for seconds in measured.values())
     for quicker, decision in (("stacked", True), ("in turn", False)):
         found = {"stacked": 1.0, "in turn": 1.0, quicker: 0.5}
         shape = (1, 8, 8) if decision else (1, 9, 9)
