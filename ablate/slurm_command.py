@@ -2,7 +2,7 @@
 
 # Without `from __future__ import annotations`, as in `cli.py`.
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from ablate.options import StudyFile, print_result
 
 
 def slurm(
+    context: typer.Context,
     study: StudyFile,
     arguments: Annotated[
         list[str] | None,
@@ -47,7 +48,10 @@ def slurm(
     from ablate.study import spec
     from ablate.training import trainer_of
 
-    parsed = spec.read(study)
+    # A mistake is said now, not when the job has waited for its nodes.
+    parent: Any = context.parent
+    run = parent.command.commands["run"].make_context("run", [str(study), *(arguments or ())], parent)
+    parsed = spec.read(study, sets=run.params["sets"] or ())
     name, devices = parsed.name, trainer_of(parsed.baseline).devices(parsed.baseline)
     for each in option or ():
         if not each.startswith("-"):
