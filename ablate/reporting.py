@@ -351,7 +351,7 @@ def _write_texts(
         if output is None:
             print(shown(text), end="")
         else:
-            write(file_for(output, name, ending) if several else output, text)
+            write(file_for(output, name, ending) if several or output.is_dir() else output, text)
 
 
 def watch(

@@ -223,6 +223,15 @@ def test_a_report_can_fail_a_pipeline_on_arms_that_hurt_and_names_the_nearest_st
     assert "did you mean 'toy'?" in workplace.ablate("report", "tyo", code=2)
 
 
+def test_a_batch_script_is_written_for_a_study_that_its_options_leave_one(workplace):
+    study = workplace.study()
+    said = workplace.ablate("slurm", study, "--", "--set", "gain=no", "--set", "gian=1", code=2)
+    assert "--set gian: unknown key" in said
+    assert not list(workplace.root.glob("*.sbatch"))
+    workplace.ablate("slurm", study, "--", "--seeds", "4", "-q")
+    assert " --seeds 4 -q" in next(workplace.root.glob("*.sbatch")).read_text()
+
+
 def test_the_suffix_of_the_output_says_the_format_of_a_report(workplace):
     workplace.trained()
     root = workplace.root
@@ -235,6 +244,10 @@ def test_the_suffix_of_the_output_says_the_format_of_a_report(workplace):
     }.items():
         workplace.ablate("report", "toy", "-o", f"page{suffix}")
         assert (root / f"page{suffix}").read_text().startswith(begins), suffix
+    (root / "folder").mkdir()
+    for name in ("json", "csv", "md"):
+        workplace.ablate("report", "toy", "-o", "folder", "--format", name)
+        assert (root / "folder" / f"toy.{name}").read_text() == (root / f"page.{name}").read_text()
     workplace.ablate("report", "toy", "-o", "page.md", "--format", "html")
     assert (root / "page.md").read_text().startswith("<!doctype html>")
 
@@ -356,6 +369,8 @@ def test_a_storage_that_optuna_cannot_open_is_one_clear_message(workplace):
         ("run x.yaml --try --json", "error: --json: has no events to print with --try\n"),
         ("init x --from y --template judge", "error: --template: does not go with --from\n"),
         ("init x --from y --command z", "error: --command: does not go with --from\n"),
+        ("slurm x.yaml -- --sed 3", "error: ablate run: there is no option --sed\n  did you mean '--seeds'?"),
+        ("slurm x.yaml -- --seeds 0", "error: --seeds: should be at least 1\n"),
         ("status x", "error: there is no study 'x' in "),
         ("run", "error: ablate run: STUDY is missing\n  it means: the study's YAML file"),
         (

@@ -56,13 +56,14 @@ class Noise:
 class Outlook:
     """reaches: what each declared look can detect; without an interval, or where the noise is unknown, its effect is NaN.
 
-    done: how many of its runs, to the last look, are in the store. in_sds: the detectable effect of each look in standard deviations of a paired difference, infinite below 3 pairs. family: how many
+    done: how many of its runs, to the last look, are in the store; None where they are still to be searched
+    for, or tuned. in_sds: the detectable effect of each look in standard deviations of a paired difference, infinite below 3 pairs. family: how many
     intervals share the error. seed: what it does to the user's own training; None where that is known, or does not matter.
     """
 
     plan: Plan
     cost: Forecast
-    done: int
+    done: int | None
     slots: int
     noise: Noise
     reaches: tuple[Reach, ...]
@@ -84,7 +85,8 @@ def outlook(
     plan = _after_looks_taken(plan, store, seeds)
     known, starting = run_cost_of_arms(plan, store, measuring)
     noise = expected_noise(plan, store)
-    rules = recorded_plan.rules(plan.record())
+    record = plan.record()
+    rules = recorded_plan.rules(record)
     looks = rules.schedule()
     sd = math.nan if noise.sd is None else noise.sd
     in_sds = tuple(power.detectable_by(rules, look) for look in looks)
@@ -94,8 +96,7 @@ def outlook(
     )
     slots = len(measuring.slots)
     cost = forecast(plan, known, slots, starting)
-    runs = {run.key for run in plan.replicates(plan.names, range(plan.looks.at[-1]))}
-    done = len(finished_runs(store, runs))
+    done = len(finished_runs(store, {run.key for run in record.runs})) if plan.settled else None
     return Outlook(plan, cost, done, slots, noise, reaches, in_sds, rules.k, seed)
 
 

@@ -87,7 +87,9 @@ def sweep(
             if epochs_path is None
             else f"{options.epochs} are more than a whole training has ({whole})",
             place="--epochs",
-            hint=f"it is the length of the short trainings; a whole one has `--set {epochs_path or 'epochs'}=N`",
+            hint=f"short ones are shorter where it has {joined(EPOCH_NAMES, 'or')}"
+            if epochs_path is None
+            else f"it is the length of the short trainings; `--set {epochs_path}=N` is that of whole ones",
         )
     short = min(options.epochs or max(1, (whole + PART // 2) // PART), whole)
     rules = RateRules(

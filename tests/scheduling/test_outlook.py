@@ -226,6 +226,17 @@ def test_two_seeds_are_said_to_give_no_interval(workplace, digits):
     assert "2 seeds give no interval" in workplace.ablate("plan", path, "--seeds", "2", "--workers", "1")
 
 
+def test_what_is_still_searched_for_has_no_number_of_finished_runs(workplace):
+    study = workplace.trained()
+    assert look_ahead(workplace, study).done == 9
+    text = Path(study).read_text().replace("study: toy", "study: found\ndesign: search")
+    ranges = "factors: {gain: {range: [0, 1]}}\nsearch: {trials: 4}"
+    Path("found.yaml").write_text(re.sub("factors: .*", ranges, text))
+    found = look_ahead(workplace, "found.yaml")
+    assert found.done is None
+    assert outlook.to_json(found)["runs"]["done"] is None
+
+
 def test_slots_share_the_runs_and_the_dearest_run_is_the_least_it_takes(workplace, digits):
     made = plan(digits())
     costs = {"baseline": RunCost(10.0), "model.width=2": RunCost(100.0)}
