@@ -423,7 +423,7 @@ def _the(columns: Sequence[Column], role: Literal["arm", "metric"]) -> str:
 
     Raises StudyError where there are several, or none.
     """
-    names = candidates(columns, role)
+    names = candidates([c for c in columns if len(c.levels) > 1], role) or candidates(columns, role)
     telling = [name for name in names if is_telling(name, role)]
     names = telling if len(telling) == 1 else names
     if len(names) == 1:
@@ -692,7 +692,7 @@ def _spread_in(column: Column) -> str:
 
 _NUMBERS_ADVICE = "write numbers as 1198.1 or 0.91, without a unit or a sign between thousands; a cell that has none is empty or nan"
 
-_LIKE_A_NUMBER = re.compile(r"[^\w\s]{0,2}\s*[-+−]?\d[\d.,’'_\s]*\s*[^\d\s]{0,9}")
+_LIKE_A_NUMBER = re.compile(r"[^\w\s\[{(]{0,2}\s*[-+−]?\d[\d.,’'_\s]*\s*[^\d\s]{0,9}")
 """A number with more than a number: `1'198.1`, `€ 12`, `12.5 ms`."""
 
 

@@ -183,9 +183,9 @@ def wide(*columns: str) -> list[dict[str, object]]:
         ("", ""),
         ("Unnamed: 0", ""),
         ("run", ""),
-        ("mean", "mean is that"),
-        ("std", "std is that"),
-        ("avg_acc", "avg_acc is that"),
+        ("mean", "mean left out: a summary"),
+        ("std", "std left out: a summary"),
+        ("avg_acc", "avg_acc left out: a summary"),
     ],
 )
 def test_columns_that_count_or_sum_up_are_no_arms(judge, column, told):
@@ -309,3 +309,51 @@ def test_a_margin_beyond_every_value_is_noted(judge, margin, noted):
     rows = [(arm, seed, 5 * value) for arm, seed, value in runs()]
     said = judge(lines("arm,seed,score", rows), *BASE, *PAIRED, "--metric", "score", "--margin", str(margin))
     assert ("is more than every score here, the largest being 4.7" in said) is noted
+
+
+def test_rows_of_a_wide_table_that_sum_up_the_others_are_left_out(judge):
+    rows = [("base", 0.9, 0.904, 0.897), ("new", 0.92, 0.925, 0.918), ("max", 0.93, 0.935, 0.931)]
+    options = (
+        "--wide",
+        "seed",
+        "--metric",
+        "acc",
+        "--baseline",
+        "base",
+        "--seed",
+        "seed",
+        "--margin",
+        "0.01",
+    )
+    known = judge(lines("arm,0,1,2", rows), *options)
+    for word, sums in {
+        "All": [sum(row[i] for row in rows) / 3 for i in (1, 2, 3)],
+        "mean": [round(sum(row[i] for row in rows) / 3, 4) for i in (1, 2, 3)],
+        "median": rows[1][1:],
+    }.items():
+        said = judge(lines("arm,0,1,2", [*rows, (word, *sums)]), *options)
+        assert said.replace(f"row 4 ({word}) left out: a summary of the others, and no run\n", "") == known
+    assert "- max " in known
+
+
+@pytest.mark.parametrize("mark", ["**", "__"])
+def test_bold_cells_of_markdown_are_read(judge, mark):
+    def written(mark: str) -> str:
+        rows = [f"| {mark}{arm}{mark} | {seed} | {mark}{value}{mark} |" for arm, seed, value in runs()]
+        return "\n".join(["| arm | seed | acc |", "|:--|--:|--:|", *rows]) + "\n"
+
+    assert judge(written(mark), *BASE, *PAIRED, "--margin", "0.01") == judge(
+        written(""), *BASE, *PAIRED, "--margin", "0.01"
+    )
+
+
+@pytest.mark.parametrize(("between", "end", "kind"), [(" ┆ ", "│", "drawn lines"), (" & ", r" \\", "LaTeX")])
+def test_a_table_for_the_eye_is_refused_with_what_it_is(judge, between, end, kind):
+    rows = "\n".join(f"{between.join(map(str, row))}{end}" for row in runs())
+    assert f"is a table in {kind}" in judge(f"arm{between}seed{between}acc{end}\n{rows}\n", code=2)
+
+
+def test_a_column_with_one_value_is_not_asked_about_beside_the_arms(judge):
+    rows = [(*row, "hf") for row in runs()]
+    text = lines("arm,seed,acc,config.model", rows)
+    assert "- new clearly helps" in judge(text, "--baseline", "base", *PAIRED, "--margin", "0.01")

@@ -156,6 +156,18 @@ def test_a_log_is_answered_with_patterns_of_its_lines(judge, write):
     assert verdicts == CLEAR
 
 
+def test_of_a_log_the_value_on_validation_data_is_proposed_wherever_it_stands(judge, write):
+    for arm, seed, value in RUNS:
+        log = "".join(
+            f"step {e}: train loss {2 / e:.4f}, val loss {2 - float(value) + 1 / 10**e:.4f}\niter {e}: loss 1.{e}, time 3ms\n"
+            for e in (1, 2, 3)
+        )
+        write(f"logs/{arm}/{seed}/log.txt", log)
+    command, verdicts = pasted(judge, "logs/{arm}/{seed}/log.txt")
+    assert r"--line 'val loss ([\d.]+)' --line 'step (?P<step>\d+)'" in command
+    assert verdicts == CLEAR
+
+
 @pytest.mark.parametrize(
     ("path", "pattern"),
     [

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
+_DRAWN = {"drawn lines, as polars prints some of its rows": "│", "LaTeX": r"\\\\\s*$"}
+"""Tables for the eye → what is in their lines."""
+
 _SAMPLE = 500
 """Lines that the guesses are made from."""
 
@@ -49,6 +52,11 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     path = source.path
     text, encoding = decoded(path, how.encoding)
     lines = list(islice(io.StringIO(text), (how.header or 0) + _SAMPLE))
+    for kind, is_row in _DRAWN.items():
+        if 3 * sum(bool(re.search(is_row, line)) for line in lines) > len(lines):
+            raise DataError(
+                f"is a table in {kind}", place=str(path), hint="write it as CSV, with all its rows and digits"
+            )
     given = None if how.delimiter is None else how.delimiter.replace("\\t", "\t")
     if given == " " or (given is None and _is_aligned(lines, how.header)):
         text, given = _between_spaces(text, how.header), " "
@@ -98,6 +106,8 @@ def read(source: ResultSource, how: HowToRead) -> Table:
     rows.index = pd.RangeIndex(1, len(rows) + 1)
     if delimiter == "|":
         rows = _without_frame(rows)
+        for name in rows.columns:  # bold, as the best of a column is
+            rows[name] = rows[name].str.replace(r"^(\*\*|__)(.+)\1$", r"\2", regex=True)
     notes: tuple[str, ...] = ()
     again = (rows == header).all(axis=1) if len(set(header)) == len(header) > 1 else None
     if again is not None and again.any():

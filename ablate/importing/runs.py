@@ -69,7 +69,8 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
     import pandas as pd
 
     checked_total([path for path, _ in files])
-    parts, notes, options = [], [], None
+    parts, options = [], None
+    noted: dict[str, list[Path]] = {}
     resolutions: dict[str, float] = {}
     patterns = dict(_patterns(how))
     silent: list[Path] = []
@@ -90,7 +91,8 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
                     hint=f"give {{{name}}} another name in the pattern",
                 )
         parts.append(rows.assign(**({} if FILE in rows else {FILE: storable(str(path))}) | columns))
-        notes += [f"{path}: {note}" for note in table.notes]
+        for note in table.notes:
+            noted.setdefault(note, []).append(path)
         options = dict(table.options) if options in (None, table.options) else {}
         for name, step in table.resolutions.items():
             resolutions[name] = max(step, resolutions.get(name, 0.0))
@@ -104,6 +106,10 @@ def read_files(files: Sequence[tuple[Path, Mapping[str, str]]], how: HowToRead) 
             hint=f"a line of {files[0][0]}: {_some_line(files[0][0])}",
         )
     measured = tuple(name for name, pattern in patterns.items() if pattern.groups)
+    notes = []
+    for note, paths in noted.items():
+        others = f" and {counted(len(paths) - 1, 'other file')}" if len(paths) > 1 else ""
+        notes.append(f"{paths[0]}{others}: {note}")
     return Table(rows, options or {}, tuple(notes[:10]), resolutions=resolutions, measured=measured)
 
 
@@ -157,15 +163,19 @@ def proposed_lines(path: Path) -> list[str]:
     for line in text.splitlines():
         if len(line) > _LONGEST_LINE:
             continue
-        values = re.findall(r"([A-Za-z][\w/-]*)(\s*[:=]\s*|\s+)([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)", line)
+        values = re.findall(
+            rf"((?:\b(?:{'|'.join(sorted(metrics.SPLITS))}) )?[A-Za-z][\w/-]*)(\s*[:=]\s*|\s+)([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)",
+            line,
+        )
         known = [
             (name, between, text) for name, between, text in values if metrics.direction(name) is not None
         ]
-        if known:
+        # Between two evaluations stand lines of single steps.
+        if known and (any("val" in name.lower() for name, _, _ in known) or not any(v for v, _ in proposed)):
             proposed = [
                 (
                     "val" in name.lower(),
-                    re.escape(name).replace("\\-", "-")
+                    re.escape(name).replace("\\-", "-").replace("\\ ", " ")
                     + _spaces(between)
                     + (_PLAIN if re.fullmatch(r"[\d.]+", text) else _VALUE),
                 )

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 from ablate.errors import DataError
 from ablate.importing.columns import SUMMARIES, UNDEFINED, is_counter, is_seed, step_rank
+from ablate.importing.curves import named_row
 from ablate.text import counted, joined
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_ROWS = 10_000
+"""A table with a column for each run has fewer rows."""
 
 _NUMBERED = re.compile(r"(.*?)[\s_.:=-]*(\d+)\Z")
 
@@ -49,6 +53,7 @@ def lengthened(rows: pd.DataFrame, over: str, metric: str) -> tuple[pd.DataFrame
     else:
         columns = numbered(names)[1]
         labels = {name: name[match.start(2) :] for name in columns if (match := _NUMBERED.match(name))}
+    rows, sums = _without_sums(rows, columns)
     if len(columns) < 2:
         kind = (
             "columns of numbers"
@@ -71,13 +76,9 @@ def lengthened(rows: pd.DataFrame, over: str, metric: str) -> tuple[pd.DataFrame
     notes = (
         [f"{counted(int(empty.sum()), 'empty cell')} taken for runs that do not exist"] if empty.any() else []
     )
+    notes += sums
     if summaries:
-        what = (
-            "is that of the others, and no arm"
-            if len(summaries) == 1
-            else "are those of the others, and no arms"
-        )
-        notes.append(f"{joined(summaries)} {what}")
+        notes.append(f"{joined(summaries)} left out: a summary of the other columns, and no arm")
     return long[~empty], notes
 
 
@@ -95,21 +96,44 @@ def _is_summary(name: str, rows: pd.DataFrame) -> bool:
     import numpy as np
     import pandas as pd
 
-    others = [other for other in map(str, rows.columns) if not _is_called_a_summary(other)]
-    if not _is_called_a_summary(name) or len(others) < 2:
+    if not _is_called_a_summary(name):
         return False
-    values, own = (
-        rows[others].apply(pd.to_numeric, errors="coerce"),
-        pd.to_numeric(rows[name], errors="coerce"),
-    )
-    off = 0.02 * float(np.nanstd(values.to_numpy(dtype=float))) + 1e-12
-    spreads = [values.std(axis=1, ddof=ddof) for ddof in (0, 1)]
-    others_too = [values.agg(kind, axis=1) for kind in ("mean", "median", "min", "max", "sum")]
-    return any(bool(((own - summary).abs().dropna() <= off).all()) for summary in (*spreads, *others_too))
+    every, own = rows.apply(pd.to_numeric, errors="coerce"), pd.to_numeric(rows[name], errors="coerce")
+    others = [other for other in map(str, rows.columns) if other != name]
+    # Another column that is called so may be an arm, such as `max`, or one more summary.
+    for used in (others, [other for other in others if not _is_called_a_summary(other)]):
+        values = every[used]
+        if len(used) < 2:
+            continue
+        off = 0.02 * float(np.nanstd(values.to_numpy(dtype=float))) + 1e-12
+        summaries = [values.std(axis=1, ddof=ddof) for ddof in (0, 1)]
+        summaries += [values.agg(kind, axis=1) for kind in ("mean", "median", "min", "max", "sum")]
+        if any(bool(((own - summary).abs().dropna() <= off).all()) for summary in summaries):
+            return True
+    return False
+
+
+def _without_sums(rows: pd.DataFrame, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows without those that are called a summary of the others and are one in every column; and a note of them."""
+    names = [name for name in map(str, rows.columns) if name not in columns]
+    called: dict[int, str] = {}
+    for name in names if len(rows) <= _MOST_ROWS else ():
+        called |= {i: cell for i, cell in enumerate(rows[name]) if _is_called_a_summary(cell)}
+    position = range(len(rows))
+    turned = rows[columns].T.set_axis([called.get(i, str(i)) for i in position], axis=1)
+    if not turned.columns.is_unique:
+        return rows, []
+    sums = [i for i in position if i in called and _is_summary(called[i], turned)]
+    if not sums:
+        return rows, []
+    named = joined(f"row {named_row(rows.index[i])} ({called[i]})" for i in sums)
+    return rows.iloc[[i for i in position if i not in sums]], [
+        f"{named} left out: a summary of the others, and no run"
+    ]
 
 
 def _is_called_a_summary(name: str) -> bool:
-    return bool(set(re.split(r"[^a-z]+", name.lower())) & SUMMARIES)
+    return bool(set(re.split(r"[^a-z]+", name.lower())) & (SUMMARIES | {"all", "overall"}))
 
 
 def _is_numeric(cells: pd.Series[str]) -> bool:

@@ -91,6 +91,18 @@ def test_a_report_without_a_number_to_judge_is_the_records_of_its_history(folder
     assert row["epoch"] == "1.0"
 
 
+def test_what_is_noted_of_many_files_is_said_once(folder):
+    for seed in range(12):
+        write(
+            folder / "a" / f"{seed}.csv",
+            "about a\n\nacc,loss\n1,2\n" if seed == 7 else "acc,loss\n1,2\nacc,loss\n",
+        )
+    assert table("a/{seed}.csv").notes == (
+        "a/0.csv and 10 other files: 1 line repeats the header, and is no run",
+        "a/7.csv: 1 line above the header (line 3) passed over, from “about a”",
+    )
+
+
 def test_files_of_a_pattern_may_be_tables_with_a_row_for_each_step(folder):
     for seed in range(2):
         write(folder / "runs" / f"sgd_{seed}.csv", "step;loss\n1;0,5\n2;0,4\n")
