@@ -447,13 +447,27 @@ class _Environment(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 — i
 
     @staticmethod
     def _tell(key: Any, value: Any) -> None:
-        if _current is None or (asking := _asking()) is None:
+        if _current is None:
             return
+        asking, name = _asking(), os.fsdecode(key)
         names, where = getattr(_busy, "passed_on", (set(), None))
         if where == asking and key in names:
             names.discard(key)
-        else:
-            _current.asked(os.fsdecode(key), None if value is None else os.fsdecode(value))
+        elif asking is not None or _is_named_by_user(name):
+            _current.asked(name, None if value is None else os.fsdecode(value))
+
+
+def _is_named_by_user(variable: str) -> bool:
+    """Return whether a variable that a package asks for stands in the code of the user's that called it: `expandvars("$GAIN/x")`."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 — its caller's, and so on
+    word = re.compile(rf"\b{re.escape(variable)}\b")
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            texts = (constant for constant in frame.f_code.co_consts if isinstance(constant, str))
+            if any(map(word.search, texts)):
+                return True
+        frame = frame.f_back
+    return False
 
 
 def _asking() -> tuple[object, int] | None:

@@ -333,6 +333,9 @@ def test_a_word_that_is_called_a_token_is_a_setting_and_a_password_is_none(reads
         "os.environ.get('GAIN')",
         "os.getenv('GAIN', 2)",
         "'GAIN' in os.environ",
+        "os.path.expandvars('$GAIN/x')",
+        "__import__('string').Template('${GAIN}/x').substitute(os.environ)",
+        "__import__('argparse').ArgumentParser().set_defaults(x=os.path.expandvars('a/${GAIN}'))",
     ],
 )
 def test_a_variable_that_training_asks_for_is_known_to_have_changed(reads, monkeypatch, asking):
@@ -344,6 +347,13 @@ def test_a_variable_that_training_asks_for_is_known_to_have_changed(reads, monke
     monkeypatch.delenv("GAIN")
     assert changed(text) == ["$GAIN"]
     assert "2" not in json.loads(text)["variables"]
+
+
+def test_a_variable_that_only_packages_know_of_is_none_of_the_training(reads, monkeypatch):
+    monkeypatch.setenv("GAIN", "1")
+    monkeypatch.setenv("PAGER", "1")
+    text = reads("import pydoc\ndef train():\n    'GAINS again'\n    pydoc.getpager()\n")
+    assert is_nothing_read(text)
 
 
 def test_of_a_whole_data_set_it_is_the_sizes_that_count(reads, tmp_path, monkeypatch):
