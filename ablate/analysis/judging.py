@@ -586,9 +586,30 @@ def _typical(readings: Iterable[UnitReading], rules: Rules) -> float | None:
 
 
 def selection_bias(comparisons: Sequence[Comparison]) -> float | None:
-    """Return how much better than it is the best of k equal arms looks, in the metric's units."""
-    errors = [c.summary.sd / math.sqrt(c.summary.n) for c in comparisons if c.summary.sd is not None]
+    """Return how much better than it is the best of k equal arms looks, in the metric's units.
+
+    What seeds do to all arms alike makes none of them the best, so that where runs are paired the noise of each is what is left.
+    """
+    paired = [dict(c.differences) for c in comparisons if c.differences]
+    errors = _own_errors(paired) if len({c.reference for c in comparisons}) == 1 else None
+    if errors is None:
+        errors = [c.summary.sd / math.sqrt(c.summary.n) for c in comparisons if c.summary.sd is not None]
     return best_of(len(comparisons)) * float(np.median(errors)) if len(comparisons) > 1 and errors else None
+
+
+def _own_errors(arms: Sequence[Mapping[int, float]]) -> list[float] | None:
+    """Return the standard error of each arm's mean without what the arms share; None where two of them share fewer than two seeds.
+
+    arms: seed → difference. The residuals of a table of arms and seeds.
+    """
+    seeds = sorted(set.intersection(*map(set, arms))) if len(arms) > 1 else []
+    if len(seeds) < 2:
+        return None
+    table = np.array([[arm[seed] for seed in seeds] for arm in arms])
+    left = table - table.mean(axis=0)
+    squares = np.square(left - left.mean(axis=1, keepdims=True)).sum(axis=1)
+    variances = squares / ((len(seeds) - 1) * (1.0 - 1.0 / len(arms)))
+    return [math.sqrt(variance / len(arm)) for variance, arm in zip(variances, arms, strict=True)]
 
 
 def _runs(units: Sequence[Unit], readings: Sequence[UnitReading], study: _Study, *, forced: bool) -> Runs:

@@ -906,3 +906,34 @@ def test_arm_by_arm_and_all_at_once_are_the_same_procedure():
         assert [codes[c.verdict] for c in found.comparisons] == at_once.code[i].tolist()
         assert [c.lo for c in found.comparisons] == pytest.approx(at_once.lo[i].tolist(), abs=1e-9)
         assert [c.hi for c in found.comparisons] == pytest.approx(at_once.hi[i].tolist(), abs=1e-9)
+
+
+def optimism(noise, *, shared):
+    """Of a study of as many arms as rows but the first, which is the baseline's. shared: what each seed adds to all of them."""
+    names = ["baseline", *(f"a{i}" for i in range(1, len(noise)))]
+    values = noise + shared
+    frame = pd.DataFrame(
+        [
+            row(name, seed, value)
+            for name, own in zip(names, values, strict=True)
+            for seed, value in enumerate(own)
+        ]
+    )
+    return judge(rules(names[1:], looks=(noise.shape[1],)), frame).optimism
+
+
+@pytest.mark.parametrize("arms", [2, 3, 10])
+def test_what_seeds_do_to_all_arms_alike_makes_none_of_them_look_better(arms):
+    draw = np.random.default_rng(arms)
+    noise = draw.standard_normal((arms + 1, 6))
+    alone = optimism(noise, shared=np.zeros(6))
+    assert optimism(noise, shared=3.0 * draw.standard_normal(6)) == pytest.approx(alone)
+
+
+def test_the_best_of_equal_arms_looks_better_by_about_what_is_said():
+    draw = np.random.default_rng(7)
+    noise = draw.standard_normal((80, 6, 5))
+    shared = 2.0 * draw.standard_normal((80, 5))
+    best = (noise[:, 1:] - noise[:, :1]).mean(axis=2).max(axis=1)
+    said = [optimism(own, shared=level) for own, level in zip(noise, shared, strict=True)]
+    assert np.mean(said) == pytest.approx(np.mean(best), abs=3 * np.std(best) / math.sqrt(80))
