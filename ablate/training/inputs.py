@@ -195,7 +195,7 @@ class Inputs:
             for path in self._written - self._appended
             if self._counts(path) and os.path.isfile(path)  # noqa: PTH113 — of a text
         }
-        used = {named(path) for path in self._read_again}
+        used = {named(path) for path in self._read_again | self._files.keys()}
         return as_text({named(path): held for path, held in files.items()}, variables, folders, made, used)
 
     def opened(self, path: Any, mode: Any, flags: Any) -> None:

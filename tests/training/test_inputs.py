@@ -176,9 +176,13 @@ def test_what_training_writes_or_makes_or_what_is_of_the_machine_does_not_count(
         ),
         ("Path('.cache').mkdir(); Path('.cache/best.txt').write_text('1')", {}),
         ("fork(lambda: Path('best.txt').write_text('1'))", {"best.txt": False}),
+        ("Path('old.txt').read_text(); Path('old.txt').write_text('1')", {"old.txt": True}),
+        ("Path('old.txt').read_text()", {}),
     ],
 )
-def test_what_a_run_makes_where_others_find_it_is_recorded(reads, code, made):
+def test_what_a_run_makes_where_others_find_it_is_recorded(reads, tmp_path, code, made):
+    (tmp_path / "old.txt").write_text("0")
+    os.utime(tmp_path / "old.txt", (1, 1))
     text = reads(f"import os\ndef train():\n    {code}")
     assert json.loads(text or "{}").get("made", {}) == made
     assert changed(text) == []
