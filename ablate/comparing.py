@@ -1256,6 +1256,9 @@ def _of_groups(question: _Question, seed: str | None) -> _Found:
     return _Found(_judge_groups(question, groups), tuple(notes), replicates)
 
 
+_MOST_OF_SHARES = 0.71
+"""Two runs of 0 and 1 have the largest standard deviation that values between 0 and 1 can have."""
+
 _NO_DEVIATION = re.compile(
     r"(?<![a-z])(sem|stderr|std_?err(or)?|standard_error|se|ci|ci_?\d+|conf(idence)?(_interval)?)(?![a-z])",
     re.IGNORECASE,
@@ -1310,6 +1313,13 @@ def _of_means(question: _Question, sd: str, n: str) -> Analysis:
                 hint="it is that of single runs (n − 1 below the line), not the standard error of their mean",
             )
         groups[name] = Group(int(number), means[i], stds[i] if number > 1 else math.nan)
+    wide = [i for i, std in enumerate(stds) if std > _MOST_OF_SHARES]
+    if wide and is_share(question.metric) and all(0 <= mean <= 1 for mean in means):
+        raise StudyError(
+            f"shares have no standard deviation of more than {_MOST_OF_SHARES}: {question.row(wide[0], question.metric, sd)}",
+            place=caller.place("sd"),
+            hint="write means and standard deviations in one unit",
+        )
     return _judge_groups(question, groups)
 
 

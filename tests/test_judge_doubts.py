@@ -277,21 +277,32 @@ def test_a_success_of_zero_or_one_is_not_doubted(judge):
 
 
 DIFFERS = {
-    "a task of each arm": ("arm", {"dataset": "{arm}"}, "arms differ in dataset too (dataset base in base, new in new, third in third)"),
-    "two settings of each arm": ("arm", {"lr": "{arm}", "epochs": "{arm}"}, "arms differ in lr and epochs too"),
-    "a setting beside another": ("optimizer", {"lr": "{arm}"}, "arms differ in lr too"),
-    "what the arm stands for": ("arm", {"lr": "{arm}"}, None),
+    "a task of each arm": ("arm", {"dataset": "set {number}"}, "arms differ in dataset too (dataset set 0 in base, set 1 in new, set 2 in third)"),
+    "two settings of each arm": ("arm", {"lr": "0.{number}", "epochs": "{number}"}, "arms differ in lr and epochs too"),
+    "a setting beside another": ("optimizer", {"lr": "0.{number}"}, "arms differ in lr too"),
+    "what the arm stands for": ("arm", {"lr": "0.{number}"}, None),
     "one value": ("arm", {"lr": "0.1", "dataset": "x"}, None),
     "within arms": ("arm", {"lr": "{half}"}, "runs of one arm differ in lr (0, 1)"),
     "splits within arms": ("arm", {"split": "{half}"}, "runs of one arm differ in split (0, 1)"),
+    "a label of the arm": ("optimizer", {"data": "data/{arm}/x"}, None),
+    "an epoch of each run": ("arm", {"epoch": "{seed}"}, None),
     "not a setting by its name": ("arm", {"minutes": "{half}"}, None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("arm", "others", "told"), DIFFERS.values(), ids=DIFFERS)
 def test_what_runs_differ_in_beside_the_arm_is_noted(judge, arm, others, told):
+    names = ["base", "new", "third"]
     rows = [
-        (name, seed, value, *(text.format(arm=name, half=int(seed > 2)) for text in others.values()))
+        (
+            name,
+            seed,
+            value,
+            *(
+                text.format(arm=name, number=names.index(name), seed=seed, half=int(seed > 2))
+                for text in others.values()
+            ),
+        )
         for name, seed, value in runs(6)
     ]
     said = judge(
@@ -357,3 +368,11 @@ def test_a_column_with_one_value_is_not_asked_about_beside_the_arms(judge):
     rows = [(*row, "hf") for row in runs()]
     text = lines("arm,seed,acc,config.model", rows)
     assert "- new clearly helps" in judge(text, "--baseline", "base", *PAIRED, "--margin", "0.01")
+
+
+@pytest.mark.parametrize(("sd", "means", "refused"), [(1.2, 0.9, True), (0.5, 0.9, False), (1.2, 90, False)])
+def test_a_standard_deviation_in_another_unit_than_its_mean_is_refused(judge, sd, means, refused):
+    rows = [("base", means, 0.01, 5), ("new", means * 1.02, sd, 5)]
+    options = ("--mean", "acc", "--sd", "sd", "--n", "n", "--margin", "0.01")
+    said = judge(lines("arm,acc,sd,n", rows), *BASE, *options, code=2 if refused else 0)
+    assert ("row 2 (new, acc 0.918, sd 1.2)" in said) is refused

@@ -158,9 +158,11 @@ def judged_rows(
             hint="leave --at out; where a column counts the steps, --step COL names it",
         )
     used = [*within, *names, *([found.step] if found is not None else [])]
-    settings = settings or [name for name in map(str, rows.columns) if _is_fixed(name)]
+    # An epoch that differs between runs of one arm is that of an early stop, beside the result.
+    steps = [] if settings else [name for name in map(str, rows.columns) if step_rank(name) is not None]
+    settings = settings or [name for name in map(str, rows.columns) if is_setting(name) or is_task(name)]
     notes += _varying(rows, arm, used, settings, is_search=is_search)
-    notes += [] if block is not None else _differing(rows, arm, used, settings)
+    notes += [] if block is not None else _differing(rows, arm, used, [*settings, *steps])
     if found is None and not seeds and not is_means:
         _refuse_trials(rows, arm, names)
     outcomes = _outcomes(rows, names)
@@ -267,11 +269,6 @@ def _varying(
     ]
 
 
-def _is_fixed(name: str) -> bool:
-    """Whether a column is called what runs of one comparison have in common: a setting, a task, a number of steps."""
-    return is_setting(name) or is_task(name) or step_rank(name) is not None
-
-
 def _differing(
     rows: pd.DataFrame, arm: Sequence[str], used: Sequence[str], settings: Sequence[str]
 ) -> list[str]:
@@ -288,7 +285,9 @@ def _differing(
             continue
         different = pd.DataFrame({"arm": names.to_numpy(), "level": rows[name].to_numpy()}).drop_duplicates()
         pairs = list(different.itertuples(index=False, name=None))
-        if len(pairs) == len({one for one, _ in pairs}) and len({level for _, level in pairs}) > 1:
+        is_label = all(str(one).lower() in str(level).lower() for one, level in pairs)  # such as a folder
+        is_of_arms = len(pairs) == len({one for one, _ in pairs}) and len({level for _, level in pairs}) > 1
+        if is_of_arms and not is_label:
             own.append((name, pairs))
     stands_for = len(arm) == 1 and is_generic(arm[0])
     if not own or (stands_for and len(own) == 1 and not is_task(own[0][0])):
