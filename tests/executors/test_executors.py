@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -588,20 +589,20 @@ with LocalExecutor(scripted.train, cpu_slots(1)) as executor:
 
 
 @pytest.mark.parametrize("then", ["", "time.sleep(60)"])
-def test_the_temporary_folder_of_a_run_that_is_killed_goes_with_its_command(tmp_path, tmp_path_factory, then):
+def test_the_temporary_folder_of_a_run_that_is_killed_goes_with_its_command(tmp_path, then):
     """The command ends in the middle of the run, or is killed itself."""
-    place = tmp_path_factory.mktemp("at")  # short enough for the address of a socket
     script = IN_A_FOLDER.format(here=HERE, never=str(tmp_path / "never"), then=then)
-    environment = os.environ | {"TMPDIR": str(place)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        folder = Path(process.stdout.readline().strip())
-        assert folder.is_relative_to(place)
-        if then:
-            assert folder.is_dir()
-            process.kill()
-    wait_until(lambda: not [*place.iterdir()])
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # short enough for the address of a socket
+        environment = os.environ | {"TMPDIR": place}
+        with subprocess.Popen(
+            [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            folder = Path(process.stdout.readline().strip())
+            assert folder.is_relative_to(place)
+            if then:
+                assert folder.is_dir()
+                process.kill()
+        wait_until(lambda: not [*Path(place).iterdir()])
 
 
 def test_the_parents_main_module_is_as_it_was_after_workers_were_started():
