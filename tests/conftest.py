@@ -68,6 +68,13 @@ def _in_memory() -> Path | None:
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ and (folder := _in_memory()):
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
 
+# What commands print is that of no terminal, whatever surrounds the tests: a service that has every program print colours, for one.
+for name in (
+    *("COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"),
+    *("FORCE_COLOR", "PY_COLORS", "CLICOLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS"),
+):
+    os.environ.pop(name, None)
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
