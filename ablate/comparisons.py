@@ -236,7 +236,7 @@ class Comparisons(Sequence[ArmVerdict]):
 
     def _cells(self, items: Sequence[ArmVerdict] | None = None) -> list[tuple[str, str, str, str, str, str]]:
         """The cells of a table of arms, as text. items: None for all of them."""
-        from ablate.report.wording import MOST_DECIMALS, p_value
+        from ablate.report.wording import MOST_DECIMALS, p_value, span
 
         items = self.items if items is None else items
         widths = [c.ci[1] - c.ci[0] for c in items if c.ci is not None and c.ci[1] > c.ci[0]]
@@ -245,12 +245,10 @@ class Comparisons(Sequence[ArmVerdict]):
         rows = []
         for c in items:
             effect = "" if c.effect is None else f"{c.effect:+.{digits}f}"
-            interval = "" if c.ci is None else f"{c.ci[0]:+.{digits}f} to {c.ci[1]:+.{digits}f}"
+            interval = "" if c.ci is None else span(*c.ci, digits)
             p = "" if c.p_adjusted is None else p_value(c.p_adjusted)
             verdict = f"clearly {c.verdict}" if c.clearly else c.verdict
-            rows.append(
-                (visible(c.arm), verdict, effect.replace("-", "−"), interval.replace("-", "−"), p, str(c.n))
-            )
+            rows.append((visible(c.arm), verdict, effect.replace("-", "−"), interval, p, str(c.n)))
         return rows
 
     def _repr_html_(self) -> str:

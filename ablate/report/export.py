@@ -356,7 +356,7 @@ def _macros(summary: Summary) -> list[str]:
             "effect": _in_math(interval.estimate, lambda v: wording.signed(v, summary.digits)),
             "interval": ""
             if interval.lo is None or interval.hi is None
-            else rf"\ensuremath{{[{', '.join(_tex_number(wording.signed(end, summary.digits)) for end in (interval.lo, interval.hi))}]}}",
+            else rf"\ensuremath{{[{', '.join(map(_tex_number, wording.ends(interval.lo, interval.hi, summary.digits)))}]}}",
             "p": _in_math(row.p, wording.p_value),
             "verdict": _tex(row.verdict),
         }
@@ -379,11 +379,12 @@ def _tex_effect(row: Row, digits: int) -> list[str]:
     interval = row.interval
     if interval.estimate is None:
         return ["", "", "", ""]
-    ends: Sequence[float | None] = (interval.lo, interval.hi)
-    lo, hi = (None if end is None else _tex_number(wording.signed(end, digits)) for end in ends)
+    ends = ""
+    if interval.lo is not None and interval.hi is not None:
+        ends = f"$[{', '.join(map(_tex_number, wording.ends(interval.lo, interval.hi, digits)))}]$"
     return [
         f"${_tex_number(wording.signed(interval.estimate, digits))}$",
-        "" if lo is None else f"$[{lo}, {hi}]$",
+        ends,
         "" if row.p is None else f"${_tex_number(wording.p_value(row.p))}$",
         _tex(row.verdict),
     ]

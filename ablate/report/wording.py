@@ -11,6 +11,9 @@ from typing import Any
 from ablate.text import format_level, format_short_duration, joined
 
 MOST_DECIMALS = 30
+
+ROUNDING = 1e-9
+"""Share of the larger end of an interval up to which the other one is zero but for arithmetic."""
 """More decimals than this are written of no number."""
 
 MINUS = "−"
@@ -54,7 +57,20 @@ def span(lo: float | None, hi: float | None, digits: int) -> str:
     """Write an interval: `−0.2 to +0.5`."""
     if lo is None or hi is None:
         return NOTHING
-    return f"{signed(lo, digits)} to {signed(hi, digits)}"
+    return " to ".join(ends(lo, hi, digits))
+
+
+def ends(lo: float, hi: float, digits: int) -> tuple[str, str]:
+    """Write both ends of an interval. One that excludes zero is never written as touching it: such an end gets more decimals."""
+    least = ROUNDING * max(abs(lo), abs(hi))
+
+    def written(end: float) -> str:
+        decimals = digits
+        while abs(end) > least and decimals < MOST_DECIMALS and _is_zero(plain(end, decimals)):
+            decimals += 1
+        return signed(end, decimals)
+
+    return written(lo), written(hi)
 
 
 def ratio(value: float | None) -> str:
@@ -72,10 +88,11 @@ def share(value: float, what: str) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Write an adjusted p, `< 0.001` where it is small."""
+    """Write an adjusted p, `< 0.001` where it is small, and `< 0.05` where it is below that and its digits do not show it."""
     if p is None or not math.isfinite(p):
         return NOTHING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    text = "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "< 0.05" if p < 0.05 and text == "0.050" else text
 
 
 def compact(value: float | None) -> str:

@@ -32,6 +32,36 @@ def test_an_interval_names_both_ends():
     assert wording.span(None, 0.5, 1) == "–"
 
 
+@pytest.mark.parametrize(
+    ("lo", "hi", "expected"),
+    [
+        (0.0003, 15.06, "+0.0003 to +15.1"),
+        (-15.06, -0.0003, "−15.1 to −0.0003"),
+        (-0.04, 0.51, "−0.04 to +0.5"),
+        (0.0, 0.51, "0.0 to +0.5"),
+        (1e-15, 0.51, "0.0 to +0.5"),
+        (0.0, 0.0, "0.0 to 0.0"),
+    ],
+)
+def test_an_interval_is_written_as_touching_zero_only_where_it_does(lo, hi, expected):
+    assert wording.span(lo, hi, 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"),
+    [
+        (0.04940, "0.049"),
+        (0.04951, "< 0.05"),
+        (0.049999, "< 0.05"),
+        (0.05, "0.050"),
+        (0.0004, "< 0.001"),
+        (0.2, "0.20"),
+    ],
+)
+def test_an_adjusted_p_below_five_percent_is_written_so(p, expected):
+    assert wording.p_value(p) == expected
+
+
 @pytest.mark.parametrize(("value", "expected"), [(0.5, "0.5"), (10.0, "10"), (0.25, "0.25")])
 def test_a_declared_number_keeps_its_own_digits(value, expected):
     assert wording.trimmed(value, wording.decimals(value)) == expected
