@@ -235,6 +235,11 @@ def is_loss(metric: str) -> bool:
     return _measured(metric)[1][-1:] == ["loss"] or metric.lower().endswith("loss")
 
 
+def words_of_split(text: str) -> frozenset[str]:
+    """Return the words of a text that say which data were measured."""
+    return SPLITS.intersection(_words(text))
+
+
 def reads_test_set(metric: str) -> bool:
     """Return whether a metric's name says that it was measured on the test set: `test/accuracy`, `test_loss`, `testAcc`."""
     return "test" in _words(metric)

@@ -130,7 +130,7 @@ def _cautions(
             "margin-out-of-reach", figures={"detectable": analysis.detectable, "margin": rules.margin}
         )
     yield from _read_before_the_end(replicates)
-    yield from _told_of_errors(replicates)
+    yield from _reasons_of_finished(replicates, rules.judged_on)
     yield from _mixtures(replicates)
     yield from _mixed_inputs(replicates)
     yield from _shared_files(replicates)
@@ -244,22 +244,25 @@ def _read_before_the_end(replicates: pd.DataFrame) -> Iterator[Caution]:
         )
 
 
-_TOLD = "ended well, but told of "
-"""What the reason of a run begins with whose command told of an error and ended well, before the error."""
+_OF_FINISHED: tuple[tuple[str, CautionCode], ...] = (
+    ("ended well, but told of ", "told-of-errors"),
+    ("was judged by a line of the test set: ", "read-from-test-line"),
+)
+"""What the reason of a run begins with that has a result all the same."""
 
 
-def _told_of_errors(replicates: pd.DataFrame) -> Iterator[Caution]:
-    """Yield how many runs have a value although an error stands in their output."""
+def _reasons_of_finished(replicates: pd.DataFrame, judged_on: str) -> Iterator[Caution]:
+    """Yield how many runs have a value although an error stands in their output, or that of another line than was meant."""
     if "reason" not in replicates.columns:
         return
     finished = replicates[(replicates["phase"] == REPORT) & (replicates["outcome"] == "finished")]
-    told = finished[finished["reason"].fillna("").astype(str).str.startswith(_TOLD)]
-    if len(told):
-        arms = tuple(map(str, told["arm"].unique()))
-        error = str(told["reason"].iloc[0]).removeprefix(_TOLD)
-        yield Caution(
-            "told-of-errors", arms=arms, reason=error, figures={"runs": len(told), "of": len(finished)}
-        )
+    reasons = finished["reason"].fillna("").astype(str)
+    for beginning, code in _OF_FINISHED:
+        runs = finished[reasons.str.startswith(beginning)]
+        if len(runs) and not (code == "read-from-test-line" and judged_on == "test"):
+            reason = str(runs["reason"].iloc[0]).removeprefix(beginning)
+            figures = {"runs": len(runs), "of": len(finished)}
+            yield Caution(code, arms=tuple(map(str, runs["arm"].unique())), reason=reason, figures=figures)
 
 
 def _mixtures(replicates: pd.DataFrame) -> Iterator[Caution]:

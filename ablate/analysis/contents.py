@@ -180,6 +180,7 @@ CautionCode = Literal[
     "coarse-metric",
     "read-before-the-end",
     "told-of-errors",
+    "read-from-test-line",
     "aa-differs",
     "aa-repeats",
     "single-runs",

@@ -205,6 +205,11 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
                 f"({cut(item.reason, 100)}): see that training came to its end. With `set -e`, and `set -o pipefail`, a script fails where "
                 "a program in it does."
             )
+        case "read-from-test-line":
+            return (
+                f"In {int(figures['runs'])} of {counted(int(figures['of']), 'run')} the last value of {rules.metric}, which counts, is from a "
+                f"line of the test set ({cut(item.reason, 100)}): give it a pattern that finds only the others, or say `judged_on: test`."
+            )
         case "judged-before":
             plans = counted(int(figures["plans"]), "other plan")
             return (

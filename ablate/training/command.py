@@ -28,6 +28,7 @@ from ablate.data.facts import DataFacts
 from ablate.errors import StudyError, nearest
 from ablate.events import LONGEST_REASON, Task
 from ablate.lines import plain_text
+from ablate.metrics import reads_test_set, words_of_split
 from ablate.text import counted, cut, format_value, joined, parse_duration
 from ablate.training.arguments import GIVEN, CommandTemplate, Lookup
 from ablate.training.channels import open_channels, tells_only_steps
@@ -63,6 +64,9 @@ from ablate.training.source_files import (
 )
 from ablate.training.surroundings import NOT_PASSED_ON, scratch_mlflow
 from ablate.training.told_errors import TOLD, ToldErrors
+
+OF_TEST = "was judged by a line of the test set: "
+"""What the reason of a run begins with that has its last value from such a line, and others from other lines, before the line."""
 
 SHOWN_LINES = 20
 """Last lines of a command that failed which are shown."""
@@ -509,6 +513,8 @@ class _Attempt:
             output=output,
         )
         self._errors = ToldErrors()
+        self._metric = metric
+        self._has_other_line, self._line_of_test = False, ""
         self._began = time.perf_counter()
 
     def messages(self, cancelled: Collection[str]) -> Iterator[Message]:
@@ -547,7 +553,12 @@ class _Attempt:
                 self._errors.line(line)
                 for channel in self._channels:
                     findings = channel.line(line)
-                    if any(isinstance(each, Found) and each.metric == self._ends for each in findings):
+                    metrics = {each.metric for each in findings if isinstance(each, Found)}
+                    if self._metric in metrics:
+                        is_of_test = words_of_split(plain_text(line)) == {"test"}
+                        self._has_other_line |= not is_of_test
+                        self._line_of_test = plain_text(line).strip() if is_of_test else ""
+                    if self._ends in metrics:
                         yield from self._look()  # what was written before the epoch ended belongs to it
                     if findings:
                         self._told(findings, line)
@@ -584,6 +595,8 @@ class _Attempt:
             facts["reason"] = f"{', '.join(curves.not_finite())} not finite in epoch {last}"
         elif self._errors.last:
             facts["reason"] = TOLD + self._errors.last
+        elif self._line_of_test and self._has_other_line and not reads_test_set(self._metric):
+            facts["reason"] = OF_TEST + cut(self._line_of_test, 200)
         final = {**curves.final, "time/train_seconds": time.perf_counter() - self._began}
         epoch = last if diverged else curves.counts or last
         files = {**left_figures(self._folder), **self._files()}

@@ -657,6 +657,14 @@ def test_runs_that_told_of_an_error_are_counted():
         "In 2 of 10 runs, of A, the program ended well, but told of an error (KeyError: 'x')"
     )
     assert judge(rules("A"), frame.assign(reason=None)).warnings == ()
+    of_test = frame.assign(reason=["was judged by a line of the test set: Test: 0.5"] * 10)
+    (said,) = warnings(judge(rules("A"), of_test))
+    assert said.startswith(
+        "In 10 of 10 runs the last value of score, which counts, is from a line of the test set (Test: 0.5)"
+    )
+    assert not any(
+        "line of the test" in w for w in warnings(judge(replace(rules("A"), judged_on="test"), of_test))
+    )
 
 
 def test_files_that_runs_of_one_arm_write_and_those_of_another_read_are_named():

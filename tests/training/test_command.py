@@ -733,6 +733,30 @@ def test_an_error_that_a_command_tells_of_is_kept_although_it_ends_well(tmp_path
     assert end.facts.get("reason", "") == (f"ended well, but told of {error}" if error else "")
 
 
+@pytest.mark.parametrize(
+    ("lines", "metric", "line"),
+    [
+        (["Val: accuracy 0.5", "Test: accuracy 0.4"], "accuracy", "Test: accuracy 0.4"),
+        (["accuracy 0.5", "final test accuracy 0.4"], "val/accuracy", "final test accuracy 0.4"),
+        (["accuracy 0.5", "test accuracy 0.4"], "test/accuracy", ""),
+        (["test accuracy 0.5", "Test accuracy 0.4"], "accuracy", ""),
+        (["test accuracy 0.5", "accuracy 0.4"], "accuracy", ""),
+        (["accuracy 0.5", "test loss 1, val accuracy 0.4"], "accuracy", ""),
+        (["accuracy 0.5", "latest accuracy 0.4"], "accuracy", ""),
+    ],
+)
+def test_a_run_whose_last_value_is_from_a_line_of_the_test_set_says_so(tmp_path, lines, metric, line):
+    study = script(
+        tmp_path,
+        f"for line in {lines!r}: print(line)",
+        metrics={metric: {"line": r"accuracy (\S+)"}},
+        metric=metric,
+        judged_on="test" if metric.startswith("test") else None,
+    )
+    reason = finished(events_of(study, tmp_path)).facts.get("reason", "")
+    assert reason == (f"was judged by a line of the test set: {line}" if line else "")
+
+
 def test_the_last_lines_of_a_command_that_fails_are_shown(tmp_path):
     text = "for i in range(100): print('line', i)\nraise ValueError('the reason')"
     events = events_of(script(tmp_path, text), tmp_path)
