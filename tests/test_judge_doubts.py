@@ -376,3 +376,16 @@ def test_a_standard_deviation_in_another_unit_than_its_mean_is_refused(judge, sd
     options = ("--mean", "acc", "--sd", "sd", "--n", "n", "--margin", "0.01")
     said = judge(lines("arm,acc,sd,n", rows), *BASE, *options, code=2 if refused else 0)
     assert ("row 2 (new, acc 0.918, sd 1.2)" in said) is refused
+
+
+@pytest.mark.parametrize("step", ["-1", "final", "1,000", "inf"])
+def test_a_step_that_has_no_place_among_the_others_is_refused(judge, step):
+    rows = [
+        (arm, seed, f'"{step}"' if at == 2 else at, value + at / 100)
+        for arm, seed, value in runs()
+        for at in range(3)
+    ]
+    said = judge(
+        lines("arm,seed,epoch,acc", rows), *BASE, *PAIRED, "--margin", "0.01", "--at", "last", code=2
+    )
+    assert f"row 3 has no step: {step}" in said

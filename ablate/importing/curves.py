@@ -159,7 +159,8 @@ def read_at(
     )
     steps = pd.to_numeric(rows[found.step], errors="coerce").to_numpy(dtype=float)
     logged = (rows[metric] != "").to_numpy()
-    lacking = np.flatnonzero(logged & ~np.isfinite(steps))
+    # What has the step −1 comes after all others, or before them.
+    lacking = np.flatnonzero(logged & ~(np.isfinite(steps) & (steps >= 0)))
     if lacking.size:
         raise StudyError(
             f"row {named_row(rows.index[lacking[0]])} has no step: {cut(str(rows[found.step].iloc[lacking[0]])) or '(empty)'}",
