@@ -25,6 +25,9 @@ from ablate.shares import GAP_OF_UNITS, is_share
 NOISY = 3.0
 """An arm whose differences vary this many times more than the typical arm's is named in a caution."""
 
+ENOUGH_SEEDS = 10
+"""From so many pairs on, intervals of noisy arms miss as seldom as others although their noise is averaged (docs/verdicts.md)."""
+
 
 def study_error(
     units: Sequence[Unit],
@@ -114,7 +117,10 @@ def _cautions(
         typical = float(np.median(stds)) if len(stds) >= 3 else math.inf
         for subject, reading in judged:
             if reading.noise is not None and 0 < NOISY * typical < reading.noise:
-                yield Caution("noisy", subject, figures={"times": reading.noise / typical})
+                # Its noise counts as known better than it is where it is averaged with that of quieter arms over few seeds.
+                is_narrow = reading.moderated and reading.sample.n < ENOUGH_SEEDS
+                figures = {"times": reading.noise / typical, **({"narrow": 1.0} if is_narrow else {})}
+                yield Caution("noisy", subject, figures=figures)
     else:
         groups = {group.arm: group.runs for r in readings for group in r.sample.groups}
         yield from noisy_groups(groups, rules.resolution)

@@ -272,7 +272,15 @@ def _caution(item: Caution, rules: Rules, called: str | None) -> str:
         case "noisy" if rules.unit == "run":
             return f"{about}its runs vary {figures['times']:.1f} times as much as the typical arm's."
         case "noisy":
-            return f"{about}from {rules.unit} to {rules.unit} its differences vary {figures['times']:.1f} times as much as the typical arm's."
+            misses = (
+                ": over so few seeds its interval may miss more often than it says"
+                if "narrow" in figures
+                else ""
+            )
+            return (
+                f"{about}from {rules.unit} to {rules.unit} its differences vary {figures['times']:.1f} times as much as the typical "
+                f"arm's{misses}."
+            )
         case "skewed":
             arms = f"{', '.join(item.arms)} spread{'s' if len(item.arms) == 1 else ''} differently from the baseline"
             if rules.unit == "run":

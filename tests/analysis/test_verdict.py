@@ -11,7 +11,7 @@ from analysis_frames import V3, V4, change, drop, replicates, row, rules, warnin
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ablate.analysis import ArmRule, Caution, headline, judge, undecided, winner
+from ablate.analysis import ArmRule, Caution, caution, headline, judge, undecided, winner
 from ablate.analysis.compare import Replicate, time_ratio
 from ablate.analysis.intervals import sequence
 from ablate.analysis.judging import new_images_half
@@ -945,3 +945,16 @@ def test_the_best_of_equal_arms_looks_better_by_about_what_is_said():
     best = (noise[:, 1:] - noise[:, :1]).mean(axis=2).max(axis=1)
     said = [optimism(own, shared=level) for own, level in zip(noise, shared, strict=True)]
     assert np.mean(said) == pytest.approx(np.mean(best), abs=3 * np.std(best) / math.sqrt(80))
+
+
+@pytest.mark.parametrize(
+    ("arms", "seeds", "narrow"), [(4, 5, False), (5, 5, True), (6, 9, True), (6, 10, False)]
+)
+def test_a_noisy_arm_that_borrows_over_few_seeds_is_said_to_miss_more_often(arms, seeds, narrow):
+    draw = np.random.default_rng(11)
+    noise = draw.standard_normal((arms, seeds)) * np.where(np.arange(arms) == 0, 30.0, 1.0)[:, None]
+    names = [f"a{i}" for i in range(arms)]
+    analysis = judge(rules(names, looks=(seeds,)), replicates(dict(zip(names, noise, strict=True))))
+    [noisy] = [item for item in analysis.warnings if item.code == "noisy"]
+    assert noisy.subject == "a0"
+    assert ("may miss more often" in caution(noisy, analysis.rules)) is narrow
