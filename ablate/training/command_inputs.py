@@ -65,6 +65,12 @@ _FOR_PEOPLE = (".log", ".out", ".png", ".jpg", ".svg", ".pdf", ".html")
 """Endings of files that programs write and do not read again."""
 
 _TEXTS = re.compile(rb"['\"]([^'\"\n]{1,300})['\"]")
+_READING = re.compile(
+    rb"(?:\w*(?:read|load|glob)\w*\(\s*[rbuf]{0,2}['\"]([^'\"\n]{1,300})['\"]"
+    rb"|open\(\s*[rbuf]{0,2}['\"]([^'\"\n]{1,300})['\"][^,)\n]*(?:\)|,\s*(?:mode\s*=\s*)?['\"]r))"
+)
+"""Texts that are names of files which are read, and not written."""
+
 _PATHS = re.compile(rb"[^\s'\"=:,;&|<>(){}]{1,300}")
 _FILLED_IN = re.compile(r"\{[^{}]*\}?|%[\d.]*\w|\$\w*|\*+|\?|\[[^\]]*\]?")
 """What stands for other text in the name of a file: `fold{k}.csv`, `fold%d.csv`, `fold$k.csv`, `fold*.csv`."""
@@ -136,26 +142,35 @@ class CommandInputs:
             for path, (held, times) in self._files.items()
             if _times(path) == times and not path.startswith(tuple(written))
         }
-        made = {named(path) for path in self._made()}
+        new, again = set(map(named, self._made())), set(map(named, self._made_again()))
         return as_text(
             {named(path): held for path, held in files.items()},
             self._variables,
             {named(path): held for path, held in folders.items()},
-            made,
-            made,
+            new | again,
+            again,
         )
 
     def _made(self) -> Iterator[str]:
-        """Yield the files that were written since the run began, where all runs write: by it, or by another."""
+        """Yield the files that came since the run began, where all runs write: by it, or by another."""
+        return (
+            path for path in self._beside(self._root) if path not in self._seen and self._is_for_all(path)
+        )
+
+    def _made_again(self) -> Iterator[str]:
+        """Yield the files that were there, and were written anew; one that is only appended to is not."""
         for path, (held, times) in self._files.items():
-            if times is None or _times(path) in (times, None) or path.endswith(_FOR_PEOPLE):
+            if times is None or _times(path) in (times, None) or not self._is_for_all(path):
                 continue
             _, size, _ = times
             if not begins_with(path, held, size):
                 yield path
-        for path in self._beside(self._root):
-            if path not in self._seen and not path.endswith(_FOR_PEOPLE) and self._source.names(path):
-                yield path
+
+    def _is_for_all(self, path: str) -> bool:
+        """Return whether all runs may write and read a file: its whole path stands in the code, or in its settings."""
+        root = os.path.realpath(self._root) + os.sep
+        parts = Path(path.removeprefix(root)).parts if path.startswith(root) else (Path(path).name,)
+        return not path.endswith(_FOR_PEOPLE) and all(map(self._source.spells, parts))
 
     def _counts(self, path: str) -> bool:
         return not self._without.intersection([path, *map(str, Path(path).parents)])
@@ -255,8 +270,9 @@ class _Source:
             texts |= set(_TEXTS.findall(content))
         if is_of_shell or is_recipe or suffix in _SETTINGS:
             texts |= {match[0] for match in itertools.islice(_PATHS.finditer(content), MOST_PATHS)}
-        for text in texts:
-            self._add_path(text.decode(errors="replace"))
+        read = {match[match.lastindex or 0] for match in _READING.finditer(content)}
+        for text in texts | read:
+            self._add_path(text.decode(errors="replace"), is_read=text in read)
 
     def ask_of_shell(self, content: bytes) -> None:
         """Take in the variables that a script of a shell asks for."""
@@ -272,7 +288,7 @@ class _Source:
         words = set(_WORDS.findall(text.decode(errors="surrogateescape")))
         self._words |= words | {word.strip(".-") for word in words}
 
-    def _add_path(self, text: str) -> None:
+    def _add_path(self, text: str, *, is_read: bool) -> None:
         self._words.add(text.rpartition("/")[2])
         if "\0" in text:
             return
@@ -281,14 +297,17 @@ class _Source:
             folder, _, name = text.rpartition("/")
             stem, suffix = os.path.splitext(name)  # noqa: PTH122 — of a name
             pattern = _FILLED_IN.sub("*", stem)
-            # Of names that are filled in as a whole, as results are, those that are looked for.
-            is_looked_for = "*" in stem or not pattern.startswith("*")
-            if suffix[1:].isalnum() and not folder.strip("*/") and is_looked_for:
+            # Names that are filled in are often those of results.
+            if suffix[1:].isalnum() and not folder.strip("*/") and (is_read or "*" in stem):
                 self._patterns.add(pattern + suffix)
             if (around := text[: filled_in.start()].rpartition("/")[0]).strip("./ "):
                 self.paths.add(around)
         if text.strip("./ "):
             self.paths.add(text)
+
+    def spells(self, name: str) -> bool:
+        """Return whether the whole name of a file or a folder stands in the texts."""
+        return name in self._words
 
     def names(self, path: str) -> bool:
         """Return whether the texts name a file."""

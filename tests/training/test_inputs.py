@@ -446,6 +446,11 @@ BESIDE = {
         ["python", "train.py"],
         "data/train.csv",
     ),
+    "a file that is loaded by its number": (
+        {"train.py": "np.load(f'fold{k}.npy')"},
+        ["python", "train.py"],
+        "fold1.npy",
+    ),
     "a file with a number": ({"train.py": "open('fold%02d.csv' % k)"}, ["python", "train.py"], "fold01.csv"),
     "a folder that settings name": (
         {"train.py": "load('base.yaml')", "base.yaml": "data: {root: images}"},
@@ -497,7 +502,8 @@ def test_what_is_written_where_all_runs_of_a_command_write_is_recorded(project, 
     project({"base.yaml": "LR", "config.yaml": "1", "all.csv": "1\n", "plot.png": "", "other.txt": "1"})
     run = config_of(["sh", "run.sh", "plot.png"]).inputs(tmp_path / "run")
     project({"config.yaml": "22", "best.pt": "1", "all.csv": "1\n2\n", "plot.png": "1", "other.txt": "22"})
-    assert json.loads(run.text())["made"] == {"config.yaml": True, "best.pt": True}
+    project({"runs/1/best.pt": "1"})
+    assert json.loads(run.text())["made"] == {"config.yaml": True, "best.pt": False}
 
 
 def test_settings_that_git_tracks_name_what_it_does_not(project, tmp_path):
@@ -511,9 +517,15 @@ def test_settings_that_git_tracks_name_what_it_does_not(project, tmp_path):
 
 
 def test_results_whose_names_are_filled_in_and_documents_do_not_count(project, tmp_path):
-    project({"train.py": "save(f'{name}.json'); print(f'loss {x:.4f}'); open('pages')"})
-    project({"last.json": "1", "pages/notes.md": "1"})
-    assert config_of(["python", "train.py"]).inputs(tmp_path / "run").text() == ""
+    project(
+        {
+            "train.py": "save(f'{name}.json'); print(f'loss {x:.4f}'); open('pages'); open(f'of_{name}.csv', 'w')"
+        }
+    )
+    project({"last.json": "1", "pages/notes.md": "1", "of_last.csv": "1"})
+    run = config_of(["python", "train.py"]).inputs(tmp_path / "run")
+    project({"now.json": "1", "of_now.csv": "1"})
+    assert run.text() == ""
 
 
 def test_what_a_command_writes_or_names_as_data_does_not_count(project, tmp_path):
