@@ -69,7 +69,9 @@ if "PYTEST_DEBUG_TEMPROOT" not in os.environ and (folder := _in_memory()):
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(folder)
 
 # What commands print is that of no terminal, whatever surrounds the tests: a service that has every program print colours, for one.
+# A seed of hashes, which tox sets, would stay that of the workers.
 for name in (
+    "PYTHONHASHSEED",
     *("COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"),
     *("FORCE_COLOR", "PY_COLORS", "CLICOLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS"),
 ):
