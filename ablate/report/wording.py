@@ -11,10 +11,10 @@ from typing import Any
 from ablate.text import format_level, format_short_duration, joined
 
 MOST_DECIMALS = 30
+"""More decimals than this are written of no number."""
 
 ROUNDING = 1e-9
 """Share of the larger end of an interval up to which the other one is zero but for arithmetic."""
-"""More decimals than this are written of no number."""
 
 MINUS = "−"
 NOTHING = "–"
