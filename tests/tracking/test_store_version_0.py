@@ -106,6 +106,9 @@ def test_report_as_json_is_what_it_was(store: Path, name: str):
     expected["warnings"] = [
         text.replace(images, steps).replace(" is 1 points.", " is 1 point.") for text in expected["warnings"]
     ]
+    # What follows from an arm's noise it did not say either.
+    misses = ": over so few seeds its interval may miss more often than it says"
+    got["warnings"] = [text.replace(misses, "") for text in got["warnings"]]
     assert differences(expected, got) == []
 
 
