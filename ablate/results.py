@@ -6,7 +6,6 @@ columns are is guessed, and printed as options that can be typed instead.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -186,8 +185,8 @@ def judge(
     notes = [*runs.notes]
     if (note := unit_of_margin(runs.unit, asked.margin, relative=asked.relative)) is not None:
         notes.append(note)
-    largest = float(numbers_of(runs.rows[metric]).abs().max()) if metric in runs.rows else math.nan
-    if not asked.relative and asked.margin > largest > 0:
+    largest = 0.0 if asked.relative or metric not in runs.rows else _largest(runs.rows[metric], asked.margin)
+    if asked.margin > largest > 0:
         if runs.point:
             raise StudyError(
                 f"is {runs.point} in {metric!r} {runs.point.replace('.', '')} or a decimal? A margin of {asked.margin:g} is more than every "
@@ -232,6 +231,12 @@ def judge(
     guessed += direction_option if asked.direction else [f"--direction {direction}"]
     notify(f"read as: {' '.join(guessed)}")
     return judged
+
+
+def _largest(cells: pd.Series[str], enough: float) -> float:
+    """Return the largest value of a metric, whatever its sign; of many cells the first that reach what is enough."""
+    first = float(numbers_of(cells.head(100)).abs().max())
+    return first if first >= enough else float(numbers_of(cells).abs().max())
 
 
 def _ends_differ(table: Table, rows: pd.DataFrame, metric: str) -> str | None:

@@ -109,8 +109,8 @@ def read(source: ResultSource, how: HowToRead) -> Table:
         for name in rows.columns:  # bold, as the best of a column is
             rows[name] = rows[name].str.replace(r"^(\*\*|__)(.+)\1$", r"\2", regex=True)
     notes: tuple[str, ...] = ()
-    again = (rows == header).all(axis=1) if len(set(header)) == len(header) > 1 else None
-    if again is not None and again.any():
+    is_unique = len(set(header)) == len(header) > 1
+    if is_unique and (rows.iloc[:, 0] == header[0]).any() and (again := (rows == header).all(axis=1)).any():
         rows = rows[~again]
         notes = (
             f"{counted(int(again.sum()), 'line repeats', 'lines repeat')} the header, and {'is' if again.sum() == 1 else 'are'} no run",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate.importing.curves import named_row
 from ablate.text import counted, cut, joined
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
+    Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 LEAP = 30.0
 """Seconds and milliseconds, shares and percentages are apart by more; runs of one study seldom are."""
 
-_STAND_INS = frozenset({0.0, -1.0, *(sign * (10.0**n - 1) for n in range(2, 10) for sign in (1, -1))})
+_STAND_INS = (0.0, -1.0, *(sign * (10.0**n - 1) for n in range(2, 10) for sign in (1, -1)))
 """What programs write where there is no number: 0, −1, 99, 999 and so on."""
 
 _FEWEST, _FAR = 4, 3.0
@@ -30,11 +34,14 @@ def of_values(runs: pd.DataFrame, metric: str) -> list[str]:
 
     runs: `value`, `arm` and `row`, its label, of each run that finished.
     """
-    known = runs[runs["value"].abs() < math.inf].reset_index(drop=True)
-    far = _stand_ins(known["value"])
-    if far.any():
-        one, others = known[far].iloc[0], known["value"][~far]
-        number = int(far.sum())
+    import numpy as np
+
+    values = runs["value"].to_numpy()
+    known = np.abs(values) < math.inf
+    far = _stand_ins(values, known)
+    if far is not None:
+        others = values[known & ~far]
+        one, number = runs[far].iloc[0], int(far.sum())
         return [
             (
                 f"{counted(number, 'run')} {'has' if number == 1 else 'have'} {one['value']:g} where the others lie between "
@@ -42,18 +49,15 @@ def of_values(runs: pd.DataFrame, metric: str) -> list[str]:
                 "no result, empty the cell, and --nan says what it means"
             )
         ]
-    sizes = known["value"].abs()
-    known = known.assign(size=sizes)[sizes > 0].sort_values("size", kind="stable").reset_index(drop=True)
-    if len(known) < _FEWEST:
+    sizes = np.where(known, np.abs(values), 0.0)
+    ordered = np.sort(sizes[sizes > 0])
+    if len(ordered) < _FEWEST or (leaps := ordered[1:] / ordered[:-1]).max() < LEAP:
         return []
-    leaps = known["size"] / known["size"].shift()
     at = int(leaps.argmax())
-    if leaps[at] < LEAP:
-        return []
-    small, large = known[:at], known[at:]
+    large, small = runs[sizes > ordered[at]], runs[(sizes > 0) & (sizes <= ordered[at])]
     sides = [[cut(str(name), 40) for name in side["arm"].unique()[:3]] for side in (large, small)]
     whose = f"in {joined(sides[0])} against {joined(sides[1])}"
-    before, after = small.iloc[-1], large.iloc[0]
+    before, after = small.loc[small["value"].abs().idxmax()], large.loc[large["value"].abs().idxmin()]
     return [
         (
             f"{metric} leaps by a factor of {leaps[at]:.3g}, {whose}: from {before['value']:g} (row {named_row(before['row'])}) to "
@@ -62,16 +66,19 @@ def of_values(runs: pd.DataFrame, metric: str) -> list[str]:
     ]
 
 
-def _stand_ins(values: pd.Series[float]) -> pd.Series[bool]:
-    """Which values, few and all the same, are written as where there is no result, and lie far from all others."""
-    for stand_in in sorted(_STAND_INS & set(values.unique())):
-        is_one = values == stand_in
-        others = values[~is_one]
-        if len(others) < _FEWEST or is_one.sum() > len(values) / 4:
+def _stand_ins(values: Floats, known: Bools) -> Bools | None:
+    """Which values, few and all the same, are written as where there is no result, and lie far from all others; None: there are none.
+
+    known: which values are finite.
+    """
+    for stand_in in _STAND_INS:
+        is_one: Bools = known & (values == stand_in)
+        others = values[known & ~is_one]
+        if not is_one.any() or len(others) < _FEWEST or 4 * is_one.sum() > known.sum():
             continue
-        if float((others - stand_in).abs().min()) > _FAR * float(others.max() - others.min()):
+        if abs(others - stand_in).min() > _FAR * (others.max() - others.min()):
             return is_one
-    return values.isna()
+    return None
 
 
 def of_order(runs: pd.DataFrame, metric: str) -> list[str]:

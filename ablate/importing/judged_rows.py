@@ -192,9 +192,7 @@ def judged_rows(
     known = states if any(state != "finished" for state in states) else None
     if block is None:
         numbers = pd.to_numeric(rows[metric], errors="coerce").to_numpy(dtype=float)
-        runs = pd.DataFrame(
-            {"value": numbers, "arm": arm_of(rows, arm).to_numpy(dtype=object), "row": list(rows.index)}
-        )
+        runs = pd.DataFrame({"value": numbers, "arm": arm_of(rows, arm).array, "row": rows.index})
         finished = runs if known is None else runs[[state == "finished" for state in states]]
         notes += doubts.of_values(finished, metric)
         if found is None and not seeds:
