@@ -576,9 +576,8 @@ def _run() -> None:
 def _tell(error: Exception) -> None:
     """Print a line and a hint about what has ended a command. Raises the error again where it is a fault of ablate's."""
     if isinstance(error, MemoryError):
-        error.__traceback__ = error.__context__ = (
-            None  # lets go of what filled the memory: a message needs some
-        )
+        # Lets go of what filled the memory: a message needs some.
+        error.__traceback__ = error.__context__ = None
     if (folder := launch.lost_folder()) is not None:  # whatever failed, failed there
         launch.notify(
             f"error: {folder}: has been moved or removed while the command ran", launch.CONTINUES_THERE

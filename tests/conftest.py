@@ -282,3 +282,24 @@ def workplace(
         launch.tell_once({"imports": ["toy"], "commands": []})
     yield Workplace(tmp_path, trained_before)
     sys.modules.pop("toy", None)
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capsys):
+    """Runs a command in this process and an empty folder. code: that it ends with. Returns what it wrote on stdout and stderr."""
+    from ablate.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, code: int = 0):
+        monkeypatch.setattr("sys.argv", ["ablate", *arguments])
+        try:
+            main()
+            ended = 0
+        except SystemExit as stopped:
+            ended = stopped.code or 0
+        seen = capsys.readouterr()
+        assert ended == code, seen
+        return seen
+
+    return run

@@ -6,8 +6,6 @@ import random
 
 import pytest
 
-from ablate.cli import main
-
 BASE = ("--arm", "arm", "--baseline", "base", "--direction", "maximize")
 PAIRED, UNPAIRED = ("--seed", "seed"), ("--unpaired",)
 
@@ -26,20 +24,12 @@ def lines(header: str, rows) -> str:
 
 
 @pytest.fixture
-def judge(tmp_path, monkeypatch, capsys):
+def judge(tmp_path, in_process):
     """What is told of a table, on stdout and stderr, in this process."""
-    monkeypatch.chdir(tmp_path)
 
     def run(content: str, *arguments: str, code: int = 0) -> str:
         (tmp_path / "t.csv").write_text(content, encoding="utf-8")
-        monkeypatch.setattr("sys.argv", ["ablate", "judge", "t.csv", *arguments])
-        try:
-            main()
-            ended = 0
-        except SystemExit as stopped:
-            ended = stopped.code or 0
-        seen = capsys.readouterr()
-        assert ended == code, seen
+        seen = in_process("judge", "t.csv", *arguments, code=code)
         return seen.out + seen.err
 
     return run

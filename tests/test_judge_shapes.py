@@ -8,8 +8,6 @@ import shlex
 
 import pytest
 
-from ablate.cli import main
-
 ARMS = ("sgd", "adam", "lion")
 RUNS = [
     (arm, seed, f"{0.6 + 0.02 * i + random.Random(f'{arm}{seed}').gauss(0, 0.004):.4f}")
@@ -20,19 +18,11 @@ CLEAR = {"adam": "helps", "lion": "helps"}
 
 
 @pytest.fixture
-def judge(tmp_path, monkeypatch, capsys):
+def judge(in_process):
     """The output of a command, in this process."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr("sys.argv", ["ablate", "judge", *arguments])
-        try:
-            main()
-            ended = 0
-        except SystemExit as stopped:
-            ended = stopped.code or 0
-        seen = capsys.readouterr()
-        assert ended == code, seen
+        seen = in_process("judge", *arguments, code=code)
         return seen.out if code == 0 else seen.err
 
     return run

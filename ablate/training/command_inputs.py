@@ -120,13 +120,14 @@ class CommandInputs:
                     source.read(file)
         while new := [path for path in waiting if source.names(path)]:
             for path in new:
-                if path in beside:
+                if path in self._seen:
                     self._add_file(path)
                 source.read(Path(path))
             waiting = [path for path in waiting if path not in new]
         for text in {text.partition("=")[2] or text for text in texts} | source.paths:
-            self._add_folder(folder / os.path.expanduser(text), code.root)  # noqa: PTH111 — as below
-            self._add_elsewhere(folder / os.path.expanduser(text), code.root)  # noqa: PTH111 — of a text that may name no user
+            place = folder / os.path.expanduser(text)  # noqa: PTH111 — of a text that may name no user
+            self._add_folder(place, code.root)
+            self._add_elsewhere(place, code.root)
         self._variables = {
             name: value_of(os.environ.get(name))
             for name in sorted(source.variables)

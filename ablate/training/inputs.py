@@ -219,9 +219,8 @@ class Inputs:
             with contextlib.suppress(OSError):
                 about = Path(name).stat()
                 if about.st_mtime_ns >= self._began:
-                    self._written.add(
-                        name
-                    )  # made in this run, by a program that it started, or by another run
+                    # Made in this run, by a program that it started, or by another run.
+                    self._written.add(name)
                     self._read_again.add(name)
                     self._tell_parent("written", name)
                     return
